@@ -1,0 +1,146 @@
+"""Columns of strings and octets, and what all columns can do alike: take rows, join, repeat one value.
+
+An ordinary column is a NumPy array; its functions here dispatch on that. Nothing changes a column in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+Rows = np.ndarray | slice
+"""A choice of rows: a boolean mask, an array of indices, or a slice."""
+
+
+class Octets:
+    """n octet strings one after another: string i is ``data[offsets[i]:offsets[i + 1]]``.
+
+    `offsets` is int64 of length n + 1 and need not begin at 0; `data` is uint8.
+    """
+
+    __slots__ = ("offsets", "data")
+
+    def __init__(self, offsets: np.ndarray, data: np.ndarray) -> None:
+        self.offsets = offsets
+        self.data = data
+
+    @classmethod
+    def of(cls, values: Iterable[bytes]) -> Octets:
+        """The column of these values (one Python step a row: for tests and small inputs)."""
+        values = list(values)
+        offsets = np.zeros(len(values) + 1, np.int64)
+        np.cumsum([len(v) for v in values], out=offsets[1:])
+        return cls(offsets, np.frombuffer(b"".join(values), np.uint8))
+
+    @classmethod
+    def gathered(cls, buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Octets:
+        """Copy string i from ``buffer[starts[i]:starts[i] + lengths[i]]``."""
+        offsets = np.zeros(len(starts) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        index = np.repeat(starts.astype(np.int64) - offsets[:-1], lengths)
+        index += np.arange(offsets[-1])
+        return cls(offsets, buffer[index])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @property
+    def nbytes(self) -> int:
+        return self.offsets.nbytes + self.data.nbytes
+
+    def take(self, rows: Rows) -> Octets:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                return Octets(self.offsets[start : max(start, stop) + 1], self.data)
+            rows = np.arange(start, stop, step)
+        elif rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        starts = self.offsets[rows]
+        return Octets.gathered(self.data, starts, self.offsets[rows + 1] - starts)
+
+    def to_list(self) -> list[bytes]:
+        """The values as Python bytes (one Python step a row)."""
+        if not len(self):
+            return []
+        base = int(self.offsets[0])
+        octets = self.data[base : self.offsets[-1]].tobytes()
+        edges = (self.offsets - base).tolist()
+        return [octets[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+    def plain(self) -> Octets:
+        return self
+
+
+class Coded:
+    """n octet strings as `codes` (int array) into the few different `values`."""
+
+    __slots__ = ("codes", "values")
+
+    def __init__(self, codes: np.ndarray, values: Sequence[bytes]) -> None:
+        self.codes = codes
+        self.values = tuple(values)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * len(self.codes) + sum(map(len, self.values))
+
+    def take(self, rows: Rows) -> Coded:
+        return Coded(self.codes[rows], self.values)
+
+    def to_list(self) -> list[bytes]:
+        return [self.values[c] for c in self.codes.tolist()]
+
+    def plain(self) -> Octets:
+        """The same strings written out."""
+        return Octets.of(self.values).take(np.asarray(self.codes, np.int64))
+
+
+Column = np.ndarray | Octets | Coded
+
+
+def take(column: Column, rows: Rows) -> Column:
+    """The chosen rows of any column; a slice of an array is a view, all else a copy."""
+    return column[rows] if isinstance(column, np.ndarray) else column.take(rows)
+
+
+def repeated(value: int | bytes | tuple[int, int], n: int, dtype: np.dtype | None = None) -> Column:
+    """A column of one value `n` times, at no cost a row: a pair is an IPv6 address, bytes are a string."""
+    if isinstance(value, bytes):
+        return Coded(np.broadcast_to(np.int32(0), n), (value,))
+    if isinstance(value, tuple):
+        return np.broadcast_to(np.array(value, np.uint64), (n, 2))
+    return np.broadcast_to(np.array(value, dtype), n)
+
+
+def joined(columns: Sequence[Column]) -> Column:
+    """Columns one after another; all of one type."""
+    if len(columns) == 1:
+        return columns[0]
+    if isinstance(columns[0], np.ndarray):
+        return np.concatenate(columns)
+    if all(isinstance(c, Coded) for c in columns) and len({c.values for c in columns}) == 1:
+        return Coded(np.concatenate([c.codes for c in columns]), columns[0].values)
+    parts = [c.plain() for c in columns]
+    offsets, data, base = [np.zeros(1, np.int64)], [], 0
+    for part in parts:
+        first, last = int(part.offsets[0]), int(part.offsets[-1])
+        offsets.append(part.offsets[1:] - first + base)
+        data.append(part.data[first:last])
+        base += last - first
+    return Octets(np.concatenate(offsets), np.concatenate(data))
+
+
+def nbytes(column: Column) -> int:
+    """Octets that a column holds in memory; a repeated value counts one row."""
+    if isinstance(column, np.ndarray) and 0 in column.strides:
+        return column.itemsize
+    return column.nbytes

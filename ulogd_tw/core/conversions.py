@@ -1,0 +1,123 @@
+"""Small conversions between keys of the same datum: one listed table (times, ports).
+
+Each entry says: this key can be made of those keys by this function of their columns. NTP times are those of
+RFC 7011 section 6.1.9 (seconds since 1900 and a 32-bit fraction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+NTP_EPOCH = 2208988800
+"""Seconds from 1900, where NTP counts from, to 1970."""
+
+Convert = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """`target` out of `inputs`; `convert` takes their columns in this order."""
+
+    target: str
+    inputs: tuple[str, ...]
+    convert: Convert
+
+
+def _u64(column: np.ndarray) -> np.ndarray:
+    return column.astype(np.uint64)
+
+
+def ntp_to_ms(ntp: np.ndarray) -> np.ndarray:
+    """Milliseconds since 1970 of NTP times; NTP values before 1970 are taken as of the era from 2036 on."""
+    seconds = (ntp >> np.uint64(32)).astype(np.int64) - NTP_EPOCH
+    seconds += np.where(seconds < 0, np.int64(1 << 32), np.int64(0))
+    fraction = (ntp & np.uint64(0xFFFFFFFF)) * np.uint64(1000) >> np.uint64(32)
+    return seconds.astype(np.uint64) * np.uint64(1000) + fraction
+
+
+def ms_to_ntp(ms: np.ndarray) -> np.ndarray:
+    """NTP times of milliseconds since 1970."""
+    ms = _u64(ms)
+    seconds = ms // np.uint64(1000) + np.uint64(NTP_EPOCH)
+    fraction = ((ms % np.uint64(1000)) << np.uint64(32)) // np.uint64(1000)
+    return (seconds & np.uint64(0xFFFFFFFF)) << np.uint64(32) | fraction
+
+
+def seconds_to_ms(seconds: np.ndarray) -> np.ndarray:
+    return _u64(seconds) * np.uint64(1000)
+
+
+def halves_to_ms(seconds: np.ndarray, microseconds: np.ndarray) -> np.ndarray:
+    return _u64(seconds) * np.uint64(1000) + _u64(microseconds) // np.uint64(1000)
+
+
+def uptime_to_ms(uptime: np.ndarray, boot: np.ndarray) -> np.ndarray:
+    """Boot time (milliseconds since 1970) plus milliseconds of uptime."""
+    return _u64(boot) + _u64(uptime)
+
+
+def before_export(delta_us: np.ndarray, export_time: np.ndarray) -> np.ndarray:
+    """Microseconds before the Export Time of the message (RFC 5102, flowStartDeltaMicroseconds)."""
+    return _u64(export_time) * np.uint64(1000) - _u64(delta_us) // np.uint64(1000)
+
+
+def ms_to_seconds(ms: np.ndarray) -> np.ndarray:
+    return (ms // np.uint64(1000)).astype(np.uint32)
+
+
+def ms_to_usec(ms: np.ndarray) -> np.ndarray:
+    """The microseconds beyond the full second."""
+    return (ms % np.uint64(1000) * np.uint64(1000)).astype(np.uint32)
+
+
+def same(column: np.ndarray) -> np.ndarray:
+    return column
+
+
+def _then(first: Convert, second: Convert) -> Convert:
+    return lambda *columns: second(first(*columns))
+
+
+def _times(edge: str, ulogd: str) -> list[Conversion]:
+    """All ways to the start or the end of a flow."""
+    target = f"flow{edge}Milliseconds"
+    to_ms = [
+        Conversion(target, (f"{ulogd}.sec", f"{ulogd}.usec"), halves_to_ms),
+        Conversion(target, (f"flow{edge}Microseconds",), ntp_to_ms),
+        Conversion(target, (f"flow{edge}Nanoseconds",), ntp_to_ms),
+        Conversion(target, (f"flow{edge}Seconds",), seconds_to_ms),
+        Conversion(target, (f"flow{edge}SysUpTime", "systemInitTimeMilliseconds"), uptime_to_ms),
+        Conversion(target, (f"flow{edge}DeltaMicroseconds", "export_time"), before_export),
+    ]
+    others = []
+    for name, finish in (
+        (f"flow{edge}Seconds", ms_to_seconds),
+        (f"{ulogd}.sec", ms_to_seconds),
+        (f"{ulogd}.usec", ms_to_usec),
+        (f"flow{edge}Microseconds", ms_to_ntp),
+        (f"flow{edge}Nanoseconds", ms_to_ntp),
+    ):
+        others.append(Conversion(name, (target,), finish))
+        others += [Conversion(name, c.inputs, _then(c.convert, finish)) for c in to_ms if name not in c.inputs]
+    return to_ms + others
+
+
+def _ports(common: str, side: str) -> list[Conversion]:
+    iana = {"sport": "SourcePort", "dport": "DestinationPort"}[side]
+    names = (f"tcp.{side}", f"udp.{side}", f"sctp.{side}", f"tcp{iana}", f"udp{iana}")
+    return [Conversion(common, (name,), same) for name in names]
+
+
+_ALL = (
+    *_times("Start", "flow.start"),
+    *_times("End", "flow.end"),
+    *_ports("sourceTransportPort", "sport"),
+    *_ports("destinationTransportPort", "dport"),
+)
+
+BY_TARGET: dict[str, tuple[Conversion, ...]] = {}
+for _conversion in _ALL:
+    BY_TARGET[_conversion.target] = (*BY_TARGET.get(_conversion.target, ()), _conversion)

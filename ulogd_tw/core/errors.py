@@ -1,0 +1,55 @@
+"""The exceptions of the core. Every exception of this package derives from `UlogdError`."""
+
+from __future__ import annotations
+
+
+class UlogdError(Exception):
+    """Anything that this package raises on purpose; its text says what, where and what to do."""
+
+
+class MessageError(UlogdError):
+    """Octets from a peer, a file or the kernel that cannot be what they claim to be.
+
+    `reason` is one short word for counters (``"length"``), `offset` the octet where it was seen, if known.
+    """
+
+    def __init__(self, text: str, reason: str = "malformed", offset: int | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.offset = offset
+
+
+class Mistake:
+    """One fault of a configuration: where, what, and whether an old configuration may keep it (a warning)."""
+
+    __slots__ = ("where", "text", "tolerated")
+
+    def __init__(self, where: str, text: str, tolerated: bool = False) -> None:
+        self.where = where
+        self.text = text
+        self.tolerated = tolerated
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}" if self.where else self.text
+
+    def __repr__(self) -> str:
+        return f"Mistake({str(self)!r})"
+
+
+class ConfigError(UlogdError):
+    """A configuration that cannot be used; `mistakes` has every fault that was found."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__("\n".join(str(m) for m in mistakes))
+        self.mistakes = mistakes
+
+
+class StartError(UlogdError):
+    """A plugin that cannot start: no privilege, an address in use, a database that refuses.
+
+    `remedy` tells the administrator what grants it.
+    """
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+        self.remedy = remedy

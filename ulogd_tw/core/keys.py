@@ -1,0 +1,209 @@
+"""The keys that plugins give and ask for: names, types, units and Information Elements.
+
+Two vocabularies meet here: ulogd2's names (``orig.ip.saddr``) and IANA's (``sourceIPv4Address``). A key is found by
+its name; keys of different names are the same datum when they share an Information Element. Direction is part of
+the element: the reverse of IANA element n is (29305, n) (RFC 5103 section 6.1).
+
+The tables are read from ``data/``: IANA's registry, elements of enterprises, ulogd2's keys. Nothing is ever fetched
+at run time (RFC 7012 section 7.3).
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib import resources
+
+from ulogd_tw.core import types
+from ulogd_tw.core.types import Type
+
+REVERSE_PEN = 29305
+"""Private Enterprise Number of reverse elements (RFC 5103)."""
+NETFILTER_PEN = 21373
+
+Element = tuple[int, int]
+"""(enterprise number, element id); enterprise 0 is IANA."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A name for a datum. Several `elements`: whichever of them a batch has (an address of either family)."""
+
+    name: str
+    type: Type
+    elements: tuple[Element, ...] = ()
+    unit: str = ""
+    semantics: str = ""
+
+    @property
+    def element(self) -> Element | None:
+        """The one Information Element of this key; for an address without family the one of its IPv4 form."""
+        return self.elements[0] if self.elements else None
+
+    def named(self, name: str) -> Key:
+        """The same datum under another name."""
+        return replace(self, name=name)
+
+    def typed(self, type_: Type) -> Key:
+        """The same datum held as another type; an address that got its family keeps that family's element."""
+        elements = self.elements
+        if type_ in (types.IPV4, types.IPV6) and len(elements) == 2:
+            elements = (elements[type_ is types.IPV6],)
+        return replace(self, type=type_, elements=elements)
+
+
+_FAMILY_NEUTRAL = (
+    ("sourceAddress", 8, 27),
+    ("destinationAddress", 12, 28),
+    ("ipNextHopAddress", 15, 62),
+    ("bgpNextHopAddress", 18, 63),
+    ("exporterAddress", 130, 131),
+    ("postNATSourceAddress", 225, 281),
+    ("postNATDestinationAddress", 226, 282),
+)
+_IPV6_OF = {v4: v6 for _, v4, v6 in _FAMILY_NEUTRAL}
+
+CONTEXT = (
+    Key("exporter", types.ADDRESS),
+    Key("exporter_port", types.UNSIGNED16),
+    Key("observationDomainId", types.UNSIGNED32, ((0, 149),)),
+    Key("templateId", types.UNSIGNED16, ((0, 145),)),
+    Key("record_kind", types.STRING),
+    Key("received_ms", types.MILLISECONDS),
+    Key("export_time", types.SECONDS),
+)
+"""What the collector knows of a record beside its fields, in the order in which it is printed."""
+
+_UNKNOWN = re.compile(r"e(\d+)id(\d+)$")
+_OCCURRENCE = re.compile(r"#\d+$")
+
+
+def _table(file: str) -> Iterator[dict[str, str]]:
+    text = resources.files("ulogd_tw.core").joinpath("data", file).read_text("utf-8")
+    return csv.DictReader(text.splitlines())
+
+
+class Registry:
+    """All known keys. Enterprise elements are read only when one is asked for."""
+
+    @cached_property
+    def iana(self) -> dict[int, Key]:
+        """IANA's elements by id."""
+        return {
+            int(row["element_id"]): Key(
+                row["name"],
+                types.TYPES[row["abstract_data_type"]],
+                ((0, int(row["element_id"])),),
+                row["units"],
+                row["semantics"],
+            )
+            for row in _table("ipfix_elements.csv")
+        }
+
+    @cached_property
+    def enterprise(self) -> dict[Element, Key]:
+        """Elements of enterprises; one whose name IANA uses too is called ``e<pen>.<name>``."""
+        bare = {key.name for key in self.iana.values()}
+        found = {}
+        for row in _table("enterprise_elements.csv"):
+            element = (int(row["pen"]), int(row["element_id"]))
+            name = f"e{element[0]}.{row['name']}" if row["name"] in bare else row["name"]
+            base = self.iana.get(element[1]) if element[0] == REVERSE_PEN else None
+            type_ = types.TYPES["ipv6Address" if row["type"] == "ipv6address" else row["type"]]
+            found[element] = Key(name, type_, (element,), base.unit if base else "", base.semantics if base else "")
+        return found
+
+    @cached_property
+    def ulogd(self) -> dict[str, Key]:
+        """ulogd2's keys by name, with its ambiguous element numbers put right."""
+        found = {}
+        for row in _table("ulogd_keys.csv"):
+            type_ = types.TYPES[row["type"]]
+            elements: tuple[Element, ...] = ()
+            if row["element_id"]:
+                pen, ident = int(row["pen"]), int(row["element_id"])
+                elements = ((pen, ident),)
+                if type_ is types.ADDRESS and ident in _IPV6_OF:
+                    elements += ((pen, _IPV6_OF[ident]),)
+            unit = {"pktlen": "octets", "pktcount": "packets", "usec": "microseconds", "sec": "seconds"}
+            found[row["name"]] = Key(row["name"], type_, elements, unit.get(row["name"].rsplit(".", 1)[-1], ""))
+        return found
+
+    @cached_property
+    def neutral(self) -> dict[str, Key]:
+        """Addresses without a family, and the reverse of each."""
+        found = {}
+        for name, v4, v6 in _FAMILY_NEUTRAL:
+            found[name] = Key(name, types.ADDRESS, ((0, v4), (0, v6)))
+            reverse = "reverse" + name[0].upper() + name[1:]
+            found[reverse] = Key(reverse, types.ADDRESS, ((REVERSE_PEN, v4), (REVERSE_PEN, v6)))
+        return found
+
+    @cached_property
+    def _context(self) -> dict[str, Key]:
+        return {key.name: key for key in CONTEXT}
+
+    @cached_property
+    def _iana_by_name(self) -> dict[str, Key]:
+        return {key.name: key for key in self.iana.values()}
+
+    @cached_property
+    def _enterprise_by_name(self) -> dict[str, Key]:
+        found: dict[str, Key] = {}
+        for key in self.enterprise.values():
+            other = found.get(key.name)
+            found[key.name] = replace(other, elements=other.elements + key.elements) if other else key
+        return found
+
+    def key(self, name: str) -> Key | None:
+        """The key of this name, or None. ``name#2`` is the second occurrence of an element in a record."""
+        bare = _OCCURRENCE.sub("", name)
+        for table in (self.ulogd, self._context, self.neutral, self._iana_by_name):
+            if bare in table:
+                return table[bare] if bare == name else Key(name, table[bare].type)
+        if match := _UNKNOWN.match(bare):
+            return self.element(int(match[1]), int(match[2])).named(name)
+        found = self._enterprise_by_name.get(bare)
+        return found.named(name) if found else None
+
+    def element(self, pen: int, ident: int) -> Key:
+        """The key of an Information Element; an unknown one is octets named ``e<pen>id<id>``."""
+        if pen == 0:
+            found = self.iana.get(ident)
+        else:
+            found = self.enterprise.get((pen, ident))
+        return found or Key(f"e{pen}id{ident}", types.OCTETS, ((pen, ident),))
+
+    def names(self) -> set[str]:
+        """Every known name, for suggestions."""
+        tables = (self.ulogd, self._context, self.neutral, self._iana_by_name, self._enterprise_by_name)
+        return {name for table in tables for name in table}
+
+
+registry = Registry()
+"""The one table of this process; reading it costs 5 ms, the enterprises' part 10 ms more when it is needed."""
+
+
+@cache
+def known(name: str) -> Key | None:
+    """`Registry.key` of the one registry."""
+    return registry.key(name)
+
+
+def ulogd_keys(*names: str) -> tuple[Key, ...]:
+    """Keys by name, for the declarations of plugins; KeyError for one that nobody knows."""
+    found = tuple(registry.key(name) for name in names)
+    if None in found:
+        raise KeyError(names[found.index(None)])
+    return found
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that was probably meant by `name`, or None."""
+    lower = {n.lower(): n for n in names}
+    found = difflib.get_close_matches(name.lower(), lower, 1, 0.75)
+    return lower[found[0]] if found else None

@@ -1,0 +1,111 @@
+"""Options of plugins: a name, how its text is read, a default and a meaning. Data, so that checks and documents use it."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+def number(text: str) -> int:
+    """An integer as ulogd2 takes it: decimal, ``0x`` hexadecimal or ``0`` octal; a sign is allowed."""
+    text = text.strip()
+    match = re.fullmatch(r"([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not an integer (decimal, 0x hexadecimal or 0 octal)")
+    digits = match[2]
+    base = 16 if digits[:2] in ("0x", "0X") else 8 if digits[0] == "0" else 10
+    return int(digits, base) * (-1 if match[1] == "-" else 1)
+
+
+def strtoul(text: str) -> int:
+    """What C's ``strtoul(text, 0)`` makes of the beginning of a text; 0 for garbage, as ulogd2 did."""
+    match = re.match(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)", text)
+    return number(match[0]) if match else 0
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    value = number(text)
+    if value < 1:
+        raise ValueError(f"{text!r} must be 1 or more")
+    return value
+
+
+def text(text: str) -> str:
+    """The text as it is."""
+    return text
+
+
+def seconds(text: str) -> float:
+    """A span of time: seconds, or a number with ms, s, m, h or d behind it."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|m|h|d)?\s*", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time: seconds, or a number with ms, s, m, h or d")
+    return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2] or "s"]
+
+
+def octets(text: str) -> int:
+    """A size: octets, or a number with k, M or G (powers of 1024) behind it."""
+    match = re.fullmatch(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*([kKmMgG]?)[bB]?\s*", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: octets, or a number with k, M or G")
+    return int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+
+
+def boolean(text: str) -> bool:
+    """1, yes, on, true or 0, no, off, false."""
+    word = text.strip().lower()
+    if word in ("1", "yes", "on", "true"):
+        return True
+    if word in ("0", "no", "off", "false", ""):
+        return False
+    raise ValueError(f"{text!r} is neither 1 (yes, on, true) nor 0 (no, off, false)")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Words with blanks or commas between them."""
+    return tuple(w for w in re.split(r"[\s,]+", text) if w)
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A reader that takes one of these words."""
+
+    def choice(text: str) -> str:
+        word = text.strip()
+        if word not in choices:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+        return word
+
+    choice.__name__ = "|".join(choices)
+    return choice
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a plugin. `read` turns its text into a value and raises ValueError with the reason.
+
+    `default` None together with `mandatory` means that it must be given.
+    """
+
+    name: str
+    read: Callable[[str], Any]
+    default: Any
+    meaning: str
+    mandatory: bool = False
+
+
+class Options:
+    """The values of one instance, as attributes (`pass_` for ``pass``); `given`: the names that the administrator wrote."""
+
+    def __init__(self, declared: tuple[Option, ...], values: dict[str, Any] | None = None) -> None:
+        values = values or {}
+        unknown = set(values) - {o.name for o in declared}
+        if unknown:
+            raise TypeError(f"no option {', '.join(sorted(unknown))}")
+        self.given = frozenset(values)
+        for option in declared:
+            attribute = option.name + "_" if keyword.iskeyword(option.name) else option.name
+            setattr(self, attribute, values.get(option.name, option.default))

@@ -1,0 +1,162 @@
+"""What a plugin is: a declaration of types, options and keys, and one method that takes a batch.
+
+The life of an instance: it is made from its options (no I/O); `mistakes` says what is wrong with them; `prepare` may
+look at the outside; the stack is built from `keys` and `requests`; `open` opens; an input's `begin` starts to read;
+`stop` returns when all is closed and nothing received is left inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.keys import Key
+from ulogd_tw.core.options import Option, Options
+from ulogd_tw.core.resolve import Found, Sources
+
+NULL, RAW, PACKET, FLOW, SUM = 0, 1, 2, 4, 8
+"""Record types; a plugin that takes several says ``PACKET | FLOW``."""
+
+TYPE_NAMES = {RAW: "raw", PACKET: "packet", FLOW: "flow", SUM: "sum"}
+
+
+def type_text(types: int) -> str:
+    """``packet|flow``, or ``null`` for none."""
+    return "|".join(name for bit, name in TYPE_NAMES.items() if types & bit) or "null"
+
+
+class _All:
+    """The request for every key of the stack."""
+
+    def __repr__(self) -> str:
+        return "ALL"
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+ALL = _All()
+Wanted = frozenset[str] | _All
+
+
+def union(*wanted: Wanted) -> Wanted:
+    """What all of these want together."""
+    if any(w is ALL for w in wanted):
+        return ALL
+    return frozenset().union(*wanted)
+
+
+class Plugin:
+    """One instance of a plugin. Subclass `Input`, `Filter`, `Aggregator` or `Output`."""
+
+    name = ""
+    itype = otype = NULL
+    options: tuple[Option, ...] = ()
+    provides: tuple[Key, ...] = ()
+    uses: tuple[str, ...] = ()
+    """Names of keys without which it cannot work."""
+    may_use: tuple[str, ...] = ()
+    """Names of keys that it takes where some plugin above gives them."""
+    open_keys = False
+    """True where it gives any Information Element that a peer may send."""
+    passes = True
+    """False where the keys of the plugins above end here (an aggregate is a new row)."""
+
+    def __init__(self, instance: str, config: Options | None = None) -> None:
+        self.instance = instance
+        self.config: Any = config if config is not None else Options(self.options)
+        self.counters = Counters(self.name, makes_rows=isinstance(self, Aggregator))
+        self.sources = Sources()
+        self.wanted: Wanted = frozenset()
+        self.emit: Callable[[Batch], None] = _unplugged
+
+    def __repr__(self) -> str:
+        return f"<{self.instance}:{self.name}>"
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        """(option, what is wrong with it) for faults that a single option's reader cannot see."""
+        return iter(())
+
+    def prepare(self) -> None:
+        """Learn what only the outside knows (the columns of a table) before keys are resolved.
+
+        Blocking but bounded; never called for ``--check``. Raises `StartError` where the stack cannot work.
+        """
+
+    def keys(self) -> Iterable[Key]:
+        """The keys that this instance can give; may depend on its options."""
+        return self.provides
+
+    def requests(self, wanted: Wanted) -> dict[str, bool] | _All:
+        """The keys it needs for those `wanted` of it: name -> whether it cannot do without. `ALL`: every key."""
+        return {name: True for name in self.uses} | {name: False for name in self.may_use}
+
+    def find(self, batch: Batch, name: str) -> Found | None:
+        """The column of a requested key in this batch, whichever name or form the batch has it in."""
+        return self.sources.find(batch, name)
+
+    def open(self) -> Any:
+        """Open sockets, files, databases. May return a Deferred. Raises `StartError`."""
+
+    def stop(self) -> Any:
+        """Close what `open` opened, with nothing left inside. May return a Deferred."""
+
+    def reopen(self) -> None:
+        """SIGHUP: open files anew, since their names may have been rotated away."""
+
+    def wake(self, now: float) -> float | None:
+        """Do what time asks for; seconds until the next call, or None for never. Called first at start."""
+        return None
+
+
+class Input(Plugin):
+    """Begins a stack; calls `emit` with batches between `begin` and the end of `stop`."""
+
+    can_pause = False
+    """True where *every* batch of it is `held`: the peer or the file waits."""
+
+    def begin(self) -> None:
+        """Start to read; everything is open by now."""
+
+    def pause(self) -> None:
+        """A queue below is full: stop reading what can wait."""
+
+    def resume(self) -> None:
+        """There is room again."""
+
+
+class Filter(Plugin):
+    """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them."""
+
+    def process(self, batch: Batch) -> Batch | None:
+        """What becomes of the batch. Rows that are left out count as filtered; drops are counted by the plugin."""
+        raise NotImplementedError
+
+
+class Aggregator(Filter):
+    """A filter that keeps rows and emits others of its own at its time: `process` returns None.
+
+    It counts `rows_merged` itself.
+    """
+
+    passes = False
+
+    def flush(self) -> None:
+        """Emit everything that is kept; the inputs have stopped."""
+
+
+class Output(Plugin):
+    """Ends a stack."""
+
+    def write(self, batch: Batch) -> Any:
+        """Write all rows. A Deferred opens a bounded queue before this output until it fires.
+
+        Rows that it counts as dropped or filtered meanwhile are not counted as written.
+        """
+        raise NotImplementedError
+
+
+def _unplugged(batch: Batch) -> None:
+    raise RuntimeError("this instance is in no stack")

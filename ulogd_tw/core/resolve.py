@@ -1,0 +1,117 @@
+"""How a request for a key is met by what a plugin provides: by name, by Information Element, by a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ulogd_tw.core import types
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Column
+from ulogd_tw.core.conversions import BY_TARGET, Convert
+from ulogd_tw.core.keys import Key, known, registry
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One way to a requested key: the columns it is made of, and how (None: the one column as it is)."""
+
+    inputs: tuple[str, ...]
+    convert: Convert | None = None
+
+
+class Provided:
+    """The keys that one plugin gives. `open` ones give any Information Element that a peer may send, too."""
+
+    def __init__(self, keys: Iterable[Key], open_: bool = False) -> None:
+        self.keys = {key.name: key for key in keys}
+        self.open = open_
+
+    def direct(self, name: str) -> tuple[str, ...]:
+        """The names under which these keys hold the datum `name`: the same name, else the same element."""
+        if name in self.keys:
+            return (name,)
+        asked = known(name)
+        if asked is None:
+            return ()
+        found = [
+            key.name
+            for key in self.keys.values()
+            if set(key.elements) & set(asked.elements) and types.compatible(asked.type, key.type)
+        ]
+        if self.open and not found:
+            if "#" in name or name[:1] == "e" and not asked.elements:
+                return (name,)
+            found = [registry.element(*element).name for element in asked.elements]
+        return tuple(dict.fromkeys(found))
+
+    def recipes(self, name: str) -> tuple[Recipe, ...]:
+        """All ways to the key `name`, the plainest first; empty where there is none."""
+        found = [Recipe((column,)) for column in self.direct(name)]
+        for conversion in BY_TARGET.get(name, ()):
+            inputs = [self.direct(i) for i in conversion.inputs]
+            if all(inputs):
+                found.append(Recipe(tuple(i[0] for i in inputs), conversion.convert))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A requested column of one batch: its values, the mask of missing rows (or None), the key as it is held."""
+
+    values: Column
+    missing: np.ndarray | None
+    key: Key
+
+
+class Sources:
+    """Where one instance finds the keys that it asked for; the choice is made once for each schema."""
+
+    MOST_SCHEMAS = 1024
+
+    def __init__(self) -> None:
+        self.recipes: dict[str, tuple[Recipe, ...]] = {}
+        self._chosen: dict[tuple[Schema, str], tuple[Recipe, Key] | None] = {}
+
+    def add(self, name: str, recipes: Iterable[Recipe]) -> None:
+        """Further ways to `name` (an output below several stacks collects those of each)."""
+        self.recipes[name] = tuple(dict.fromkeys((*self.recipes.get(name, ()), *recipes)))
+        self._chosen.clear()
+
+    def find(self, batch: Batch, name: str) -> Found | None:
+        """The column of the key `name` in this batch, or None where the batch has no such value."""
+        place = (batch.schema, name)
+        try:
+            chosen = self._chosen[place]
+        except KeyError:
+            if len(self._chosen) >= self.MOST_SCHEMAS:
+                self._chosen.clear()
+            chosen = self._chosen[place] = self._choose(batch.schema, name)
+        if chosen is None:
+            return None
+        recipe, key = chosen
+        if recipe.convert is None:
+            column = recipe.inputs[0]
+            return Found(batch.columns[column], batch.missing.get(column), key)
+        masks = [batch.missing[i] for i in recipe.inputs if i in batch.missing]
+        missing = np.logical_or.reduce(masks) if masks else None
+        return Found(recipe.convert(*(batch.columns[i] for i in recipe.inputs)), missing, key)
+
+    def key(self, schema: Schema, name: str) -> Key | None:
+        """The key as `find` would give it for a batch of this schema."""
+        chosen = self._choose(schema, name)
+        return chosen[1] if chosen else None
+
+    def _choose(self, schema: Schema, name: str) -> tuple[Recipe, Key] | None:
+        asked = known(name)
+        for recipe in self.recipes.get(name, ()):
+            if not all(i in schema for i in recipe.inputs):
+                continue
+            held = schema[recipe.inputs[0]]
+            if recipe.convert is not None and asked is not None:
+                return recipe, asked
+            if asked is None or types.compatible(asked.type, held.type):
+                return recipe, held.named(name)
+        return None

@@ -1,0 +1,105 @@
+"""The value types of keys: RFC 7012's abstract data types, and how a column holds each.
+
+A column of numbers is a one-dimensional native-endian array. IPv4 addresses are ``uint32``, IPv6 addresses two
+``uint64`` a row (array of shape (n, 2), high half first), MAC addresses ``uint64``. Strings and octets are an
+`ulogd_tw.core.columns.Octets` or `Coded`. dateTimeSeconds and -Milliseconds count since 1970; -Microseconds and
+-Nanoseconds keep the 64-bit NTP value of the wire (RFC 7011 section 6.1.9).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """One abstract data type. `octets` is its full size on the wire, 0 for variable length."""
+
+    name: str
+    kind: str
+    octets: int
+    dtype: np.dtype | None = None
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def integer(self) -> bool:
+        """True for types that count or identify by an integer; they may be reduced on the wire."""
+        return self.kind in ("unsigned", "signed")
+
+    @property
+    def numeric(self) -> bool:
+        """True where a column is a plain array of numbers that can be compared and summed."""
+        return self.kind in ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds", "ntp")
+
+    @property
+    def variable(self) -> bool:
+        """True where a column is `Octets` or `Coded`."""
+        return self.kind in ("string", "octets", "list")
+
+
+def _type(name: str, kind: str, octets: int, code: str | None) -> Type:
+    # np.dtype(char) is NumPy's own object; one made by newbyteorder("=") is not, and ufunc.at is 18 times slower on it.
+    return Type(name, kind, octets, np.dtype(code) if code else None)
+
+
+UNSIGNED8 = _type("unsigned8", "unsigned", 1, "B")
+UNSIGNED16 = _type("unsigned16", "unsigned", 2, "H")
+UNSIGNED32 = _type("unsigned32", "unsigned", 4, "I")
+UNSIGNED64 = _type("unsigned64", "unsigned", 8, "L")
+SIGNED8 = _type("signed8", "signed", 1, "b")
+SIGNED16 = _type("signed16", "signed", 2, "h")
+SIGNED32 = _type("signed32", "signed", 4, "i")
+SIGNED64 = _type("signed64", "signed", 8, "l")
+FLOAT32 = _type("float32", "float", 4, "f")
+FLOAT64 = _type("float64", "float", 8, "d")
+BOOLEAN = _type("boolean", "boolean", 1, "?")
+IPV4 = _type("ipv4Address", "ipv4", 4, "I")
+IPV6 = _type("ipv6Address", "ipv6", 16, "L")
+ADDRESS = _type("address", "address", 16, None)
+"""An IPv4 or an IPv6 address; in the schema of a batch it has become one of the two."""
+MAC = _type("macAddress", "mac", 6, "L")
+SECONDS = _type("dateTimeSeconds", "seconds", 4, "I")
+MILLISECONDS = _type("dateTimeMilliseconds", "milliseconds", 8, "L")
+MICROSECONDS = _type("dateTimeMicroseconds", "ntp", 8, "L")
+NANOSECONDS = _type("dateTimeNanoseconds", "ntp", 8, "L")
+STRING = _type("string", "string", 0, None)
+OCTETS = _type("octetArray", "octets", 0, None)
+BASIC_LIST = _type("basicList", "list", 0, None)
+SUB_TEMPLATE_LIST = _type("subTemplateList", "list", 0, None)
+SUB_TEMPLATE_MULTI_LIST = _type("subTemplateMultiList", "list", 0, None)
+UNSIGNED256 = _type("unsigned256", "octets", 32, None)
+
+TYPES = {
+    t.name: t
+    for t in (
+        UNSIGNED8, UNSIGNED16, UNSIGNED32, UNSIGNED64, SIGNED8, SIGNED16, SIGNED32, SIGNED64, FLOAT32, FLOAT64,
+        BOOLEAN, IPV4, IPV6, ADDRESS, MAC, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS, STRING, OCTETS,
+        BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST, UNSIGNED256,
+    )
+}  # fmt: skip
+
+_UNSIGNED_BY_OCTETS = {1: UNSIGNED8, 2: UNSIGNED16, 4: UNSIGNED32, 8: UNSIGNED64}
+_SIGNED_BY_OCTETS = {1: SIGNED8, 2: SIGNED16, 4: SIGNED32, 8: SIGNED64}
+
+
+def wide_enough(type_: Type, octets: int) -> Type:
+    """`type_`, or the next wider integer of its kind that holds `octets` octets (1 to 8)."""
+    if octets <= type_.octets:
+        return type_
+    table = _SIGNED_BY_OCTETS if type_.kind == "signed" else _UNSIGNED_BY_OCTETS
+    return next(t for size, t in table.items() if size >= octets)
+
+
+def compatible(asked: Type, given: Type) -> bool:
+    """Whether a column of type `given` answers a request for `asked`.
+
+    An address without a family takes either; a string never answers for a number.
+    """
+    if asked.kind == given.kind:
+        return True
+    if "address" in (asked.kind, given.kind):
+        return {asked.kind, given.kind} <= {"address", "ipv4", "ipv6"}
+    plain = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds")
+    return asked.kind in plain and given.kind in plain

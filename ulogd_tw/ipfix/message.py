@@ -1,0 +1,47 @@
+"""The Message and Set headers of RFC 7011 section 3, and the cutting of a stream into Messages."""
+
+from __future__ import annotations
+
+import struct
+
+from ulogd_tw.core.errors import MessageError
+
+VERSION = 10
+HEADER = struct.Struct("!HHIII")
+"""Version, length, Export Time (s), Sequence Number, Observation Domain ID (section 3.1)."""
+SET_HEADER = struct.Struct("!HH")
+"""Set ID, length with this header (section 3.3.2)."""
+TEMPLATE_SET = 2
+OPTIONS_TEMPLATE_SET = 3
+FIRST_DATA_SET = 256
+MAX_LENGTH = 65535
+
+
+class Framer:
+    """Cuts a TCP stream into Messages by the length field only (section 10.4)."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The Messages that are complete now. Raises `MessageError` where no Message can begin: the stream is lost."""
+        data = self._rest + data if self._rest else data
+        messages, at, end = [], 0, len(data)
+        while end - at >= 4:
+            version, length = SET_HEADER.unpack_from(data, at)
+            if version != VERSION or length < HEADER.size:
+                self._rest = b""
+                error = MessageError(f"no IPFIX message begins with version {version} and length {length}", "framing", at)
+                error.messages = messages
+                raise error
+            if end - at < length:
+                break
+            messages.append(data[at : at + length])
+            at += length
+        self._rest = data[at:]
+        return messages
+
+    @property
+    def waiting(self) -> int:
+        """Octets of a Message that has not come whole."""
+        return len(self._rest)

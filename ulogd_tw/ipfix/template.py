@@ -1,0 +1,127 @@
+"""Template Records (RFC 7011 section 3.4): their fields, and the octets of both kinds."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, SET_HEADER, TEMPLATE_SET
+
+VARIABLE = 65535
+"""The length that says: each value carries its own (section 7)."""
+_ENTERPRISE = 0x8000
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A Field Specifier (section 3.2); enterprise 0 is IANA, length 65535 is variable."""
+
+    pen: int
+    ident: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A Template or, with `scopes` > 0, an Options Template whose first `scopes` fields are its scope."""
+
+    ident: int
+    fields: tuple[Field, ...]
+    scopes: int = 0
+
+    @property
+    def options(self) -> bool:
+        return self.scopes > 0
+
+    @property
+    def least_octets(self) -> int:
+        """The size of its smallest record: a variable field takes one octet at least."""
+        return sum(1 if f.length == VARIABLE else f.length for f in self.fields)
+
+    @property
+    def variable(self) -> bool:
+        return any(f.length == VARIABLE for f in self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A Template Withdrawal (section 8.1): one template, or with id 2 or 3 all of that kind."""
+
+    ident: int
+    options: bool
+
+
+def parse_set(set_id: int, body: bytes | memoryview) -> list[Template | Withdrawal]:
+    """The records of a Template Set (2) or Options Template Set (3), padding left out.
+
+    Raises `MessageError` for a record that is cut, an id below 256, a scope count of 0 or over the field count, and
+    a template whose records would have no octets.
+    """
+    options = set_id == OPTIONS_TEMPLATE_SET
+    found: list[Template | Withdrawal] = []
+    at, end = 0, len(body)
+    while end - at >= 4:
+        ident, count = SET_HEADER.unpack_from(body, at)
+        if ident == 0 and count == 0 and not any(body[at:end]):
+            break  # padding
+        at += 4
+        if count == 0:
+            if ident < FIRST_DATA_SET and ident != set_id:
+                raise MessageError(f"withdrawal of template id {ident} in set {set_id}", "template", at)
+            found.append(Withdrawal(ident, options))
+            continue
+        if ident < FIRST_DATA_SET:
+            raise MessageError(f"template id {ident} is below 256", "template", at)
+        scopes = 0
+        if options:
+            if end - at < 2:
+                raise MessageError(f"options template {ident} is cut", "template", at)
+            (scopes,) = struct.unpack_from("!H", body, at)
+            at += 2
+            if not 1 <= scopes <= count:
+                raise MessageError(f"options template {ident} has {scopes} scope fields of {count}", "template", at)
+        fields, at = _parse_fields(body, at, count, ident)
+        template = Template(ident, fields, scopes)
+        if template.least_octets == 0:
+            raise MessageError(f"template {ident} has records of no octets", "template", at)
+        found.append(template)
+    return found
+
+
+def _parse_fields(body: bytes | memoryview, at: int, count: int, ident: int) -> tuple[tuple[Field, ...], int]:
+    fields = []
+    end = len(body)
+    for _ in range(count):
+        if end - at < 4:
+            raise MessageError(f"template {ident} is cut: {len(fields)} of {count} fields", "template", at)
+        element, length = SET_HEADER.unpack_from(body, at)
+        at += 4
+        pen = 0
+        if element & _ENTERPRISE:
+            if end - at < 4:
+                raise MessageError(f"template {ident} is cut in an enterprise number", "template", at)
+            (pen,) = struct.unpack_from("!I", body, at)
+            at += 4
+        fields.append(Field(pen, element & ~_ENTERPRISE, length))
+    return tuple(fields), at
+
+
+def encode_record(template: Template) -> bytes:
+    """The Template Record's octets, without a Set Header."""
+    parts = [SET_HEADER.pack(template.ident, len(template.fields))]
+    if template.options:
+        parts.append(struct.pack("!H", template.scopes))
+    for field in template.fields:
+        if field.pen:
+            parts.append(struct.pack("!HHI", field.ident | _ENTERPRISE, field.length, field.pen))
+        else:
+            parts.append(SET_HEADER.pack(field.ident, field.length))
+    return b"".join(parts)
+
+
+def encode_set(templates: list[Template]) -> bytes:
+    """A whole Set of templates of one kind, Set Header included."""
+    set_id = OPTIONS_TEMPLATE_SET if templates[0].options else TEMPLATE_SET
+    body = b"".join(map(encode_record, templates))
+    return SET_HEADER.pack(set_id, 4 + len(body)) + body

@@ -1,0 +1,1 @@
+"""Netfilter netlink messages (nfnetlink, ctnetlink): octets to batches, requests to octets."""

@@ -1,0 +1,1 @@
+"""Inputs, filters and outputs: where a codec meets a transport. One plugin, one module, the same word."""

@@ -1,0 +1,1 @@
+"""Plugins between an input and an output."""

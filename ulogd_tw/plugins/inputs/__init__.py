@@ -1,0 +1,1 @@
+"""Plugins that begin a stack."""

@@ -1,0 +1,1 @@
+"""Plugins that end a stack."""

@@ -1,0 +1,1 @@
+"""Sockets under Twisted: octets and peers, no meaning."""
