@@ -13,7 +13,7 @@ from typing import Any
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.options import Option, Options
+from ulogd_tw.core.options import Option, Options, octets, positive, text
 from ulogd_tw.core.resolve import Found, Sources
 
 NULL, RAW, PACKET, FLOW, SUM = 0, 1, 2, 4, 8
@@ -54,6 +54,8 @@ class Plugin:
     name = ""
     itype = otype = NULL
     options: tuple[Option, ...] = ()
+    common_options: tuple[Option, ...] = ()
+    """Options of every plugin of this kind; `all_options` has both."""
     provides: tuple[Key, ...] = ()
     uses: tuple[str, ...] = ()
     """Names of keys without which it cannot work."""
@@ -66,7 +68,7 @@ class Plugin:
 
     def __init__(self, instance: str, config: Options | None = None) -> None:
         self.instance = instance
-        self.config: Any = config if config is not None else Options(self.options)
+        self.config: Any = config if config is not None else Options(self.all_options())
         self.counters = Counters(self.name, makes_rows=isinstance(self, Aggregator))
         self.sources = Sources()
         self.wanted: Wanted = frozenset()
@@ -74,6 +76,12 @@ class Plugin:
 
     def __repr__(self) -> str:
         return f"<{self.instance}:{self.name}>"
+
+    @classmethod
+    def all_options(cls) -> tuple[Option, ...]:
+        """Its own options, then those of its kind."""
+        own = {option.name for option in cls.options}
+        return (*cls.options, *(option for option in cls.common_options if option.name not in own))
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """(option, what is wrong with it) for faults that a single option's reader cannot see."""
@@ -92,6 +100,13 @@ class Plugin:
     def requests(self, wanted: Wanted) -> dict[str, bool] | _All:
         """The keys it needs for those `wanted` of it: name -> whether it cannot do without. `ALL`: every key."""
         return {name: True for name in self.uses} | {name: False for name in self.may_use}
+
+    def available(self, keys: tuple[Key, ...] | None) -> Iterable[str]:
+        """Told before `open` to an instance that asked for `ALL`: the keys that can reach it, in stack order.
+
+        None where a plugin above gives any element that a peer may send. Gives what is wrong with that.
+        """
+        return ()
 
     def find(self, batch: Batch, name: str) -> Found | None:
         """The column of a requested key in this batch, whichever name or form the batch has it in."""
@@ -149,6 +164,14 @@ class Aggregator(Filter):
 
 class Output(Plugin):
     """Ends a stack."""
+
+    common_options = (
+        Option("queue_rows", positive, 1_000_000, "rows that may wait for this output; beyond, inputs that can wait are "
+               "paused and rows of the others are dropped and counted as queue_full"),
+        Option("queue_octets", octets, 256 << 20, "octets of memory that waiting rows may take, as queue_rows"),
+        Option("spool", text, "", "directory for rows that are still waiting when stop_timeout ends; read at the next "
+               "start. Without it they are dropped and counted as stop_timeout"),
+    )  # fmt: skip
 
     def write(self, batch: Batch) -> Any:
         """Write all rows. A Deferred opens a bounded queue before this output until it fires.

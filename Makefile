@@ -1,0 +1,64 @@
+# make run    install into .venv and run etc/ulogd.conf in the foreground
+# make test   all tests; as root on Debian it first installs the peers that live tests meet
+# make unit | live | lint | bench | soak | clean
+#
+# PYTHON=/path/to/python3 chooses the interpreter, ARGS="..." is handed to run, the tests and the benchmarks.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+# A default editable install keeps the twistd plugin from being found; compat puts this folder on the path.
+INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat -e
+
+.PHONY: run test unit live bench lint soak clean
+
+run: $(VENV)/installed
+	exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/ulogd.conf $(ARGS)
+
+test: $(VENV)/installed-test
+	tests/install-peers
+	@$(PY) -m tests.run $(ARGS)
+
+unit: $(VENV)/installed-test
+	@$(PY) -m tests.run $(ARGS) tests.unit
+
+live: $(VENV)/installed-test
+	tests/install-peers
+	@$(PY) -m tests.run $(ARGS) tests.live
+
+bench: $(VENV)/installed-test
+	$(PY) -m benchmarks $(ARGS)
+
+soak: $(VENV)/installed-test
+	tests/install-peers
+	@ULOGD_TW_SOAK=1 HYPOTHESIS_EXAMPLES=2000 $(PY) -m tests.run $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .ruff_cache _trial_temp*
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name dropin.cache -delete
+
+# Each stamp is older than setup.cfg when the dependencies have to be installed again.
+$(VENV)/installed: setup.cfg pyproject.toml
+	@if [ ! -x $(PY) ]; then $(CHECK_PYTHON) fi
+	@if [ ! -x $(PY) ]; then $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; fi
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/installed-%: $(VENV)/installed
+	$(INSTALL) .[$*]
+	@touch $@
+
+define CHECK_PYTHON
+	command -v "$(PYTHON)" >/dev/null || { \
+	    echo "make: $(PYTHON) not found: apt-get install python3 python3-venv" >&2; exit 1; }; \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "make: $$("$(PYTHON)" -V) is too old: Python 3.11 or later is needed (Debian 12 or later: apt-get install" \
+	        "python3 python3-venv); PYTHON=/path/to/python3 chooses another one" >&2; exit 1; }; \
+	"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "make: $(PYTHON) has no venv: apt-get install python3-venv" >&2; exit 1; };
+endef

@@ -1,0 +1,1 @@
+"""Tests of ulogd_tw: `make test` runs all of them, `make unit` those that need no root, no sockets and no peers."""

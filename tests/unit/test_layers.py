@@ -1,0 +1,136 @@
+"""Imports of ulogd_tw point down only, whatever is there of it."""
+
+import ast
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+TREE = Path(__file__).resolve().parents[2] / "ulogd_tw"
+
+CODECS = {"ipfix", "netfilter", "packets"}
+
+# Part of ulogd_tw -> the parts that it may import besides itself. Parts that are not listed (tap, service, manhole,
+# metrics, registry, cli, testing) are on top: they may import all, and nothing listed here may import them.
+LAYERS = {
+    "core": set(),
+    "config": {"core"},
+    "ipfix": {"core"},
+    "netfilter": {"core"},
+    "packets": {"core"},
+    "transports": {"core"},
+    "flow": {"core"},
+    "plugins": {"core", "transports", "flow"} | CODECS,
+}
+
+# Neither sockets nor clocks nor a reactor: time comes in as an argument, octets too.
+SANS_IO = {"core"} | CODECS
+OUTSIDE_WORLD = {"twisted", "socket", "select", "selectors", "asyncio", "ssl", "time", "pyroute2"}
+
+
+def imported_names(path, package):
+    """(line, full name) of everything that the module imports, anywhere in it.
+
+    `package` is the dotted name of the package that the module is in, for relative imports. `from x import y` gives
+    x.y, because y may be a module.
+    """
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def _part(words, tree):
+    """The part of the tree that a dotted name is in; None for a mere name of the package itself (__version__)."""
+    part = words[1] if len(words) > 1 else None
+    return part if part and ((tree / part).is_dir() or (tree / f"{part}.py").exists()) else None
+
+
+def _violation(part, name, tree):
+    """What is wrong with a module of `part` importing `name`; None when nothing is."""
+    words = name.split(".")
+    if words[0] == tree.name:
+        imported = _part(words, tree)
+        if part in LAYERS and imported not in {None, part} | LAYERS[part]:
+            return f"{part} may not import {tree.name}.{imported}"
+    elif part in SANS_IO and words[0] in OUTSIDE_WORLD:
+        return f"{part} may not import {words[0]}"
+    return None
+
+
+def violations(tree):
+    """Every import in the package folder `tree` that does not point down, as `path:line: what`."""
+    found = []
+    for path in sorted(tree.rglob("*.py")):
+        inside = path.relative_to(tree)
+        package = ".".join([tree.name, *inside.parts[:-1]])
+        part = inside.parts[0].removesuffix(".py")
+        for line, name in imported_names(path, package):
+            if wrong := _violation(part, name, tree):
+                found.append(f"{tree.name}/{inside}:{line}: {wrong} ({name})")
+    return found
+
+
+class LayersTests(SynchronousTestCase):
+    """The tree as it is."""
+
+    def test_imports_point_down(self):
+        """No module imports from a layer above its own; codecs and core know no socket, clock or reactor."""
+        self.assertEqual([], violations(TREE))
+
+
+class ViolationsTests(SynchronousTestCase):
+    """The check itself, on planted trees."""
+
+    def planted(self, **modules):
+        """What the check finds in a tree that has these modules; `__` in a name stands for `/`."""
+        tree = Path(self.mktemp()) / "ulogd_tw"
+        for part in (*LAYERS, "service"):
+            (tree / part).mkdir(parents=True)
+        for name, source in modules.items():
+            path = tree / (name.replace("__", "/") + ".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source)
+        return violations(tree)
+
+    def assertRefused(self, module, source):
+        found = self.planted(**{module: source})
+        self.assertEqual(1, len(found), (module, source, found))
+
+    def test_upward_imports_are_refused(self):
+        """In each spelling of an import, each layer is kept from those above and beside it."""
+        self.assertRefused("core__keys", "import ulogd_tw.ipfix.message")
+        self.assertRefused("core__keys", "from ulogd_tw.plugins import inputs")
+        self.assertRefused("core__keys", "from ulogd_tw import service")
+        self.assertRefused("core__keys", "from .. import config")
+        self.assertRefused("core__keys", "def late():\n    from ..flow import Queue\n")
+        self.assertRefused("config", "from .plugins import inputs")
+        self.assertRefused("config", "from . import flow")
+        self.assertRefused("ipfix__message", "from ulogd_tw.netfilter import conntrack")
+        self.assertRefused("netfilter__conntrack", "from ulogd_tw.transports import netlink")
+        self.assertRefused("transports__udp", "from ulogd_tw.ipfix import message")
+        self.assertRefused("flow", "from .plugins.outputs import json")
+        self.assertRefused("plugins__inputs__nfct", "from ...service import Service")
+        self.assertRefused("plugins__nfct", "from ..service import Service")
+
+    def test_outside_world_is_refused(self):
+        """core and codecs import no Twisted, no socket and no clock."""
+        for module in ("core__stack", "ipfix__message", "netfilter__conntrack", "packets__ethernet"):
+            for name in sorted(OUTSIDE_WORLD):
+                self.assertRefused(module, f"import {name}")
+                self.assertRefused(module, f"from {name} import x")
+        self.assertRefused("core__stack", "import twisted.internet.defer")
+
+    def test_downward_imports_are_allowed(self):
+        """What the layers allow is not found fault with, nor names of the package itself."""
+        self.assertEqual([], self.planted(
+            core__keys="import numpy\nfrom . import batch\nfrom .batch import Batch\nfrom .. import __version__",
+            ipfix__message="from ..core.batch import Batch\nfrom ulogd_tw.ipfix import template\nimport datetime",
+            config="from .core import errors",
+            flow="from twisted.internet import defer\nfrom .core import batch",
+            transports__udp="import socket, time\nfrom ulogd_tw.core import counters\nfrom . import tcp",
+            plugins__nfct="from .. import netfilter, transports, flow\nfrom ..core import plugin",
+            service="import time\nfrom . import plugins, config, registry",
+        ))  # fmt: skip

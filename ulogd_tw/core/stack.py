@@ -1,0 +1,419 @@
+"""Stacks: from lines of a configuration to a tree of running instances, in two passes.
+
+Down: record types must fit, and each instance says which keys it gives. Up: each instance is told which of its keys
+are wanted below, and asks for what it needs for those. Stacks that begin alike share the instances of that
+beginning; an output id is one instance wherever it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.errors import Mistake, UlogdError
+from ulogd_tw.core.keys import Key, nearest, registry
+from ulogd_tw.core.options import Options
+from ulogd_tw.core.plugin import ALL, Aggregator, Filter, Input, Output, Plugin, Wanted, type_text, union
+from ulogd_tw.core.resolve import Provided, Recipe
+
+
+@dataclass(frozen=True)
+class StackSpec:
+    """One ``stack=`` line: its text, where it stands (``file:line``), and its (instance id, plugin name) pairs."""
+
+    text: str
+    where: str
+    parts: tuple[tuple[str, str], ...]
+
+
+Lookup = Callable[[str, str], type[Plugin]]
+"""(plugin name, "input" | "filter" | "output") -> class; raises `UlogdError`."""
+ReadOptions = Callable[[str, type[Plugin]], tuple[Options, list[Mistake]]]
+
+
+class Node:
+    """One instance in the tree. `receive` is the way of every batch."""
+
+    def __init__(self, plugin: Plugin, ident: str, parent: Node | None) -> None:
+        self.plugin = plugin
+        self.ident = ident
+        self.parents = [parent] if parent else []
+        self.children: list[Node] = []
+        self.stacks: list[Stack] = []
+        self.aliases: dict[str, str] = {}
+        """Columns to keep under another name, since this instance gives one of the same name (``key@instance``)."""
+        self.report: Callable[[Plugin, Exception], None] = _raise
+        self.put: Callable[[Batch], None] = self._write
+        plugin.emit = self.pass_on
+
+    def __repr__(self) -> str:
+        return f"<{self.ident}:{self.plugin.name}>"
+
+    def pass_on(self, batch: Batch) -> None:
+        """Hand a batch of this instance to everything below it."""
+        if batch.n:
+            self.plugin.counters.rows_emitted += batch.n
+            for child in self.children:
+                child.receive(batch)
+
+    def receive(self, batch: Batch) -> None:
+        """Take a batch from above."""
+        self.plugin.counters.rows_received += batch.n
+        if self.aliases:
+            held = {batch.schema[old].named(new): batch.columns[old] for new, old in self.aliases.items()}
+            batch = batch.with_columns(held, {n: batch.missing[o] for n, o in self.aliases.items() if o in batch.missing})
+        if isinstance(self.plugin, Output):
+            self.put(batch)
+        else:
+            self._process(batch)
+
+    def _process(self, batch: Batch) -> None:
+        counters = self.plugin.counters
+        before = counters.dropped.total() + counters.rows_filtered
+        try:
+            result = self.plugin.process(batch)
+        except Exception as error:  # a fault of one plugin ends neither the service nor the other stacks
+            counters.dropped["error"] += batch.n
+            self.report(self.plugin, error)
+            return
+        if not isinstance(self.plugin, Aggregator):
+            counted = counters.dropped.total() + counters.rows_filtered - before
+            counters.rows_filtered += batch.n - counted - (result.n if result is not None else 0)
+        if result is not None:
+            self.pass_on(result)
+
+    def _write(self, batch: Batch) -> None:
+        """Write at once; `ulogd_tw.flow` puts a queue here."""
+        counters = self.plugin.counters
+        before = counters.dropped.total() + counters.rows_filtered
+        self.plugin.write(batch)
+        counters.rows_written += batch.n - (counters.dropped.total() + counters.rows_filtered - before)
+
+    def root(self) -> set[Node]:
+        """The inputs above."""
+        return set().union(*(p.root() for p in self.parents)) if self.parents else {self}
+
+
+def _raise(plugin: Plugin, error: Exception) -> None:
+    raise error
+
+
+@dataclass
+class Stack:
+    """A stack that was built: its line and its nodes from input to output."""
+
+    spec: StackSpec
+    path: list[Node]
+
+
+@dataclass
+class Graph:
+    """All stacks of a configuration, as a forest of nodes."""
+
+    stacks: list[Stack] = field(default_factory=list)
+    inputs: list[Node] = field(default_factory=list)
+    filters: list[Node] = field(default_factory=list)
+    outputs: list[Node] = field(default_factory=list)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Every node, inputs first, an instance never before those above it."""
+        return self.inputs + self.filters + self.outputs
+
+    @property
+    def instances(self) -> dict[str, Plugin]:
+        """Every instance by its id; a filter's second instance is ``id#2``."""
+        return {node.ident: node.plugin for node in self.nodes}
+
+    def unaccounted(self) -> dict[str, int]:
+        """Instances whose counters do not balance, and by how many rows: empty whenever the reactor is idle."""
+        found = {node.ident: node.plugin.counters.unaccounted() for node in self.nodes}
+        for node in self.filters + self.outputs:
+            came = sum(parent.plugin.counters.rows_emitted for parent in node.parents)
+            found[node.ident] = found[node.ident] or came - node.plugin.counters.rows_received
+        return {ident: rows for ident, rows in found.items() if rows}
+
+    def without(self, broken: set[Node]) -> tuple[Graph, list[Stack]]:
+        """The graph without every stack that goes through one of these nodes, and those stacks."""
+        gone = [s for s in self.stacks if broken & set(s.path)]
+        stacks = [s for s in self.stacks if s not in gone]
+        live = {node for s in stacks for node in s.path}
+        for node in live:
+            node.children = [c for c in node.children if c in live]
+            node.parents = [p for p in node.parents if p in live]
+        keep = [[n for n in nodes if n in live] for nodes in (self.inputs, self.filters, self.outputs)]
+        return Graph(stacks, *keep), gone
+
+
+class Builder:
+    """Builds the graph of several stacks; `mistakes` collects every fault of all of them."""
+
+    def __init__(
+        self,
+        lookup: Lookup,
+        read_options: ReadOptions,
+        providers: Callable[[str], list[str]] = lambda key: [],
+    ) -> None:
+        self.lookup = lookup
+        self.read_options = read_options
+        self.providers = providers
+        self.mistakes: list[Mistake] = []
+        self._owners: dict[str, tuple[str, str]] = {}
+        self._instances: dict[tuple[str, str], Plugin] = {}
+
+    def build(self, specs: Iterable[StackSpec], prepare: bool = False) -> Graph:
+        """The graph of all stacks without a mistake. `prepare` lets outputs look at the outside first."""
+        good = [s for s in specs if self._sound(s, prepare)]
+        graph = Graph()
+        tree: dict[tuple, Node] = {}
+        for spec in good:
+            graph.stacks.append(self._grow(spec, graph, tree))
+        for text in _resolve(graph, self.providers):
+            self.mistakes.append(text)  # found for each stack alone before; a tree adds none
+        return graph
+
+    def _sound(self, spec: StackSpec, prepare: bool) -> bool:
+        """Whether the stack, taken alone, has no fault; what it has goes into `mistakes`."""
+        found: list[Mistake] = []
+        classes = self._find_classes(spec, found)
+        if classes is not None:
+            plugins = self._make(spec, classes, found, prepare)
+            if plugins is not None and not _types(spec, plugins, found):
+                graph = Graph()
+                _thread(spec, plugins, graph)
+                found += _resolve(graph, self.providers)
+        seen = {str(m) for m in self.mistakes}
+        self.mistakes += [m for m in found if str(m) not in seen]
+        return not any(not m.tolerated for m in found)
+
+    def _find_classes(self, spec: StackSpec, found: list[Mistake]) -> list[type[Plugin]] | None:
+        classes = []
+        last = len(spec.parts) - 1
+        if last < 1:
+            found.append(Mistake(spec.where, f"stack {spec.text}: a stack needs an input and an output"))
+            return None
+        for place, (ident, name) in enumerate(spec.parts):
+            position = "input" if place == 0 else "output" if place == last else "filter"
+            try:
+                classes.append(self.lookup(name, position))
+            except UlogdError as error:
+                found.append(Mistake(spec.where, f"stack {spec.text}: {error}"))
+                continue
+            owner = self._owners.setdefault(f"{position} {ident}", (name, spec.where))
+            if owner[0] != name:
+                found.append(
+                    Mistake(spec.where, f"stack {spec.text}: {ident} is {name} here and {owner[0]} in {owner[1]}")
+                )
+        return classes if len(classes) == len(spec.parts) else None
+
+    def _make(
+        self, spec: StackSpec, classes: list[type[Plugin]], found: list[Mistake], prepare: bool
+    ) -> list[Plugin] | None:
+        plugins = []
+        for (ident, _), class_ in zip(spec.parts, classes, strict=True):
+            options, mistakes = self.read_options(ident, class_)
+            found += mistakes
+            if any(not m.tolerated for m in mistakes):
+                continue
+            plugin = self._instance(ident, class_, options)
+            wrong = [Mistake(spec.where, f"{ident}:{class_.name}: {o}: {text}") for o, text in plugin.mistakes()]
+            found += wrong
+            if wrong:
+                continue
+            if prepare:
+                try:
+                    plugin.prepare()
+                except UlogdError as error:
+                    found.append(Mistake(spec.where, f"stack {spec.text}: {ident}:{class_.name}: {error}"))
+                    continue
+            plugins.append(plugin)
+        return plugins if len(plugins) == len(classes) else None
+
+    def _instance(self, ident: str, class_: type[Plugin], options: Options) -> Plugin:
+        """A new instance; the one and only where it is an output, since it keeps what `prepare` learnt."""
+        if not issubclass(class_, Output):
+            return class_(ident, options)
+        place = (ident, class_.name)
+        if place not in self._instances:
+            self._instances[place] = class_(ident, options)
+        return self._instances[place]
+
+    def _grow(self, spec: StackSpec, graph: Graph, tree: dict[tuple, Node]) -> Stack:
+        """Add a stack to the tree, sharing what is there."""
+        path: list[Node] = []
+        last = len(spec.parts) - 1
+        for place, (ident, name) in enumerate(spec.parts):
+            position = "input" if place == 0 else "output" if place == last else "filter"
+            where = (position, ident) if position != "filter" else spec.parts[: place + 1]
+            node = tree.get(where)
+            if node is None:
+                class_ = self.lookup(name, position)
+                plugin = self._instance(ident, class_, self.read_options(ident, class_)[0])
+                nodes = {"input": graph.inputs, "filter": graph.filters, "output": graph.outputs}[position]
+                same = sum(1 for n in graph.nodes if n.ident.split("#")[0] == ident)
+                node = tree[where] = Node(plugin, f"{ident}#{same + 1}" if same else ident, None)
+                plugin.instance = node.ident
+                nodes.append(node)
+            if path:
+                _join(path[-1], node)
+            path.append(node)
+        stack = Stack(spec, path)
+        for node in path:
+            node.stacks.append(stack)
+        return stack
+
+
+def _join(parent: Node, child: Node) -> None:
+    if child not in parent.children:
+        parent.children.append(child)
+        child.parents.append(parent)
+
+
+def _thread(spec: StackSpec, plugins: list[Plugin], graph: Graph) -> None:
+    """One stack as a graph of its own, to be checked."""
+    path = [Node(plugin, plugin.instance, None) for plugin in plugins]
+    for parent, child in zip(path, path[1:], strict=False):
+        _join(parent, child)
+    graph.inputs, graph.filters, graph.outputs = path[:1], path[1:-1], path[-1:]
+    graph.stacks = [Stack(spec, path)]
+    for node in path:
+        node.stacks.append(graph.stacks[0])
+
+
+def _types(spec: StackSpec, plugins: list[Plugin], found: list[Mistake]) -> bool:
+    """Check that record types fit from input to output; True for a fault."""
+    flowing = plugins[0].otype
+    for above, plugin in zip(plugins, plugins[1:], strict=False):
+        if not flowing & plugin.itype:
+            text = (
+                f"stack {spec.text}: {plugin.instance}:{plugin.name} takes {type_text(plugin.itype)}, "
+                f"but {above.instance}:{above.name} gives {type_text(flowing)}"
+            )
+            found.append(Mistake(spec.where, text))
+            return True
+        flowing = flowing & plugin.itype if plugin.itype == plugin.otype else plugin.otype
+    return False
+
+
+def _resolve(graph: Graph, providers: Callable[[str], list[str]]) -> list[Mistake]:
+    """The upward pass: wire every request of every node to what gives it, and tell everyone what is wanted."""
+    given = {node: Provided(node.plugin.keys(), node.plugin.open_keys) for node in graph.nodes}
+    wanted: dict[Node, Wanted] = {node: frozenset() for node in graph.nodes}
+    mistakes: list[Mistake] = []
+    depth = {node: place for stack in graph.stacks for place, node in enumerate(stack.path)}
+    filters = sorted(graph.filters, key=depth.__getitem__, reverse=True)
+    for node in graph.outputs + filters + graph.inputs:
+        node.plugin.wanted = wanted[node]
+        asked = node.plugin.requests(wanted[node])
+        for parent in node.parents:
+            mistakes += _request(node, parent, asked, given, wanted, providers)
+    return mistakes
+
+
+def _request(
+    node: Node,
+    parent: Node,
+    asked: dict[str, bool] | object,
+    given: dict[Node, Provided],
+    wanted: dict[Node, Wanted],
+    providers: Callable[[str], list[str]],
+) -> list[Mistake]:
+    """Wire what `node` asks for to the nodes from `parent` upwards."""
+    above = list(_upwards(parent))
+    stack = next(s for s in node.stacks if parent in s.path)
+    if asked is ALL:
+        for provider in above:
+            wanted[provider] = ALL
+        keys: dict[str, Key] = {}
+        for provider in reversed(above):
+            keys |= given[provider].keys
+        any_key = any(given[provider].open for provider in above)
+        return [
+            Mistake(stack.spec.where, f"stack {stack.spec.text}: {node.plugin.instance}:{node.plugin.name}: {text}")
+            for text in node.plugin.available(None if any_key else tuple(keys.values()))
+        ]
+    mistakes = []
+    for request, required in asked.items():
+        name, _, instance = request.partition("@")
+        for provider in above:
+            if instance and provider.ident.split("#")[0] != instance:
+                continue
+            if recipes := given[provider].recipes(name):
+                recipes = _past_shadows(provider, above, recipes, given)
+                node.plugin.sources.add(request, recipes)
+                columns = frozenset(i.partition("@")[0] for r in recipes for i in r.inputs)
+                wanted[provider] = union(wanted[provider], columns)
+                break
+        else:
+            if required:
+                mistakes.append(_unmet(node, stack, request, instance, above, given, providers))
+    return mistakes
+
+
+def _upwards(node: Node) -> Iterator[Node]:
+    """`node` and those above it whose keys are still to be seen below it (below an input there is one way up)."""
+    while True:
+        yield node
+        if not node.plugin.passes or not node.parents:
+            return
+        node = node.parents[0]
+
+
+def _past_shadows(
+    provider: Node, above: list[Node], recipes: tuple[Recipe, ...], given: dict[Node, Provided]
+) -> tuple[Recipe, ...]:
+    """Recipes for columns of `provider` that a nearer node would cover with one of the same name."""
+    nearer = above[: above.index(provider)]
+    found = []
+    for recipe in recipes:
+        inputs = []
+        for column in recipe.inputs:
+            cover = [n for n in nearer if column in given[n].keys]
+            if cover:
+                alias = f"{column}@{provider.ident}"
+                cover[-1].aliases[alias] = column
+                column = alias
+            inputs.append(column)
+        found.append(Recipe(tuple(inputs), recipe.convert))
+    return tuple(found)
+
+
+def _unmet(
+    node: Node,
+    stack: Stack,
+    request: str,
+    instance: str,
+    above: list[Node],
+    given: dict[Node, Provided],
+    providers: Callable[[str], list[str]],
+) -> Mistake:
+    """The mistake of a request that nothing above meets: what, where, and what would."""
+    name = request.partition("@")[0]
+    text = f"stack {stack.spec.text}: {node.plugin.instance}:{node.plugin.name} needs {request}"
+    if instance and instance not in {n.ident.split("#")[0] for n in above}:
+        return Mistake(stack.spec.where, f"{text}, but no {instance} stands above it")
+    text += ", which no plugin above it provides"
+    if others := providers(name):
+        text += f"; {' and '.join(others)} {'does' if len(others) == 1 else 'do'}"
+    else:
+        near = nearest(name, {n for g in (given[a] for a in above) for n in g.keys} | registry.names())
+        if near and near != name:
+            text += f"; did you mean {near}?"
+    return Mistake(stack.spec.where, text)
+
+
+def describe(graph: Graph) -> str:
+    """Each stack with the keys wanted of each instance: what ``--check`` prints."""
+    lines = []
+    for stack in graph.stacks:
+        lines.append(f"{stack.spec.where}: stack {stack.spec.text}")
+        for node in stack.path[:-1]:
+            wanted = node.plugin.wanted
+            text = "every key" if wanted is ALL else ", ".join(sorted(wanted)) or "no key"
+            lines.append(f"    {node.ident}:{node.plugin.name}: {text}")
+        lines.append(f"    {stack.path[-1].ident}:{stack.path[-1].plugin.name}")
+    return "\n".join(lines)
+
+
+__all__ = ["Builder", "Filter", "Graph", "Input", "Node", "Stack", "StackSpec", "describe"]

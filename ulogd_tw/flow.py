@@ -1,0 +1,232 @@
+"""Flow control: the bounded queue before an output, the pausing of inputs, the spool of what a stop leaves over.
+
+A batch goes straight through while the output takes it at once. A Deferred from `Output.write` opens the queue:
+until it fires batches wait, and those of one schema are joined, so a slow database gets larger inserts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from twisted.internet import defer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.plugin import Input, Output
+from ulogd_tw.core.stack import Graph, Node
+
+JOIN_ROWS = 65536
+"""Rows that one write gets at most when waiting batches are joined: enough for a large insert, little to repeat."""
+JOIN_OCTETS = 16 << 20
+
+
+class Pauses:
+    """Which queues want which inputs to wait; an input reads again when none does."""
+
+    def __init__(self) -> None:
+        self._full: dict[Input, set[OutputQueue]] = {}
+
+    def pause(self, inputs: list[Input], queue: OutputQueue) -> None:
+        for source in inputs:
+            full = self._full.setdefault(source, set())
+            if not full:
+                source.pause()
+            full.add(queue)
+
+    def resume(self, inputs: list[Input], queue: OutputQueue) -> None:
+        for source in inputs:
+            full = self._full.get(source)
+            if full and queue in full:
+                full.discard(queue)
+                if not full:
+                    source.resume()
+
+
+class OutputQueue:
+    """The queue before one output: `put` takes the place of `Output.write` in its node.
+
+    It is bounded in rows and octets. Over half the bound, inputs that can wait are paused; their batches (`held`) are
+    always taken, since what was read must not be lost. Others are cut at the bound, and the rest is counted.
+    """
+
+    def __init__(self, node: Node, pauses: Pauses) -> None:
+        self.node = node
+        self.output: Output = node.plugin
+        self.counters = node.plugin.counters
+        self.inputs = [root.plugin for root in node.root()]
+        self.most_rows: int = self.output.config.queue_rows
+        self.most_octets: int = self.output.config.queue_octets
+        self._pauses = pauses
+        self._waiting: dict[Schema, list[Batch]] = {}
+        self._octets = 0
+        self._writing: Batch | None = None
+        self._stopped = False
+        self._paused = False
+        self._idle: list[defer.Deferred[None]] = []
+        node.put = self.put
+
+    @property
+    def empty(self) -> bool:
+        return self._writing is None and not self._waiting
+
+    def put(self, batch: Batch) -> None:
+        """Write the batch now, or keep it until the output is free."""
+        if self.empty and not self._stopped:
+            self._write(batch)
+            return
+        if not batch.held:
+            batch = self._cut(batch)
+        if batch.n:
+            self._waiting.setdefault(batch.schema, []).append(batch)
+            self._octets += batch.nbytes
+            self.counters.rows_waiting += batch.n
+        if self._over(2) and not self._paused:
+            self._paused = True
+            self._pauses.pause(self.inputs, self)
+
+    def _over(self, part: int) -> bool:
+        return self.counters.rows_waiting * part > self.most_rows or self._octets * part > self.most_octets
+
+    def _cut(self, batch: Batch) -> Batch:
+        """As much of the batch as there is room for; the rest is dropped and counted."""
+        room = self.most_rows - self.counters.rows_waiting
+        if batch.n:
+            room = min(room, (self.most_octets - self._octets) * batch.n // max(batch.nbytes, 1))
+        room = max(room, 0)
+        if batch.n <= room:
+            return batch
+        self.counters.dropped["queue_full"] += batch.n - room
+        return batch.take(slice(0, room))
+
+    def _write(self, batch: Batch) -> None:
+        before = self._not_written()
+        try:
+            result = self.output.write(batch)
+        except Exception as error:
+            self.counters.dropped["error"] += batch.n - (self._not_written() - before)
+            self.node.report(self.output, error)
+            return
+        if not isinstance(result, defer.Deferred):
+            self.counters.rows_written += batch.n - (self._not_written() - before)
+            return
+        self._writing = batch
+        self.counters.rows_waiting += batch.n
+        result.addCallbacks(self._written, self._failed, callbackArgs=(before,), errbackArgs=(before,))
+
+    def _not_written(self) -> int:
+        """Rows that the output has counted itself; taken before and after a write."""
+        return self.counters.dropped.total() + self.counters.rows_filtered - self.counters.dropped["queue_full"]
+
+    def _written(self, _: object, before: int) -> None:
+        batch, self._writing = self._writing, None
+        self.counters.rows_waiting -= batch.n
+        self.counters.rows_written += batch.n - (self._not_written() - before)
+        self._next()
+
+    def _failed(self, failure: Failure, before: int) -> None:
+        batch, self._writing = self._writing, None
+        if self._stopped:  # the output gave up since it is stopped: the rows are still ours
+            self._waiting = {batch.schema: [batch, *self._waiting.pop(batch.schema, [])]} | self._waiting
+            self._octets += batch.nbytes
+            return
+        self.counters.rows_waiting -= batch.n
+        self.counters.dropped["error"] += batch.n - (self._not_written() - before)
+        self.node.report(self.output, failure.value)
+        self._next()
+
+    def _next(self) -> None:
+        """Write what waits; fires those who wait for an empty queue."""
+        while self._waiting and self._writing is None and not self._stopped:
+            batch = self._take()
+            self.counters.rows_waiting -= batch.n
+            self._write(batch)
+        if self._paused and not self._over(4):
+            self._paused = False
+            self._pauses.resume(self.inputs, self)
+        if self.empty:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+
+    def _take(self) -> Batch:
+        """The oldest batches of the schema that has waited longest, joined up to the bounds of one write."""
+        schema = next(iter(self._waiting))
+        batches = self._waiting.pop(schema)
+        count = rows = size = 0
+        for batch in batches:
+            if count and (rows + batch.n > JOIN_ROWS or size + batch.nbytes > JOIN_OCTETS):
+                break
+            count, rows, size = count + 1, rows + batch.n, size + batch.nbytes
+        if count < len(batches):
+            self._waiting[schema] = batches[count:]
+        self._octets -= size
+        return Batch.joined(batches[:count])
+
+    def drained(self) -> defer.Deferred[None]:
+        """Fires when nothing waits any more."""
+        if self.empty:
+            return defer.succeed(None)
+        waiter: defer.Deferred[None] = defer.Deferred(self._forget)
+        self._idle.append(waiter)
+        return waiter
+
+    def _forget(self, waiter: defer.Deferred[None]) -> None:
+        self._idle.remove(waiter)
+
+    def close(self) -> None:
+        """Start no further write; what the output gives back and what waits is `left`."""
+        self._stopped = True
+
+    def left(self) -> list[Batch]:
+        """The rows that were not written, taken out of the queue and no longer counted as waiting."""
+        batches = [batch for batches in self._waiting.values() for batch in batches]
+        if self._writing is not None:
+            batches.insert(0, self._writing)
+            self._writing = None
+        self._waiting = {}
+        self._octets = 0
+        self.counters.rows_waiting = 0
+        return batches
+
+
+class Spool:
+    """Batches in files of one directory, NumPy's npz, written under another name and then renamed."""
+
+    log = Logger()
+
+    def __init__(self, directory: str, instance: str) -> None:
+        self.directory = Path(directory)
+        self._prefix = f"{instance}-"
+
+    def save(self, batches: list[Batch], fresh: Callable[[], str]) -> int:
+        """Write the batches; the number of rows that are safe on the disk."""
+        saved = 0
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for batch in batches:
+            path = self.directory / f"{self._prefix}{fresh()}.batch"
+            part = path.with_suffix(".part")
+            with open(part, "wb") as file:
+                batch.save(file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+            saved += batch.n
+        return saved
+
+    def load(self) -> Iterator[tuple[Path, Batch]]:
+        """The batches that lie there, oldest first. One that cannot be read is left and named in the log."""
+        for path in sorted(self.directory.glob(f"{self._prefix}*.batch")):
+            try:
+                with open(path, "rb") as file:
+                    yield path, Batch.load(file)
+            except (OSError, ValueError, KeyError) as error:
+                self.log.error("spooled batch {path} cannot be read: {error}", path=path, error=error)
+
+
+def queues(graph: Graph) -> list[OutputQueue]:
+    """A queue before every output of the graph."""
+    pauses = Pauses()
+    return [OutputQueue(node, pauses) for node in graph.outputs]
