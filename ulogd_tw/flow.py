@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.plugin import Input, Output
+from ulogd_tw.core.plugin import Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 
 JOIN_ROWS = 65536
@@ -24,20 +24,20 @@ JOIN_OCTETS = 16 << 20
 
 
 class Pauses:
-    """Which queues want which inputs to wait; an input reads again when none does."""
+    """Which queues want which inputs and aggregates to wait; one goes on when no queue wants it to wait."""
 
     def __init__(self) -> None:
-        self._full: dict[Input, set[OutputQueue]] = {}
+        self._full: dict[Plugin, set[OutputQueue]] = {}
 
-    def pause(self, inputs: list[Input], queue: OutputQueue) -> None:
-        for source in inputs:
+    def pause(self, feeders: list[Plugin], queue: OutputQueue) -> None:
+        for source in feeders:
             full = self._full.setdefault(source, set())
             if not full:
                 source.pause()
             full.add(queue)
 
-    def resume(self, inputs: list[Input], queue: OutputQueue) -> None:
-        for source in inputs:
+    def resume(self, feeders: list[Plugin], queue: OutputQueue) -> None:
+        for source in feeders:
             full = self._full.get(source)
             if full and queue in full:
                 full.discard(queue)
@@ -56,7 +56,7 @@ class OutputQueue:
         self.node = node
         self.output: Output = node.plugin
         self.counters = node.plugin.counters
-        self.inputs = [root.plugin for root in node.root()]
+        self.feeders = [feeder.plugin for feeder in node.feeders()]
         self.most_rows: int = self.output.config.queue_rows
         self.most_octets: int = self.output.config.queue_octets
         self._pauses = pauses
@@ -85,7 +85,7 @@ class OutputQueue:
             self.counters.rows_waiting += batch.n
         if self._over(2) and not self._paused:
             self._paused = True
-            self._pauses.pause(self.inputs, self)
+            self._pauses.pause(self.feeders, self)
 
     def _over(self, part: int) -> bool:
         return self.counters.rows_waiting * part > self.most_rows or self._octets * part > self.most_octets
@@ -145,7 +145,7 @@ class OutputQueue:
             self._write(batch)
         if self._paused and not self._over(4):
             self._paused = False
-            self._pauses.resume(self.inputs, self)
+            self._pauses.resume(self.feeders, self)
         if self.empty:
             idle, self._idle = self._idle, []
             for waiter in idle:

@@ -1,4 +1,4 @@
-"""What an instance did, in rows: every row that came is passed on, written, filtered, merged, waiting or dropped."""
+"""What an instance did, in rows: every row that came is passed on, written, filtered, merged, waiting, spooled or dropped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ class Counters:
     """The counters of one instance. `dropped`, `lost` and `errors` are by reason.
 
     `lost` is what never reached us (rows for IPFIX and NetFlow v5, messages for v9, events for netlink). `errors`
-    counts occasions, not rows. An instance that makes rows of its own (an aggregate) sets `makes_rows`.
+    counts occasions, not rows. `rows_spooled` were put on the disk at a stop, `rows_unspooled` (part of `rows_received`)
+    are those that came from there at the start. An instance that makes rows of its own (an aggregate) sets `makes_rows`.
     """
 
     def __init__(self, plugin: str, makes_rows: bool = False) -> None:
@@ -24,6 +25,8 @@ class Counters:
         self.rows_merged = 0
         self.rows_written = 0
         self.rows_waiting = 0
+        self.rows_spooled = 0
+        self.rows_unspooled = 0
         self.dropped: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -33,14 +36,15 @@ class Counters:
     def unaccounted(self) -> int:
         """Rows received less all that became of them: 0 whenever the reactor is idle."""
         emitted = 0 if self.makes_rows else self.rows_emitted
-        gone = emitted + self.rows_filtered + self.rows_merged + self.rows_written + self.rows_waiting
+        gone = emitted + self.rows_filtered + self.rows_merged + self.rows_written
+        gone += self.rows_waiting + self.rows_spooled
         return self.rows_received - gone - self.dropped.total()
 
     def as_dict(self) -> dict[str, Any]:
         """The form of `stats_file`."""
         numbers = (
             "messages_received", "octets_received", "rows_received", "rows_emitted", "rows_filtered", "rows_merged",
-            "rows_written", "rows_waiting",
+            "rows_written", "rows_waiting", "rows_spooled", "rows_unspooled",
         )  # fmt: skip
         found: dict[str, Any] = {"plugin": self.plugin} | {name: getattr(self, name) for name in numbers}
         found |= {name: dict(getattr(self, name)) for name in ("dropped", "lost", "errors")}

@@ -121,6 +121,12 @@ class Plugin:
     def reopen(self) -> None:
         """SIGHUP: open files anew, since their names may have been rotated away."""
 
+    def pause(self) -> None:
+        """A queue below is full: an input stops reading what can wait, an aggregate keeps its rows."""
+
+    def resume(self) -> None:
+        """There is room again."""
+
     def wake(self, now: float) -> float | None:
         """Do what time asks for; seconds until the next call, or None for never. Called first at start."""
         return None
@@ -134,13 +140,6 @@ class Input(Plugin):
 
     def begin(self) -> None:
         """Start to read; everything is open by now."""
-
-    def pause(self) -> None:
-        """A queue below is full: stop reading what can wait."""
-
-    def resume(self) -> None:
-        """There is room again."""
-
 
 class Filter(Plugin):
     """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them."""

@@ -90,9 +90,11 @@ class Node:
         self.plugin.write(batch)
         counters.rows_written += batch.n - (counters.dropped.total() + counters.rows_filtered - before)
 
-    def root(self) -> set[Node]:
-        """The inputs above."""
-        return set().union(*(p.root() for p in self.parents)) if self.parents else {self}
+    def feeders(self) -> set[Node]:
+        """The nodes above that can hold rows back when a queue here is full: inputs, or aggregates nearer by."""
+        if not self.parents or isinstance(self.plugin, Aggregator):
+            return {self}
+        return set().union(*(p.feeders() for p in self.parents))
 
 
 def _raise(plugin: Plugin, error: Exception) -> None:
@@ -130,8 +132,9 @@ class Graph:
         """Instances whose counters do not balance, and by how many rows: empty whenever the reactor is idle."""
         found = {node.ident: node.plugin.counters.unaccounted() for node in self.nodes}
         for node in self.filters + self.outputs:
-            came = sum(parent.plugin.counters.rows_emitted for parent in node.parents)
-            found[node.ident] = found[node.ident] or came - node.plugin.counters.rows_received
+            counters = node.plugin.counters
+            came = sum(parent.plugin.counters.rows_emitted for parent in node.parents) + counters.rows_unspooled
+            found[node.ident] = found[node.ident] or came - counters.rows_received
         return {ident: rows for ident, rows in found.items() if rows}
 
     def without(self, broken: set[Node]) -> tuple[Graph, list[Stack]]:

@@ -1,0 +1,48 @@
+"""``ulogd-tw``: the service under ulogd2's own switches, for unit files and fingers that know them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ulogd_tw import __version__
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ulogd-tw", description="Meters, collects, aggregates and stores network flows.")
+    parser.add_argument("-c", "--configfile", default="/etc/ulogd.conf", metavar="FILE", help="configuration file")
+    parser.add_argument("-d", "--daemon", action="store_true", help="run in the background")
+    parser.add_argument("-p", "--pidfile", default="", metavar="FILE", help="write the process id there")
+    parser.add_argument("-u", "--uid", metavar="USER", help="change to this user once sockets are open")
+    parser.add_argument("-l", "--loglevel", metavar="LEVEL", help="no effect: set loglevel= in [global]")
+    parser.add_argument("-i", "--info", metavar="PLUGIN", help="describe a plugin and exit")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log to standard output too (what -d does not)")
+    parser.add_argument("-V", "--version", action="version", version=f"ulogd-tw {__version__}")
+    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
+    return parser
+
+
+def twistd_arguments(argv: list[str]) -> list[str]:
+    """The twistd command line that does what these ulogd2 switches ask for."""
+    given = _parser().parse_args(argv)
+    arguments = ["twistd", f"--pidfile={given.pidfile}"]
+    if not given.daemon:
+        arguments.append("--nodaemon")
+    if given.uid:
+        arguments.append(f"--uid={given.uid}")
+    arguments += ["ulogd", "--config", given.configfile]
+    if given.info:
+        # ulogd2 took the path of a shared object here
+        name = given.info.rsplit("/", 1)[-1].removesuffix(".so").rsplit("_", 1)[-1]
+        arguments += ["--info", name]
+    if given.check:
+        arguments.append("--check")
+    return arguments
+
+
+def main() -> None:
+    """Run twistd in this process."""
+    sys.argv = twistd_arguments(sys.argv[1:])
+    from twisted.scripts.twistd import run
+
+    run()

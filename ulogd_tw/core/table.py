@@ -1,0 +1,183 @@
+"""A hash table for whole columns of keys: open addressing in plain NumPy.
+
+Keys are rows of 64-bit words. Each distinct key gets the next entry number, so that whatever belongs to a key stands
+in dense columns indexed by that number. All rows of a batch are looked up at once; only collisions and new keys take
+further rounds.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import numpy as np
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HIGH = np.uint64(0xFFFFFFFF00000000)
+_32 = np.uint64(32)
+FIRST_ENTRIES = 65536
+"""Entries before the index grows for the first time; 1 MB of index."""
+_GROWTH = 4
+_MOVED_AT_ONCE = 65536
+"""Entries that move to a larger index with each batch: about 3 ms. Growing in one go would stop for 0.1 s and more."""
+
+
+class KeyTable:
+    """Entry numbers of keys of `words` 64-bit words, at most `capacity` of them.
+
+    The index holds ``tag << 32 | entry + 1``, the tag being half of the hash, at most half full. The hash is seeded
+    anew for each table, so that a peer cannot choose keys that collide. Memory of the key columns is reserved for the
+    whole capacity, but used only as far as entries reach.
+    """
+
+    def __init__(self, words: int, capacity: int, expected: int = 0) -> None:
+        self.n = 0
+        self.capacity = capacity
+        self.words = [np.empty(capacity, np.uint64) for _ in range(words)]
+        entries = FIRST_ENTRIES
+        while entries < min(expected, capacity):
+            entries *= 2
+        self._index = np.zeros(2 * entries, np.uint64)
+        self._old: np.ndarray | None = None
+        self._moved = self._to_move = 0
+        self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(words)]
+        self._seed = np.uint64(secrets.randbits(64))
+        self._finish = np.uint64(secrets.randbits(64) | 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Octets in use: the index, and the key columns up to the last entry."""
+        return self._index.nbytes + 8 * len(self.words) * self.n
+
+    def _hash(self, words: Sequence[np.ndarray]) -> np.ndarray:
+        hashed = words[0] ^ self._seed
+        hashed *= self._factors[0]
+        for word, factor in zip(words[1:], self._factors[1:], strict=True):
+            hashed ^= hashed >> _32
+            hashed += word * factor
+        hashed ^= hashed >> _32
+        hashed *= self._finish
+        hashed ^= hashed >> _32
+        return hashed
+
+    def entries(self, words: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
+        """The entry of each row (int64); a new key gets a new entry while there are fewer than `limit`, else -1.
+
+        `limit` defaults to the capacity. Equal new keys in one call get one entry.
+        """
+        limit = self.capacity if limit is None else min(limit, self.capacity)
+        if self._old is not None:
+            self._move()
+        hashed = self._hash(words)
+        tags = hashed & _HIGH
+        found = self._find(self._index, words, tags, hashed)
+        if self._old is not None:
+            rows = np.flatnonzero(found < 0)
+            if len(rows):
+                part = [w[rows] for w in words]
+                found[rows] = self._find(self._old, part, tags[rows], hashed[rows])
+        rows = np.flatnonzero(found < 0)
+        if len(rows):
+            found[rows] = self._insert([w[rows] for w in words], tags[rows], hashed[rows], limit)
+        return found
+
+    def _find(
+        self, index: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray, hashed: np.ndarray
+    ) -> np.ndarray:
+        """Entries of the keys that are in `index`, -1 for the others."""
+        mask = np.uint64(len(index) - 1)
+        slots = (hashed & mask).view(np.int64)
+        held = index.take(slots)
+        found = (held & _LOW).view(np.int64) - 1  # -1 where the slot is empty
+        matched = self._matches(found, held, words, tags)
+        if matched.all():
+            return found
+        rows = np.flatnonzero(~matched & (held != 0))
+        found[~matched] = -1
+        while len(rows):  # the slot holds another key: try the next one
+            slots_of = (slots[rows] + 1) & np.int64(mask)
+            slots[rows] = slots_of
+            held = index.take(slots_of)
+            entry = (held & _LOW).view(np.int64) - 1
+            matched = self._matches(entry, held, [w[rows] for w in words], tags[rows])
+            found[rows[matched]] = entry[matched]
+            rows = rows[~matched & (held != 0)]
+        return found
+
+    def _matches(
+        self, entry: np.ndarray, held: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray
+    ) -> np.ndarray:
+        matched = (held & _HIGH) == tags
+        matched &= held != 0
+        safe = np.maximum(entry, 0)
+        for mine, theirs in zip(self.words, words, strict=True):
+            matched &= mine.take(safe) == theirs
+        return matched
+
+    def _insert(
+        self, words: list[np.ndarray], tags: np.ndarray, hashed: np.ndarray, limit: int
+    ) -> np.ndarray:
+        """Entries for keys that are in no index; equal ones among them share one."""
+        if 2 * min(self.n + len(tags), limit) > len(self._index):
+            self._grow(min(self.n + len(tags), limit))
+        index, mask = self._index, np.int64(len(self._index) - 1)
+        found = np.full(len(tags), -1, np.int64)
+        rows = np.arange(len(tags))
+        slots = (hashed & np.uint64(mask)).view(np.int64)
+        while len(rows):
+            empty = np.flatnonzero(index.take(slots) == 0)
+            if len(empty):
+                self._claim(index, slots[empty], rows[empty], words, tags, limit)
+            held = index.take(slots)
+            entry = (held & _LOW).view(np.int64) - 1
+            matched = self._matches(entry, held, [w[rows] for w in words], tags[rows])
+            found[rows[matched]] = entry[matched]
+            again = ~matched & (held != 0)  # a slot that is still empty: the limit is reached
+            rows, slots = rows[again], (slots[again] + 1) & mask
+        return found
+
+    def _claim(
+        self, index: np.ndarray, slots: np.ndarray, rows: np.ndarray, words: list[np.ndarray], tags: np.ndarray, limit: int
+    ) -> None:
+        """Give new entries to rows whose slot is empty. Of rows that meet in one slot the last one written wins."""
+        marks = rows.astype(np.uint64) + np.uint64(1)
+        index[slots] = marks
+        won = index.take(slots) == marks
+        winners, places = rows[won], slots[won]
+        fresh = max(min(len(winners), limit - self.n), 0)
+        if fresh < len(winners):
+            index[places[fresh:]] = 0
+            winners, places = winners[:fresh], places[:fresh]
+        first = self.n
+        for column, word in zip(self.words, words, strict=True):
+            column[first : first + fresh] = word[winners]
+        index[places] = tags[winners] | np.arange(first + 1, first + fresh + 1, dtype=np.uint64)
+        self.n += fresh
+
+    def _grow(self, entries: int) -> None:
+        """A larger index; the entries follow in slices with the next batches."""
+        while self._old is not None:
+            self._move()
+        size = len(self._index)
+        while size < 2 * entries:
+            size *= _GROWTH
+        self._old, self._index = self._index, np.zeros(size, np.uint64)
+        self._moved, self._to_move = 0, self.n
+        if not self._to_move:
+            self._old = None
+
+    def _move(self) -> None:
+        """Put the next slice of entries into the new index; they are in no slot of it yet."""
+        end = min(self._moved + _MOVED_AT_ONCE, self._to_move)
+        hashed = self._hash([w[self._moved : end] for w in self.words])
+        values = (hashed & _HIGH) | np.arange(self._moved + 1, end + 1, dtype=np.uint64)
+        index, mask = self._index, np.int64(len(self._index) - 1)
+        slots = (hashed & np.uint64(mask)).view(np.int64)
+        while len(slots):
+            empty = index.take(slots) == 0
+            index[slots[empty]] = values[empty]
+            again = index.take(slots) != values
+            slots, values = (slots[again] + 1) & mask, values[again]
+        self._moved = end
+        if end == self._to_move:
+            self._old = None

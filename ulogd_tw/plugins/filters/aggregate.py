@@ -1,0 +1,192 @@
+"""AGGREGATE: rows of equal keys added up in memory, one row a key and interval."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from ulogd_tw.core import types
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.keys import Key, known, nearest, registry
+from ulogd_tw.core.options import Option, one_of, positive, text
+from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
+from ulogd_tw.plugins.filters.tally import VALUES, Overflow, Tally
+
+FIVE_TUPLE = (
+    "sourceAddress",
+    "destinationAddress",
+    "protocolIdentifier",
+    "sourceTransportPort",
+    "destinationTransportPort",
+)
+INTERVAL_START = Key("interval_start", types.SECONDS, unit="seconds")
+EMITTED_AT_ONCE = 16384
+"""Rows handed on in one turn of the reactor, so that a million of them do not stop it."""
+
+
+class AGGREGATE(Aggregator):
+    """Adds up flows with equal keys: octets, packets, flows, first start and last end, one row a key and interval.
+
+    Octets are octetDeltaCount, else octetTotalCount of final records, else NULL; packets alike. A row that lacks a
+    key groups under NULL. Conntrack rows other than the end of a flow, and options records, are filtered out.
+    """
+
+    name = "AGGREGATE"
+    itype = FLOW | PACKET
+    otype = FLOW
+    options = (
+        Option("key", text, "5tuple", "names of the keys that make a group, with commas; 5tuple: " + ",".join(FIVE_TUPLE)),
+        Option("interval", positive, 60, "seconds; intervals begin at multiples of it in UTC"),
+        Option("time", one_of("arrival", "flow"), "arrival", "the clock that puts a row into an interval: when it "
+               "arrived, or when its flow ended"),
+        Option("lateness", positive, 60, "time=flow: seconds for which an interval stays open after its end"),
+        Option("max_keys", positive, 1_000_000, "keys kept at most, over all open intervals"),
+        Option("overflow", one_of("emit", "other", "refuse"), "emit", "what a new key beyond max_keys does: emit the "
+               "table early (then a key can have several rows an interval), count under NULL keys, or be refused"),
+    )  # fmt: skip
+    may_use = ("octetDeltaCount", "octetTotalCount", "packetDeltaCount", "packetTotalCount", "reverseOctetDeltaCount",
+               "reverseOctetTotalCount", "reversePacketDeltaCount", "reversePacketTotalCount", "flowEndReason",
+               "flowStartMilliseconds", "flowEndMilliseconds", "ct.event", "record_kind")  # fmt: skip
+
+    def __init__(self, instance: str, config=None) -> None:
+        super().__init__(instance, config)
+        chosen = self.config.key.replace("5tuple", ",".join(FIVE_TUPLE))
+        self.key_names = tuple(dict.fromkeys(name.strip() for name in chosen.split(",") if name.strip()))
+        self._open: dict[int, Tally] = {}
+        self._closed = 0
+        self._outgoing: deque[Batch] = deque()
+        self._outgoing_rows = 0
+        self._paused = False
+        self._expected: dict[object, int] = {}
+        self.counters.more["keys"] = lambda: sum(len(tally) for tally in self._open.values())
+        self.counters.more["memory_octets"] = lambda: sum(tally.nbytes for tally in self._open.values())
+        self.counters.more["rows_late"] = 0
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if not self.key_names:
+            yield "key", "names no key"
+        for name in self.key_names:
+            if known(name.partition("@")[0]) is None:
+                near = nearest(name, registry.names())
+                yield "key", f"nobody knows the key {name}" + (f"; did you mean {near}?" if near else "")
+
+    def keys(self) -> Iterable[Key]:
+        named = [known(name.partition("@")[0]).named(name) for name in self.key_names]
+        return (*named, *VALUES, INTERVAL_START)
+
+    def requests(self, wanted: Wanted) -> dict[str, bool]:
+        needed = {name: True for name in self.key_names}
+        return needed | {name: False for name in self.may_use if name not in needed}
+
+    # rows in
+
+    def process(self, batch: Batch) -> None:
+        batch = self._countable(batch)
+        if batch.n:
+            for start, part in self._by_interval(batch):
+                self._add(start, part)
+
+    def _countable(self, batch: Batch) -> Batch:
+        """Only flow records, and of conntrack's only the ends of flows."""
+        keep = None
+        event = self.find(batch, "ct.event")
+        if event is not None:
+            keep = event.values == 4
+        kind = self.find(batch, "record_kind")
+        if kind is not None and b"options" in kind.values.values:
+            data = np.array([v != b"options" for v in kind.values.values])[kind.values.codes]
+            keep = data if keep is None else keep & data
+        if keep is None or keep.all():
+            return batch
+        kept = batch.take(keep)
+        self.counters.rows_filtered += batch.n - kept.n
+        return kept
+
+    def _by_interval(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
+        """The batch in parts, each with the start of its interval."""
+        now = int(batch.now) // self.config.interval * self.config.interval
+        end = self.find(batch, "flowEndMilliseconds") if self.config.time == "flow" else None
+        if end is None:
+            if self.config.time == "arrival":
+                self._close(now)
+            yield now, batch
+            return
+        length = np.uint64(self.config.interval * 1000)
+        starts = (end.values // length * length // np.uint64(1000)).astype(np.int64)
+        if end.missing is not None:
+            starts = np.where(end.missing, now, starts)
+        different = np.unique(starts)
+        for start in different.tolist():
+            part = batch if len(different) == 1 else batch.take(starts == start)
+            if start < self._closed:
+                self.counters.more["rows_late"] += part.n
+            yield start, part
+        self._close(int(batch.now - self.config.lateness) // self.config.interval * self.config.interval)
+
+    def _add(self, start: int, batch: Batch) -> None:
+        """Merge rows into the tally of their interval, making room as `overflow` says."""
+        while True:
+            tally = self._open.get(start)
+            if tally is None:
+                tally = self._open[start] = Tally(self, Overflow(self.config.overflow), self._expected)
+            others = sum(len(t) for t in self._open.values()) - len(tally)
+            left = tally.add(batch, self.config.max_keys - others)
+            if left is None:
+                return
+            # overflow=emit: everything goes out early, and the rows that found no room begin a new table
+            for early in sorted(self._open):
+                self._emit_tally(early, batch.now)
+            batch = left
+
+    # rows out
+
+    def _close(self, until: int, now: float | None = None) -> None:
+        """Hand on all intervals that began before `until`."""
+        for start in sorted(s for s in self._open if s < until):
+            self._emit_tally(start, now)
+        self._closed = max(self._closed, until)
+        if self._outgoing_rows > self.config.max_keys:
+            self._send(all_=True)  # what lies below counts what it cannot take; here nothing grows without bound
+
+    def _emit_tally(self, start: int, now: float | None) -> None:
+        tally = self._open.pop(start)
+        for batch in tally.batches(INTERVAL_START, start, float(start) if now is None else now):
+            self._outgoing.append(batch)
+            self._outgoing_rows += batch.n
+
+    def _send(self, all_: bool = False) -> None:
+        """Emit what goes out, one slice, or all of it."""
+        while self._outgoing:
+            batch = self._outgoing.popleft()
+            part = batch if all_ or batch.n <= EMITTED_AT_ONCE else batch.take(slice(0, EMITTED_AT_ONCE))
+            if part.n < batch.n:
+                self._outgoing.appendleft(batch.take(slice(part.n, batch.n)))
+            self._outgoing_rows -= part.n
+            self.emit(part)
+            if not all_:
+                return
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+
+    def wake(self, now: float) -> float | None:
+        """Close intervals whose time is over, and send a slice of what goes out."""
+        length = self.config.interval
+        late = self.config.lateness if self.config.time == "flow" else 0
+        if self._open and min(self._open) + length + late <= now:
+            self._close(int(now - late) // length * length, now)
+        if self._outgoing and not self._paused:
+            self._send()
+        if self._outgoing:
+            return 0.05 if self._paused else 0.0
+        return min(length - (now - late) % length, 1.0) + 0.001
+
+    def flush(self) -> None:
+        for start in sorted(self._open):
+            self._emit_tally(start, None)
+        self._send(all_=True)

@@ -1,0 +1,270 @@
+"""The running service: stacks from a configuration, started and stopped in order, with timers, signals and figures.
+
+Start: listening sockets and netlink first (still with privilege), then outputs, then the inputs begin to read.
+Stop: the inputs drain, then aggregates flush, then queues empty into outputs within `stop_timeout`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any
+
+from twisted.application import service
+from twisted.internet import defer, reactor, task
+from twisted.logger import Logger
+
+from ulogd_tw import metrics
+from ulogd_tw.core.errors import StartError, UlogdError
+from ulogd_tw.core.plugin import Aggregator, Plugin
+from ulogd_tw.core.stack import Graph, Node
+from ulogd_tw.flow import OutputQueue, Spool, queues
+
+IDLE_SWITCH_INTERVAL = 0.001
+"""Seconds after which a database thread gives the interpreter to the reactor; Python's 5 ms would delay every read."""
+
+
+class Ulogd(service.Service):
+    """All stacks of one configuration."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        graph: Graph,
+        settings: Any,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_fatal: Callable[[str], None] | None = None,
+    ) -> None:
+        self.graph = graph
+        self.settings = settings
+        self.queues: list[OutputQueue] = []
+        self.clock = clock
+        self._on_fatal = on_fatal or self._end
+        self._timers: dict[Node, Any] = {}
+        self._stats: task.LoopingCall | None = None
+        self._reported: dict[tuple[str, str], tuple[float, int]] = {}
+        self._opened: list[Node] = []
+        self._spooled: list[tuple[OutputQueue, list[Any]]] = []
+        self._ready: defer.Deferred[None] = defer.succeed(None)
+        self._fresh = self._names()
+
+    # start
+
+    def privilegedStartService(self) -> None:
+        """Bind sockets while there is privilege; a stack that cannot start is left out with one error."""
+        for node in self.graph.nodes:
+            node.report = self._report
+        self._ready = self._open(self.graph.inputs)
+
+    def startService(self) -> None:
+        super().startService()
+        self._ready.addCallback(lambda _: self._open(self.graph.filters + self.graph.outputs))
+        self._ready.addCallback(lambda _: self._begin())
+        self._ready.addErrback(self._failed)
+
+    @defer.inlineCallbacks
+    def _open(self, nodes: Iterable[Node]) -> Any:
+        broken: dict[Node, UlogdError] = {}
+        for node in list(nodes):
+            if node not in self.graph.nodes:
+                continue
+            try:
+                yield node.plugin.open()
+                self._opened.append(node)
+            except UlogdError as error:
+                broken[node] = error
+            except OSError as error:
+                broken[node] = StartError(str(error))
+        if not broken:
+            return
+        self.graph, gone = self.graph.without(set(broken))
+        for stack in gone:
+            reason = next((n, e) for n, e in broken.items() if n in stack.path)
+            self.log.error(
+                "{where}: stack {stack} is left out: {ident}:{plugin}: {error}",
+                where=stack.spec.where, stack=stack.spec.text, ident=reason[0].ident, plugin=reason[0].plugin.name,
+                error=reason[1],
+            )  # fmt: skip
+        for node in list(self._opened):
+            if node not in self.graph.nodes:
+                self._opened.remove(node)
+                yield node.plugin.stop()
+        if not self.graph.stacks:
+            raise StartError("no stack is left that could start")
+        if self.settings.strict:
+            raise StartError("a stack could not start, and strict=1")
+
+    def _begin(self) -> None:
+        self.queues = queues(self.graph)
+        for queue in self.queues:
+            if queue.output.config.spool:
+                self._unspool(queue)
+        for node in self.graph.nodes:
+            self._wake(node)
+        for node in self.graph.inputs:
+            node.plugin.begin()
+        if self.settings.stats_file:
+            self._stats = task.LoopingCall(self.write_stats)
+            self._stats.start(self.settings.stats_interval)
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reopen))
+        self.log.info(
+            "{n} stacks run: {stacks}", n=len(self.graph.stacks), stacks=" ".join(s.spec.text for s in self.graph.stacks)
+        )
+
+    def _failed(self, failure: Any) -> None:
+        if failure.check(UlogdError):
+            self._on_fatal(failure.getErrorMessage())
+        else:
+            self.log.failure("start", failure)
+            self._on_fatal("the service could not start")
+
+    def _end(self, text: str) -> None:
+        """End the process with status 1, as ulogd2 does."""
+        self.log.critical("{text}", text=text)
+        if not reactor.running:
+            raise SystemExit(1)
+        reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        reactor.stop()
+
+    # run
+
+    def _wake(self, node: Node) -> None:
+        """Call the plugin when its time has come, and ask when the next time is."""
+        self._timers.pop(node, None)
+        delay = 1.0
+        try:
+            delay = node.plugin.wake(self.clock())
+        except Exception as error:
+            self._report(node.plugin, error)
+        if delay is not None:
+            self._timers[node] = reactor.callLater(max(delay, 0), self._wake, node)
+
+    def _report(self, plugin: Plugin, error: Exception) -> None:
+        """Count a fault of a plugin, and log it at most once a minute for each kind."""
+        kind = type(error).__name__
+        plugin.counters.errors[kind] += 1
+        now = time.monotonic()
+        since, unsaid = self._reported.get((plugin.instance, kind), (-61.0, 0))
+        if now - since < 60:
+            self._reported[plugin.instance, kind] = (since, unsaid + 1)
+            return
+        self._reported[plugin.instance, kind] = (now, 0)
+        more = f" ({unsaid} more since the last time)" if unsaid else ""
+        self.log.error(
+            "{instance}:{plugin}: {kind}: {error}{more}",
+            instance=plugin.instance, plugin=plugin.name, kind=kind, error=error, more=more, log_trace=_trace(error),
+        )  # fmt: skip
+
+    def reopen(self) -> None:
+        """SIGHUP: every plugin opens its files anew."""
+        for node in self.graph.nodes:
+            try:
+                node.plugin.reopen()
+            except Exception as error:
+                self._report(node.plugin, error)
+
+    def write_stats(self) -> None:
+        try:
+            metrics.write_file(self.settings.stats_file, metrics.snapshot(self.graph))
+        except OSError as error:
+            self.log.error("stats_file {path}: {error}", path=self.settings.stats_file, error=error)
+
+    # stop
+
+    @defer.inlineCallbacks
+    def stopService(self) -> Any:
+        super().stopService()
+        deadline = reactor.seconds() + self.settings.stop_timeout
+        for node in self._opened:
+            if node in self.graph.inputs:
+                yield self._within(defer.maybeDeferred(node.plugin.stop), deadline, node)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for node in self.graph.filters:
+            if isinstance(node.plugin, Aggregator):
+                node.plugin.flush()
+        for queue in self.queues:
+            yield self._within(queue.drained(), deadline, queue.node)
+        for node in self.graph.filters + self.graph.outputs:
+            if node in self._opened:
+                for queue in self.queues:
+                    if queue.node is node:
+                        queue.close()
+                yield self._within(defer.maybeDeferred(node.plugin.stop), deadline + 5, node)
+        for queue in self.queues:
+            self._leave(queue)
+        if self._stats is not None:
+            self._stats.stop()
+            self.write_stats()
+        unaccounted = self.graph.unaccounted()
+        if unaccounted:
+            self.log.error("rows that no counter accounts for: {rows}", rows=unaccounted)
+
+    @defer.inlineCallbacks
+    def _within(self, waiting: defer.Deferred[Any], deadline: float, node: Node) -> Any:
+        """Wait for a Deferred until the deadline; a fault is reported, and the stop goes on."""
+        waiting.addTimeout(max(deadline - reactor.seconds(), 0.01), reactor)
+        try:
+            yield waiting
+        except defer.TimeoutError:
+            self.log.warn("{node} did not end within stop_timeout", node=f"{node.ident}:{node.plugin.name}")
+        except Exception as error:
+            self._report(node.plugin, error)
+
+    def _leave(self, queue: OutputQueue) -> None:
+        """What the time did not suffice for goes to the spool, or is counted as dropped."""
+        batches = queue.left()
+        rows = sum(batch.n for batch in batches)
+        for paths in [paths for q, paths in self._spooled if q is queue]:
+            _unlink(paths)  # its rows were written, or are in `batches` again
+        if not rows:
+            return
+        directory = queue.output.config.spool
+        if directory:
+            try:
+                saved = Spool(directory, queue.node.ident).save(batches, self._fresh)
+                queue.counters.rows_spooled += saved
+                self.log.warn("{rows} rows wait in {directory}", rows=saved, directory=directory)
+                return
+            except OSError as error:
+                self._report(queue.output, error)
+        queue.counters.dropped["stop_timeout"] += rows
+        self.log.error("{node}: {rows} rows were not written before stop_timeout", node=queue.node.ident, rows=rows)
+
+    def _unspool(self, queue: OutputQueue) -> None:
+        """Hand what an earlier run spooled to the output; the files go when all of it is written."""
+        paths = []
+        for path, batch in Spool(queue.output.config.spool, queue.node.ident).load():
+            queue.counters.rows_received += batch.n
+            queue.counters.rows_unspooled += batch.n
+            queue.put(batch)
+            paths.append(path)
+        if paths:
+            self._spooled.append((queue, paths))
+            queue.drained().addCallback(lambda _: _unlink(paths))
+
+    @staticmethod
+    def _names() -> Callable[[], str]:
+        """Names that sort by age and are never given twice."""
+        start, run, number = int(time.time()), uuid.uuid4().hex[:8], count()
+        return lambda: f"{start:012d}-{run}-{next(number):06d}"
+
+
+def _unlink(paths: list[Any]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+    paths.clear()
+
+
+def _trace(error: Exception) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,123 @@
+"""The ``ulogd`` command of twistd: options, checks, and the service made of a configuration file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.application import service
+from twisted.logger import Logger
+from twisted.python import usage
+
+from ulogd_tw import config as configuration
+from ulogd_tw import registry
+from ulogd_tw.core.errors import ConfigError, Mistake, UlogdError
+from ulogd_tw.core.options import Options as Values
+from ulogd_tw.core.plugin import Plugin
+from ulogd_tw.core.stack import Builder, Graph, StackSpec, describe
+
+log = Logger()
+
+
+class Options(usage.Options):
+    """What stands behind ``twistd ulogd``."""
+
+    synopsis = "[options]"
+    optParameters = [
+        ["config", "c", "/etc/ulogd.conf", "configuration file"],
+        ["info", "i", None, "describe a plugin: its types, options and keys; then exit"],
+    ]
+    optFlags = [
+        ["check", None, "read the configuration, print each stack with the keys wanted or every mistake, and exit"],
+        ["list-plugins", None, "print the plugins that there are, and exit"],
+    ]
+    compData = usage.Completions(optActions={"config": usage.CompleteFiles()})
+
+    def postOptions(self) -> None:
+        """Answer what needs no service."""
+        if self["list-plugins"]:
+            print(registry.list_plugins())
+            sys.exit(0)
+        if self["info"]:
+            try:
+                print(registry.describe(self["info"]))
+            except UlogdError as error:
+                sys.exit(str(error))
+            sys.exit(0)
+        if self["check"]:
+            sys.exit(check(self["config"]))
+
+
+class Built:
+    """A configuration read and its stacks built: the graph, the values of [global], and every mistake."""
+
+    def __init__(self, config: configuration.Config, prepare: bool) -> None:
+        self.config = config
+        self.settings, wrong = config.read("global", configuration.GLOBAL_OPTIONS, "[global]")
+        builder = Builder(registry.lookup, self._read, registry.providers)
+        specs = [
+            StackSpec(line.text, f"{config.file}:{line.line}", tuple(map(tuple, line.parts)))
+            for line in config.stacks()
+            if line.parts
+        ]
+        self.graph: Graph = builder.build(specs, prepare)
+        seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
+        self.mistakes = sorted(seen.values(), key=_place)
+
+    def _read(self, instance: str, class_: type[Plugin]) -> tuple[Values, list[Mistake]]:
+        return self.config.read(instance, class_.all_options(), f"plugin {class_.name}")
+
+
+def _place(mistake: Mistake) -> tuple[str, int]:
+    """File and line, to print mistakes in the order of the file."""
+    file, _, line = mistake.where.rpartition(":")
+    return (file, int(line)) if line.isdigit() else (mistake.where, 0)
+
+
+def check(path: str) -> int:
+    """Print every stack with its wanted keys, or every mistake; opens nothing. The exit status: 0 for no mistake."""
+    try:
+        built = Built(configuration.load(path), prepare=False)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for mistake in built.mistakes:
+        print(mistake, file=sys.stderr)
+    if built.mistakes:
+        return 1
+    print(describe(built.graph))
+    return 0
+
+
+def makeService(options: Options) -> service.IService:
+    """The service of a configuration; says every mistake first, and ends where no stack is left."""
+    from ulogd_tw import logs
+    from ulogd_tw.service import Ulogd
+
+    try:
+        built = Built(configuration.load(options["config"]), prepare=True)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+    fatal = [m for m in built.mistakes if built.settings.strict or not m.tolerated]
+    if fatal and (built.settings.strict or not built.graph.stacks):
+        raise SystemExit("\n".join(map(str, built.mistakes)))
+    if not built.graph.stacks:
+        raise SystemExit(f"{options['config']}: no stack= line in [global], so there is nothing to do")
+    for mistake in built.mistakes:
+        level = log.warn if mistake.tolerated else log.error
+        level("{mistake}", mistake=str(mistake))
+    parent = service.MultiService()
+    logs.LogFile(built.settings).setServiceParent(parent)
+    ulogd = Ulogd(built.graph, built.settings)
+    ulogd.setServiceParent(parent)
+    if "manhole" in built.config.sections:
+        from ulogd_tw import inspection, manhole
+
+        values, wrong = built.config.read("manhole", manhole.OPTIONS, "[manhole]")
+        if wrong:
+            raise SystemExit("\n".join(map(str, wrong)))
+        manhole.manhole_service(values, inspection.namespace(ulogd)).setServiceParent(parent)
+    return parent
+
+
+__all__ = ["Options", "makeService", "check", "Any"]
