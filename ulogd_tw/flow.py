@@ -222,7 +222,7 @@ class Spool:
             try:
                 with open(path, "rb") as file:
                     yield path, Batch.load(file)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 self.log.error("spooled batch {path} cannot be read: {error}", path=path, error=error)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -167,7 +169,14 @@ class Batch:
 
     @classmethod
     def load(cls, file: Any) -> Batch:
-        """The batch that `save` wrote; ValueError or KeyError for anything else."""
+        """The batch that `save` wrote. Raises ValueError for anything else."""
+        try:
+            return cls._load(file)
+        except (KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"not a saved batch: {error}") from None
+
+    @classmethod
+    def _load(cls, file: Any) -> Batch:
         with np.load(file, allow_pickle=False) as arrays:
             head = json.loads(arrays["head"].tobytes())
             keys = [Key(n, types.TYPES[t], tuple(map(tuple, e)), u, s) for n, t, e, u, s in head["keys"]]

@@ -1,0 +1,157 @@
+"""Tests of ulogd_tw.flow: the queue before an output keeps order, bounds and the balance of rows."""
+
+import os
+
+import numpy as np
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import given
+from tests.unit.core import doubles
+from tests.unit.core.doubles import numbers
+from ulogd_tw.core.stack import Builder, StackSpec
+from ulogd_tw.flow import OutputQueue, Pauses, Spool
+
+
+class OutputQueueTests(SynchronousTestCase):
+    def setUp(self):
+        spec = StackSpec("f:FLOWS,k:KEEP", "test.conf:1", (("f", "FLOWS"), ("k", "KEEP")))
+        self.graph = Builder(doubles.lookup, doubles.read_options).build([spec])
+        self.source, self.keep = self.graph.instances["f"], self.graph.instances["k"]
+        self.reported = []
+        self.graph.outputs[0].report = lambda plugin, error: self.reported.append(error)
+        self.keep.wait = True
+
+    def queue(self, rows=100, octets=1 << 20):
+        self.keep.config.queue_rows, self.keep.config.queue_octets = rows, octets
+        return OutputQueue(self.graph.outputs[0], Pauses())
+
+    def rows(self):
+        return [value for batch in self.keep.batches for value in batch.columns["a"].tolist()]
+
+    def test_batches_are_joined_while_the_output_is_busy(self):
+        """One write for all that came meanwhile, in order."""
+        self.queue()
+        for value in range(4):
+            self.source.receive(numbers(1, a=[value]))
+        self.keep.pending[0].callback(None)
+        self.assertEqual([b.n for b in self.keep.batches], [1, 3])
+        self.keep.pending[1].callback(None)
+        self.assertEqual(self.rows(), [0, 1, 2, 3])
+        self.assertEqual(self.keep.counters.rows_written, 4)
+
+    def test_rows_beyond_the_bound_are_counted(self):
+        """An input that cannot wait loses rows, and it shows."""
+        self.queue(rows=10)
+        for _ in range(4):
+            self.source.receive(numbers(4, a=[1, 2, 3, 4]))
+        self.assertEqual(self.keep.counters.dropped, {"queue_full": 6})
+        self.assertEqual(self.keep.counters.rows_waiting, 10)
+        self.assertEqual(self.graph.unaccounted(), {})
+
+    def test_octets_are_bounded_too(self):
+        self.queue(octets=40)
+        for _ in range(5):
+            self.source.receive(numbers(4, a=[1, 2, 3, 4]))
+        self.assertEqual(self.keep.counters.rows_waiting, 4 + 10)
+        self.assertEqual(self.keep.counters.dropped["queue_full"], 6)
+
+    def test_an_input_that_can_wait_is_paused_and_loses_nothing(self):
+        """Its batches are taken even beyond the bound; it goes on when there is room."""
+        self.queue(rows=10)
+        for _ in range(5):
+            self.source.receive(numbers(4, held=True, a=[1, 2, 3, 4]))
+        self.assertEqual(self.source.paused, 1)
+        self.assertEqual(self.keep.counters.dropped, {})
+        while self.keep.pending:
+            self.keep.pending.pop(0).callback(None)
+        self.assertEqual(self.source.paused, 0)
+        self.assertEqual(self.keep.counters.rows_written, 20)
+
+    def test_a_failed_write_is_counted_and_the_next_goes_on(self):
+        self.queue()
+        self.source.receive(numbers(2, a=[1, 2]))
+        self.source.receive(numbers(3, a=[3, 4, 5]))
+        self.keep.pending[0].errback(ValueError("no"))
+        self.keep.pending[1].callback(None)
+        self.assertEqual(self.keep.counters.dropped, {"error": 2})
+        self.assertEqual(self.keep.counters.rows_written, 3)
+        self.assertEqual(len(self.reported), 1)
+        self.assertEqual(self.graph.unaccounted(), {})
+
+    def test_rows_that_the_output_refuses_are_not_counted_twice(self):
+        """What it counts itself during a write is not written, and what the queue drops meanwhile is not its."""
+        self.queue(rows=4)
+        self.source.receive(numbers(4, a=[1, 2, 3, 4]))
+        self.source.receive(numbers(4, a=[5, 6, 7, 8]))
+        self.keep.counters.dropped["refused"] += 1
+        self.keep.pending[0].callback(None)
+        self.assertEqual(self.keep.counters.rows_written, 3)
+        self.assertEqual(self.keep.counters.dropped, {"refused": 1, "queue_full": 4})
+        self.assertEqual(self.graph.unaccounted(), {})
+
+    def test_what_is_left_at_a_stop_comes_back(self):
+        """The write that was given up, then what waited; nothing is counted as waiting any more."""
+        queue = self.queue()
+        for value in range(3):
+            self.source.receive(numbers(1, a=[value]))
+        queue.close()
+        self.keep.pending[0].errback(ValueError("stopped"))
+        left = queue.left()
+        self.assertEqual([v for b in left for v in b.columns["a"].tolist()], [0, 1, 2])
+        self.assertEqual(self.keep.counters.rows_waiting, 0)
+        self.assertEqual(self.reported, [])
+
+    def test_drained_fires_when_nothing_waits(self):
+        queue = self.queue()
+        self.source.receive(numbers(1, a=[1]))
+        self.source.receive(numbers(1, b=[1]))
+        done = queue.drained()
+        self.keep.pending[0].callback(None)
+        self.assertNoResult(done)
+        self.keep.pending[1].callback(None)
+        self.assertIsNone(self.successResultOf(done))
+
+    @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.booleans(), st.integers(0, 3))), st.integers(1, 30))
+    def test_every_row_is_accounted_for(self, steps, bound):
+        """Whatever comes and whenever writes end: written, waiting or dropped; written rows are in order per schema."""
+        self.setUp()
+        self.queue(rows=bound)
+        sent = {"a": 0, "b": 0}
+        for name, n, held, done in steps:
+            self.source.receive(numbers(n, held=held, **{name: np.arange(sent[name], sent[name] + n)}))
+            sent[name] += n
+            for _ in range(done):
+                if self.keep.pending:
+                    self.keep.pending.pop(0).callback(None)
+            self.assertEqual(self.graph.unaccounted(), {})
+        while self.keep.pending:
+            self.keep.pending.pop(0).callback(None)
+        self.assertEqual(self.keep.counters.rows_waiting, 0)
+        for name in sent:
+            values = [v for b in self.keep.batches if name in b.columns for v in b.columns[name].tolist()]
+            self.assertEqual(values, sorted(set(values)))
+
+
+class SpoolTests(SynchronousTestCase):
+    def test_what_was_saved_comes_back_in_order(self):
+        """Strings, IPv6 addresses and missing rows too."""
+        from tests.unit.core.test_batch import mixed_batch
+
+        batch = mixed_batch()
+        names = iter("0123")
+        spool = Spool(self.mktemp(), "db1")
+        self.assertEqual(spool.save([batch, numbers(2, a=[1, 2])], lambda: next(names)), batch.n + 2)
+        loaded = [b for _, b in spool.load()]
+        self.assertEqual([list(b.rows()) for b in loaded], [list(batch.rows()), [{"a": 1}, {"a": 2}]])
+        self.assertEqual(loaded[0].schema, batch.schema)
+
+    def test_a_damaged_file_is_left_alone(self):
+        """And named in the log; the others are read."""
+        spool = Spool(self.mktemp(), "db1")
+        names = iter("01")
+        spool.save([numbers(1, a=[1]), numbers(1, a=[2])], lambda: next(names))
+        path = sorted(os.listdir(spool.directory))[0]
+        (spool.directory / path).write_bytes(b"PK\x03\x04 rubbish")
+        self.assertEqual([b.columns["a"].tolist() for _, b in spool.load()], [[2]])
+        self.assertEqual(len(os.listdir(spool.directory)), 2)

@@ -1,0 +1,125 @@
+"""Listening stream sockets: TCP connections as octets with a peer, which can be paused and drained."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import defer, error, protocol, reactor
+from twisted.python.failure import Failure
+
+from ulogd_tw.transports.url import Url
+
+_MOST_READS = 64
+"""Reads of a connection when it is drained at a stop: 4 MB, which is what a kernel keeps for it at most by default."""
+
+
+class StreamConnection(protocol.Protocol):
+    """One connection. Its user sets `received` (octets) and `lost` (why it ended)."""
+
+    def __init__(self, connected: Callable[[StreamConnection], None]) -> None:
+        self._connected = connected
+        self.received: Callable[[bytes], None] = lambda data: None
+        self.lost: Callable[[str], None] = lambda reason: None
+        self.peer: tuple[str, int] = ("", 0)
+        self._octets = 0
+
+    def connectionMade(self) -> None:
+        peer = self.transport.getPeer()
+        self.peer = (peer.host, peer.port)
+        self.transport.setTcpKeepAlive(True)
+        self._connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._octets += len(data)
+        self.received(data)
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        clean = reason.check(error.ConnectionDone)
+        self.lost("closed by the peer" if clean else reason.getErrorMessage())
+
+    def pause(self) -> None:
+        """Read no further; the kernel's window fills and the peer waits."""
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        self.transport.resumeProducing()
+
+    def drain(self) -> None:
+        """Read what the kernel already holds."""
+        for _ in range(_MOST_READS):
+            before = self._octets
+            if self.transport.disconnected or self.transport.doRead() is not None or self._octets == before:
+                return
+
+    def close(self) -> None:
+        self.transport.loseConnection()
+
+
+class StreamListener:
+    """One bound TCP socket. `begin` starts to accept."""
+
+    lost = 0
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+
+    @classmethod
+    def bind(cls, url: Url, connected: Callable[[StreamConnection], None]) -> list[StreamListener]:
+        """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it names no host. Raises OSError."""
+        factory = protocol.Factory.forProtocol(lambda: StreamConnection(connected))
+        factory.noisy = False
+        listeners = []
+        for family, host in addresses(url.host):
+            try:
+                bound = bind_socket(family, socket.SOCK_STREAM, host, url.port)
+            except OSError as fault:
+                if listeners and fault.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    continue  # a host without IPv6
+                for listener in listeners:
+                    listener.close()
+                raise
+            bound.listen(1024)
+            port = reactor.adoptStreamPort(bound.fileno(), family, factory)
+            bound.close()
+            port.stopReading()
+            listeners.append(cls(port))
+        return listeners
+
+    def begin(self) -> None:
+        self._port.startReading()
+
+    def drain(self) -> None:
+        """Accept those who wait already."""
+        self._port.doRead()
+
+    def look(self) -> None:
+        """Nothing to look after."""
+
+    def close(self) -> defer.Deferred[Any]:
+        return defer.maybeDeferred(self._port.stopListening)
+
+
+def addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
+    """The families and addresses to bind for a host; none means all of both families."""
+    if not host:
+        return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]
+    return [(socket.AF_INET6 if ":" in host else socket.AF_INET, host)]
+
+
+def bind_socket(family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int) -> socket.socket:
+    """A non-blocking bound socket; an IPv6 one takes IPv6 only. Raises OSError."""
+    bound = socket.socket(family, kind)
+    try:
+        bound.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(socket.getaddrinfo(host, port, family, kind, 0, socket.AI_PASSIVE)[0][4])
+    except OSError:
+        bound.close()
+        raise
+    return bound

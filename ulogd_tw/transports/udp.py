@@ -1,0 +1,134 @@
+"""A listening UDP socket that hands over all datagrams of one wake-up together."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.interfaces import IReadDescriptor
+from zope.interface import implementer
+
+from ulogd_tw.transports.listen import addresses, bind_socket
+from ulogd_tw.transports.url import Url
+
+_SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
+_MEMINFO_DROPS = 8
+"""Index of SK_MEMINFO_DROPS among the 32-bit words of SO_MEMINFO (include/uapi/linux/sock_diag.h)."""
+MOST_AT_ONCE = 1024
+"""Datagrams of one wake-up; more stay in the kernel for the next one, so that other sockets get their turn."""
+
+Received = Callable[["UdpListener", list[tuple[bytes, tuple[Any, ...]]]], None]
+
+
+@implementer(IReadDescriptor)
+class UdpListener:
+    """One bound socket. When a wake-up found few datagrams it is not read for `latency`, so that more come together."""
+
+    def __init__(self, bound: socket.socket, received: Received, latency: float) -> None:
+        self._socket = bound
+        self._received = received
+        self._latency = latency
+        self._again: Any = None
+        self._reading = False
+        self.lost = 0
+        """Datagrams that the kernel dropped because the buffer of this socket was full."""
+
+    @classmethod
+    def bind(cls, url: Url, received: Received, buffer: int, latency: float) -> list[UdpListener]:
+        """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it names no host. Raises OSError."""
+        listeners: list[UdpListener] = []
+        for family, host in addresses(url.host):
+            try:
+                bound = bind_socket(family, socket.SOCK_DGRAM, host, url.port)
+            except OSError as fault:
+                if listeners and fault.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    continue  # a host without IPv6
+                for listener in listeners:
+                    listener.close()
+                raise
+            _set_buffer(bound, buffer)
+            listeners.append(cls(bound, received, latency))
+        return listeners
+
+    @property
+    def buffer(self) -> int:
+        """Octets of receive buffer that the kernel gave (it counts its own overhead too)."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def begin(self) -> None:
+        self._reading = True
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "udp"
+
+    def connectionLost(self, reason: Any) -> None:
+        self.close()
+
+    def doRead(self) -> None:
+        if self._read(MOST_AT_ONCE) < MOST_AT_ONCE and self._latency and self._reading:
+            reactor.removeReader(self)
+            self._again = reactor.callLater(self._latency, self._resume)
+
+    def _resume(self) -> None:
+        self._again = None
+        if self._reading:
+            reactor.addReader(self)
+
+    def _read(self, most: int) -> int:
+        """Read up to `most` datagrams and hand them over; how many there were."""
+        receive, datagrams = self._socket.recvfrom, []
+        try:
+            for _ in range(most):
+                datagrams.append(receive(65535))
+        except BlockingIOError:
+            pass
+        except OSError as fault:
+            if fault.errno != errno.ECONNREFUSED:  # the echo of an ICMP error; nothing was lost
+                raise
+        if datagrams:
+            self._received(self, datagrams)
+        return len(datagrams)
+
+    def look(self) -> None:
+        """Read the kernel's count of drops."""
+        memory = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+        self.lost = struct.unpack_from("=I", memory, 4 * _MEMINFO_DROPS)[0]
+
+    def drain(self) -> None:
+        """Read what the kernel already holds, and no more afterwards."""
+        self._reading = False
+        reactor.removeReader(self)
+        # a peer that sends without end shall not keep us: the kernel's buffer holds no more than this
+        most = max(self.buffer // 256, MOST_AT_ONCE)
+        while most > 0:
+            count = self._read(MOST_AT_ONCE)
+            if count < MOST_AT_ONCE:
+                break
+            most -= count
+        self.look()
+
+    def close(self) -> None:
+        self._reading = False
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._socket.fileno() >= 0:
+            reactor.removeReader(self)
+            self._socket.close()
+
+
+def _set_buffer(bound: socket.socket, octets: int) -> None:
+    """The largest receive buffer we may have: beyond net.core.rmem_max only with CAP_NET_ADMIN."""
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, octets)
+    except PermissionError:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets)
