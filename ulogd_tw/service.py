@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterable
 from itertools import count
@@ -24,8 +25,6 @@ from ulogd_tw.core.plugin import Aggregator, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, queues
 
-IDLE_SWITCH_INTERVAL = 0.001
-"""Seconds after which a database thread gives the interpreter to the reactor; Python's 5 ms would delay every read."""
 
 
 class Ulogd(service.Service):
@@ -157,9 +156,11 @@ class Ulogd(service.Service):
             return
         self._reported[plugin.instance, kind] = (now, 0)
         more = f" ({unsaid} more since the last time)" if unsaid else ""
+        if not isinstance(error, (UlogdError, OSError)):
+            more += "\n" + "".join(traceback.format_exception(error))
         self.log.error(
             "{instance}:{plugin}: {kind}: {error}{more}",
-            instance=plugin.instance, plugin=plugin.name, kind=kind, error=error, more=more, log_trace=_trace(error),
+            instance=plugin.instance, plugin=plugin.name, kind=kind, error=error, more=more,
         )  # fmt: skip
 
     def reopen(self) -> None:
@@ -262,9 +263,3 @@ def _unlink(paths: list[Any]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
     paths.clear()
-
-
-def _trace(error: Exception) -> str:
-    import traceback
-
-    return "".join(traceback.format_exception(error))

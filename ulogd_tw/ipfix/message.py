@@ -17,6 +17,26 @@ FIRST_DATA_SET = 256
 MAX_LENGTH = 65535
 
 
+def cut_sets(message: bytes) -> list[tuple[int, int, int]]:
+    """The Sets of one whole Message: id, where the body begins, where it ends (section 3.3).
+
+    Raises `MessageError` for a length below 4 or beyond the Message, and for octets that cannot be a Set.
+    """
+    sets = []
+    at, end = HEADER.size, len(message)
+    while at < end:
+        if end - at < SET_HEADER.size:
+            raise MessageError(f"{end - at} octets after the last set", "set_length", at)
+        set_id, length = SET_HEADER.unpack_from(message, at)
+        if length < SET_HEADER.size:
+            raise MessageError(f"set {set_id} has the length {length}", "set_length", at)
+        if length > end - at:
+            raise MessageError(f"set {set_id} of {length} octets ends beyond the message", "set_length", at)
+        sets.append((set_id, at + SET_HEADER.size, at + length))
+        at += length
+    return sets
+
+
 class Framer:
     """Cuts a TCP stream into Messages by the length field only (section 10.4)."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from ulogd_tw.transports.listen import addresses, bind_socket
@@ -28,6 +29,8 @@ Received = Callable[["UdpListener", list[tuple[bytes, tuple[Any, ...]]]], None]
 @implementer(IReadDescriptor)
 class UdpListener:
     """One bound socket. When a wake-up found few datagrams it is not read for `latency`, so that more come together."""
+
+    log = Logger()
 
     def __init__(self, bound: socket.socket, received: Received, latency: float) -> None:
         self._socket = bound
@@ -95,7 +98,10 @@ class UdpListener:
             if fault.errno != errno.ECONNREFUSED:  # the echo of an ICMP error; nothing was lost
                 raise
         if datagrams:
-            self._received(self, datagrams)
+            try:
+                self._received(self, datagrams)
+            except Exception:  # Twisted would close the socket
+                self.log.failure("a fault in what was received")
         return len(datagrams)
 
     def look(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,12 +11,11 @@ from typing import Any
 from twisted.internet import defer, reactor
 from twisted.logger import Logger
 
-from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import MessageError, StartError
 from ulogd_tw.core.keys import CONTEXT, Key
 from ulogd_tw.core.options import Option, octets, positive, seconds, words
 from ulogd_tw.core.plugin import FLOW, Input
-from ulogd_tw.ipfix.decoder import Decoder
+from ulogd_tw.ipfix.decoder import Decoder, Event
 from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.transports.listen import StreamConnection, StreamListener
@@ -22,6 +23,16 @@ from ulogd_tw.transports.udp import UdpListener
 from ulogd_tw.transports.url import Url, parse
 
 _LATER = {"tls": 4740, "dtls": 4740, "sctp": 4739}
+_EVENTS = {
+    "domain": "is a new exporter",
+    "no_template": "template {template} has not come yet; its records are left out until it does",
+    "template_changed": "template {template} is another one now, {detail}",
+    "malformed": "a message is malformed and dropped: {detail}",
+    "limit": "template {template} is refused: {detail}",
+    "sequence_gap": "sequence numbers show a loss of {detail}",
+    "sequence_reset": "sequence numbers begin anew: the exporter has restarted, or another one uses its address",
+}
+"""What the log says about an exporter; that templates come and go is no news."""
 _FED_AT_ONCE = 4 << 20
 """Octets from streams after which batches go on without waiting for `batch_latency`."""
 
@@ -125,7 +136,7 @@ class COLLECTOR(Input):
 
     def _received(self, listener: UdpListener, datagrams: list[tuple[bytes, tuple[Any, ...]]]) -> None:
         """All datagrams of one wake-up."""
-        now = self._now()
+        now = time.time()
         feed = self._datagrams.feed
         sessions, by_peer = self._sessions, {}
         for data, peer in datagrams:
@@ -169,7 +180,7 @@ class COLLECTOR(Input):
     # TCP
 
     def _connected(self, connection: StreamConnection) -> None:
-        now = self._now()
+        now = time.time()
         if len(self._sessions) + len(self._connections) >= self.config.max_sessions:
             self._refused(connection.peer, now)
             connection.close()
@@ -192,7 +203,7 @@ class COLLECTOR(Input):
         if later is not None and later.active():
             later.cancel()
         self._fed = 0
-        self._emit(self._streams, True, self._now())
+        self._emit(self._streams, True, time.time())
 
     def pause(self) -> None:
         """TCP exporters wait; UDP goes on, and the queue counts what it cannot take."""
@@ -215,9 +226,13 @@ class COLLECTOR(Input):
                 self._log_event(event, now)
             decoder.events.clear()
 
-    def _log_event(self, event: Any, now: float) -> None:
-        """One line for a change of an exporter's state, at most one a minute of a kind."""
-        self._say(f"{event.kind} {event.peer}", now, "{event}", event=event)
+    def _log_event(self, event: Event, now: float) -> None:
+        """One line for a change of an exporter's state, at most one a minute of a kind and exporter."""
+        text = _EVENTS.get(event.kind)
+        if text is None:
+            return
+        self._say(f"{event.kind} {event.session.peer}", now, "{peer}, domain {domain}: " + text, peer=event.session.peer,
+                  domain=event.domain, template=event.template, detail=event.detail)  # fmt: skip
 
     def _say(self, kind: str, now: float, text: str, **fields: Any) -> None:
         if now - self._said.get(kind, -60.0) >= 60:
@@ -235,12 +250,6 @@ class COLLECTOR(Input):
             listener.look()
         return 1.0
 
-    @staticmethod
-    def _now() -> float:
-        import time
-
-        return time.time()
-
 
 class _Connection:
     """One TCP connection: a Transport Session, cut into messages by their length."""
@@ -256,7 +265,7 @@ class _Connection:
         connection.lost = self.lost
 
     def received(self, data: bytes) -> None:
-        collector, now = self.collector, self.collector._now()
+        collector, now = self.collector, time.time()
         self.session.last_received = now
         broken = None
         try:
@@ -265,9 +274,9 @@ class _Connection:
             messages, broken = error.messages, error
         counters, feed = collector.counters, collector._streams.feed
         for message in messages:
-            before = counters.errors.total()
-            good = feed(self.session, message, now)
-            self._bad = 0 if good is not False and counters.errors.total() == before else self._bad + (good is False)
+            before = collector._streams.malformed
+            feed(self.session, message, now)
+            self._bad = 0 if collector._streams.malformed == before else self._bad + 1
         if broken is not None:
             counters.errors["framing"] += 1
             collector._say(f"framing {self.session.peer}", now, "{peer} is closed: {error}",
@@ -302,13 +311,8 @@ def _where(peer: tuple[Any, ...]) -> str:
 
 
 def _remedy(error: OSError, url: Url) -> str:
-    import errno
-
     if error.errno == errno.EADDRINUSE:
         return f"another program has it: ss -lnp 'sport = :{url.port}'"
     if error.errno == errno.EACCES:
         return "ports below 1024 need CAP_NET_BIND_SERVICE"
     return ""
-
-
-__all__ = ["COLLECTOR", "Batch"]
