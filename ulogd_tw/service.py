@@ -50,6 +50,7 @@ class Ulogd(service.Service):
         self._reported: dict[tuple[str, str], tuple[float, int]] = {}
         self._opened: list[Node] = []
         self._spooled: list[tuple[OutputQueue, list[Any]]] = []
+        self._fatal = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
         self._fresh = self._names()
 
@@ -66,6 +67,8 @@ class Ulogd(service.Service):
         self._ready.addCallback(lambda _: self._open(self.graph.filters + self.graph.outputs))
         self._ready.addCallback(lambda _: self._begin())
         self._ready.addErrback(self._failed)
+        if self._fatal and not reactor.running:
+            raise SystemExit(1)  # twistd is still starting: it ends with this status
 
     @defer.inlineCallbacks
     def _open(self, nodes: Iterable[Node]) -> Any:
@@ -127,10 +130,10 @@ class Ulogd(service.Service):
     def _end(self, text: str) -> None:
         """End the process with status 1, as ulogd2 does."""
         self.log.critical("{text}", text=text)
-        if not reactor.running:
-            raise SystemExit(1)
-        reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
-        reactor.stop()
+        self._fatal = True
+        if reactor.running:
+            reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+            reactor.stop()
 
     # run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from twisted.application import service
 from twisted.logger import Logger
@@ -14,7 +13,7 @@ from ulogd_tw import registry
 from ulogd_tw.core.errors import ConfigError, Mistake, UlogdError
 from ulogd_tw.core.options import Options as Values
 from ulogd_tw.core.plugin import Plugin
-from ulogd_tw.core.stack import Builder, Graph, StackSpec, describe
+from ulogd_tw.core.stack import Builder, Graph, describe
 
 log = Logger()
 
@@ -55,12 +54,15 @@ class Built:
         self.config = config
         self.settings, wrong = config.read("global", configuration.GLOBAL_OPTIONS, "[global]")
         builder = Builder(registry.lookup, self._read, registry.providers)
-        specs = [
-            StackSpec(line.text, f"{config.file}:{line.line}", tuple(map(tuple, line.parts)))
-            for line in config.stacks()
-            if line.parts
-        ]
-        self.graph: Graph = builder.build(specs, prepare)
+        self.graph: Graph = builder.build(config.stacks(), prepare)
+        self.manhole: Values | None = None
+        if "manhole" in config.sections:
+            from ulogd_tw import manhole  # conch takes 0.2 s to import
+
+            self.manhole, odd = config.read("manhole", manhole.OPTIONS, "[manhole]")
+            if any(not m.tolerated for m in odd):
+                self.manhole = None  # the stacks run without it
+            wrong += odd
         seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
         self.mistakes = sorted(seen.values(), key=_place)
 
@@ -102,7 +104,7 @@ def makeService(options: Options) -> service.IService:
     if fatal and (built.settings.strict or not built.graph.stacks):
         raise SystemExit("\n".join(map(str, built.mistakes)))
     if not built.graph.stacks:
-        raise SystemExit(f"{options['config']}: no stack= line in [global], so there is nothing to do")
+        raise SystemExit("\n".join(map(str, built.mistakes)) or f"{options['config']}: there is no stack to run")
     for mistake in built.mistakes:
         level = log.warn if mistake.tolerated else log.error
         level("{mistake}", mistake=str(mistake))
@@ -110,14 +112,8 @@ def makeService(options: Options) -> service.IService:
     logs.LogFile(built.settings).setServiceParent(parent)
     ulogd = Ulogd(built.graph, built.settings)
     ulogd.setServiceParent(parent)
-    if "manhole" in built.config.sections:
+    if built.manhole is not None:
         from ulogd_tw import inspection, manhole
 
-        values, wrong = built.config.read("manhole", manhole.OPTIONS, "[manhole]")
-        if wrong:
-            raise SystemExit("\n".join(map(str, wrong)))
-        manhole.manhole_service(values, inspection.namespace(ulogd)).setServiceParent(parent)
+        manhole.manhole_service(built.manhole, inspection.namespace(ulogd)).setServiceParent(parent)
     return parent
-
-
-__all__ = ["Options", "makeService", "check", "Any"]

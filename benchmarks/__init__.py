@@ -1,0 +1,1 @@
+"""Measurements of this project beside its peers. Ratios within one run count; absolute figures are the machine's."""

@@ -1,0 +1,467 @@
+"""ulogd.conf: text -> sections with lines -> typed options; every mistake of a file in one list, each with its place.
+
+The grammar is ulogd2's (2.0.8): a word or ``"..."``, blanks, tabs and ``=`` between words, ``#`` at the beginning of
+a line, what stands after a value is ignored. A section reaches to the next word that begins with ``[``; where a name
+comes again, the first section counts and the others are ignored (seen with 2.0.8). Lines may be of any length and end
+in CR LF, and the last may lack its end.
+
+What ulogd2 tolerates silently is a `Mistake` with `tolerated` set: a warning, an error with ``strict=1``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from ulogd_tw.core.errors import ConfigError, Mistake
+from ulogd_tw.core.keys import nearest
+from ulogd_tw.core.options import Option, Options, boolean, number, octets, positive, seconds, strtoul, text
+from ulogd_tw.core.stack import StackSpec
+
+ULOGD2_PLUGINS = {
+    "BASE": "raw2packet", "DBI": "output", "GPRINT": "output", "GRAPHITE": "output", "HWHDR": "filter",
+    "IFINDEX": "filter", "IP2BIN": "filter", "IP2HBIN": "filter", "IP2STR": "filter", "IPFIX": "output",
+    "JSON": "output", "LOGEMU": "output", "MARK": "filter", "MYSQL": "output", "NACCT": "output", "NFACCT": "inpflow",
+    "NFCT": "inpflow", "NFLOG": "inppkt", "OPRINT": "output", "PCAP": "output", "PGSQL": "output",
+    "PRINTFLOW": "filter", "PRINTPKT": "filter", "PWSNIFF": "filter", "SQLITE3": "output", "SYSLOG": "output",
+    "ULOG": "inppkt", "UNIXSOCK": "inppkt", "XML": "output",
+}  # fmt: skip
+"""ulogd2's plugins, and the word for their kind in the names of their shared objects."""
+
+SHARED_OBJECTS = frozenset(f"ulogd_{kind}_{name}.so" for name, kind in ULOGD2_PLUGINS.items())
+
+_SQL = "reconnect connect_timeout backlog_memcap backlog_oneshot_requests ring_buffer_size port"
+_NETLINK = "netlink_socket_buffer_size netlink_socket_buffer_maxsize"
+_INTEGERS = {
+    "[global]": "loglevel",
+    "DBI": _SQL, "MYSQL": _SQL, "PGSQL": _SQL,
+    "GPRINT": "sync timestamp", "JSON": "sync timestamp eventv1 boolean_label", "LOGEMU": "sync", "NACCT": "sync",
+    "OPRINT": "sync", "PCAP": "sync", "XML": "sync stdout", "IPFIX": "oid port mtu", "MARK": "mark mask",
+    "NFACCT": "pollinterval zerocounter timestamp",
+    "NFCT": "pollinterval hash_enable hash_buckets hash_max_entries event_mask netlink_resync_timeout reliable "
+            f"{_NETLINK}",
+    "NFLOG": "bufsize group unbind bind seq_local seq_global numeric_label netlink_qthreshold netlink_qtimeout "
+             f"attach_conntrack {_NETLINK}",
+    "ULOG": "bufsize nlgroup rmem numeric_label", "UNIXSOCK": "bufsize perms",
+}  # fmt: skip
+"""ulogd2's integer options: what it read with strtoul, so that garbage was 0."""
+
+INHERITED = ("queue_rows", "queue_octets")
+"""Options of instances whose default can be set in [global]."""
+
+_SPECIAL = ("global", "manhole")
+_COLLECTOR = "collector:"
+
+
+class Repeated(Option):
+    """An option that may be given many times; its value is the tuple of all."""
+
+    __slots__ = ()
+
+
+def _level(text: str) -> int:
+    value = number(text)
+    if not 1 <= value <= 8:
+        raise ValueError(f"{text!r} is no level: debug 1, info 3, notice 5, error 7, fatal 8")
+    return value
+
+
+def _interval(text: str) -> float:
+    value = seconds(text)
+    if value <= 0:
+        raise ValueError(f"{text!r} must be more than 0")
+    return value
+
+
+GLOBAL_OPTIONS: tuple[Option, ...] = (
+    Option("logfile", text, "", "where the log goes: a path, stdout or syslog; nothing: where twistd writes it"),
+    Option("loglevel", _level, 5, "what is logged at least: debug 1, info 3, notice 5, error 7, fatal 8"),
+    Repeated("plugin", text, (), "a shared object of ulogd2, from old configurations; has no effect"),
+    Repeated("stack", text, (), "id:PLUGIN,id:PLUGIN,...: from an input through filters to an output"),
+    Option("stats_file", text, "", "file for the counters of every instance as JSON; empty: none"),
+    Option("stats_interval", _interval, 10.0, "seconds after which stats_file is written again"),
+    Option("stop_timeout", seconds, 10.0, "seconds that waiting rows have to be written at stop"),
+    Option("strict", boolean, False, "1: any mistake ends the start, also those that ulogd2 tolerated"),
+    Option("queue_rows", positive, 1_000_000, "default of every output's queue_rows"),
+    Option("queue_octets", octets, 256 << 20, "default of every output's queue_octets"),
+)
+
+
+@dataclass
+class Entry:
+    """One ``key = value``; `value` is None where nothing stands behind the key."""
+
+    key: str
+    value: str | None
+    line: int
+
+
+@dataclass
+class Section:
+    """One ``[name]`` with its entries, and the faults of its lines (they are in `Config.mistakes` too)."""
+
+    name: str
+    line: int
+    entries: list[Entry] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StackLine(StackSpec):
+    """One ``stack=`` line of [global]; `parts` are its (instance id, plugin name) pairs."""
+
+    line: int = 0
+
+
+class Config:
+    """A configuration file: its sections, its stacks, and the mistakes that show without knowing any plugin."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.sections: dict[str, Section] = {}
+        self.mistakes: list[Mistake] = []
+        self._stacks: list[StackLine] = []
+
+    def stacks(self) -> list[StackLine]:
+        """The stacks in their order; those of which no sense can be made are mistakes instead."""
+        return self._stacks
+
+    def instances(self) -> dict[str, StackLine]:
+        """Every instance id, and the first stack that has it."""
+        found: dict[str, StackLine] = {}
+        for stack in self._stacks:
+            for ident, _ in stack.parts:
+                found.setdefault(ident, stack)
+        return found
+
+    def place(self, line: int) -> str:
+        """``file:line``."""
+        return f"{self.file}:{line}"
+
+    def read(
+        self, section_name: str, declared: tuple[Option, ...], kind: str = "section"
+    ) -> tuple[Options, list[Mistake]]:
+        """The typed values of a section, and everything that is wrong in it (faults of its lines once more).
+
+        `kind` names who declares the options: ``plugin NFCT``, ``[global]``. A wrong value leaves the default.
+        """
+        section = self.sections.get(section_name)
+        if section is None:
+            values, mistakes = {}, self._no_section(section_name, declared)
+        else:
+            values, mistakes = _Reading(self, section, declared, kind).values()
+        for name in INHERITED:
+            default = self._inherited(name)
+            if section_name != "global" and default is not None and any(o.name == name for o in declared):
+                values.setdefault(name, default)
+        return Options(declared, values), mistakes
+
+    def _inherited(self, name: str) -> Any:
+        section = self.sections.get("global")
+        for entry in section.entries if section else ():
+            if entry.key == name and entry.value is not None:
+                try:
+                    return next(o for o in GLOBAL_OPTIONS if o.name == name).read(entry.value)
+                except ValueError:
+                    return None
+        return None
+
+    def _no_section(self, name: str, declared: tuple[Option, ...]) -> list[Mistake]:
+        """An instance without a section: the defaults, or a mistake where an option must be given."""
+        stack = self.instances().get(name)
+        where = stack.where if stack else self.file
+        missing = ", ".join(o.name for o in declared if o.mandatory)
+        if not declared or not missing and stack is None:
+            return []
+        near = _did_you_mean(name, set(self.sections) - set(self.instances()) - set(_SPECIAL), "[{}]")
+        if missing:
+            return [Mistake(where, f"there is no section [{name}], and it must give {missing}{near}")]
+        return [Mistake(where, f"there is no section [{name}]: its options keep their defaults{near}", True)]
+
+
+class _Reading:
+    """The values of one section, for the options that are declared for it."""
+
+    def __init__(self, config: Config, section: Section, declared: tuple[Option, ...], kind: str) -> None:
+        self.config = config
+        self.section = section
+        self.declared = {option.name: option for option in declared}
+        self.kind = kind
+        self.integers = _INTEGERS.get(kind.removeprefix("plugin "), "").split()
+        self.mistakes = list(section.mistakes)
+
+    def values(self) -> tuple[dict[str, Any], list[Mistake]]:
+        found: dict[str, Any] = {}
+        given: dict[str, int] = {}
+        for entry in self.section.entries:
+            option = self.declared.get(entry.key)
+            if option is None:
+                self._unknown(entry)
+            elif isinstance(option, Repeated):
+                if entry.value is None:
+                    self._wrong(entry, "has no value")
+                else:
+                    found[entry.key] = (*found.get(entry.key, ()), entry.value)
+            elif entry.key in given:
+                self._wrong(entry, f"is given twice (first in line {given[entry.key]})")
+            else:
+                given[entry.key] = entry.line
+                self._value(option, entry, found)
+        for option in self.declared.values():
+            if option.mandatory and option.name not in given:
+                where, name = self.config.place(self.section.line), self.section.name
+                self.mistakes.append(Mistake(where, f"[{name}] {option.name} must be given: {option.meaning}"))
+        return found, self.mistakes
+
+    def _value(self, option: Option, entry: Entry, found: dict[str, Any]) -> None:
+        integer = entry.key in self.integers
+        if entry.value is None and not integer:
+            self._wrong(entry, "has no value")
+            return
+        try:
+            if entry.value is None:
+                raise ValueError("nothing")
+            found[entry.key] = option.read(entry.value)
+        except ValueError as error:
+            if integer:
+                self._integer(option, entry, found)
+            else:
+                self._wrong(entry, str(error))
+
+    def _integer(self, option: Option, entry: Entry, found: dict[str, Any]) -> None:
+        """What ulogd2 made of a text that is no integer, where the option can be that."""
+        value = strtoul(entry.value or "")
+        said = "has no value" if entry.value is None else f"{entry.value!r} is not taken"
+        for candidate in (value, 1) if value else (0,):
+            try:
+                found[entry.key] = option.read(str(candidate))
+            except ValueError:
+                continue
+            self._wrong(entry, f"{said}; it is {candidate}, as in ulogd2", True)
+            return
+        self._wrong(entry, f"{said}; the default {option.default} stays", True)
+
+    def _unknown(self, entry: Entry) -> None:
+        near = _did_you_mean(entry.key, self.declared)
+        what = "" if self.kind == "section" else f" of {self.kind}"
+        text = f"[{self.section.name}] {entry.key} is no option{what}: ignored{near}"
+        self.mistakes.append(Mistake(self.config.place(entry.line), text, True))
+
+    def _wrong(self, entry: Entry, what: str, tolerated: bool = False) -> None:
+        where = self.config.place(entry.line)
+        self.mistakes.append(Mistake(where, f"[{self.section.name}] {entry.key}: {what}", tolerated))
+
+
+def parse(text: str, file: str) -> Config:
+    """The configuration of this text; `file` is what mistakes call it. Never raises."""
+    config = Config(file)
+    _Lines(config).read(text)
+    _bare_sections(config)
+    _read_stacks(config)
+    config.mistakes += _loaded_objects(config)
+    config.mistakes += _unused_sections(config)
+    return config
+
+
+def load(path: str) -> Config:
+    """The configuration in a file. Raises ConfigError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            octets = file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError([Mistake(str(path), f"cannot be read: {reason}")]) from None
+    return parse(octets.decode("utf-8-sig", "surrogateescape"), str(path))
+
+
+def _word(line: str, at: int, separators: str = " \t=") -> tuple[str | None, int]:
+    """The next word or quoted text from `at`, and where it ends; None for none. Raises ValueError for an open quote."""
+    while at < len(line) and line[at] in separators:
+        at += 1
+    if at == len(line):
+        return None, at
+    if line[at] == '"':
+        end = line.find('"', at + 1)
+        if end < 0:
+            raise ValueError('the closing " is missing')
+        return line[at + 1 : end], end + 1
+    end = at
+    while end < len(line) and line[end] not in separators:
+        end += 1
+    return line[at:end], end
+
+
+class _Lines:
+    """Reads the lines of a file into sections."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.section: Section | None = None
+        self.ignored = False
+        self.line = 0
+
+    def read(self, text: str) -> None:
+        for self.line, line in enumerate(text.split("\n"), 1):
+            line = line.removesuffix("\r")
+            if line.lstrip(" \t=").startswith(("#", "[")):
+                if line.lstrip(" \t=")[0] == "[":
+                    self._header(line)
+            elif line.strip(" \t="):
+                self._entry(line)
+
+    def _header(self, line: str) -> None:
+        """``[name]``, as ulogd2 finds it: the first word between blanks and brackets."""
+        first = line.split(maxsplit=1)[0].lstrip("=")
+        if first.startswith("[" + _COLLECTOR):  # the name may be an URL with brackets in it
+            name, rest, closed = first[1:].removesuffix("]"), line.split(maxsplit=1)[1:], first.endswith("]")
+        else:
+            try:
+                name, end = _word(line.lstrip("="), 0, " \t[]")
+            except ValueError as error:
+                self._mistake(str(error))
+                name, end = None, len(line)
+            rest, closed = [line.lstrip("=")[end:].lstrip(" \t]")], "]" in line
+        self.section, self.ignored = None, not name
+        if not name:
+            self._mistake("a section needs a name: what stands in it is ignored", True)
+            return
+        if not closed:
+            self._mistake(f"the ] behind [{name} is missing", True)
+        if rest and rest[0] and not rest[0].startswith("#"):
+            self._mistake(f"what stands behind [{name}] is ignored: {rest[0].strip()}", True)
+        if name in self.config.sections:
+            before = self.config.sections[name].line
+            self.ignored = True
+            self._mistake(f"section [{name}] stands in line {before} already: this one is ignored, as in ulogd2", True)
+            return
+        self.section = self.config.sections[name] = Section(name, self.line)
+
+    def _entry(self, line: str) -> None:
+        if self.ignored:
+            return
+        if self.section is None:
+            self._mistake(f"what stands before the first section is ignored: {line.strip()}", True)
+            return
+        if "\0" in line:
+            self._mistake("there is a NUL in this line")
+            return
+        if re.search("[\udc80-\udcff]", line):
+            self._mistake("this line is not UTF-8; its octets are kept as they are", True)
+        key: str | None = None
+        value = None
+        try:
+            key, end = _word(line, 0)
+            value, end = _word(line, end)
+        except ValueError as error:
+            self._mistake(f"[{self.section.name}] {key or line.strip()}: {error}")
+            return
+        if key is None:
+            return
+        rest = line[end:].strip(" \t\r=")
+        if rest and not rest.startswith("#"):
+            self._mistake(f"[{self.section.name}] {key}: what stands behind the value is ignored: {rest}", True)
+        self.section.entries.append(Entry(key, value, self.line))
+
+    def _mistake(self, text: str, tolerated: bool = False) -> None:
+        mistake = Mistake(self.config.place(self.line), text, tolerated)
+        self.config.mistakes.append(mistake)
+        if self.section is not None:
+            self.section.mistakes.append(mistake)
+
+
+def _pairs(line: str) -> list[tuple[str, str]]:
+    """(instance id, plugin name) of ``id:PLUGIN,id:PLUGIN``; empty places are left out, as in ulogd2. ValueError."""
+    found = []
+    for part in line.split(","):
+        ident, colon, name = (word.strip() for word in part.partition(":"))
+        if not (ident or colon):
+            continue
+        if not (ident and name):
+            raise ValueError(f"{part.strip()!r} is not id:PLUGIN")
+        found.append((ident, name))
+    return found
+
+
+def _bare_sections(config: Config) -> None:
+    """A line that is only the word ``x`` begins section x for ulogd2; kept where there is no ``[x]``."""
+    section = config.sections.get("global")
+    ids = set()
+    for entry in section.entries if section else ():
+        if entry.key == "stack" and entry.value:
+            ids |= {part.partition(":")[0].strip() for part in entry.value.split(",")}
+    for section in config.sections.copy().values():
+        for place, entry in reversed(list(enumerate(section.entries))):
+            if entry.value is None and entry.key in ids and entry.key not in config.sections:
+                bare = config.sections[entry.key] = Section(entry.key, entry.line, section.entries[place + 1 :])
+                del section.entries[place:]
+                bare.mistakes = [Mistake(config.place(entry.line), f"write [{entry.key}] to begin a section", True)]
+                config.mistakes += bare.mistakes
+
+
+def _read_stacks(config: Config) -> None:
+    """The stacks of [global], and what is wrong with their lines."""
+    section = config.sections.get("global")
+    if section is None:
+        near = _did_you_mean("global", config.sections, "[{}]")
+        config.mistakes.append(Mistake(config.file, f"there is no section [global]{near}"))
+        return
+    lines = [entry for entry in section.entries if entry.key == "stack"]
+    if not lines:
+        near = _did_you_mean("stack", {e.key for e in section.entries})
+        config.mistakes.append(Mistake(config.place(section.line), f"[global] has no stack= line: nothing to do{near}"))
+    for entry in lines:
+        where = config.place(entry.line)
+        try:
+            pairs = _pairs(entry.value or "")
+        except ValueError as error:
+            config.mistakes.append(Mistake(where, f"stack {entry.value}: {error}"))
+            continue
+        if not pairs:
+            if entry.value is not None:  # `read` says of the others that they have no value
+                config.mistakes.append(Mistake(where, "stack: there is no id:PLUGIN"))
+            continue
+        if entry.value is not None and len(pairs) < len(entry.value.split(",")):
+            config.mistakes.append(Mistake(where, f"stack {entry.value}: the empty place is ignored", True))
+        config._stacks.append(StackLine(entry.value or "", where, tuple(pairs), entry.line))
+
+
+def _loaded_objects(config: Config) -> Iterator[Mistake]:
+    """``plugin=`` lines: ulogd2's own are taken silently, since what they give is built in."""
+    section = config.sections.get("global")
+    for entry in section.entries if section else ():
+        name = PurePath(entry.value or "").name
+        if entry.key == "plugin" and entry.value is not None and name not in SHARED_OBJECTS:
+            near = _did_you_mean(name, SHARED_OBJECTS)
+            text = f"[global] plugin: {entry.value} is none of ulogd2's shared objects: ignored{near}"
+            yield Mistake(config.place(entry.line), text, True)
+
+
+def _unused_sections(config: Config) -> Iterator[Mistake]:
+    """Sections of no stack: one mistake for each where a name is near, one for all the others together."""
+    ids = config.instances()
+    unused = [
+        s for n, s in config.sections.items() if n not in ids and n not in _SPECIAL and not n.startswith(_COLLECTOR)
+    ]
+    others = []
+    for section in unused:
+        near = _did_you_mean(section.name, [i for i in ids if i not in config.sections], "[{}]")
+        if near:
+            where = config.place(section.line)
+            yield Mistake(where, f"section [{section.name}] is used by no stack{near}", True)
+        else:
+            others.append(section)
+    if others:
+        names = ", ".join(f"[{s.name}]" for s in others)
+        what = f"section {names} is" if len(others) == 1 else f"sections {names} are"
+        yield Mistake(config.place(others[0].line), f"{what} used by no stack", True)
+
+
+def _did_you_mean(name: str, names: Iterable[str], form: str = "{}") -> str:
+    """``; did you mean NAME?``, or nothing. Ids are short: one that differs only in its number is near too."""
+    names = list(names)
+    stem = name.rstrip("0123456789")
+    near = nearest(name, names) or next((n for n in names if stem and n.rstrip("0123456789") == stem), None)
+    return f"; did you mean {form.format(near)}?" if near and near != name else ""

@@ -1,0 +1,400 @@
+"""The ssh manhole: a Python prompt in the running service for administrators, and single expressions from scripts.
+
+``[manhole]`` of the configuration opens it, on loopback unless `listen` says otherwise. Whoever has a key in
+`authorized_keys` may do there all that the service may; there are no passwords, and user names mean nothing.
+
+    ssh -p 5022 127.0.0.1                       a prompt (help() says what there is)
+    ssh -p 5022 127.0.0.1 'counters()'          one expression or statement, its value as JSON or text
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import traceback
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from twisted.application import service
+from twisted.conch import interfaces as conch
+from twisted.conch import manhole, manhole_ssh
+from twisted.conch.checkers import IAuthorizedKeysDB, SSHPublicKeyChecker, readAuthorizedKeyFile
+from twisted.conch.insults import insults
+from twisted.conch.ssh import connection, keys, transport, userauth
+from twisted.cred import portal
+from twisted.internet import defer, error, reactor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.options import Option, text
+
+MOST_CONNECTIONS = 16
+"""Connections at once, with those that have not shown a key yet."""
+LOGIN_SECONDS = 30
+LOGIN_ATTEMPTS = 6
+_DEFAULT_PORT = 5022
+_PUT_KEY = "put a public key there, as in ~/.ssh/id_ed25519.pub"
+
+
+def _listen(given: str) -> tuple[str, int]:
+    """(host, port) of ``tcp:HOST:PORT``, ``tcp:PORT`` or either without ``tcp:``; loopback where no host stands."""
+    host, _, port = given.strip().removeprefix("tcp:").rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{given!r} is not tcp:HOST:PORT")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("listen", _listen, ("127.0.0.1", _DEFAULT_PORT), "address of the ssh server, tcp:HOST:PORT"),
+    Option("authorized_keys", text, None, "file with the public keys that may log in, one a line as ssh-keygen writes "
+           "them; read at each login. Lines that begin with restrictions (command=, from=) let nobody in", True),
+    Option("host_key", text, "/var/lib/ulogd/manhole_host_key", "file of the server's private key; made at the first "
+           "start, for its owner only"),
+)  # fmt: skip
+
+
+def manhole_service(options: Any, namespace: dict[str, Any]) -> service.IService:
+    """The service that listens; `options` are values of `OPTIONS`."""
+    return Manhole(options, namespace)
+
+
+class Manhole(service.Service):
+    """The ssh server. `port` is the listening port while it runs."""
+
+    log = Logger()
+
+    def __init__(self, options: Any, namespace: dict[str, Any]) -> None:
+        self.listen: tuple[str, int] = options.listen
+        self.authorized_keys: str = options.authorized_keys
+        self.host_key: str = options.host_key
+        self.namespace = namespace
+        self.port: Any = None
+
+    def startService(self) -> None:
+        """Listen; where that cannot be, say why once: the stacks run without a manhole."""
+        super().startService()
+        try:
+            self._listen()
+        except StartError as failure:
+            self.log.error("{failure}", failure=failure)
+
+    def _listen(self) -> None:
+        """Check the keys and listen. Raises `StartError`."""
+        key = load_host_key(self.host_key)
+        check_authorized_keys(self.authorized_keys)
+        host, port = self.listen
+        try:
+            self.port = reactor.listenTCP(port, _Factory(self._portal(), key), interface=host)
+        except error.CannotListenError as failure:
+            raise StartError(f"manhole: {failure}", "choose another listen= in [manhole]") from None
+        self.log.info("manhole: ssh -p {port} {host}", host=host, port=self.port.getHost().port)
+
+    @defer.inlineCallbacks
+    def stopService(self) -> Any:
+        super().stopService()
+        if self.port is not None:
+            port, self.port = self.port, None
+            yield port.stopListening()
+            port.factory.close()
+
+    def _portal(self) -> portal.Portal:
+        return portal.Portal(_Realm(self.namespace), [SSHPublicKeyChecker(_AuthorizedKeys(self.authorized_keys))])
+
+
+# keys
+
+
+def load_host_key(path: str) -> keys.Key:
+    """The server's private key; made where there is none. Raises `StartError` where others could read it."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        _make_host_key(path)
+        status = os.stat(path)
+    except OSError as failure:
+        raise StartError(f"manhole: host_key {path}: {failure.strerror}") from None
+    if status.st_mode & 0o077:
+        raise StartError(f"manhole: host_key {path}: others than its owner have access to it", f"chmod 600 {path}")
+    try:
+        return keys.Key.fromFile(path)
+    except OSError as failure:
+        raise StartError(f"manhole: host_key {path}: {failure.strerror}") from None
+    except Exception as failure:  # conch and cryptography raise many kinds for a file that is no key
+        text = f"manhole: host_key {path} is no private key: {failure}"
+        raise StartError(text, "remove it and it is made anew") from None
+
+
+def _make_host_key(path: str) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    octets = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(octets)
+    except OSError as failure:
+        remedy = "give the service a directory that it may write to, or another host_key= in [manhole]"
+        raise StartError(f"manhole: host_key {path} cannot be made: {failure.strerror}", remedy) from None
+
+
+def check_authorized_keys(path: str) -> None:
+    """Raises `StartError` unless the file has a usable key and only its owner can write it."""
+    what = f"manhole: authorized_keys {path}"
+    try:
+        status = os.stat(path)
+    except OSError as failure:
+        raise StartError(f"{what}: {failure.strerror}", _PUT_KEY) from None
+    if status.st_mode & 0o022:
+        raise StartError(f"{what}: others than its owner can write it", f"chmod go-w {path}")
+    if status.st_uid not in (0, os.geteuid()):
+        raise StartError(f"{what}: it belongs to user {status.st_uid}, neither to root nor to this user", "chown it")
+    if not stat.S_ISREG(status.st_mode):
+        raise StartError(f"{what} is not a file")
+    try:
+        usable = any(True for _ in _AuthorizedKeys(path).getAuthorizedKeys(b""))
+    except OSError as failure:
+        raise StartError(f"{what}: {failure.strerror}") from None
+    if not usable:
+        raise StartError(f"{what}: there is no key in it", _PUT_KEY)
+
+
+@implementer(IAuthorizedKeysDB)
+class _AuthorizedKeys:
+    """The keys of one file, the same for every user name."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def getAuthorizedKeys(self, username: bytes) -> Iterator[keys.Key]:
+        with open(self.path, "rb") as file:
+            yield from readAuthorizedKeyFile(file, _public_key)
+
+
+def _public_key(line: bytes) -> keys.Key:
+    """One line as a public key. Raises BadKeyError, which leaves the line out."""
+    try:
+        return keys.Key.fromString(line)
+    except keys.BadKeyError:
+        raise
+    except Exception as failure:  # a cut or garbled line raises what base64, struct and cryptography raise
+        raise keys.BadKeyError(str(failure)) from None
+
+
+# the server
+
+
+class _UserAuth(userauth.SSHUserAuthServer):
+    attemptsBeforeDisconnect = LOGIN_ATTEMPTS
+    loginTimeout = LOGIN_SECONDS
+
+
+class _Transport(transport.SSHServerTransport):
+    """One connection; its factory counts them."""
+
+    def connectionMade(self) -> None:
+        self.factory.connections.add(self)
+        super().connectionMade()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.factory.connections.discard(self)
+        super().connectionLost(reason)
+
+
+class _Factory(manhole_ssh.ConchFactory):
+    """Bounds the connections, and can end them all."""
+
+    protocol = _Transport
+    services = {b"ssh-userauth": _UserAuth, b"ssh-connection": connection.SSHConnection}
+    noisy = False
+
+    def __init__(self, portal_: portal.Portal, host_key: keys.Key) -> None:
+        super().__init__(portal_)
+        algorithm = host_key.sshType()
+        self.publicKeys = {algorithm: host_key.public()}
+        self.privateKeys = {algorithm: host_key}
+        self.connections: set[_Transport] = set()
+
+    def buildProtocol(self, address: Any) -> Any:
+        if len(self.connections) >= MOST_CONNECTIONS:
+            return None  # which closes it
+        return super().buildProtocol(address)
+
+    def close(self) -> None:
+        """End every connection."""
+        for protocol in list(self.connections):
+            protocol.transport.abortConnection()
+
+
+class _Realm(manhole_ssh.TerminalRealm):
+    """Gives every session the same namespace: what one defines, the next finds."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        super().__init__()
+        self.sessionFactory = lambda original: _Session(original, namespace)
+        self.chainedProtocolFactory = lambda: insults.ServerProtocol(_Prompt, namespace)
+
+
+class _Prompt(manhole.ColoredManhole):
+    """The interactive prompt."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        super().__init__()
+        self.namespace = namespace
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.interpreter.runcode = self._guarded(self.interpreter.runcode)
+
+    def connectionLost(self, reason: Any) -> None:
+        """End what was still waited for: a tap without a reader unhooks itself."""
+        super().connectionLost(reason)
+        self.interpreter.write = lambda *_: None
+        for _, waited in list(getattr(self.interpreter, "_pendingDeferreds", {}).values()):
+            waited.addErrback(lambda _: None)
+            waited.cancel()
+
+    def _guarded(self, runcode: Any) -> Any:
+        """exit() ends the session: Twisted would only log the SystemExit and drop the connection."""
+
+        def run(code: Any) -> None:
+            try:
+                runcode(code)
+            except SystemExit:
+                self.terminal.loseConnection()
+
+        return run
+
+
+class _Session(manhole_ssh.TerminalSession):
+    """One channel: a prompt on a terminal, or one command."""
+
+    width, height = 0, 0
+    _has_terminal = False
+    _running: defer.Deferred[Any] | None = None
+    _terminal: Any = None
+
+    def __init__(self, original: Any, namespace: dict[str, Any]) -> None:
+        super().__init__(original)
+        self.namespace = namespace
+
+    def getPty(self, term: bytes, windowSize: Any, attrs: Any) -> None:
+        self._has_terminal = True
+        self._size(windowSize)
+
+    def _size(self, size: Any) -> None:
+        """Rows and columns of the client's terminal; ssh -tt without one says 0 and 0."""
+        self.height, self.width = size[0] or 24, size[1] or 80
+
+    def openShell(self, proto: Any) -> None:
+        if not self._has_terminal:
+            proto.makeConnection(_NoInput(proto))
+            self._end(proto, "this is a prompt for a terminal: use ssh -t, or give an expression\n", 1)
+            return
+        self._terminal = self.chainedProtocolFactory()
+        self.transportFactory(proto, self._terminal, conch.IConchUser(self.original), self.width, self.height)
+
+    def execCommand(self, proto: Any, cmd: bytes) -> None:
+        """Run one expression or statement; a Deferred is waited for, and cancelled when the client goes."""
+        proto.makeConnection(_NoInput(proto))
+        self._running = evaluate(cmd.decode("utf-8", "replace"), self.namespace)
+        self._running.addCallback(lambda result: self._end(proto, *result))
+
+    def _end(self, proto: Any, output: str, status: int) -> None:
+        self._running = None
+        write = proto.errReceived if status else proto.outReceived
+        if output:
+            write(output.encode("utf-8", "backslashreplace"))
+        reason = error.ProcessTerminated(status) if status else error.ProcessDone(0)
+        # Behind the answer to the request itself, which the channel sends when this returns.
+        reactor.callLater(0, proto.processEnded, Failure(reason))
+
+    def windowChanged(self, newWindowSize: Any) -> None:
+        self._size(newWindowSize)
+        if self._terminal is not None:
+            self._terminal.terminalProtocol.terminalSize(self.width, self.height)
+
+    def eofReceived(self) -> None:
+        """The client's standard input has ended: a prompt ends too, a command may go on."""
+        if self._terminal is not None:
+            self._terminal.loseConnection()
+
+    def closed(self) -> None:
+        if self._running is not None:
+            running, self._running = self._running, None
+            running.addErrback(lambda _: None)
+            running.cancel()
+
+
+class _NoInput:
+    """The process that a command would be: it reads nothing."""
+
+    def __init__(self, proto: Any) -> None:
+        self.proto = proto
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def loseConnection(self) -> None:
+        pass
+
+
+# one command
+
+
+def evaluate(source: str, namespace: dict[str, Any]) -> defer.Deferred[tuple[str, int]]:
+    """(what to print, exit status) of one expression or statement; 1 with a traceback where it raises.
+
+    Of an expression its value, as `shown`; of statements what they print. A Deferred's result is waited for.
+    """
+    printed = StringIO()
+
+    def run() -> Any:
+        with redirect_stdout(printed):
+            try:
+                code = compile(source, "<ssh>", "eval")
+            except SyntaxError:
+                exec(compile(source, "<ssh>", "exec"), namespace)  # noqa: S102 - what a manhole is for
+                return None
+            return eval(code, namespace)  # noqa: S307
+
+    def done(value: Any) -> tuple[str, int]:
+        return printed.getvalue() + shown(value), 0
+
+    def failed(failure: Failure) -> tuple[str, int]:
+        if failure.check(defer.CancelledError):
+            return "", 1
+        if failure.check(SystemExit):
+            return printed.getvalue(), 0
+        lines = traceback.format_exception(failure.type, failure.value, failure.getTracebackObject())
+        return printed.getvalue() + "".join(lines), 1
+
+    try:
+        running = defer.maybeDeferred(run)
+    except SystemExit:
+        running = defer.succeed(None)
+    return running.addCallback(done).addErrback(failed)
+
+
+def shown(value: Any) -> str:
+    """A value for a script to read: text as it is, lists and dicts as JSON, nothing for None, else its repr."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value if value.endswith("\n") or not value else value + "\n"
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        try:
+            return json.dumps(value, indent=1, default=_plain) + "\n"
+        except (TypeError, ValueError):
+            pass
+    return repr(value) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else repr(value)

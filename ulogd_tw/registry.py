@@ -1,0 +1,260 @@
+"""Plugin name -> class, loaded on first use; and what can be said of all of them.
+
+A name can stand for an input and for an output, so it is looked up by its position in the stack. Plugins of other
+packages are found through the entry points ``ulogd_tw.plugins`` (an entry point's name is the plugin's), which are
+looked at only for names that are not built in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import metadata
+
+from ulogd_tw.config import ULOGD2_PLUGINS
+from ulogd_tw.core.keys import Key, known, nearest
+from ulogd_tw.core.options import Option, octets
+from ulogd_tw.core.plugin import ALL, Filter, Input, Output, Plugin, type_text
+from ulogd_tw.core.resolve import Provided
+from ulogd_tw.errors import PluginError
+
+INPUTS = {
+    "COLLECTOR": "ulogd_tw.plugins.inputs.collector:COLLECTOR",
+    "NFCT": "ulogd_tw.plugins.inputs.nfct:NFCT",
+}
+FILTERS = {
+    "AGGREGATE": "ulogd_tw.plugins.filters.aggregate:AGGREGATE",
+    "IP2STR": "ulogd_tw.plugins.filters.ip2str:IP2STR",
+}
+OUTPUTS = {
+    "GPRINT": "ulogd_tw.plugins.outputs.gprint:GPRINT",
+    "IPFIX": "ulogd_tw.plugins.outputs.ipfix:IPFIX",
+    "JSON": "ulogd_tw.plugins.outputs.json:JSON",
+    "MYSQL": "ulogd_tw.plugins.outputs.mysql:MYSQL",
+    "OPRINT": "ulogd_tw.plugins.outputs.oprint:OPRINT",
+    "SQLITE3": "ulogd_tw.plugins.outputs.sqlite3:SQLITE3",
+}
+BUILT_IN = {"input": INPUTS, "filter": FILTERS, "output": OUTPUTS}
+
+_KINDS: dict[str, type[Plugin]] = {"input": Input, "filter": Filter, "output": Output}
+_GROUP = "ulogd_tw.plugins"
+_INSTALL = {
+    "cffi": "pip install cffi",
+    "numpy": "pip install numpy",
+    "polars": "pip install 'ulogd_tw[fast]'",
+    "psycopg": "pip install 'ulogd_tw[postgresql]'",
+    "pymysql": "pip install pymysql",
+    "pyroute2": "pip install pyroute2",
+}
+"""What brings a library that a plugin imports."""
+
+
+def lookup(name: str, position: str) -> type[Plugin]:
+    """The class of a plugin at this position: ``"input"``, ``"filter"`` or ``"output"``. Raises `PluginError`."""
+    place = BUILT_IN[position].get(name)
+    if place is not None:
+        return _load(name, place)
+    for point in _entry_points(name):
+        class_ = _load_point(point)
+        if issubclass(class_, _KINDS[position]):
+            return class_
+    raise PluginError(_why_not(name, position), name)
+
+
+@cache
+def _load(name: str, place: str) -> type[Plugin]:
+    module, _, attribute = place.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "ulogd_tw":
+            raise PluginError(f"{name} is missing from this installation (no {error.name})", name) from error
+        remedy = _INSTALL.get(missing, f"pip install {missing}")
+        raise PluginError(f"{name} needs {missing}: {remedy}", name) from error
+    except (ImportError, OSError, AttributeError) as error:  # OSError: a shared library that cffi does not find
+        raise PluginError(f"{name} cannot be loaded: {error}", name) from error
+
+
+def _load_point(point: metadata.EntryPoint) -> type[Plugin]:
+    """The class of an entry point; whatever a foreign package raises becomes a PluginError."""
+    try:
+        class_ = point.load()
+    except Exception as error:
+        text = f"{point.name} cannot be loaded from {point.value}: {type(error).__name__}: {error}"
+        raise PluginError(text, point.name) from error
+    if not (inspect.isclass(class_) and issubclass(class_, Plugin)):
+        raise PluginError(f"{point.name}: {point.value} is no plugin (no subclass of Plugin)", point.name)
+    return class_
+
+
+def _entry_points(name: str | None = None) -> Iterable[metadata.EntryPoint]:
+    """Entry points of other packages, all or those of one name."""
+    return metadata.entry_points(group=_GROUP) if name is None else metadata.entry_points(group=_GROUP, name=name)
+
+
+def _positions(name: str) -> list[str]:
+    """Where a plugin of this name can stand; of other packages only those that load."""
+    found = [position for position, table in BUILT_IN.items() if name in table]
+    for point in _entry_points(name):
+        try:
+            class_ = _load_point(point)
+        except PluginError:
+            continue
+        found += [p for p, kind in _KINDS.items() if issubclass(class_, kind) and p not in found]
+    return found
+
+
+def _names() -> set[str]:
+    """Every name that there is."""
+    return {name for table in BUILT_IN.values() for name in table} | {point.name for point in _entry_points()}
+
+
+def _an(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def _why_not(name: str, position: str | None) -> str:
+    """Why there is no plugin of this name at this position (None: at any)."""
+    elsewhere = _positions(name)
+    if position and elsewhere:
+        return f"{name} is {' or '.join(map(_an, elsewhere))}, but {_an(position)} stands here"
+    if name in ULOGD2_PLUGINS:
+        return f"{name} is a plugin of ulogd2 that ulogd_tw does not have yet"
+    near = nearest(name, _names()) or nearest(name, ULOGD2_PLUGINS)
+    return f"there is no plugin {name}" + (f"; did you mean {near}?" if near else "")
+
+
+def _all() -> Iterator[tuple[str, str, type[Plugin] | PluginError]]:
+    """(position, name, class or why it cannot be loaded) of everything that there is."""
+    for position, table in BUILT_IN.items():
+        for name in sorted(table):
+            try:
+                yield position, name, lookup(name, position)
+            except PluginError as error:
+                yield position, name, error
+    for point in sorted(_entry_points(), key=lambda p: p.name):
+        try:
+            class_ = _load_point(point)
+        except PluginError as error:
+            yield "?", point.name, error
+            continue
+        for position, kind in _KINDS.items():
+            if issubclass(class_, kind):
+                yield position, point.name, class_
+
+
+def providers(key: str) -> list[str]:
+    """Names of plugins that give this key whatever their options are, for a mistake that says who would."""
+    found = []
+    for _, name, class_ in _all():
+        if not isinstance(class_, PluginError) and Provided(class_.provides).recipes(key):
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def list_plugins() -> str:
+    """One line a plugin: name, where it stands, record types, what it does or why it cannot be used."""
+    rows = []
+    for position, name, class_ in _all():
+        if isinstance(class_, PluginError):
+            rows.append((name, position, "", f"cannot be used: {class_}"))
+        else:
+            rows.append((name, position, _types(class_), _summary(class_)))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[3]]).rstrip() for r in rows)
+
+
+def _types(class_: type[Plugin]) -> str:
+    if issubclass(class_, Input):
+        return f"-> {type_text(class_.otype)}"
+    if issubclass(class_, Output):
+        return f"{type_text(class_.itype)} ->"
+    return f"{type_text(class_.itype)} -> {type_text(class_.otype)}"
+
+
+def _summary(class_: type[Plugin]) -> str:
+    return (inspect.getdoc(class_) or "").partition("\n")[0]
+
+
+def describe(name: str) -> str:
+    """Types, options with defaults and meaning, keys given and asked for. Raises `PluginError`."""
+    positions = _positions(name)
+    for point in _entry_points(name) if not positions else ():
+        _load_point(point)  # says why it cannot be loaded
+    if not positions:
+        raise PluginError(_why_not(name, None), name)
+    return "\n\n".join(_describe(name, position, lookup(name, position)) for position in positions)
+
+
+def _describe(name: str, position: str, class_: type[Plugin]) -> str:
+    lines = [f"{name}: {position}, {_types(class_)}", "", inspect.getdoc(class_) or "", "", "Options:"]
+    options = class_.all_options()
+    lines += [_option(option) for option in options] or ["  none"]
+    given, asked = _keys(class_)
+    if position != "output":
+        lines += ["", "Keys it gives:"]
+        lines += [_key(key) for key in given]
+        if class_.open_keys:
+            lines.append("  any Information Element by its name (e<pen>id<id> for one without a name)")
+        elif not given:
+            lines.append("  none of its own")
+        if position == "filter" and class_.passes:
+            lines.append("  and those of the plugins above it")
+    if position != "input":
+        lines += ["", "Keys it asks for:", *(asked or ["  none"])]
+    return "\n".join(lines)
+
+
+def _option(option: Option) -> str:
+    default = option.default
+    if option.mandatory:
+        shown = "must be given"
+    elif option.read is octets:
+        shown = _size(default)
+    elif isinstance(default, bool):
+        shown = str(int(default))
+    elif isinstance(default, (tuple, list)):
+        shown = '"' + " ".join(map(str, default)) + '"'
+    elif isinstance(default, float) and default == int(default):
+        shown = str(int(default))
+    else:
+        shown = "none" if default is None else str(default) if isinstance(default, (int, float)) else f'"{default}"'
+    kind = option.read.__name__.lstrip("_")
+    return f"  {option.name} ({kind}, {shown})\n      {option.meaning}"
+
+
+def _size(octets: int) -> str:
+    """As it may be typed: 64M."""
+    for unit, shift in (("G", 30), ("M", 20), ("k", 10)):
+        if octets and octets % (1 << shift) == 0:
+            return f"{octets >> shift}{unit}"
+    return str(octets)
+
+
+def _keys(class_: type[Plugin]) -> tuple[list[Key], list[str]]:
+    """The keys that an instance with default options gives, and a line for each that it asks for."""
+    given: list[Key] = list(class_.provides)
+    asked = dict.fromkeys(class_.uses, True) | dict.fromkeys(class_.may_use, False)
+    try:
+        instance = class_(class_.name)
+        given = list(instance.keys())
+        requests = instance.requests(ALL)
+        if requests is ALL:
+            return given, ["  every key of its stack"]
+        asked = dict(requests)  # type: ignore[call-overload]
+    except Exception:  # noqa: BLE001 - without its mandatory options an instance may be unable to say
+        pass
+    lines = []
+    for request, required in asked.items():
+        key = known(request.partition("@")[0]) or Key(request, None)  # type: ignore[arg-type]
+        lines.append(_key(key.named(request)) + ("" if required else ", where there is one"))
+    return given, lines
+
+
+def _key(key: Key) -> str:
+    elements = " or ".join(str(e[1]) if e[0] == 0 else f"{e[0]}/{e[1]}" for e in key.elements)
+    parts = [key.type.name if key.type else "", f"Information Element {elements}" if elements else "", key.unit]
+    return f"  {key.name}: {', '.join(p for p in parts if p)}".rstrip(": ")
