@@ -1,0 +1,470 @@
+"""Columns as text: the canonical text of every type, many rows at once.
+
+A column becomes a few *parts*: octets that are the same for every row, and texts of which every row has its own.
+Those are `ulogd_tw.core.aligned`, from which `ulogd_tw.core.lines` makes lines. No row is touched by Python, except for
+one Python step for each *different* value of floats and for each row with a string that needs escapes.
+
+Canonical text: addresses as RFC 5952 has them (IPv4-mapped ones in hexadecimal, as the corpus), MACs in lower case,
+strings without trailing NULs and with U+FFFD for what is not UTF-8, octets as hexadecimal, NTP times as 16 hexadecimal
+digits. `canonical_list` gives the same as Python values.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from ipaddress import IPv6Address
+from typing import Any
+
+import numpy as np
+
+from ulogd_tw.core import columns
+from ulogd_tw.core.aligned import CHUNK, Aligned, Part, Strings, window
+from ulogd_tw.core.columns import Coded, Column, Octets
+from ulogd_tw.core.keys import Key
+
+FEW = 24
+"""Rows up to which plain Python is faster than arrays."""
+
+
+# forms
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a kind of output writes texts, truth and numbers that are none.
+
+    `special` marks the octets of a string that make `escape` necessary; octets over 127 always do.
+    """
+
+    quote: bytes
+    escape: Callable[[str], str]
+    special: np.ndarray
+    truth: tuple[bytes, bytes]
+    not_finite: bytes | None
+
+    def with_numbers_for_truth(self) -> Form:
+        """The same with 1 and 0, as ulogd2 writes its boolean keys."""
+        return replace(self, truth=(b"0", b"1"))
+
+
+def _special(characters: bytes) -> np.ndarray:
+    table = np.zeros(256, bool)
+    table[:32] = table[127:] = True
+    table[list(characters)] = True
+    return table
+
+
+def _json_escape(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+_CONTROL = {c: f"\\x{c:02x}" for c in (*range(32), 127, 0x85, 0x2028, 0x2029)} | {9: "\\t", 10: "\\n", 13: "\\r"}
+
+
+def _plain_escape(text: str) -> str:
+    return text.translate(_CONTROL)
+
+
+JSON = Form(b'"', _json_escape, _special(b'"\\'), (b"false", b"true"), b"null")
+PLAIN = Form(b"", _plain_escape, _special(b""), (b"0", b"1"), None)
+"""Text without quotes; control characters become backslash escapes, so that a value cannot end its line."""
+
+
+# lookup tables, made at first use
+
+
+@cache
+def _four_digits() -> np.ndarray:
+    """0 to 9999 as four digits each."""
+    return np.frombuffer(b"".join(b"%04d" % i for i in range(10_000)), np.uint32)
+
+
+def _words(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Texts of at most 8 octets as right-aligned words, and their lengths."""
+    words = np.frombuffer(b"".join(t.rjust(8, b"\0") for t in texts), np.uint64)
+    return words, np.fromiter(map(len, texts), np.int8, len(texts))
+
+
+@cache
+def _small_numbers() -> tuple[np.ndarray, np.ndarray]:
+    return _words([b"%d" % i for i in range(65536)])
+
+
+@cache
+def _first_half() -> tuple[np.ndarray, np.ndarray]:
+    """``a.b`` of an IPv4 address."""
+    return _words([b"%d.%d" % (i >> 8, i & 255) for i in range(65536)])
+
+
+@cache
+def _second_half() -> tuple[np.ndarray, np.ndarray]:
+    """``.c.d`` of an IPv4 address."""
+    return _words([b".%d.%d" % (i >> 8, i & 255) for i in range(65536)])
+
+
+_NOTHING, _COLON, _TWO_COLONS = 65536, 65537, 65538
+
+
+@cache
+def _groups() -> tuple[np.ndarray, np.ndarray]:
+    """``:abcd`` for each group of an IPv6 address, then nothing, ``:`` and ``::`` for groups left out."""
+    return _words([*(b":%x" % i for i in range(65536)), b"", b":", b"::"])
+
+
+@cache
+def _zero_runs() -> tuple[np.ndarray, np.ndarray]:
+    """For each mask of zero groups (bit 0: the first): what stands for group i (0: its digits); where the run is.
+
+    RFC 5952 section 4.2: the longest run of two or more, the first of equally long ones.
+    """
+    stands = np.zeros((256, 8), np.int32)
+    begins = np.full(256, -1, np.int8)
+    for mask in range(256):
+        runs = [
+            (length, -start)
+            for start in range(8)
+            for length in range(2, 9 - start)
+            if all(mask >> g & 1 for g in range(start, start + length))
+        ]
+        if runs:
+            length, start = max(runs)[0], -max(runs)[1]
+            stands[mask, start : start + length] = _NOTHING
+            stands[mask, start] = _TWO_COLONS if start + length == 8 else _COLON
+            begins[mask] = start
+    return stands, begins
+
+
+@cache
+def _hex() -> np.ndarray:
+    """Each octet as two hexadecimal digits."""
+    return np.frombuffer(b"".join(b"%02x" % i for i in range(256)), np.uint16)
+
+
+def _looked_up(table: tuple[np.ndarray, np.ndarray], index: np.ndarray, least: int) -> Aligned:
+    words, lengths = table
+    return Aligned(words.take(index).view(np.uint8).reshape(-1, 8), lengths.take(index), least)
+
+
+# numbers
+
+
+def _digits(values: np.ndarray, groups: int) -> np.ndarray:
+    """`4 * groups` decimal digits of unsigned numbers that have no more, as a matrix of octets."""
+    table = _four_digits()
+    matrix = np.empty((len(values), groups), np.uint32)
+    step = values.dtype.type(10_000)
+    for group in range(groups - 1, 0, -1):
+        rest = values // step
+        matrix[:, group] = table.take((values - rest * step).astype(np.intp))
+        values = rest
+    matrix[:, 0] = table.take(values.astype(np.intp))
+    return matrix.view(np.uint8)
+
+
+def zero_filled(values: np.ndarray, digits: int) -> Aligned:
+    """Unsigned numbers of at most so many digits, with leading zeros."""
+    return Aligned(_digits(values, (digits + 3) // 4), digits, digits)
+
+
+def _digit_counts(values: np.ndarray, low: int, high: int) -> np.ndarray | int:
+    least, most = len(str(low)), len(str(high))
+    if least == most:
+        return least
+    counts = (values >= values.dtype.type(10**least)).astype(np.int8)
+    counts += np.int8(least)
+    for power in range(least + 1, most):
+        counts += values >= values.dtype.type(10**power)
+    return counts
+
+
+def _unsigned(values: np.ndarray, low: int, high: int) -> list[Part]:
+    if high < 65536:
+        return [_looked_up(_small_numbers(), values.astype(np.intp), len(str(low)))]
+    if high < 1 << 32 and values.itemsize > 4:
+        values = values.astype(np.uint32)
+    common = high // 10**8
+    if common and common == low // 10**8:  # times of one day differ in their last 8 digits
+        rest = (values - values.dtype.type(common * 10**8)).astype(np.uint32)
+        return [b"%d" % common, zero_filled(rest, 8)]
+    counts = _digit_counts(values, low, high)
+    return [Aligned(_digits(values, (len(str(high)) + 3) // 4), counts, len(str(low)))]
+
+
+def _integers(values: np.ndarray) -> list[Part]:
+    low, high = int(values.min()), int(values.max())
+    if low == high:
+        return [b"%d" % low]
+    if low >= 0:
+        if values.dtype.kind == "i":
+            values = values.view(f"u{values.itemsize}")
+        return _unsigned(values, low, high)
+    wide = values.astype(np.int64)
+    negative = wide < 0
+    size = np.where(negative, -wide, wide).view(np.uint64)  # -2**63 stays itself, which is right as uint64
+    most = max(-low, high)
+    matrix = _digits(size, (len(str(most)) + 4) // 4)
+    lengths = np.broadcast_to(_digit_counts(size, 0, most), len(size)) + negative
+    rows = np.flatnonzero(negative)
+    matrix[rows, matrix.shape[1] - lengths[rows]] = ord("-")
+    return [Aligned(matrix, lengths.astype(np.int8), 1)]
+
+
+def _floats(values: np.ndarray, form: Form) -> list[Part]:
+    """One Python step for each different value (0.4 us); counters and times are never floats."""
+    different, codes = np.unique(_bits(values), return_inverse=True)
+    return [Strings.of([_float(v, form) for v in different.view(values.dtype).tolist()], codes)]
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """Floats as integers, so that 0.0 and -0.0 are two values and NaN equals itself."""
+    return np.ascontiguousarray(values).view(f"u{values.itemsize}")
+
+
+def _float(value: float, form: Form) -> bytes:
+    if form.not_finite is not None and not math.isfinite(value):
+        return form.not_finite
+    return repr(value).encode()
+
+
+# addresses and octets
+
+
+def _ipv4(values: np.ndarray) -> list[Part]:
+    first = (values >> np.uint32(16)).astype(np.intp)
+    second = (values & np.uint32(0xFFFF)).astype(np.intp)
+    return [_looked_up(_first_half(), first, 3), _looked_up(_second_half(), second, 4)]
+
+
+_IPV6_WIDTH = 48
+"""39 characters at most, a colon too many, and the spill of a word of 8."""
+
+
+def _ipv6(values: np.ndarray) -> list[Part]:
+    """0.13 us an address, whether addresses repeat or not."""
+    n = len(values)
+    groups = np.ascontiguousarray(values).astype(">u8").view(">u2").reshape(n, 8).T.astype(np.int32)
+    mask = np.zeros(n, np.intp)
+    for place in range(8):
+        mask |= (groups[place] == 0).astype(np.intp) << place
+    stands, begins = _zero_runs()
+    words, lengths = _groups()
+    out = np.empty(n * _IPV6_WIDTH, np.uint8)
+    to = window(out, 8)
+    edge = np.arange(1, n + 1) * _IPV6_WIDTH
+    ends = edge.copy()
+    for place in range(7, -1, -1):
+        index = (groups[place] + stands[:, place].take(mask)).astype(np.intp)
+        to[ends - 8] = words.take(index).view("V8")
+        ends -= lengths.take(index)
+    begins = begins.take(mask)
+    counts = edge - ends
+    counts -= begins != 0  # the first group has no colon before it
+    return [Aligned(out.reshape(n, _IPV6_WIDTH), counts, 2)]
+
+
+def _mac(values: np.ndarray) -> list[Part]:
+    n = len(values)
+    octets = values.astype(">u8").view(np.uint8).reshape(n, 8)[:, 2:]
+    matrix = np.full((n, 6, 3), ord(":"), np.uint8)
+    matrix[:, :, 1:] = _hex().take(octets).view(np.uint8).reshape(n, 6, 2)
+    return [Aligned(matrix.reshape(n, 18), 17, 17)]
+
+
+def _ntp(values: np.ndarray) -> list[Part]:
+    octets = values.astype(">u8").view(np.uint8)
+    return [Aligned(_hex().take(octets).view(np.uint8).reshape(len(values), 16), 16, 16)]
+
+
+def _padded(octets: Octets) -> tuple[np.ndarray, np.ndarray]:
+    """The data of a column after CHUNK octets of nothing, and the n + 1 edges of its strings in it."""
+    first, last = int(octets.offsets[0]), int(octets.offsets[-1])
+    data = np.concatenate([np.zeros(CHUNK, np.uint8), octets.data[first:last]])
+    return data, octets.offsets - (first - CHUNK)
+
+
+def _hexadecimal(octets: Octets) -> list[Part]:
+    data, edges = _padded(octets)
+    return [Strings(_hex().take(data).view(np.uint8), edges[1:] * 2, np.diff(edges) * 2)]
+
+
+def _without_nuls(data: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Lengths of strings without their trailing NULs."""
+    lengths = np.diff(edges)
+    if data[CHUNK:].all():
+        return lengths
+    solid = np.flatnonzero(data)
+    last = np.concatenate([[-1], solid]).take(np.searchsorted(solid, edges[1:]))
+    return np.maximum(last + 1 - edges[:-1], 0)
+
+
+def _strings(octets: Octets, form: Form) -> list[Part]:
+    """Strings as they are; only those with an octet that needs it go through Python, once for each different one."""
+    data, edges = _padded(octets)
+    lengths = _without_nuls(data, edges)
+    ends = edges[:-1] + lengths
+    odd = form.special.take(data)
+    odd[:CHUNK] = False
+    if not odd.any():
+        return [Strings(data, ends, lengths)]
+    before = np.concatenate([[0], np.cumsum(odd)])
+    rows = np.flatnonzero(before[ends] != before[edges[:-1]])
+    raw = data.tobytes()
+    values = [raw[end - size : end] for end, size in zip(ends[rows].tolist(), lengths[rows].tolist(), strict=True)]
+    codes: dict[bytes, int] = {}
+    places = [codes.setdefault(value, len(codes)) for value in values]
+    texts = [_string(value, form) for value in codes]
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    lengths[rows] = sizes[places]
+    ends[rows] = (np.cumsum(sizes) + len(data))[places]
+    return [Strings(np.concatenate([data, np.frombuffer(b"".join(texts), np.uint8)]), ends, lengths)]
+
+
+def _string(value: bytes, form: Form) -> bytes:
+    return form.escape(clean(value)).encode()
+
+
+def clean(value: bytes) -> str:
+    """A string of the wire: no trailing NULs, U+FFFD for what is not UTF-8."""
+    return value.rstrip(b"\0").decode("utf-8", "replace")
+
+
+# columns
+
+
+_NUMBERS = ("unsigned", "signed", "seconds", "milliseconds")
+_QUOTED = ("ipv4", "ipv6", "address", "mac", "ntp", "string", "octets", "list")
+
+
+def one_value(column: Column) -> bool:
+    """Whether all rows (there are some) hold the same value; strings written out are not compared."""
+    if isinstance(column, Octets):
+        return len(column) == 1
+    values = column.codes if isinstance(column, Coded) else column
+    if values.strides[0] == 0:
+        return True
+    if values.dtype.kind == "f":
+        values = _bits(values)
+    return (values.ndim > 1 or values[0] == values[-1]) and bool((values == values[0]).all())
+
+
+def parts(column: Column, key: Key, form: Form) -> list[Part]:
+    """A column of at least one row as parts, with quotes where the form wants them."""
+    quote = form.quote if key.type.kind in _QUOTED else b""
+    if one_value(column):
+        return [quote + token(column, key, form) + quote]
+    found = _parts(column, key, form)
+    return [quote, *found, quote] if quote else found
+
+
+def _parts(column: Column, key: Key, form: Form) -> list[Part]:
+    kind = key.type.kind
+    if isinstance(column, Coded):
+        return [Strings.of([_octets_token(v, kind, form) for v in column.values], column.codes)]
+    if kind == "string":
+        return _strings(column, form)
+    if isinstance(column, Octets):
+        return _hexadecimal(column)
+    if kind in _NUMBERS:
+        return _integers(column)
+    if kind == "boolean":
+        return [Strings.of(list(form.truth), column.astype(np.intp))]
+    if kind == "float":
+        return _floats(column, form)
+    return {"ipv4": _ipv4, "ipv6": _ipv6, "mac": _mac, "ntp": _ntp}[kind](column)
+
+
+def _octets_token(value: bytes, kind: str, form: Form) -> bytes:
+    return _string(value, form) if kind == "string" else value.hex().encode()
+
+
+def token(column: Column, key: Key, form: Form) -> bytes:
+    """The text of the first row, without quotes."""
+    return _tokens(columns.take(column, slice(0, 1)), key.type.kind, form)[0]
+
+
+def tokens(column: Column, key: Key, form: Form) -> list[bytes]:
+    """The texts of a few rows, with quotes: the same as `parts`, quicker for up to FEW rows."""
+    kind = key.type.kind
+    found = _tokens(column, kind, form)
+    if form.quote and kind in _QUOTED:
+        return [form.quote + value + form.quote for value in found]
+    return found
+
+
+def _tokens(column: Column, kind: str, form: Form) -> list[bytes]:
+    if not isinstance(column, np.ndarray):
+        return [_octets_token(value, kind, form) for value in column.to_list()]
+    values = column.tolist()
+    if kind in _NUMBERS:
+        return [b"%d" % value for value in values]
+    if kind == "boolean":
+        return [form.truth[value] for value in values]
+    if kind == "float":
+        return [_float(value, form) for value in values]
+    return [_python_value(value, kind).encode() for value in values]
+
+
+# Python values
+
+
+def canonical_list(column: Column, key: Key, missing: np.ndarray | None = None) -> list[Any]:
+    """The canonical values of a column as Python has them: int, float, bool, str; None where `missing`."""
+    if len(column) > 1 and one_value(column):
+        found = [_values(columns.take(column, slice(0, 1)), key)[0]] * len(column)
+    else:
+        found = _values(column, key)
+    if missing is not None:
+        for row in np.flatnonzero(missing).tolist():
+            found[row] = None
+    return found
+
+
+def _values(column: Column, key: Key) -> list[Any]:
+    kind = key.type.kind
+    if isinstance(column, Coded):
+        read = clean if kind == "string" else bytes.hex
+        different = np.empty(len(column.values), object)
+        different[:] = [read(v) for v in column.values]
+        return different.take(column.codes).tolist()
+    if kind == "string":
+        return _text_values(column)
+    if key.type.numeric and kind != "ntp":
+        return column.tolist()
+    if len(column) <= FEW and isinstance(column, np.ndarray):
+        return [_python_value(v, kind) for v in column.tolist()]
+    return _rendered_values(column, key)
+
+
+def _text_values(column: Octets) -> list[str]:
+    raw = column.to_list()
+    if column.data.max(initial=0) < 128:
+        return [v.rstrip(b"\0").decode("ascii") for v in raw]
+    return [clean(v) for v in raw]
+
+
+def _python_value(value: Any, kind: str) -> str:
+    """The text of one address, MAC or NTP time given as integer (IPv6: two halves)."""
+    if kind == "ipv4":
+        return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
+    if kind == "ipv6":
+        return str(IPv6Address(value[0] << 64 | value[1]))
+    if kind == "mac":
+        return (value & 0xFFFFFFFFFFFF).to_bytes(6, "big").hex(":")
+    return f"{value:016x}"
+
+
+def _rendered_values(column: Column, key: Key) -> list[str]:
+    """Texts of many rows: rendered together as lines, then cut into strings."""
+    from ulogd_tw.core.lines import ColumnField, Lines
+
+    if not len(column):
+        return []
+    field = ColumnField(b"", column, None, key, PLAIN)
+    found: list[str] = []
+    for octets, _ in Lines(b"\n", b"", b"").render([field], len(column)):
+        found += octets.decode("ascii").split("\n")[:-1]
+    return found

@@ -1,0 +1,256 @@
+"""JSON: one object a line, to a file or to a peer."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ulogd_tw.core import columns, text, types
+from ulogd_tw.core.aligned import Part, Strings
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Coded, Column
+from ulogd_tw.core.keys import Key, registry
+from ulogd_tw.core.lines import ColumnField, Field, Lines
+from ulogd_tw.core.options import Option, boolean, one_of
+from ulogd_tw.core.options import text as words
+from ulogd_tw.core.plugin import FLOW, PACKET, SUM
+from ulogd_tw.core.text import Form
+from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS, printed
+from ulogd_tw.plugins.outputs.textfile import SYNC, Sink, TextFile, TextOutput, file_option
+
+RENAMED = {
+    "ip.saddr.str": "src_ip", "ip.daddr.str": "dest_ip", "orig.ip.saddr.str": "src_ip", "orig.ip.daddr.str": "dest_ip",
+    "tcp.sport": "src_port", "tcp.dport": "dest_port", "udp.sport": "src_port", "udp.dport": "dest_port",
+    "sctp.sport": "src_port", "sctp.dport": "dest_port",
+}  # fmt: skip
+"""ulogd2's names for some keys."""
+
+
+def name_of(key: Key) -> str:
+    """The name of a key in an object.
+
+    ulogd2 printed addresses only through IP2STR, as ``*.str``. Ours come out without it, and under the same name.
+    """
+    name = key.name
+    if name in registry.ulogd and registry.ulogd[name].type is types.ADDRESS and f"{name}.str" in registry.ulogd:
+        name += ".str"
+    return RENAMED.get(name, name)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One member of the objects of a schema: ``"name":``, the key, how its values look."""
+
+    piece: bytes
+    key: Key
+    form: Form
+    name: str
+
+
+@dataclass(frozen=True)
+class _Plan:
+    head: bool
+    """Whether there are keys of ulogd2, whose objects begin with a timestamp and the device."""
+    members: tuple[_Member, ...]
+
+
+def _piece(name: str) -> bytes:
+    return json.dumps(name, ensure_ascii=False).encode() + b":"
+
+
+def _plan(schema: Schema) -> _Plan:
+    members = []
+    for key in printed(schema):
+        form = text.JSON.with_numbers_for_truth() if key.name in registry.ulogd else text.JSON
+        members.append(_Member(_piece(name_of(key)), key, form, name_of(key)))
+    return _Plan(any(name in registry.ulogd for name in schema), tuple(members))
+
+
+class Timestamp(Field):
+    """ulogd2's time of a row: local, ``2026-11-23T00:10:00``, with ``.uuuuuu`` where the packet has microseconds.
+
+    ``+HHMM`` follows, but nothing where the zone's offset is zero.
+    """
+
+    def __init__(self, piece: bytes, seconds: Column, microseconds: Column | None, missing: np.ndarray | None) -> None:
+        super().__init__(piece)
+        self.seconds = seconds
+        self.microseconds = microseconds
+        self.without = missing
+
+    def octets(self) -> int:
+        return 33
+
+    def parts(self, rows: slice) -> list[Part]:
+        seconds = self.seconds[rows]
+        if text.one_value(seconds):
+            seconds = seconds[:1]
+        different, codes = np.unique(seconds, return_inverse=True)
+        dates, zones = zip(*map(local_time, different.tolist()), strict=True)
+        found: list[Part] = [b'"', *_chosen(dates, codes)]
+        if self.microseconds is not None:
+            found += self._fraction(rows)
+        return [*found, *_chosen([zone + b'"' for zone in zones], codes)]
+
+    def _fraction(self, rows: slice) -> list[Part]:
+        if self.without is not None and self.without[rows].any():
+            return [Strings.of(*_distinct(self._fractions(rows)))]
+        return [b".", text.zero_filled(self.microseconds[rows] % np.uint32(10**6), 6)]
+
+    def _fractions(self, rows: slice) -> list[bytes]:
+        if self.microseconds is None:
+            return [b""] * (rows.stop - rows.start)
+        values = [b".%06d" % (value % 10**6) for value in self.microseconds[rows].tolist()]
+        if self.without is None:
+            return values
+        return [b"" if gone else value for value, gone in zip(values, self.without[rows].tolist(), strict=True)]
+
+    def tokens(self, rows: slice) -> list[bytes]:
+        found = []
+        for second, fraction in zip(self.seconds[rows].tolist(), self._fractions(rows), strict=True):
+            date, zone = local_time(second)
+            found.append(b'"' + date + fraction + zone + b'"')
+        return found
+
+
+def _chosen(texts: list[bytes], codes: np.ndarray) -> list[Part]:
+    return [texts[0]] if len(set(texts)) == 1 else [Strings.of(list(texts), codes)]
+
+
+def _distinct(values: list[bytes]) -> tuple[list[bytes], np.ndarray]:
+    """Values with their codes: one Python step a row (for rows with and without microseconds in one batch)."""
+    places: dict[bytes, int] = {}
+    codes = np.array([places.setdefault(value, len(places)) for value in values])
+    return list(places), codes
+
+
+def local_time(second: int) -> tuple[bytes, bytes]:
+    """Date and time in the local zone, and the zone's offset as ulogd2 writes it."""
+    local = time.localtime(second)
+    offset = local.tm_gmtoff
+    sign = "-" if offset < 0 else "+"
+    zone = f"{sign}{abs(offset) // 3600:02d}{abs(offset) // 60 % 60:02d}" if offset else ""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local).encode(), zone.encode()
+
+
+class JSON(TextOutput):
+    """Write every key of a row as a member of one JSON object a line.
+
+    Names are ulogd2's (``src_ip``, ``dest_ip``, ``src_port``, ``dest_port``, ``reply.ip.saddr.str``), for collected
+    records IANA's. Addresses are text, also without IP2STR; a key without a value is left out, and so are ulogd2's raw
+    keys; octets of IPFIX are hexadecimal. Rows with keys of ulogd2 begin with ``timestamp`` and ``dvc``; those of a
+    collector or an aggregate do so only where the options timestamp or device are written in the configuration.
+    """
+
+    name = "JSON"
+    itype = PACKET | FLOW | SUM
+    options = (
+        file_option("/var/log/ulogd.json"),
+        SYNC,
+        Option("timestamp", boolean, True, "1: a member timestamp, the packet's time or that of output, local"),
+        Option("eventv1", boolean, False, "1: begin with @version 1, and call the timestamp @timestamp"),
+        Option("device", words, "Netfilter", "value of the member dvc"),
+        Option("boolean_label", boolean, False, "1: print raw.label as action: allowed (not 0) or blocked"),
+        Option("mode", one_of("file", "tcp", "udp", "unix"), "file", "where to: file, or a peer by tcp, udp, or the "
+               "stream socket whose path is in file"),
+        Option("host", words, "127.0.0.1", "peer for tcp and udp"),
+        Option("port", words, "12345", "port or name of the service for tcp and udp"),
+    )  # fmt: skip
+
+    def __init__(self, *arguments, **keywords) -> None:
+        super().__init__(*arguments, **keywords)
+        self._lines = Lines(b"\n{", b",", b"}")
+        self._plans: dict[Schema, _Plan] = {}
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        """A port that is neither a number nor a known service."""
+        if self.config.mode in ("tcp", "udp"):
+            try:
+                self._port()
+            except (OSError, ValueError):
+                yield "port", f"{self.config.port!r} is neither a port (1 to 65535) nor a known service"
+
+    def _port(self) -> int:
+        if self.config.port.isdigit():
+            port = int(self.config.port)
+            if not 0 < port < 65536:
+                raise ValueError(port)
+            return port
+        return socket.getservbyname(self.config.port, self.config.mode)
+
+    def make_sink(self) -> Sink:
+        """The file; a peer's sink is made when it is opened."""
+        return TextFile(self, self.config.file, self.config.sync)
+
+    def open(self) -> None:
+        if self.config.mode != "file":
+            self.sink = self._remote()
+        self.sink.open()
+
+    def _remote(self) -> Sink:
+        from twisted.internet import endpoints
+
+        from ulogd_tw.plugins.outputs.textsocket import Datagrams, Stream
+
+        mode, host = self.config.mode, self.config.host
+        if mode == "unix":
+            return Stream(self, self.config.file, endpoints.UNIXClientEndpoint(self.clock, self.config.file))
+        peer = f"{mode}:[{host}]:{self._port()}" if ":" in host else f"{mode}:{host}:{self._port()}"
+        if mode == "udp":
+            return Datagrams(self, peer, host, self._port(), self.clock)
+        return Stream(self, peer, endpoints.HostnameEndpoint(self.clock, host, self._port()))
+
+    def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
+        plan = self._plans.get(batch.schema)
+        if plan is None:
+            if len(self._plans) >= MOST_SCHEMAS:
+                self._plans.clear()
+            plan = self._plans[batch.schema] = _plan(batch.schema)
+        fields = [*self._head(batch, plan), *self._members(batch, plan)]
+        return self._lines.render(fields, batch.n)
+
+    def _head(self, batch: Batch, plan: _Plan) -> Iterator[Field]:
+        config = self.config
+        if config.eventv1:
+            yield Field(b'"@version":1')
+        if config.timestamp and (plan.head or "timestamp" in config.given or config.eventv1):
+            yield self._timestamp(batch)
+        if plan.head or "device" in config.given:
+            yield Field(b'"dvc":' + json.dumps(config.device, ensure_ascii=False).encode())
+
+    def _timestamp(self, batch: Batch) -> Timestamp:
+        piece = b'"@timestamp":' if self.config.eventv1 else b'"timestamp":'
+        now = int(batch.now)
+        seconds = batch.columns.get("oob.time.sec")
+        if seconds is None:
+            return Timestamp(piece, columns.repeated(now, batch.n, np.dtype(np.int64)), None, None)
+        if (gone := batch.missing.get("oob.time.sec")) is not None:
+            seconds = np.where(gone, now, seconds)
+        return Timestamp(piece, seconds, batch.columns.get("oob.time.usec"), batch.missing.get("oob.time.usec"))
+
+    def _members(self, batch: Batch, plan: _Plan) -> Iterator[Field]:
+        """The columns; of several with one name, each row has the first that has a value."""
+        taken: dict[str, np.ndarray | None] = {}
+        for member in plan.members:
+            name = member.key.name
+            missing = batch.missing.get(name)
+            if member.name in taken:
+                gaps = taken[member.name]
+                if gaps is None:
+                    continue
+                own = ~gaps if missing is None else missing | ~gaps
+                taken[member.name] = None if missing is None else missing & gaps
+                missing = own
+            else:
+                taken[member.name] = missing
+            if name == "raw.label" and self.config.boolean_label:
+                codes = (batch.columns[name] != 0).astype(np.intp)
+                label = replace(member.key, type=types.STRING)
+                yield ColumnField(b'"action":', Coded(codes, (b"blocked", b"allowed")), missing, label, member.form)
+            else:
+                yield ColumnField(member.piece, batch.columns[name], missing, member.key, member.form)
