@@ -1,8 +1,8 @@
 """A hash table for whole columns of keys: open addressing in plain NumPy.
 
-Keys are rows of 64-bit words. Each distinct key gets the next entry number, so that whatever belongs to a key stands
-in dense columns indexed by that number. All rows of a batch are looked up at once; only collisions and new keys take
-further rounds.
+Keys are rows of 64-bit words. Each distinct key gets the next entry number; its words and the values that belong to it
+stand together in one row of a flat array, so that a key costs one cache line and not one for each column. All rows of
+a batch are looked up at once; only collisions and new keys take further rounds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 _LOW = np.uint64(0xFFFFFFFF)
 _HIGH = np.uint64(0xFFFFFFFF00000000)
 _32 = np.uint64(32)
+_LINE = 64
+"""Octets of a cache line."""
 FIRST_ENTRIES = 65536
 """Entries before the index grows for the first time; 1 MB of index."""
 _GROWTH = 4
@@ -23,17 +25,24 @@ _MOVED_AT_ONCE = 65536
 
 
 class KeyTable:
-    """Entry numbers of keys of `words` 64-bit words, at most `capacity` of them.
+    """Entries for keys of `words` 64-bit words, each with `values` further words, at most `capacity` of them.
 
-    The index holds ``tag << 32 | entry + 1``, the tag being half of the hash, at most half full. The hash is seeded
-    anew for each table, so that a peer cannot choose keys that collide. Memory of the key columns is reserved for the
-    whole capacity, but used only as far as entries reach.
+    Entries are numbered from 1; 0 stands for none. Entry e is ``flat[e * stride:(e + 1) * stride]``: its words, then
+    its values, which are for the caller to set (`n` tells which entries are new) and to change.
+
+    The index holds ``tag << 32 | entry``, the tag being half of the hash, at most half full. The hash is seeded anew
+    for each table, so that a peer cannot choose keys that collide. Memory is reserved for the whole capacity, but used
+    only as far as entries reach.
     """
 
-    def __init__(self, words: int, capacity: int, expected: int = 0) -> None:
+    def __init__(self, words: int, capacity: int, expected: int = 0, values: int = 0) -> None:
         self.n = 0
         self.capacity = capacity
-        self.words = [np.empty(capacity, np.uint64) for _ in range(words)]
+        self.key_words = words
+        self.stride = words + values
+        whole = np.empty((capacity + 1) * self.stride + _LINE // 8, np.uint64)
+        skip = -whole.ctypes.data % _LINE // 8
+        self.flat = whole[skip : skip + (capacity + 1) * self.stride]
         entries = FIRST_ENTRIES
         while entries < min(expected, capacity):
             entries *= 2
@@ -46,8 +55,12 @@ class KeyTable:
 
     @property
     def nbytes(self) -> int:
-        """Octets in use: the index, and the key columns up to the last entry."""
-        return self._index.nbytes + 8 * len(self.words) * self.n
+        """Octets in use: the index, and the rows up to the last entry."""
+        return self._index.nbytes + 8 * self.stride * self.n
+
+    def column(self, place: int, first: int = 1) -> np.ndarray:
+        """A view of word `place` of the entries from `first` to the last one; values follow the key's words."""
+        return self.flat[first * self.stride + place : (self.n + 1) * self.stride : self.stride]
 
     def _hash(self, words: Sequence[np.ndarray]) -> np.ndarray:
         hashed = words[0] ^ self._seed
@@ -61,7 +74,7 @@ class KeyTable:
         return hashed
 
     def entries(self, words: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
-        """The entry of each row (int64); a new key gets a new entry while there are fewer than `limit`, else -1.
+        """The entry of each row (int64); a new key gets a new entry while there are fewer than `limit`, else 0.
 
         `limit` defaults to the capacity. Equal new keys in one call get one entry.
         """
@@ -71,12 +84,13 @@ class KeyTable:
         hashed = self._hash(words)
         tags = hashed & _HIGH
         found = self._find(self._index, words, tags, hashed)
+        if found.all():
+            return found
+        rows = np.flatnonzero(found == 0)
         if self._old is not None:
-            rows = np.flatnonzero(found < 0)
-            if len(rows):
-                part = [w[rows] for w in words]
-                found[rows] = self._find(self._old, part, tags[rows], hashed[rows])
-        rows = np.flatnonzero(found < 0)
+            part = [w[rows] for w in words]
+            found[rows] = self._find(self._old, part, tags[rows], hashed[rows])
+            rows = rows[found[rows] == 0]
         if len(rows):
             found[rows] = self._insert([w[rows] for w in words], tags[rows], hashed[rows], limit)
         return found
@@ -84,35 +98,40 @@ class KeyTable:
     def _find(
         self, index: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray, hashed: np.ndarray
     ) -> np.ndarray:
-        """Entries of the keys that are in `index`, -1 for the others."""
+        """Entries of the keys that are in `index`, 0 for the others."""
         mask = np.uint64(len(index) - 1)
         slots = (hashed & mask).view(np.int64)
         held = index.take(slots)
-        found = (held & _LOW).view(np.int64) - 1  # -1 where the slot is empty
-        matched = self._matches(found, held, words, tags)
-        if matched.all():
+        found, differs = self._compare(held, words, tags)
+        if not differs.any():
             return found
-        rows = np.flatnonzero(~matched & (held != 0))
-        found[~matched] = -1
+        rows = np.flatnonzero(differs)
+        held = held[rows]
+        found[rows] = 0
+        rows = rows[held != 0]
         while len(rows):  # the slot holds another key: try the next one
             slots_of = (slots[rows] + 1) & np.int64(mask)
             slots[rows] = slots_of
             held = index.take(slots_of)
-            entry = (held & _LOW).view(np.int64) - 1
-            matched = self._matches(entry, held, [w[rows] for w in words], tags[rows])
-            found[rows[matched]] = entry[matched]
-            rows = rows[~matched & (held != 0)]
+            entry, differs = self._compare(held, [w[rows] for w in words], tags[rows])
+            found[rows] = np.where(differs, 0, entry)
+            rows = rows[differs & (held != 0)]
         return found
 
-    def _matches(
-        self, entry: np.ndarray, held: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray
-    ) -> np.ndarray:
-        matched = (held & _HIGH) == tags
-        matched &= held != 0
-        safe = np.maximum(entry, 0)
-        for mine, theirs in zip(self.words, words, strict=True):
-            matched &= mine.take(safe) == theirs
-        return matched
+    def _compare(
+        self, held: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The entries that slots hold, and which of them are not these keys. Entry 0 is never one."""
+        entry = (held & _LOW).view(np.int64)
+        held = held ^ tags
+        held &= _HIGH
+        differs = held != 0
+        differs |= entry == 0
+        place = entry * self.stride
+        for word in words:
+            differs |= self.flat.take(place) != word
+            place += 1
+        return entry, differs
 
     def _insert(
         self, words: list[np.ndarray], tags: np.ndarray, hashed: np.ndarray, limit: int
@@ -121,7 +140,7 @@ class KeyTable:
         if 2 * min(self.n + len(tags), limit) > len(self._index):
             self._grow(min(self.n + len(tags), limit))
         index, mask = self._index, np.int64(len(self._index) - 1)
-        found = np.full(len(tags), -1, np.int64)
+        found = np.zeros(len(tags), np.int64)
         rows = np.arange(len(tags))
         slots = (hashed & np.uint64(mask)).view(np.int64)
         while len(rows):
@@ -129,10 +148,9 @@ class KeyTable:
             if len(empty):
                 self._claim(index, slots[empty], rows[empty], words, tags, limit)
             held = index.take(slots)
-            entry = (held & _LOW).view(np.int64) - 1
-            matched = self._matches(entry, held, [w[rows] for w in words], tags[rows])
-            found[rows[matched]] = entry[matched]
-            again = ~matched & (held != 0)  # a slot that is still empty: the limit is reached
+            entry, differs = self._compare(held, [w[rows] for w in words], tags[rows])
+            found[rows] = np.where(differs, 0, entry)
+            again = differs & (held != 0)  # a slot that is still empty: the limit is reached
             rows, slots = rows[again], (slots[again] + 1) & mask
         return found
 
@@ -148,11 +166,11 @@ class KeyTable:
         if fresh < len(winners):
             index[places[fresh:]] = 0
             winners, places = winners[:fresh], places[:fresh]
-        first = self.n
-        for column, word in zip(self.words, words, strict=True):
-            column[first : first + fresh] = word[winners]
-        index[places] = tags[winners] | np.arange(first + 1, first + fresh + 1, dtype=np.uint64)
+        first = self.n + 1
         self.n += fresh
+        for place, word in enumerate(words):
+            self.column(place, first)[:] = word[winners]
+        index[places] = tags[winners] | np.arange(first, first + fresh, dtype=np.uint64)
 
     def _grow(self, entries: int) -> None:
         """A larger index; the entries follow in slices with the next batches."""
@@ -169,7 +187,8 @@ class KeyTable:
     def _move(self) -> None:
         """Put the next slice of entries into the new index; they are in no slot of it yet."""
         end = min(self._moved + _MOVED_AT_ONCE, self._to_move)
-        hashed = self._hash([w[self._moved : end] for w in self.words])
+        words = [self.column(place, self._moved + 1)[: end - self._moved] for place in range(self.key_words)]
+        hashed = self._hash(words)
         values = (hashed & _HIGH) | np.arange(self._moved + 1, end + 1, dtype=np.uint64)
         index, mask = self._index, np.int64(len(self._index) - 1)
         slots = (hashed & np.uint64(mask)).view(np.int64)

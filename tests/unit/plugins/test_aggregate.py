@@ -268,6 +268,35 @@ class AggregateTests(SynchronousTestCase):
         for batch in self.keep.batches:
             self.assertLessEqual(batch.n, max_keys)
 
+    @given(st.lists(st.lists(st.tuples(st.integers(0, 3), *[st.none() | st.integers(0, 2**40)] * 5), max_size=6), max_size=6))
+    def test_null_is_where_no_row_had_a_value(self, batches):
+        """Whatever rows of a key have a counter or a time, in whatever batches: the sums, extremes and NULLs of a dict."""
+        names = ("octetDeltaCount", "packetDeltaCount", "reverseOctetDeltaCount", "flowStartMilliseconds", "flowEndMilliseconds")
+        given_as = ("octets", "packets", "reply_octets", "first_ms", "last_ms")
+        fold = (sum, sum, sum, min, max)
+        self.make(key="protocolIdentifier")
+        values = {}
+        for batch in batches:
+            for protocol, *row in batch:
+                for name, value in zip(given_as, row, strict=True):
+                    values.setdefault(protocol, {}).setdefault(name, []).append(value)
+            columns = [n for i, n in enumerate(names) if any(row[i + 1] is not None for row in batch)]
+            rows = []
+            for protocol, *row in batch:
+                held = {n: v for n, v in zip(names, row, strict=True) if n in columns and v is not None}
+                rows.append({"protocolIdentifier": protocol} | held)
+            if rows:
+                self.give(batch_of(rows))
+        self.agg.flush()
+        expected = {}
+        for protocol, held in values.items():
+            there = {n: [v for v in held[n] if v is not None] for n in given_as}
+            expected[protocol] = {n: f(there[n]) for n, f in zip(given_as, fold, strict=True) if there[n]}
+            if expected[protocol].get("last_ms") == 0:
+                del expected[protocol]["last_ms"]  # 1970 stands for none
+        got = {r["protocolIdentifier"]: {n: r[n] for n in given_as if n in r} for r in self.rows()}
+        self.assertEqual(got, expected)
+
     @given(st.lists(st.sampled_from([b"", b"dns", b"http", b"\xff"]), min_size=1, max_size=20))
     def test_strings_as_keys(self, names):
         self.make(key="applicationName")

@@ -36,6 +36,9 @@ _SUMS = (
 )
 _ACTIVE_TIMEOUT = 2
 """The flowEndReason of a record that is not the flow's last (RFC 5102 section 5.11.3)."""
+_SEEN = "seen"
+_VALUES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, _SEEN)
+"""What stands behind the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 _OTHER = "other"
 
@@ -49,26 +52,61 @@ class Overflow(Enum):
 
 
 class _Group:
-    """One table: the rows whose present keys are the same, held in the same types."""
+    """One table: the rows whose present keys are the same, held in the same types.
+
+    The values of an entry stand behind its key: flows, packets, octets, first, last, and the bits of what was seen:
+    bit i says that the sum `_SUMS[i]` had a value at least once; without one it is NULL. Sums of the reply direction,
+    which few inputs have, are columns of their own, made when the first ones come.
+    """
 
     def __init__(self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int):
         self.packing = Packing(present, dictionaries)
-        self.table = KeyTable(self.packing.words, capacity, expected)
-        self.sums = {key: np.empty(capacity, np.uint64) for key, *_ in _SUMS}
-        self.flows = np.empty(capacity, np.uint64)
-        self.first = np.empty(capacity, np.uint64)
-        self.last = np.empty(capacity, np.uint64)
-        self.seen = np.empty(capacity, np.uint8)
-        """Bit i: the sum of `_SUMS[i]` had a value at least once; without one it is NULL."""
+        self.table = KeyTable(self.packing.words, capacity, expected, len(_VALUES))
+        self.places = {name: self.packing.words + place for place, name in enumerate(_VALUES)}
+        self.reply: dict[Key, np.ndarray] = {}
+        self.seen_by_all: int | None = None
+        """The bits that every entry has; None while there is no entry."""
         self._used = 0
 
-    def begin(self) -> None:
-        """Set the values of entries that are new."""
-        new = slice(self._used, self.table.n)
-        for column in (*self.sums.values(), self.flows, self.last, self.seen):
-            column[new] = 0
-        self.first[new] = _NEVER
-        self._used = self.table.n
+    def begin(self) -> slice:
+        """Set the values of entries that are new, and give their numbers."""
+        first, self._used = self._used + 1, self.table.n
+        for name, place in self.places.items():
+            self.table.column(place, first)[:] = _NEVER if name is FIRST else 0
+        for column in self.reply.values():
+            column[first : self._used + 1] = 0
+        return slice(first, self._used + 1)
+
+    def values(self, key: Key) -> np.ndarray:
+        """The column of a value over all entries."""
+        if key in self.places:
+            return np.ascontiguousarray(self.table.column(self.places[key]))
+        column = self.reply.get(key)
+        return np.zeros(self.table.n, np.uint64) if column is None else column[1 : self.table.n + 1]
+
+    def add(self, key: Key, entries: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
+        """Add to a sum; `places` is where the rows of the entries begin."""
+        if key in self.places:
+            np.add.at(self.table.flat, places + self.places[key], values)
+            return
+        if key not in self.reply:
+            self.reply[key] = np.empty(self.table.capacity + 1, np.uint64)
+            self.reply[key][: self.table.n + 1] = 0
+        np.add.at(self.reply[key], entries, values)
+
+    def see(self, bits: int, partly: np.ndarray | None, places: np.ndarray, new: slice) -> None:
+        """Note which sums these rows had: `bits` all of them, `partly` (a mask of bits a row) some."""
+        column = self.places[_SEEN]
+        if new.stop > new.start:
+            self.table.column(column, new.start)[:] = bits
+        if self.seen_by_all is None:
+            self.seen_by_all = bits
+        elif bits & ~self.seen_by_all:
+            np.bitwise_or.at(self.table.flat, places + column, np.uint64(bits))
+        if new.stop > new.start:
+            self.seen_by_all &= bits
+        if partly is not None:
+            np.bitwise_or.at(self.table.flat, places + column, partly)
 
 
 class Tally:
@@ -90,8 +128,7 @@ class Tally:
     @property
     def nbytes(self) -> int:
         """Octets of memory in use."""
-        values = 8 * (len(_SUMS) + 3) + 1
-        return sum(group.table.nbytes + values * group.table.n for group in self._groups.values())
+        return sum(g.table.nbytes + 8 * len(g.reply) * g.table.n for g in self._groups.values())
 
     def add(self, batch: Batch, max_keys: int) -> Batch | None:
         """Merge the rows; with overflow=emit, those for which there was no room come back."""
@@ -135,12 +172,12 @@ class Tally:
             batch, words = batch.take(fits), [w[fits] for w in words]
         room = max(max_keys - (len(self) - group.table.n), 0)
         entries = group.table.entries(words, room)
-        group.begin()
-        beyond = entries < 0
-        if not beyond.any():
-            self._merge(group, entries, batch)
+        new = group.begin()
+        if entries.all():
+            self._merge(group, entries, batch, new)
             return None
-        self._merge(group, entries[~beyond], batch.take(~beyond))
+        beyond = entries == 0
+        self._merge(group, entries[~beyond], batch.take(~beyond), new)
         rest = batch.take(beyond)
         if self._overflow is Overflow.EMIT:
             return rest
@@ -151,17 +188,18 @@ class Tally:
         if other is None:
             other = self._groups[_OTHER] = _Group((), self._dictionaries, 1, 1)
         entries = other.table.entries([np.zeros(rest.n, np.uint64)])
-        other.begin()
+        new = other.begin()
         counters.more["rows_other"] = counters.more.get("rows_other", 0) + rest.n
-        self._merge(other, entries, rest)
+        self._merge(other, entries, rest, new)
         return None
 
-    def _merge(self, group: _Group, entries: np.ndarray, batch: Batch) -> None:
-        """Add the values of the rows to their entries."""
+    def _merge(self, group: _Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
+        """Add the values of the rows to their entries, of which those in `new` are new."""
         self._plugin.counters.rows_merged += batch.n
         if not batch.n:
             return
-        np.add.at(group.flows, entries, np.ones(batch.n, np.uint64))
+        places = entries * group.table.stride
+        group.add(FLOWS, entries, places, np.ones(batch.n, np.uint64))
         seen = 0
         partly = None
         for place, (key, delta, total) in enumerate(_SUMS):
@@ -172,14 +210,11 @@ class Tally:
                 seen |= 1 << place
             else:
                 values = np.where(missing, np.uint64(0), values)
-                bit = np.where(missing, np.uint8(0), np.uint8(1 << place))
+                bit = np.where(missing, np.uint64(0), np.uint64(1 << place))
                 partly = bit if partly is None else partly | bit
-            np.add.at(group.sums[key], entries, values)
-        if partly is not None:
-            np.bitwise_or.at(group.seen, entries, partly)
-        if seen and not ((group.seen.take(entries) & seen) == seen).all():
-            group.seen[entries] |= np.uint8(seen)
-        self._times(group, entries, batch)
+            group.add(key, entries, places, values)
+        group.see(seen, partly, places, new)
+        self._times(group, places, batch)
 
     def _counts(self, batch: Batch, delta: str, total: str) -> tuple[np.ndarray | None, np.ndarray | None]:
         """What one counter adds: the delta, else the total where the record is the flow's last; and what is missing."""
@@ -200,15 +235,15 @@ class Tally:
             missing = None if missing is None else missing & deltas.missing
         return values, missing
 
-    def _times(self, group: _Group, entries: np.ndarray, batch: Batch) -> None:
+    def _times(self, group: _Group, places: np.ndarray, batch: Batch) -> None:
         start = self._plugin.find(batch, "flowStartMilliseconds")
         if start is not None:
             values = start.values if start.missing is None else np.where(start.missing, _NEVER, start.values)
-            np.minimum.at(group.first, entries, values.astype(np.uint64, copy=False))
+            np.minimum.at(group.table.flat, places + group.places[FIRST], values.astype(np.uint64, copy=False))
         end = self._plugin.find(batch, "flowEndMilliseconds")
         if end is not None:
             values = end.values if end.missing is None else np.where(end.missing, np.uint64(0), end.values)
-            np.maximum.at(group.last, entries, values.astype(np.uint64, copy=False))
+            np.maximum.at(group.table.flat, places + group.places[LAST], values.astype(np.uint64, copy=False))
 
     def batches(self, interval_key: Key, start: int, now: float) -> Iterator[Batch]:
         """The rows of this interval, a batch for each kind of group; ends the tally."""
@@ -222,7 +257,7 @@ class Tally:
 
     def _batch(self, group: _Group, interval_key: Key, start: int, now: float) -> Batch:
         n = group.table.n
-        keys = group.packing.unpack([w[:n] for w in group.table.words])
+        keys = group.packing.unpack([group.table.column(place) for place in range(group.packing.words)])
         by_name = {key.name: (key, column) for key, column in keys.items()}
         wanted = self._plugin.wanted
         columns: dict[Key, Column] = {}
@@ -230,16 +265,15 @@ class Tally:
             if name in by_name:
                 columns[by_name[name][0]] = by_name[name][1]
         missing: dict[str, np.ndarray] = {}
-        seen = group.seen[:n]
+        seen = group.values(_SEEN)
         sums = {key: place for place, (key, *_) in enumerate(_SUMS)}
         for key in VALUES:
             if key.name not in wanted:
                 continue
+            column = group.values(key)
             if key in sums:
-                column = group.sums[key][:n]
-                absent = (seen & (1 << sums[key])) == 0
+                absent = (seen & np.uint64(1 << sums[key])) == 0
             else:
-                column = {FLOWS: group.flows, FIRST: group.first, LAST: group.last}[key][:n]
                 absent = column == (_NEVER if key is FIRST else 0)
             if absent.all():
                 continue
