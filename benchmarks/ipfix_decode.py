@@ -177,7 +177,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--messages", type=int, default=1024)
-    found = options.parse_args()
+    found, _ = options.parse_known_args()
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, median of {found.rounds}")
     four = frozenset({"sourceIPv4Address", "destinationIPv4Address", "octetDeltaCount", "packetDeltaCount"})
     context = FIVE_TUPLE | {"exporter", "observationDomainId", "received_ms"}

@@ -13,13 +13,15 @@ import socket
 import statistics
 import struct
 import time
+from functools import partial
 
 import numpy as np
 
 from tests.unit.plugins.exporting import exporter, flows
 from ulogd_tw.core.keys import registry
 from ulogd_tw.ipfix import uniflow
-from ulogd_tw.ipfix.encoder import Encoder, MessageBuilder
+from ulogd_tw.ipfix.builder import MessageBuilder
+from ulogd_tw.ipfix.encoder import Encoder
 
 RUNS = 5
 RECORDS = 57_344
@@ -101,12 +103,13 @@ def main():
             show("struct.pack for each record", median(lambda held=held: one_by_one(held, AT_ONCE), AT_ONCE))
         for length in (1472, 16384):
             for collectors in (1, 3):
-                what = f"{name}, {template.least_octets} octets, messages of {length}, {collectors} collectors: encoded"
-                show(what, median(lambda e=encoder, h=held, c=collectors, m=length: encode(e, h, c, m, RECORDS), RECORDS))
+                what = f"encoded: {name}, {template.least_octets} octets, messages of {length}, {collectors} collectors"
+                work = partial(encode, encoder, held, collectors, length, RECORDS)
+                show(what, median(work, RECORDS))
     for collectors in (1, 3):
-        show(f"UDP, {collectors} collectors, batches of 20000 rows: exported", export(collectors, 20_000, 20_000))
+        show(f"exported: UDP, {collectors} collectors, batches of 20000 rows", export(collectors, 20_000, 20_000))
     for batch in (1, 20, 400):
-        show(f"UDP, 1 collector, batches of {batch} rows: exported", export(1, 2000, batch))
+        show(f"exported: UDP, 1 collector, batches of {batch} rows", export(1, 2000, batch))
 
 
 if __name__ == "__main__":

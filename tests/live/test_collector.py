@@ -89,7 +89,7 @@ class CollectorTests(TestCase):
         self.assertGreater(received, 50_000)
         self.assertEqual(self.sums(service)[2], received)
         self.assertEqual(unaccounted(service.all_counters()), {})
-        self.assertEqual(service.daemon.process.returncode, 0)
+        self.assertIn(service.daemon.process.returncode, (0, -15))  # twistd ends itself by the signal that stopped it
 
     def test_bad_input_hurts_nobody_else(self):
         """Random octets, cut messages, impossible templates and sets, data before its template: counted; a good

@@ -117,6 +117,7 @@ def xml_flows(text):
 
 
 def same(row, names):
+    """These keys of a row, as something that can be counted."""
     return tuple(sorted((name, row[name]) for name in names if name in row))
 
 

@@ -1,0 +1,68 @@
+"""Choosing flows by source network, destination network and protocol."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from ulogd_tw.core import types
+from ulogd_tw.core.batch import Batch
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_ALL_ONES = (1 << 64) - 1
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """``10.0.0.0/8, 2001:db8::/32, 192.0.2.7``: networks, host bits ignored. ValueError for anything else."""
+    return tuple(ipaddress.ip_network(word, strict=False) for word in re.split(r"[\s,]+", text) if word)
+
+
+class Accept:
+    """Which rows to keep: of these networks and of these protocols; an empty choice keeps all.
+
+    An address of a family of which no network is listed is in none of them. (ulogd2 2.0.8 filters the other family by
+    uninitialised memory.)
+    """
+
+    def __init__(
+        self, sources: Sequence[Network] = (), destinations: Sequence[Network] = (), protocols: Sequence[int] = ()
+    ) -> None:
+        self._sides = [
+            (name, listed)
+            for name, listed in (("orig.ip.saddr", sources), ("orig.ip.daddr", destinations))
+            if listed
+        ]
+        self._protocols = np.array(sorted(protocols), np.uint8)
+        self.keys = frozenset(name for name, _ in self._sides) | ({"orig.ip.protocol"} if protocols else set())
+
+    def rows(self, batch: Batch) -> np.ndarray:
+        """The mask of the rows to keep."""
+        kept = np.ones(batch.n, bool)
+        for name, listed in self._sides:
+            kept &= _within(batch, name, listed)
+        if len(self._protocols):
+            kept &= np.isin(batch.columns["orig.ip.protocol"], self._protocols)
+        for name in self.keys & batch.missing.keys():
+            kept &= ~batch.missing[name]
+        return kept
+
+
+def _within(batch: Batch, name: str, listed: Sequence[Network]) -> np.ndarray:
+    column = batch.columns[name]
+    found = np.zeros(batch.n, bool)
+    version = 4 if batch.schema[name].type is types.IPV4 else 6
+    for network in listed:
+        if network.version != version:
+            continue
+        address, mask = int(network.network_address), int(network.netmask)
+        if version == 4:
+            found |= column & np.uint32(mask) == np.uint32(address)
+        else:
+            high = column[:, 0] & np.uint64(mask >> 64) == np.uint64(address >> 64)
+            low = column[:, 1] & np.uint64(mask & _ALL_ONES) == np.uint64(address & _ALL_ONES)
+            found |= high & low
+    return found

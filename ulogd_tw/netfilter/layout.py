@@ -1,0 +1,245 @@
+"""Layouts: messages that have the same attributes in the same places, found for many messages at once.
+
+The kernel builds the events of similar flows alike, so that a handful of layouts covers a whole system. A layout is the
+message length, type, flags and family and every attribute header at its place; between two messages of one layout
+only values differ. A message of an unknown layout is walked once and its layout is learnt. How many are learnt is
+bounded; messages beyond that are walked each time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.netfilter.ctnetlink import FIELDS, HEADERS, Walked, walk
+
+MOST_OF_A_HEAD = 32
+"""Layouts that are learnt of one length, type and family. Real systems have up to 3."""
+MOST_LAYOUTS = 512
+LONGEST = 512
+"""Octets of the longest message that is matched by NumPy; longer ones (none seen) are matched one by one."""
+
+FEW = 16
+"""Up to this many messages are matched one by one, 1.5 us each: NumPy's fixed cost is 25 us."""
+
+_BUCKETS = 4096
+_HASH = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35], np.uint32)
+
+
+class _Layout:
+    __slots__ = ("ident", "mask", "expected", "length")
+
+    def __init__(self, ident: int, octets: bytes, walked: Walked) -> None:
+        mask = bytearray(len(octets))
+        # Length, type and flags; family, version and resource id; all attribute headers.
+        for at, size in ((0, 8), (16, 4), *((head, 4) for head in walked.heads)):
+            mask[at : at + size] = b"\xff" * size
+        self.ident = ident
+        self.length = len(octets)
+        self.mask = int.from_bytes(mask, "little")
+        self.expected = self.mask & int.from_bytes(octets, "little")
+
+
+class Places:
+    """Where the values of some fields lie, a column for each layout number. Messages of one family share it.
+
+    words    (w, layouts): numbers of 32-bit words, counted from the start of the message, 0 where the field is not
+             there. First the words with values of 32, 16 and 8 bits, then the high, then the low words of 64 bits.
+    block    octets of a value -> the rows of `words` that have them (8: the high words, -8: the low ones)
+    place    field -> its row within the block of its size; an IPv6 address is two values of 64 bits
+    spans    (2, f, layouts): start and length of each field of variable size, in the order of `variable`
+    absent   (fields, layouts): whether the field is not there, in the order of `row`
+    event    (layouts)
+    """
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        names = tuple(fields)
+        self.row = {name: place for place, name in enumerate(names)}
+        self.variable = {name: place for place, name in enumerate(n for n in names if not FIELDS[n].octets)}
+        self.place: dict[str, int] = {}
+        self.block: dict[int, slice] = {}
+        end = 0
+        for octets in (4, 2, 1, 8):
+            start = end
+            for name in names:
+                if FIELDS[name].octets in (octets, 2 * octets if octets == 8 else octets):
+                    self.place[name] = end - start
+                    end += max(1, FIELDS[name].octets // 8)
+            self.block[octets] = slice(start, end)
+        self._low = end - start
+        self.block[-8] = slice(end, end + self._low)
+        self.words = np.zeros((end + self._low, 16), np.intp)
+        self.spans = np.zeros((2, len(self.variable), 16), np.int64)
+        self.absent = np.ones((len(names), 16), bool)
+        self.event = np.zeros(16, np.uint8)
+
+    def enter(self, ident: int, walked: Walked) -> None:
+        """Note the places of one layout under its number."""
+        if ident >= len(self.event):
+            for name in ("words", "spans", "absent", "event"):
+                setattr(self, name, _wider(getattr(self, name), ident))
+        self.event[ident] = walked.event
+        self.words[:, ident] = 0
+        for name, row in self.row.items():
+            there = name in walked.fields
+            self.absent[row, ident] = not there
+            at, length = walked.fields.get(name, (0, 0))
+            if name in self.variable:
+                self.spans[:, self.variable[name], ident] = at, length
+            elif there:
+                self._enter_words(name, ident, at // 4)
+
+    def _enter_words(self, name: str, ident: int, word: int) -> None:
+        octets = FIELDS[name].octets
+        first = self.block[min(octets, 8)].start + self.place[name]
+        self.words[first, ident] = word
+        for value in range(octets // 8):
+            self.words[first + value, ident] = word + 2 * value
+            self.words[first + value + self._low, ident] = word + 2 * value + 1
+
+
+def _wider(table: np.ndarray, ident: int) -> np.ndarray:
+    """The same table with room for twice as many layouts, and for `ident` at least."""
+    grown = np.zeros((*table.shape[:-1], 2 * ident), table.dtype)
+    grown[..., : table.shape[-1]] = table
+    return grown
+
+
+class Layouts:
+    """The layouts that were learnt, each with a number from 1 on. `places`: family -> what notes where values lie."""
+
+    def __init__(self, places: Mapping[int, Sequence[Places]]) -> None:
+        self.places = places
+        self.learnt = 0
+        self.count = 1
+        self.family = np.zeros(16, np.uint8)
+        self._by_head: dict[bytes, list[_Layout]] = {}
+        self._first = np.zeros(_BUCKETS, np.intp)
+        self._allocate_match(16, 40)
+
+    def _allocate_match(self, room: int, wide: int) -> None:
+        self._expected = np.zeros((room, wide), np.uint64)
+        # Number 0 is no layout: all ones against a message, whose length is never 0, always differ.
+        self._mask = np.full((room, wide), 0xFFFFFFFFFFFFFFFF, np.uint64)
+        self._next = np.zeros(room, np.intp)
+
+    def _enter(self, walked: Walked) -> int:
+        """A new number with its places."""
+        ident = self.count
+        if ident >= len(self.family):
+            self.family = _wider(self.family, ident)
+        self.family[ident] = walked.family
+        for places in self.places[walked.family]:
+            places.enter(ident, walked)
+        self.count += 1
+        return ident
+
+    def forget_unlearnt(self) -> None:
+        """Free the numbers of layouts that were entered for one batch only."""
+        self.count = self.learnt + 1
+
+    # --- one message ------------------------------------------------------------------------------------------------
+
+    def identify(self, octets: bytes) -> int:
+        """The number of this message's layout, which is learnt if it is new. Raises `MessageError`."""
+        number = int.from_bytes(octets, "little")
+        for layout in self._by_head.get(octets[:8] + octets[16:20], ()):
+            # The length in the head is what the message says of itself.
+            if number & layout.mask == layout.expected and layout.length == len(octets):
+                return layout.ident
+        return self._learn(octets)
+
+    def _learn(self, octets: bytes) -> int:
+        walked = walk(octets)
+        ident = self._enter(walked)
+        alike = self._by_head.setdefault(octets[:8] + octets[16:20], [])
+        # A number above the learnt ones is in use in this batch: then this layout has to wait for the next one.
+        if len(alike) < MOST_OF_A_HEAD and self.learnt < MOST_LAYOUTS and ident == self.learnt + 1:
+            self.learnt = ident
+            layout = _Layout(ident, octets, walked)
+            alike.append(layout)
+            if len(octets) <= LONGEST:
+                self._enter_match(layout)
+        elif not alike:
+            del self._by_head[octets[:8] + octets[16:20]]
+        return ident
+
+    # --- many messages ----------------------------------------------------------------------------------------------
+
+    def _enter_match(self, layout: _Layout) -> None:
+        room, wide = self._expected.shape
+        need = -(-layout.length // 8)
+        if layout.ident >= room or need > wide:
+            old = self._expected, self._mask, self._next
+            self._allocate_match(max(room, 2 * layout.ident), max(wide, need))
+            self._expected[:room, :wide], self._next[:room] = old[0], old[2]
+            self._mask[1:room, wide:] = 0
+            self._mask[1:room, :wide] = old[1][1:]
+        wide = self._expected.shape[1]
+        for table, number in ((self._expected, layout.expected), (self._mask, layout.mask)):
+            table[layout.ident] = np.frombuffer(number.to_bytes(8 * wide, "little"), np.uint64)
+        head = self._expected[layout.ident : layout.ident + 1].view(np.uint32)
+        bucket = int(_buckets(head)[0])
+        self._next[layout.ident] = self._first[bucket]
+        self._first[bucket] = layout.ident
+
+    def match(self, rows: np.ndarray, lengths: np.ndarray, refused: Counter[str]) -> np.ndarray:
+        """The layout number of each message, 0 for those that are refused, which are counted by reason.
+
+        `rows` is uint8 of shape (n, stride), each row C-contiguous, stride a multiple of 8; row i begins with a netlink
+        message of `lengths[i]` octets.
+        """
+        if len(rows) <= FEW or rows.shape[1] < HEADERS:
+            ids, unknown = np.zeros(len(rows), np.intp), range(len(rows))
+        else:
+            ids, unknown = self._match(rows, lengths)
+        # One Python step a message, only for few or new ones.
+        sizes = lengths.tolist()
+        for i in unknown:
+            try:
+                ids[i] = self.identify(rows[i].tobytes()[: sizes[i]])
+            except MessageError as error:
+                refused[error.reason] += 1
+        return ids
+
+    def _match(self, rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        words = rows.view(np.uint32)
+        ids = self._first.take(_buckets(words))
+        # What a datagram says of itself must be what was received; identify() refuses it with the reason.
+        wrong = words[:, 0] != lengths
+        if wrong.any():
+            ids[wrong] = 0
+        pairs = rows.view(np.uint64)
+        todo = self._differ(pairs, ids).nonzero()[0]
+        unknown = []
+        while len(todo):
+            tried = self._next.take(ids[todo])
+            ids[todo] = tried
+            some = tried != 0
+            unknown.append(todo[~some])
+            todo = todo[some]
+            if len(todo):
+                todo = todo[self._differ(pairs[todo], ids[todo])]
+        return ids, np.concatenate(unknown).tolist() if unknown else []
+
+    def _differ(self, pairs: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Whether each message differs from the layout of this number in anything but values."""
+        wide = min(self._expected.shape[1], pairs.shape[1])
+        expected, mask = self._expected, self._mask
+        if wide < expected.shape[1]:
+            expected, mask = expected[:, :wide], mask[:, :wide]
+        found = expected.take(ids, axis=0)
+        found ^= pairs[:, :wide]
+        found &= mask.take(ids, axis=0)
+        return np.bitwise_or.reduce(found, axis=1) != 0
+
+
+def _buckets(words: np.ndarray) -> np.ndarray:
+    """A hash of the length, the type and flags, and the family of messages, as an index."""
+    found = words[:, 0] * _HASH[0]
+    found ^= words[:, 1] * _HASH[1]
+    found ^= words[:, 4] * _HASH[2]
+    return found >> np.uint32(20)

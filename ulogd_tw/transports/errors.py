@@ -1,0 +1,15 @@
+"""The exceptions of the transports."""
+
+from __future__ import annotations
+
+import os
+
+from ulogd_tw.core.errors import UlogdError
+
+
+class NetlinkError(UlogdError):
+    """The kernel refused a request; `number` is the errno."""
+
+    def __init__(self, number: int, text: str = "") -> None:
+        super().__init__(text or f"netlink request refused: {os.strerror(number)}")
+        self.number = number

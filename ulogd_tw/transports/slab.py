@@ -1,0 +1,142 @@
+"""Many datagrams in one system call: recvmmsg into a slab of memory that is used again and again.
+
+The call goes through cffi's ABI mode, so no compiler is needed. Datagrams lie at equal distances, ready to be read as
+columns; what does not fit there goes on in a second area, of which untouched pages cost no memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+
+import cffi
+import numpy as np
+
+MSG_DONTWAIT, MSG_TRUNC = 0x40, 0x20
+_NAME = 28
+"""Octets of a peer's address that are kept: struct sockaddr_in6, the longest of those used here."""
+
+_ffi = cffi.FFI()
+_ffi.cdef(
+    """
+    struct iovec { void *iov_base; size_t iov_len; };
+    struct msghdr { void *msg_name; unsigned msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
+                    void *msg_control; size_t msg_controllen; int msg_flags; };
+    struct mmsghdr { struct msghdr msg_hdr; unsigned msg_len; };
+    int recvmmsg(int, struct mmsghdr *, unsigned, int, void *);
+    """
+)
+_libc = _ffi.dlopen(None)
+
+
+def _offset(*fields: str) -> int:
+    return _ffi.offsetof("struct mmsghdr", *fields)
+
+
+_HEADS = np.dtype(
+    {
+        "names": ["namelen", "flags", "length"],
+        "formats": ["u4", "i4", "u4"],
+        "offsets": [_offset("msg_hdr", "msg_namelen"), _offset("msg_hdr", "msg_flags"), _offset("msg_len")],
+        "itemsize": _ffi.sizeof("struct mmsghdr"),
+    }
+)
+
+
+class Slab:
+    """Room for `count` datagrams. After `receive` the first `n` rows are valid, until the next `receive`.
+
+    stride   octets of a row, a multiple of 8; longer datagrams go on in `spill` further octets each
+    rows     (count, stride) uint8
+    """
+
+    def __init__(self, count: int, stride: int, spill: int = 0) -> None:
+        if stride % 8:
+            raise ValueError(f"stride {stride} is no multiple of 8")
+        self.count, self.stride, self.spill = count, stride, spill
+        self.n = 0
+        self.rows = np.zeros((count, stride), np.uint8)
+        # Not zeroed: pages that no long datagram has touched are never there.
+        self._spilled = np.empty((count, spill), np.uint8)
+        self._names = np.zeros((count, _NAME), np.uint8)
+        self._messages = _ffi.new("struct mmsghdr[]", count)
+        self._parts = _ffi.new("struct iovec[]", 2 * count)
+        self._heads = np.frombuffer(_ffi.buffer(self._messages), _HEADS)
+        self._connect()
+
+    def _connect(self) -> None:
+        parts = 2 if self.spill else 1
+        areas = [(self.rows, self.stride), (self._spilled, self.spill)][:parts]
+        names = _ffi.cast("char *", self._names.ctypes.data)
+        for i in range(self.count):
+            for part, (area, size) in enumerate(areas):
+                vector = self._parts[2 * i + part]
+                vector.iov_base = _ffi.cast("char *", area.ctypes.data) + i * size
+                vector.iov_len = size
+            head = self._messages[i].msg_hdr
+            head.msg_name, head.msg_namelen = names + i * _NAME, _NAME
+            head.msg_iov, head.msg_iovlen = self._parts + 2 * i, parts
+
+    def receive(self, descriptor: int) -> int:
+        """Read what is there, at most `count` datagrams; how many. 0 for none. Raises OSError (ENOBUFS...)."""
+        # The kernel has put the length that each address really had there.
+        self._heads["namelen"][: self.n] = _NAME
+        self.n = 0
+        found = _libc.recvmmsg(descriptor, self._messages, self.count, MSG_DONTWAIT, _ffi.NULL)
+        if found < 0:
+            number = _ffi.errno
+            if number in (errno.EAGAIN, errno.EINTR):
+                return 0
+            raise OSError(number, os.strerror(number))
+        self.n = found
+        return found
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Octets that were received of each datagram (int64)."""
+        return self._heads["length"][: self.n].astype(np.int64)
+
+    @property
+    def truncated(self) -> np.ndarray:
+        """Which datagrams were longer than stride and spill together."""
+        return (self._heads["flags"][: self.n] & MSG_TRUNC) != 0
+
+    def octets(self, i: int) -> bytes:
+        """One datagram as bytes, with what is in the spill."""
+        length = int(self._heads["length"][i])
+        if length <= self.stride:
+            return self.rows[i].tobytes()[:length]
+        return self.rows[i].tobytes() + self._spilled[i, : length - self.stride].tobytes()
+
+    @property
+    def names(self) -> np.ndarray:
+        """(n, 28) uint8: the socket addresses of the senders as they are."""
+        return self._names[: self.n]
+
+    def peer(self, i: int) -> tuple[str, int]:
+        """Sender of one datagram: address as text and port; an IPv4 address in an IPv6 socket as IPv4."""
+        name = self._names[i].tobytes()
+        family = int.from_bytes(name[:2], sys.byteorder)
+        port = int.from_bytes(name[2:4], "big")
+        if family == socket.AF_INET:
+            return socket.inet_ntop(socket.AF_INET, name[4:8]), port
+        if name[8:20] == b"\0" * 10 + b"\xff\xff":
+            return socket.inet_ntop(socket.AF_INET, name[20:24]), port
+        return socket.inet_ntop(socket.AF_INET6, name[8:24]), port
+
+    def peers(self) -> np.ndarray:
+        """(n, 3) uint64 that are equal only for equal senders: family, port and scope, and the address.
+
+        What the kernel leaves unset (padding, flow label) is left out; for comparing and grouping, not for reading.
+        """
+        names = self._names[: self.n]
+        found = np.zeros((self.n, 3), np.uint64)
+        octets = found.view(np.uint8)
+        octets[:, :4] = names[:, :4]
+        ipv4 = names.view(np.uint16)[:, 0] == socket.AF_INET
+        octets[:, 8:24] = np.where(ipv4[:, None], np.uint8(0), names[:, 8:24])
+        octets[ipv4, 8:12] = names[ipv4, 4:8]
+        octets[~ipv4, 4:8] = names[~ipv4, 24:28]
+        return found
