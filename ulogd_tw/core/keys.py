@@ -120,8 +120,16 @@ class Registry:
     @cached_property
     def ulogd(self) -> dict[str, Key]:
         """ulogd2's keys by name, with its ambiguous element numbers put right."""
+        return self._named("ulogd_keys.csv")
+
+    @cached_property
+    def netfilter(self) -> dict[str, Key]:
+        """What the kernel tells of a connection beyond ulogd2's keys."""
+        return self._named("netfilter_keys.csv")
+
+    def _named(self, file: str) -> dict[str, Key]:
         found = {}
-        for row in _table("ulogd_keys.csv"):
+        for row in _table(file):
             type_ = types.TYPES[row["type"]]
             elements: tuple[Element, ...] = ()
             if row["element_id"]:
@@ -162,7 +170,7 @@ class Registry:
     def key(self, name: str) -> Key | None:
         """The key of this name, or None. ``name#2`` is the second occurrence of an element in a record."""
         bare = _OCCURRENCE.sub("", name)
-        for table in (self.ulogd, self._context, self.neutral, self._iana_by_name):
+        for table in (self.ulogd, self.netfilter, self._context, self.neutral, self._iana_by_name):
             if bare in table:
                 return table[bare] if bare == name else Key(name, table[bare].type)
         if match := _UNKNOWN.match(bare):
@@ -180,7 +188,9 @@ class Registry:
 
     def names(self) -> set[str]:
         """Every known name, for suggestions."""
-        tables = (self.ulogd, self._context, self.neutral, self._iana_by_name, self._enterprise_by_name)
+        tables = (
+            self.ulogd, self.netfilter, self._context, self.neutral, self._iana_by_name, self._enterprise_by_name,
+        )  # fmt: skip
         return {name for table in tables for name in table}
 
 

@@ -41,13 +41,6 @@ ALL = _All()
 Wanted = frozenset[str] | _All
 
 
-def union(*wanted: Wanted) -> Wanted:
-    """What all of these want together."""
-    if any(w is ALL for w in wanted):
-        return ALL
-    return frozenset().union(*wanted)
-
-
 class Plugin:
     """One instance of a plugin. Subclass `Input`, `Filter`, `Aggregator` or `Output`."""
 
@@ -61,6 +54,8 @@ class Plugin:
     """Names of keys without which it cannot work."""
     may_use: tuple[str, ...] = ()
     """Names of keys that it takes where some plugin above gives them."""
+    hidden: frozenset[str] = frozenset()
+    """Names of keys that only those get who ask for them by name: the same datum in another form, or seldom of use."""
     open_keys = False
     """True where it gives any Information Element that a peer may send."""
     passes = True

@@ -14,7 +14,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import Mistake, UlogdError
 from ulogd_tw.core.keys import Key, nearest, registry
 from ulogd_tw.core.options import Options
-from ulogd_tw.core.plugin import ALL, Aggregator, Filter, Input, Output, Plugin, Wanted, type_text, union
+from ulogd_tw.core.plugin import ALL, Aggregator, Filter, Input, Output, Plugin, Wanted, type_text
 from ulogd_tw.core.resolve import Provided, Recipe
 
 
@@ -299,16 +299,30 @@ def _types(spec: StackSpec, plugins: list[Plugin], found: list[Mistake]) -> bool
     return False
 
 
+class _Wish:
+    """What is wanted of one node while requests are collected: keys by name, and perhaps everything."""
+
+    def __init__(self) -> None:
+        self.names: frozenset[str] = frozenset()
+        self.everything = False
+
+    def of(self, plugin: Plugin, given: Provided) -> Wanted:
+        """As the plugin is told: `ALL` only where it cannot name its keys itself."""
+        if not self.everything:
+            return self.names
+        return ALL if given.open else self.names | (frozenset(given.keys) - plugin.hidden)
+
+
 def _resolve(graph: Graph, providers: Callable[[str], list[str]]) -> list[Mistake]:
     """The upward pass: wire every request of every node to what gives it, and tell everyone what is wanted."""
     given = {node: Provided(node.plugin.keys(), node.plugin.open_keys) for node in graph.nodes}
-    wanted: dict[Node, Wanted] = {node: frozenset() for node in graph.nodes}
+    wanted = {node: _Wish() for node in graph.nodes}
     mistakes: list[Mistake] = []
     depth = {node: place for stack in graph.stacks for place, node in enumerate(stack.path)}
     filters = sorted(graph.filters, key=depth.__getitem__, reverse=True)
     for node in graph.outputs + filters + graph.inputs:
-        node.plugin.wanted = wanted[node]
-        asked = node.plugin.requests(wanted[node])
+        node.plugin.wanted = wanted[node].of(node.plugin, given[node])
+        asked = node.plugin.requests(node.plugin.wanted)
         for parent in node.parents:
             mistakes += _request(node, parent, asked, given, wanted, providers)
     return mistakes
@@ -319,7 +333,7 @@ def _request(
     parent: Node,
     asked: dict[str, bool] | object,
     given: dict[Node, Provided],
-    wanted: dict[Node, Wanted],
+    wanted: dict[Node, _Wish],
     providers: Callable[[str], list[str]],
 ) -> list[Mistake]:
     """Wire what `node` asks for to the nodes from `parent` upwards."""
@@ -327,10 +341,10 @@ def _request(
     stack = next(s for s in node.stacks if parent in s.path)
     if asked is ALL:
         for provider in above:
-            wanted[provider] = ALL
+            wanted[provider].everything = True
         keys: dict[str, Key] = {}
         for provider in reversed(above):
-            keys |= given[provider].keys
+            keys |= {n: k for n, k in given[provider].keys.items() if n not in provider.plugin.hidden}
         any_key = any(given[provider].open for provider in above)
         return [
             Mistake(stack.spec.where, f"stack {stack.spec.text}: {node.plugin.instance}:{node.plugin.name}: {text}")
@@ -345,8 +359,7 @@ def _request(
             if recipes := given[provider].recipes(name):
                 recipes = _past_shadows(provider, above, recipes, given)
                 node.plugin.sources.add(request, recipes)
-                columns = frozenset(i.partition("@")[0] for r in recipes for i in r.inputs)
-                wanted[provider] = union(wanted[provider], columns)
+                wanted[provider].names |= {i.partition("@")[0] for r in recipes for i in r.inputs}
                 break
         else:
             if required:

@@ -78,8 +78,19 @@ class StackTests(SynchronousTestCase):
         self.assertEqual(graph.instances["c"].wanted, {"sourceIPv4Address", "sourceIPv6Address", "e9id77"})
 
     def test_all_goes_up_to_the_input(self):
-        graph = self.build("f:FLOWS,h:HALF,k:KEEP")
-        self.assertIs(graph.instances["f"].wanted, ALL)
+        """As names where the input knows its keys, as ALL where a peer decides."""
+        graph = self.build("f:FLOWS,h:HALF,k:KEEP", "c:ANY,k2:KEEP")
+        self.assertEqual(graph.instances["f"].wanted, {key.name for key in doubles.FLOWS.provides})
+        self.assertIs(graph.instances["c"].wanted, ALL)
+
+    def test_hidden_keys_come_only_by_name(self):
+        """ALL leaves them out, a request by name brings them, whichever of the two comes first."""
+        self.patch(doubles.FLOWS, "hidden", frozenset({"a", "orig.raw.pktlen"}))
+        self.patch(doubles.KEEP, "requests", lambda keep, wanted: {"a": True} if keep.instance == "named" else ALL)
+        graph = self.build("f:FLOWS,k:KEEP", "f:FLOWS,named:KEEP")
+        self.assertIn("a", graph.instances["f"].wanted)
+        self.assertNotIn("orig.raw.pktlen", graph.instances["f"].wanted)
+        self.assertIn("orig.ip.saddr", graph.instances["f"].wanted)
 
     def test_key_at_instance_chooses_another_provider(self):
         """Although a nearer plugin gives a key of the same name."""

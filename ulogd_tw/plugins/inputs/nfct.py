@@ -58,6 +58,11 @@ class NFCT(Input):
     name = "NFCT"
     otype = FLOW
     provides = KEYS
+    hidden = frozenset(
+        {"flowStartMilliseconds", "flowEndMilliseconds", "postNATSourceAddress", "postNATDestinationAddress",
+         "postNAPTSourceTransportPort", "postNAPTDestinationTransportPort", "ct.use", "ct.timeout", "ct.secctx",
+         "observationTimeMilliseconds", "ct.tcp.wscale.orig", "ct.tcp.wscale.reply", "ct.tcp.flags.orig", "ct.tcp.flags.reply"}
+    )  # fmt: skip
     options = (
         Option("event_mask", number, NEW | DESTROY, "events to follow: 1 flow begins, 2 changes, 4 ends, added up"),
         Option("hash_enable", boolean, True, "1: rows only for flows that end; 0: for every event of event_mask"),
