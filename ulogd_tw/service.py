@@ -12,6 +12,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -60,6 +61,7 @@ class Ulogd(service.Service):
         """Bind sockets while there is privilege; a stack that cannot start is left out with one error."""
         for node in self.graph.nodes:
             node.report = self._report
+            node.plugin.fault = partial(self._report, node.plugin)
         self._ready = self._open(self.graph.inputs)
 
     def startService(self) -> None:

@@ -68,6 +68,8 @@ class Plugin:
         self.sources = Sources()
         self.wanted: Wanted = frozenset()
         self.emit: Callable[[Batch], None] = _unplugged
+        self.fault: Callable[[Exception], None] = _raise
+        """Takes an exception that must not reach Twisted, which would close the socket that brought the octets."""
 
     def __repr__(self) -> str:
         return f"<{self.instance}:{self.name}>"
@@ -173,6 +175,10 @@ class Output(Plugin):
         Rows that it counts as dropped or filtered meanwhile are not counted as written.
         """
         raise NotImplementedError
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _unplugged(batch: Batch) -> None:

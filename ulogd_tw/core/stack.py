@@ -357,6 +357,8 @@ def _request(
             if instance and provider.ident.split("#")[0] != instance:
                 continue
             if recipes := given[provider].recipes(name):
+                if not given[provider].open and recipes[0].convert is None:
+                    recipes = tuple(r for r in recipes if r.convert is None)  # it has the key itself: no need to decode more
                 recipes = _past_shadows(provider, above, recipes, given)
                 node.plugin.sources.add(request, recipes)
                 wanted[provider].names |= {i.partition("@")[0] for r in recipes for i in r.inputs}

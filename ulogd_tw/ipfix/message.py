@@ -51,7 +51,8 @@ class Framer:
             version, length = SET_HEADER.unpack_from(data, at)
             if version != VERSION or length < HEADER.size:
                 self._rest = b""
-                error = MessageError(f"no IPFIX message begins with version {version} and length {length}", "framing", at)
+                text = f"no IPFIX message begins with version {version} and length {length}"
+                error = MessageError(text, "framing", at)
                 error.messages = messages
                 raise error
             if end - at < length:

@@ -224,7 +224,9 @@ class StreamSender(protocol.Protocol):
         """Begin to connect."""
         self._again = None
         self._last_attempt = self._reactor.seconds()
-        self._attempt = self._endpoint().connect(protocol.Factory.forProtocol(lambda: self))
+        factory = protocol.Factory.forProtocol(lambda: self)
+        factory.noisy = False
+        self._attempt = self._endpoint().connect(factory)
         self._attempt.addErrback(self._refused)
 
     def _endpoint(self) -> Any:

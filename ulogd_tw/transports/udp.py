@@ -10,7 +10,6 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from ulogd_tw.transports.listen import addresses, bind_socket
@@ -29,8 +28,6 @@ Received = Callable[["UdpListener", list[tuple[bytes, tuple[Any, ...]]]], None]
 @implementer(IReadDescriptor)
 class UdpListener:
     """One bound socket. When a wake-up found few datagrams it is not read for `latency`, so that more come together."""
-
-    log = Logger()
 
     def __init__(self, bound: socket.socket, received: Received, latency: float) -> None:
         self._socket = bound
@@ -98,10 +95,7 @@ class UdpListener:
             if fault.errno != errno.ECONNREFUSED:  # the echo of an ICMP error; nothing was lost
                 raise
         if datagrams:
-            try:
-                self._received(self, datagrams)
-            except Exception:  # Twisted would close the socket
-                self.log.failure("a fault in what was received")
+            self._received(self, datagrams)
         return len(datagrams)
 
     def look(self) -> None:

@@ -85,9 +85,6 @@ class COLLECTOR(Input):
                 continue
             if url.scheme in _LATER:
                 yield "listen", f"{text}: {url.scheme} is not there yet; udp and tcp are"
-            elif url.scheme not in ("udp", "tcp"):
-                yield "listen", f"{text}: {url.scheme} is no transport of IPFIX; udp and tcp are"
-            self._urls.append(url)
 
     def keys(self) -> Iterable[Key]:
         return CONTEXT
@@ -136,6 +133,12 @@ class COLLECTOR(Input):
 
     def _received(self, listener: UdpListener, datagrams: list[tuple[bytes, tuple[Any, ...]]]) -> None:
         """All datagrams of one wake-up."""
+        try:
+            self._feed(listener, datagrams)
+        except Exception as error:
+            self.fault(error)
+
+    def _feed(self, listener: UdpListener, datagrams: list[tuple[bytes, tuple[Any, ...]]]) -> None:
         now = time.time()
         feed = self._datagrams.feed
         sessions, by_peer = self._sessions, {}
@@ -203,7 +206,10 @@ class COLLECTOR(Input):
         if later is not None and later.active():
             later.cancel()
         self._fed = 0
-        self._emit(self._streams, True, time.time())
+        try:
+            self._emit(self._streams, True, time.time())
+        except Exception as error:
+            self.fault(error)
 
     def pause(self) -> None:
         """TCP exporters wait; UDP goes on, and the queue counts what it cannot take."""
@@ -265,6 +271,12 @@ class _Connection:
         connection.lost = self.lost
 
     def received(self, data: bytes) -> None:
+        try:
+            self._feed(data)
+        except Exception as error:
+            self.collector.fault(error)
+
+    def _feed(self, data: bytes) -> None:
         collector, now = self.collector, time.time()
         self.session.last_received = now
         broken = None

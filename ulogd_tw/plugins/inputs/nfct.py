@@ -32,6 +32,8 @@ _COUNTERS = tuple(f"{side}.raw.{what}" for side in ("orig", "reply") for what in
 _TIMES = tuple(f"flow.{edge}.{part}" for edge in ("start", "end") for part in ("sec", "usec")) + (
     "flowStartMilliseconds", "flowEndMilliseconds",
 )  # fmt: skip
+_SILENCE_S = 30.0
+"""Seconds without any event after which we look whether the kernel follows connections at all."""
 _UNNEEDED = "accepted and not needed: no table of flows is kept, since the kernel tells the start with the end"
 
 
@@ -94,6 +96,7 @@ class NFCT(Input):
         self._accept = Accept()
         self._loss_said = float("-inf")
         self._loss_unsaid = 0
+        self._silent_since: float | None = None
         self.counters.more["netlink"] = self._figures
 
     # --- checks -----------------------------------------------------------------------------------------------------
@@ -173,6 +176,22 @@ class NFCT(Input):
     def begin(self) -> None:
         self._port.start()
 
+    def wake(self, now: float) -> float | None:
+        """Look once, some time after the start, whether anything comes; say why not where the kernel shows it."""
+        if self._silent_since is None:
+            self._silent_since = now
+            return _SILENCE_S
+        with inside(self.config.network_namespace_path):
+            followed = _sysctl("nf_conntrack_count")
+        if not self.counters.messages_received and followed == "0":
+            self.log.warn(
+                "{instance}: no flow for {seconds:.0f} s, and the kernel follows no connection: it does so only where "
+                "a firewall rule asks for it, such as: nft 'add table inet ct; add chain inet ct c {{ type filter hook "
+                "output priority 0; }}; add rule inet ct c ct state new counter'",
+                instance=self.instance, seconds=_SILENCE_S,
+            )  # fmt: skip
+        return None
+
     def stop(self) -> Any:
         """Read what the kernel still holds for us, then close."""
         return self._port.stop() if self._port is not None else None
@@ -180,6 +199,12 @@ class NFCT(Input):
     # --- events -----------------------------------------------------------------------------------------------------
 
     def _received(self, messages: Messages) -> None:
+        try:
+            self._give(messages)
+        except Exception as error:
+            self.fault(error)
+
+    def _give(self, messages: Messages) -> None:
         self.counters.messages_received += len(messages)
         self.counters.octets_received += int(messages.lengths.sum())
         for batch in self._decoder.decode(messages.rows, messages.lengths, self._reactor.seconds()):

@@ -1,0 +1,119 @@
+"""Messages in the rows of an array: the same as feeding each of them."""
+
+import numpy as np
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import given
+from tests.unit.ipfix.wire import a_set, check, message, options_template, template
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.plugin import ALL
+from ulogd_tw.ipfix.decoder import Decoder
+from ulogd_tw.ipfix.session import Session
+
+STRIDE = 80
+TOLD = (
+    a_set(2, template(256, (1, 4)), template(257, (1, 4), (4, 1)), template(258, (82, 65535)), template(259, (82, 1))),
+    a_set(3, options_template(260, 1, (1, 4))),
+)
+
+
+@st.composite
+def arrivals(draw):
+    """Runs of Messages: (session, octets), mostly alike, with all kinds of others between them."""
+    found, numbers = [], [0, 0, 0]
+    for _ in range(draw(st.integers(1, 6))):
+        session = draw(st.integers(0, 2))
+        kind = draw(st.sampled_from((256, 256, 257, 258, 259, 260, 300, "told", "junk", "two", "trailing", "cut")))
+        body = draw(st.binary(max_size=40))
+        domain = draw(st.sampled_from((1, 1, 1, 2)))
+        export_time = draw(st.sampled_from((5, 6)))
+        for _ in range(draw(st.sampled_from((1, 3, 4, 9)))):
+            number = numbers[session]
+            if draw(st.integers(0, 9)) == 0:
+                number += draw(st.sampled_from((1, -1, 1 << 31)))
+            more = {"number": number, "domain": domain, "export_time": export_time}
+            if kind == "told":
+                octets = message(TOLD[draw(st.integers(0, 1))], **more)
+            elif kind == "junk":
+                octets = body
+            elif kind == "two":
+                octets = message(a_set(256, body[:12]), a_set(258, body[:9]), **more)
+            elif kind == "trailing":
+                octets = message(a_set(256, body[:16]), **more) + b"x"
+            elif kind == "cut":
+                octets = message(a_set(256, body), **more)[:-1]
+            else:
+                octets = message(a_set(kind, body), **more)
+                numbers[session] += len(body) // {256: 4, 257: 5, 259: 1, 260: 4}.get(kind, 1000)
+            found.append((session, octets[:STRIDE]))
+    return found
+
+
+class Fed:
+    """What came out of a decoder, in plain form."""
+
+    def __init__(self, parts, feed):
+        self.counters = Counters("test")
+        decoder = Decoder(ALL, self.counters)
+        sessions = [Session(peer, 1, reliable=True) for peer in ("192.0.2.1", "2001:db8::1", "192.0.2.1")]
+        for session in sessions:
+            for told in TOLD:
+                decoder.feed(session, message(told), 1.0)
+        self.rows = []
+        for part in parts:
+            feed(decoder, [sessions[i] for i, _ in part], [octets for _, octets in part], 2.5)
+            for batch in decoder.drain(3.0):
+                check(batch)
+                self.rows.append([list(row.items()) for row in batch.rows()])
+        self.events = [(e.kind, sessions.index(e.session), e.domain, e.template, e.detail) for e in decoder.events]
+        self.received = [session.last_received for session in sessions]
+
+
+def one_by_one(decoder, sessions, messages, now):
+    """The plain way."""
+    for session, octets in zip(sessions, messages, strict=True):
+        decoder.feed(session, octets, now)
+
+
+def as_slab(decoder, sessions, messages, now):
+    """In rows with other octets behind them, which are overwritten afterwards."""
+    rows = np.full((len(messages), STRIDE), 0xA5, np.uint8)
+    for row, octets in zip(rows, messages, strict=True):
+        row[: len(octets)] = np.frombuffer(octets, np.uint8)
+    decoder.feed_slab(sessions, rows, np.array([len(m) for m in messages]), now)
+    rows[:] = 0x5A
+
+
+class SlabTests(SynchronousTestCase):
+    """Decoder.feed_slab."""
+
+    @given(st.lists(arrivals(), min_size=1, max_size=3))
+    def test_same_as_rows(self, parts):
+        """Rows, counters, events and order are those of feeding each Message."""
+        slab, plain = Fed(parts, as_slab), Fed(parts, one_by_one)
+        self.assertEqual(plain.rows, slab.rows)
+        self.assertEqual(plain.counters.as_dict(), slab.counters.as_dict())
+        self.assertEqual(plain.events, slab.events)
+        self.assertEqual(plain.received, slab.received)
+
+    def test_alike_are_taken_together(self):
+        """A run of alike Messages is one body; with a gap in the numbers it is too, and the gap is counted."""
+        counters = Counters("test")
+        decoder = Decoder(ALL, counters)
+        session = Session("192.0.2.1", 1, reliable=False)
+        decoder.feed(session, message(TOLD[0]), 1.0)
+        messages = [message(a_set(256, bytes([0, 0, 0, i] * 3)), number=3 * i + 6 * (i > 5)) for i in range(10)]
+        as_slab(decoder, [session] * 10, messages, 2.0)
+        self.assertEqual(1, len(session.domains[1].templates[256].layout.bodies))
+        (batch,) = decoder.drain(2.0)
+        self.assertEqual([i for i in range(10) for _ in range(3)], batch.columns["octetDeltaCount"].tolist())
+        self.assertEqual(({"sequence": 6}, {}), (dict(counters.lost), dict(counters.errors)))
+
+    def test_small(self):
+        """No rows, and rows too short for any header."""
+        counters = Counters("test")
+        decoder = Decoder(ALL, counters)
+        decoder.feed_slab([], np.zeros((0, 2048), np.uint8), np.zeros(0, np.int64), 1.0)
+        decoder.feed_slab([Session("192.0.2.1", 1, reliable=False)] * 5, np.zeros((5, 8), np.uint8), np.full(5, 8), 1.0)
+        self.assertEqual((5, {"length": 5}), (counters.messages_received, dict(counters.errors)))

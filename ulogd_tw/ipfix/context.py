@@ -1,0 +1,65 @@
+"""The keys that the collector adds to each record: who sent it, when, by which template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ulogd_tw.core import types
+from ulogd_tw.core.columns import Column, repeated
+from ulogd_tw.core.keys import CONTEXT, Key
+from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.ipfix.layout import Layout
+from ulogd_tw.ipfix.session import Fate, Learnt
+
+Source = tuple[Learnt, int, float, Fate | None]
+"""Of the records of one Data Set: template, Export Time (s), time of arrival (s), fate of its Message."""
+
+_OF_TEMPLATE: dict[str, Callable[[Learnt], Any]] = {
+    "exporter": lambda learnt: learnt.session.address,
+    "exporter_port": lambda learnt: learnt.session.peer_port,
+    "observationDomainId": lambda learnt: learnt.domain,
+    "templateId": lambda learnt: learnt.template.ident,
+}
+_OF_SOURCE: dict[str, Callable[[Source], Any]] = {
+    "received_ms": lambda source: int(source[2] * 1000),
+    "export_time": lambda source: source[1],
+}
+
+
+class Context:
+    """Makes those of the keys of `keys.CONTEXT` that are wanted. A value that all rows share costs nothing a row."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._keys = [key for key in CONTEXT if key.name in wanted]
+
+    def keys(self, family: int) -> list[Key]:
+        """The keys for exporters of this address family; there is no exporter without an address (family 0)."""
+        address = {4: types.IPV4, 6: types.IPV6}.get(family)
+        found = (key.typed(address) if key.name == "exporter" and address else key for key in self._keys)
+        return [key for key in found if key.name != "exporter" or address]
+
+    def columns(self, layout: Layout, sources: Sequence[Source], counts: Sequence[int], n: int) -> dict[str, Column]:
+        """The columns of `n` records of a layout: `counts` of them from each source."""
+        keys = self.keys(layout.family)
+        if not keys:
+            return {}
+        templates = [source[0] for source in sources]
+        if templates.count(templates[0]) == len(templates):
+            del templates[1:]
+        found: dict[str, Column] = {}
+        for key in keys:
+            if key.name == "record_kind":
+                found[key.name] = repeated(b"options" if layout.scopes else b"data", n)
+                continue
+            if key.name in _OF_TEMPLATE:
+                values = list(map(_OF_TEMPLATE[key.name], templates))
+            else:
+                values = list(map(_OF_SOURCE[key.name], sources))
+            if values.count(values[0]) == len(values):
+                found[key.name] = repeated(values[0], n, key.type.dtype)
+            else:
+                found[key.name] = np.repeat(np.array(values, key.type.dtype), counts, axis=0)
+        return found

@@ -1,0 +1,363 @@
+"""The decoding half of a Collecting Process: Messages in, batches of records out. No socket, no clock.
+
+`Decoder.feed` walks one Message and puts the bodies of its Data Sets aside, by layout; `Decoder.drain` makes columns
+of all of them at once. A Message whose lengths are impossible is dropped whole (RFC 7011 section 9.1): it is read
+through before anything of it takes effect, except for records of variable length, which are walked when drained, many
+Messages at a time; until then their Sequence Numbers wait too.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from itertools import compress
+
+import numpy as np
+
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.ipfix.context import Context, Source
+from ulogd_tw.ipfix.events import Event, Events, Limits
+from ulogd_tw.ipfix.layout import BEFORE, Columns, Joined, Layout
+from ulogd_tw.ipfix.learning import Learning, template_sets
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, HEADER, OPTIONS_TEMPLATE_SET, TEMPLATE_SET, VERSION, cut_sets
+from ulogd_tw.ipfix.sequence import MASK
+from ulogd_tw.ipfix.session import Domain, Fate, Session
+from ulogd_tw.ipfix.slab import NUMBER, headers, runs
+from ulogd_tw.ipfix.varying import Located, locate
+
+_ONE_SET = struct.Struct("!HHIIIHH")
+"""The Message Header and the header of the first Set."""
+
+__all__ = ["Decoder", "Event", "Limits"]
+
+
+class Decoder:
+    """Decodes the Messages of any number of sessions. Nothing that a peer sends raises anything here.
+
+    A session belongs to one decoder.
+    """
+
+    def __init__(self, wanted: Wanted, counters: Counters, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
+        self.wanted = wanted
+        self.counters = counters
+        self.limits = limits
+        self._events = Events(limits.events)
+        self._learning = Learning(limits, counters.errors, self._events)
+        self.malformed = 0
+        """Messages that were dropped whole."""
+        self._context = Context(wanted)
+        self._compiled: dict[Layout, None] = {}
+        self._compiled_fields = 0
+        self._waiting: list[Layout] = []
+        self._deferred: list[tuple[Session, Domain]] = []
+        self._spoiled = False
+        self._joined = Joined()
+
+    @property
+    def events(self) -> list[Event]:
+        """What has changed since the caller cleared this list, for the log."""
+        return self._events.waiting
+
+    @property
+    def events_left_out(self) -> int:
+        """Events that there was no room for."""
+        return self._events.left_out
+
+    # a message comes
+
+    def feed(self, session: Session, message: bytes | memoryview, now: float) -> None:
+        """Take one Message, as it came in a datagram or was cut out of a stream."""
+        if type(message) is not bytes:
+            message = bytes(message)
+        counters = self.counters
+        size = len(message)
+        counters.messages_received += 1
+        counters.octets_received += size
+        session.last_received = now
+        # Nearly all Messages are one Data Set of a template that is known: no call, no loop.
+        if size >= BEFORE:
+            version, length, export_time, number, domain_id, set_id, set_length = _ONE_SET.unpack_from(message)
+            if (
+                set_length + 16 == length == size
+                and version == VERSION
+                and (domain := session.domains.get(domain_id))
+                and (learnt := domain.templates.get(set_id))
+            ):
+                fate = None
+                if octets := learnt.octets:
+                    rows, padding = divmod(size - BEFORE, octets)
+                    if padding:
+                        message = message[:-padding]
+                    sequence = domain.sequence
+                    if number == sequence.expected:
+                        sequence.expected = (number + rows) & MASK
+                    else:
+                        self._follow(session, domain, number, rows)
+                else:
+                    fate = Fate(number)
+                    if not domain.deferred:
+                        self._pause(session, domain)
+                    domain.deferred.append(fate)
+                layout = learnt.layout
+                if not layout.bodies:
+                    self._waiting.append(layout)
+                layout.bodies.append(message)
+                layout.sources.append((learnt, export_time, now, fate))
+                return
+        self._feed_any(session, message, now)
+
+    def feed_slab(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
+        """Take many Messages, as if each row were fed: `rows` is uint8 (n, stride), each as long as in `lengths`.
+
+        `sessions` has the session of each row. The array may be used again afterwards.
+        """
+        if not len(rows):
+            return
+        if rows.shape[1] < BEFORE:
+            self._feed_rows(sessions, rows, lengths, now)
+            return
+        found = headers(rows)
+        for first, last, alike in runs(sessions, found, lengths):
+            if not (alike and self._feed_alike(sessions[first], rows[first:last], found[first:last], now)):
+                self._feed_rows(sessions[first:last], rows[first:last], lengths[first:last], now)
+
+    def _feed_rows(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
+        """Each row by itself."""
+        octets, stride, feed = memoryview(np.ascontiguousarray(rows).reshape(-1)), rows.shape[1], self.feed
+        for place, (session, length) in enumerate(zip(sessions, lengths.tolist(), strict=True)):
+            feed(session, bytes(octets[place * stride : place * stride + length]), now)
+
+    def _feed_alike(self, session: Session, rows: np.ndarray, found: np.ndarray, now: float) -> bool:
+        """Take a run of alike Messages at once; False where their records have to be looked at."""
+        length, export_time, number, domain_id, set_id = found[0].tolist()
+        size, set_id = length & 0xFFFF, set_id >> 16
+        domain = session.domains.get(domain_id)
+        learnt = domain.templates.get(set_id) if domain is not None else None
+        if learnt is None or not learnt.octets:
+            return False
+        records = (size - BEFORE) // learnt.octets
+        octets = records * learnt.octets
+        body = np.empty(BEFORE + octets * len(rows), np.uint8)
+        body[BEFORE:].reshape(len(rows), octets)[:] = rows[:, BEFORE : BEFORE + octets]
+        numbers = found[:, NUMBER]
+        sequence = domain.sequence
+        if number == sequence.expected and (np.diff(numbers) == np.uint32(records)).all():
+            sequence.expected = (int(numbers[-1]) + records) & MASK
+        else:
+            for number in numbers.tolist():
+                self._follow(session, domain, number, records)
+        self.counters.messages_received += len(rows)
+        self.counters.octets_received += size * len(rows)
+        session.last_received = now
+        layout = learnt.layout
+        if not layout.bodies:
+            self._waiting.append(layout)
+        layout.bodies.append(body)
+        layout.sources.append((learnt, export_time, now, None))
+        return True
+
+    def _feed_any(self, session: Session, message: bytes, now: float) -> None:
+        """Any Message: first all that can be wrong with it, then what it does, in the order of its Sets."""
+        domain_id = 0
+        try:
+            message, export_time, number, domain_id = self._header(message)
+            sets = cut_sets(message)
+            domain = session.domains.get(domain_id)
+            news = template_sets(domain, message, sets)
+            walked = self._learning.walked(session, domain, message, sets, news) if news else {}
+        except MessageError as error:
+            self._malformed(session, domain_id, error)
+            return
+        if domain is None and (domain := self._learning.new_domain(session, domain_id)) is None:
+            return
+        parts, rows, varying = [], 0, False
+        for place, (set_id, start, end) in enumerate(sets):
+            if set_id >= FIRST_DATA_SET:
+                learnt = domain.templates.get(set_id)
+                if learnt is None:
+                    self._no_template(session, domain, set_id)
+                    found = -1
+                elif learnt.octets:
+                    found, padding = divmod(end - start, learnt.octets)
+                    parts.append((learnt, message[start - BEFORE : end - padding]))
+                else:
+                    found = 0
+                    varying = True
+                    parts.append((learnt, message[start - BEFORE : end]))
+                if place in walked:
+                    found = walked[place]
+                rows = -1 if found < 0 or rows < 0 else rows + found
+            elif place in news:
+                self._learning.learn_set(session, domain, message[start - 4 : end], news[place])
+            elif set_id not in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
+                self.counters.errors["set_id"] += 1
+        fate = None
+        if varying and not news:
+            fate = Fate(number, rows)
+            if not domain.deferred:
+                self._pause(session, domain)
+            domain.deferred.append(fate)
+        elif rows >= 0 and number == domain.sequence.expected:
+            domain.sequence.expected = (number + rows) & MASK
+        else:
+            self._follow(session, domain, number, rows)
+        for learnt, body in parts:
+            layout = learnt.layout
+            if not layout.bodies:
+                self._waiting.append(layout)
+            layout.bodies.append(body)
+            layout.sources.append((learnt, export_time, now, fate))
+
+    def _header(self, message: bytes) -> tuple[bytes, int, int, int]:
+        """The Message as long as it says, Export Time, Sequence Number, Observation Domain."""
+        if len(message) < HEADER.size:
+            raise MessageError(f"a message of {len(message)} octets", "length", 0)
+        version, length, export_time, number, domain_id = HEADER.unpack_from(message)
+        if version != VERSION:
+            raise MessageError(f"version {version}", "version", 0)
+        if not HEADER.size <= length <= len(message):
+            raise MessageError(f"message length {length} in {len(message)} octets", "length", 2)
+        if length < len(message):
+            # A datagram is one Message; what follows it is not looked at.
+            self.counters.errors["trailing"] += 1
+            message = message[:length]
+        return message, export_time, number, domain_id
+
+    def _no_template(self, session: Session, domain: Domain, set_id: int) -> None:
+        self.counters.errors["no_template"] += 1
+        if set_id not in domain.missing and len(domain.missing) < self.limits.missing:
+            domain.missing.add(set_id)
+            self._events.add("no_template", session, domain.number, set_id)
+
+    def forget(self, session: Session) -> None:
+        """The session is closed: its templates are gone. Records that wait are still given by `drain`."""
+        session.forget()
+
+    # sequence numbers
+
+    def _pause(self, session: Session, domain: Domain) -> None:
+        """From now on the sequence is followed by `drain`, when the records are counted."""
+        domain.sequence.pause()
+        self._deferred.append((session, domain))
+
+    def _follow(self, session: Session, domain: Domain, number: int, rows: int) -> None:
+        """Take the Sequence Number of a Message of `rows` records; -1: of how many is unknown."""
+        if domain.deferred:
+            domain.deferred.append(Fate(number, rows))
+            return
+        if rows < 0:
+            domain.sequence.unknown()
+            return
+        lost, odd = domain.sequence.follow(number, rows)
+        if lost:
+            self.counters.lost["sequence"] += lost
+        if odd:
+            if odd != "sequence_gap":
+                self.counters.errors[odd] += 1
+            if odd != "sequence_duplicate":
+                self._events.add(odd, session, domain.number, 0, f"{lost} records" if lost else "")
+
+    def _follow_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for session, domain in deferred:
+            messages, domain.deferred = domain.deferred, []
+            sequence = domain.sequence
+            sequence.resume()
+            for fate in messages:
+                if fate.malformed:
+                    continue
+                if fate.number == sequence.expected and fate.rows >= 0:
+                    sequence.expected = (fate.number + fate.rows) & MASK
+                else:
+                    self._follow(session, domain, fate.number, fate.rows)
+
+    # records become columns
+
+    def drain(self, now: float, held: bool = False) -> list[Batch]:
+        """Batches of all records fed since the last call, one for each layout and address family of exporters."""
+        waiting, self._waiting = self._waiting, []
+        self._spoiled = False
+        located = {layout: self._locate(layout) for layout in waiting if not layout.octets}
+        if self._deferred:
+            self._follow_deferred()
+        batches = (self._batch(layout, located.get(layout), now, held) for layout in waiting)
+        return [batch for batch in batches if batch is not None]
+
+    def _locate(self, layout: Layout) -> Located:
+        """Find the records of variable length, and the Messages that are malformed in them."""
+        located = locate(layout.bodies, BEFORE, layout.shape)
+        for (_, _, _, fate), rows in zip(layout.sources, located.counts.tolist(), strict=True):
+            if fate is not None and fate.rows >= 0:
+                fate.rows += rows
+        if located.cut is not None:
+            self._spoiled = True
+            for place in np.flatnonzero(located.cut).tolist():
+                learnt, _, _, fate = layout.sources[place]
+                if fate is not None and not fate.malformed:
+                    fate.malformed = True
+                    text = f"a record of template {learnt.template.ident} is cut"
+                    self._malformed(learnt.session, learnt.domain, MessageError(text, "record"))
+        return located
+
+    def _batch(self, layout: Layout, located: Located | None, now: float, held: bool) -> Batch | None:
+        bodies, sources, layout.bodies, layout.sources = layout.bodies, layout.sources, [], []
+        if self._spoiled:
+            keep = [not _is_malformed(source) for source in sources]
+            if located is None:
+                bodies, sources = list(compress(bodies, keep)), list(compress(sources, keep))
+            else:
+                located.keep(np.array(keep))
+        if located is None:
+            sizes = np.fromiter(map(len, bodies), np.int64, len(bodies))
+            counts = (sizes - BEFORE) // layout.octets
+        else:
+            counts = located.counts
+        n = int(counts.sum())
+        if not n:
+            return None
+        compiled = self._use(layout)
+        if located is None:
+            dtype = compiled.runs[0].dtype
+            view = self._joined.view(bodies, sizes, layout.octets, dtype) if dtype is not None else None
+            columns, missing = compiled.of_fixed(view, n)
+        else:
+            columns, missing = compiled.of_varying(located)
+        self.counters.rows_received += n
+        for mask in missing.values():
+            self.counters.errors["value"] += int(np.count_nonzero(mask))
+        columns = self._context.columns(layout, sources, counts, n) | columns
+        return Batch(layout.schema, columns, missing, n=n, now=now, held=held)
+
+    def _use(self, layout: Layout) -> Columns:
+        """The compiled layout; the one that was not used for longest is forgotten when there are too many."""
+        if layout.columns is None:
+            layout.columns = Columns(layout.fields, self.wanted)
+            layout.schema = Schema([*self._context.keys(layout.family), *layout.columns.keys])
+            self._compiled_fields += len(layout.fields)
+        else:
+            self._compiled.pop(layout, None)
+        self._compiled[layout] = None
+        limits = self.limits
+        while len(self._compiled) > limits.layouts or (
+            self._compiled_fields > limits.layout_fields and len(self._compiled) > 1
+        ):
+            oldest = next(iter(self._compiled))
+            del self._compiled[oldest]
+            self._compiled_fields -= len(oldest.fields)
+            oldest.columns = oldest.schema = None
+        return layout.columns
+
+    # what is wrong
+
+    def _malformed(self, session: Session, domain: int, error: MessageError) -> None:
+        self.malformed += 1
+        self.counters.errors[error.reason] += 1
+        self._events.add("malformed", session, domain, 0, f"{error.reason}: {error}")
+
+
+def _is_malformed(source: Source) -> bool:
+    fate = source[3]
+    return fate is not None and fate.malformed

@@ -1,0 +1,221 @@
+"""Layouts: how the records of a template are cut into columns, whoever sent it.
+
+A layout is made from the fields of a template, never from its id, so that the records of all exporters with equal
+templates are decoded together. Only the elements that are wanted are read.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from ulogd_tw.core.batch import Schema
+from ulogd_tw.core.columns import Column
+from ulogd_tw.core.keys import CONTEXT, Key, registry
+from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.ipfix.template import VARIABLE, Field, Template
+from ulogd_tw.ipfix.values import Make, held_type, plan, taken, varying_values
+from ulogd_tw.ipfix.varying import Located, Shape
+
+BEFORE = 20
+"""Octets in front of the body of each waiting Data Set: the headers of a Message with one Set, so that such a Message
+can wait without being copied."""
+PADDING = (0, 210)
+"""paddingOctets: never given as a key."""
+Found = tuple[dict[str, Column], dict[str, np.ndarray]]
+"""Columns, and masks of missing rows, by name."""
+
+
+def field_keys(fields: tuple[Field, ...], wanted: Wanted) -> list[Key | None]:
+    """The key of each field as its column is held; None for one that nobody wants.
+
+    Further occurrences of an element are called ``name#2``, ``name#3``. The names of `keys.CONTEXT` are taken already,
+    so that a template's own observationDomainId is ``observationDomainId#2`` whether or not the other one is wanted.
+    """
+    seen = Counter(key.name for key in CONTEXT)
+    found: list[Key | None] = []
+    for field in fields:
+        if (field.pen, field.ident) == PADDING:
+            found.append(None)
+            continue
+        key = registry.element(field.pen, field.ident)
+        seen[key.name] += 1
+        if seen[key.name] > 1:
+            key = Key(f"{key.name}#{seen[key.name]}", key.type)
+        found.append(key.typed(held_type(key.type, field.length)) if key.name in wanted else None)
+    return found
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A fixed-length field of a run: the names of its parts in the structured view."""
+
+    key: Key
+    parts: list[str]
+    make: Make
+
+
+class Run:
+    """Fixed-length fields one after another: those that are wanted, from `first` on within the run."""
+
+    def __init__(self) -> None:
+        self.octets = 0
+        self.pieces: list[_Piece] = []
+        self._formats: list[tuple[str, int]] = []
+        self.first = 0
+        self.dtype: np.dtype | None = None
+
+    def add(self, length: int, key: Key | None) -> None:
+        """The next field; without key it is only skipped."""
+        if key is not None:
+            parts, make = plan(key.type, length)
+            base = len(self._formats)
+            self._formats += [(form, self.octets + at) for form, at in parts]
+            self.pieces.append(_Piece(key, [str(base + i) for i in range(len(parts))], make))
+        self.octets += length
+
+    def finish(self, whole: bool) -> None:
+        """Make the structured type: of the `whole` run (records that lie one after another), or of what is wanted."""
+        if not self._formats:
+            return
+        ends = [at + np.dtype(form).itemsize for form, at in self._formats]
+        self.first = 0 if whole else self._formats[0][1]
+        self.dtype = np.dtype(
+            {
+                "names": [str(i) for i in range(len(self._formats))],
+                "formats": [form for form, _ in self._formats],
+                "offsets": [at - self.first for _, at in self._formats],
+                "itemsize": self.octets if whole else max(ends) - self.first,
+            }
+        )
+
+    def gathered(self, octets: np.ndarray, bases: np.ndarray) -> np.ndarray | None:
+        """The structured rows of this run where it begins at `bases` in the buffer."""
+        if self.dtype is None:
+            return None
+        return taken(octets, bases + self.first if self.first else bases, self.dtype.itemsize).view(self.dtype)
+
+    def columns(self, view: np.ndarray | None, n: int, into: dict[str, Column], missing: dict[str, np.ndarray]) -> None:
+        """Add the columns of `n` rows; `view` is of this run's `dtype`, rows of rows where it has two dimensions."""
+        for piece in self.pieces:
+            column, wrong = piece.make([view[part] for part in piece.parts], n)
+            if view is not None and view.ndim == 2 and isinstance(column, np.ndarray):
+                column = column.reshape(n, *column.shape[2:])
+            into[piece.key.name] = column
+            if wrong is not None:
+                missing[piece.key.name] = wrong.reshape(n)
+
+
+class Columns:
+    """A compiled layout: reads the wanted columns of many records."""
+
+    def __init__(self, fields: tuple[Field, ...], wanted: Wanted) -> None:
+        self.keys: list[Key] = []
+        self.runs = [Run()]
+        self.varying: list[Key | None] = []
+        for field, key in zip(fields, field_keys(fields, wanted), strict=True):
+            if key is not None:
+                self.keys.append(key)
+            if field.length == VARIABLE:
+                self.varying.append(key)
+                self.runs.append(Run())
+            else:
+                self.runs[-1].add(field.length, key)
+        for run in self.runs:
+            run.finish(whole=not self.varying)
+
+    def of_fixed(self, view: np.ndarray | None, n: int) -> Found:
+        """Columns and masks of `n` records of fixed length: rows of the run's `dtype`, one- or two-dimensional."""
+        found: Found = ({}, {})
+        self.runs[0].columns(view, n, *found)
+        return found
+
+    def of_varying(self, located: Located) -> Found:
+        """Columns and masks of records that have variable-length fields."""
+        n = len(located)
+        found: Found = ({}, {})
+        columns, missing = found
+        for index, run in enumerate(self.runs):
+            key = self.varying[index - 1] if index else None
+            if not run.pieces and key is None:
+                continue
+            if index == 0:
+                bases = located.starts
+            else:
+                starts, lengths = located.values(index - 1)
+                bases = starts + lengths
+            if key is not None:
+                columns[key.name], wrong = varying_values(key.type, located.octets, starts, lengths)
+                if wrong is not None:
+                    missing[key.name] = wrong
+            run.columns(run.gathered(located.octets, bases), n, columns, missing)
+        return found
+
+
+class Layout:
+    """The records of templates of equal fields and scopes, from exporters of one address family; and those that wait.
+
+    `octets` is the size of a record, 0 where it varies; then `shape` says how it is walked. `columns` and `schema` are
+    made when the first records are decoded, and may be forgotten.
+    `bodies` are waiting Data Sets, without padding but with `BEFORE` octets in front, in order of arrival; `sources`
+    has for each its template (`session.Learnt`), Export Time, time of arrival, and `session.Fate` or None.
+    """
+
+    __slots__ = (
+        "fields", "scopes", "family", "octets", "shape", "columns", "schema", "bodies", "sources", "__weakref__",
+    )  # fmt: skip
+
+    def __init__(self, template: Template, family: int) -> None:
+        self.fields = template.fields
+        self.scopes = template.scopes
+        self.family = family
+        self.shape = _shape(template.fields)
+        self.octets = 0 if self.shape.segments else self.shape.least
+        self.columns: Columns | None = None
+        self.schema: Schema | None = None
+        self.bodies: list[bytes | np.ndarray] = []
+        self.sources: list[tuple] = []
+
+
+def _shape(fields: tuple[Field, ...]) -> Shape:
+    least = sum(1 if field.length == VARIABLE else field.length for field in fields)
+    segments, skip, before = [], 0, 0
+    for field in fields:
+        if field.length == VARIABLE:
+            before += skip + 1
+            segments.append((skip, least - before))
+            skip = 0
+        else:
+            skip += field.length
+    return Shape(tuple(segments), skip, least)
+
+
+class Joined:
+    """Puts bodies of Data Sets one after another, in memory that is used again: fresh pages cost more than the copy."""
+
+    MOST = 4 << 20
+    """Octets of memory that are kept."""
+
+    def __init__(self) -> None:
+        self._file = io.BytesIO()
+
+    def view(self, bodies: list[bytes | np.ndarray], sizes: np.ndarray, octets: int, dtype: np.dtype) -> np.ndarray:
+        """The records of `octets` octets in these bodies of `sizes`; until the next call. One or two dimensions."""
+        if len(bodies) == 1:
+            return np.frombuffer(bodies[0], np.uint8)[BEFORE:].view(dtype)
+        if self._file.tell() > self.MOST:
+            self._file = io.BytesIO()
+        self._file.seek(0)
+        self._file.writelines(bodies)
+        every = np.frombuffer(self._file.getbuffer(), np.uint8, self._file.tell())
+        counts = (sizes - BEFORE) // octets
+        if (sizes == sizes[0]).all():
+            size = int(sizes[0])
+            return np.ndarray((len(bodies), int(counts[0])), dtype, every, BEFORE, (size, octets))
+        ends, firsts = np.cumsum(sizes), np.cumsum(counts) - counts
+        starts = np.repeat(ends - sizes + BEFORE - octets * firsts, counts)
+        starts += octets * np.arange(len(starts))
+        return taken(every, starts, octets).view(dtype)

@@ -1,0 +1,81 @@
+"""Following the Sequence Numbers of one Observation Domain: what was lost, what came late, who started again."""
+
+from __future__ import annotations
+
+MASK = 0xFFFFFFFF
+FAR = 1 << 24
+"""A number further off than these 16.8 million records is no loss but another count.
+
+At 250,000 records a second it is a minute without anything: then the peer has started anew, or the number is forged.
+"""
+MOST_GAPS = 16
+"""Gaps that are remembered, so that late Messages are taken back from what was counted as lost."""
+
+
+class Sequence:
+    """Sequence Numbers count Data Records, Options Data Records included, modulo 2**32 (RFC 7011 section 3.1).
+
+    `expected` is the next number, or -1 when it is not known: before the first Message, and after one whose records
+    could not be counted. Only the next Message that continues it makes an unlikely number believed (section 11.6).
+    """
+
+    __slots__ = ("expected", "_held", "_gaps", "_suspect", "_told")
+
+    def __init__(self) -> None:
+        self.expected = -1
+        self._held = -1
+        self._gaps: list[tuple[int, int]] = []
+        self._suspect = -1
+        self._told = False
+
+    def follow(self, number: int, rows: int) -> tuple[int, str]:
+        """Take a Message with this number and so many records.
+
+        Gives the rows that are lost by it (negative: they came late, and were counted as lost) and what is odd:
+        ``"sequence_gap"``, ``"sequence_duplicate"`` (an old number that fills no gap), ``"sequence_reset"``, or "".
+        """
+        if self.expected < 0:
+            self.expected = (number + rows) & MASK
+            return 0, ""
+        ahead = (number - self.expected) & MASK
+        if ahead <= FAR:
+            if ahead:
+                self._gaps = [*self._gaps[1 - MOST_GAPS :], (self.expected, ahead)]
+            self.expected = (number + rows) & MASK
+            self._suspect = -1
+            return ahead, "sequence_gap" if ahead else ""
+        near = MASK + 1 - ahead <= FAR
+        if near and (late := self._taken_back(number, rows)) is not None:
+            return -late, ""
+        if rows == 0:
+            return 0, ""  # a template that came late, or twice, says nothing about records
+        if number == self._suspect:
+            self.expected = (number + rows) & MASK
+            told, self._suspect, self._told, self._gaps = self._told, -1, False, []
+            return 0, "" if told else "sequence_reset"
+        self._suspect = (number + rows) & MASK
+        self._told = not near
+        return 0, "sequence_duplicate" if near else "sequence_reset"
+
+    def pause(self) -> None:
+        """Expect no number until `resume`: a Message is waiting whose records are not counted yet."""
+        self._held, self.expected = self.expected, -1
+
+    def resume(self) -> None:
+        """Expect again what was expected before `pause`."""
+        self.expected = self._held
+
+    def unknown(self) -> None:
+        """How many records came cannot be told: believe the next number."""
+        self.expected = -1
+
+    def _taken_back(self, number: int, rows: int) -> int | None:
+        """The rows of a late Message that some gap had counted as lost; None when its number is in no gap."""
+        for index, (start, length) in enumerate(self._gaps):
+            offset = (number - start) & MASK
+            if offset < length:
+                late = min(rows, length - offset)
+                rest = [(start, offset), ((number + late) & MASK, length - offset - late)]
+                self._gaps[index : index + 1] = [gap for gap in rest if gap[1]]
+                return late
+        return None

@@ -1,0 +1,231 @@
+"""IPFIX: an Exporting Process (RFC 7011): flows to any number of collectors, over UDP and TCP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from twisted.internet import defer, reactor
+
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
+from ulogd_tw.core.plugin import FLOW, PACKET, SUM, Output
+from ulogd_tw.ipfix import uniflow
+from ulogd_tw.ipfix.builder import MessageBuilder
+from ulogd_tw.ipfix.encoder import Encoder, Records
+from ulogd_tw.ipfix.message import MAX_LENGTH
+from ulogd_tw.ipfix.template import Template
+from ulogd_tw.plugins.outputs.collectors import Collector, Settings
+from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
+from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
+from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
+from ulogd_tw.transports.url import Url, parse
+
+_LATER = {"tls": "TLS", "dtls": "DTLS", "sctp": "SCTP"}
+_LEAST_MTU = 256
+_AT_ONCE = 4096
+"""Rows encoded at a time: what they need stays in the processor's cache, which makes it three times as fast."""
+_DESTROY = 4
+
+
+class IPFIX(Output):
+    """Sends flows as IPFIX records to every one of its collectors.
+
+    The end of a connection (NFCT's DESTROY) becomes two records with one flowId: the original direction, and the reply,
+    unless no packet was seen of it. Other events of conntrack are left out. Rows without a reply tuple become one
+    record. A value that is missing is left out of the record, never 0. See `ulogd_tw.ipfix.uniflow` for the templates.
+
+    Each collector has its own connection, queue and figures, and none waits for another. A full queue drops its
+    oldest messages; only when all collectors are full, inputs are held back instead.
+    """
+
+    name = "IPFIX"
+    itype = PACKET | FLOW | SUM
+    uses = ("orig.ip.saddr", "orig.ip.daddr")
+    may_use = KEYS
+    options = (
+        Option("collectors", words, (), "collectors, each gets everything: tcp:HOST:PORT udp:HOST:PORT udp:[::1]:4739; "
+               "the port is 4739 where none stands"),
+        Option("oid", number, 1, "Observation Domain ID"),
+        Option("flush", seconds, 1.0, "seconds after which a message goes out that is not full"),
+        Option("reconnect", seconds, 60.0, "seconds between the beginnings of two attempts to connect; RFC 7011 wants "
+               "a minute or more by default"),
+        Option("template_refresh", seconds, 60.0, "seconds after which templates are sent again over UDP: so long a "
+               "collector that was started anew reads nothing"),
+        Option("template_packets", number, 0, "datagrams after which templates are sent again too; 0: by time only"),
+        Option("mtu", positive, None, "octets of a packet over UDP, of a message over TCP. Without it the route's MTU, "
+               "1500 at most, or 512 where it is not known; 16384 over TCP"),
+        Option("collector_octets", octets, 64 << 20, "octets of messages that may wait for one collector; beyond, the "
+               "oldest are dropped and counted as queue_full"),
+        Option("send_template", one_of("once", "always", "never"), "once", "once: at the beginning of a session and, "
+               "as RFC 7011 wants, again over UDP; always: before every message; never"),
+        Option("host", text, "", "ulogd2's way to name one collector, with port and proto"),
+        Option("port", positive, 4739, "port of host"),
+        Option("proto", one_of("tcp", "udp"), "tcp", "transport of host"),
+    )  # fmt: skip
+    reactor: Any = reactor
+    clock = staticmethod(time.time)
+
+    def __init__(self, instance: str, config: Any = None) -> None:
+        super().__init__(instance, config)
+        self.collectors: list[Collector] = []
+        self.templates: dict[int, Template] = {}
+        """Every template that was used so far, by id."""
+        self._builders: dict[int, MessageBuilder] = {}
+        self._limits: tuple[int, ...] = ()
+        self._flushed = 0.0
+        self._waiter: defer.Deferred[None] | None = None
+        self.counters.more["collectors"] = lambda: {str(c.url): c.figures() for c in self.collectors}
+        self.counters.more["records_encoded"] = 0
+        self.counters.more["replies_without_packets"] = 0
+
+    # options
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        config = self.config
+        if not config.collectors and not config.host:
+            yield "collectors", 'names no collector, such as "tcp:192.0.2.1:4739 udp:[2001:db8::1]:4739"'
+        yield from self._wrong_urls()
+        if not 1 <= config.oid <= 0xFFFFFFFF:
+            yield "oid", f"{config.oid} is no Observation Domain ID of flows (1 to 4294967295)"
+        if config.mtu is not None and not _LEAST_MTU <= config.mtu <= MAX_LENGTH:
+            yield "mtu", f"{config.mtu} is not between {_LEAST_MTU} and {MAX_LENGTH}"
+        if config.port > 65535:
+            yield "port", f"{config.port} is no port (1 to 65535)"
+        if config.flush <= 0:
+            yield "flush", "must be more than 0"
+
+    def _wrong_urls(self) -> Iterator[tuple[str, str]]:
+        seen = set()
+        for written in self._texts():
+            try:
+                url = parse(written)
+            except ValueError as error:
+                yield "collectors", str(error)
+                continue
+            if url.scheme in _LATER:
+                yield "collectors", f"{written}: {_LATER[url.scheme]} comes with a later version; udp and tcp are there"
+            elif not url.host:
+                yield "collectors", f"{written} names no host"
+            elif url in seen:
+                yield "collectors", f"{url} is there twice"
+            seen.add(url)
+
+    def _texts(self) -> list[str]:
+        host, port, proto = self.config.host, self.config.port, self.config.proto
+        if not host:
+            return list(self.config.collectors)
+        return [*self.config.collectors, f"{proto}:[{host}]:{port}" if ":" in host else f"{proto}:{host}:{port}"]
+
+    def _urls(self) -> list[Url]:
+        return [parse(written) for written in self._texts()]
+
+    # start and stop
+
+    def open(self) -> None:
+        """Begin to connect. A collector that is away is no fault: it may come, and until then its messages wait."""
+        config = self.config
+        settings = Settings(
+            self.reactor, self.clock, config.oid, self.templates, config.collector_octets, config.mtu, config.reconnect,
+            config.send_template, config.template_refresh, config.template_packets,
+        )  # fmt: skip
+        kinds = {"udp": DatagramCollector, "tcp": StreamCollector}
+        self.collectors = [kinds[url.scheme](url, settings) for url in self._urls()]
+        for collector in self.collectors:
+            collector.drained = self._room
+            collector.open()
+        self._flushed = self.clock()
+
+    def stop(self) -> defer.Deferred[Any]:
+        """Send what is there; fires when all collectors are closed, each within a bound of its own."""
+        self._flush()
+        stopping = [collector.stop() for collector in self.collectors]
+        return defer.gatherResults(stopping, consumeErrors=True).addCallback(lambda _: self._let_go())
+
+    def wake(self, now: float) -> float:
+        if not 0 <= now - self._flushed < self.config.flush:
+            self._flushed = now
+            self._flush()
+        for collector in self.collectors:
+            collector.look(now)
+        return min(self.config.flush, 1.0)
+
+    # rows
+
+    def write(self, batch: Batch) -> defer.Deferred[None] | None:
+        """Encode all rows and queue them. A Deferred when every collector is full; it fires when one has room."""
+        ends = self._ends(batch)
+        for start in range(0, ends.n, _AT_ONCE):
+            part = ends if ends.n <= _AT_ONCE else ends.take(slice(start, start + _AT_ONCE))
+            for direction in directions(self.find, part):
+                self._send(direction)
+        if all(collector.full for collector in self.collectors):
+            self._waiter = defer.Deferred()
+            return self._waiter
+        for collector in self.collectors:
+            collector.trim()
+        return None
+
+    def _ends(self, batch: Batch) -> Batch:
+        """Only flow records, and of conntrack's only the ends of flows."""
+        keep = None
+        event = self.find(batch, "ct.event")
+        if event is not None:
+            keep = event.values == _DESTROY
+        kind = self.find(batch, "record_kind")
+        if kind is not None and b"options" in kind.values.values:
+            data = np.array([value != b"options" for value in kind.values.values])[kind.values.codes]
+            keep = data if keep is None else keep & data
+        if keep is None or keep.all():
+            return batch
+        kept = batch.take(keep)
+        self.counters.rows_filtered += batch.n - kept.n
+        return kept
+
+    def _send(self, direction: Direction) -> None:
+        self.counters.more["replies_without_packets"] += direction.left_out
+        for variant, columns, n in direction.parts():
+            if not columns:
+                self.counters.dropped["no_fields"] += n
+                continue
+            encoder = _encoder(variant)
+            self.templates.setdefault(encoder.template.ident, encoder.template)
+            self._queue(encoder.encode(columns, n))
+
+    def _queue(self, records: Records) -> None:
+        """Put records into the messages of each length that a collector takes."""
+        self.counters.more["records_encoded"] += len(records)
+        if self._limits != tuple(collector.limit for collector in self.collectors):
+            self._flush()
+            self._limits = tuple(collector.limit for collector in self.collectors)
+            self._builders = {limit: MessageBuilder(limit) for limit in self._limits}
+        for limit, builder in self._builders.items():
+            self._hand_out(limit, builder.add(records))
+
+    def _flush(self) -> None:
+        for limit, builder in self._builders.items():
+            self._hand_out(limit, builder.flush())
+
+    def _hand_out(self, limit: int, messages: list[Any]) -> None:
+        if messages:
+            for built_for, collector in zip(self._limits, self.collectors, strict=True):
+                if built_for == limit:
+                    collector.put(messages)
+
+    def _room(self) -> None:
+        """A collector has room again."""
+        if self._waiter is not None and not all(collector.full for collector in self.collectors):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
+
+
+@cache
+def _encoder(variant: int) -> Encoder:
+    return Encoder(uniflow.template(variant))
