@@ -3,14 +3,13 @@
 import ipaddress
 import re
 import sqlite3
-import sys
 import xml.etree.ElementTree as ET
 
 from twisted.trial.unittest import TestCase
 
-from tests.live.service import Service, unaccounted
+from tests.live.service import Service, sleep, unaccounted
 from tests.live.traffic import run_client, server_argv
-from tests.support import Daemon, NetworkNamespaces, PrivateMariaDB, require_program, wait_until
+from tests.support import Daemon, NetworkNamespaces, PrivateMariaDB, require_program
 
 ROUNDS = 50
 CONFIG = """
@@ -43,9 +42,9 @@ file="{dir}/flows.json"
 
 
 def conntrack_flows(xml):
-    """{5-tuple: [flows, packets, octets]} of both directions, out of what `conntrack -E -o xml` printed."""
+    """{5-tuple: [flows, packets, octets]} of both directions, out of what `conntrack -L -o xml` printed."""
     found = {}
-    for flow in re.findall(r"<flow .*?</flow>", xml, re.S):
+    for flow in re.findall(r"<flow[ >].*?</flow>", xml, re.S):
         for meta in ET.fromstring(flow).iter("meta"):
             if meta.get("direction") not in ("original", "reply") or meta.find("counters") is None:
                 continue
@@ -55,7 +54,7 @@ def conntrack_flows(xml):
             key = (str(ipaddress.ip_address(three.findtext("src"))), str(ipaddress.ip_address(three.findtext("dst"))),
                    protocol, *(None if port is None else int(port) for port in ports))  # fmt: skip
             packets, octets = (int(meta.findtext(f"counters/{name}")) for name in ("packets", "bytes"))
-            if packets:
+            if packets and not key[0].startswith("127."):  # the exporter's own flow goes on meanwhile
                 figures = found.setdefault(key, [0, 0, 0])
                 for place, value in enumerate((1, packets, octets)):
                     figures[place] += value
@@ -66,7 +65,7 @@ def stored_flows(rows):
     """The same out of rows of the database."""
     found = {}
     for *key, flows, packets, octets in rows:
-        if packets:
+        if packets and not key[0].startswith("127."):
             figures = found.setdefault(tuple(key), [0, 0, 0])
             for place, value in enumerate((flows, packets, octets)):
                 figures[place] += value
@@ -88,28 +87,19 @@ class MainJobTests(TestCase):
                   "col1:COLLECTOR,agg1:AGGREGATE,my1:MYSQL"]  # fmt: skip
         with NetworkNamespaces(conntrack=True) as spaces:
             config = CONFIG.replace("{proto}", proto).replace("{socket}", maria.socket)
-            listen = spaces.argv("a", ["conntrack", "-E", "-e", "DESTROY", "-o", "xml,timestamp", "-b", "33554432"])
             with (
                 Daemon(server_argv(spaces), lambda d: "ready" in d.output()),
-                Daemon(listen) as conntrack,
                 Service(stacks, config, namespace=lambda argv: spaces.argv("a", argv)) as service,
             ):
-                wait_until(lambda: self.subscribed(spaces), what="conntrack -E subscribed")
                 run_client(spaces, ROUNDS)
+                # all of it still lives in the table: TIME_WAIT and CLOSE last longer than this test
+                expected = conntrack_flows(spaces.run("a", ["conntrack", "-L", "-o", "xml"]).stdout)
                 spaces.run("a", ["conntrack", "-F"])
-                service.wait_for("ct1", "rows_received", 4 * ROUNDS + 4)
-                expected = wait_until(
-                    lambda: f if len(f := conntrack_flows(conntrack.output())) >= 8 * ROUNDS + 4 else None,
-                    what="the events of conntrack -E",
-                )
+                self.assertGreater(len(expected), 7 * ROUNDS)
                 flows = sum(f for f, *_ in expected.values())
                 service.wait_for("col1", "rows_received", flows)
+                sleep(0.5)  # the exporter's own connection may come on top
             self.check(service, expected, maria)
-
-    def subscribed(self, spaces):
-        """Both listeners are in the kernel's list of netlink sockets (protocol 12 is NETFILTER) with groups."""
-        lines = spaces.run("a", ["cat", "/proc/net/netlink"]).stdout.splitlines()[1:]
-        return sum(1 for words in map(str.split, lines) if words[1] == "12" and int(words[3], 16)) >= 2
 
     def check(self, service, expected, maria):
         counters = service.all_counters()
@@ -117,11 +107,15 @@ class MainJobTests(TestCase):
         for name in ("ct1", "exp1", "col1", "agg1", "db1", "my1"):
             self.assertEqual((counters[name]["lost"], counters[name]["dropped"]), ({}, {}), name)
         with sqlite3.connect(service.directory / "flows.sqlite3") as database:
-            self.assertEqual(stored_flows(database.execute(SELECT)), expected)
+            stored = stored_flows(database.execute(SELECT))
+            # a refused connection leaves the table at once: SYN one way, RST the other, in either family
+            refused = {key: stored.pop(key) for key in list(stored) if 5999 in key}
+            self.assertEqual(sorted(refused.values()), [[1, 1, 40], [1, 1, 60], [1, 1, 60], [1, 1, 80]])
+            self.assertEqual(stored, expected)
             times = database.execute("select min(first_ms), max(last_ms), min(last_ms - first_ms) from flows").fetchone()
         self.assertGreaterEqual(times[2], 0)
         self.assertGreater(times[0], 1_700_000_000_000)
-        self.assertEqual(stored_flows(maria.execute(SELECT.replace('"', "`"))), expected)
+        self.assertEqual(stored_flows(maria.execute(SELECT.replace('"', "`"))), expected | refused)
         self.assertTrue(any(":" in key[0] and key[2] == 6 for key in expected))
         self.assertTrue(any(key[2] in (1, 58) for key in expected))
 
@@ -131,6 +125,3 @@ class MainJobTests(TestCase):
             for proto in ("udp", "tcp"):
                 maria.execute("drop table if exists flows")
                 self.run_job(proto, maria)
-
-
-__all__ = ["MainJobTests", "sys"]

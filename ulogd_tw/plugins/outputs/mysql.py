@@ -1,0 +1,322 @@
+"""MYSQL: rows into a table of a MySQL or MariaDB server."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pymysql
+
+from ulogd_tw.core import text
+from ulogd_tw.core.keys import Key
+from ulogd_tw.core.lines import ColumnField, Field, Lines
+from ulogd_tw.core.options import Option, number, octets, seconds
+from ulogd_tw.core.options import text as words
+from ulogd_tw.core.text import Form
+from ulogd_tw.plugins.outputs.database import Database, Fault, Refused
+from ulogd_tw.plugins.outputs.sql import COMMON, CONNECT_S, SQLOutput
+from ulogd_tw.plugins.outputs.sqlcolumns import TableColumn, Values
+
+SOCKETS = ("/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock", "/tmp/mysql.sock", "/var/lib/mysql/mysql.sock")
+"""Where a server of this host listens: libmysqlclient, and so ulogd2, takes such a socket for localhost."""
+_AUTOMATIC = ("auto_increment", "virtual", "stored", "persistent")
+"""What MySQL says of columns that fill themselves."""
+SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
+"""Values that do not fit are refused instead of cut, and the backslash escapes, whatever the server's default is."""
+FENCE_S = 5
+"""Seconds that a session of ours, which was killed, has to end."""
+
+# Server errors that are about a row, not the statement: data exceptions, violated constraints, a trigger's SIGNAL.
+_ROW_ERRORS = frozenset({
+    1048, 1062, 1169, 1216, 1263, 1264, 1265, 1292, 1366, 1367, 1406, 1411, 1441, 1452, 1526, 1557, 1586, 1644, 1690,
+    1748, 3140, 3819, 4025, 4078,
+})  # fmt: skip
+
+_NO_SUCH_THREAD, _LOCK_WAIT_TIMEOUT = 1094, 1205
+_PERMISSION = (1044, 1045, 1142, 1143, 1227, 1370, 1410, 1698)
+_READ_ONLY = (1036, 1290, 1792, 1836)
+_FAULTS = (
+    (Fault("permission", "grant the user of ulogd what it needs: INSERT and SELECT on the table"), _PERMISSION),
+    (Fault("read_only", "the server takes no writes; is it a replica?"), _READ_ONLY),
+    (Fault("table", "make the database and the table, or set create=1"), (1049, 1146)),
+    (Fault("table", "see that the table fits the keys, or make it anew"), (1054, 1136, 1364)),
+    (Fault("procedure", "make it, or set procedure=INSERT"), (1305, 1318)),
+    (Fault("full", "make room on the disk of the server"), (1021, 1114, 3, 28)),
+    (Fault("locked", "", transient=True), (1205, 1213, 1099, 1100)),
+    (Fault("away", "", transient=True), (
+        1040, 1053, 1077, 1080, 1081, 1129, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1317, 1927, 2002,
+        2003, 2005, 2006, 2013, 2014, 2027, 2055, 3159, 4031,
+    )),
+)  # fmt: skip
+_FAULT_OF = {code: fault for fault, codes in _FAULTS for code in codes}
+
+_ESCAPES = str.maketrans({0: "\\0", 10: "\\n", 13: "\\r", 26: "\\Z", ord("'"): "\\'", ord("\\"): "\\\\"})
+
+
+def _form() -> Form:
+    special = text.PLAIN.special.copy()
+    special[[ord("'"), ord("\\")]] = True
+    return Form(b"'", lambda value: value.translate(_ESCAPES), special, (b"0", b"1"), b"NULL")
+
+
+LITERALS = _form()
+"""Values as MySQL's literals. A newline is escaped, so that only the end of a row is one."""
+NULL = b"NULL"
+
+
+def literals(values: Values, n: int) -> Iterator[tuple[bytes, int]]:
+    r"""Rows as ``(1,'a',NULL),\n``, some megabytes at once, each piece with its number of rows."""
+    fields: list[Field] = []
+    for _, found in values:
+        if found is None:
+            fields.append(Field(NULL))
+            continue
+        fields.append(ColumnField(b"", found.values, found.missing, found.key, LITERALS))
+        if found.missing is not None and found.missing.any():
+            fields.append(Field(NULL, ~np.asarray(found.missing, bool)))
+    return Lines(b"\n(", b",", b"),").render(fields, n)
+
+
+class MySQL(Database):
+    """A table on a MySQL or MariaDB server."""
+
+    driver = "pymysql"
+    mark = "%s"
+    quote = "`"
+    longest_name = 64
+    upsert = (
+        "INSERT INTO {table} (run, instance, number, written_at) VALUES (%s, %s, %s, %s) "
+        "ON DUPLICATE KEY UPDATE number = VALUES(number), written_at = VALUES(written_at)"
+    )
+    type_names = {
+        "unsigned8": "TINYINT UNSIGNED", "unsigned16": "SMALLINT UNSIGNED", "unsigned32": "INT UNSIGNED",
+        "unsigned64": "BIGINT UNSIGNED", "signed8": "TINYINT", "signed16": "SMALLINT", "signed32": "INT",
+        "signed64": "BIGINT", "float32": "FLOAT", "float64": "DOUBLE", "boolean": "BOOLEAN", "seconds": "INT UNSIGNED",
+        "milliseconds": "BIGINT UNSIGNED", "ntp": "BIGINT UNSIGNED", "ipv4": "VARCHAR(45)", "ipv6": "VARCHAR(45)",
+        "address": "VARCHAR(45)", "mac": "CHAR(17)", "string": "MEDIUMTEXT", "octets": "MEDIUMTEXT",
+        "list": "MEDIUMTEXT",
+    }  # fmt: skip
+
+    def __init__(self, config: Any, instance: str) -> None:
+        super().__init__(config.table, instance)
+        self.config = config
+        self.procedure = config.procedure
+        self.most_octets = 1 << 20
+        """Octets of a statement that the server takes (max_allowed_packet)."""
+
+    def keywords(self) -> dict[str, Any]:
+        config = self.config
+        found = {
+            "user": config.user, "password": config.pass_, "database": config.db, "charset": "utf8mb4",
+            "sql_mode": SQL_MODE, "autocommit": True, "connect_timeout": config.connect_timeout or CONNECT_S,
+            "read_timeout": config.timeout, "write_timeout": config.timeout,
+        }  # fmt: skip
+        if path := self.socket_path():
+            return found | {"unix_socket": path}
+        return found | {"host": config.host or "localhost", "port": config.port or 3306}
+
+    def socket_path(self) -> str | None:
+        """The unix socket that leads to the server, or None for TCP."""
+        config = self.config
+        if config.socket:
+            return config.socket
+        if config.host in ("", "localhost") and not config.port:
+            return next((path for path in SOCKETS if os.path.exists(path)), None)
+        return None
+
+    # a new connection
+
+    def opened(self, connection: Any) -> None:
+        super().opened(connection)
+        self.most_octets = self._execute(connection, "SELECT @@max_allowed_packet")[0][0]
+        self._fence(connection)
+
+    def _fence(self, connection: Any) -> None:
+        """Wait until an earlier session of ours has ended: its transaction may still be on its way to be committed.
+
+        A named lock tells which session that is. Its network may be gone without the server knowing, so it is killed.
+        """
+        name = f"ulogd_tw {self.run}"
+        try:
+            if self._lock(connection, name, 0):
+                return
+            holder = self._execute(connection, "SELECT IS_USED_LOCK(%s)", name)[0][0]
+            if holder is not None:
+                try:
+                    self._execute(connection, f"KILL CONNECTION {holder:d}")
+                except pymysql.MySQLError as error:
+                    if error.args[0] != _NO_SUCH_THREAD:
+                        raise
+            if self._lock(connection, name, FENCE_S):
+                return
+        except (pymysql.NotSupportedError, pymysql.InternalError, pymysql.ProgrammingError) as error:
+            self.log.debug("{instance}: no named locks: {error}", instance=self.instance, error=error)  # Galera
+            return
+        raise pymysql.OperationalError(_LOCK_WAIT_TIMEOUT, "an earlier connection of ours does not end")
+
+    def _lock(self, connection: Any, name: str, wait_s: int) -> bool:
+        return self._execute(connection, "SELECT GET_LOCK(%s, %s)", name, wait_s)[0][0] == 1
+
+    def columns(self, connection: Any) -> list[TableColumn]:
+        if not self._exists(connection, self.name):
+            return []
+        rows = self._execute(connection, f"SHOW COLUMNS FROM {self.table}")
+        return [
+            TableColumn(name, kind, any(word in extra.lower() for word in _AUTOMATIC)) for name, kind, *_, extra in rows
+        ]
+
+    def _exists(self, connection: Any, name: str) -> bool:
+        """A table that the user may not see at all is as good as none."""
+        rows = self._execute(
+            connection,
+            "SELECT ENGINE FROM information_schema.TABLES "
+            "WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s",
+            self.schema or None, name,
+        )  # fmt: skip
+        if rows and rows[0][0] in ("MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE"):
+            self.log.warn(
+                "{instance}: table {table} has no transactions ({engine}): rows of a batch that is repeated may be "
+                "double; ALTER TABLE {table} ENGINE=InnoDB",
+                instance=self.instance, table=self.table, engine=rows[0][0],
+            )  # fmt: skip
+        return bool(rows)
+
+    def ddl(self, keys: Iterable[Key]) -> str:
+        lines = ["`id` BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY", *(self.column_ddl(key) for key in keys)]
+        body = ",\n  ".join(lines)
+        return f"CREATE TABLE IF NOT EXISTS {self.table} (\n  {body}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
+
+    # rows
+
+    def begin(self, connection: Any) -> None:
+        connection.begin()
+
+    def insert(self, connection: Any, values: Values, n: int, refused: Refused) -> None:
+        """Statements of many rows each, written by NumPy: MariaDB takes 200,000 rows of 12 columns a second."""
+        head, many = self._statement([target.column for target, _ in values])
+        for piece, rows in literals(values, n):
+            if many:
+                self._insert(connection, head, piece, rows, refused)
+            else:
+                for line in piece.split(b"\n")[:-1]:
+                    self._insert(connection, head, line + b"\n", 1, refused)
+
+    def _statement(self, columns: list[str]) -> tuple[bytes, bool]:
+        """What stands before the rows, and whether there can be many of them: a procedure takes one."""
+        procedure = self.procedure.strip()
+        word, _, rest = procedure.partition(" ")
+        if word.upper() == "INSERT":
+            names = ", ".join(map(self.quoted, columns))
+            return f"{procedure if rest else f'INSERT INTO {self.table}'} ({names}) VALUES\n".encode(), True
+        if word.upper() == "CALL":
+            return f"CALL {rest.strip()}".encode(), False
+        return f"SELECT {procedure}".encode(), False
+
+    def _insert(self, connection: Any, head: bytes, rows: bytes, n: int, refused: Refused) -> None:
+        """Insert some rows at once; where one is refused, half of them, and so on. A refused statement inserts none."""
+        reason = ""
+        if len(head) + len(rows) >= self.most_octets:
+            reason = "larger than the server's max_allowed_packet"
+        else:
+            try:
+                self._query(connection, head + rows[:-2])
+            except pymysql.MySQLError as error:
+                if error.args[0] not in _ROW_ERRORS:
+                    raise
+                reason = _reason(error)
+        if reason and n == 1:
+            refused.add(reason)
+        elif reason:
+            lines = rows.split(b"\n")[:-1]
+            for half in (lines[: n // 2], lines[n // 2 :]):
+                self._insert(connection, head, b"\n".join(half) + b"\n", len(half), refused)
+
+    def _query(self, connection: Any, statement: bytes) -> None:
+        cursor = connection.cursor()
+        try:
+            cursor.execute(statement)
+            while cursor.nextset():  # what a procedure gives back
+                pass
+        except (pymysql.Error, OSError):
+            raise
+        except Exception as error:  # pymysql raises all sorts of things at an answer that is none
+            raise pymysql.OperationalError(2013, f"unintelligible answer: {error!r}") from error
+
+    def fault(self, error: Exception) -> Fault | None:
+        if isinstance(error, OSError):
+            return Fault("away", transient=True)
+        if not isinstance(error, pymysql.Error):
+            return None
+        code = error.args[0] if error.args else 0
+        if code in _FAULT_OF:
+            return _FAULT_OF[code]
+        if isinstance(error, pymysql.InterfaceError):
+            return Fault("away", transient=True)
+        return Fault("server")
+
+    def interrupt(self) -> None:
+        """Shut the socket of the connection; who reads from it gets an error at once."""
+        # pymysql has no public name for its socket, and close() would wait for the one who reads.
+        held = getattr(self.connection, "_sock", None)
+        if held is not None:
+            try:
+                held.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def _reason(error: Exception) -> str:
+    """The server's text, without the row's number, so that equal reasons are equal."""
+    return str(error.args[1] if len(error.args) > 1 else error).partition(" at row ")[0]
+
+
+class MYSQL(SQLOutput):
+    """Writes each row into a table of a MySQL or MariaDB server, one transaction and few statements a batch.
+
+    Times are integers since 1970 in the unit of their key, addresses text (in a column of integers IPv4 as a number),
+    octets hexadecimal text. A connection that died is made anew, and what was not committed is written again, once.
+    """
+
+    name = "MYSQL"
+    skips_first = True
+    options = (
+        Option("db", words, None, "name of the database", mandatory=True),
+        Option("host", words, "", "the server; without it, or with localhost and no port, a unix socket of this host"),
+        Option("port", number, 0, "its port; 0: 3306"),
+        Option("socket", words, "", "path of a unix socket to the server, instead of host and port"),
+        Option("user", words, "", "user"),
+        Option("pass", words, "", "password"),
+        *COMMON,
+        Option("connect_timeout", seconds, 0.0, "seconds that a connection may take; 0: 3"),
+        Option("timeout", seconds, 30.0, "seconds that the server may take for an answer"),
+        Option("procedure", words, "INSERT", 'INSERT: into the table; "INSERT IGNORE INTO x": that instead, for the '
+               'columns of table; "CALL p" or a function\'s name: called for each row with the values of the columns '
+               "of table, some 10,000 rows a second"),
+        Option("backlog_memcap", octets, 0, "no effect: queue_rows and queue_octets bound what waits"),
+        Option("backlog_oneshot_requests", number, 10, "no effect: what waits is written in large batches"),
+        Option("ring_buffer_size", number, 0, "no effect: rows are always written by a thread of their own"),
+    )  # fmt: skip
+
+    def __init__(self, instance: str, config: Any = None) -> None:
+        super().__init__(instance, config)
+        self.connect_s = self.config.connect_timeout or CONNECT_S
+
+    @property
+    def where(self) -> str:
+        config = self.config
+        server = self.database.socket_path() or f"{config.host or 'localhost'}:{config.port or 3306}"
+        return f"{config.db} on {server}"
+
+    def database_of(self) -> MySQL:
+        return MySQL(self.config, self.instance)
+
+    def look(self) -> list[TableColumn]:
+        bounds = {"read_timeout": self.connect_s, "write_timeout": self.connect_s}
+        connection = pymysql.connect(**self.database.keywords() | bounds)
+        try:
+            return self.database.columns(connection)
+        finally:
+            connection.close()

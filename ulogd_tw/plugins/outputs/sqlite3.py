@@ -1,0 +1,167 @@
+"""SQLITE3: rows into a table of an SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ulogd_tw.core import text
+from ulogd_tw.core.options import Option
+from ulogd_tw.core.options import text as words
+from ulogd_tw.plugins.outputs.database import Database, Fault, Refused
+from ulogd_tw.plugins.outputs.sql import COMMON, SQLOutput
+from ulogd_tw.plugins.outputs.sqlcolumns import TableColumn, Values
+
+BUSY_S = 0.5
+"""Seconds that SQLite itself waits for a lock, in its thread, before the batch is tried again later."""
+MEMORY = ":memory:"
+
+_FAULTS = {
+    sqlite3.SQLITE_BUSY: Fault("locked", "another program has locked it", transient=True),
+    sqlite3.SQLITE_LOCKED: Fault("locked", "another connection has locked it", transient=True),
+    sqlite3.SQLITE_INTERRUPT: Fault("stopped", transient=True),
+    sqlite3.SQLITE_READONLY: Fault("permission", "make the file and its directory writable for the user of ulogd"),
+    sqlite3.SQLITE_PERM: Fault("permission", "make the file and its directory writable for the user of ulogd"),
+    sqlite3.SQLITE_CANTOPEN: Fault("permission", "the directory must be there, and writable for the user of ulogd"),
+    sqlite3.SQLITE_FULL: Fault("full", "make room on the disk"),
+    sqlite3.SQLITE_IOERR: Fault("disk", "look at the disk and its file system"),
+    sqlite3.SQLITE_CORRUPT: Fault("disk", "the file is damaged: sqlite3 FILE .recover saves what can be saved"),
+    sqlite3.SQLITE_NOTADB: Fault("table", "name an SQLite file in db="),
+}
+
+
+class SQLite(Database):
+    """A table in an SQLite file, in WAL mode: readers do not hold writers up, nor the other way round."""
+
+    driver = "sqlite3"
+    upsert = "INSERT OR REPLACE INTO {table} (run, instance, number, written_at) VALUES (?, ?, ?, ?)"
+    type_names = {
+        # No type: a column declared INTEGER turns the text of a number from 2**63 on into a rounded REAL.
+        "unsigned64": "",
+        "unsigned": "INTEGER", "signed": "INTEGER", "boolean": "INTEGER", "seconds": "INTEGER",
+        "milliseconds": "INTEGER", "ntp": "INTEGER", "float": "REAL", "ipv4": "TEXT", "ipv6": "TEXT",
+        "address": "TEXT", "mac": "TEXT", "string": "TEXT", "octets": "TEXT", "list": "TEXT",
+    }  # fmt: skip
+
+    def __init__(self, path: str, table: str, instance: str) -> None:
+        super().__init__(table, instance)
+        self.path = path
+        self._file: tuple[int, int] | None = None
+
+    def keywords(self) -> dict[str, Any]:
+        # The thread that uses a connection is not the one that interrupts it.
+        return {"database": self.path, "timeout": BUSY_S, "isolation_level": None, "check_same_thread": False}
+
+    def opened(self, connection: Any) -> None:
+        super().opened(connection)
+        connection.execute("PRAGMA journal_mode=WAL")
+        # The file stays whole whatever happens; power loss may take the last transactions.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        self._file = self._identity()
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def stale(self) -> bool:
+        """Whether the file was moved away or replaced: rows would go where nobody sees them."""
+        return self.path != MEMORY and self._identity() != self._file
+
+    def columns(self, connection: Any) -> list[TableColumn]:
+        schema = f"{self.quoted(self.schema)}." if self.schema else ""
+        # table_xinfo: hidden is 2 or 3 for generated columns.
+        rows = self._execute(connection, f"PRAGMA {schema}table_xinfo({self.quoted(self.name)})")
+        keys = sum(1 for row in rows if row[5])
+        return [
+            TableColumn(name, kind, bool(hidden) or (keys == 1 and bool(place) and kind.upper() == "INTEGER"))
+            for _, name, kind, _, _, place, hidden in rows
+        ]
+
+    def _exists(self, connection: Any, name: str) -> bool:
+        schema = f"{self.quoted(self.schema)}." if self.schema else ""
+        return bool(self._execute(connection, f"PRAGMA {schema}table_info({self.quoted(name)})"))
+
+    def begin(self, connection: Any) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+
+    def insert(self, connection: Any, values: Values, n: int, refused: Refused) -> None:
+        """One statement a row inside SQLite: about 1 M rows a second of 12 columns, most of it without the GIL."""
+        columns = [_list(found, n) for _, found in values]
+        names = ", ".join(self.quoted(target.column) for target, _ in values)
+        statement = f"INSERT INTO {self.table} ({names}) VALUES ({', '.join('?' * len(columns))})"
+        rows = zip(*columns, strict=False) if columns else iter(())
+        while True:
+            try:
+                connection.executemany(statement, rows)
+                return
+            except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+                if not connection.in_transaction:  # ON CONFLICT ROLLBACK took the rows before it along
+                    raise
+                refused.add(str(error))  # `rows` stands behind the row that was refused
+
+    def fault(self, error: Exception) -> Fault | None:
+        if not isinstance(error, sqlite3.Error):
+            return None
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _FAULTS:
+            return _FAULTS[code & 0xFF]
+        if "no such table" in str(error):
+            return Fault("table", "make the table, or set create=1")
+        return Fault("table" if code == sqlite3.SQLITE_ERROR else "refused", "see that the table fits the keys")
+
+    def interrupt(self) -> None:
+        connection = self.connection
+        if connection is not None:
+            try:
+                connection.interrupt()
+            except sqlite3.ProgrammingError:  # closed meanwhile
+                pass
+
+
+def _list(found: Any, n: int) -> Any:
+    """The values of a column as SQLite takes them: numbers over its 64 bits with sign become text."""
+    if found is None:
+        return [None] * n
+    values = text.canonical_list(found.values, found.key, found.missing)
+    if isinstance(found.values, np.ndarray) and found.values.dtype == np.uint64 and found.values.ndim == 1:
+        for row in np.flatnonzero(found.values >= np.uint64(1 << 63)).tolist():
+            if values[row] is not None:
+                values[row] = str(values[row])
+    return values
+
+
+class SQLITE3(SQLOutput):
+    """Writes each row into a table of an SQLite file, one transaction a batch.
+
+    Times are integers since 1970 in the unit of their key, addresses text, octets hexadecimal text. Numbers of 2**63
+    and more are text, since SQLite's integers have a sign. While another program has locked the file, rows wait.
+    """
+
+    name = "SQLITE3"
+    options = (
+        Option("db", words, None, "the file; it is made where it is missing and create=1", mandatory=True),
+        *COMMON,
+    )
+
+    def database_of(self) -> SQLite:
+        return SQLite(self.config.db, self.config.table, self.instance)
+
+    def look(self) -> list[TableColumn] | None:
+        path = Path(self.config.db)
+        if not path.exists():
+            return []
+        # Not mode=ro: the last reader could then not tidy the WAL away. As root, SQLite gives it the file's owner.
+        # `mode=rw` makes no file.
+        uri = path.absolute().as_uri() + "?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+        try:
+            return self.database.columns(connection)
+        finally:
+            connection.close()
