@@ -13,16 +13,20 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
 from ulogd_tw.transports.listen import addresses, bind_socket
+from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.url import Url
 
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
 _MEMINFO_DROPS = 8
 """Index of SK_MEMINFO_DROPS among the 32-bit words of SO_MEMINFO (include/uapi/linux/sock_diag.h)."""
-MOST_AT_ONCE = 1024
+MOST_AT_ONCE = 512
 """Datagrams of one wake-up; more stay in the kernel for the next one, so that other sockets get their turn."""
+_STRIDE = 2048
+"""Octets of a row of the slab: a datagram that a network carries whole fits; larger ones go on in the spill."""
 
-Received = Callable[["UdpListener", list[tuple[bytes, tuple[Any, ...]]]], None]
+Received = Callable[["UdpListener", Slab], None]
+"""Takes the listener and its slab, whose rows are valid until it returns."""
 
 
 @implementer(IReadDescriptor)
@@ -33,6 +37,7 @@ class UdpListener:
         self._socket = bound
         self._received = received
         self._latency = latency
+        self._slab = Slab(MOST_AT_ONCE, _STRIDE, 65536 - _STRIDE)
         self._again: Any = None
         self._reading = False
         self.lost = 0
@@ -74,7 +79,7 @@ class UdpListener:
         self.close()
 
     def doRead(self) -> None:
-        if self._read(MOST_AT_ONCE) < MOST_AT_ONCE and self._latency and self._reading:
+        if self._read() < MOST_AT_ONCE and self._latency and self._reading:
             reactor.removeReader(self)
             self._again = reactor.callLater(self._latency, self._resume)
 
@@ -83,20 +88,17 @@ class UdpListener:
         if self._reading:
             reactor.addReader(self)
 
-    def _read(self, most: int) -> int:
-        """Read up to `most` datagrams and hand them over; how many there were."""
-        receive, datagrams = self._socket.recvfrom, []
+    def _read(self) -> int:
+        """Read as many datagrams as the slab holds and hand them over; how many there were."""
         try:
-            for _ in range(most):
-                datagrams.append(receive(65535))
-        except BlockingIOError:
-            pass
+            count = self._slab.receive(self._socket.fileno())
         except OSError as fault:
             if fault.errno != errno.ECONNREFUSED:  # the echo of an ICMP error; nothing was lost
                 raise
-        if datagrams:
-            self._received(self, datagrams)
-        return len(datagrams)
+            return 0
+        if count:
+            self._received(self, self._slab)
+        return count
 
     def look(self) -> None:
         """Read the kernel's count of drops."""
@@ -110,7 +112,7 @@ class UdpListener:
         # a peer that sends without end shall not keep us: the kernel's buffer holds no more than this
         most = max(self.buffer // 256, MOST_AT_ONCE)
         while most > 0:
-            count = self._read(MOST_AT_ONCE)
+            count = self._read()
             if count < MOST_AT_ONCE:
                 break
             most -= count

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from twisted.internet import defer, reactor
 from twisted.logger import Logger
 
@@ -19,6 +20,7 @@ from ulogd_tw.ipfix.decoder import Decoder, Event
 from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.transports.listen import StreamConnection, StreamListener
+from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.udp import UdpListener
 from ulogd_tw.transports.url import Url, parse
 
@@ -67,6 +69,7 @@ class COLLECTOR(Input):
         self._streams: Decoder | None = None
         self._sessions: OrderedDict[tuple[Any, ...], Session] = OrderedDict()
         self._connections: dict[StreamConnection, _Connection] = {}
+        self._nobody = Session("", 0, reliable=False)
         self._fed = 0
         self._drain_later: Any = None
         self._paused = False
@@ -131,38 +134,55 @@ class COLLECTOR(Input):
 
     # UDP
 
-    def _received(self, listener: UdpListener, datagrams: list[tuple[bytes, tuple[Any, ...]]]) -> None:
+    def _received(self, listener: UdpListener, slab: Slab) -> None:
         """All datagrams of one wake-up."""
         try:
-            self._feed(listener, datagrams)
+            self._feed(listener, slab)
         except Exception as error:
             self.fault(error)
 
-    def _feed(self, listener: UdpListener, datagrams: list[tuple[bytes, tuple[Any, ...]]]) -> None:
+    def _feed(self, listener: UdpListener, slab: Slab) -> None:
         now = time.time()
-        feed = self._datagrams.feed
-        sessions, by_peer = self._sessions, {}
-        for data, peer in datagrams:
-            session = by_peer.get(peer)
-            if session is None:
-                place = (listener, peer)
-                session = sessions.get(place)
-                if session is None:
-                    session = self._new_session(place, peer, now)
-                    if session is None:
-                        continue
-                session.last_received = now
-                sessions.move_to_end(place)
-                by_peer[peer] = session
-            feed(session, data, now)
+        names = slab.names
+        same = (names[1:] == names[:-1]).all(axis=1)
+        starts = [0, *(np.flatnonzero(~same) + 1).tolist(), slab.n]
+        rows, lengths = slab.rows[: slab.n], slab.lengths
+        sessions: list[Session] = []
+        for first, last in zip(starts, starts[1:], strict=False):
+            session = self._session(listener, names[first].tobytes(), slab, first, now)
+            sessions += [session] * (last - first)
+        if (lengths > slab.stride).any() or self._nobody in sessions:
+            self._feed_one_by_one(sessions, slab, lengths.tolist(), now)
+        else:
+            self._datagrams.feed_slab(sessions, rows, lengths, now)
         self._emit(self._datagrams, False, now)
 
-    def _new_session(self, place: tuple[Any, ...], peer: tuple[Any, ...], now: float) -> Session | None:
+    def _feed_one_by_one(self, sessions: list[Session], slab: Slab, lengths: list[int], now: float) -> None:
+        """For datagrams longer than a row of the slab, and where some session was refused."""
+        for place, session in enumerate(sessions):
+            if session is self._nobody:
+                self.counters.messages_received += 1
+                self.counters.octets_received += lengths[place]
+            else:
+                self._datagrams.feed(session, slab.octets(place), now)
+
+    def _session(self, listener: UdpListener, name: bytes, slab: Slab, place: int, now: float) -> Session:
+        """The session of a datagram's sender; `_nobody` where no more are allowed."""
+        key = (listener, name)
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._new_session(key, slab.peer(place), now)
+            if session is self._nobody:
+                return session
+        session.last_received = now
+        self._sessions.move_to_end(key)
+        return session
+
+    def _new_session(self, place: tuple[Any, ...], peer: tuple[Any, ...], now: float) -> Session:
         self._forget_idle(now)
         if len(self._sessions) + len(self._connections) >= self.config.max_sessions:
-            self.counters.messages_received += 1
             self._refused(peer, now)
-            return None
+            return self._nobody
         session = self._sessions[place] = Session(_plain(peer[0]), peer[1], reliable=False)
         return session
 
