@@ -46,7 +46,8 @@ FORMS: dict[Callable[[str], Any], Form] = {
     options.number: Form("number", "an integer: decimal, hexadecimal or octal", ("10", "0x1f", "017", "-1")),
     options.positive: Form("number from 1", "an integer of at least 1", ("1", "0x1000")),
     options.seconds: Form(
-        "seconds", "a time: seconds, or a number with ms, s, m, h or d behind it", ("30", "0.2", "500ms", "5m", "2h", "1d")
+        "seconds", "a time: seconds, or a number with ms, s, m, h or d behind it",
+        ("30", "0.2", "500ms", "5m", "2h", "1d"),
     ),
     options.octets: Form("octets", "a size: octets, or a number with k, M or G behind it (powers of 1024)",
                          ("65536", "64k", "256M", "1G")),
@@ -183,7 +184,7 @@ def _asked(instance: Plugin) -> Iterator[str]:
     if requests is ALL:
         named = {option.name for option in type(instance).all_options()}
         if "keys" in named and "table" in named:
-            yield "Those of its option `keys`, else those that its table has columns for, else every key that can reach it."
+            yield "Those of its option `keys`, else those that its table has columns for, else all that can reach it."
         else:
             yield "Every key that can reach it."
         yield ""
@@ -234,13 +235,13 @@ def _plugin(position: str, name: str, class_: type[Plugin]) -> Iterator[str]:
 def _commands() -> Iterator[str]:
     yield "## Commands"
     yield ""
-    yield "`twistd [twistd's options] ulogd [options]`"
+    yield "Options of `twistd ulogd`, which stand behind the word `ulogd`:"
     yield ""
     rows = [(f"`--{long}`, `-{short}`", f"`{default}`" if default else "", meaning)
             for long, short, default, meaning in tap.Options.optParameters]  # fmt: skip
     rows += [(f"`--{long}`", "", meaning) for long, _, meaning in tap.Options.optFlags]
     yield from _table(("option", "default", "meaning"), rows)
-    yield "`ulogd-tw [options]`, with the switches of ulogd2"
+    yield "Options of `ulogd-tw`, which are the switches of ulogd2:"
     yield ""
     rows = []
     for action in cli._parser()._actions:
@@ -338,11 +339,13 @@ def _templates() -> Iterator[str]:
     yield ""
     yield "These are the fields of whole records of the output IPFIX, with their Information Elements and octets."
     yield "A record that lacks a value goes out in a further template without that field."
-    yield "A template id always means the same fields, in every version of this list."
+    yield "A template id always means the same fields, also after a restart."
     yield ""
     rows = []
-    for variant, what in ((0, "IPv4"), (uniflow.IPV6, "IPv6"), (uniflow.NAT, "IPv4, translated"), (uniflow.ICMP, "ICMP"),
-                          (uniflow.IPV6 | uniflow.ICMP, "ICMPv6")):  # fmt: skip
+    for variant, what in (
+        (0, "IPv4"), (uniflow.IPV6, "IPv6"), (uniflow.NAT, "IPv4, translated"), (uniflow.ICMP, "ICMP"),
+        (uniflow.IPV6 | uniflow.ICMP, "ICMPv6"),
+    ):  # fmt: skip
         template = uniflow.template(variant)
         fields = [f"{keys.element(f.pen, f.ident).name} ({f.ident}, {f.length})" for f in template.fields]
         rows.append((str(template.ident), what, ", ".join(fields)))
@@ -351,8 +354,10 @@ def _templates() -> Iterator[str]:
 
 def text() -> str:
     """The whole reference."""
-    lines = ["# Reference", "", f"Made by `{COMMAND}` from what the program itself declares.",
-             "`twistd ulogd --info PLUGIN` prints the same of one plugin, also of those that other packages bring.", ""]  # fmt: skip
+    lines = [
+        "# Reference", "", f"Made by `{COMMAND}` from what the program itself declares.",
+        "`twistd ulogd --info PLUGIN` prints the same of one plugin, also of those that other packages bring.", "",
+    ]  # fmt: skip
     for section in (_commands, _values, _sections, _overview, _templates, _keys):
         lines += section()
     return "\n".join(lines).rstrip() + "\n"

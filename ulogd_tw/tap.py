@@ -93,7 +93,7 @@ def check(path: str) -> int:
 
 def makeService(options: Options) -> service.IService:
     """The service of a configuration; says every mistake first, and ends where no stack is left."""
-    from ulogd_tw import logs
+    from ulogd_tw import logs, memory
     from ulogd_tw.service import Ulogd
 
     try:
@@ -108,6 +108,7 @@ def makeService(options: Options) -> service.IService:
     for mistake in built.mistakes:
         level = log.warn if mistake.tolerated else log.error
         level("{mistake}", mistake=str(mistake))
+    memory.keep_freed_memory()
     parent = service.MultiService()
     logs.LogFile(built.settings).setServiceParent(parent)
     ulogd = Ulogd(built.graph, built.settings)

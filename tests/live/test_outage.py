@@ -134,6 +134,7 @@ class OutageTests(TestCase):
                 while time.monotonic() < end:
                     exporter.sendall(message(data(20), sequence=sent))
                     sent += 20
+                    time.sleep(0.001)
                 wait_until(path.exists, what="the file")
                 path.rename(path.with_suffix(f".{turn}"))
                 os.kill(service.pid, signal.SIGHUP)

@@ -22,7 +22,15 @@ from ulogd_tw.ipfix.context import Context, Source
 from ulogd_tw.ipfix.events import Event, Events, Limits
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Joined, Layout
 from ulogd_tw.ipfix.learning import Learning, template_sets
-from ulogd_tw.ipfix.message import FIRST_DATA_SET, HEADER, OPTIONS_TEMPLATE_SET, TEMPLATE_SET, VERSION, cut_sets
+from ulogd_tw.ipfix.message import (
+    FIRST_DATA_SET,
+    HEADER,
+    OPTIONS_TEMPLATE_SET,
+    SET_HEADER,
+    TEMPLATE_SET,
+    VERSION,
+    cut_sets,
+)
 from ulogd_tw.ipfix.sequence import MASK
 from ulogd_tw.ipfix.session import Domain, Fate, Session
 from ulogd_tw.ipfix.slab import NUMBER, headers, runs
@@ -107,7 +115,43 @@ class Decoder:
                 layout.bodies.append(message)
                 layout.sources.append((learnt, export_time, now, fate))
                 return
+            if length == size and version == VERSION and (domain := session.domains.get(domain_id)):
+                if self._feed_known(session, domain, message, export_time, number, now):
+                    return
         self._feed_any(session, message, now)
+
+    def _feed_known(
+        self, session: Session, domain: Domain, message: bytes, export_time: int, number: int, now: float
+    ) -> bool:
+        """Take a Message of Data Sets of known templates with records of fixed length.
+
+        False for any other, and then nothing has been done.
+        """
+        templates, parts, rows = domain.templates, [], 0
+        at, end = HEADER.size, len(message)
+        while at < end:
+            if end - at < SET_HEADER.size:
+                return False
+            set_id, length = SET_HEADER.unpack_from(message, at)
+            learnt = templates.get(set_id)
+            if learnt is None or not (octets := learnt.octets) or not SET_HEADER.size <= length <= end - at:
+                return False
+            found, padding = divmod(length - SET_HEADER.size, octets)
+            rows += found
+            parts.append((learnt, message[at + SET_HEADER.size - BEFORE : at + length - padding]))
+            at += length
+        sequence = domain.sequence
+        if number == sequence.expected:
+            sequence.expected = (number + rows) & MASK
+        else:
+            self._follow(session, domain, number, rows)
+        for learnt, body in parts:
+            layout = learnt.layout
+            if not layout.bodies:
+                self._waiting.append(layout)
+            layout.bodies.append(body)
+            layout.sources.append((learnt, export_time, now, None))
+        return True
 
     def feed_slab(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
         """Take many Messages, as if each row were fed: `rows` is uint8 (n, stride), each as long as in `lengths`.

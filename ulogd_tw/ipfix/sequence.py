@@ -25,7 +25,7 @@ class Sequence:
         self.expected = -1
         self._held = -1
         self._gaps: list[tuple[int, int]] = []
-        self._suspect = -1
+        self._suspect = (-1, -1)
         self._told = False
 
     def follow(self, number: int, rows: int) -> tuple[int, str]:
@@ -42,18 +42,18 @@ class Sequence:
             if ahead:
                 self._gaps = [*self._gaps[1 - MOST_GAPS :], (self.expected, ahead)]
             self.expected = (number + rows) & MASK
-            self._suspect = -1
             return ahead, "sequence_gap" if ahead else ""
         near = MASK + 1 - ahead <= FAR
         if near and (late := self._taken_back(number, rows)) is not None:
             return -late, ""
         if rows == 0:
             return 0, ""  # a template that came late, or twice, says nothing about records
-        if number == self._suspect:
+        if (number, self.expected) == self._suspect:
             self.expected = (number + rows) & MASK
-            told, self._suspect, self._told, self._gaps = self._told, -1, False, []
-            return 0, "" if told else "sequence_reset"
-        self._suspect = (number + rows) & MASK
+            self._gaps = []
+            return 0, "" if self._told else "sequence_reset"
+        # Valid only as long as nothing comes that continues the old count.
+        self._suspect = ((number + rows) & MASK, self.expected)
         self._told = not near
         return 0, "sequence_duplicate" if near else "sequence_reset"
 

@@ -37,7 +37,8 @@ def canonical_rows(batch):
     names = [n for n, key in batch.schema.items() if n not in CONTEXT_NAMES and key.type.kind != "list"]
     columns = [text.canonical_list(batch.columns[n], batch.schema[n], batch.missing.get(n)) for n in names]
     context = [
-        text.canonical_list(batch.columns[n], batch.schema[n]) for n in ("observationDomainId", "templateId", "record_kind")
+        text.canonical_list(batch.columns[n], batch.schema[n])
+        for n in ("observationDomainId", "templateId", "record_kind")
     ]
     called = [oracle_name(n) for n in names]
     for row, *values in zip(zip(*context, strict=True), *columns, strict=True):
@@ -97,7 +98,9 @@ class CorpusTests(SynchronousTestCase):
             case,
         )
         wrong = Counter(s["why"] for s in oracle["undecodable_sets"])
-        self.assertEqual(wrong, +Counter({"no template": errors["no_template"], "reserved set id": errors["set_id"]}), case)
+        self.assertEqual(
+            wrong, +Counter({"no template": errors["no_template"], "reserved set id": errors["set_id"]}), case
+        )
         ignored = sum(not w["obeyed"] for w in oracle["withdrawals"])
         self.assertEqual(ignored, errors["withdrawal_ignored"], case)
         return oracle["record_count"]

@@ -16,7 +16,6 @@ from tests.unit.ipfix.wire import (
     options_template,
     template,
     varying,
-    without_context,
 )
 from ulogd_tw.core import types
 from ulogd_tw.core.keys import registry
@@ -26,8 +25,9 @@ from ulogd_tw.ipfix.template import Field
 from ulogd_tw.ipfix.varying import FEW, Shape, locate
 
 NAMES = {
-    "unsigned8": (4, "protocolIdentifier"), "unsigned16": (7, "sourceTransportPort"), "unsigned32": (10, "ingressInterface"),
-    "unsigned64": (1, "octetDeltaCount"), "signed32": (434, "mibObjectValueInteger"), "float64": (311, "samplingProbability"),
+    "unsigned8": (4, "protocolIdentifier"), "unsigned16": (7, "sourceTransportPort"),
+    "unsigned32": (10, "ingressInterface"), "unsigned64": (1, "octetDeltaCount"),
+    "signed32": (434, "mibObjectValueInteger"), "float64": (311, "samplingProbability"),
     "boolean": (276, "dataRecordsReliability"), "ipv4Address": (8, "sourceIPv4Address"),
     "ipv6Address": (27, "sourceIPv6Address"), "macAddress": (56, "sourceMacAddress"),
     "dateTimeSeconds": (150, "flowStartSeconds"), "dateTimeMilliseconds": (152, "flowStartMilliseconds"),
@@ -153,7 +153,7 @@ class RecordTests(SynchronousTestCase):
 
     @given(exports(), st.data())
     def test_every_cut(self, export, data):
-        """A Message that is cut is malformed; with lengths put right it has fewer records, or is malformed; never more."""
+        """A Message that is cut is malformed; with its length put right it has fewer records, or is malformed."""
         _, messages, rows = export
         last = messages[-1]
         cut = data.draw(st.integers(0, len(last) - 1))
@@ -211,6 +211,14 @@ def _rows(found, parts):
             yield from batch.rows()
 
 
+lengths = st.lists(st.one_of(st.just(VARIABLE), st.integers(0, 3)), min_size=1, max_size=5).filter(
+    lambda fields: VARIABLE in fields
+)
+bodies = st.lists(st.one_of(st.binary(max_size=12), st.sampled_from((b"\xff\0\2ab", b"\xff"))), max_size=6).map(
+    b"".join
+)
+
+
 class LocateTests(SynchronousTestCase):
     """Lock-step against a walk that is written out here."""
 
@@ -241,11 +249,11 @@ class LocateTests(SynchronousTestCase):
 
     @settings(max_examples=60)
     @given(
-        st.lists(st.one_of(st.just(VARIABLE), st.integers(0, 3)), min_size=1, max_size=5).filter(lambda f: VARIABLE in f),
-        st.lists(st.lists(st.one_of(st.binary(max_size=12), st.just(b"\xff\0\2ab"), st.just(b"\xff")), max_size=6).map(b"".join),
-                 min_size=1, max_size=5),
-        st.integers(1, FEW), st.integers(0, 2),
-    )  # fmt: skip
+        lengths,
+        st.lists(bodies, min_size=1, max_size=5),
+        st.integers(1, FEW),
+        st.integers(0, 2),
+    )
     def test_any_octets(self, fields, bodies, times, before):
         """Random bodies, so few that they are walked one by one and so many that they go in lock-step."""
         shape = _shape(fields)
@@ -268,6 +276,18 @@ class LocateTests(SynchronousTestCase):
         self.assertEqual(whole, list(zip(*(c.tolist() for c in columns), strict=True)))
         self.assertEqual([0 if b else n for n, b in zip(counts, cut, strict=True)], located.counts.tolist())
         self.assertEqual(len(whole), len(located))
+
+    def test_cut_far_from_the_end(self):
+        """A value that leaves no room for the fields after it is cut, and nothing is read behind the last body."""
+        for times in (1, FEW, 4 * FEW):
+            for size in (202, 210, 451):
+                located = locate([b"\xfa" + bytes(size - 1)] * times, 0, _shape([VARIABLE, 200, VARIABLE]))
+                self.assertEqual([True] * times, located.cut.tolist())
+                located.keep(~located.cut)
+                self.assertEqual(([], 0), (located.starts.tolist(), len(located)))
+            whole = b"\xfa" + bytes(250 + 200 + 1)
+            located = locate([whole] * times, 0, _shape([VARIABLE, 200, VARIABLE]))
+            self.assertEqual((None, times), (located.cut, len(located)))
 
 
 def _array(values):
@@ -298,7 +318,9 @@ class SharingTests(SynchronousTestCase):
         found.feed(message(a_set(2, template(256, *fields), template(300, *fields))))
         found.feed(message(a_set(2, template(999, *fields)), domain=2))
         learnt = [t for domain in found.session.domains.values() for t in domain.templates.values()]
-        self.assertEqual((3, 1, 1), (len(learnt), len({t.layout for t in learnt}), len({id(t.template.fields) for t in learnt})))
+        self.assertEqual(
+            (3, 1, 1), (len(learnt), len({t.layout for t in learnt}), len({id(t.template.fields) for t in learnt}))
+        )
 
     def test_forgotten(self):
         """A template that changes with every Message leaves no layouts behind, without the garbage collector's help."""

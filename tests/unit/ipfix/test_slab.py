@@ -97,6 +97,37 @@ class SlabTests(SynchronousTestCase):
         self.assertEqual(plain.events, slab.events)
         self.assertEqual(plain.received, slab.received)
 
+    def test_differences(self):
+        """Runs end wherever one thing differs: one of the header, the session, the length of the datagram."""
+
+        def run(session=0, ident=256, octets=20, extra=b"", **more):
+            return [(session, message(a_set(ident, bytes(range(octets))), **more) + extra)] * 5
+
+        def patched(place, octets):
+            whole = run()[0][1]
+            return [(0, whole[:place] + octets + whole[place + len(octets) :])] * 5
+
+        # Domain 2 knows the same templates, and session 1 is another exporter.
+        told = [(s, message(*TOLD, domain=2)) for s in (0, 1)]
+        others = [
+            run(domain=2), run(export_time=7), run(ident=257), run(ident=259), run(ident=258), run(ident=300),
+            run(octets=16), run(octets=24), run(session=1), run(extra=b"x"), patched(0, b"\0\x09"),
+            patched(2, b"\0\x27"), patched(18, b"\0\x14"), patched(18, b"\0\x19"), patched(16, b"\0\2"),
+        ]  # fmt: skip
+        for other in others:
+            for arrivals_ in (
+                run() + other,
+                other + run(),
+                run() + other + run(),
+                run()[:3] + other[:2] + run(),
+                other,
+            ):
+                parts = [told, arrivals_]
+                slab, plain = Fed(parts, as_slab), Fed(parts, one_by_one)
+                self.assertEqual(plain.rows, slab.rows)
+                self.assertEqual(plain.counters.as_dict(), slab.counters.as_dict())
+                self.assertEqual(plain.events, slab.events)
+
     def test_alike_are_taken_together(self):
         """A run of alike Messages is one body; with a gap in the numbers it is too, and the gap is counted."""
         counters = Counters("test")

@@ -100,7 +100,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_withdrawals(self):
         """Single ones, all of a kind, several in a set with templates between them."""
-        body = bytes.fromhex("01000000" "00020000") + wire.template(300, (4, 1)) + bytes.fromhex("ffff0000" "0000")
+        body = bytes.fromhex("0100000000020000") + wire.template(300, (4, 1)) + bytes.fromhex("ffff00000000")
         self.assertEqual(
             [Withdrawal(256, False), Withdrawal(2, False), Template(300, (Field(0, 4, 1),)), Withdrawal(65535, False)],
             parse_set(2, body),

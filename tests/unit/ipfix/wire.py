@@ -91,7 +91,8 @@ class Collected:
 
 def check(batch):
     """What every batch must be: columns of n rows in the types of the schema, native, one for each key."""
-    assert list(batch.columns) == list(batch.schema) or set(batch.columns) == set(batch.schema), batch
+    assert batch.n > 0, batch
+    assert set(batch.columns) == set(batch.schema), batch
     assert set(batch.missing) <= set(batch.schema), batch
     for name, column in batch.columns.items():
         assert len(column) == batch.n, (name, len(column), batch.n)
@@ -117,3 +118,22 @@ def ipv4(text):
 def ipv6(text):
     """An address as a number."""
     return int(ipaddress.IPv6Address(text))
+
+
+def hexed(text):
+    """Octets of hexadecimal text."""
+    return bytes.fromhex(text)
+
+
+COUNTER = template(256, (1, 4))
+"""A template of one octetDeltaCount of four octets."""
+
+
+def counts(*values, number=0, **more):
+    """A Message of records of `COUNTER`."""
+    return message(a_set(256, *(struct.pack("!I", v) for v in values)), number=number, **more)
+
+
+def counts_of(rows):
+    """The octetDeltaCount of each row."""
+    return [row["octetDeltaCount"] for row in rows]

@@ -87,7 +87,7 @@ class SQLOutput(Output):
         """The columns of the table as `prepare` saw them: none where there is no table, None where nobody knows."""
         self.offered: dict[str, Key] = {}
         """The keys that can reach us, where we asked for all."""
-        self.writer = TableWriter(self.database, self._targets, self._keys_to_make, self.find)
+        self.writer = TableWriter(self.database, self._written, self._keys_to_make, self.find)
         self.pool: adbapi.ConnectionPool | None = None
         self._looked_up: set[tuple[Schema, str]] = set()
         self._number = 0
@@ -148,7 +148,9 @@ class SQLOutput(Output):
         if not self.existing:
             return ALL
         targets = self._choose(self.existing)
-        return {name: len(target.keys) == 1 for target in targets for name in target.keys}
+        return {
+            name: len(target.keys) == 1 and not target.optional for target in targets for name in target.keys
+        }
 
     def available(self, keys: tuple[Key, ...] | None) -> Iterable[str]:
         if not self.config.create:
@@ -174,11 +176,19 @@ class SQLOutput(Output):
             raise StartError(str(error), error.remedy) from None
 
     def _targets(self, columns: list[TableColumn]) -> list[Target]:
-        """The columns that are written. Raises `TableError`."""
+        """The columns that the table and the options ask for. Raises `TableError`."""
         table = self.config.table
         if self.config.keys:
             return chosen_targets(table, columns, self.config.keys)
         return all_targets(table, columns, self.offered, self.skips_first)
+
+    def _written(self, columns: list[TableColumn]) -> list[Target]:
+        """The columns that are written, now that it is known which keys there are. Raises `TableError`."""
+        return [target for target in self._targets(columns) if not target.optional or self._given(target)]
+
+    def _given(self, target: Target) -> bool:
+        """Whether some plugin above gives a key of this column."""
+        return any(self.sources.recipes.get(key) for key in target.keys)
 
     def _keys_to_make(self, batch: Batch | None) -> list[Key] | None:
         """The columns of a table that is to be made; None where only a batch will tell the type of a key."""
@@ -253,7 +263,7 @@ class SQLOutput(Output):
         if self.config.keys or not self.existing:
             return
         for target in self._choose(self.existing):
-            if not any(self.sources.recipes.get(key) for key in target.keys):
+            if not target.optional and not self._given(target):
                 near = nearest(target.keys[0], {column_name(n) for n in registry.names()})
                 raise StartError(
                     f"column {target.column} of table {self.config.table} is no key that reaches it",

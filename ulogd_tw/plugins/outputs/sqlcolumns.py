@@ -24,7 +24,7 @@ def column_name(key: str) -> str:
 
 @cache
 def _by_column() -> dict[str, str]:
-    """Keys that are neither their column's name nor that with each ``_`` a dot, by column: ``raw.mac_len``, ``#APP_ID``."""
+    """Keys by column that are neither the column's name nor that with dots: ``raw.mac_len``, ``#APP_ID``."""
     columns = {name: column_name(name) for name in registry.names()}
     return {column.lower(): name for name, column in columns.items() if name not in (column, column.replace("_", "."))}
 
@@ -67,11 +67,15 @@ class TableColumn:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A column that is written, and the keys that give its value: the first that a batch has."""
+    """A column that is written, and the keys that give its value: the first that a batch has.
+
+    `optional`: it is left alone where no plugin gives such a key.
+    """
 
     column: str
     keys: tuple[str, ...]
     integer: bool = False
+    optional: bool = False
 
 
 def chosen_targets(table: str, columns: Iterable[TableColumn], keys: Iterable[str]) -> list[Target]:
@@ -95,16 +99,16 @@ def all_targets(
     """Every column of the table that does not fill itself. Raises `TableError` where there is none.
 
     `offered` are keys known to come, which go before others that a column's name could mean. With `skip_first` the
-    first column is left out when it is no key: ulogd2 takes it to be a number that the database gives.
+    first column is optional when nobody knows such a key: ulogd2 takes it to be a number that the database gives.
     """
     own = {column_name(name).lower(): name for name in offered}
     found = []
     for place, column in enumerate(columns):
         mine = own.get(column.name.lower())
         names = (mine,) if mine else key_names(column.name)
-        nobodys = not mine and not any(map(known, names))
-        if not column.automatic and not (place == 0 and skip_first and nobodys):
-            found.append(Target(column.name, names, column.integer))
+        optional = skip_first and place == 0 and not mine and not any(map(known, names))
+        if not column.automatic:
+            found.append(Target(column.name, names, column.integer, optional))
     if not found:
         raise TableError(f"table {table} has no column that a key could fill", "name another table, or drop it")
     return found

@@ -1,0 +1,385 @@
+"""The documents and what lies in etc/: every configuration, command, link, table and example in them holds."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+import shlex
+import sqlite3
+import sys
+import tomllib
+from pathlib import Path
+
+from twisted.scripts._twistd_unix import ServerOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from ulogd_tw import cli, config, registry, tap
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.plugin import Input
+from ulogd_tw.flow import JOIN_ROWS
+from ulogd_tw.ipfix.events import Limits
+from ulogd_tw.ipfix.sequence import FAR, MOST_GAPS
+
+TOP = Path(__file__).resolve().parents[2]
+DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+HOWTO = TOP / "docs" / "howto.md"
+
+NAT_ROWS = (
+    # start, end (milliseconds), client, its port, public port
+    (1795444200000, 1795444400000, "10.0.0.5", 51000, 32768),  # 14:30:00 to 14:33:20
+    (1795444335500, 1795444335600, "10.0.0.6", 51001, 32768),  # within the second itself
+    (None, 1795444336000, "10.0.0.7", 51002, 32768),  # nobody knows since when
+    (1795444200000, 1795444334999, "10.0.0.8", 51003, 32768),  # over a second before
+    (1795444336000, 1795444340000, "10.0.0.9", 51004, 32768),  # begins the second after
+    (1795444200000, 1795444400000, "10.0.0.10", 51005, 32769),  # another port
+)
+"""Around 2026-11-23 14:32:15 UTC, which is 1795444335."""
+NAT_FOUND = ["10.0.0.5", "10.0.0.6", "10.0.0.7"]
+
+
+def blocks(path, language=None):
+    """(line, text) of the fenced blocks of a document, of one language or of all."""
+    found, start, kind = [], None, ""
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if line.startswith("```"):
+            if start is None:
+                start, kind, text = number, line[3:].strip(), []
+            else:
+                if language is None or kind == language:
+                    found.append((start, "\n".join(text) + "\n"))
+                start = None
+        elif start is not None:
+            text.append(line)
+    assert start is None, f"{path}:{start}: a block without end"
+    return found
+
+
+def block(path, language, begins):
+    """The one block of this language whose text begins so."""
+    (found,) = [text for _, text in blocks(path, language) if text.startswith(begins)]
+    return found
+
+
+def name(path):
+    """A path for messages."""
+    return str(path.relative_to(TOP))
+
+
+class ConfigurationTests(SynchronousTestCase):
+    """Every configuration that users may copy."""
+
+    def check(self, where, text):
+        """As --check, with no mistake, not even a tolerated one; no stack is left out."""
+        built = tap.Built(config.parse(text, where), prepare=False)
+        self.assertEqual([], list(map(str, built.mistakes)))
+        self.assertTrue(built.graph.stacks, where)
+        self.assertEqual(len(built.config.stacks()), len(built.graph.stacks), where)
+
+    def test_files(self):
+        """Those in etc/."""
+        files = sorted(TOP.glob("etc/**/*.conf"))
+        self.assertGreaterEqual(len(files), 4)
+        for path in files:
+            self.check(name(path), path.read_text("utf-8"))
+
+    def test_documents(self):
+        """Those in the documents."""
+        foreign = LARGE.install(self)
+        self.assertEqual("LARGE", foreign.name)
+        found = 0
+        for path in DOCUMENTS:
+            for line, text in blocks(path):
+                if "[global]" in text.splitlines():
+                    self.check(f"{name(path)}:{line}", text)
+                    found += 1
+        self.assertGreaterEqual(found, 7)
+
+
+_OURS = re.compile(r"(?:.*[\s=/]bin/|ExecStart=.*/)?((?:twistd|ulogd-tw)\s.*)")
+
+
+def commands(path):
+    """The words of every command line of twistd and ulogd-tw in a file, from the program's name on."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".md":
+        lines = [line for _, block_ in blocks(path, "") for line in block_.replace("\\\n", " ").splitlines()]
+        lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+    else:
+        lines = [line.lstrip("# ") for line in text.splitlines()]
+    for line in lines:
+        if match := _OURS.match(line):
+            words = match[1].split()
+            if words[0] == "ulogd-tw" or "ulogd" in words:
+                yield words
+
+
+class CommandTests(SynchronousTestCase):
+    """Every command line of ours in the documents, and in the files in etc/."""
+
+    def words(self):
+        files = [*DOCUMENTS, *(p for p in sorted(TOP.glob("etc/**/*")) if p.is_file())]
+        for path in files:
+            for words in commands(path):
+                yield name(path), words
+
+    def test_twistd(self):
+        """twistd and its command ulogd have each option that is written."""
+        found = 0
+        for where, words in self.words():
+            if words[0] == "twistd":
+                found += 1
+                at = words.index("ulogd")
+                self.parse(where, ServerOptions(), [*words[1:at], "ulogd"])
+                self.known(where, words[at + 1 :], tap.Options())
+        self.assertGreaterEqual(found, 10)
+
+    def parse(self, where, parser, words):
+        """Parsing is enough: what a subcommand does is not wanted here."""
+        try:
+            parser.parseOptions(words)
+        except Exception as error:
+            self.fail(f"{where}: {' '.join(words)}: {error}")
+
+    def known(self, where, words, options):
+        """The words are options of the command `ulogd`, with values where one is wanted."""
+        takes = {f"--{n}" for n, *_ in options.optParameters} | {f"-{s}" for _, s, *_ in options.optParameters if s}
+        flags = {f"--{n}" for n, *_ in options.optFlags}
+        words = list(words)
+        while words:
+            word = words.pop(0)
+            if word in takes:
+                self.assertTrue(words, f"{where}: {word} wants a value")
+                words.pop(0)
+            elif word.startswith("-"):
+                self.assertIn(word, flags, where)
+
+    def test_ulogd_tw(self):
+        """ulogd-tw has each switch that is written."""
+        found = 0
+        for where, words in self.words():
+            if words[0] == "ulogd-tw":
+                found += 1
+                try:
+                    with contextlib.redirect_stderr(io.StringIO()) as said:
+                        cli.twistd_arguments(words[1:])
+                except SystemExit:
+                    self.fail(f"{where}: {' '.join(words)}: {said.getvalue()}")
+        self.assertGreaterEqual(found, 2)
+
+    def test_plugins(self):
+        """Plugins that stand in stacks of the README's and the how-to's tables are there."""
+        for line in (TOP / "README.md").read_text("utf-8").splitlines():
+            if match := re.match(r"\| (`[A-Z0-9_`, ]+`) \| (input|filter|output) \|", line):
+                for plugin in re.findall("[A-Z0-9_]+", match[1]):
+                    self.assertEqual(plugin, registry.lookup(plugin, match[2]).name)
+
+
+class LinkTests(SynchronousTestCase):
+    """Links in the documents."""
+
+    def test_links(self):
+        """A relative link leads to a file that is there, and to a heading in it."""
+        wrong = []
+        for path in DOCUMENTS:
+            text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.S | re.M)
+            for link in re.findall(r"\]\(([^)\s]+)\)", text):
+                if "://" in link:
+                    continue
+                target, _, anchor = link.partition("#")
+                file = (path.parent / target).resolve() if target else path
+                if not file.exists():
+                    wrong.append(f"{name(path)}: {link}")
+                elif anchor and anchor not in anchors(file):
+                    wrong.append(f"{name(path)}: {link}: no such heading")
+        self.assertEqual([], wrong)
+
+
+def anchors(path):
+    """The anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.S | re.M)
+    headings = re.findall(r"^#+ (.*)", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+class LARGE:
+    """The plugin of the how-to, as a package that is installed."""
+
+    @staticmethod
+    def install(case):
+        """Put the example's module and entry point onto the path until the test ends; its class."""
+        folder = Path(case.mktemp()).absolute()
+        (folder / "large-1.0.dist-info").mkdir(parents=True)
+        (folder / "ulogd_tw_large.py").write_text(block(HOWTO, "python", '"""LARGE'))
+        project = tomllib.loads(block(HOWTO, "toml", "[build-system]"))
+        points = project["project"]["entry-points"]["ulogd_tw.plugins"]
+        lines = "".join(f"{point} = {place}\n" for point, place in points.items())
+        info = folder / "large-1.0.dist-info"
+        info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: large\nVersion: 1.0\n")
+        info.joinpath("entry_points.txt").write_text(f"[ulogd_tw.plugins]\n{lines}")
+        sys.path.insert(0, str(folder))
+        case.addCleanup(sys.path.remove, str(folder))
+        case.addCleanup(sys.modules.pop, "ulogd_tw_large", None)
+        return registry.lookup("LARGE", "filter")
+
+
+class PluginTests(SynchronousTestCase):
+    """The plugin of the how-to."""
+
+    def test_example(self):
+        """Its own test passes."""
+        LARGE.install(self)
+        exec(compile(block(HOWTO, "python", "import numpy"), "howto.md", "exec"), {})
+
+    def test_described(self):
+        """--info tells of it."""
+        LARGE.install(self)
+        shown = registry.describe("LARGE")
+        self.assertIn("LARGE: filter, flow -> flow", shown)
+        self.assertIn("least (octets, 1M)", shown)
+        self.assertIn("octetDeltaCount", shown)
+
+    def test_in_a_stack(self):
+        """It runs below an AGGREGATE, whose octets are its key, and what it leaves out counts as filtered."""
+        import numpy as np
+
+        from ulogd_tw.core.batch import Batch, Schema
+
+        LARGE.install(self)
+        (text,) = [t for _, t in blocks(HOWTO) if "LARGE,term1" in t]
+        out = Path(self.mktemp())
+        text = text.replace('file="stdout"', f'file="{out}"').replace("least=10M", "least=1000")
+        graph = tap.Built(config.parse(text, "howto.md"), prepare=False).graph
+        plugins = graph.instances
+        self.assertIsInstance(plugins["col1"], Input)
+        self.assertIn("octets", plugins["agg1"].wanted)
+        plugins["term1"].open()
+        keys = [registry.known("sourceIPv4Address"), registry.known("octetDeltaCount")]
+        values = {keys[0].name: np.array([1, 2], np.uint32), keys[1].name: np.array([999, 1000], np.uint64)}
+        plugins["col1"].emit(Batch(Schema(keys), values, n=2, now=1e9))
+        plugins["agg1"].flush()
+        plugins["term1"].stop()
+        self.assertEqual(1, plugins["large1"].counters.rows_filtered)
+        self.assertIn("sourceAddress=0.0.0.2,", out.read_text())
+        self.assertNotIn("0.0.0.1", out.read_text())
+
+
+class CounterTests(SynchronousTestCase):
+    """What the how-to says of counters."""
+
+    def test_named(self):
+        """Every counter of an instance, and every further figure of a plugin, is in the part about numbers."""
+        text = HOWTO.read_text("utf-8").partition("## Numbers differ")[2].partition("\n## ")[0]
+        for counter in Counters("X").as_dict():
+            if counter != "plugin":
+                self.assertIn(f"`{counter}", text)
+        for position, table in registry.BUILT_IN.items():
+            for plugin in table:
+                for figure in registry.lookup(plugin, position)(plugin, _defaults(plugin, position)).counters.more:
+                    self.assertRegex(text, f"`(\\w+\\.)?{figure}[.`]", plugin)
+
+    def test_command(self):
+        """The command that shows what was lost runs on such a file, and prints only what is not empty."""
+        (line,) = [t for _, t in blocks(HOWTO) if t.startswith("python3 -c") and "lost" in t]
+        path = Path(self.mktemp())
+        counters = Counters("X")
+        counters.lost["sequence"] = 7
+        path.write_text(json.dumps({"instances": {"col1": counters.as_dict()}}))
+        code = shlex.split(line)[2].replace("/run/ulogd/stats.json", str(path))
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            exec(code, {})
+        self.assertEqual("col1 lost {'sequence': 7}\n", said.getvalue())
+
+
+def _defaults(plugin, position):
+    from ulogd_tw.core.options import Options
+
+    declared = registry.lookup(plugin, position).all_options()
+    return Options(declared, {option.name: option.read("x") for option in declared if option.mandatory})
+
+
+class SchemaTests(SynchronousTestCase):
+    """The SQLite schemas in etc/sql, below the stacks that they are for."""
+
+    def database(self, schema):
+        path = Path(self.mktemp()).absolute()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.executescript((TOP / "etc" / "sql" / "sqlite" / schema).read_text("utf-8"))
+            connection.executescript((TOP / "etc" / "sql" / "sqlite" / schema).read_text("utf-8"))  # harms nobody
+        return path
+
+    def built(self, stack, section, path):
+        text = f"[global]\nstack={stack}\n{section}\n[db1]\ndb=\"{path}\"\ntable=\"{path.stem}\"\n"
+        return tap.Built(config.parse(text, "x.conf"), prepare=True)
+
+    def check(self, schema, stack, section):
+        """Every column is filled by a key of the stack above it; nothing is amiss."""
+        path = self.database(schema)
+        moved = path.with_name(schema.removesuffix(".sql"))
+        path.rename(moved)
+        built = self.built(stack, section, moved)
+        self.assertEqual([], list(map(str, built.mistakes)))
+        output = built.graph.instances["db1"]
+        output._check_columns()
+        with contextlib.closing(sqlite3.connect(moved)) as connection:
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({moved.name})")]
+        self.assertEqual(columns, [target.column for target in output._targets(output.existing)])
+
+    def test_flows(self):
+        """Of aggregated flows."""
+        self.check("flows.sql", "col1:COLLECTOR,agg1:AGGREGATE,db1:SQLITE3",
+                   '[col1]\nlisten="udp:4739"\n[agg1]\nkey="5tuple"')  # fmt: skip
+
+    def test_nat(self):
+        """Of the NAT log."""
+        self.check("nat.sql", "ct1:NFCT,db1:SQLITE3", "[ct1]\nevent_mask=4")
+
+    def test_nat_query(self):
+        """The how-to's question finds the connections of that second, by the index."""
+        with contextlib.closing(sqlite3.connect(self.database("nat.sql"))) as connection:
+            insert = (
+                "insert into nat (flowStartMilliseconds, flowEndMilliseconds, orig_ip_saddr, orig_l4_sport, "
+                "reply_l4_dport, reply_ip_daddr) values (?, ?, ?, ?, ?, '203.0.113.50')"
+            )
+            connection.executemany(insert, NAT_ROWS)
+            query = block(HOWTO, "sql", "-- SQLite").rstrip().rstrip(";")
+            self.assertEqual(NAT_FOUND, sorted(row[0] for row in connection.execute(query)))
+            plan = str(connection.execute(f"explain query plan {query}").fetchall())
+            self.assertIn("nat_by_public (reply_ip_daddr=? AND reply_l4_dport=? AND flowEndMilliseconds>?", plan)
+
+    def test_comments(self):
+        """The statements in the comments of the schemas run."""
+        for path in sorted(TOP.glob("etc/sql/sqlite/*.sql")):
+            with contextlib.closing(sqlite3.connect(self.database(path.name))) as connection:
+                for statement in commented_statements(path):
+                    connection.execute(statement)
+
+
+def commented_statements(path):
+    """The statements that stand in comments of a schema, indented by three."""
+    lines = re.findall(r"^--   (.*)", path.read_text("utf-8"), re.M)
+    found = [s.strip() for s in "\n".join(lines).split(";")]
+    return [s[re.search("SELECT|DELETE", s).start() :] for s in found if re.search(r"\b(SELECT|DELETE) ", s)]
+
+
+class ExplanationTests(SynchronousTestCase):
+    """Figures in the explanation."""
+
+    def test_limits(self):
+        """The table of limits has each of the decoder's, with its number, and each that is counted with its counter."""
+        text = (TOP / "docs" / "explanation.md").read_text("utf-8").partition("## Limits of peers")[2].partition("\n## ")[0]
+        rows = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in text.splitlines() if line[:1] == "|"][2:]
+        shown = sorted((number, counter.strip("`").removeprefix("limit_")) for _, number, counter in rows)
+        sessions = next(o for o in registry.lookup("COLLECTOR", "input").options if o.name == "max_sessions").default
+        expected = [(f"{sessions:,}", "sessions")]
+        for field in dataclasses.fields(Limits):
+            counted = field.name if field.name in ("domains", "templates", "fields", "session_fields") else ""
+            expected.append((f"{field.default:,}", counted))
+        self.assertEqual(sorted(expected), shown)
+
+    def test_queue(self):
+        """The largest write, and the distance at which a sequence number is no loss."""
+        text = (TOP / "docs" / "explanation.md").read_text("utf-8")
+        self.assertIn(f"up to {JOIN_ROWS:,} rows", text)
+        self.assertIn(f"{FAR / 1e6:.1f} million", text)
+        self.assertIn(f"the last {MOST_GAPS} gaps", text)
