@@ -9,6 +9,7 @@ from twisted.application import service
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     globalLogPublisher,
@@ -21,6 +22,8 @@ _LEVELS = {1: LogLevel.debug, 3: LogLevel.info, 5: LogLevel.info, 7: LogLevel.er
 
 class LogFile(service.Service):
     """Writes the log to the configured file, or to syslog. ``stdout`` and nothing are left to twistd."""
+
+    log = Logger()
 
     def __init__(self, settings: Any) -> None:
         self.path: str = settings.logfile
@@ -66,7 +69,12 @@ class LogFile(service.Service):
 
     def reopen(self) -> None:
         """SIGHUP: logrotate has renamed the file. Keeps the old one where the new cannot be opened."""
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             fresh = open(self.path, "a", buffering=1, encoding="utf-8")
-            self._file.close()
-            self._file = fresh
+        except OSError as error:
+            self.log.error("logfile {path}: {error}; the old file is kept", path=self.path, error=error)
+            return
+        self._file.close()
+        self._file = fresh

@@ -25,6 +25,7 @@ from ulogd_tw.core.errors import StartError, UlogdError
 from ulogd_tw.core.plugin import Aggregator, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, queues
+from ulogd_tw.logs import LogFile
 
 
 
@@ -169,7 +170,10 @@ class Ulogd(service.Service):
         )  # fmt: skip
 
     def reopen(self) -> None:
-        """SIGHUP: every plugin opens its files anew."""
+        """SIGHUP: the log and every plugin open their files anew."""
+        for sibling in self.parent or ():
+            if isinstance(sibling, LogFile):
+                sibling.reopen()
         for node in self.graph.nodes:
             try:
                 node.plugin.reopen()
