@@ -170,7 +170,7 @@ class Config:
         return None
 
     def _no_section(self, name: str, declared: tuple[Option, ...]) -> list[Mistake]:
-        """An instance without a section: the defaults, or a mistake where an option must be given."""
+        """An instance without a section has the defaults; a mistake where an option must be given, or a name is near."""
         stack = self.instances().get(name)
         where = stack.where if stack else self.file
         missing = ", ".join(o.name for o in declared if o.mandatory)
@@ -179,6 +179,8 @@ class Config:
         near = _did_you_mean(name, set(self.sections) - set(self.instances()) - set(_SPECIAL), "[{}]")
         if missing:
             return [Mistake(where, f"there is no section [{name}], and it must give {missing}{near}")]
+        if not near:
+            return []
         return [Mistake(where, f"there is no section [{name}]: its options keep their defaults{near}", True)]
 
 

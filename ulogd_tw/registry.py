@@ -176,7 +176,7 @@ def _types(class_: type[Plugin]) -> str:
 
 
 def _summary(class_: type[Plugin]) -> str:
-    return (inspect.getdoc(class_) or "").partition("\n")[0]
+    return (inspect.getdoc(class_) or "").partition("\n")[0].replace("``", "")
 
 
 def describe(name: str) -> str:
@@ -190,7 +190,8 @@ def describe(name: str) -> str:
 
 
 def _describe(name: str, position: str, class_: type[Plugin]) -> str:
-    lines = [f"{name}: {position}, {_types(class_)}", "", inspect.getdoc(class_) or "", "", "Options:"]
+    text = (inspect.getdoc(class_) or "").replace("``", "")
+    lines = [f"{name}: {position}, {_types(class_)}", "", text, "", "Options:"]
     options = class_.all_options()
     lines += [_option(option) for option in options] or ["  none"]
     given, asked = _keys(class_)

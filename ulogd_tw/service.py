@@ -21,7 +21,7 @@ from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
 from ulogd_tw import metrics
-from ulogd_tw.core.errors import StartError, UlogdError
+from ulogd_tw.core.errors import Mistake, StartError, UlogdError
 from ulogd_tw.core.plugin import Aggregator, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, queues
@@ -38,12 +38,14 @@ class Ulogd(service.Service):
         self,
         graph: Graph,
         settings: Any,
+        mistakes: Iterable[Mistake] = (),
         *,
         clock: Callable[[], float] = time.time,
         on_fatal: Callable[[str], None] | None = None,
     ) -> None:
         self.graph = graph
         self.settings = settings
+        self.mistakes = tuple(mistakes)
         self.queues: list[OutputQueue] = []
         self.clock = clock
         self._on_fatal = on_fatal or self._end
@@ -60,6 +62,9 @@ class Ulogd(service.Service):
 
     def privilegedStartService(self) -> None:
         """Bind sockets while there is privilege; a stack that cannot start is left out with one error."""
+        for mistake in self.mistakes:  # only now, since the log is open by now
+            level = self.log.warn if mistake.tolerated else self.log.error
+            level("{mistake}", mistake=str(mistake))
         for node in self.graph.nodes:
             node.report = self._report
             node.plugin.fault = partial(self._report, node.plugin)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from twisted.application import service
-from twisted.logger import Logger
 from twisted.python import usage
 
 from ulogd_tw import config as configuration
@@ -15,8 +14,6 @@ from ulogd_tw.core.options import Options as Values
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.stack import Builder, Graph, describe
 
-log = Logger()
-
 
 class Options(usage.Options):
     """What stands behind ``twistd ulogd``."""
@@ -24,6 +21,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     optParameters = [
         ["config", "c", "/etc/ulogd.conf", "configuration file"],
+        ["loglevel", "l", None, "what is logged at least, before loglevel= of [global]: debug 1, info 3, notice 5, error 7"],
         ["info", "i", None, "describe a plugin: its types, options and keys; then exit"],
     ]
     optFlags = [
@@ -34,6 +32,8 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Answer what needs no service."""
+        if self["loglevel"] and self["loglevel"] not in "12345678":
+            raise usage.UsageError(f"--loglevel {self['loglevel']}: a number from 1 (debug) to 8 (fatal)")
         if self["list-plugins"]:
             print(registry.list_plugins())
             sys.exit(0)
@@ -105,13 +105,12 @@ def makeService(options: Options) -> service.IService:
         raise SystemExit("\n".join(map(str, built.mistakes)))
     if not built.graph.stacks:
         raise SystemExit("\n".join(map(str, built.mistakes)) or f"{options['config']}: there is no stack to run")
-    for mistake in built.mistakes:
-        level = log.warn if mistake.tolerated else log.error
-        level("{mistake}", mistake=str(mistake))
+    if options["loglevel"]:
+        built.settings.loglevel = int(options["loglevel"])
     memory.keep_freed_memory()
     parent = service.MultiService()
     logs.LogFile(built.settings).setServiceParent(parent)
-    ulogd = Ulogd(built.graph, built.settings)
+    ulogd = Ulogd(built.graph, built.settings, built.mistakes)
     ulogd.setServiceParent(parent)
     if built.manhole is not None:
         from ulogd_tw import inspection, manhole

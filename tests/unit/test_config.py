@@ -229,11 +229,14 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(1, len(said(self.read("event_mask=x", NFCT, "plugin OTHER")[1], False)))
 
     def test_no_section(self):
-        """Without a section there are defaults, with a warning; a mistake where an option must be given."""
+        """Without a section there are defaults; a warning where a name is near, a mistake where an option must be given."""
         found = parsed(STACKS + "[db2]\ndb=x\n")
         options, mistakes = found.read("ct1", NFCT, "plugin NFCT")
         self.assertEqual(5, options.event_mask)
-        self.assertEqual(["f.conf:2: there is no section [ct1]: its options keep their defaults"], said(mistakes, True))
+        self.assertEqual([], mistakes)
+        mistakes = parsed(STACKS + "[ct11]\n").read("ct1", NFCT, "plugin NFCT")[1]
+        text = "f.conf:2: there is no section [ct1]: its options keep their defaults; did you mean [ct11]?"
+        self.assertEqual([text], said(mistakes, True))
         mistakes = found.read("db1", SQLITE3, "plugin SQLITE3")[1]
         text = "f.conf:2: there is no section [db1], and it must give db, table; did you mean [db2]?"
         self.assertEqual([text], said(mistakes, False))

@@ -123,6 +123,10 @@ class Database:
         """What an exception of the driver means; None for one that is not the driver's."""
         raise NotImplementedError
 
+    def text(self, error: Exception) -> str:
+        """An exception for a log line."""
+        return str(error)
+
     def interrupt(self) -> None:
         """Make a call that is under way in another thread fail soon."""
 

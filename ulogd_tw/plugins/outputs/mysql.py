@@ -112,7 +112,7 @@ class MySQL(Database):
         found = {
             "user": config.user, "password": config.pass_, "database": config.db, "charset": "utf8mb4",
             "sql_mode": SQL_MODE, "autocommit": True, "connect_timeout": config.connect_timeout or CONNECT_S,
-            "read_timeout": config.timeout, "write_timeout": config.timeout,
+            "read_timeout": config.connect_timeout or CONNECT_S, "write_timeout": config.connect_timeout or CONNECT_S,
         }  # fmt: skip
         if path := self.socket_path():
             return found | {"unix_socket": path}
@@ -131,6 +131,8 @@ class MySQL(Database):
 
     def opened(self, connection: Any) -> None:
         super().opened(connection)
+        # pymysql's connect_timeout does not bound the handshake, read_timeout does; it has no public name later on.
+        connection._read_timeout = connection._write_timeout = self.config.timeout
         self.most_octets = self._execute(connection, "SELECT @@max_allowed_packet")[0][0]
         self._fence(connection)
 
@@ -257,6 +259,11 @@ class MySQL(Database):
             return Fault("away", transient=True)
         return Fault("server")
 
+    def text(self, error: Exception) -> str:
+        if isinstance(error, pymysql.Error) and len(error.args) > 1:
+            return f"{error.args[1]} (error {error.args[0]})"
+        return str(error)
+
     def interrupt(self) -> None:
         """Shut the socket of the connection; who reads from it gets an error at once."""
         # pymysql has no public name for its socket, and close() would wait for the one who reads.
@@ -314,8 +321,7 @@ class MYSQL(SQLOutput):
         return MySQL(self.config, self.instance)
 
     def look(self) -> list[TableColumn]:
-        bounds = {"read_timeout": self.connect_s, "write_timeout": self.connect_s}
-        connection = pymysql.connect(**self.database.keywords() | bounds)
+        connection = pymysql.connect(**self.database.keywords())
         try:
             return self.database.columns(connection)
         finally:

@@ -357,7 +357,7 @@ class SQLOutput(Output):
     def _failed(self, error: Exception, fault: Fault, failures: int) -> None:
         self.counters.errors[fault.reason] += 1
         if not self.config.reconnect:
-            raise NotWritten(f"{self.where}: {error}") from error
+            raise NotWritten(f"{self.where}: {self.database.text(error)}") from error
         if failures > 1 or not fault.transient:  # a closed idle connection is nothing to tell
             self._warn(error, fault)
 
@@ -419,12 +419,12 @@ class SQLOutput(Output):
         if fault is None:
             raise error
         if not fault.transient:
-            raise StartError(f"{self.where}: {error}", fault.remedy)
+            raise StartError(f"{self.where}: {self.database.text(error)}", fault.remedy)
         return fault
 
     def _warn(self, error: Exception, fault: Fault) -> None:
         remedy = f"; {fault.remedy}" if fault.remedy else ""
         self.seldom.warn(
             fault.reason, "{instance}: {db}: {error}{remedy}; rows wait", instance=self.instance, db=self.where,
-            error=error, remedy=remedy,
+            error=self.database.text(error), remedy=remedy,
         )  # fmt: skip
