@@ -1,0 +1,94 @@
+"""Real captures through the running service: COLLECTOR -> JSON gives what the reference decode has, value by value."""
+
+import json
+import socket
+import struct
+from collections import Counter
+
+from twisted.trial.unittest import TestCase
+
+from tests.live.service import Service, unaccounted
+from tests.support import free_port, shared_path
+
+CONTEXT = {"exporter", "exporter_port", "observationDomainId", "templateId", "record_kind", "received_ms", "export_time"}
+
+
+def plain(fields):
+    """Fields as a collector of this version shows them: no padding, nothing of structured data, clashing names full."""
+    found = {}
+    for name, value in fields.items():
+        bare = name.split("#")[0]
+        if bare == "paddingOctets" or isinstance(value, (dict, list)):
+            continue
+        found[{"httpContentType": "e5951.httpContentType"}.get(name, name)] = value
+    return found
+
+
+class CorpusTests(TestCase):
+    timeout = 120
+
+    def cases(self):
+        """(name, messages, oracle) of every IPFIX case."""
+        folder = shared_path("corpus", "ipfix")
+        for path in sorted(folder.glob("oracle/*.json")):
+            oracle = json.loads(path.read_text())
+            if oracle["protocol"] == "ipfix":
+                lines = (folder / "messages" / f"{path.stem}.jsonl").read_text().splitlines()
+                yield path.stem, [json.loads(line) for line in lines], oracle
+
+    def test_over_udp_and_tcp(self):
+        """Each case by its own exporter; cases of files go over TCP. Malformed messages are dropped, the rest stays."""
+        cases = list(self.cases())
+        self.assertGreater(len(cases), 30)
+        port = free_port("both")
+        config = f'[col1]\nlisten="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"\nmax_malformed=1000\n'
+        config += '[json1]\nfile="{dir}/flows.json"\n'
+        ports, expected = {}, 0
+        with Service(["col1:COLLECTOR,json1:JSON"], config) as service:
+            for name, messages, oracle in cases:
+                expected += oracle["record_count"]
+                ports.update(self.send(port, name, messages))
+                service.wait_for("json1", "rows_written", expected)
+        self.assertEqual(unaccounted(service.all_counters()), {})
+        lines = [json.loads(line) for line in (service.directory / "flows.json").read_text().splitlines()]
+        self.assertEqual(len(lines), expected)
+        rows = {}
+        for row in lines:
+            rows.setdefault(ports[row["exporter_port"]], []).append(row)
+        for name, _, oracle in cases:
+            self.check(name, rows.get(name, []), oracle["records"])
+
+    def send(self, port, name, messages):
+        """Send a case; its local ports, so that its records are known again. One socket for each exporter."""
+        kind = socket.SOCK_DGRAM if messages[0]["transport"] == "udp" else socket.SOCK_STREAM
+        sockets = {}
+        for message in messages:
+            source = (message["src"], message["sport"])
+            if source not in sockets:
+                sockets[source] = socket.socket(socket.AF_INET, kind)
+                self.addCleanup(sockets[source].close)
+                sockets[source].connect(("127.0.0.1", port))
+            octets = bytes.fromhex(message["hex"])
+            if kind == socket.SOCK_STREAM and struct.unpack_from("!H", octets, 2)[0] != len(octets):
+                continue  # over TCP a wrong length is a broken stream, which test_collector has
+            sockets[source].send(octets)
+        ports = {s.getsockname()[1]: name for s in sockets.values()}
+        if kind == socket.SOCK_STREAM:
+            for s in sockets.values():
+                s.shutdown(socket.SHUT_WR)
+        return ports
+
+    def check(self, name, rows, records):
+        lists = {field for record in records for field, value in record["fields"].items() if isinstance(value, (dict, list))}
+        got = Counter()
+        for row in rows:
+            fields = {k: v for k, v in row.items() if k not in CONTEXT and k not in lists}
+            got[row["templateId"], row["record_kind"], json.dumps(fields, sort_keys=True)] += 1
+        expected = Counter()
+        for record in records:
+            fields = plain(record["fields"])
+            for context in ("observationDomainId", "templateId"):
+                if context in fields:  # the bare name is the message's
+                    fields[f"{context}#2"] = fields.pop(context)
+            expected[record["tid"], record["kind"], json.dumps(fields, sort_keys=True)] += 1
+        self.assertEqual(got, expected, name)
