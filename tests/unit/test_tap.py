@@ -1,0 +1,89 @@
+"""Tests of ulogd_tw.tap: --check, every mistake in one run, what is fatal."""
+
+import io
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ulogd_tw import tap
+
+GOOD = """[global]
+stack=col1:COLLECTOR,agg1:AGGREGATE,gp1:GPRINT
+[agg1]
+key="sourceAddress,destinationTransportPort"
+[gp1]
+file="stdout"
+"""
+BAD = """[global]
+stack=col1:COLECTOR,gp1:GPRINT
+stack=col1:COLLECTOR,agg1:AGGREGATE,gp1:GPRINT
+stack=ct1:NFCT,col2:COLLECTOR,gp1:GPRINT
+stack=ct1:NFCT
+[agg1]
+key="sourceIPv4Adress"
+intervall=5
+[gp1]
+file=/dev/null
+[col1]
+listen="udp:70000"
+"""
+
+
+class CheckTests(SynchronousTestCase):
+    def check(self, text):
+        path = Path(self.mktemp())
+        path.write_text(text)
+        self.patch(sys, "stdout", io.StringIO())
+        self.patch(sys, "stderr", io.StringIO())
+        status = tap.check(str(path))
+        return status, sys.stdout.getvalue().replace(str(path), "f"), sys.stderr.getvalue().replace(str(path), "f")
+
+    def test_stacks_and_their_keys(self):
+        """What each instance has to give, under the names of the input."""
+        status, printed, wrong = self.check(GOOD)
+        self.assertEqual((status, wrong), (0, ""))
+        self.assertIn("f:2: stack col1:COLLECTOR,agg1:AGGREGATE,gp1:GPRINT", printed)
+        line = next(line for line in printed.splitlines() if "col1:COLLECTOR:" in line)
+        self.assertIn("sourceIPv4Address, sourceIPv6Address", line)
+        self.assertNotIn("destinationIPv4Address", line)
+
+    def test_every_mistake_in_one_run(self):
+        """In the order of the file, each with its line and what was probably meant."""
+        status, printed, wrong = self.check(BAD)
+        self.assertEqual((status, printed), (1, ""))
+        lines = wrong.splitlines()
+        for place, text in (("f:2:", "COLLECTOR"), ("f:4:", "input"), ("f:5:", "output"), ("f:8:", "interval"),
+                            ("f:3:", "sourceIPv4Address"), ("f:3:", "udp:70000")):  # fmt: skip
+            self.assertTrue(any(place in line and text in line for line in lines), (place, text, wrong))
+
+    def test_a_file_that_is_not_there(self):
+        self.patch(sys, "stderr", io.StringIO())
+        self.assertEqual(tap.check("/nowhere/ulogd.conf"), 1)
+        self.assertIn("/nowhere/ulogd.conf", sys.stderr.getvalue())
+
+
+class ServiceTests(SynchronousTestCase):
+    def make(self, text):
+        path = Path(self.mktemp())
+        path.write_text(text)
+        options = tap.Options()
+        options.parseOptions(["-c", str(path)])
+        return tap.makeService(options)
+
+    def test_no_stack_left_is_fatal(self):
+        """With every reason in the text."""
+        error = self.assertRaises(SystemExit, self.make, "[global]\nstack=a:NOPE,b:GPRINT\nstack=c:NFCT\n")
+        self.assertIn("NOPE", str(error))
+        self.assertEqual(len(str(error).splitlines()), 2)
+
+    def test_strict_makes_a_warning_fatal(self):
+        text = GOOD.replace("[agg1]", "[agg1]\ncolour=red").replace("[global]", "[global]\nstrict=%d")
+        self.assertIn("colour", str(self.assertRaises(SystemExit, self.make, text % 1)))
+        self.make(text % 0)
+
+    def test_one_good_stack_runs_without_the_bad_one(self):
+        service = self.make(GOOD.replace("[global]", "[global]\nstack=a:NOPE,b:GPRINT"))
+        (ulogd,) = (s for s in service if hasattr(s, "graph"))
+        self.assertEqual([s.spec.text for s in ulogd.graph.stacks], ["col1:COLLECTOR,agg1:AGGREGATE,gp1:GPRINT"])
+        self.assertEqual(len(ulogd.mistakes), 1)
