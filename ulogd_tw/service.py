@@ -1,7 +1,8 @@
 """The running service: stacks from a configuration, started and stopped in order, with timers, signals and figures.
 
 Start: listening sockets and netlink first (still with privilege), then outputs, then the inputs begin to read.
-Stop: the inputs drain, then aggregates flush, then queues empty into outputs within `stop_timeout`.
+Stop: the inputs drain, then aggregates flush, then queues empty into outputs within `stop_timeout`. Stacks that share
+nothing stop one after the other, listening ones last: an exporter's last records may go to a collector in this process.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from twisted.logger import Logger
 
 from ulogd_tw import metrics
 from ulogd_tw.core.errors import Mistake, StartError, UlogdError
-from ulogd_tw.core.plugin import Aggregator, Plugin
+from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, queues
 from ulogd_tw.logs import LogFile
@@ -197,23 +198,8 @@ class Ulogd(service.Service):
     def stopService(self) -> Any:
         super().stopService()
         deadline = reactor.seconds() + self.settings.stop_timeout
-        for node in self._opened:
-            if node in self.graph.inputs:
-                yield self._within(defer.maybeDeferred(node.plugin.stop), deadline, node)
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        for node in self.graph.filters:
-            if isinstance(node.plugin, Aggregator):
-                node.plugin.flush()
-        for queue in self.queues:
-            yield self._within(queue.drained(), deadline, queue.node)
-        for node in self.graph.filters + self.graph.outputs:
-            if node in self._opened:
-                for queue in self.queues:
-                    if queue.node is node:
-                        queue.close()
-                yield self._within(defer.maybeDeferred(node.plugin.stop), deadline + 5, node)
+        for part in self.graph.parts():
+            yield self._stop_part(part, deadline)
         for queue in self.queues:
             self._leave(queue)
         if self._stats is not None:
@@ -222,6 +208,31 @@ class Ulogd(service.Service):
         unaccounted = self.graph.unaccounted()
         if unaccounted:
             self.log.error("rows that no counter accounts for: {rows}", rows=unaccounted)
+
+    @defer.inlineCallbacks
+    def _stop_part(self, part: Graph, deadline: float) -> Any:
+        """Stop stacks that share instances: inputs, then aggregates, then queues, then outputs."""
+        queues = [queue for queue in self.queues if queue.node in part.outputs]
+        for node in part.inputs:
+            yield self._stop_node(node, deadline)
+        for node in part.nodes:
+            if node in self._timers and not isinstance(node.plugin, Output):
+                self._timers.pop(node).cancel()
+        for node in part.filters:
+            if isinstance(node.plugin, Aggregator):
+                node.plugin.flush()
+        for queue in queues:
+            yield self._within(queue.drained(), deadline, queue.node)
+            queue.close()
+        for node in part.filters + part.outputs:
+            if node in self._timers:
+                self._timers.pop(node).cancel()
+            yield self._stop_node(node, deadline + 5)
+
+    @defer.inlineCallbacks
+    def _stop_node(self, node: Node, deadline: float) -> Any:
+        if node in self._opened:
+            yield self._within(defer.maybeDeferred(node.plugin.stop), deadline, node)
 
     @defer.inlineCallbacks
     def _within(self, waiting: defer.Deferred[Any], deadline: float, node: Node) -> Any:

@@ -132,8 +132,8 @@ class Plugin:
 class Input(Plugin):
     """Begins a stack; calls `emit` with batches between `begin` and the end of `stop`."""
 
-    can_pause = False
-    """True where *every* batch of it is `held`: the peer or the file waits."""
+    listens = False
+    """True where peers connect to it; such inputs stop last, as a peer may be an exporter of this process."""
 
     def begin(self) -> None:
         """Start to read; everything is open by now."""

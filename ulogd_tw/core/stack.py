@@ -137,16 +137,31 @@ class Graph:
             found[node.ident] = found[node.ident] or came - counters.rows_received
         return {ident: rows for ident, rows in found.items() if rows}
 
+    def parts(self) -> list[Graph]:
+        """The graph cut into parts that share no instance; those with an input that listens to peers come last."""
+        parts: list[Graph] = []
+        for stack in self.stacks:
+            nodes = set(stack.path)
+            touching = [part for part in parts if nodes & set(part.nodes)]
+            parts = [part for part in parts if part not in touching]
+            stacks = [s for part in touching for s in part.stacks] + [stack]
+            parts.append(self._only(stacks))
+        return sorted(parts, key=lambda part: any(node.plugin.listens for node in part.inputs))
+
+    def _only(self, stacks: list[Stack]) -> Graph:
+        live = {node for s in stacks for node in s.path}
+        return Graph(stacks, *([n for n in nodes if n in live] for nodes in (self.inputs, self.filters, self.outputs)))
+
     def without(self, broken: set[Node]) -> tuple[Graph, list[Stack]]:
         """The graph without every stack that goes through one of these nodes, and those stacks."""
         gone = [s for s in self.stacks if broken & set(s.path)]
         stacks = [s for s in self.stacks if s not in gone]
-        live = {node for s in stacks for node in s.path}
+        rest = self._only(stacks)
+        live = set(rest.nodes)
         for node in live:
             node.children = [c for c in node.children if c in live]
             node.parents = [p for p in node.parents if p in live]
-        keep = [[n for n in nodes if n in live] for nodes in (self.inputs, self.filters, self.outputs)]
-        return Graph(stacks, *keep), gone
+        return rest, gone
 
 
 class Builder:

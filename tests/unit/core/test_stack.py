@@ -126,6 +126,16 @@ class StackTests(SynchronousTestCase):
         rest.inputs[0].plugin.receive(numbers(1, a=[1]))
         self.assertEqual(rest.unaccounted(), {})
 
+    def test_parts_share_no_instance(self):
+        """What belongs together stops together; inputs to which peers connect stop last."""
+        self.patch(doubles.ANY, "listens", True)
+        graph = self.build("c:ANY,k1:KEEP", "f:FLOWS,k2:KEEP", "g:FLOWS,k3:KEEP", "f:FLOWS,h:HALF,k3:KEEP")
+        parts = [[s.spec.text for s in part.stacks] for part in graph.parts()]
+        self.assertEqual(
+            parts, [["f:FLOWS,k2:KEEP", "g:FLOWS,k3:KEEP", "f:FLOWS,h:HALF,k3:KEEP"], ["c:ANY,k1:KEEP"]]
+        )
+        self.assertEqual([n.ident for n in graph.parts()[0].nodes], ["f", "g", "h", "k2", "k3"])
+
     def test_one_id_for_two_plugins_is_a_mistake(self):
         found = self.mistakes("f:FLOWS,h:HALF,k:KEEP", "f:FLOWS,h:COVER,k:KEEP")
         self.assertIn("h is COVER here and HALF in test.conf:1", found[0])

@@ -49,6 +49,7 @@ class COLLECTOR(Input):
     otype = FLOW
     provides = CONTEXT
     open_keys = True
+    listens = True
     options = (
         Option("listen", words, ("udp:4739", "tcp:4739"), "addresses: udp:PORT, tcp:PORT, udp:127.0.0.1:4739, "
                "udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
