@@ -29,7 +29,6 @@ from ulogd_tw.flow import OutputQueue, Spool, queues
 from ulogd_tw.logs import LogFile
 
 
-
 class Ulogd(service.Service):
     """All stacks of one configuration."""
 
@@ -125,9 +124,8 @@ class Ulogd(service.Service):
             self._stats.start(self.settings.stats_interval)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reopen))
-        self.log.info(
-            "{n} stacks run: {stacks}", n=len(self.graph.stacks), stacks=" ".join(s.spec.text for s in self.graph.stacks)
-        )
+        stacks = [stack.spec.text for stack in self.graph.stacks]
+        self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
 
     def _failed(self, failure: Any) -> None:
         if failure.check(UlogdError):

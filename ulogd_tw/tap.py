@@ -21,7 +21,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     optParameters = [
         ["config", "c", "/etc/ulogd.conf", "configuration file"],
-        ["loglevel", "l", None, "what is logged at least, before loglevel= of [global]: debug 1, info 3, notice 5, error 7"],
+        ["loglevel", "l", None, "what is logged at least: debug 1, info 3, notice 5, error 7; instead of loglevel="],
         ["info", "i", None, "describe a plugin: its types, options and keys; then exit"],
     ]
     optFlags = [

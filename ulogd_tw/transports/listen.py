@@ -72,17 +72,9 @@ class StreamListener:
         factory = protocol.Factory.forProtocol(lambda: StreamConnection(connected))
         factory.noisy = False
         listeners = []
-        for family, host in addresses(url.host):
-            try:
-                bound = bind_socket(family, socket.SOCK_STREAM, host, url.port)
-            except OSError as fault:
-                if listeners and fault.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    continue  # a host without IPv6
-                for listener in listeners:
-                    listener.close()
-                raise
+        for bound in bind_all(url, socket.SOCK_STREAM):
             bound.listen(1024)
-            port = reactor.adoptStreamPort(bound.fileno(), family, factory)
+            port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
             bound.close()
             port.stopReading()
             listeners.append(cls(port))
@@ -102,11 +94,20 @@ class StreamListener:
         return defer.maybeDeferred(self._port.stopListening)
 
 
-def addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
-    """The families and addresses to bind for a host; none means all of both families."""
-    if not host:
-        return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]
-    return [(socket.AF_INET6 if ":" in host else socket.AF_INET, host)]
+def bind_all(url: Url, kind: socket.SocketKind) -> list[socket.socket]:
+    """Bound sockets for a URL: one, or one for IPv4 and one for IPv6 where it names no host. Raises OSError."""
+    hosts = [url.host] if url.host else ["0.0.0.0", "::"]
+    found: list[socket.socket] = []
+    for host in hosts:
+        try:
+            found.append(bind_socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind, host, url.port))
+        except OSError as fault:
+            if found and fault.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                continue  # a host without IPv6
+            for bound in found:
+                bound.close()
+            raise
+    return found
 
 
 def bind_socket(family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int) -> socket.socket:

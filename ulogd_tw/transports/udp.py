@@ -12,7 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from ulogd_tw.transports.listen import addresses, bind_socket
+from ulogd_tw.transports.listen import bind_all
 from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.url import Url
 
@@ -52,16 +52,8 @@ class UdpListener:
     @classmethod
     def bind(cls, url: Url, received: Received, buffer: int, latency: float) -> list[UdpListener]:
         """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it names no host. Raises OSError."""
-        listeners: list[UdpListener] = []
-        for family, host in addresses(url.host):
-            try:
-                bound = bind_socket(family, socket.SOCK_DGRAM, host, url.port)
-            except OSError as fault:
-                if listeners and fault.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    continue  # a host without IPv6
-                for listener in listeners:
-                    listener.close()
-                raise
+        listeners = []
+        for bound in bind_all(url, socket.SOCK_DGRAM):
             _set_buffer(bound, buffer)
             listeners.append(cls(bound, received, latency))
         return listeners
