@@ -79,7 +79,7 @@ async def measure(label: str, output: object, family: int, arguments: argparse.N
     await defer.maybeDeferred(output.stop)
     assert not output.counters.dropped, output.counters.dropped
     print(
-        f"{label:45} {statistics.median(rates):9,.0f} rows/s  {statistics.median(cpu):5.2f} CPU s of ours a million rows",
+        f"{label:45} {statistics.median(rates):9,.0f} rows/s  {statistics.median(cpu):5.2f} CPU s a million rows",
         flush=True,
     )
 

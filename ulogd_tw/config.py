@@ -170,7 +170,7 @@ class Config:
         return None
 
     def _no_section(self, name: str, declared: tuple[Option, ...]) -> list[Mistake]:
-        """An instance without a section has the defaults; a mistake where an option must be given, or a name is near."""
+        """Without a section an instance has the defaults; a mistake where an option must be given or a name is near."""
         stack = self.instances().get(name)
         where = stack.where if stack else self.file
         missing = ", ".join(o.name for o in declared if o.mandatory)

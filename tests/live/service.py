@@ -75,7 +75,9 @@ def unaccounted(counters):
     found = {}
     for name, c in counters.items():
         emitted = 0 if c["plugin"] == "AGGREGATE" else c["rows_emitted"]
-        gone = emitted + c["rows_filtered"] + c["rows_merged"] + c["rows_written"] + c["rows_waiting"] + c["rows_spooled"]
+        gone = (
+            emitted + c["rows_filtered"] + c["rows_merged"] + c["rows_written"] + c["rows_waiting"] + c["rows_spooled"]
+        )
         rest = c["rows_received"] - gone - sum(c["dropped"].values())
         if rest:
             found[name] = rest

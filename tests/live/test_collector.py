@@ -29,22 +29,27 @@ file="{dir}/flows.json"
 
 
 def template(ident=256, fields=((8, 4), (12, 4), (1, 8))):
+    """A Template Set."""
     body = struct.pack("!HH", ident, len(fields)) + b"".join(struct.pack("!HH", *f) for f in fields)
     return struct.pack("!HH", 2, 4 + len(body)) + body
 
 
 def message(*sets, sequence=0, domain=1, length=None):
+    """A Message; `length` says something false about it."""
     body = b"".join(sets)
     size = 16 + len(body) if length is None else length
     return struct.pack("!HHIII", 10, size, 1_800_000_000, sequence, domain) + body
 
 
 def data(n, ident=256, octets=100):
+    """A Data Set of n records."""
     body = b"".join(struct.pack("!IIQ", 0x0A000001 + i, 0x0A000100, octets) for i in range(n))
     return struct.pack("!HH", ident, 4 + len(body)) + body
 
 
 class CollectorTests(TestCase):
+    """Loads and bad input on loopback."""
+
     timeout = 90
 
     def service(self, stacks=STACKS, **keywords):

@@ -10,7 +10,15 @@ from twisted.trial.unittest import TestCase
 from tests.live.service import Service, unaccounted
 from tests.support import free_port, shared_path
 
-CONTEXT = {"exporter", "exporter_port", "observationDomainId", "templateId", "record_kind", "received_ms", "export_time"}
+CONTEXT = {
+    "exporter",
+    "exporter_port",
+    "observationDomainId",
+    "templateId",
+    "record_kind",
+    "received_ms",
+    "export_time",
+}
 
 
 def plain(fields):
@@ -25,6 +33,8 @@ def plain(fields):
 
 
 class CorpusTests(TestCase):
+    """Every IPFIX case, sent as it was captured."""
+
     timeout = 120
 
     def cases(self):
@@ -79,7 +89,9 @@ class CorpusTests(TestCase):
         return ports
 
     def check(self, name, rows, records):
-        lists = {field for record in records for field, value in record["fields"].items() if isinstance(value, (dict, list))}
+        lists = {
+            field for record in records for field, value in record["fields"].items() if isinstance(value, (dict, list))
+        }
         got = Counter()
         for row in rows:
             fields = {k: v for k, v in row.items() if k not in CONTEXT and k not in lists}

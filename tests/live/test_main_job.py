@@ -79,6 +79,8 @@ SELECT = (
 
 
 class MainJobTests(TestCase):
+    """Real connections between two network namespaces."""
+
     timeout = 180
 
     def run_job(self, proto, maria):
@@ -112,7 +114,9 @@ class MainJobTests(TestCase):
             refused = {key: stored.pop(key) for key in list(stored) if 5999 in key}
             self.assertEqual(sorted(refused.values()), [[1, 1, 40], [1, 1, 60], [1, 1, 60], [1, 1, 80]])
             self.assertEqual(stored, expected)
-            times = database.execute("select min(first_ms), max(last_ms), min(last_ms - first_ms) from flows").fetchone()
+            times = database.execute(
+                "select min(first_ms), max(last_ms), min(last_ms - first_ms) from flows"
+            ).fetchone()
         self.assertGreaterEqual(times[2], 0)
         self.assertGreater(times[0], 1_700_000_000_000)
         self.assertEqual(stored_flows(maria.execute(SELECT.replace('"', "`"))), expected | refused)

@@ -40,6 +40,8 @@ SUMS = "select count(*), sum(octetDeltaCount), sum(packetDeltaCount) from flows"
 
 
 class OutageTests(TestCase):
+    """What happens to rows while an output cannot take them."""
+
     timeout = 150
 
     def service(self, stacks, socket="", **keywords):

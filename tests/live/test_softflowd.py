@@ -27,11 +27,16 @@ def capture(path):
 def export(path, port):
     """Let softflowd read the capture and export it as IPFIX; bounded by its end of file."""
     subprocess.run(
-        ["softflowd", "-r", path, "-n", f"127.0.0.1:{port}", "-v", "10", "-d"], capture_output=True, timeout=60, check=True
+        ["softflowd", "-r", path, "-n", f"127.0.0.1:{port}", "-v", "10", "-d"],
+        capture_output=True,
+        timeout=60,
+        check=True,
     )
 
 
 class SoftflowdTests(TestCase):
+    """The same capture, exported twice."""
+
     timeout = 120
 
     def test_totals_equal_those_of_nfcapd(self):
@@ -50,7 +55,9 @@ class SoftflowdTests(TestCase):
         store = folder / "nfcapd"
         store.mkdir()
         port = free_port("udp")
-        with Daemon(["nfcapd", "-b", "127.0.0.1", "-p", port, "-w", store, "-t", "3600"], lambda d: _listens(port)) as daemon:
+        with Daemon(
+            ["nfcapd", "-b", "127.0.0.1", "-p", port, "-w", store, "-t", "3600"], lambda d: _listens(port)
+        ) as daemon:
             export(folder / "traffic.pcap", port)
             wait_until(lambda: _queue(port) == 0, what="nfcapd has read all")
             daemon.stop()

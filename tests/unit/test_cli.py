@@ -7,6 +7,8 @@ from ulogd_tw.cli import twistd_arguments
 
 
 class CliTests(SynchronousTestCase):
+    """What each switch becomes."""
+
     def test_debians_unit(self):
         """``ulogd --daemon --uid ulog --pidfile /run/ulog/ulogd.pid`` as Debian starts it."""
         self.assertEqual(
@@ -17,7 +19,9 @@ class CliTests(SynchronousTestCase):
     def test_foreground(self):
         """No pid file unless one is asked for, since twistd would put it into the working directory."""
         arguments = twistd_arguments(["-c", "x.conf", "-v", "-l", "3"])
-        self.assertEqual(arguments, ["twistd", "--pidfile=", "--nodaemon", "ulogd", "--config", "x.conf", "--loglevel", "3"])
+        self.assertEqual(
+            arguments, ["twistd", "--pidfile=", "--nodaemon", "ulogd", "--config", "x.conf", "--loglevel", "3"]
+        )
         options = tap.Options()
         options.parseOptions(arguments[4:])
         self.assertEqual((options["config"], options["loglevel"]), ("x.conf", "3"))

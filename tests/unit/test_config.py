@@ -229,7 +229,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(1, len(said(self.read("event_mask=x", NFCT, "plugin OTHER")[1], False)))
 
     def test_no_section(self):
-        """Without a section there are defaults; a warning where a name is near, a mistake where an option must be given."""
+        """Without a section there are defaults; a warning where a name is near, a mistake where one must be given."""
         found = parsed(STACKS + "[db2]\ndb=x\n")
         options, mistakes = found.read("ct1", NFCT, "plugin NFCT")
         self.assertEqual(5, options.event_mask)

@@ -14,6 +14,8 @@ from ulogd_tw.flow import OutputQueue, Pauses, Spool
 
 
 class OutputQueueTests(SynchronousTestCase):
+    """A queue between an input and an output that answers when told to."""
+
     def setUp(self):
         spec = StackSpec("f:FLOWS,k:KEEP", "test.conf:1", (("f", "FLOWS"), ("k", "KEEP")))
         self.graph = Builder(doubles.lookup, doubles.read_options).build([spec])
@@ -112,7 +114,10 @@ class OutputQueueTests(SynchronousTestCase):
         self.keep.pending[1].callback(None)
         self.assertIsNone(self.successResultOf(done))
 
-    @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.booleans(), st.integers(0, 3))), st.integers(1, 30))
+    @given(
+        st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.booleans(), st.integers(0, 3))),
+        st.integers(1, 30),
+    )
     def test_every_row_is_accounted_for(self, steps, bound):
         """Whatever comes and whenever writes end: written, waiting or dropped; written rows are in order per schema."""
         self.setUp()
@@ -134,6 +139,8 @@ class OutputQueueTests(SynchronousTestCase):
 
 
 class SpoolTests(SynchronousTestCase):
+    """Batches in files."""
+
     def test_what_was_saved_comes_back_in_order(self):
         """Strings, IPv6 addresses and missing rows too."""
         from tests.unit.core.test_batch import mixed_batch

@@ -31,6 +31,8 @@ listen="udp:70000"
 
 
 class CheckTests(SynchronousTestCase):
+    """What --check prints."""
+
     def check(self, text):
         path = Path(self.mktemp())
         path.write_text(text)
@@ -64,6 +66,8 @@ class CheckTests(SynchronousTestCase):
 
 
 class ServiceTests(SynchronousTestCase):
+    """What keeps the service from starting."""
+
     def make(self, text):
         path = Path(self.mktemp())
         path.write_text(text)

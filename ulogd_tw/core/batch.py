@@ -98,9 +98,7 @@ class Batch:
         missing = {name: mask[rows] for name, mask in self.missing.items()}
         return Batch(self.schema, taken, missing, n=n, now=self.now, held=self.held)
 
-    def with_columns(
-        self, added: Mapping[Key, Column], missing: Mapping[str, np.ndarray] | None = None
-    ) -> Batch:
+    def with_columns(self, added: Mapping[Key, Column], missing: Mapping[str, np.ndarray] | None = None) -> Batch:
         """This batch with further columns; a key of the same name is replaced."""
         schema = Schema([*(k for k in self.schema.values() if k.name not in {a.name for a in added}), *added])
         new = {key.name: column for key, column in added.items()}

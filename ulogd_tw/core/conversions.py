@@ -47,10 +47,12 @@ def ms_to_ntp(ms: np.ndarray) -> np.ndarray:
 
 
 def seconds_to_ms(seconds: np.ndarray) -> np.ndarray:
+    """Milliseconds of seconds, both since 1970."""
     return _u64(seconds) * np.uint64(1000)
 
 
 def halves_to_ms(seconds: np.ndarray, microseconds: np.ndarray) -> np.ndarray:
+    """Milliseconds of a time that is kept as seconds and the microseconds beyond."""
     return _u64(seconds) * np.uint64(1000) + _u64(microseconds) // np.uint64(1000)
 
 
@@ -65,6 +67,7 @@ def before_export(delta_us: np.ndarray, export_time: np.ndarray) -> np.ndarray:
 
 
 def ms_to_seconds(ms: np.ndarray) -> np.ndarray:
+    """Full seconds of milliseconds."""
     return (ms // np.uint64(1000)).astype(np.uint32)
 
 
@@ -74,6 +77,7 @@ def ms_to_usec(ms: np.ndarray) -> np.ndarray:
 
 
 def same(column: np.ndarray) -> np.ndarray:
+    """The same value under another name."""
     return column
 
 

@@ -1,4 +1,4 @@
-"""What an instance did, in rows: every row that came is passed on, written, filtered, merged, waiting, spooled or dropped."""
+"""What an instance did, in rows: each is passed on, written, filtered, merged, waiting, spooled or dropped."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ class Counters:
     """The counters of one instance. `dropped`, `lost` and `errors` are by reason.
 
     `lost` is what never reached us (rows for IPFIX and NetFlow v5, messages for v9, events for netlink). `errors`
-    counts occasions, not rows. `rows_spooled` were put on the disk at a stop, `rows_unspooled` (part of `rows_received`)
-    are those that came from there at the start. An instance that makes rows of its own (an aggregate) sets `makes_rows`.
+    counts occasions, not rows. `rows_spooled` were put on the disk at a stop, `rows_unspooled` (part of
+    `rows_received`) are those that came from there at the start. An instance that makes rows of its own (an aggregate)
+    sets `makes_rows`.
     """
 
     def __init__(self, plugin: str, makes_rows: bool = False) -> None:

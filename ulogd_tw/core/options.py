@@ -1,4 +1,4 @@
-"""Options of plugins: a name, how its text is read, a default and a meaning. Data, so that checks and documents use it."""
+"""Options of plugins: a name, how its text is read, a default, a meaning. Data, so that checks and documents use it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def octets(text: str) -> int:
     match = re.fullmatch(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*([kKmMgG]?)[bB]?\s*", text)
     if match is None:
         raise ValueError(f"{text!r} is not a size: octets, or a number with k, M or G")
-    return int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+    return (
+        int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+    )
 
 
 def boolean(text: str) -> bool:
@@ -98,7 +100,7 @@ class Option:
 
 
 class Options:
-    """The values of one instance, as attributes (`pass_` for ``pass``); `given`: the names that the administrator wrote."""
+    """The values of one instance, as attributes (`pass_` for ``pass``); `given`: the names that were written."""
 
     def __init__(self, declared: tuple[Option, ...], values: dict[str, Any] | None = None) -> None:
         values = values or {}

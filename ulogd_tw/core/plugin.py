@@ -96,7 +96,7 @@ class Plugin:
 
     def requests(self, wanted: Wanted) -> dict[str, bool] | _All:
         """The keys it needs for those `wanted` of it: name -> whether it cannot do without. `ALL`: every key."""
-        return {name: True for name in self.uses} | {name: False for name in self.may_use}
+        return dict.fromkeys(self.uses, True) | dict.fromkeys(self.may_use, False)
 
     def available(self, keys: tuple[Key, ...] | None) -> Iterable[str]:
         """Told before `open` to an instance that asked for `ALL`: the keys that can reach it, in stack order.
@@ -138,6 +138,7 @@ class Input(Plugin):
     def begin(self) -> None:
         """Start to read; everything is open by now."""
 
+
 class Filter(Plugin):
     """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them."""
 
@@ -162,8 +163,8 @@ class Output(Plugin):
     """Ends a stack."""
 
     common_options = (
-        Option("queue_rows", positive, 1_000_000, "rows that may wait for this output; beyond, inputs that can wait are "
-               "paused and rows of the others are dropped and counted as queue_full"),
+        Option("queue_rows", positive, 1_000_000, "rows that may wait for this output; beyond, inputs that can wait "
+               "are paused and rows of the others are dropped and counted as queue_full"),
         Option("queue_octets", octets, 256 << 20, "octets of memory that waiting rows may take, as queue_rows"),
         Option("spool", text, "", "directory for rows that are still waiting when stop_timeout ends; read at the next "
                "start. Without it they are dropped and counted as stop_timeout"),

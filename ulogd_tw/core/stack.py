@@ -62,7 +62,9 @@ class Node:
         self.plugin.counters.rows_received += batch.n
         if self.aliases:
             held = {batch.schema[old].named(new): batch.columns[old] for new, old in self.aliases.items()}
-            batch = batch.with_columns(held, {n: batch.missing[o] for n, o in self.aliases.items() if o in batch.missing})
+            batch = batch.with_columns(
+                held, {n: batch.missing[o] for n, o in self.aliases.items() if o in batch.missing}
+            )
         if isinstance(self.plugin, Output):
             self.put(batch)
         else:
@@ -373,7 +375,9 @@ def _request(
                 continue
             if recipes := given[provider].recipes(name):
                 if not given[provider].open and recipes[0].convert is None:
-                    recipes = tuple(r for r in recipes if r.convert is None)  # it has the key itself: no need to decode more
+                    recipes = tuple(
+                        r for r in recipes if r.convert is None
+                    )  # it has the key itself: no need to decode more
                 recipes = _past_shadows(provider, above, recipes, given)
                 node.plugin.sources.add(request, recipes)
                 wanted[provider].names |= {i.partition("@")[0] for r in recipes for i in r.inputs}

@@ -95,9 +95,7 @@ class KeyTable:
             found[rows] = self._insert([w[rows] for w in words], tags[rows], hashed[rows], limit)
         return found
 
-    def _find(
-        self, index: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray, hashed: np.ndarray
-    ) -> np.ndarray:
+    def _find(self, index: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray, hashed: np.ndarray) -> np.ndarray:
         """Entries of the keys that are in `index`, 0 for the others."""
         mask = np.uint64(len(index) - 1)
         slots = (hashed & mask).view(np.int64)
@@ -133,9 +131,7 @@ class KeyTable:
             place += 1
         return entry, differs
 
-    def _insert(
-        self, words: list[np.ndarray], tags: np.ndarray, hashed: np.ndarray, limit: int
-    ) -> np.ndarray:
+    def _insert(self, words: list[np.ndarray], tags: np.ndarray, hashed: np.ndarray, limit: int) -> np.ndarray:
         """Entries for keys that are in no index; equal ones among them share one."""
         if 2 * min(self.n + len(tags), limit) > len(self._index):
             self._grow(min(self.n + len(tags), limit))
@@ -155,7 +151,13 @@ class KeyTable:
         return found
 
     def _claim(
-        self, index: np.ndarray, slots: np.ndarray, rows: np.ndarray, words: list[np.ndarray], tags: np.ndarray, limit: int
+        self,
+        index: np.ndarray,
+        slots: np.ndarray,
+        rows: np.ndarray,
+        words: list[np.ndarray],
+        tags: np.ndarray,
+        limit: int,
     ) -> None:
         """Give new entries to rows whose slot is empty. Of rows that meet in one slot the last one written wins."""
         marks = rows.astype(np.uint64) + np.uint64(1)

@@ -26,7 +26,10 @@ class FLOWS(Input):
 
     name = "FLOWS"
     otype = FLOW
-    provides = (*ulogd_keys("orig.ip.saddr", "orig.ip.daddr", "orig.raw.pktlen", "flow.start.sec", "flow.start.usec"), A)
+    provides = (
+        *ulogd_keys("orig.ip.saddr", "orig.ip.daddr", "orig.raw.pktlen", "flow.start.sec", "flow.start.usec"),
+        A,
+    )
     paused = 0
 
     def receive(self, batch):

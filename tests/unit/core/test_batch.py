@@ -22,7 +22,9 @@ SCHEMA = Schema(
     ]
 )
 
-row = st.tuples(st.integers(0, 2**128 - 1), st.integers(0, 2**64 - 1), st.binary(max_size=5), st.integers(0, 1), st.booleans())
+row = st.tuples(
+    st.integers(0, 2**128 - 1), st.integers(0, 2**64 - 1), st.binary(max_size=5), st.integers(0, 1), st.booleans()
+)
 
 
 def made(rows, constant=7):
@@ -57,6 +59,8 @@ def mixed_batch():
 
 
 class BatchTests(SynchronousTestCase):
+    """Rows of batches against rows of lists."""
+
     @given(st.lists(row, max_size=12), st.data())
     def test_take(self, rows, data):
         """By mask, by indices in any order, by slice."""
@@ -102,7 +106,9 @@ class BatchTests(SynchronousTestCase):
     def test_equal_schemas_are_one(self):
         """Compared by value, so that batches of two templates with equal fields are joined."""
         self.assertEqual(Schema([known("octetDeltaCount")]), Schema([known("octetDeltaCount")]))
-        self.assertNotEqual(Schema([known("octetDeltaCount")]), Schema([known("octetDeltaCount").typed(types.UNSIGNED32)]))
+        self.assertNotEqual(
+            Schema([known("octetDeltaCount")]), Schema([known("octetDeltaCount").typed(types.UNSIGNED32)])
+        )
 
     def test_a_repeated_value_costs_nothing(self):
         """However many rows."""

@@ -10,11 +10,14 @@ from ulogd_tw.core.stack import Builder, StackSpec, describe
 
 
 def spec(text, line=1):
+    """A stack line of test.conf."""
     parts = tuple(tuple(part.split(":")) for part in text.split(","))
     return StackSpec(text, f"test.conf:{line}", parts)
 
 
 class StackTests(SynchronousTestCase):
+    """Stacks of doubles."""
+
     def build(self, *stacks, asked=ALL):
         self.patch(doubles.KEEP, "asked", asked)
         self.builder = Builder(doubles.lookup, doubles.read_options, lambda key: ["IP2STR"] if key == "x.str" else [])
@@ -131,9 +134,7 @@ class StackTests(SynchronousTestCase):
         self.patch(doubles.ANY, "listens", True)
         graph = self.build("c:ANY,k1:KEEP", "f:FLOWS,k2:KEEP", "g:FLOWS,k3:KEEP", "f:FLOWS,h:HALF,k3:KEEP")
         parts = [[s.spec.text for s in part.stacks] for part in graph.parts()]
-        self.assertEqual(
-            parts, [["f:FLOWS,k2:KEEP", "g:FLOWS,k3:KEEP", "f:FLOWS,h:HALF,k3:KEEP"], ["c:ANY,k1:KEEP"]]
-        )
+        self.assertEqual(parts, [["f:FLOWS,k2:KEEP", "g:FLOWS,k3:KEEP", "f:FLOWS,h:HALF,k3:KEEP"], ["c:ANY,k1:KEEP"]])
         self.assertEqual([n.ident for n in graph.parts()[0].nodes], ["f", "g", "h", "k2", "k3"])
 
     def test_one_id_for_two_plugins_is_a_mistake(self):

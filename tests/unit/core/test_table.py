@@ -12,6 +12,8 @@ few = st.integers(0, 40)
 
 
 class KeyTableTests(SynchronousTestCase):
+    """A KeyTable against a dict."""
+
     @given(st.integers(1, 5), st.lists(st.lists(few, max_size=60), max_size=8), st.integers(1, 60))
     def test_like_a_dict(self, words, batches, capacity):
         """Equal keys get one number, others another, no more than there is capacity for; 0 for the rest."""
@@ -43,7 +45,9 @@ class KeyTableTests(SynchronousTestCase):
         keys, numbers = KeyTable(2, 5000), {}
         for _ in range(30):
             values = random.integers(0, 3000, random.integers(0, 200)).astype(np.uint64)
-            for value, number in zip(values.tolist(), keys.entries([values, values >> np.uint64(3)]).tolist(), strict=True):
+            for value, number in zip(
+                values.tolist(), keys.entries([values, values >> np.uint64(3)]).tolist(), strict=True
+            ):
                 self.assertEqual(numbers.setdefault(value, number), number)
         self.assertEqual(keys.n, len(numbers))
         self.assertEqual(sorted(numbers.values()), list(range(1, keys.n + 1)))

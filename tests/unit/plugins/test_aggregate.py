@@ -58,7 +58,12 @@ def batch_of(rows, now=0.0, **held_as):
     return Batch(Schema(keys), columns, missing, n=len(rows), now=now)
 
 
+one_row = st.tuples(st.integers(0, 30), st.none() | st.integers(0, 2), st.integers(0, 2**40))
+
+
 class AggregateTests(SynchronousTestCase):
+    """AGGREGATE between an input and an output that keeps what it gets."""
+
     def make(self, source=PEER, **options):
         classes = {c.name: c for c in (PEER, CONNTRACK, AGGREGATE, KEEP)}
 
@@ -124,7 +129,9 @@ class AggregateTests(SynchronousTestCase):
         """An exporter that sends protocolIdentifier in two octets, or a port in four, is not another group."""
         self.make(key="protocolIdentifier")
         self.give(batch_of([{"protocolIdentifier": 6}]))
-        self.give(batch_of([{"protocolIdentifier": 6}, {"protocolIdentifier": 300}], protocolIdentifier=types.UNSIGNED16))
+        self.give(
+            batch_of([{"protocolIdentifier": 6}, {"protocolIdentifier": 300}], protocolIdentifier=types.UNSIGNED16)
+        )
         self.agg.flush()
         self.assertEqual([(r["protocolIdentifier"], r["flows"]) for r in self.rows()], [(6, 2)])
         self.assertEqual(self.agg.counters.dropped, {"key_range": 1})
@@ -235,7 +242,7 @@ class AggregateTests(SynchronousTestCase):
         self.assertEqual(len(self.rows()), 4)
 
     @given(
-        st.lists(st.lists(st.tuples(st.integers(0, 30), st.none() | st.integers(0, 2), st.integers(0, 2**40)), max_size=30), max_size=6),
+        st.lists(st.lists(one_row, max_size=30), max_size=6),
         st.integers(1, 40),
         st.sampled_from(["emit", "other"]),
     )  # fmt: skip
@@ -268,10 +275,20 @@ class AggregateTests(SynchronousTestCase):
         for batch in self.keep.batches:
             self.assertLessEqual(batch.n, max_keys)
 
-    @given(st.lists(st.lists(st.tuples(st.integers(0, 3), *[st.none() | st.integers(0, 2**40)] * 5), max_size=6), max_size=6))
+    @given(
+        st.lists(
+            st.lists(st.tuples(st.integers(0, 3), *[st.none() | st.integers(0, 2**40)] * 5), max_size=6), max_size=6
+        )
+    )
     def test_null_is_where_no_row_had_a_value(self, batches):
-        """Whatever rows of a key have a counter or a time, in whatever batches: the sums, extremes and NULLs of a dict."""
-        names = ("octetDeltaCount", "packetDeltaCount", "reverseOctetDeltaCount", "flowStartMilliseconds", "flowEndMilliseconds")
+        """Whatever rows of a key have a counter or a time, in whatever batches: sums, extremes and NULLs of a dict."""
+        names = (
+            "octetDeltaCount",
+            "packetDeltaCount",
+            "reverseOctetDeltaCount",
+            "flowStartMilliseconds",
+            "flowEndMilliseconds",
+        )
         given_as = ("octets", "packets", "reply_octets", "first_ms", "last_ms")
         fold = (sum, sum, sum, min, max)
         self.make(key="protocolIdentifier")

@@ -240,6 +240,19 @@ class FileTests(SQLITE3TestCase):
         await made.write(numbers(3, 2))
         self.assertEqual(self.execute("SELECT number FROM flows"), [(3,), (4,)])
 
+    async def test_moved_file_of_an_earlier_start(self):
+        """Where the table was there already at the start, the new one gets its columns again."""
+        first = await opened(self, self.output())
+        await first.write(numbers(1, 2))
+        await first.stop()
+        made = await opened(self, self.output())
+        await made.write(numbers(3, 2))
+        for name in (self.path, self.path + "-wal", self.path + "-shm"):
+            if Path(name).exists():
+                Path(name).rename(name + ".old")
+        await made.write(numbers(5, 2))
+        self.assertEqual(self.execute("SELECT number, sourceIPv4Address FROM flows"), [(5, "0.0.0.5"), (6, "0.0.0.6")])
+
     async def test_full(self):
         """A full disk is told and waited for; when there is room, every row is there once."""
         made = await opened(self, self.output(reconnect=0.1))

@@ -37,7 +37,8 @@ class AGGREGATE(Aggregator):
     itype = FLOW | PACKET
     otype = FLOW
     options = (
-        Option("key", text, "5tuple", "names of the keys that make a group, with commas; 5tuple: " + ",".join(FIVE_TUPLE)),
+        Option("key", text, "5tuple", "names of the keys that make a group, with commas; 5tuple: "
+               + ",".join(FIVE_TUPLE)),
         Option("interval", positive, 60, "seconds; intervals begin at multiples of it in UTC"),
         Option("time", one_of("arrival", "flow"), "arrival", "the clock that puts a row into an interval: when it "
                "arrived, or when its flow ended"),
@@ -77,7 +78,7 @@ class AGGREGATE(Aggregator):
         return (*named, *VALUES, INTERVAL_START)
 
     def requests(self, wanted: Wanted) -> dict[str, bool]:
-        needed = {name: True for name in self.key_names}
+        needed = dict.fromkeys(self.key_names, True)
         return needed | {name: False for name in self.may_use if name not in needed}
 
     # rows in

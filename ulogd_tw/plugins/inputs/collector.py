@@ -258,8 +258,9 @@ class COLLECTOR(Input):
         text = _EVENTS.get(event.kind)
         if text is None:
             return
-        self._say(f"{event.kind} {event.session.peer}", now, "{peer}, domain {domain}: " + text, peer=event.session.peer,
-                  domain=event.domain, template=event.template, detail=event.detail)  # fmt: skip
+        peer = event.session.peer
+        self._say(f"{event.kind} {peer}", now, "{peer}, domain {domain}: " + text, peer=peer, domain=event.domain,
+                  template=event.template, detail=event.detail)  # fmt: skip
 
     def _say(self, kind: str, now: float, text: str, **fields: Any) -> None:
         if now - self._said.get(kind, -60.0) >= 60:

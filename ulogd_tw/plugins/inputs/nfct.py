@@ -63,7 +63,8 @@ class NFCT(Input):
     hidden = frozenset(
         {"flowStartMilliseconds", "flowEndMilliseconds", "postNATSourceAddress", "postNATDestinationAddress",
          "postNAPTSourceTransportPort", "postNAPTDestinationTransportPort", "ct.use", "ct.timeout", "ct.secctx",
-         "observationTimeMilliseconds", "ct.tcp.wscale.orig", "ct.tcp.wscale.reply", "ct.tcp.flags.orig", "ct.tcp.flags.reply"}
+         "observationTimeMilliseconds", "ct.tcp.wscale.orig", "ct.tcp.wscale.reply", "ct.tcp.flags.orig",
+         "ct.tcp.flags.reply"}
     )  # fmt: skip
     options = (
         Option("event_mask", number, NEW | DESTROY, "events to follow: 1 flow begins, 2 changes, 4 ends, added up"),

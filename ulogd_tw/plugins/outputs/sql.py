@@ -194,10 +194,14 @@ class SQLOutput(Output):
         """The columns of a table that is to be made; None where only a batch will tell the type of a key."""
         if not self.config.create:
             raise TableError(f"there is no table {self.config.table}", "make it, or set create=1")
-        if not self.config.keys:
-            return list(self.offered.values())
+        names: Iterable[str] = self.config.keys
+        if not names:
+            if self.offered:
+                return list(self.offered.values())
+            # the table was there at the start and is gone: it gets the columns again that were written
+            names = [target.keys[0] for target in self._choose(self.existing or []) if self._given(target)]
         found = []
-        for name in self.config.keys:
+        for name in names:
             key = known(name.partition("@")[0])
             if key is None:
                 if batch is None:
