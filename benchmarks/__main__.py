@@ -1,18 +1,19 @@
-"""Run every benchmark, or those named: ``python -m benchmarks collect netlink_decode``."""
+"""Run every benchmark, or those named: ``python -m benchmarks collect netlink_decode``. Each in a process of its own."""
 
-import importlib
 import pkgutil
+import subprocess
 import sys
 
 import benchmarks
 
 
 def main(names):
-    """Run the benchmarks one after the other."""
-    there = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
-    for name in names or [n for n in there if hasattr(importlib.import_module(f"benchmarks.{n}"), "main")]:
+    """Run the benchmarks one after the other; the exit status of the last one that failed."""
+    status = 0
+    for name in names or sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name != "__main__"):
         print(f"== {name}", flush=True)
-        importlib.import_module(f"benchmarks.{name}").main()
+        status = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode or status
+    return status
 
 
-main(sys.argv[1:])
+sys.exit(main(sys.argv[1:]))
