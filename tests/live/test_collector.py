@@ -156,3 +156,18 @@ class CollectorTests(TestCase):
                 self.assertIn("col2:COLLECTOR", service.output())
                 self.assertIn("Address already in use", service.output())
                 self.assertIn("1 stacks run", service.output())
+
+    def test_forged_sources_do_not_fill_the_log(self):
+        """Hundreds of new exporters: a bounded number of lines, and every record is there."""
+        with self.service(["col1:COLLECTOR,json1:JSON"]) as service:
+            octets = message(template(), data(1))
+            sockets = []
+            for _ in range(400):
+                sockets.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                sockets[-1].bind((f"127.0.{len(sockets) // 200}.{len(sockets) % 200 + 1}", 0))
+                sockets[-1].sendto(octets, ("127.0.0.1", self.port))
+            service.wait_for("json1", "rows_written", 400)
+            for one in sockets:
+                one.close()
+        self.assertLess(len(service.output().splitlines()), 130)
+        self.assertEqual(service.counters("col1")["log_lines_left_out"], 300)

@@ -35,6 +35,8 @@ _EVENTS = {
     "sequence_reset": "sequence numbers begin anew: the exporter has restarted, or another one uses its address",
 }
 """What the log says about an exporter; that templates come and go is no news."""
+_LINES_A_MINUTE = 100
+"""Log lines about exporters: forged source addresses must not fill the log."""
 _FED_AT_ONCE = 4 << 20
 """Octets from streams after which batches go on without waiting for `batch_latency`."""
 
@@ -75,6 +77,8 @@ class COLLECTOR(Input):
         self._drain_later: Any = None
         self._paused = False
         self._said: dict[str, float] = {}
+        self._minute, self._lines = 0.0, 0
+        self.counters.more["log_lines_left_out"] = 0
         self.counters.more["sessions"] = lambda: len(self._sessions) + len(self._connections)
         self.counters.more["datagrams_lost"] = lambda: sum(listener.lost for listener in self._listeners)
 
@@ -210,7 +214,7 @@ class COLLECTOR(Input):
             connection.close()
             return
         self._connections[connection] = _Connection(self, connection, now)
-        self.log.info("{instance}: {peer} has connected", instance=self.instance, peer=_where(connection.peer))
+        self._say(f"connected {connection.peer}", now, "{peer} has connected", peer=_where(connection.peer))
         if self._paused:
             connection.pause()
 
@@ -263,11 +267,19 @@ class COLLECTOR(Input):
                   template=event.template, detail=event.detail)  # fmt: skip
 
     def _say(self, kind: str, now: float, text: str, **fields: Any) -> None:
-        if now - self._said.get(kind, -60.0) >= 60:
-            if len(self._said) > 1000:
-                self._said.clear()
-            self._said[kind] = now
-            self.log.info("{instance}: " + text, instance=self.instance, **fields)
+        """Log it, unless it was said within the last minute, or a minute has brought too many lines already."""
+        if now - self._minute >= 60:
+            self._minute, self._lines = now, 0
+        if now - self._said.get(kind, -60.0) < 60:
+            return
+        if self._lines >= _LINES_A_MINUTE:
+            self.counters.more["log_lines_left_out"] += 1
+            return
+        self._lines += 1
+        if len(self._said) > 1000:
+            self._said.clear()
+        self._said[kind] = now
+        self.log.info("{instance}: " + text, instance=self.instance, **fields)
 
     def wake(self, now: float) -> float | None:
         self._forget_idle(now)
@@ -330,8 +342,8 @@ class _Connection:
         if collector._connections.pop(self.connection, None) is not None:
             collector._hand_on()
             collector._streams.forget(self.session)
-            collector.log.info("{instance}: {peer} has left: {reason}", instance=collector.instance,
-                               peer=_where(self.connection.peer), reason=reason)  # fmt: skip
+            collector._say(f"left {self.connection.peer}", time.time(), "{peer} has left: {reason}",
+                           peer=_where(self.connection.peer), reason=reason)  # fmt: skip
 
 
 def _plain(host: str) -> str:
