@@ -1,7 +1,9 @@
 """The running service for live tests: `twistd ulogd` on a configuration, with its counters."""
 
+import atexit
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,6 +11,13 @@ import time
 from pathlib import Path
 
 from tests.support import TOP, Daemon, require_program, shared_path, wait_until
+
+
+def temporary(what):
+    """A new directory, removed when the test run ends: tests look into it after their service has ended."""
+    path = tempfile.mkdtemp(prefix=f"utw-{what}-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return Path(path)
 
 
 class Service:
@@ -19,7 +28,7 @@ class Service:
     """
 
     def __init__(self, stacks, config="", *, directory=None, namespace=None, settings="", ready="stacks run", **daemon):
-        self.directory = Path(directory or tempfile.mkdtemp(prefix="utw-service-"))
+        self.directory = Path(directory) if directory else temporary("service")
         self.directory.mkdir(parents=True, exist_ok=True)
         lines = ["[global]", f'stats_file="{self.directory}/stats.json"', "stats_interval=0.2", settings]
         text = "\n".join([*lines, *(f"stack={stack}" for stack in stacks), config])
@@ -89,7 +98,7 @@ def ipfixgen():
     """The load generator, compiled; leaves the test out where it or a compiler is not there."""
     source = shared_path("tools", "loadgen", "ipfixgen.c")
     (gcc,) = require_program("gcc")
-    program = Path(tempfile.mkdtemp(prefix="utw-gen-")) / "ipfixgen"
+    program = temporary("gen") / "ipfixgen"
     subprocess.run([gcc, "-O2", "-o", program, source, "-lm"], check=True, timeout=120)
     return program
 

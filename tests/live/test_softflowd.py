@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from tests.live.service import Service, unaccounted
+from tests.live.service import Service, temporary, unaccounted
 from tests.live.traffic import run_client, server_argv
 from tests.support import Daemon, NetworkNamespaces, free_port, require_program, wait_until
 
@@ -42,7 +41,7 @@ class SoftflowdTests(TestCase):
     def test_totals_equal_those_of_nfcapd(self):
         """Flows, packets and octets, altogether and by protocol."""
         require_program("softflowd", "tcpdump", "nfcapd", "nfdump")
-        folder = Path(tempfile.mkdtemp(prefix="utw-softflowd-"))
+        folder = temporary("softflowd")
         capture(folder / "traffic.pcap")
         theirs = self.nfcapd(folder)
         ours = self.collector(folder)
