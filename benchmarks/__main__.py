@@ -1,4 +1,4 @@
-"""Run every benchmark, or those named: ``python -m benchmarks collect netlink_decode``. Each in a process of its own."""
+"""Run every benchmark, or those named: ``python -m benchmarks collect netlink_decode``. Each has its own process."""
 
 import pkgutil
 import subprocess
