@@ -12,6 +12,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.options import Option, one_of, positive, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
+from ulogd_tw.plugins.ends import only_ends
 from ulogd_tw.plugins.filters.tally import VALUES, Overflow, Tally
 
 FIVE_TUPLE = (
@@ -84,26 +85,10 @@ class AGGREGATE(Aggregator):
     # rows in
 
     def process(self, batch: Batch) -> None:
-        batch = self._countable(batch)
+        batch = only_ends(self, batch)
         if batch.n:
             for start, part in self._by_interval(batch):
                 self._add(start, part)
-
-    def _countable(self, batch: Batch) -> Batch:
-        """Only flow records, and of conntrack's only the ends of flows."""
-        keep = None
-        event = self.find(batch, "ct.event")
-        if event is not None:
-            keep = event.values == 4
-        kind = self.find(batch, "record_kind")
-        if kind is not None and b"options" in kind.values.values:
-            data = np.array([v != b"options" for v in kind.values.values])[kind.values.codes]
-            keep = data if keep is None else keep & data
-        if keep is None or keep.all():
-            return batch
-        kept = batch.take(keep)
-        self.counters.rows_filtered += batch.n - kept.n
-        return kept
 
     def _by_interval(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
         """The batch in parts, each with the start of its interval."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import numpy as np
 from twisted.internet import defer, reactor
 
 from ulogd_tw.core.batch import Batch
@@ -18,6 +17,7 @@ from ulogd_tw.ipfix.builder import MessageBuilder
 from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
 from ulogd_tw.ipfix.template import Template
+from ulogd_tw.plugins.ends import only_ends
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
 from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
@@ -28,7 +28,6 @@ _LATER = {"tls": "TLS", "dtls": "DTLS", "sctp": "SCTP"}
 _LEAST_MTU = 256
 _AT_ONCE = 4096
 """Rows encoded at a time: what they need stays in the processor's cache, which makes it three times as fast."""
-_DESTROY = 4
 
 
 class IPFIX(Output):
@@ -157,7 +156,7 @@ class IPFIX(Output):
 
     def write(self, batch: Batch) -> defer.Deferred[None] | None:
         """Encode all rows and queue them. A Deferred when every collector is full; it fires when one has room."""
-        ends = self._ends(batch)
+        ends = only_ends(self, batch)
         for start in range(0, ends.n, _AT_ONCE):
             part = ends if ends.n <= _AT_ONCE else ends.take(slice(start, start + _AT_ONCE))
             for direction in directions(self.find, part):
@@ -168,22 +167,6 @@ class IPFIX(Output):
         for collector in self.collectors:
             collector.trim()
         return None
-
-    def _ends(self, batch: Batch) -> Batch:
-        """Only flow records, and of conntrack's only the ends of flows."""
-        keep = None
-        event = self.find(batch, "ct.event")
-        if event is not None:
-            keep = event.values == _DESTROY
-        kind = self.find(batch, "record_kind")
-        if kind is not None and b"options" in kind.values.values:
-            data = np.array([value != b"options" for value in kind.values.values])[kind.values.codes]
-            keep = data if keep is None else keep & data
-        if keep is None or keep.all():
-            return batch
-        kept = batch.take(keep)
-        self.counters.rows_filtered += batch.n - kept.n
-        return kept
 
     def _send(self, direction: Direction) -> None:
         self.counters.more["replies_without_packets"] += direction.left_out
