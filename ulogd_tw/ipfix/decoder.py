@@ -3,7 +3,7 @@
 `Decoder.feed` walks one Message and puts the bodies of its Data Sets aside, by layout; `Decoder.drain` makes columns
 of all of them at once. A Message whose lengths are impossible is dropped whole (RFC 7011 section 9.1): it is read
 through before anything of it takes effect, except for records of variable length, which are walked when drained, many
-Messages at a time; until then their Sequence Numbers wait too. Packets of NetFlow v9 and v5 are taken by `NetFlow`.
+Messages at a time; until then their Sequence Numbers wait too. NetFlow v9 and v5 are taken by `netflow.NetFlow`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ from ulogd_tw.ipfix.message import (
     VERSION,
     cut_sets,
 )
-from ulogd_tw.ipfix.netflow import HEADER5, HEADER9
 from ulogd_tw.ipfix.sequence import MASK
-from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Session
+from ulogd_tw.ipfix.session import Domain, Fate, Session
 from ulogd_tw.ipfix.slab import NUMBER, headers, runs
 from ulogd_tw.ipfix.varying import Located, locate
 
@@ -58,7 +57,7 @@ class Decoder:
         self._learning = Learning(limits, counters.errors, self._events)
         self.malformed = 0
         """Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped."""
-        self._netflow = NetFlow(self)
+        self._netflow = netflow.NetFlow(self)
         self._context = Context(wanted)
         self._compiled: dict[Layout, None] = {}
         self._compiled_fields = 0
@@ -413,95 +412,6 @@ class Decoder:
         self.malformed += 1
         self.counters.errors[error.reason] += 1
         self._events.add("malformed", session, domain, 0, f"{error.reason}: {error}")
-
-
-class NetFlow:
-    """Takes packets of NetFlow v9 and v5 for a decoder (see `netflow`)."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-
-    def feed(self, session: Session, packet: bytes, now: float) -> None:
-        """Take one packet; one that cannot be right is counted as malformed."""
-        header, feed = (HEADER9, self._feed9) if packet[:2] == netflow.V9 else (HEADER5, self._feed5)
-        source = 0
-        try:
-            if len(packet) < header.size:
-                raise MessageError(f"a packet of {len(packet)} octets", "length", 0)
-            fields = header.unpack_from(packet)
-            source = fields[5] if header is HEADER9 else fields[6] << 8 | fields[7]
-            feed(session, packet, now, source, *fields)
-        except MessageError as error:
-            self._decoder._malformed(session, source, error)
-
-    def _domain(self, session: Session, version: int, number: int) -> Domain | None:
-        """The domain of a Source ID or engine; None where the session has too many."""
-        place = version << 32 | number
-        return session.domains.get(place) or self._decoder._learning.new_domain(session, number, place)
-
-    def _wait(self, learnt: Learnt, body: bytes, source: Source) -> None:
-        layout = learnt.layout
-        if not layout.bodies:
-            self._decoder._waiting.append(layout)
-        layout.bodies.append(body)
-        layout.sources.append(source)
-
-    def _feed9(
-        self, session: Session, packet: bytes, now: float, source: int, _version: int, _count: int, uptime: int,
-        seconds: int, number: int, _source: int,
-    ) -> None:  # fmt: skip
-        domain = self._domain(session, 9, source)
-        if domain is None:
-            return
-        decoder, clock = self._decoder, (seconds * 1000, uptime)
-        # The number counts packets (RFC 3954 section 5.1).
-        if number == domain.sequence.expected:
-            domain.sequence.expected = (number + 1) & MASK
-        else:
-            decoder._follow(session, domain, number, 1, "packets")
-        for set_id, start, end in netflow.flowsets(packet):
-            if set_id >= FIRST_DATA_SET:
-                if (learnt := domain.templates.get(set_id)) is None:
-                    decoder._no_template(session, domain, set_id)
-                elif octets := learnt.octets:
-                    padding = (end - start) % octets
-                    self._wait(learnt, packet[start - BEFORE : end - padding], (learnt, seconds, now, None, clock))
-                elif learnt.template.variable:  # not in RFC 3954; lengths are written as those of IPFIX
-                    self._wait(learnt, packet[start - BEFORE : end], (learnt, seconds, now, Fate(number), clock))
-                else:
-                    decoder.counters.errors["empty_records"] += 1
-            elif set_id in (netflow.TEMPLATE_FLOWSET, netflow.OPTIONS_FLOWSET):
-                octets = packet[start - SET_HEADER.size : end]
-                if octets not in domain.announced:
-                    templates = netflow.parse_templates(set_id, packet[start:end])
-                    decoder._learning.learn_set(session, domain, octets, templates)
-            else:
-                decoder.counters.errors["set_id"] += 1
-
-    def _feed5(
-        self, session: Session, packet: bytes, now: float, source: int, _version: int, count: int, uptime: int,
-        seconds: int, nanoseconds: int, number: int, *_: int,
-    ) -> None:  # fmt: skip
-        octets = netflow.TEMPLATE5.least_octets
-        end = HEADER5.size + count * octets
-        if end > len(packet):
-            raise MessageError(f"{count} records in {len(packet)} octets", "length", 2)
-        if end < len(packet):
-            self._decoder.counters.errors["trailing"] += 1
-        domain = self._domain(session, 5, source)
-        if domain is None:
-            return
-        learnt = domain.templates.get(netflow.TEMPLATE5.ident)
-        if learnt is None:
-            layout = self._decoder._learning.layout(netflow.TEMPLATE5, session.family)
-            learnt = Learnt(session, source, netflow.TEMPLATE5, layout, octets)
-            domain.templates[netflow.TEMPLATE5.ident] = learnt
-        if number == domain.sequence.expected:
-            domain.sequence.expected = (number + count) & MASK
-        else:
-            self._decoder._follow(session, domain, number, count)
-        clock = (seconds * 1000 + nanoseconds // 1_000_000, uptime)
-        self._wait(learnt, packet[HEADER5.size - BEFORE : end], (learnt, seconds, now, None, clock))
 
 
 def _is_malformed(source: Source) -> bool:

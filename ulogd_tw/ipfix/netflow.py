@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +21,16 @@ from ulogd_tw.core import types
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import NETFLOW5, NETFLOW5_KEYS, NETFLOW9, NETFLOW9_SCOPE, Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
-from ulogd_tw.ipfix.layout import PADDING, Found
+from ulogd_tw.ipfix.context import Source
+from ulogd_tw.ipfix.layout import BEFORE, PADDING, Found
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
+from ulogd_tw.ipfix.sequence import MASK
+from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Session
 from ulogd_tw.ipfix.template import Field, Template
 from ulogd_tw.ipfix.values import held_type
+
+if TYPE_CHECKING:
+    from ulogd_tw.ipfix.decoder import Decoder
 
 HEADER9 = struct.Struct("!HHIIII")
 """Version, count, sysUptime (ms), unix_secs, Sequence Number, Source ID (RFC 3954 section 5.1)."""
@@ -61,15 +68,17 @@ def flowsets(packet: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def parse_templates(set_id: int, body: bytes) -> list[Template]:
-    """The records of a Template FlowSet (0) or Options Template FlowSet (1) without padding (RFC 3954 sections 5.2, 6.1).
+    """The records of a Template FlowSet (0) or Options Template FlowSet (1), without padding.
 
-    A template may have records of no octets. Raises `MessageError` for one that is cut, an id below 256, and scopes
-    that are no whole number of fields.
+    A template may have records of no octets. Raises `MessageError` for one that is cut, one without fields, an id below
+    256, and scopes that are no whole number of fields.
     """
     found: list[Template] = []
     at, end = 0, len(body)
-    while end - at >= 4 and any(body[at:end]):
+    while end - at >= 4:
         ident, count = SET_HEADER.unpack_from(body, at)
+        if ident == 0 and count == 0 and not any(body[at:end]):
+            break  # padding
         at += 4
         scopes = 0
         if set_id == OPTIONS_FLOWSET:
@@ -83,6 +92,8 @@ def parse_templates(set_id: int, body: bytes) -> list[Template]:
             scopes, count = scope_octets // 4, (scope_octets + option_octets) // 4
         if ident < FIRST_DATA_SET:
             raise MessageError(f"template id {ident} is below 256", "template", at)
+        if not count:  # such templates would be remembered beyond the limit of fields
+            raise MessageError(f"template {ident} has no fields", "template", at)
         if end - at < 4 * count:
             raise MessageError(f"template {ident} is cut: {(end - at) // 4} of {count} fields", "template", at)
         words = struct.unpack_from(f"!{2 * count}H", body, at)
@@ -174,3 +185,95 @@ def times(fields: tuple[Field, ...], wanted: Wanted) -> Times | None:
         return None
     found = Times(fields, wanted)
     return found if found.keys else None
+
+
+# packets come
+
+
+class NetFlow:
+    """Takes packets of NetFlow v9 and v5 for a decoder."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def feed(self, session: Session, packet: bytes, now: float) -> None:
+        """Take one packet; one that cannot be right is counted as malformed."""
+        header, feed = (HEADER9, self._feed9) if packet[:2] == V9 else (HEADER5, self._feed5)
+        source = 0
+        try:
+            if len(packet) < header.size:
+                raise MessageError(f"a packet of {len(packet)} octets", "length", 0)
+            fields = header.unpack_from(packet)
+            source = fields[5] if header is HEADER9 else fields[6] << 8 | fields[7]
+            feed(session, packet, now, source, *fields)
+        except MessageError as error:
+            self._decoder._malformed(session, source, error)
+
+    def _domain(self, session: Session, version: int, number: int) -> Domain | None:
+        """The domain of a Source ID or engine; None where the session has too many."""
+        place = version << 32 | number
+        return session.domains.get(place) or self._decoder._learning.new_domain(session, number, place)
+
+    def _wait(self, learnt: Learnt, body: bytes, source: Source) -> None:
+        layout = learnt.layout
+        if not layout.bodies:
+            self._decoder._waiting.append(layout)
+        layout.bodies.append(body)
+        layout.sources.append(source)
+
+    def _feed9(
+        self, session: Session, packet: bytes, now: float, source: int, _version: int, _count: int, uptime: int,
+        seconds: int, number: int, _source: int,
+    ) -> None:  # fmt: skip
+        domain = self._domain(session, 9, source)
+        if domain is None:
+            return
+        decoder, clock = self._decoder, (seconds * 1000, uptime)
+        # The number counts packets (RFC 3954 section 5.1).
+        if number == domain.sequence.expected:
+            domain.sequence.expected = (number + 1) & MASK
+        else:
+            decoder._follow(session, domain, number, 1, "packets")
+        for set_id, start, end in flowsets(packet):
+            if set_id >= FIRST_DATA_SET:
+                if (learnt := domain.templates.get(set_id)) is None:
+                    decoder._no_template(session, domain, set_id)
+                elif octets := learnt.octets:
+                    padding = (end - start) % octets
+                    self._wait(learnt, packet[start - BEFORE : end - padding], (learnt, seconds, now, None, clock))
+                elif learnt.template.variable:  # not in RFC 3954; lengths are written as those of IPFIX
+                    self._wait(learnt, packet[start - BEFORE : end], (learnt, seconds, now, Fate(number), clock))
+                else:
+                    decoder.counters.errors["empty_records"] += 1
+            elif set_id in (TEMPLATE_FLOWSET, OPTIONS_FLOWSET):
+                octets = packet[start - SET_HEADER.size : end]
+                if octets not in domain.announced:
+                    templates = parse_templates(set_id, packet[start:end])
+                    decoder._learning.learn_set(session, domain, octets, templates)
+            else:
+                decoder.counters.errors["set_id"] += 1
+
+    def _feed5(
+        self, session: Session, packet: bytes, now: float, source: int, _version: int, count: int, uptime: int,
+        seconds: int, nanoseconds: int, number: int, *_: int,
+    ) -> None:  # fmt: skip
+        octets = TEMPLATE5.least_octets
+        end = HEADER5.size + count * octets
+        if end > len(packet):
+            raise MessageError(f"{count} records in {len(packet)} octets", "length", 2)
+        if end < len(packet):
+            self._decoder.counters.errors["trailing"] += 1
+        domain = self._domain(session, 5, source)
+        if domain is None:
+            return
+        learnt = domain.templates.get(TEMPLATE5.ident)
+        if learnt is None:
+            layout = self._decoder._learning.layout(TEMPLATE5, session.family)
+            learnt = Learnt(session, source, TEMPLATE5, layout, octets)
+            domain.templates[TEMPLATE5.ident] = learnt
+        if number == domain.sequence.expected:
+            domain.sequence.expected = (number + count) & MASK
+        else:
+            self._decoder._follow(session, domain, number, count)
+        clock = (seconds * 1000 + nanoseconds // 1_000_000, uptime)
+        self._wait(learnt, packet[HEADER5.size - BEFORE : end], (learnt, seconds, now, None, clock))
