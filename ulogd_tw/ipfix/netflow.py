@@ -115,18 +115,19 @@ def _field(vocabulary: int, ident: int, length: int) -> Field:
 
 # v5
 
-_OCTETS5 = (4, 4, 4, 2, 2, 4, 4, 4, 4, 2, 2, -1, 1, 1, 1, 2, 2, 1, 1, -2)
+_SIZES5 = (4, 4, 4, 2, 2, 4, 4, 4, 4, 2, 2, -1, 1, 1, 1, 2, 2, 1, 1, -2)
 """Sizes of the fields of a record, in the order of `keys.NETFLOW5_KEYS`; below 0: padding, which has no key."""
-_PLACES5 = accumulate((octets > 0 for octets in _OCTETS5), initial=0)
+_PLACES5 = accumulate((octets > 0 for octets in _SIZES5), initial=0)
 TEMPLATE5 = Template(
     5,
     tuple(
         Field(NETFLOW5, place, octets) if octets > 0 else Field(*PADDING, -octets)
-        for place, octets in zip(_PLACES5, _OCTETS5, strict=False)
+        for place, octets in zip(_PLACES5, _SIZES5, strict=False)
     ),
 )
 """The record of v5 (48 octets), with the version as template id."""
-assert TEMPLATE5.least_octets == 48 and sum(octets > 0 for octets in _OCTETS5) == len(NETFLOW5_KEYS)
+OCTETS5 = TEMPLATE5.least_octets
+assert OCTETS5 == 48 and sum(octets > 0 for octets in _SIZES5) == len(NETFLOW5_KEYS)
 
 
 # absolute times
@@ -257,8 +258,7 @@ class NetFlow:
         self, session: Session, packet: bytes, now: float, source: int, _version: int, count: int, uptime: int,
         seconds: int, nanoseconds: int, number: int, *_: int,
     ) -> None:  # fmt: skip
-        octets = TEMPLATE5.least_octets
-        end = HEADER5.size + count * octets
+        end = HEADER5.size + count * OCTETS5
         if end > len(packet):
             raise MessageError(f"{count} records in {len(packet)} octets", "length", 2)
         if end < len(packet):
@@ -269,7 +269,7 @@ class NetFlow:
         learnt = domain.templates.get(TEMPLATE5.ident)
         if learnt is None:
             layout = self._decoder._learning.layout(TEMPLATE5, session.family)
-            learnt = Learnt(session, source, TEMPLATE5, layout, octets)
+            learnt = Learnt(session, source, TEMPLATE5, layout, OCTETS5)
             domain.templates[TEMPLATE5.ident] = learnt
         if number == domain.sequence.expected:
             domain.sequence.expected = (number + count) & MASK

@@ -189,6 +189,11 @@ class Version9Tests(SynchronousTestCase):
         """A time before 1970, from an exporter without a clock, is no value."""
         self.assertIsNone(self.times(5000, 1000, seconds=1))
 
+    def test_uptime_that_is_no_value(self):
+        """Nothing is made of an uptime of a size that no number has (with H3C's variable length)."""
+        packet = v9(a_set(0, template(256, (22, 65535))), a_set(256, b"\4" + struct.pack("!I", 90_000), b"\x09" + bytes(9)))
+        self.assertEqual(Collected().rows(packet), [{"flowStartSysUpTime": 90_000, "flowStartMilliseconds": 990_000}, {}])
+
     def test_clock_of_each_packet(self):
         """Records of several packets that are decoded together have the clock of their own packet."""
         found = Collected(frozenset({"flowStartMilliseconds"}))
@@ -410,7 +415,7 @@ class Version5Tests(SynchronousTestCase):
     def test_sequence(self):
         """Flows are counted, for each engine."""
         found = Collected()
-        found.feed(v5(record5(), record5(), number=10), v5(record5(), number=12), v5(record5(), number=16))
+        found.feed(v5(record5(), record5(), number=9), v5(record5(), record5(), number=11), v5(record5(), number=16))
         found.feed(v5(record5(), number=500, engine=(1, 3)))
         self.assertEqual((found.lost, found.errors), (3, {}))
 
@@ -473,6 +478,19 @@ class RequestTests(SynchronousTestCase):
         for name in ("username", "fw_event", "v9id65", "scopeSystem", "v9scope77"):
             self.assertIn(name, {i for recipe in provided.recipes(name) for i in recipe.inputs})
         self.assertEqual(provided.recipes("scopeNothing"), ())
+
+    def test_elements_of_v5(self):
+        """Each field of v5 is the Information Element that it says."""
+        meanings = {
+            "srcaddr": "sourceIPv4Address", "dstaddr": "destinationIPv4Address", "nexthop": "ipNextHopIPv4Address",
+            "input": "ingressInterface", "output": "egressInterface", "dPkts": "packetDeltaCount",
+            "dOctets": "octetDeltaCount", "first": "flowStartSysUpTime", "last": "flowEndSysUpTime",
+            "srcport": "sourceTransportPort", "dstport": "destinationTransportPort", "tcp_flags": "tcpControlBits",
+            "prot": "protocolIdentifier", "tos": "ipClassOfService", "src_as": "bgpSourceAsNumber",
+            "dst_as": "bgpDestinationAsNumber", "src_mask": "sourceIPv4PrefixLength",
+            "dst_mask": "destinationIPv4PrefixLength",
+        }  # fmt: skip
+        self.assertEqual({key.name: registry.element(*key.element).name for key in NETFLOW5_KEYS}, meanings)
 
     def test_tables(self):
         """No name of v9's own or of v5 is one of IANA's or ulogd2's; a v5 key has its element's kind of type."""
