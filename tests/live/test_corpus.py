@@ -9,6 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.live.service import Service, unaccounted
 from tests.support import free_port, shared_path
+from tests.unit.ipfix.test_netflow import reference, without_our_times
 
 CONTEXT = {
     "exporter",
@@ -37,19 +38,40 @@ class CorpusTests(TestCase):
 
     timeout = 120
 
-    def cases(self):
-        """(name, messages, oracle) of every IPFIX case."""
+    def cases(self, *protocols):
+        """(name, messages, oracle) of every case of these protocols."""
         folder = shared_path("corpus", "ipfix")
         for path in sorted(folder.glob("oracle/*.json")):
             oracle = json.loads(path.read_text())
-            if oracle["protocol"] == "ipfix":
+            if oracle["protocol"] in protocols:
                 lines = (folder / "messages" / f"{path.stem}.jsonl").read_text().splitlines()
                 yield path.stem, [json.loads(line) for line in lines], oracle
 
     def test_over_udp_and_tcp(self):
         """Each case by its own exporter; cases of files go over TCP. Malformed messages are dropped, the rest stays."""
-        cases = list(self.cases())
+        cases = list(self.cases("ipfix"))
         self.assertGreater(len(cases), 30)
+        rows = self.replay(cases)
+        for name, _, oracle in cases:
+            self.check(name, rows.get(name, []), oracle["records"])
+
+    def test_netflow(self):
+        """Each case of v9 and v5 over UDP; absolute times are ours, and so are the names of field types of v9 alone."""
+        cases = list(self.cases("netflow9", "netflow5", "netflow5+netflow9", ""))
+        self.assertEqual(len(cases), 65)
+        rows = self.replay(cases)
+        for name, messages, oracle in cases:
+            packets = [bytes.fromhex(message["hex"]) for message in messages]
+            expected, got = Counter(), Counter()
+            for _, (*place, fields) in reference(oracle, packets):
+                expected[(*place, tuple(sorted(fields)))] += 1
+            for row in rows.get(name, []):
+                fields = tuple(sorted((k, v) for k, v in row.items() if k not in CONTEXT))
+                got[row["observationDomainId"], row["templateId"], row["record_kind"], fields] += 1
+            self.assertEqual(without_our_times(got, expected), expected, name)
+
+    def replay(self, cases):
+        """Send all cases to a service; its rows by case."""
         port = free_port("both")
         config = f'[col1]\nlisten="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"\nmax_malformed=1000\n'
         config += '[json1]\nfile="{dir}/flows.json"\n'
@@ -65,8 +87,7 @@ class CorpusTests(TestCase):
         rows = {}
         for row in lines:
             rows.setdefault(ports[row["exporter_port"]], []).append(row)
-        for name, _, oracle in cases:
-            self.check(name, rows.get(name, []), oracle["records"])
+        return rows
 
     def send(self, port, name, messages):
         """Send a case; its local ports, so that its records are known again. One socket for each exporter."""

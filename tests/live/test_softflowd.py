@@ -1,4 +1,7 @@
-"""A real exporter: softflowd's IPFIX of captured traffic, to our collector and to nfcapd; the totals must agree."""
+"""A real exporter: softflowd's IPFIX, NetFlow v9 and v5 of captured traffic, to our collector and to nfcapd.
+
+The totals must agree.
+"""
 
 import json
 import subprocess
@@ -23,14 +26,13 @@ def capture(path):
             wait_until(lambda: path.stat().st_size > 100_000, what="the capture")
 
 
-def export(path, port):
-    """Let softflowd read the capture and export it as IPFIX; bounded by its end of file."""
-    subprocess.run(
-        ["softflowd", "-r", path, "-n", f"127.0.0.1:{port}", "-v", "10", "-d"],
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
+def export(path, port, version):
+    """Let softflowd read the capture and export it, as IPFIX (10), v9 or v5; bounded by its end of file."""
+    words = ["softflowd", "-r", path, "-n", f"127.0.0.1:{port}", "-v", str(version), "-d"]
+    subprocess.run(words, capture_output=True, timeout=60, check=True)
+
+
+NAMES = ("flowStartSysUpTime", "flowEndSysUpTime", "protocolIdentifier", "packetDeltaCount", "octetDeltaCount")
 
 
 class SoftflowdTests(TestCase):
@@ -43,21 +45,21 @@ class SoftflowdTests(TestCase):
         require_program("softflowd", "tcpdump", "nfcapd", "nfdump")
         folder = temporary("softflowd")
         capture(folder / "traffic.pcap")
-        theirs = self.nfcapd(folder)
-        ours = self.collector(folder)
-        self.assertGreater(sum(f[0] for f in theirs.values()), 160)
-        self.assertEqual(set(theirs), {1, 6, 17, 58})
-        self.assertEqual(ours, theirs)
+        for version in (10, 9, 5):
+            theirs = self.nfcapd(folder, version)
+            ours = self.collector(folder, version)
+            self.assertGreater(sum(f[0] for f in theirs.values()), 80, version)
+            self.assertEqual(set(theirs), {1, 6, 17} if version == 5 else {1, 6, 17, 58})  # v5 has no IPv6
+            self.assertEqual(ours, theirs, version)
 
-    def nfcapd(self, folder):
+    def nfcapd(self, folder, version):
         """{protocol: [flows, packets, octets]} as nfdump reads what nfcapd stored."""
-        store = folder / "nfcapd"
+        store = folder / f"nfcapd{version}"
         store.mkdir()
         port = free_port("udp")
-        with Daemon(
-            ["nfcapd", "-b", "127.0.0.1", "-p", port, "-w", store, "-t", "3600"], lambda d: _listens(port)
-        ) as daemon:
-            export(folder / "traffic.pcap", port)
+        words = ["nfcapd", "-b", "127.0.0.1", "-p", port, "-w", store, "-t", "3600"]
+        with Daemon(words, lambda d: _listens(port)) as daemon:
+            export(folder / "traffic.pcap", port, version)
             wait_until(lambda: _queue(port) == 0, what="nfcapd has read all")
             daemon.stop()
         found = {}
@@ -68,23 +70,40 @@ class SoftflowdTests(TestCase):
                 _add(found, *(int(word) for word in line.split(";")))
         return found
 
-    def collector(self, folder):
-        """The same out of COLLECTOR -> JSON."""
+    def collector(self, folder, version):
+        """The same out of COLLECTOR -> JSON, and out of COLLECTOR -> AGGREGATE -> JSON, which asks by IANA's names."""
         port = free_port("udp")
-        config = f'[col1]\nlisten="udp:127.0.0.1:{port}"\n[json1]\nfile="{folder}/flows.json"\n'
-        with Service(["col1:COLLECTOR,json1:JSON"], config) as service:
-            export(folder / "traffic.pcap", port)
+        flows, sums = folder / f"flows{version}.json", folder / f"sums{version}.json"
+        config = f'[col1]\nlisten="udp:127.0.0.1:{port}"\n[json1]\nfile="{flows}"\n[json2]\nfile="{sums}"\n'
+        config += '[agg1]\nkey="5tuple"\ninterval=3600\n'
+        stacks = ["col1:COLLECTOR,json1:JSON", "col1:COLLECTOR,agg1:AGGREGATE,json2:JSON"]
+        with Service(stacks, config) as service:
+            export(folder / "traffic.pcap", port, version)
             wait_until(lambda: _queue(port) == 0, what="the collector has read all")
         counters = service.all_counters()
         self.assertEqual(unaccounted(counters), {})
         # no word about counters["col1"]["lost"]: softflowd 1.0.0 puts the number after a message's records into its
         # header, so tshark and nfcapd see sequence errors here too (RFC 7011 section 3.1: records before the message)
-        found = {}
-        for line in (folder / "flows.json").read_text().splitlines():
+        if version == 9:  # its numbers count packets, which softflowd does right
+            self.assertEqual(counters["col1"]["lost"], {})
+        names = ("first", "last", "prot", "dPkts", "dOctets") if version == 5 else NAMES
+        found, captured = {}, (folder / "traffic.pcap").stat().st_mtime * 1000
+        for line in flows.read_text().splitlines():
             row = json.loads(line)
             if row["record_kind"] == "data":
-                self.assertLessEqual(row["flowStartSysUpTime"], row["flowEndSysUpTime"])
-                _add(found, row["protocolIdentifier"], row["packetDeltaCount"], row["octetDeltaCount"])
+                first, last, protocol, packets, octets = (row[name] for name in names)
+                self.assertLessEqual(first, last)
+                if version != 10:
+                    self.assertEqual(row["flowEndMilliseconds"] - row["flowStartMilliseconds"], last - first)
+                    self.assertLess(abs(row["flowEndMilliseconds"] - captured), 60_000)
+                _add(found, protocol, packets, octets)
+        added = {}
+        for row in map(json.loads, sums.read_text().splitlines()):
+            self.assertIn("sourceAddress", row)
+            figures = added.setdefault(row["protocolIdentifier"], [0, 0, 0])
+            for place, name in enumerate(("flows", "packets", "octets")):
+                figures[place] += row[name]
+        self.assertEqual(added, found)
         return found
 
 

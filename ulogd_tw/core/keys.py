@@ -25,6 +25,13 @@ REVERSE_PEN = 29305
 """Private Enterprise Number of reverse elements (RFC 5103)."""
 NETFILTER_PEN = 21373
 
+NETFLOW9 = 1 << 32
+"""In the place of an enterprise number: field types of NetFlow v9, where 40000 is a number like any other."""
+NETFLOW9_SCOPE = NETFLOW9 + 1
+"""Scope types of NetFlow v9."""
+NETFLOW5 = NETFLOW9 + 2
+"""The fields of a NetFlow v5 record, numbered in the order of `NETFLOW5_KEYS`."""
+
 Element = tuple[int, int]
 """(enterprise number, element id); enterprise 0 is IANA."""
 
@@ -78,7 +85,33 @@ CONTEXT = (
 )
 """What the collector knows of a record beside its fields, in the order in which it is printed."""
 
+NETFLOW5_KEYS = (
+    Key("srcaddr", types.IPV4, ((0, 8),)),
+    Key("dstaddr", types.IPV4, ((0, 12),)),
+    Key("nexthop", types.IPV4, ((0, 15),)),
+    Key("input", types.UNSIGNED16, ((0, 10),)),
+    Key("output", types.UNSIGNED16, ((0, 14),)),
+    Key("dPkts", types.UNSIGNED32, ((0, 2),), "packets"),
+    Key("dOctets", types.UNSIGNED32, ((0, 1),), "octets"),
+    Key("first", types.UNSIGNED32, ((0, 22),), "milliseconds"),
+    Key("last", types.UNSIGNED32, ((0, 21),), "milliseconds"),
+    Key("srcport", types.UNSIGNED16, ((0, 7),)),
+    Key("dstport", types.UNSIGNED16, ((0, 11),)),
+    Key("tcp_flags", types.UNSIGNED8, ((0, 6),)),
+    Key("prot", types.UNSIGNED8, ((0, 4),)),
+    Key("tos", types.UNSIGNED8, ((0, 5),)),
+    Key("src_as", types.UNSIGNED16, ((0, 16),)),
+    Key("dst_as", types.UNSIGNED16, ((0, 17),)),
+    Key("src_mask", types.UNSIGNED8, ((0, 9),)),
+    Key("dst_mask", types.UNSIGNED8, ((0, 13),)),
+)
+"""What a NetFlow v5 record has, in its order. The names are the classic ones; each is an Information Element too."""
+
+_SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeCache", 5: "scopeTemplate"}
+"""Scope types of NetFlow v9 (RFC 3954 section 6.1)."""
+
 _UNKNOWN = re.compile(r"e(\d+)id(\d+)$")
+_UNKNOWN9 = re.compile(r"v9(id|scope)(\d+)$")
 _OCCURRENCE = re.compile(r"#\d+$")
 
 
@@ -116,6 +149,23 @@ class Registry:
             type_ = types.TYPES["ipv6Address" if row["type"] == "ipv6address" else row["type"]]
             found[element] = Key(name, type_, (element,), base.unit if base else "", base.semantics if base else "")
         return found
+
+    @cached_property
+    def netflow9(self) -> dict[int, Key]:
+        """The field types of NetFlow v9: IANA's key where the number means the same, else v9's name."""
+        found = dict(self.iana)
+        for row in _table("netflow_v9_elements.csv"):
+            ident = int(row["field_type"])
+            if row["same_number_iana_name"]:
+                found[ident] = self.iana[ident]
+            else:
+                found[ident] = Key(row["v9_name"], types.TYPES[row["type"]], ((NETFLOW9, ident),))
+        return found
+
+    @cached_property
+    def netflow5(self) -> dict[Element, tuple[str, ...]]:
+        """The names of NetFlow v5 for an Information Element."""
+        return {key.elements[0]: (key.name,) for key in NETFLOW5_KEYS}
 
     @cached_property
     def ulogd(self) -> dict[str, Key]:
@@ -162,9 +212,14 @@ class Registry:
     @cached_property
     def _enterprise_by_name(self) -> dict[str, Key]:
         found: dict[str, Key] = {}
-        for key in self.enterprise.values():
+        scopes = (self.element(NETFLOW9_SCOPE, ident) for ident in _SCOPES)
+        of_netflow9 = (key for key in self.netflow9.values() if key.element[0] == NETFLOW9)
+        for key in (*self.enterprise.values(), *of_netflow9, *scopes, *NETFLOW5_KEYS):
             other = found.get(key.name)
-            found[key.name] = replace(other, elements=other.elements + key.elements) if other else key
+            if other is None and key.element[0] == NETFLOW9:  # ntop's elements: the same names in capitals
+                other = found.get(key.name.upper())
+            elements = other.elements + key.elements if other else key.elements
+            found[key.name] = replace(other or key, name=key.name, elements=elements)
         return found
 
     def key(self, name: str) -> Key | None:
@@ -175,16 +230,32 @@ class Registry:
                 return table[bare] if bare == name else Key(name, table[bare].type)
         if match := _UNKNOWN.match(bare):
             return self.element(int(match[1]), int(match[2])).named(name)
+        if match := _UNKNOWN9.match(bare):
+            return self.element(NETFLOW9 if match[1] == "id" else NETFLOW9_SCOPE, int(match[2])).named(name)
         found = self._enterprise_by_name.get(bare)
         return found.named(name) if found else None
 
     def element(self, pen: int, ident: int) -> Key:
-        """The key of an Information Element; an unknown one is octets named ``e<pen>id<id>``."""
+        """The key of an Information Element; an unknown one is octets named ``e<pen>id<id>``.
+
+        `pen` may be `NETFLOW9` (unknown: ``v9id<id>``), `NETFLOW9_SCOPE` or `NETFLOW5`, too.
+        """
         if pen == 0:
             found = self.iana.get(ident)
+        elif pen >= NETFLOW9:
+            return self._netflow(pen, ident)
         else:
             found = self.enterprise.get((pen, ident))
         return found or Key(f"e{pen}id{ident}", types.OCTETS, ((pen, ident),))
+
+    def _netflow(self, vocabulary: int, ident: int) -> Key:
+        if vocabulary == NETFLOW5:
+            return NETFLOW5_KEYS[ident]
+        if vocabulary == NETFLOW9:
+            return self.netflow9.get(ident) or Key(f"v9id{ident}", types.OCTETS, ((NETFLOW9, ident),))
+        if ident in _SCOPES:
+            return Key(_SCOPES[ident], types.UNSIGNED32, ((NETFLOW9_SCOPE, ident),))
+        return Key(f"v9scope{ident}", types.OCTETS, ((NETFLOW9_SCOPE, ident),))
 
     def names(self) -> set[str]:
         """Every known name, for suggestions."""

@@ -45,6 +45,8 @@ class Provided:
             if "#" in name or name[:1] == "e" and not asked.elements:
                 return (name,)
             found = [registry.element(*element).name for element in asked.elements]
+            for element in asked.elements:
+                found += registry.netflow5.get(element, ())
         return tuple(dict.fromkeys(found))
 
     def recipes(self, name: str) -> tuple[Recipe, ...]:

@@ -14,8 +14,9 @@ from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.session import Fate, Learnt
 
-Source = tuple[Learnt, int, float, Fate | None]
-"""Of the records of one Data Set: template, Export Time (s), time of arrival (s), fate of its Message."""
+Source = tuple[Learnt, int, float, Fate | None] | tuple[Learnt, int, float, Fate | None, tuple[int, int]]
+"""Of the records of one Data Set: template, Export Time (s), time of arrival (s), fate of its Message; for NetFlow also
+the `netflow.Clock` of its packet."""
 
 _OF_TEMPLATE: dict[str, Callable[[Learnt], Any]] = {
     "exporter": lambda learnt: learnt.session.address,

@@ -3,7 +3,7 @@
 `Decoder.feed` walks one Message and puts the bodies of its Data Sets aside, by layout; `Decoder.drain` makes columns
 of all of them at once. A Message whose lengths are impossible is dropped whole (RFC 7011 section 9.1): it is read
 through before anything of it takes effect, except for records of variable length, which are walked when drained, many
-Messages at a time; until then their Sequence Numbers wait too.
+Messages at a time; until then their Sequence Numbers wait too. NetFlow v9 and v5 are taken by `netflow.NetFlow`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.ipfix import netflow
 from ulogd_tw.ipfix.context import Context, Source
 from ulogd_tw.ipfix.events import Event, Events, Limits
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Joined, Layout
@@ -55,7 +56,8 @@ class Decoder:
         self._events = Events(limits.events)
         self._learning = Learning(limits, counters.errors, self._events)
         self.malformed = 0
-        """Messages that were dropped whole."""
+        """Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped."""
+        self._netflow = netflow.NetFlow(self)
         self._context = Context(wanted)
         self._compiled: dict[Layout, None] = {}
         self._compiled_fields = 0
@@ -205,6 +207,9 @@ class Decoder:
 
     def _feed_any(self, session: Session, message: bytes, now: float) -> None:
         """Any Message: first all that can be wrong with it, then what it does, in the order of its Sets."""
+        if message[:2] in (netflow.V9, netflow.V5):
+            self._netflow.feed(session, message, now)
+            return
         domain_id = 0
         try:
             message, export_time, number, domain_id = self._header(message)
@@ -287,7 +292,7 @@ class Decoder:
         domain.sequence.pause()
         self._deferred.append((session, domain))
 
-    def _follow(self, session: Session, domain: Domain, number: int, rows: int) -> None:
+    def _follow(self, session: Session, domain: Domain, number: int, rows: int, unit: str = "records") -> None:
         """Take the Sequence Number of a Message of `rows` records; -1: of how many is unknown."""
         if domain.deferred:
             domain.deferred.append(Fate(number, rows))
@@ -302,7 +307,7 @@ class Decoder:
             if odd != "sequence_gap":
                 self.counters.errors[odd] += 1
             if odd != "sequence_duplicate":
-                self._events.add(odd, session, domain.number, 0, f"{lost} records" if lost else "")
+                self._events.add(odd, session, domain.number, 0, f"{lost} {unit}" if lost else "")
 
     def _follow_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
@@ -333,13 +338,14 @@ class Decoder:
     def _locate(self, layout: Layout) -> Located:
         """Find the records of variable length, and the Messages that are malformed in them."""
         located = locate(layout.bodies, BEFORE, layout.shape)
-        for (_, _, _, fate), rows in zip(layout.sources, located.counts.tolist(), strict=True):
+        for source, rows in zip(layout.sources, located.counts.tolist(), strict=True):
+            fate = source[3]
             if fate is not None and fate.rows >= 0:
                 fate.rows += rows
         if located.cut is not None:
             self._spoiled = True
             for place in np.flatnonzero(located.cut).tolist():
-                learnt, _, _, fate = layout.sources[place]
+                learnt, _, _, fate = layout.sources[place][:4]
                 if fate is not None and not fate.malformed:
                     fate.malformed = True
                     text = f"a record of template {learnt.template.ident} is cut"
@@ -369,6 +375,8 @@ class Decoder:
             columns, missing = compiled.of_fixed(view, n)
         else:
             columns, missing = compiled.of_varying(located)
+        if layout.times is not None:
+            layout.times.add((columns, missing), [source[4] for source in sources], counts)
         self.counters.rows_received += n
         for mask in missing.values():
             self.counters.errors["value"] += int(np.count_nonzero(mask))
@@ -378,8 +386,12 @@ class Decoder:
     def _use(self, layout: Layout) -> Columns:
         """The compiled layout; the one that was not used for longest is forgotten when there are too many."""
         if layout.columns is None:
-            layout.columns = Columns(layout.fields, self.wanted)
-            layout.schema = Schema([*self._context.keys(layout.family), *layout.columns.keys])
+            wanted, times = self.wanted, netflow.times(layout.fields, self.wanted)
+            if times is not None:
+                wanted = times.needed(wanted)
+            layout.columns, layout.times = Columns(layout.fields, wanted), times
+            made = times.keys if times is not None else []
+            layout.schema = Schema([*self._context.keys(layout.family), *layout.columns.keys, *made])
             self._compiled_fields += len(layout.fields)
         else:
             self._compiled.pop(layout, None)
@@ -391,7 +403,7 @@ class Decoder:
             oldest = next(iter(self._compiled))
             del self._compiled[oldest]
             self._compiled_fields -= len(oldest.fields)
-            oldest.columns = oldest.schema = None
+            oldest.columns = oldest.times = oldest.schema = None
         return layout.columns
 
     # what is wrong

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -161,11 +162,12 @@ class Layout:
     `octets` is the size of a record, 0 where it varies; then `shape` says how it is walked. `columns` and `schema` are
     made when the first records are decoded, and may be forgotten.
     `bodies` are waiting Data Sets, without padding but with `BEFORE` octets in front, in order of arrival; `sources`
-    has for each its template (`session.Learnt`), Export Time, time of arrival, and `session.Fate` or None.
+    has for each what `context.Source` says. `times` are the `netflow.Times` of a layout of NetFlow, made with `columns`.
     """
 
     __slots__ = (
-        "fields", "scopes", "family", "octets", "shape", "columns", "schema", "bodies", "sources", "__weakref__",
+        "fields", "scopes", "family", "octets", "shape", "columns", "times", "schema", "bodies", "sources",
+        "__weakref__",
     )  # fmt: skip
 
     def __init__(self, template: Template, family: int) -> None:
@@ -175,6 +177,7 @@ class Layout:
         self.shape = _shape(template.fields)
         self.octets = 0 if self.shape.segments else self.shape.least
         self.columns: Columns | None = None
+        self.times: Any = None
         self.schema: Schema | None = None
         self.bodies: list[bytes | np.ndarray] = []
         self.sources: list[tuple] = []

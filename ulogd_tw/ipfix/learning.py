@@ -128,13 +128,16 @@ class Learning:
             layout = self._layouts[key] = Layout(template, family)
         return layout
 
-    def new_domain(self, session: Session, number: int) -> Domain | None:
-        """A domain of which nothing is known yet; None when the session has too many."""
+    def new_domain(self, session: Session, number: int, place: int | None = None) -> Domain | None:
+        """A domain of which nothing is known yet; None when the session has too many.
+
+        `place` is where it stands in the session's domains, if not under its number.
+        """
         if len(session.domains) >= self._limits.domains:
             self._errors["limit_domains"] += 1
             self._events.add("limit", session, number, 0, "limit_domains")
             return None
-        domain = session.domains[number] = Domain(number)
+        domain = session.domains[number if place is None else place] = Domain(number)
         self._events.add("domain", session, number)
         return domain
 

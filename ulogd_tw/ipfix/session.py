@@ -14,6 +14,7 @@ class Session:
     """A Transport Session (RFC 7011 section 2): its templates and sequence numbers belong to it alone.
 
     `reliable` is true for TCP, SCTP and files: withdrawals count. Over UDP they are ignored (section 8.4).
+    `domains` are by number; those of NetFlow, which are others, by number plus version times 2**32.
     `address` is the peer's as a number, with `family` 4 or 6; 0 where `peer` is no address (a file).
     """
 

@@ -78,7 +78,7 @@ class StackTests(SynchronousTestCase):
     def test_an_input_of_any_element_is_asked_by_its_elements(self):
         """orig.ip.saddr of a collector is the IPv4 or the IPv6 source address."""
         graph = self.build("c:ANY,k:KEEP", asked={"orig.ip.saddr": True, "e9id77": True})
-        self.assertEqual(graph.instances["c"].wanted, {"sourceIPv4Address", "sourceIPv6Address", "e9id77"})
+        self.assertEqual(graph.instances["c"].wanted, {"sourceIPv4Address", "sourceIPv6Address", "srcaddr", "e9id77"})
 
     def test_all_goes_up_to_the_input(self):
         """As names where the input knows its keys, as ALL where a peer decides."""
