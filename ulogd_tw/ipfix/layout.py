@@ -162,7 +162,7 @@ class Layout:
     `octets` is the size of a record, 0 where it varies; then `shape` says how it is walked. `columns` and `schema` are
     made when the first records are decoded, and may be forgotten.
     `bodies` are waiting Data Sets, without padding but with `BEFORE` octets in front, in order of arrival; `sources`
-    has for each what `context.Source` says. `times` are the `netflow.Times` of a layout of NetFlow, made with `columns`.
+    has for each what `context.Source` says. `times` are the `netflow.Times` of a NetFlow layout, made with `columns`.
     """
 
     __slots__ = (

@@ -191,8 +191,12 @@ class Version9Tests(SynchronousTestCase):
 
     def test_uptime_that_is_no_value(self):
         """Nothing is made of an uptime of a size that no number has (with H3C's variable length)."""
-        packet = v9(a_set(0, template(256, (22, 65535))), a_set(256, b"\4" + struct.pack("!I", 90_000), b"\x09" + bytes(9)))
-        self.assertEqual(Collected().rows(packet), [{"flowStartSysUpTime": 90_000, "flowStartMilliseconds": 990_000}, {}])
+        packet = v9(
+            a_set(0, template(256, (22, 65535))), a_set(256, b"\4" + struct.pack("!I", 90_000), b"\x09" + bytes(9))
+        )
+        self.assertEqual(
+            Collected().rows(packet), [{"flowStartSysUpTime": 90_000, "flowStartMilliseconds": 990_000}, {}]
+        )
 
     def test_clock_of_each_packet(self):
         """Records of several packets that are decoded together have the clock of their own packet."""
@@ -242,7 +246,7 @@ class Version9Tests(SynchronousTestCase):
         self.assertEqual(row, {"username": b"joe\0", "fw_event": 2, "v9id65": b"ab", "octetDeltaCount": 5})
 
     def test_domains_apart(self):
-        """Templates and sequences of v9 and IPFIX with equal domain and template ids of one peer have nothing in common."""
+        """Templates and sequences of v9 and IPFIX with equal ids of one peer have nothing in common."""
         found = Collected()
         data = a_set(256, struct.pack("!I", 7))
         rows = found.rows(
@@ -283,7 +287,7 @@ class Version9Tests(SynchronousTestCase):
         )
 
     def test_fill(self):
-        """V9-7: zeros after the last FlowSet; anything else with an impossible length is malformed, what is before stays."""
+        """V9-7: zeros after the last FlowSet; else an impossible length is malformed, what is before stays."""
         good = v9(a_set(0, FLOW9), a_set(256, ROW9))
         for fill, malformed in ((b"\0", 0), (b"\7\7\7", 0), (bytes(600), 0), (bytes(8) + b"\1", 1), (b"\1\0\0\3", 1)):
             found = Collected()
@@ -352,8 +356,10 @@ _KINDS = (
 )  # fmt: skip
 _NAMES = {1: "octetDeltaCount", 2: "packetDeltaCount", 4: "protocolIdentifier", 5: "ipClassOfService",
           7: "sourceTransportPort", 10: "ingressInterface", 8: "sourceIPv4Address", 12: "destinationIPv4Address",
-          27: "sourceIPv6Address", 56: "sourceMacAddress", 61: "flowDirection", 82: "interfaceName", 95: "applicationId",
-          40000: "username", 40001: "xlate_src_addr_ipv4", 57590: "nprobe_proto", 65: "v9id65", 12345: "v9id12345"}  # fmt: skip
+          27: "sourceIPv6Address", 56: "sourceMacAddress", 61: "flowDirection", 82: "interfaceName",
+          95: "applicationId",
+          40000: "username", 40001: "xlate_src_addr_ipv4", 57590: "nprobe_proto", 65: "v9id65",
+          12345: "v9id12345"}  # fmt: skip
 
 
 class PropertyTests(SynchronousTestCase):

@@ -46,8 +46,8 @@ class COLLECTOR(Input):
 
     NetFlow v9 and v5 are received on the same UDP ports. Fields of v9 have IANA's names where IANA has the number, else
     v9's own, such as username; fields of v5 have its own, from srcaddr to dst_mask, and are found by IANA's names too.
-    flowStartMilliseconds and flowEndMilliseconds are made of the exporter's uptime. observationDomainId is the Source ID
-    of v9, and engine type * 256 + engine ID of v5, where templateId is 5.
+    flowStartMilliseconds and flowEndMilliseconds are made of the exporter's uptime. observationDomainId is the Source
+    ID of v9, and engine type * 256 + engine ID of v5, where templateId is 5.
 
     A Transport Session is one TCP connection, or one source address and port of UDP to one listening address.
     """
