@@ -197,3 +197,204 @@ class ReadingTests(SynchronousTestCase):
         record = {"protocolIdentifier": 6, "interfaceName": "", "sourceIPv4Address": ""}
         expected = {"semantic": 3, "template": 257, "records": [record] * 3}
         self.reads(expected, sub_template(257, b"\6\6\6"), SUB_TEMPLATE_LIST, templates)
+
+
+@st.composite
+def trees(draw, depth=3):
+    """(type, octets, value, templates by id) of a random list, written field by field."""
+    templates = {}
+    type_, octets, value = draw_list(draw, depth, templates)
+    return type_, octets, value, templates
+
+
+def draw_list(draw, depth, templates):
+    kind = draw(st.sampled_from(sorted(IDS, key=IDS.get)))
+    semantic = draw(st.integers(0, 255))
+    if kind is BASIC_LIST:
+        field, values = draw_values(draw, depth, templates, draw(st.integers(0, 3)))
+        octets = basic(field[0], field[1], *(o for o, _ in values), semantic=semantic, enterprise=(*field, None)[2])
+        name = registry.element((*field, 0)[2], field[0]).name
+        return kind, octets, {"semantic": semantic, "element": name, "values": [v for _, v in values]}
+    blocks = [draw_records(draw, depth, templates) for _ in range(1 if kind is SUB_TEMPLATE_LIST else draw(st.integers(0, 3)))]
+    if kind is SUB_TEMPLATE_LIST:
+        ((ident, octets, records),) = blocks
+        return kind, sub_template(ident, octets, semantic=semantic), {
+            "semantic": semantic, "template": ident, "records": records,
+        }  # fmt: skip
+    value = {"semantic": semantic, "blocks": [{"template": ident, "records": records} for ident, _, records in blocks]}
+    return kind, multi(*((ident, octets) for ident, octets, _ in blocks), semantic=semantic), value
+
+
+def draw_records(draw, depth, templates):
+    n = draw(st.integers(0, 3))
+    columns = [draw_values(draw, depth, templates, n) for _ in range(draw(st.integers(1, 3)))]
+    ident = 256 + len(templates)
+    templates[ident] = [field for field, _ in columns]
+    records = [{} for _ in range(n)]
+    for field, values in columns:
+        name = registry.element((*field, 0)[2], field[0]).name
+        for record, (_, value) in zip(records, values, strict=True):
+            again = sum(key.split("#")[0] == name for key in record)
+            record[f"{name}#{again + 1}" if again else name] = value
+    octets = b"".join(values[row][0] for row in range(n) for _, values in columns)
+    least = sum(1 if field[1] == VARIABLE else field[1] for field, _ in columns)
+    return ident, octets + bytes(draw(st.integers(0, least - 1))), records
+
+
+def draw_values(draw, depth, templates, n):
+    """A field, and `n` times octets and value."""
+    what = draw(st.sampled_from(("number", "string", "enterprise", "address", *(["list"] * 3 if depth else []))))
+    if what == "list":
+        lists = [draw_list(draw, depth - 1, templates) for _ in range(n)]
+        kind = lists[0][0] if lists else BASIC_LIST
+        lists = [found for found in lists if found[0] is kind]
+        lists += lists[:1] * (n - len(lists))
+        return (IDS[kind], VARIABLE), [(varying(o, draw(st.booleans())), v) for _, o, v in lists]
+    if what == "number":
+        length = draw(st.integers(1, 8))
+        numbers = [draw(st.integers(0, (1 << 8 * length) - 1)) for _ in range(n)]
+        return (1, length), [(number.to_bytes(length, "big"), number) for number in numbers]
+    if what == "string":
+        texts = [draw(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)) for _ in range(n)]
+        return (82, VARIABLE), [(varying(t.encode(), draw(st.booleans())), t) for t in texts]
+    if what == "address":
+        octets = [draw(st.binary(min_size=4, max_size=4)) for _ in range(n)]
+        return (8, 4), [(o, "%d.%d.%d.%d" % tuple(o)) for o in octets]
+    octets = [draw(st.binary(min_size=2, max_size=2)) for _ in range(n)]
+    return (7, 2, 99999), [(o, o.hex()) for o in octets]
+
+
+class PropertyTests(SynchronousTestCase):
+    @given(trees())
+    def test_written_by_hand(self, tree):
+        """SD-1, SD-2, SD-4, SD-5: any nested lists come out as they were written, also through the JSON text."""
+        type_, octets, value, templates = tree
+        lists = reader(templates)
+        self.assertEqual((value, 0), (lists.decode(octets, type_), lists.opaque))
+        self.assertEqual(value, json.loads(lists.text(octets, type_)[0]))
+
+    @given(trees(), st.data())
+    def test_damaged(self, tree, data):
+        """SD-7: no cut and no changed octet raises; what comes out is JSON, opaque or not."""
+        type_, octets, _, templates = tree
+        lists = reader(templates)
+        for end in range(len(octets)):
+            self.assertIsInstance(lists.decode(octets[:end], type_), (dict, str))
+        place = data.draw(st.integers(0, len(octets) - 1))
+        changed = octets[:place] + data.draw(st.binary(min_size=1, max_size=4)) + octets[place + 1 :]
+        json.loads(lists.text(changed, type_)[0])
+
+    @given(st.binary(max_size=80), st.sampled_from(sorted(IDS, key=IDS.get)))
+    def test_anything(self, octets, type_):
+        """SD-7: neither do random octets."""
+        templates = {0: [(292, VARIABLE)], 1: [(291, VARIABLE), (4, 1)], 256: [(293, 4), (82, VARIABLE)]}
+        json.loads(reader(templates).text(octets, type_)[0])
+
+
+LIST = template(300, (4, 1), (292, VARIABLE))
+RECORD = b"\6" + varying(sub_template(256, b"\0\0\0\x05"))
+FOUR = template(256, (1, 4))
+TWO = template(256, (7, 2))
+AS_FOUR = {"semantic": 3, "template": 256, "records": [{"octetDeltaCount": 5}]}
+AS_TWO = {"semantic": 3, "template": 256, "records": [{"sourceTransportPort": 0}, {"sourceTransportPort": 5}]}
+
+
+def lists_of(rows):
+    return [json.loads(row["subTemplateList"]) for row in rows]
+
+
+class DecoderTests(SynchronousTestCase):
+    """Lists in Messages, through the decoder."""
+
+    def test_template_of_the_time(self):
+        """A list is read by the templates as they were when its Message came, not when the batch is made."""
+        found = Collected()
+        found.feed(message(a_set(2, LIST, FOUR)), message(a_set(300, RECORD)))
+        found.feed(message(a_set(2, TWO), a_set(300, RECORD), a_set(2, FOUR), a_set(300, RECORD), number=1))
+        found.feed(message(a_set(300, RECORD), number=3), message(a_set(2, template(256)), number=4))
+        rows = found.rows(message(a_set(300, RECORD), number=4))
+        opaque = sub_template(256, b"\0\0\0\x05").hex()
+        self.assertEqual([AS_FOUR, AS_TWO, AS_FOUR, AS_FOUR, opaque], lists_of(rows))
+        self.assertEqual([6] * 5, [row["protocolIdentifier"] for row in rows])
+        self.assertEqual(({"list": 1}, 0), (found.errors, found.lost))
+        self.assertEqual([AS_TWO], lists_of(found.rows(message(a_set(2, TWO), a_set(300, RECORD), number=5))))
+
+    def test_session_is_forgotten(self):
+        """Records that waited when their session ended still have their templates."""
+        found = Collected().feed(message(a_set(2, LIST, FOUR)), message(a_set(300, RECORD)))
+        found.decoder.forget(found.session)
+        self.assertEqual([AS_FOUR], lists_of(found.rows()))
+
+    def test_domains(self):
+        """Templates are those of the list's own domain, also where one batch has several."""
+        found = Collected()
+        found.feed(message(a_set(2, LIST, FOUR), domain=1), message(a_set(2, LIST, TWO), domain=2))
+        sent = [message(a_set(300, RECORD), domain=domain, number=i) for i in range(20) for domain in (1, 2)]
+        self.assertEqual([AS_FOUR, AS_TWO] * 20, lists_of(found.rows(*sent)))
+        self.assertEqual({}, found.errors)
+
+    def test_unknown_template(self):
+        """SD-5: the list is opaque, the rest of the record is read, and it is counted."""
+        found = Collected()
+        (row,) = found.rows(message(a_set(2, LIST)), message(a_set(300, RECORD)))
+        self.assertEqual({"protocolIdentifier": 6, "subTemplateList": b'"03010000000005"'}, row)
+        self.assertEqual({"list": 1}, found.errors)
+
+    def test_fixed_length(self):
+        """A list in a field of fixed length, alone and beside the templates in one Message; sequence numbers fit."""
+        found = Collected()
+        record = b"\6" + basic(4, 1, b"\1\2") + b"\7"
+        told = a_set(2, template(300, (4, 1), (291, 7), (4, 1)))
+        data = a_set(300, record, record, b"\0")
+        rows = found.rows(message(told, data), message(data, number=2), *(message(data, number=4 + 2 * i) for i in range(20)))
+        expected = {"semantic": 3, "element": "protocolIdentifier", "values": [1, 2]}
+        self.assertEqual([(6, expected, 7)] * 44, [
+            (r["protocolIdentifier"], json.loads(r["basicList"]), r["protocolIdentifier#2"]) for r in rows
+        ])  # fmt: skip
+        self.assertEqual(({}, 0), (found.errors, found.lost))
+
+    def test_not_wanted(self):
+        """A list that nobody wants is not looked at."""
+        found = Collected(frozenset({"protocolIdentifier"}))
+        (row,) = found.rows(message(a_set(2, LIST)), message(a_set(300, RECORD)))
+        self.assertEqual(({"protocolIdentifier": 6}, {}), (row, found.errors))
+
+    def test_limits(self):
+        """Texts that are too long, alone or together, and changes beyond what is remembered: opaque, counted."""
+        sent = message(a_set(2, LIST, FOUR)), message(a_set(300, RECORD, RECORD))
+        for limits, opaque in ((Limits(list_octets=50), 2), (Limits(lists_octets=50), 1)):
+            found = Collected(limits=limits)
+            kinds = [type(value) for value in lists_of(found.rows(*sent))]
+            self.assertEqual(([dict] * (2 - opaque) + [str] * opaque, {"limit_list": opaque}), (kinds, found.errors))
+        found = Collected(limits=Limits(former=2)).feed(*sent)
+        found.feed(*(message(a_set(2, t), number=2) for t in (TWO, FOUR, TWO)))
+        rows = found.rows(message(a_set(300, RECORD), number=2))
+        self.assertEqual([str, str, dict], list(map(type, lists_of(rows))))
+        self.assertEqual({"list": 2}, found.errors)
+
+    def test_texts(self):
+        """Outputs write lists as they are: JSON in JSON, many rows and few; `canonical_list` has the text."""
+        found = Collected()
+        for n in (1, 3, 100):
+            name = "é\n,=".encode()
+            records = [b"\6" + varying(basic(82, VARIABLE, varying(name[: 3 + i % 3]))) for i in range(n)]
+            told = message(a_set(2, template(301, (4, 1), (291, VARIABLE))))
+            (batch,) = found.batches(told, message(a_set(301, *records)))
+            key, column = batch.schema["basicList"], batch.columns["basicList"]
+            expected = [
+                {"semantic": 3, "element": "interfaceName", "values": ["é\n,="[: 2 + i % 3]]} for i in range(n)
+            ]
+            for form in (text.JSON, text.PLAIN):
+                self.assertEqual(expected, list(map(json.loads, text.tokens(column, key, form))))
+            values = text.canonical_list(column, key)
+            self.assertEqual(expected, list(map(json.loads, values)))
+            self.assertTrue(all(value.isascii() and value.isprintable() for value in values))
+            self.assertEqual(expected, [json.loads(line) for line in rendered(batch)])
+
+
+def rendered(batch):
+    from ulogd_tw.core.lines import ColumnField, Lines
+
+    key = batch.schema["basicList"]
+    field = ColumnField(b"", batch.columns[key.name], None, key, text.JSON)
+    return b"".join(octets for octets, _ in Lines(b"\n", b"", b"").render([field], batch.n)).decode().splitlines()
