@@ -167,7 +167,8 @@ class Layout:
     """
 
     __slots__ = (
-        "fields", "scopes", "family", "octets", "shape", "lists", "columns", "schema", "bodies", "sources", "__weakref__",
+        "fields", "scopes", "family", "octets", "shape", "lists", "columns", "schema", "bodies", "sources",
+        "__weakref__",
     )  # fmt: skip
 
     def __init__(self, template: Template, family: int) -> None:

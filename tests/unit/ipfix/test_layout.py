@@ -57,7 +57,8 @@ def typed_fields(draw):
 def octets_and_value(draw, kind, length):
     """The octets of a random value in a record, and the value as a row has it."""
     if kind == "basicList":
-        values = draw(st.binary(max_size=300) if length == VARIABLE else st.binary(min_size=length - 5, max_size=length - 5))
+        least, most = (0, 300) if length == VARIABLE else (length - 5, length - 5)
+        values = draw(st.binary(min_size=least, max_size=most))
         octets = b"\3\0\4\0\1" + values  # allOf, protocolIdentifier, one octet each
         text = b'{"semantic":3,"element":"protocolIdentifier","values":[%s]}' % ",".join(map(str, values)).encode()
         return (varying(octets, draw(st.booleans())) if length == VARIABLE else octets), text

@@ -13,7 +13,9 @@ from tests.support import given
 from tests.unit.ipfix.wire import Collected, a_set, hexed, message, template, varying
 from ulogd_tw.core import text
 from ulogd_tw.core.keys import registry
+from ulogd_tw.core.lines import ColumnField, Lines
 from ulogd_tw.core.types import BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST
+from ulogd_tw.inspection import row_lines
 from ulogd_tw.ipfix.events import Limits
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.structured import Lists, Plans
@@ -108,7 +110,8 @@ class ReadingTests(SynchronousTestCase):
 
     def test_empty(self):
         """SD-1: lists without elements or records; these need no template. A list without even a header is opaque."""
-        self.reads({"semantic": 255, "element": "egressInterface", "values": []}, basic(14, 4, semantic=255), BASIC_LIST)
+        expected = {"semantic": 255, "element": "egressInterface", "values": []}
+        self.reads(expected, basic(14, 4, semantic=255), BASIC_LIST)
         self.reads({"semantic": 3, "template": 999, "records": []}, sub_template(999), SUB_TEMPLATE_LIST)
         self.reads({"semantic": 3, "blocks": []}, multi(), SUB_TEMPLATE_MULTI_LIST)
         expected = {"semantic": 3, "blocks": [{"template": 999, "records": []}]}
@@ -128,19 +131,22 @@ class ReadingTests(SynchronousTestCase):
 
     def test_records(self):
         """Padding elements are left out, occurrences numbered; the domain of the message has nothing to do with it."""
-        templates = {256: [(8, 4), (210, 2), (8, 4), (149, 4), (276, 1)], 257: [(82, VARIABLE), (210, VARIABLE), (4, 1)]}
+        templates = {
+            256: [(8, 4), (210, 2), (8, 4), (149, 4), (276, 1)], 257: [(82, VARIABLE), (210, VARIABLE), (4, 1)],
+        }  # fmt: skip
         octets = sub_template(256, b"\xc0\0\2\1xx\xc0\0\2\2\0\0\0\7\1")
         record = {
             "sourceIPv4Address": "192.0.2.1", "sourceIPv4Address#2": "192.0.2.2", "observationDomainId": 7,
             "dataRecordsReliability": True,
         }  # fmt: skip
         self.reads({"semantic": 3, "template": 256, "records": [record]}, octets, SUB_TEMPLATE_LIST, templates)
-        octets = sub_template(257, varying(b"a"), varying(b"xx"), b"\6", varying(b"", True), varying(b""), b"\7", b"\0\0")
+        first, second = varying(b"a") + varying(b"xx") + b"\6", varying(b"", True) + varying(b"") + b"\7"
+        octets = sub_template(257, first, second, b"\0\0")
         records = [{"interfaceName": "a", "protocolIdentifier": 6}, {"interfaceName": "", "protocolIdentifier": 7}]
         self.reads({"semantic": 3, "template": 257, "records": records}, octets, SUB_TEMPLATE_LIST, templates)
 
     def test_padding(self):
-        """What is too short for a record is padding; zeros behind the elements of a basicList or the last block, too."""
+        """What is too short for a record is padding; so are zeros behind elements of a basicList or the last block."""
         templates = {256: [(1, 4)]}
         record = {"octetDeltaCount": 5}
         one = struct.pack("!I", 5)
@@ -174,6 +180,7 @@ class ReadingTests(SynchronousTestCase):
         self.opaque(sub_template(300, b"\0"), SUB_TEMPLATE_LIST)
         for length in (0, 1, 2, 3, 6, 65535):
             self.opaque(b"\3" + struct.pack("!HH", 256, length) + b"\6", SUB_TEMPLATE_MULTI_LIST, {256: [(4, 1)]})
+        self.opaque(hexed("030100000200020004"), SUB_TEMPLATE_MULTI_LIST)  # an empty block, if 2 octets were a length
         self.opaque(multi((256, b"\6"), (300, b"\6")), SUB_TEMPLATE_MULTI_LIST, {256: [(4, 1)]})
 
     def test_depth(self):
@@ -208,6 +215,7 @@ def trees(draw, depth=3):
 
 
 def draw_list(draw, depth, templates):
+    """Type, octets and value of a list; the templates that it needs are added."""
     kind = draw(st.sampled_from(sorted(IDS, key=IDS.get)))
     semantic = draw(st.integers(0, 255))
     if kind is BASIC_LIST:
@@ -215,7 +223,8 @@ def draw_list(draw, depth, templates):
         octets = basic(field[0], field[1], *(o for o, _ in values), semantic=semantic, enterprise=(*field, None)[2])
         name = registry.element((*field, 0)[2], field[0]).name
         return kind, octets, {"semantic": semantic, "element": name, "values": [v for _, v in values]}
-    blocks = [draw_records(draw, depth, templates) for _ in range(1 if kind is SUB_TEMPLATE_LIST else draw(st.integers(0, 3)))]
+    count = 1 if kind is SUB_TEMPLATE_LIST else draw(st.integers(0, 3))
+    blocks = [draw_records(draw, depth, templates) for _ in range(count)]
     if kind is SUB_TEMPLATE_LIST:
         ((ident, octets, records),) = blocks
         return kind, sub_template(ident, octets, semantic=semantic), {
@@ -226,6 +235,7 @@ def draw_list(draw, depth, templates):
 
 
 def draw_records(draw, depth, templates):
+    """Template id, octets (with padding) and values of up to three records."""
     n = draw(st.integers(0, 3))
     columns = [draw_values(draw, depth, templates, n) for _ in range(draw(st.integers(1, 3)))]
     ident = 256 + len(templates)
@@ -300,6 +310,7 @@ AS_TWO = {"semantic": 3, "template": 256, "records": [{"sourceTransportPort": 0}
 
 
 def lists_of(rows):
+    """The subTemplateList of each row."""
     return [json.loads(row["subTemplateList"]) for row in rows]
 
 
@@ -318,6 +329,13 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual([6] * 5, [row["protocolIdentifier"] for row in rows])
         self.assertEqual(({"list": 1}, 0), (found.errors, found.lost))
         self.assertEqual([AS_TWO], lists_of(found.rows(message(a_set(2, TWO), a_set(300, RECORD), number=5))))
+
+    def test_template_of_the_time_in_one_message(self):
+        """The same where data and templates come in one Message, and nothing waited before."""
+        found = Collected()
+        found.feed(message(a_set(2, LIST, FOUR), a_set(300, RECORD), a_set(2, TWO)))
+        self.assertEqual([AS_FOUR, AS_TWO], lists_of(found.rows(message(a_set(300, RECORD), number=1))))
+        self.assertEqual({}, found.errors)
 
     def test_session_is_forgotten(self):
         """Records that waited when their session ended still have their templates."""
@@ -346,7 +364,7 @@ class DecoderTests(SynchronousTestCase):
         record = b"\6" + basic(4, 1, b"\1\2") + b"\7"
         told = a_set(2, template(300, (4, 1), (291, 7), (4, 1)))
         data = a_set(300, record, record, b"\0")
-        rows = found.rows(message(told, data), message(data, number=2), *(message(data, number=4 + 2 * i) for i in range(20)))
+        rows = found.rows(message(told, data), *(message(data, number=2 + 2 * i) for i in range(21)))
         expected = {"semantic": 3, "element": "protocolIdentifier", "values": [1, 2]}
         self.assertEqual([(6, expected, 7)] * 44, [
             (r["protocolIdentifier"], json.loads(r["basicList"]), r["protocolIdentifier#2"]) for r in rows
@@ -390,11 +408,11 @@ class DecoderTests(SynchronousTestCase):
             self.assertEqual(expected, list(map(json.loads, values)))
             self.assertTrue(all(value.isascii() and value.isprintable() for value in values))
             self.assertEqual(expected, [json.loads(line) for line in rendered(batch)])
+            self.assertEqual(expected, [json.loads(line)["basicList"] for line in row_lines(batch)])
 
 
 def rendered(batch):
-    from ulogd_tw.core.lines import ColumnField, Lines
-
+    """The lists of a batch as lines, made together."""
     key = batch.schema["basicList"]
     field = ColumnField(b"", batch.columns[key.name], None, key, text.JSON)
     return b"".join(octets for octets, _ in Lines(b"\n", b"", b"").render([field], batch.n)).decode().splitlines()
