@@ -14,6 +14,7 @@ import statistics
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,28 @@ def varying(messages: int) -> tuple[list, list, int]:
     return [(session, message(0, [template(260, [*V4, *COMMON, ("82", 65535)])]))], found, at
 
 
+def with_lists(messages: int, list_element: str, a_list: Callable[[int], bytes]) -> tuple[list, list, int]:
+    """20 records a Message of the record of `one_exporter` and a list, none like another; template 300 for inside."""
+    records = random_records(V4 + COMMON, 20 * messages, 5)
+    session = Session("192.0.2.1", 4739, reliable=False)
+    before = [template(300, [("14", 4), ("85", 8), ("7", 2)]), template(260, [*V4, *COMMON, (list_element, 65535)])]
+    found = []
+    for first in range(0, 20 * messages, 20):
+        rows = ((records[i].tobytes(), a_list(i)) for i in range(first, first + 20))
+        found.append((session, message(first, [(260, b"".join(r + bytes([len(v)]) + v for r, v in rows))])))
+    return [(session, message(0, before))], found, 20 * messages
+
+
+def community_list(i: int) -> bytes:
+    """A basicList of 8 bgpCommunity, four octets each."""
+    return struct.pack("!BHH8I", 3, 483, 4, *range(8 * i, 8 * i + 8))
+
+
+def interface_list(i: int) -> bytes:
+    """A subTemplateList of 4 records of three fields."""
+    return struct.pack("!BH", 3, 300) + b"".join(struct.pack("!IQH", i, 1000 * i, k) for k in range(4))
+
+
 def measure(name: str, wanted, case: tuple[list, list, int], batch: int, rounds: int, slab: bool = False) -> None:
     """Print the time a record takes."""
     before, found, total = case
@@ -204,6 +227,11 @@ def main() -> None:
     measure("variable length, 9 columns", FIVE_TUPLE, case, m, r)
     measure("variable length, 9 columns and a string, 64 messages at once", strings, case, 64, r)
     measure("variable length, 9 columns and a string, 1 message at once", strings, case, 1, r)
+    case = with_lists(m, "291", community_list)
+    measure("a basicList of 8 numbers in each record, 9 columns", FIVE_TUPLE, case, m, r)
+    measure("a basicList of 8 numbers in each record, 9 columns and it", FIVE_TUPLE | {"basicList"}, case, m, r)
+    case = with_lists(m, "292", interface_list)
+    measure("a subTemplateList of 4 x 3 values, 9 columns and it", FIVE_TUPLE | {"subTemplateList"}, case, m, r)
 
 
 if __name__ == "__main__":

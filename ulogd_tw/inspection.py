@@ -220,7 +220,7 @@ def row_lines(batch: Batch) -> list[str]:
 
 
 def _canonical(value: Any, type_: Type) -> Any:
-    """Addresses as text, octets and NTP times as hexadecimal digits, strings as text, numbers as they are."""
+    """Addresses as text, octets and NTP times as hexadecimal digits, strings as text, lists and numbers as they are."""
     if type_.kind == "ipv4":
         return str(IPv4Address(value))
     if type_.kind == "ipv6":
@@ -229,6 +229,8 @@ def _canonical(value: Any, type_: Type) -> Any:
         return ":".join(f"{octet:02x}" for octet in value.to_bytes(6, "big"))
     if type_.kind == "ntp":
         return f"{value:016x}"
+    if type_.kind == "list":
+        return json.loads(value)
     if isinstance(value, bytes):
         return value.rstrip(b"\0").decode("utf-8", "backslashreplace") if type_.kind == "string" else value.hex()
     return value

@@ -6,7 +6,7 @@ one Python step for each *different* value of floats and for each row with a str
 
 Canonical text: addresses as RFC 5952 has them (IPv4-mapped ones in hexadecimal, as the corpus), MACs in lower case,
 strings without trailing NULs and with U+FFFD for what is not UTF-8, octets as hexadecimal, NTP times as 16 hexadecimal
-digits. `canonical_list` gives the same as Python values.
+digits, lists as the JSON text that they are held as. `canonical_list` gives the same as Python values.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def clean(value: bytes) -> str:
 
 
 _NUMBERS = ("unsigned", "signed", "seconds", "milliseconds")
-_QUOTED = ("ipv4", "ipv6", "address", "mac", "ntp", "string", "octets", "list")
+_QUOTED = ("ipv4", "ipv6", "address", "mac", "ntp", "string", "octets")
 
 
 def one_value(column: Column) -> bool:
@@ -366,6 +366,9 @@ def _parts(column: Column, key: Key, form: Form) -> list[Part]:
         return [Strings.of([_octets_token(v, kind, form) for v in column.values], column.codes)]
     if kind == "string":
         return _strings(column, form)
+    if kind == "list":
+        data, edges = _padded(column)
+        return [Strings(data, edges[1:], np.diff(edges))]
     if isinstance(column, Octets):
         return _hexadecimal(column)
     if kind in _NUMBERS:
@@ -378,6 +381,8 @@ def _parts(column: Column, key: Key, form: Form) -> list[Part]:
 
 
 def _octets_token(value: bytes, kind: str, form: Form) -> bytes:
+    if kind == "list":
+        return value
     return _string(value, form) if kind == "string" else value.hex().encode()
 
 
@@ -426,11 +431,11 @@ def canonical_list(column: Column, key: Key, missing: np.ndarray | None = None) 
 def _values(column: Column, key: Key) -> list[Any]:
     kind = key.type.kind
     if isinstance(column, Coded):
-        read = clean if kind == "string" else bytes.hex
+        read = clean if kind in ("string", "list") else bytes.hex
         different = np.empty(len(column.values), object)
         different[:] = [read(v) for v in column.values]
         return different.take(column.codes).tolist()
-    if kind == "string":
+    if kind in ("string", "list"):
         return _text_values(column)
     if key.type.numeric and kind != "ntp":
         return column.tolist()

@@ -2,8 +2,10 @@
 
 A column of numbers is a one-dimensional native-endian array. IPv4 addresses are ``uint32``, IPv6 addresses two
 ``uint64`` a row (array of shape (n, 2), high half first), MAC addresses ``uint64``. Strings and octets are an
-`ulogd_tw.core.columns.Octets` or `Coded`. dateTimeSeconds and -Milliseconds count since 1970; -Microseconds and
--Nanoseconds keep the 64-bit NTP value of the wire (RFC 7011 section 6.1.9).
+`ulogd_tw.core.columns.Octets` or `Coded`. A list (RFC 6313) is held as its JSON text of printable ASCII, which outputs
+write as it is: an object, or a string with the octets of a list that could not be read.
+dateTimeSeconds and -Milliseconds count since 1970; -Microseconds and -Nanoseconds keep the 64-bit NTP value of the wire
+(RFC 7011 section 6.1.9).
 """
 
 from dataclasses import dataclass

@@ -35,6 +35,7 @@ from ulogd_tw.ipfix.message import (
 from ulogd_tw.ipfix.sequence import MASK
 from ulogd_tw.ipfix.session import Domain, Fate, Session
 from ulogd_tw.ipfix.slab import NUMBER, headers, runs
+from ulogd_tw.ipfix.structured import Structured
 from ulogd_tw.ipfix.varying import Located, locate
 
 _ONE_SET = struct.Struct("!HHIIIHH")
@@ -65,6 +66,7 @@ class Decoder:
         self._deferred: list[tuple[Session, Domain]] = []
         self._spoiled = False
         self._joined = Joined()
+        self._structured = Structured(limits, counters.errors)
 
     @property
     def events(self) -> list[Event]:
@@ -107,7 +109,7 @@ class Decoder:
                     else:
                         self._follow(session, domain, number, rows)
                 else:
-                    fate = Fate(number)
+                    fate = Fate(number, 0, False, domain, domain.stamp)
                     if not domain.deferred:
                         self._pause(session, domain)
                     domain.deferred.append(fate)
@@ -231,11 +233,12 @@ class Decoder:
                     found = -1
                 elif learnt.octets:
                     found, padding = divmod(end - start, learnt.octets)
-                    parts.append((learnt, message[start - BEFORE : end - padding]))
+                    parts.append((learnt, message[start - BEFORE : end - padding], None))
                 else:
                     found = 0
                     varying = True
-                    parts.append((learnt, message[start - BEFORE : end]))
+                    own = self._learning.fate(domain, number) if news else None
+                    parts.append((learnt, message[start - BEFORE : end], own))
                 if place in walked:
                     found = walked[place]
                 rows = -1 if found < 0 or rows < 0 else rows + found
@@ -245,7 +248,7 @@ class Decoder:
                 self.counters.errors["set_id"] += 1
         fate = None
         if varying and not news:
-            fate = Fate(number, rows)
+            fate = Fate(number, rows, False, domain, domain.stamp)
             if not domain.deferred:
                 self._pause(session, domain)
             domain.deferred.append(fate)
@@ -253,12 +256,12 @@ class Decoder:
             domain.sequence.expected = (number + rows) & MASK
         else:
             self._follow(session, domain, number, rows)
-        for learnt, body in parts:
+        for learnt, body, own in parts:
             layout = learnt.layout
             if not layout.bodies:
                 self._waiting.append(layout)
             layout.bodies.append(body)
-            layout.sources.append((learnt, export_time, now, fate))
+            layout.sources.append((learnt, export_time, now, own or fate))
 
     def _header(self, message: bytes) -> tuple[bytes, int, int, int]:
         """The Message as long as it says, Export Time, Sequence Number, Observation Domain."""
@@ -333,7 +336,10 @@ class Decoder:
         if self._deferred:
             self._follow_deferred()
         batches = (self._batch(layout, located.get(layout), now, held) for layout in waiting)
-        return [batch for batch in batches if batch is not None]
+        found = [batch for batch in batches if batch is not None]
+        self._learning.forget_former()
+        self._structured.forget()
+        return found
 
     def _locate(self, layout: Layout) -> Located:
         """Find the records of variable length, and the Messages that are malformed in them."""
@@ -375,6 +381,8 @@ class Decoder:
             columns, missing = compiled.of_fixed(view, n)
         else:
             columns, missing = compiled.of_varying(located)
+            for key in compiled.lists:
+                columns[key.name] = self._structured.column(columns[key.name], key.type, sources, counts.tolist())
         if layout.times is not None:
             layout.times.add((columns, missing), [source[4] for source in sources], counts)
         self.counters.rows_received += n

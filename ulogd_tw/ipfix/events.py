@@ -27,6 +27,14 @@ class Limits:
     """Layouts that are kept compiled; the one unused for longest goes first, and is made again when needed."""
     layout_fields: int = 65_536
     """Fields of those layouts together: 60 MB at most where all are wanted."""
+    nesting: int = 16
+    """Lists within lists; what is deeper stays opaque."""
+    list_octets: int = 4 << 20
+    """Octets of the JSON text of a list: 65535 octets of one-octet fields with long names make that much."""
+    lists_octets: int = 64 << 20
+    """Octets of the texts of all lists that are decoded at once; further ones stay opaque."""
+    former: int = 16384
+    """Changes of templates that are remembered while records with lists wait."""
     events: int = 1000
     """Events that wait for the log."""
 

@@ -125,6 +125,7 @@ class Columns:
                 self.runs.append(Run())
             else:
                 self.runs[-1].add(field.length, key)
+        self.lists = [key for key in self.keys if key.type.kind == "list"]
         for run in self.runs:
             run.finish(whole=not self.varying)
 
@@ -159,14 +160,15 @@ class Columns:
 class Layout:
     """The records of templates of equal fields and scopes, from exporters of one address family; and those that wait.
 
-    `octets` is the size of a record, 0 where it varies; then `shape` says how it is walked. `columns` and `schema` are
-    made when the first records are decoded, and may be forgotten.
+    `octets` is the size of a record, 0 where it varies or has `lists`: lists need to know of which Message they are, so
+    such records are always walked, by `shape`. `columns` and `schema` are made when the first records are decoded, and
+    may be forgotten.
     `bodies` are waiting Data Sets, without padding but with `BEFORE` octets in front, in order of arrival; `sources`
     has for each what `context.Source` says. `times` are the `netflow.Times` of a NetFlow layout, made with `columns`.
     """
 
     __slots__ = (
-        "fields", "scopes", "family", "octets", "shape", "columns", "times", "schema", "bodies", "sources",
+        "fields", "scopes", "family", "octets", "shape", "lists", "columns", "times", "schema", "bodies", "sources",
         "__weakref__",
     )  # fmt: skip
 
@@ -175,12 +177,18 @@ class Layout:
         self.scopes = template.scopes
         self.family = family
         self.shape = _shape(template.fields)
-        self.octets = 0 if self.shape.segments else self.shape.least
+        self.lists = has_lists(template.fields)
+        self.octets = 0 if self.shape.segments or self.lists else self.shape.least
         self.columns: Columns | None = None
         self.times: Any = None
         self.schema: Schema | None = None
         self.bodies: list[bytes | np.ndarray] = []
         self.sources: list[tuple] = []
+
+
+def has_lists(fields: tuple[Field, ...]) -> bool:
+    """Whether a field is structured data (RFC 6313)."""
+    return any(registry.element(field.pen, field.ident).type.kind == "list" for field in fields)
 
 
 def _shape(fields: tuple[Field, ...]) -> Shape:

@@ -7,9 +7,9 @@ from weakref import WeakValueDictionary
 
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.ipfix.events import Events, Limits
-from ulogd_tw.ipfix.layout import Layout
+from ulogd_tw.ipfix.layout import Layout, has_lists
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, TEMPLATE_SET
-from ulogd_tw.ipfix.session import Domain, Learnt, Session
+from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Session
 from ulogd_tw.ipfix.template import Template, Withdrawal, parse_set
 from ulogd_tw.ipfix.varying import walk
 
@@ -24,6 +24,8 @@ class Learning:
         self._limits = limits
         self._errors = errors
         self._events = events
+        self._changed: dict[Domain, None] = {}
+        self._former = 0
         self._layouts: WeakValueDictionary[tuple, Layout] = WeakValueDictionary()
 
     def walked(
@@ -43,7 +45,7 @@ class Learning:
         for index, (set_id, start, end) in enumerate(sets):
             if index in news:
                 later.act(news[index])
-            elif set_id >= FIRST_DATA_SET and (template := later.find(set_id)) and template.variable:
+            elif set_id >= FIRST_DATA_SET and (template := later.find(set_id)) and _walked(template):
                 found: list[int] = []
                 shape = self.layout(template, session.family).shape
                 if not walk(message, start, end, shape, found):
@@ -88,6 +90,8 @@ class Learning:
         layout = self.layout(template, session.family)
         # The layout's fields, so that equal templates of many exporters are in memory once.
         template = Template(template.ident, layout.fields, template.scopes)
+        domain.lists = domain.lists or layout.lists
+        self._remember(domain, template.ident)
         domain.templates[template.ident] = Learnt(session, domain.number, template, layout, layout.octets)
         domain.missing.discard(template.ident)
         session.fields += len(template.fields)
@@ -112,9 +116,33 @@ class Learning:
             self._events.add("template_withdrawn", session, domain.number, learnt.template.ident)
 
     def _drop(self, session: Session, domain: Domain, learnt: Learnt) -> None:
+        self._remember(domain, learnt.template.ident)
         del domain.templates[learnt.template.ident]
         session.fields -= len(learnt.template.fields)
         self._forget_announced(session, domain)
+
+    def _remember(self, domain: Domain, ident: int) -> None:
+        """The template of this id is about to change."""
+        if not (domain.lists and (domain.deferred or domain.waits)):
+            return
+        if self._former >= self._limits.former:
+            self.forget_former()
+        self._former += 1
+        self._changed[domain] = None
+        domain.remember(ident)
+
+    def fate(self, domain: Domain, number: int) -> Fate:
+        """The fate of a Data Set whose Message also has templates: its records are counted, its lists still wait."""
+        domain.waits = True
+        self._changed[domain] = None
+        return Fate(number, -1, False, domain, domain.stamp)
+
+    def forget_former(self) -> None:
+        """No records wait any more that came before templates changed."""
+        for domain in self._changed:
+            domain.forget_former()
+        self._changed.clear()
+        self._former = 0
 
     def _forget_announced(self, session: Session, domain: Domain) -> None:
         session.announced_octets -= sum(map(len, domain.announced))
@@ -152,6 +180,10 @@ def template_sets(
     if domain is not None and all(message[sets[p][1] - 4 : sets[p][2]] in domain.announced for p in places):
         return {}
     return {p: parse_set(sets[p][0], message[sets[p][1] : sets[p][2]]) for p in places}
+
+
+def _walked(template: Template) -> bool:
+    return template.variable or has_lists(template.fields)
 
 
 class _Later:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from ulogd_tw.ipfix.layout import Layout
@@ -54,9 +55,15 @@ class Domain:
     announced   octets of Template Sets that change nothing: all of it is known
     missing     template ids that were told to be missing
     deferred    Messages whose records are not counted yet, and those after them, in order
+    lists       whether there was ever a template with lists
+    waits       whether records of walked Messages wait that are not in `deferred`
+    stamp       how many changes of templates are remembered: those while records wait that may have lists
     """
 
-    __slots__ = ("number", "templates", "sequence", "announced", "missing", "deferred")
+    __slots__ = (
+        "number", "templates", "sequence", "announced", "missing", "deferred", "lists", "waits", "stamp",
+        "_former", "_oldest",
+    )  # fmt: skip
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -65,6 +72,29 @@ class Domain:
         self.announced: set[bytes] = set()
         self.missing: set[int] = set()
         self.deferred: list[Fate] = []
+        self.lists = self.waits = False
+        self.stamp = 0
+        self._former: dict[int, list[tuple[int, Learnt | None]]] = {}
+        self._oldest = 0
+
+    def remember(self, ident: int) -> None:
+        """The template of this id is about to change: waiting lists may still need what it was."""
+        self.stamp += 1
+        self._former.setdefault(ident, []).append((self.stamp, self.templates.get(ident)))
+
+    def template_at(self, ident: int, stamp: int) -> Learnt | None:
+        """The template of this id when there had been `stamp` changes; None also where that is forgotten."""
+        if stamp < self._oldest:
+            return None
+        former = self._former.get(ident, ())
+        place = bisect_right(former, stamp, key=lambda change: change[0])
+        return former[place][1] if place < len(former) else self.templates.get(ident)
+
+    def forget_former(self) -> None:
+        """Only the templates of now are known from here on."""
+        self._former.clear()
+        self.waits = False
+        self._oldest = self.stamp
 
 
 @dataclass(slots=True, eq=False)
@@ -83,9 +113,11 @@ class Fate:
     """A Message of a domain that waits for records of variable length to be counted, or for one that does.
 
     `number` is its Sequence Number, `rows` its records as far as they are counted (below 0: that cannot be known);
-    `malformed` when a record turned out to be cut.
+    `malformed` when a record turned out to be cut. `domain` and `stamp` tell by which templates its lists are read.
     """
 
     number: int
     rows: int = 0
     malformed: bool = False
+    domain: Domain | None = None
+    stamp: int = 0

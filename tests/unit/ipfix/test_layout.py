@@ -43,7 +43,9 @@ SIZES = {"ipv4Address": 4, "ipv6Address": 16, "macAddress": 6, "boolean": 1, "da
 def typed_fields(draw):
     """(type name, length) as RFC 7011 allows it: full size, reduced, or variable for strings and octets."""
     kind = draw(st.sampled_from(sorted(NAMES)))
-    if kind in ("string", "octetArray", "basicList"):
+    if kind == "basicList":
+        return kind, draw(st.one_of(st.just(VARIABLE), st.integers(5, 9)))
+    if kind in ("string", "octetArray"):
         return kind, draw(st.one_of(st.just(VARIABLE), st.just(VARIABLE), st.integers(0, 9)))
     if kind.startswith(("unsigned", "signed")):
         return kind, draw(st.integers(1, 8))
@@ -54,7 +56,13 @@ def typed_fields(draw):
 
 def octets_and_value(draw, kind, length):
     """The octets of a random value in a record, and the value as a row has it."""
-    if kind in ("string", "octetArray", "basicList"):
+    if kind == "basicList":
+        least, most = (0, 300) if length == VARIABLE else (length - 5, length - 5)
+        values = draw(st.binary(min_size=least, max_size=most))
+        octets = b"\3\0\4\0\1" + values  # allOf, protocolIdentifier, one octet each
+        text = b'{"semantic":3,"element":"protocolIdentifier","values":[%s]}' % ",".join(map(str, values)).encode()
+        return (varying(octets, draw(st.booleans())) if length == VARIABLE else octets), text
+    if kind in ("string", "octetArray"):
         size = length if length != VARIABLE else draw(st.one_of(st.integers(0, 5), st.sampled_from((254, 255, 300))))
         value = draw(st.binary(min_size=size, max_size=size))
         return (varying(value, draw(st.booleans())) if length == VARIABLE else value), value
