@@ -51,6 +51,8 @@ def multi(*blocks, semantic=3):
 
 
 class ReadingTests(SynchronousTestCase):
+    """One list at a time, out of octets written by hand."""
+
     def reads(self, expected, octets, type_, templates=(), opaque=0):
         lists = reader(templates)
         self.assertEqual(expected, lists.decode(octets, type_))
@@ -102,7 +104,8 @@ class ReadingTests(SynchronousTestCase):
     def test_enterprise_elements(self):
         """SD-1: the enterprise number stands behind the length; unknown elements are octets."""
         for pen, element, name, values in (
-            (29305, 4, "reverseProtocolIdentifier", [6]), (99999, 7, "e99999id7", ["06"]), (0, 4, "protocolIdentifier", [6]),
+            (29305, 4, "reverseProtocolIdentifier", [6]), (99999, 7, "e99999id7", ["06"]),
+            (0, 4, "protocolIdentifier", [6]),
         ):  # fmt: skip
             octets = basic(element, 1, b"\6", enterprise=pen)
             self.reads({"semantic": 3, "element": name, "values": values}, octets, BASIC_LIST)
@@ -269,12 +272,14 @@ def draw_values(draw, depth, templates, n):
         return (82, VARIABLE), [(varying(t.encode(), draw(st.booleans())), t) for t in texts]
     if what == "address":
         octets = [draw(st.binary(min_size=4, max_size=4)) for _ in range(n)]
-        return (8, 4), [(o, "%d.%d.%d.%d" % tuple(o)) for o in octets]
+        return (8, 4), [(o, ".".join(map(str, o))) for o in octets]
     octets = [draw(st.binary(min_size=2, max_size=2)) for _ in range(n)]
     return (7, 2, 99999), [(o, o.hex()) for o in octets]
 
 
 class PropertyTests(SynchronousTestCase):
+    """Random lists, cuts and octets."""
+
     @given(trees())
     def test_written_by_hand(self, tree):
         """SD-1, SD-2, SD-4, SD-5: any nested lists come out as they were written, also through the JSON text."""
