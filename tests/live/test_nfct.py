@@ -44,6 +44,7 @@ for i, host in enumerate(sys.argv[1:]):
         with socket.socket(family, socket.SOCK_STREAM) as s:
             s.connect((host, 5000)); s.sendall(b"x" * (100 + 10 * j)); s.recv(65536)
         with socket.socket(family, socket.SOCK_DGRAM) as s:
+            s.bind(("", 20000 + 100 * i + j))  # the kernel may give two sockets one port: then they are one flow
             s.settimeout(5); s.connect((host, 5000)); s.send(b"y" * (50 + j)); s.recv(65536)
 """
 MANY = """
