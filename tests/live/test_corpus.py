@@ -73,7 +73,7 @@ class CorpusTests(TestCase):
     def replay(self, cases):
         """Send all cases to a service; its rows by case."""
         port = free_port("both")
-        config = f'[col1]\nlisten="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"\nmax_malformed=1000\n'
+        config = f'[col1]\nlisten="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"\nmax_malformed=1000\npark=0\n'
         config += '[json1]\nfile="{dir}/flows.json"\n'
         ports, expected = {}, 0
         with Service(["col1:COLLECTOR,json1:JSON"], config) as service:

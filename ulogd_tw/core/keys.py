@@ -85,6 +85,13 @@ CONTEXT = (
 )
 """What the collector knows of a record beside its fields, in the order in which it is printed."""
 
+TOLD = (
+    Key("sampling_factor", types.FLOAT64),
+    Key("ingressInterfaceName", types.STRING),
+    Key("egressInterfaceName", types.STRING),
+)
+"""What the collector adds to a record from what its exporter says in options records."""
+
 NETFLOW5_KEYS = (
     Key("srcaddr", types.IPV4, ((0, 8),)),
     Key("dstaddr", types.IPV4, ((0, 12),)),
@@ -203,7 +210,7 @@ class Registry:
 
     @cached_property
     def _context(self) -> dict[str, Key]:
-        return {key.name: key for key in CONTEXT}
+        return {key.name: key for key in (*CONTEXT, *TOLD)}
 
     @cached_property
     def _iana_by_name(self) -> dict[str, Key]:

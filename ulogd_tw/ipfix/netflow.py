@@ -25,7 +25,7 @@ from ulogd_tw.ipfix.context import Source
 from ulogd_tw.ipfix.layout import BEFORE, PADDING, Found
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
 from ulogd_tw.ipfix.sequence import MASK
-from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Session
+from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Parked, Session
 from ulogd_tw.ipfix.template import Field, Template
 from ulogd_tw.ipfix.values import held_type
 
@@ -36,6 +36,8 @@ HEADER9 = struct.Struct("!HHIIII")
 """Version, count, sysUptime (ms), unix_secs, Sequence Number, Source ID (RFC 3954 section 5.1)."""
 HEADER5 = struct.Struct("!HHIIIIBBH")
 """Version, count, sysUptime (ms), unix_secs, unix_nsecs, flow_sequence, engine type and id, sampling."""
+INTERVAL5 = 0x3FFF
+"""The bits of v5's sampling that are the interval; those above are the mode."""
 TEMPLATE_FLOWSET = 0
 OPTIONS_FLOWSET = 1
 
@@ -162,9 +164,10 @@ class Times:
         """What has to be read of the records: also the uptimes of times that are wanted."""
         return wanted if wanted is ALL else wanted | {uptime for _, uptime in self._made}
 
-    def add(self, found: Found, clocks: Sequence[Clock], counts: np.ndarray) -> None:
-        """Add the columns; `counts` records came with each clock. A time before 1970 is missing."""
+    def add(self, found: Found, sources: Sequence[Source], counts: np.ndarray) -> Sequence[Key]:
+        """Add the columns. A time before 1970 is missing."""
         columns, missing = found
+        clocks = [source[4] for source in sources]
         exported, uptimes = np.array(clocks, np.int64).T
         if len(clocks) > 1:
             exported, uptimes = np.repeat(exported, counts), np.repeat(uptimes, counts)
@@ -178,6 +181,7 @@ class Times:
             wrong = wrong | missing[uptime] if uptime in missing else wrong
             if wrong.any():
                 missing[key.name] = wrong
+        return self.keys
 
 
 def times(fields: tuple[Field, ...], wanted: Wanted) -> Times | None:
@@ -238,9 +242,11 @@ class NetFlow:
         for set_id, start, end in flowsets(packet):
             if set_id >= FIRST_DATA_SET:
                 if (learnt := domain.templates.get(set_id)) is None:
-                    decoder._no_template(session, domain, set_id)
+                    body = packet[start - BEFORE : end]
+                    decoder._no_template(session, domain, set_id, Parked(body, seconds, now, number, clock))
                 elif octets := learnt.octets:
-                    padding = (end - start) % octets
+                    rows, padding = divmod(end - start, octets)
+                    domain.rows += rows
                     self._wait(learnt, packet[start - BEFORE : end - padding], (learnt, seconds, now, None, clock))
                 elif learnt.template.variable:  # not in RFC 3954; lengths are written as those of IPFIX
                     self._wait(learnt, packet[start - BEFORE : end], (learnt, seconds, now, Fate(number), clock))
@@ -248,15 +254,19 @@ class NetFlow:
                     decoder.counters.errors["empty_records"] += 1
             elif set_id in (TEMPLATE_FLOWSET, OPTIONS_FLOWSET):
                 octets = packet[start - SET_HEADER.size : end]
-                if octets not in domain.announced:
+                if octets in domain.announced:
+                    decoder._learning.again(domain, octets, now)
+                else:
                     templates = parse_templates(set_id, packet[start:end])
-                    decoder._learning.learn_set(session, domain, octets, templates)
+                    decoder._learning.learn_set(session, domain, octets, templates, now)
+                    if domain.parked:
+                        decoder._unpark(session, domain)
             else:
                 decoder.counters.errors["set_id"] += 1
 
     def _feed5(
         self, session: Session, packet: bytes, now: float, source: int, _version: int, count: int, uptime: int,
-        seconds: int, nanoseconds: int, number: int, *_: int,
+        seconds: int, nanoseconds: int, number: int, _engine_type: int, _engine: int, sampling: int,
     ) -> None:  # fmt: skip
         end = HEADER5.size + count * OCTETS5
         if end > len(packet):
@@ -268,9 +278,12 @@ class NetFlow:
             return
         learnt = domain.templates.get(TEMPLATE5.ident)
         if learnt is None:
-            layout = self._decoder._learning.layout(TEMPLATE5, session.family)
-            learnt = Learnt(session, source, TEMPLATE5, layout, OCTETS5)
+            layout = self._decoder._learning.layout(TEMPLATE5, session)
+            learnt = Learnt(session, domain, TEMPLATE5, layout, OCTETS5)
             domain.templates[TEMPLATE5.ident] = learnt
+        if sampling or domain.told is not None:
+            self._decoder._options.sampled(learnt, sampling & INTERVAL5)
+        domain.rows += count
         if number == domain.sequence.expected:
             domain.sequence.expected = (number + count) & MASK
         else:

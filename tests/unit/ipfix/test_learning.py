@@ -99,7 +99,7 @@ class TemplateLifeTests(SynchronousTestCase):
         before = domain.templates[256]
         found.feed(self.told, message(a_set(2, template(257, (4, 1)))), self.told, self.told)
         self.assertIs(before, domain.templates[256])
-        self.assertEqual({a_set(2, COUNTER), a_set(2, template(257, (4, 1)))}, domain.announced)
+        self.assertEqual({a_set(2, COUNTER), a_set(2, template(257, (4, 1)))}, set(domain.announced))
 
 
 class LimitTests(SynchronousTestCase):
