@@ -46,6 +46,10 @@ from ulogd_tw.ipfix.varying import Located, locate
 _ONE_SET = struct.Struct("!HHIIIHH")
 """The Message Header and the header of the first Set."""
 
+SAME_CLOCK = 30.0
+"""Seconds by which the clocks of one exporter may seem to differ from Message to Message."""
+MOST_PADDING = 8
+"""Octets of padding at the end of a Set are fewer: exporters align Sets to 4 octets, some to 8."""
 MOST_HOMES = 16
 """Sessions without templates that are looked at in one wake-up."""
 
@@ -248,6 +252,8 @@ class Decoder:
             return
         if domain is None and (domain := self._learning.new_domain(session, domain_id)) is None:
             return
+        if news:
+            domain.origin = export_time - now
         parts, rows, varying = [], 0, False
         for place, (set_id, start, end) in enumerate(sets):
             if set_id >= FIRST_DATA_SET:
@@ -318,7 +324,7 @@ class Decoder:
             return
         self._parking.park(session, domain, set_id, parked)
         if session.siblings and not domain.templates and len(self.homes) < MOST_HOMES:
-            home = _home(session, domain, set_id, parked.number)
+            home = _home(session, domain, set_id, parked)
             if home is not None:
                 self.homes.append((home, session))
 
@@ -456,6 +462,7 @@ class Decoder:
         """Find the records of variable length, and the Messages that are malformed in them."""
         located = locate(layout.bodies, BEFORE, layout.shape)
         for source, rows in zip(layout.sources, located.counts.tolist(), strict=True):
+            source[0].domain.rows += rows
             fate = source[3]
             if fate is not None and fate.rows >= 0:
                 fate.rows += rows
@@ -572,14 +579,18 @@ def _is_malformed(source: Source) -> bool:
     return fate is not None and fate.malformed
 
 
-def _home(session: Session, domain: Domain, set_id: int, number: int) -> Session | None:
+def _home(session: Session, domain: Domain, set_id: int, parked: Parked) -> Session | None:
     """The session of the same address that has the template of a Data Set, if both seem to be one exporter.
 
     That is so where it has sent no records itself, or where the Message continues its sequence: another exporter at
-    the same address would have its own count.
+    the same address would have its own count. Their clocks must agree, and the records fit into the Set.
     """
+    octets, origin = len(parked.body) - BEFORE, parked.origin
     for other in session.siblings:
         there = other.domains.get(domain.place) if other is not session else None
-        if there is not None and set_id in there.templates and (not there.rows or number == there.sequence.expected):
+        learnt = there.templates.get(set_id) if there is not None else None
+        if learnt is None or (there.rows and parked.number != there.sequence.expected):
+            continue
+        if abs(there.origin - origin) < SAME_CLOCK and octets % (learnt.octets or 1) < MOST_PADDING:
             return other
     return None

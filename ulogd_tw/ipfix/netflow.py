@@ -25,7 +25,7 @@ from ulogd_tw.ipfix.context import Source
 from ulogd_tw.ipfix.layout import BEFORE, PADDING, Found
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
 from ulogd_tw.ipfix.sequence import MASK
-from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Parked, Session
+from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Parked, Session, origin
 from ulogd_tw.ipfix.template import Field, Template
 from ulogd_tw.ipfix.values import held_type
 
@@ -257,6 +257,7 @@ class NetFlow:
                 if octets in domain.announced:
                     decoder._learning.again(domain, octets, now)
                 else:
+                    domain.origin = origin(seconds, now, clock)
                     templates = parse_templates(set_id, packet[start:end])
                     decoder._learning.learn_set(session, domain, octets, templates, now)
                     if domain.parked:

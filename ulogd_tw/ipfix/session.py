@@ -61,7 +61,8 @@ class Domain:
     announced   octets of Template Sets that change nothing: all of it is known; with the templates in it
     missing     template ids that were told to be missing
     parked      Data Sets whose template has not come, by its id
-    rows        Data Records that have come, of fixed length
+    origin      the exporter's clock when its last new template came (see `origin`)
+    rows        records that have come
     skewed      whether the exporter's clock was told to be wrong
     told        what the exporter says about itself and its interfaces in options records
     deferred    Messages whose records are not counted yet, and those after them, in order
@@ -71,8 +72,8 @@ class Domain:
     """
 
     __slots__ = (
-        "number", "place", "templates", "sequence", "announced", "missing", "parked", "rows", "skewed", "told",
-        "deferred", "lists", "waits", "stamp", "_former", "_oldest",
+        "number", "place", "templates", "sequence", "announced", "missing", "parked", "origin", "rows", "skewed",
+        "told", "deferred", "lists", "waits", "stamp", "_former", "_oldest",
     )  # fmt: skip
 
     def __init__(self, number: int, place: int) -> None:
@@ -83,6 +84,7 @@ class Domain:
         self.announced: dict[bytes, tuple[Learnt, ...]] = {}
         self.missing: set[int] = set()
         self.parked: dict[int, list[Parked]] = {}
+        self.origin = 0.0
         self.rows = 0
         self.skewed = False
         self.told: Told | None = None
@@ -127,6 +129,11 @@ class Learnt:
     received: float = 0.0
 
 
+def origin(export_time: int, received: float, clock: tuple[int, int] | None) -> float:
+    """What stays the same for all Messages of an exporter: how far its clock is off, or when its uptime began (s)."""
+    return export_time - received if clock is None else export_time - clock[1] / 1000
+
+
 class Parked(NamedTuple):
     """The body of a Data Set that waits for its template, with `layout.BEFORE` octets in front.
 
@@ -138,6 +145,11 @@ class Parked(NamedTuple):
     received: float
     number: int
     clock: tuple[int, int] | None
+
+    @property
+    def origin(self) -> float:
+        """As of its domain."""
+        return origin(self.export_time, self.received, self.clock)
 
 
 @dataclass(slots=True, eq=False)
