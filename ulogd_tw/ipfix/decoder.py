@@ -279,9 +279,9 @@ class Decoder:
                 if domain.parked:
                     self._unpark(session, domain)
             elif set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
-                self._learning.again(domain, message[start - 4 : end], now)
+                self._learning.again(session, domain, message[start - 4 : end], now)
             else:
-                self.counters.errors["set_id"] += 1
+                self._unknown_set(session, domain, set_id)
         fate = None
         if varying and not news:
             fate = Fate(number, rows, False, domain, domain.stamp)
@@ -327,6 +327,13 @@ class Decoder:
             home = _home(session, domain, set_id, parked)
             if home is not None:
                 self.homes.append((home, session))
+
+    def _unknown_set(self, session: Session, domain: Domain, set_id: int) -> None:
+        """A Set with an id that means nothing is left out (RFC 7011 section 3.3.2); each id is told once."""
+        self.counters.errors["set_id"] += 1
+        if set_id not in domain.missing and len(domain.missing) < self.limits.missing:
+            domain.missing.add(set_id)
+            self._events.add("set_id", session, domain.number, set_id)
 
     def _unpark(self, session: Session, domain: Domain) -> None:
         """Templates have come: decode the Data Sets that waited for them."""

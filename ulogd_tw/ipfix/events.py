@@ -31,7 +31,7 @@ class Limits:
     announced_octets: int = 1 << 20
     """Octets of Template Sets of a session that are kept to recognise them when they are sent again."""
     missing: int = 256
-    """Templates of a domain that are told to be missing; further ones are only counted."""
+    """Templates of a domain that are told to be missing, with unknown ids of Sets; further ones are only counted."""
     parked_octets: int = 16 << 20
     """Octets of Data Sets whose template has not come yet; a single session has a quarter of it."""
     parked_time: float = 60.0
@@ -74,9 +74,11 @@ class Kept:
 class Event:
     """A change of state for the log.
 
-    `kind` is ``domain`` (a new one), ``template``, ``template_changed``, ``template_withdrawn``, ``template_expired``,
-    ``no_template`` (the first time), ``template_came`` (parked Data Sets are decoded), ``malformed``, ``limit``,
-    ``sequence_gap``, ``sequence_reset``, ``clock_skew`` or ``clock_right``. `template` is 0 where it is not about one.
+    `kind` is ``domain`` (a new one), ``template``, ``template_changed``, ``template_again`` (not over UDP),
+    ``template_withdrawn``, ``withdrawal_unknown``, ``template_expired``, ``no_template`` and ``set_id`` (of an id the
+    first time), ``template_came`` (parked Data Sets are decoded), ``malformed``, ``limit``, ``sequence_gap``,
+    ``sequence_reset``, ``odd_options``, ``clock_skew`` or ``clock_right``. `template` is 0 where it is not about one;
+    of ``set_id`` it is the Set ID.
     """
 
     kind: str

@@ -64,23 +64,36 @@ class Learning:
     ) -> None:
         """Do what a Template Set says that has come now; `octets` are the whole Set."""
         learnt: list[Learnt] | None = []
+        again = False
         for action in actions:
             if isinstance(action, Withdrawal):
                 learnt = None
                 self._withdraw(session, domain, action)
-            elif (found := self._learn(session, domain, action, now)) is None:
-                learnt = None
-            elif learnt is not None:
-                learnt.append(found)
+            else:
+                old = domain.templates.get(action.ident)
+                found = self._learn(session, domain, action, now)
+                again |= found is not None and found is old
+                if found is None:
+                    learnt = None
+                elif learnt is not None:
+                    learnt.append(found)
+        if again:
+            self._tell_again(session, domain)
         if learnt is not None and octets not in domain.announced:
             if session.announced_octets + len(octets) <= self._limits.announced_octets:
                 session.announced_octets += len(octets)
                 domain.announced[octets] = tuple(learnt)
 
-    def again(self, domain: Domain, octets: bytes, now: float) -> None:
+    def again(self, session: Session, domain: Domain, octets: bytes, now: float) -> None:
         """A Template Set that is known has come once more."""
         for learnt in domain.announced.get(octets, ()):
             learnt.received = now
+        self._tell_again(session, domain)
+
+    def _tell_again(self, session: Session, domain: Domain) -> None:
+        """That is no error (RFC 7011 section 8), and over UDP and of NetFlow as it should be (section 8.4)."""
+        if session.reliable and domain.place == domain.number:
+            self._events.add("template_again", session, domain.number)
 
     def _learn(self, session: Session, domain: Domain, template: Template, now: float) -> Learnt | None:
         """Take a template over; None where a limit refuses it, and then the old one is not valid any more either."""
@@ -191,6 +204,7 @@ class Learning:
             gone = [learnt] if learnt and learnt.template.options == withdrawal.options else []
             if not gone:
                 self._errors["withdrawal_unknown"] += 1
+                self._events.add("withdrawal_unknown", session, domain.number, withdrawal.ident)
         for learnt in gone:
             self._drop(session, domain, learnt)
             self._events.add("template_withdrawn", session, domain.number, learnt.template.ident)

@@ -255,7 +255,7 @@ class NetFlow:
             elif set_id in (TEMPLATE_FLOWSET, OPTIONS_FLOWSET):
                 octets = packet[start - SET_HEADER.size : end]
                 if octets in domain.announced:
-                    decoder._learning.again(domain, octets, now)
+                    decoder._learning.again(session, domain, octets, now)
                 else:
                     domain.origin = origin(seconds, now, clock)
                     templates = parse_templates(set_id, packet[start:end])
@@ -263,7 +263,7 @@ class NetFlow:
                     if domain.parked:
                         decoder._unpark(session, domain)
             else:
-                decoder.counters.errors["set_id"] += 1
+                decoder._unknown_set(session, domain, set_id)
 
     def _feed5(
         self, session: Session, packet: bytes, now: float, source: int, _version: int, count: int, uptime: int,

@@ -59,7 +59,7 @@ class Domain:
 
     place       where it stands among the session's domains: its number, for NetFlow with the version above it
     announced   octets of Template Sets that change nothing: all of it is known; with the templates in it
-    missing     template ids that were told to be missing
+    missing     template ids that were told to be missing, and ids of Sets that were told to mean nothing
     parked      Data Sets whose template has not come, by its id
     origin      the exporter's clock when its last new template came (see `origin`)
     rows        records that have come

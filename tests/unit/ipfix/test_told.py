@@ -301,7 +301,7 @@ class FlowKeyTests(SynchronousTestCase):
     """OPT-7: which fields of a template are flow keys."""
 
     def test_flow_keys(self):
-        """Kept where they fit; bits beyond the template's fields, and an unknown template, are errors."""
+        """OPT-7: kept where they fit; bits beyond the template's fields, and an unknown template, are errors."""
         found = Collected()
         tell = options(300, (145, 2), (173, 8))
         found.rows(message(a_set(2, FLOW), tell, a_set(300, struct.pack("!HQ", 256, 0b11))))
@@ -317,6 +317,16 @@ DESCRIBE = options(300, (346, 4), (303, 2), (339, 1), (344, 1), (341, VARIABLE),
 def described(pen, ident, code, semantics, name):
     """A record of RFC 5610."""
     return struct.pack("!IHBB", pen, ident, code, semantics) + varying(name)
+
+
+TYPES = (
+    ("octetArray", 9), ("unsigned8", 1), ("unsigned16", 2), ("unsigned32", 4), ("unsigned64", 8), ("signed8", 1),
+    ("signed16", 2), ("signed32", 4), ("signed64", 8), ("float32", 4), ("float64", 8), ("boolean", 1),
+    ("macAddress", 6), ("string", 9), ("dateTimeSeconds", 4), ("dateTimeMilliseconds", 8),
+    ("dateTimeMicroseconds", 8), ("dateTimeNanoseconds", 8), ("ipv4Address", 4), ("ipv6Address", 16),
+    ("basicList", 9), ("subTemplateList", 9), ("subTemplateMultiList", 9),
+)  # fmt: skip
+"""The data types by their codes (IANA: IPFIX Information Element Data Types), each with a size that it may have."""
 
 
 class TypeTests(SynchronousTestCase):
@@ -347,8 +357,19 @@ class TypeTests(SynchronousTestCase):
         (got,) = found.rows(message(a_set(2, fields), a_set(256, row)))
         self.assertEqual({"fooName": "Köln".encode(), "fooAddress": 0xC0000201, "fooTemperature": -12}, got)
 
+    def test_codes(self):
+        """TY-2: every code means its type; one that is not known leaves the element what it was."""
+        unknown = ((code, ("octetArray", 4)) for code in (99, 255))
+        for code, (name, octets) in (*enumerate(TYPES), *unknown):
+            found = Collected()
+            found.rows(message(DESCRIBE, a_set(300, described(32473, 5, code, 0, b"foo"))))
+            told = a_set(2, template(256, (5, octets, 32473)))
+            (batch,) = found.batches(message(told, a_set(256, b"\1" * octets)))
+            key = batch.schema["foo" if code < len(TYPES) else "e32473id5"]
+            self.assertEqual(name, key.type.name, code)
+
     def test_not_overwritten(self):
-        """Neither IANA's elements nor known ones of enterprises; a name that is taken gets the enterprise in front."""
+        """TY-3: not IANA's elements, nor known ones of enterprises; a taken name gets its enterprise in front."""
         found = Collected()
         rows = [described(0, 1, 13, 0, b"wrong"), described(29305, 1, 13, 0, b"wrong"),
                 described(32473, 1, 4, 0, b"octetDeltaCount"), described(32473, 2, 4, 0, b"bad name!"),
@@ -370,7 +391,7 @@ class TypeTests(SynchronousTestCase):
         self.assertEqual([{"e32473id5": hexed("0000004d")}], found.rows(sent))
 
     def test_of_its_session(self):
-        """Another exporter's element of this number stays unknown; a forgotten session's too."""
+        """TY-3: another exporter's element of this number stays unknown; a forgotten session's too."""
         found = Collected()
         found.rows(message(DESCRIBE, a_set(300, described(32473, 5, 3, 3, b"fooCount"))))
         other = type(found.session)("192.0.2.9", 1, reliable=True)

@@ -76,6 +76,7 @@ class COLLECTOR(Collecting):
         self._cache: TemplateCache | None = None
         self.buffered = 0
         self._fed = 0
+        self._unsettled: set[_Connection] = set()
         self._drain_later: Any = None
         self._paused = False
         self.counters.more["sessions"] = lambda: len(self._exporters)
@@ -244,7 +245,8 @@ class COLLECTOR(Collecting):
         try:
             now = time.time()
             self.emit_all(self._streams, True, now)
-            for connection in list(self._connections.values()):
+            unsettled, self._unsettled = self._unsettled, set()
+            for connection in unsettled:
                 connection.judge(now, settled=True)
         except Exception as error:
             self.fault(error)
@@ -314,6 +316,7 @@ class _Connection:
             feed(self.session, message, now)
             self._trail = 0 if self.session.malformed == before else self._trail + 1
         self._fed += len(messages)
+        collector._unsettled.add(self)
         if broken is not None:
             counters.errors["framing"] += 1
             collector.say(f"framing {self.session.peer}", now, "{peer} is closed: {error}",
@@ -345,8 +348,8 @@ class _Connection:
         if settled:
             self._bad, self._fed, self._settled = streak, 0, self.session.malformed
         if streak >= self.collector.config.max_malformed:
-            self.collector.say(f"malformed {self.session.peer}", now, "{peer} is closed: {n} malformed messages in a "
-                               "row", peer=_where(self.connection.peer), n=streak)  # fmt: skip
+            self.collector.say(f"closed {self.session.peer}", now, "{peer} is closed: {n} malformed messages in a row",
+                               peer=_where(self.connection.peer), n=streak)  # fmt: skip
             self.connection.close()
 
     def lost(self, reason: str) -> None:
