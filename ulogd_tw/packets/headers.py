@@ -44,7 +44,8 @@ class Headers:
     """What was found of packets of one family (4, 6, or 0 for neither).
 
     `rows` says which packets they are. `columns` are by the name of the element; `missing` has masks for those that
-    not every row has. `payload` is where the octets behind the last header that was understood begin, for each row.
+    not every row has. `payload` is where the octets behind the headers of IP begin, for each row; `ends` where those of
+    the packet end, without what follows it in a frame.
     """
 
     family: int
@@ -53,6 +54,7 @@ class Headers:
     columns: dict[str, Column] = field(default_factory=dict)
     missing: dict[str, np.ndarray] = field(default_factory=dict)
     payload: np.ndarray | None = None
+    ends: np.ndarray | None = None
 
     def put(self, name: str, values: np.ndarray, there: np.ndarray | None, dtype: str) -> None:
         """Add a column, if it is wanted; `there` are the rows that have `values`: a mask, places, or None for all."""
@@ -127,7 +129,7 @@ def decode(
             headers.put("ipVersion", np.full(len(rows), family), None, "B")
             headers.put("protocolIdentifier", protocol, None, "B")
             _transport(walk, rows, np.where(later, -1, protocol), headers)
-        headers.payload = walk.at[rows]
+        headers.payload, headers.ends = walk.at[rows], walk.end[rows]
         found.append(headers)
     return found
 
@@ -321,6 +323,7 @@ def _extensions(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Head
         if pieces.any():
             word = walk.numbers(at[pieces], 2, ">u2")
             found.put("fragmentOffset", word >> 3, here[pieces], "H")
+            found.put("fragmentFlags", (word & 1) << 5, here[pieces], "B")
             found.put("fragmentIdentification", walk.numbers(at[pieces], 4, ">u4"), here[pieces], "I")
             later[here[pieces]] = word >> 3 != 0
         protocol[here] = following
