@@ -5,6 +5,7 @@ here is bounded, and what is started is ended by its own process id. The peers b
 needs the reactor starts them before it waits for a Deferred, or calls them in a thread.
 """
 
+import ctypes
 import functools
 import itertools
 import os
@@ -32,7 +33,8 @@ TOP = Path(__file__).resolve().parents[1]
 
 # Debian's package of a program, where the two names differ.
 PACKAGES = {
-    "ip": "iproute2", "mariadb-install-db": "mariadb-server", "mariadbd": "mariadb-server", "nfacctd": "pmacct",
+    "busybox": "busybox-static", "ip": "iproute2", "linux.uml": "user-mode-linux",
+    "mariadb-install-db": "mariadb-server", "mariadbd": "mariadb-server", "nfacctd": "pmacct",
     "nfcapd": "nfdump", "nfpcapd": "nfdump", "nft": "nftables", "ping": "iputils-ping", "pmacctd": "pmacct",
     "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ulogd": "ulogd2",
 }
@@ -124,6 +126,15 @@ def require_program(*names):
             wanted = package if package == name else f"{package} (for {name})"
             raise SkipTest(f"install: {wanted}" if os.geteuid() == 0 else f"needs {wanted}, which root can install")
     return [_which(name) for name in names]
+
+
+def require_library(name, package):
+    """Leave the test out unless the shared library can be loaded."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        reason = f"install: {package}" if os.geteuid() == 0 else f"needs {package}, which root can install"
+        raise SkipTest(reason) from None
 
 
 @functools.cache

@@ -124,7 +124,7 @@ def within(decoder, sessions, limits):
     assert len(decoder.events) <= limits.events
     assert all(len(domain.missing) <= limits.missing for domain in domains)
     assert all(session.announced_octets <= limits.announced_octets for session in sessions)
-    assert not any(domain.deferred for domain in domains)
+    assert not any(domain.deferring for domain in domains)
 
 
 def ipfix_udp(data):

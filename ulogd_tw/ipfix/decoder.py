@@ -20,6 +20,7 @@ from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix import known, netflow, sflow
+from ulogd_tw.ipfix import sequence as numbers
 from ulogd_tw.ipfix.context import Context, Source
 from ulogd_tw.ipfix.events import Event, Events, Kept, Limits
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
@@ -43,6 +44,8 @@ from ulogd_tw.ipfix.template import Template
 from ulogd_tw.ipfix.told import USED, Options, Told
 from ulogd_tw.ipfix.varying import Located, locate
 
+IPFIX = b"\0\x0a"
+"""How a Message begins (VERSION)."""
 _ONE_SET = struct.Struct("!HHIIIHH")
 """The Message Header and the header of the first Set."""
 
@@ -86,7 +89,7 @@ class Decoder:
         self._compiled: dict[Layout, None] = {}
         self._compiled_fields = 0
         self._waiting: list[Layout] = []
-        self._deferred: list[tuple[Session, Domain]] = []
+        self._deferred: list[tuple[Session, Domain, numbers.Sequence]] = []
         self._spoiled = False
         self._joined = Joined()
         self._structured = Structured(limits, counters.errors)
@@ -136,9 +139,9 @@ class Decoder:
                         self._follow(session, domain, number, rows)
                 else:
                     fate = Fate(number, 0, False, domain, domain.stamp)
-                    if not domain.deferred:
+                    if not domain.sequence.deferred:
                         self._pause(session, domain)
-                    domain.deferred.append(fate)
+                    domain.sequence.deferred.append(fate)
                 layout = learnt.layout
                 if not layout.bodies:
                     self._waiting.append(layout)
@@ -149,6 +152,26 @@ class Decoder:
                 if self._feed_known(session, domain, message, export_time, number, now):
                     return
         self._feed_any(session, message, now)
+
+    def feed_stream(self, session: Session, stream: int, message: bytes, now: float) -> None:
+        """Take one Message of a stream of an SCTP association; each has Sequence Numbers of its own (section 3.1)."""
+        ident = int.from_bytes(message[12:16], "big")
+        domain = session.domains.get(ident)
+        if domain is not None and not domain.on_stream(stream):
+            self._learning.new_sequence(domain, stream)
+        if message[:2] == IPFIX and not (domain is not None and domain.replaced):
+            self.feed(session, message, now)
+            if domain is None and stream and (domain := session.domains.get(ident)) is not None:
+                domain.sequences[stream] = domain.sequence
+            return
+        self.counters.messages_received += 1
+        self.counters.octets_received += len(message)
+        session.last_received = now
+        session.messages += 1
+        if message[:2] == IPFIX:
+            self._feed_any(session, message, now)  # which looks for data that templates have overtaken
+        else:
+            self._malformed(session, 0, MessageError("a message of another protocol", "version", 0))
 
     def _feed_known(
         self, session: Session, domain: Domain, message: bytes, export_time: int, number: int, now: float
@@ -266,11 +289,15 @@ class Decoder:
             return
         if news:
             domain.origin = export_time - now
+            domain.exported = export_time
         parts, rows, varying = [], 0, False
         for place, (set_id, start, end) in enumerate(sets):
             if set_id >= FIRST_DATA_SET:
                 learnt = domain.templates.get(set_id)
-                if learnt is None:
+                if learnt is not None and learnt.is_later_than(export_time):
+                    self.counters.errors["late_data"] += 1
+                    found = -1
+                elif learnt is None:
                     body = message[start - BEFORE : end]
                     self._no_template(session, domain, set_id, Parked(body, export_time, now, number, None))
                     found = -1
@@ -297,9 +324,9 @@ class Decoder:
         fate = None
         if varying and not news:
             fate = Fate(number, rows, False, domain, domain.stamp)
-            if not domain.deferred:
+            if not domain.sequence.deferred:
                 self._pause(session, domain)
-            domain.deferred.append(fate)
+            domain.sequence.deferred.append(fate)
         elif rows >= 0 and number == domain.sequence.expected:
             domain.sequence.expected = (number + rows) & MASK
         else:
@@ -332,7 +359,7 @@ class Decoder:
         if set_id not in domain.missing and len(domain.missing) < self.limits.missing:
             domain.missing.add(set_id)
             self._events.add("no_template", session, domain.number, set_id)
-        if session.reliable:
+        if not session.overtakes:
             return
         self._parking.park(session, domain, set_id, parked)
         if session.siblings and not domain.templates and len(self.homes) < MOST_HOMES:
@@ -351,6 +378,9 @@ class Decoder:
         """Templates have come: decode the Data Sets that waited for them."""
         for learnt, parked in self._parking.take(session, domain):
             body, fate = parked.body, None
+            if learnt.is_later_than(parked.export_time):
+                self.counters.errors["late_data"] += 1
+                continue
             if learnt.octets:
                 rows, padding = divmod(len(body) - BEFORE, learnt.octets)
                 body = body[: len(body) - padding]
@@ -428,12 +458,13 @@ class Decoder:
     def _pause(self, session: Session, domain: Domain) -> None:
         """From now on the sequence is followed by `drain`, when the records are counted."""
         domain.sequence.pause()
-        self._deferred.append((session, domain))
+        domain.deferring += 1
+        self._deferred.append((session, domain, domain.sequence))
 
     def _follow(self, session: Session, domain: Domain, number: int, rows: int, unit: str = "records") -> None:
         """Take the Sequence Number of a Message of `rows` records; -1: of how many is unknown."""
-        if domain.deferred:
-            domain.deferred.append(Fate(number, rows))
+        if domain.sequence.deferred:
+            domain.sequence.deferred.append(Fate(number, rows))
             return
         if rows < 0:
             domain.sequence.unknown()
@@ -451,9 +482,10 @@ class Decoder:
 
     def _follow_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
-        for session, domain in deferred:
-            messages, domain.deferred = domain.deferred, []
-            sequence = domain.sequence
+        for session, domain, sequence in deferred:
+            messages, sequence.deferred = sequence.deferred, []
+            domain.sequence = sequence
+            domain.deferring -= 1
             sequence.resume()
             for fate in messages:
                 if fate.malformed:

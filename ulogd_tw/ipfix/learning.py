@@ -9,6 +9,7 @@ from ulogd_tw.core.errors import MessageError
 from ulogd_tw.ipfix.events import Events, Kept, Limits
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, TEMPLATE_SET
+from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Session
 from ulogd_tw.ipfix.template import Template, Withdrawal, parse_set
 from ulogd_tw.ipfix.varying import walk
@@ -132,7 +133,8 @@ class Learning:
         template = Template(template.ident, layout.fields, template.scopes)
         domain.lists = domain.lists or layout.lists
         self._remember(domain, template.ident)
-        learnt = Learnt(session, domain, template, layout, layout.octets, received)
+        since = domain.exported if session.reliable and session.overtakes else -1
+        learnt = Learnt(session, domain, template, layout, layout.octets, received, since)
         domain.templates[template.ident] = learnt
         domain.missing.discard(template.ident)
         self._count(session, learnt, 1)
@@ -185,7 +187,7 @@ class Learning:
     def forget(self, session: Session) -> None:
         """Know nothing of the session any more: templates never outlive it (section 8)."""
         kept = self._kept
-        kept.domains -= len(session.domains)
+        kept.domains -= sum(max(len(domain.sequences), 1) for domain in session.domains.values())
         kept.templates -= session.templates
         kept.fields -= session.fields
         kept.told -= len(session.types) + sum(len(d.told) for d in session.domains.values() if d.told is not None)
@@ -211,13 +213,14 @@ class Learning:
 
     def _drop(self, session: Session, domain: Domain, learnt: Learnt) -> None:
         self._remember(domain, learnt.template.ident)
+        domain.replaced = domain.replaced or (session.reliable and session.overtakes)
         del domain.templates[learnt.template.ident]
         self._count(session, learnt, -1)
         self._forget_announced(session, domain)
 
     def _remember(self, domain: Domain, ident: int) -> None:
         """The template of this id is about to change."""
-        if not (domain.lists and (domain.deferred or domain.waits)):
+        if not (domain.lists and (domain.deferring or domain.waits)):
             return
         if self._former >= self._limits.former:
             self.forget_former()
@@ -274,6 +277,15 @@ class Learning:
         self._kept.domains += 1
         self._events.add("domain", session, number)
         return domain
+
+    def new_sequence(self, domain: Domain, stream: int) -> None:
+        """Sequence Numbers of a further stream of an association; they are not followed when there are too many."""
+        domain.sequence = Sequence()
+        if self._kept.domains >= self._limits.domains_in_all:
+            self._errors["limit_domains_in_all"] += 1
+        else:
+            self._kept.domains += 1
+            domain.sequences[stream] = domain.sequence
 
 
 def template_sets(

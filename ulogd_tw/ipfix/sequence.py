@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 MASK = 0xFFFFFFFF
 FAR = 1 << 24
 """A number further off than these 16.8 million records is no loss but another count.
@@ -17,12 +19,14 @@ class Sequence:
 
     `expected` is the next number, or -1 when it is not known: before the first Message, and after one whose records
     could not be counted. Only the next Message that continues it makes an unlikely number believed (section 11.6).
+    `deferred` are Messages (`session.Fate`) whose records are not counted yet, and those after them, in order.
     """
 
-    __slots__ = ("expected", "_held", "_gaps", "_suspect", "_told")
+    __slots__ = ("expected", "deferred", "_held", "_gaps", "_suspect", "_told")
 
     def __init__(self) -> None:
         self.expected = -1
+        self.deferred: list[Any] = []
         self._held = -1
         self._gaps: list[tuple[int, int]] = []
         self._suspect = (-1, -1)

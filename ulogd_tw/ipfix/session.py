@@ -21,15 +21,17 @@ class Session:
     """A Transport Session (RFC 7011 section 2): its templates and sequence numbers belong to it alone.
 
     `reliable` is true for TCP, SCTP and files: withdrawals count. Over UDP they are ignored (section 8.4).
+    `overtakes` is true for UDP and SCTP: Messages may overtake each other, so that data waits for its template.
     `domains` are by number; those of NetFlow, which are others, by number plus version times 2**32.
     `address` is the peer's as a number, with `family` 4 or 6; 0 where `peer` is no address (a file).
     `siblings` are the sessions of the same address, where templates and data may come from different ports of it.
     """
 
-    def __init__(self, peer: str, peer_port: int, *, reliable: bool) -> None:
+    def __init__(self, peer: str, peer_port: int, *, reliable: bool, overtakes: bool | None = None) -> None:
         self.peer = peer
         self.peer_port = peer_port
         self.reliable = reliable
+        self.overtakes = not reliable if overtakes is None else overtakes
         self.domains: dict[int, Domain] = {}
         self.last_received = 0.0
         self.family, self.address = _address(peer)
@@ -65,15 +67,19 @@ class Domain:
     rows        records that have come
     skewed      whether the exporter's clock was told to be wrong
     told        what the exporter says about itself and its interfaces in options records
-    deferred    Messages whose records are not counted yet, and those after them, in order
+    sequences   those of the streams of an SCTP association (RFC 7011 section 3.1), where there are several;
+                `sequence` is that of the stream whose Messages come now
+    deferring   how many of the sequences have Messages whose records are not counted yet
+    exported    Export Time of the Message whose templates are taken now
+    replaced    whether a template has gone in a session where Messages may overtake each other
     lists       whether there was ever a template with lists
-    waits       whether records of walked Messages wait that are not in `deferred`
+    waits       whether records of walked Messages wait that are not among the deferred ones
     stamp       how many changes of templates are remembered: those while records wait that may have lists
     """
 
     __slots__ = (
         "number", "place", "templates", "sequence", "announced", "missing", "parked", "origin", "rows", "skewed",
-        "told", "deferred", "lists", "waits", "stamp", "_former", "_oldest",
+        "told", "sequences", "deferring", "exported", "replaced", "lists", "waits", "stamp", "_former", "_oldest",
     )  # fmt: skip
 
     def __init__(self, number: int, place: int) -> None:
@@ -88,11 +94,25 @@ class Domain:
         self.rows = 0
         self.skewed = False
         self.told: Told | None = None
-        self.deferred: list[Fate] = []
+        self.sequences: dict[int, Sequence] = {}
+        self.deferring = 0
+        self.exported = 0
+        self.replaced = False
         self.lists = self.waits = False
         self.stamp = 0
         self._former: dict[int, list[tuple[int, Learnt | None]]] = {}
         self._oldest = 0
+
+    def on_stream(self, stream: int) -> bool:
+        """Messages of this stream come now; False where its numbers are not followed yet."""
+        if not self.sequences:
+            if not stream:
+                return True
+            self.sequences[0] = self.sequence
+        sequence = self.sequences.get(stream)
+        if sequence is not None:
+            self.sequence = sequence
+        return sequence is not None
 
     def remember(self, ident: int) -> None:
         """The template of this id is about to change: waiting lists may still need what it was."""
@@ -118,7 +138,8 @@ class Domain:
 class Learnt:
     """A template as it was learnt in one domain of one session; `octets` is its layout's.
 
-    `received` is when it last came.
+    `received` is when it last came, `since` the Export Time from which on it describes data, where that matters:
+    on a reliable session whose Messages may overtake each other; else -1.
     """
 
     session: Session
@@ -127,6 +148,11 @@ class Learnt:
     layout: Layout
     octets: int
     received: float = 0.0
+    since: int = -1
+
+    def is_later_than(self, export_time: int) -> bool:
+        """Whether data of this Export Time was described by what had this id before (RFC 7011 section 8.2)."""
+        return self.since >= 0 and (export_time - self.since) & 0xFFFFFFFF >= 0x80000000
 
 
 def origin(export_time: int, received: float, clock: tuple[int, int] | None) -> float:

@@ -54,7 +54,8 @@ class Collecting(Input):
                "of these by name gets it anyway"),
         Option("template_lifetime", seconds, 0.0, "seconds after which a template that was not sent again over UDP is "
                "forgotten; at least three times the exporters' refresh; 0: it lives as long as its session"),
-        Option("park", seconds, 60.0, "seconds for which UDP records whose template has not come wait for it; 0: none"),
+        Option("park", seconds, 60.0, "seconds for which records over UDP and SCTP whose template has not come wait "
+               "for it; 0: none"),
         Option("max_parked", octets, 16 << 20, "octets of such records, of all exporters; one exporter may have a "
                "quarter of it"),
         Option("clock_skew", seconds, 60.0, "seconds by which an exporter's clock may be wrong before the log says so; "
@@ -129,7 +130,7 @@ class Collecting(Input):
         text = _TEXTS.get(event.kind)
         if text is None:
             return
-        if event.session.reliable:
+        if not event.session.overtakes:
             text = _RELIABLE.get(event.kind, text)
         peer = event.session.peer
         self.say(f"{event.kind} {peer}", now, "{peer}, domain {domain}: " + text, peer=peer, domain=event.domain,

@@ -13,3 +13,11 @@ class NetlinkError(UlogdError):
     def __init__(self, number: int, text: str = "") -> None:
         super().__init__(text or f"netlink request refused: {os.strerror(number)}")
         self.number = number
+
+
+class SctpError(UlogdError):
+    """An association was ended because of what the peer did."""
+
+
+class SctpUnavailable(UlogdError):
+    """SCTP cannot be had here in the way that was asked for; the text says what to do."""

@@ -94,13 +94,14 @@ class StreamListener:
         return defer.maybeDeferred(self._port.stopListening)
 
 
-def bind_all(url: Url, kind: socket.SocketKind) -> list[socket.socket]:
+def bind_all(url: Url, kind: socket.SocketKind, protocol: int = 0) -> list[socket.socket]:
     """Bound sockets for a URL: one, or one for IPv4 and one for IPv6 where it names no host. Raises OSError."""
     hosts = [url.host] if url.host else ["0.0.0.0", "::"]
     found: list[socket.socket] = []
     for host in hosts:
         try:
-            found.append(bind_socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind, host, url.port))
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            found.append(bind_socket(family, kind, host, url.port, protocol))
         except OSError as fault:
             if found and fault.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 continue  # a host without IPv6
@@ -110,16 +111,18 @@ def bind_all(url: Url, kind: socket.SocketKind) -> list[socket.socket]:
     return found
 
 
-def bind_socket(family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int) -> socket.socket:
+def bind_socket(
+    family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int, protocol: int = 0
+) -> socket.socket:
     """A non-blocking bound socket; an IPv6 one takes IPv6 only. Raises OSError."""
-    bound = socket.socket(family, kind)
+    bound = socket.socket(family, kind, protocol)
     try:
         bound.setblocking(False)
         if kind == socket.SOCK_STREAM:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(socket.getaddrinfo(host, port, family, kind, 0, socket.AI_PASSIVE)[0][4])
+        bound.bind(socket.getaddrinfo(host, port, family, 0, 0, socket.AI_PASSIVE)[0][4])
     except OSError:
         bound.close()
         raise

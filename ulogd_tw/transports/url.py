@@ -9,6 +9,8 @@ from dataclasses import dataclass
 STANDARD_PORTS = {"udp": 4739, "tcp": 4739, "sctp": 4739, "tls": 4740, "dtls": 4740}
 """Schemes, each with IANA's port for IPFIX over it (RFC 7011 sections 10.2.1, 10.3.4, 10.4.1)."""
 
+_DTLS_OVER_SCTP = ("sctps", "dtls+sctp", "sctp+dtls", "dtls-sctp", "sctp-dtls")
+
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 
 
@@ -33,6 +35,8 @@ def parse(text: str, default_host: str = "", default_port: int | None = None) ->
     """
     scheme, colon, rest = text.strip().partition(":")
     scheme = scheme.lower()
+    if colon and scheme in _DTLS_OVER_SCTP:
+        raise ValueError(f"{text!r}: DTLS over SCTP is not there: tls: or dtls: where the path is not protected")
     if not colon or scheme not in STANDARD_PORTS:
         raise ValueError(f"{text!r} does not begin with one of {', '.join(f'{s}:' for s in STANDARD_PORTS)}")
     rest = rest.removeprefix("//").removesuffix("/")

@@ -1,4 +1,4 @@
-"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP and TCP, NetFlow v9 and v5 and sFlow over UDP."""
+"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP, TCP and SCTP, NetFlow v9 and v5 and sFlow over UDP."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from ulogd_tw.ipfix.exporters import Allowed, Exporters, networks, plain
 from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.plugins.collecting import Collecting
+from ulogd_tw.plugins.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
 from ulogd_tw.plugins.templatecache import TemplateCache
+from ulogd_tw.transports.errors import SctpUnavailable
 from ulogd_tw.transports.listen import StreamConnection, StreamListener
 from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.udp import UdpListener
 from ulogd_tw.transports.url import Url, parse
 
-_LATER = {"tls": 4740, "dtls": 4740, "sctp": 4739}
+_LATER = {"tls": 4740, "dtls": 4740}
 _FED_AT_ONCE = 4 << 20
 """Octets from streams after which batches go on without waiting for `batch_latency`."""
 
@@ -40,15 +42,16 @@ class COLLECTOR(Collecting):
     samplingInterval; each counter sample is an options record. templateId is the sample's format, observationDomainId
     the sub-agent, exporterIPv4Address or exporterIPv6Address the agent.
 
-    A Transport Session is one TCP connection, or one source address and port of UDP to one listening address. Where
-    templates and data of an exporter come from different ports, its address alone counts (see session_key).
+    A Transport Session is one TCP connection, one SCTP association, or one source address and port of UDP to one
+    listening address. Where templates and data of an exporter come from different ports, its address alone counts (see
+    session_key).
     """
 
     name = "COLLECTOR"
     listens = True
     options = (
-        Option("listen", words, ("udp:4739", "tcp:4739"), "addresses: udp:PORT, tcp:PORT, udp:127.0.0.1:4739, "
-               "udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
+        Option("listen", words, ("udp:4739", "tcp:4739"), "addresses: udp:PORT, tcp:PORT, sctp:PORT, "
+               "udp:127.0.0.1:4739, udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
         Option("batch_latency", seconds, 0.004, "seconds that a small batch waits to grow"),
         Option("receive_buffer", octets, 64 << 20, "octets of kernel buffer for each UDP socket"),
         Option("session_key", one_of("auto", "strict", "address"), "auto", "what tells UDP exporters apart: strict: "
@@ -63,8 +66,11 @@ class COLLECTOR(Collecting):
         Option("max_buffered", octets, 64 << 20, "octets of messages that have not come whole over all TCP "
                "connections; one that would go beyond it is closed"),
         Option("idle_timeout", seconds, 1800.0, "seconds without a message after which a UDP session and its templates "
-               "are forgotten, and a TCP connection is closed"),
-        Option("max_malformed", positive, 3, "malformed messages in a row after which a TCP connection is closed"),
+               "are forgotten, and a TCP connection or SCTP association is closed"),
+        Option("max_malformed", positive, 3, "malformed messages in a row after which a TCP connection or SCTP "
+               "association is closed"),
+        Option("sctp_streams", positive, 64, "streams that an exporter may have in an SCTP association"),
+        *SCTP_OPTIONS,
         *Collecting.decoding_options,
     )  # fmt: skip
 
@@ -96,11 +102,12 @@ class COLLECTOR(Collecting):
                 yield "listen", str(error)
                 continue
             if url.scheme in _LATER:
-                yield "listen", f"{address}: {url.scheme} is not there yet; udp and tcp are"
+                yield "listen", f"{address}: {url.scheme} is not there yet; udp, tcp and sctp are"
         try:
             networks(self.config.allow)
         except ValueError as error:
             yield "allow", str(error)
+        yield from sctp_mistakes(self.config)
 
     # start and stop
 
@@ -116,14 +123,22 @@ class COLLECTOR(Collecting):
             Allowed(networks(config.allow)),
             config.idle_timeout,
         )
+        sctp = sctp_options(config, 1, config.sctp_streams) if any(u.scheme == "sctp" for u in self._urls) else None
         try:
             for url in self._urls:
                 if url.scheme == "udp":
                     self._listeners += UdpListener.bind(
                         url, self._received, self.config.receive_buffer, self.config.batch_latency
                     )
+                elif url.scheme == "sctp":
+                    from ulogd_tw.plugins.inputs.associations import SctpListener
+
+                    self._listeners += SctpListener.bind(url, sctp, self._associated)
                 else:
                     self._listeners += StreamListener.bind(url, self._connected)
+        except SctpUnavailable as error:
+            self._close()
+            raise StartError(f"listen on {url}: {error}") from None
         except OSError as error:
             self._close()
             raise StartError(f"listen on {url}: {error.strerror or error}", _remedy(error, url)) from None
@@ -140,10 +155,10 @@ class COLLECTOR(Collecting):
         """Take no more, read what the kernel already has, and hand all of it on."""
         for listener in self._listeners:
             listener.drain()
-        for connection in list(self._connections):
-            connection.drain()
+        yield defer.DeferredList([defer.maybeDeferred(connection.drain) for connection in list(self._connections)])
         self._hand_on()
         self._datagrams.end()
+        self._streams.end()
         yield self._close()
         if self._cache is not None:
             yield self._cache.save(self._datagrams, self._exporters, time.time())
@@ -222,13 +237,19 @@ class COLLECTOR(Collecting):
 
     # TCP
 
-    def _connected(self, connection: StreamConnection) -> None:
+    def _associated(self, connection: Any) -> None:
+        """An SCTP association has come up."""
+        from ulogd_tw.plugins.inputs.associations import Association
+
+        self._connected(connection, Association)
+
+    def _connected(self, connection: StreamConnection, kind: type[_Connection] | None = None) -> None:
         now = time.time()
         if reason := self._exporters.admit_stream(connection.peer[0]):
             self.refused(connection.peer, reason, now)
             connection.close()
             return
-        self._connections[connection] = _Connection(self, connection, now)
+        self._connections[connection] = (kind or _Connection)(self, connection, now)
         self.say(f"connected {connection.peer}", now, "{peer} has connected", peer=_where(connection.peer))
         if self._paused:
             connection.pause()
@@ -276,6 +297,7 @@ class COLLECTOR(Collecting):
     def wake(self, now: float) -> float | None:
         self._forget_idle(now)
         self._datagrams.expire(self._exporters, now)
+        self._streams.expire((), now)
         if self._cache is not None:
             self._cache.wake(self._datagrams, self._exporters, now)
         for connection, state in list(self._connections.items()):

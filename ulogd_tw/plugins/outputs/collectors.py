@@ -38,6 +38,9 @@ class Settings:
     send_template: str = "once"
     template_refresh: float = 60.0
     template_packets: int = 0
+    sctp: Any = None
+    """`transports.sctp.Options`, where some collector is reached over SCTP."""
+    sctp_lifetime: float = 0.0
 
 
 class Collector:

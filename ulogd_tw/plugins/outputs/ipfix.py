@@ -1,4 +1,4 @@
-"""IPFIX: an Exporting Process (RFC 7011): flows to any number of collectors, over UDP and TCP."""
+"""IPFIX: an Exporting Process (RFC 7011): flows to any number of collectors, over UDP, TCP and SCTP."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
 from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
+from ulogd_tw.plugins.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
 from ulogd_tw.transports.url import Url, parse
 
-_LATER = {"tls": "TLS", "dtls": "DTLS", "sctp": "SCTP"}
+_LATER = {"tls": "TLS", "dtls": "DTLS"}
 _LEAST_MTU = 256
 _AT_ONCE = 4096
 """Rows encoded at a time: what they need stays in the processor's cache, which makes it three times as fast."""
@@ -46,8 +47,8 @@ class IPFIX(Output):
     uses = ("orig.ip.saddr", "orig.ip.daddr")
     may_use = KEYS
     options = (
-        Option("collectors", words, (), "collectors, each gets everything: tcp:HOST:PORT udp:HOST:PORT udp:[::1]:4739; "
-               "the port is 4739 where none stands"),
+        Option("collectors", words, (), "collectors, each gets everything: tcp:HOST:PORT udp:HOST:PORT udp:[::1]:4739 "
+               "sctp:HOST:PORT; the port is 4739 where none stands"),
         Option("oid", number, 1, "Observation Domain ID"),
         Option("flush", seconds, 1.0, "seconds after which a message goes out that is not full"),
         Option("reconnect", seconds, 60.0, "seconds between the beginnings of two attempts to connect; RFC 7011 wants "
@@ -55,15 +56,21 @@ class IPFIX(Output):
         Option("template_refresh", seconds, 60.0, "seconds after which templates are sent again over UDP: so long a "
                "collector that was started anew reads nothing"),
         Option("template_packets", number, 0, "datagrams after which templates are sent again too; 0: by time only"),
-        Option("mtu", positive, None, "octets of a packet over UDP, of a message over TCP. Without it the route's MTU, "
-               "1500 at most, or 512 where it is not known; 16384 over TCP"),
+        Option("mtu", positive, None, "octets of a packet over UDP, of a message over TCP and SCTP. Without it the "
+               "route's MTU, 1500 at most, or 512 where it is not known; 16384 over TCP and SCTP, 1400 over SCTP with "
+               "sctp_lifetime"),
         Option("collector_octets", octets, 64 << 20, "octets of messages that may wait for one collector; beyond, the "
                "oldest are dropped and counted as queue_full"),
         Option("send_template", one_of("once", "always", "never"), "once", "once: at the beginning of a session and, "
                "as RFC 7011 wants, again over UDP; always: before every message; never"),
+        Option("sctp_streams", positive, 8, "streams of an SCTP association: the first is for templates, the others "
+               "for data"),
+        Option("sctp_lifetime", seconds, 0.0, "seconds after which data that SCTP could not deliver is given up and "
+               "counted as lifetime (RFC 3758); 0: it is delivered however long it takes. Templates always are"),
+        *SCTP_OPTIONS,
         Option("host", text, "", "ulogd2's way to name one collector, with port and proto"),
         Option("port", positive, 4739, "port of host"),
-        Option("proto", one_of("tcp", "udp"), "tcp", "transport of host"),
+        Option("proto", one_of("tcp", "udp", "sctp"), "tcp", "transport of host"),
     )  # fmt: skip
     reactor: Any = reactor
     clock = staticmethod(time.time)
@@ -94,6 +101,9 @@ class IPFIX(Output):
             yield "mtu", f"{config.mtu} is not between {_LEAST_MTU} and {MAX_LENGTH}"
         if config.port > 65535:
             yield "port", f"{config.port} is no port (1 to 65535)"
+        if config.sctp_streams > 65535:
+            yield "sctp_streams", f"{config.sctp_streams} is more than 65535"
+        yield from sctp_mistakes(config)
         if config.flush <= 0:
             yield "flush", "must be more than 0"
 
@@ -106,7 +116,7 @@ class IPFIX(Output):
                 yield "collectors", str(error)
                 continue
             if url.scheme in _LATER:
-                yield "collectors", f"{written}: {_LATER[url.scheme]} comes with a later version; udp and tcp are there"
+                yield "collectors", f"{written}: {_LATER[url.scheme]} comes later; udp, tcp and sctp are there"
             elif not url.host:
                 yield "collectors", f"{written} names no host"
             elif url in seen:
@@ -126,13 +136,18 @@ class IPFIX(Output):
 
     def open(self) -> None:
         """Begin to connect. A collector that is away is no fault: it may come, and until then its messages wait."""
-        config = self.config
+        config, urls = self.config, self._urls()
         settings = Settings(
             self.reactor, self.clock, config.oid, self.templates, config.collector_octets, config.mtu, config.reconnect,
             config.send_template, config.template_refresh, config.template_packets,
         )  # fmt: skip
         kinds = {"udp": DatagramCollector, "tcp": StreamCollector}
-        self.collectors = [kinds[url.scheme](url, settings) for url in self._urls()]
+        if any(url.scheme == "sctp" for url in urls):
+            settings.sctp, settings.sctp_lifetime = sctp_options(config, config.sctp_streams, 1), config.sctp_lifetime
+            from ulogd_tw.plugins.outputs.sctp_collector import SctpCollector
+
+            kinds["sctp"] = SctpCollector
+        self.collectors = [kinds[url.scheme](url, settings) for url in urls]
         for collector in self.collectors:
             collector.drained = self._room
             collector.open()

@@ -1,0 +1,53 @@
+"""The options of SCTP that COLLECTOR and IPFIX have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.options import Option, number, one_of, seconds, words
+
+SCTP_OPTIONS = (
+    Option("encapsulation_port", number, None, "UDP port within which SCTP goes (RFC 6951): the collector's, on both "
+           "sides; 0: straight in IP, which without SCTP in the kernel needs CAP_NET_RAW. Without it IP where the "
+           "kernel has SCTP, else 9899"),
+    Option("sctp_stack", one_of("auto", "kernel", "user"), "auto", "whose SCTP: the kernel's (modprobe sctp), or "
+           "usrsctp's in this process (Debian package libusrsctp2); auto: the kernel's where it has one and no "
+           "encapsulation_port is asked for"),
+    Option("sctp_addresses", words, (), "further own addresses of each association (multi-homing), only with the "
+           "kernel's SCTP"),
+    Option("sctp_heartbeat", seconds, 15.0, "seconds between heartbeats of a silent association"),
+    Option("sctp_retransmissions", number, 8, "retransmissions in a row after which an association is lost"),
+    Option("sctp_rto_max", seconds, 10.0, "longest time between two retransmissions; with 8 of them a peer that is "
+           "gone without a word is noticed after about 65 s"),
+)  # fmt: skip
+
+
+def sctp_mistakes(config: Any) -> Iterator[tuple[str, str]]:
+    """What cannot be right in the options."""
+    if config.encapsulation_port is not None and not 0 <= config.encapsulation_port <= 65535:
+        yield "encapsulation_port", f"{config.encapsulation_port} is no port (1 to 65535, or 0)"
+    if not 1 <= config.sctp_retransmissions <= 255:
+        yield "sctp_retransmissions", f"{config.sctp_retransmissions} is not between 1 and 255"
+    for name in ("sctp_heartbeat", "sctp_rto_max"):
+        if not 0.1 <= getattr(config, name) <= 3600:
+            yield name, "must be between 0.1 and 3600 seconds"
+
+
+def sctp_options(config: Any, streams: int, inbound_streams: int) -> Any:
+    """`transports.sctp.Options` of a plugin. Raises StartError where SCTP cannot be had in this way."""
+    # Only who uses SCTP pays for reading the declarations of usrsctp (60 ms).
+    from ulogd_tw.transports import sctp
+
+    rto_max = int(config.sctp_rto_max * 1000)
+    options = sctp.Options(
+        config.sctp_stack, config.encapsulation_port, streams, inbound_streams, min(1000, rto_max), min(1000, rto_max),
+        rto_max, config.sctp_retransmissions, heartbeat=int(config.sctp_heartbeat * 1000),
+        addresses=tuple(config.sctp_addresses),
+    )  # fmt: skip
+    try:
+        sctp.uses_kernel(options)
+    except sctp.SctpUnavailable as error:
+        raise StartError(f"SCTP cannot be used: {error}") from None
+    return options
