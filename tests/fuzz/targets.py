@@ -77,11 +77,12 @@ def corpus(*protocols):
 # collectors
 
 
-def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False):
+def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False, streams=1):
     """Feed a decoder with messages and check its promises; the decoder and its batches."""
     counters = Counters("fuzz")
     decoder = Decoder(wanted, counters, limits)
-    sessions = [Session(f"192.0.2.{n}", 1, reliable=reliable) for n in (1, 2)]
+    overtakes = not reliable or streams > 1
+    sessions = [Session(f"192.0.2.{n}", 1, reliable=reliable, overtakes=overtakes) for n in (1, 2)]
     batches = []
     for begin in range(0, len(parts), 7):
         some = parts[begin : begin + 7]
@@ -91,6 +92,9 @@ def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False):
                 row[: len(part)] = np.frombuffer(part[:2048], np.uint8)
             lengths = np.array([min(len(part), 2048) for part in some], np.int64)
             decoder.feed_slab([sessions[0]] * len(some), rows, lengths, 1000.0 + begin)
+        elif streams > 1:
+            for place, part in enumerate(some):
+                decoder.feed_stream(sessions[place == 5], place % streams, part[:2048], 1000.0 + begin)
         else:
             for place, part in enumerate(some):
                 decoder.feed(sessions[place == 5], part[:2048], 1000.0 + begin)
@@ -115,7 +119,7 @@ def within(decoder, sessions, limits):
     """What is remembered stays within the limits."""
     kept = decoder._learning._kept
     domains = [domain for session in sessions for domain in session.domains.values()]
-    assert len(domains) == kept.domains <= limits.domains_in_all
+    assert sum(max(len(domain.sequences), 1) for domain in domains) == kept.domains <= limits.domains_in_all
     assert all(len(session.domains) <= limits.domains for session in sessions)
     assert kept.templates == sum(session.templates for session in sessions) <= limits.templates_in_all
     assert kept.fields == sum(session.fields for session in sessions) <= limits.fields_in_all
@@ -138,6 +142,11 @@ def ipfix_udp(data):
 def ipfix_reliable(data):
     """The same over a connection: withdrawals count."""
     collect(cut(data), True)
+
+
+def ipfix_streams(data):
+    """The same over an association of several streams."""
+    collect(cut(data), True, streams=3)
 
 
 def slab(data):
@@ -305,6 +314,7 @@ _PACKETS = [(1.0, udp("192.0.2.1", "198.51.100.1", (5000, 4739), counts(1))),
 TARGETS = {
     "ipfix": (ipfix_udp, lambda: (joined([_OPTIONS, counts(1)]), *corpus("ipfix"))),
     "ipfix-reliable": (ipfix_reliable, lambda: (joined([_OPTIONS, counts(1)]), *corpus("ipfix"))),
+    "ipfix-streams": (ipfix_streams, lambda: (joined([_OPTIONS, counts(1), counts(2), _OPTIONS]), *corpus("ipfix"))),
     "netflow9": (ipfix_udp, lambda: corpus("netflow9") or (joined([b"\0\x09" + bytes(40)]),)),
     "netflow5": (ipfix_udp, lambda: corpus("netflow5") or (joined([b"\0\x05\0\1" + bytes(68)]),)),
     "sflow": (ipfix_udp, lambda: corpus("sflow5") or (joined([b"\0\0\0\5\0\0\0\1" + bytes(60)]),)),

@@ -9,9 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from twisted.internet import defer, reactor, task, threads
+from twisted.internet import defer, endpoints, protocol, reactor, task, threads
 from twisted.trial.unittest import SkipTest, TestCase
 
+from tests.live.sctp_in_kernel import Peer
 from tests.live.service import Service, temporary, unaccounted
 from tests.live.test_ipfix_export import ExportCase, _all, _output, mixture
 from tests.support import (
@@ -168,6 +169,31 @@ class EncapsulatedTests(SctpCase):
         yield self.stored(service, 400)
 
     @defer.inlineCallbacks
+    def test_nobody_there(self):
+        """ICMP tells soon that nobody has the UDP port; the next attempt comes after `reconnect`."""
+        plugin = self.export()
+        yield self.until(lambda: self.figures(plugin)["last_error"], 2)
+        self.assertIn("refused", self.figures(plugin)["last_error"])
+        plugin.write(batches(100, 1)[0])
+        service = yield self.collector()
+        yield self.until(lambda: self.figures(plugin)["state"] == "connected")
+        yield self.stop(plugin)
+        yield self.stored(service, 200)
+
+    @defer.inlineCallbacks
+    def test_heartbeats(self):
+        """A collector that answers no more is noticed although there is nothing to send."""
+        service = yield self.collector()
+        plugin = self.export(sctp_retransmissions=1, sctp_rto_max=0.3, sctp_heartbeat=0.3)
+        yield self.until(lambda: self.figures(plugin)["state"] == "connected")
+        yield task.deferLater(reactor, 2.0, lambda: None)
+        self.assertEqual((1, "connected"), tuple(self.figures(plugin)[k] for k in ("connects", "state")))
+        os.kill(service.pid, signal.SIGSTOP)
+        self.addCleanup(lambda: service.pid and os.kill(service.pid, signal.SIGCONT))
+        yield self.until(lambda: self.figures(plugin)["state"] != "connected", 10)
+        self.assertEqual(1, self.figures(plugin)["unreachable"])
+
+    @defer.inlineCallbacks
     def test_tshark(self):
         """tshark reads every record, on more than one stream, without a complaint."""
         require_root()
@@ -199,6 +225,32 @@ class EncapsulatedTests(SctpCase):
                 sent[stream] += len(list(_all(cflow, "cflow_cflow_flow_id")))
         self.assertEqual(records, sent.total())
         self.assertGreater(len(+sent), 4)
+
+
+class EndpointTests(TestCase):
+    """Endpoint strings."""
+
+    timeout = 20
+
+    @defer.inlineCallbacks
+    def test_exchange(self):
+        """A server and a client made of strings exchange messages, and end in order."""
+        require_library("libusrsctp.so.2", "libusrsctp2")
+        udp, served = free_port("udp"), []
+        factory = protocol.Factory.forProtocol(Peer)
+        factory.buildProtocol = lambda address: served.append(Peer()) or served[-1]
+        server = endpoints.serverFromString(reactor, f"sctp:4742:interface=127.0.0.1:encapsulation={udp}:streams=3")
+        port = yield server.listen(factory)
+        self.assertEqual(("127.0.0.1", 4742, udp), tuple(port.getHost()))
+        string = f"sctp:host=127.0.0.1:port=4742:encapsulation={udp}"
+        client = yield endpoints.clientFromString(reactor, string).connect(protocol.Factory.forProtocol(Peer))
+        self.assertEqual(3, served[0].transport.streams)
+        client.transport.write(b"there", 2, 5)
+        served[0].transport.write(b"back")
+        client.transport.loseConnection()
+        yield defer.gatherResults([client.ended, served[0].ended])
+        self.assertEqual(([(b"there", 2, 5)], [(b"back", 0, 0)]), (served[0].got, client.got))
+        port.stopListening()
 
 
 _INIT = """#!/bin/sh

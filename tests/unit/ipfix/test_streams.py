@@ -31,7 +31,7 @@ class NumbersTests(SynchronousTestCase):
     """MSG-4: Sequence Numbers are counted for each stream and domain."""
 
     def test_each_stream(self):
-        """Streams count from 0 each; a gap is seen in the stream that has it."""
+        """SCTP-1, MSG-4: streams count from 0 each; a gap is seen in the stream that has it."""
         found = Association().feed((0, TOLD), (1, counts(1, 2)), (2, counts(3)), (1, counts(4, number=2)),
                                    (2, counts(5, number=1)), (0, counts(6)))  # fmt: skip
         self.assertEqual(0, found.lost)

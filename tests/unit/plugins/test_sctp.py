@@ -115,6 +115,27 @@ class ExporterTests(SynchronousTestCase):
         self.stop()
         self.assert_once(600, *self.served)
 
+    def test_lost_templates(self):
+        """Data waits until its template is acknowledged: a lost template is not overtaken by data on other streams."""
+        self.start(mtu=600)
+        self.pass_time(0.4)
+        lost = []
+
+        def drops(packet):
+            """The first packet with a message of stream 0 (DATA is chunk 0; RFC 9260 section 3.3.1)."""
+            if not lost and packet[12] == 0 and packet[20:22] == bytes(2):
+                lost.append(packet)
+                return True
+            return False
+
+        self.wire.drops = drops
+        for i in range(5):
+            self.write(30, 30 * i)
+            self.pass_time(1)
+        self.stop()
+        self.assertEqual(1, len(lost))
+        self.assert_once(300, *self.served)
+
     def test_collector_goes_away(self):
         """What a collector that aborts had not acknowledged goes to the next one, with all templates, from 0."""
         self.start(mtu=1000)
@@ -231,7 +252,7 @@ class CollectorTests(SynchronousTestCase):
         self.found.wait()
 
     def test_records(self):
-        """Records of all streams are given, with the exporter's address; a message is not cut out of a stream."""
+        """TR-1: records of all streams are given, with the exporter's address; each SCTP message is a Message."""
         client = self.pair()
         told = message(a_set(2, COUNTER))
         self.send(client, (0, told), (1, counts(1)), (2, counts(2)), (1, counts(3, number=1)))

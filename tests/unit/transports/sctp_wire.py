@@ -9,7 +9,10 @@ from ulogd_tw.transports.sctp import Options, SCTPProtocol, user
 
 
 class Wire:
-    """Carries packets between a client and a server; `loss` and `reorder` are chances of each packet."""
+    """Carries packets between a client and a server; `loss` and `reorder` are chances of each packet.
+
+    `drops` chooses packets to be lost.
+    """
 
     def __init__(self, seed=1):
         from ulogd_tw.transports.sctp.stack import the_stack
@@ -17,6 +20,7 @@ class Wire:
         self.stack = the_stack()
         self.clock = task.Clock()
         self.loss = self.reorder = 0.0
+        self.drops = lambda packet: False
         self.carried = 0
         self._random = random.Random(seed)
         self._packets = []
@@ -40,7 +44,7 @@ class Wire:
             while self._packets:
                 end, peer, packet = self._packets.pop(0)
                 self.carried += 1
-                if self._random.random() >= self.loss:
+                if self._random.random() >= self.loss and not self.drops(packet):
                     self.stack.take(end, peer, packet)
             self.clock.advance(0.02)
 

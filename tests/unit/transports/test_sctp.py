@@ -111,13 +111,14 @@ class MessagesTests(SynchronousTestCase):
         client.transport.registerProducer(client)
         server.transport.pauseProducing()
         for i in range(400):
-            client.transport.write(numbered(i))
+            client.transport.write(numbered(i, 2000 * (i % 2)))
         ends.wire.run(5)
         self.assertEqual((True, []), (client.held_back, server.got))
         self.assertGreater(client.transport.buffered, 200_000)
         server.transport.resumeProducing()
         ends.wire.run_until(lambda: len(server.got) == 400)
         self.assertEqual((False, 0), (client.held_back, client.transport.buffered))
+        self.assertEqual(list(range(400)), [number(octets) for octets, _, _ in server.got])
 
     def test_lifetime(self):
         """What could not be delivered in its lifetime is given up and told by its context; the rest arrives."""

@@ -116,7 +116,7 @@ def _connect(host: str, port: int, factory: Any, options: Options, reactor: Any)
     def built(address: SCTPAddress) -> Any:
         protocol = factory.buildProtocol(address)
         if protocol is not None:
-            reactor.callLater(0, done.callback, protocol)
+            reactor.callLater(0, lambda: done.called or done.callback(protocol))
         return protocol
 
     try:

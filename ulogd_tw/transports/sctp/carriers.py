@@ -95,7 +95,11 @@ class Carrier:
         return "sctp"
 
     def connectionLost(self, reason: Any) -> None:
-        self.close()
+        """The reactor has seen an error: of a datagram socket it tells what ICMP said, and there is more to come."""
+        if self._socket.fileno() >= 0:
+            if number := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._tell_refused(OSError(number, os.strerror(number)))
+            self._reactor.addReader(self)
 
     def doRead(self) -> None:
         self.read(_AT_ONCE)
@@ -110,7 +114,7 @@ class Carrier:
             except OSError as fault:
                 if self._socket.fileno() < 0:
                     return count
-                self.refused(fault)
+                self._tell_refused(fault)
                 continue
             if (packet := self._body(packet)) and self._is_ours(packet):
                 self._received(self, self._only or self._peer(name, told), packet)
@@ -138,7 +142,11 @@ class Carrier:
         except OSError as fault:
             self.send_errors += 1
             if fault.errno in _ENDED_BY:
-                self.refused(fault)
+                self._tell_refused(fault)
+
+    def _tell_refused(self, fault: OSError) -> None:
+        """Later: the stack, which is sending just now, must not be called."""
+        self._reactor.callLater(0, self.refused, fault)
 
     def _source(self, told: bytes) -> bytes:
         """What makes the kernel answer from the address that the peer has sent to."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import error
+from twisted.logger import Logger
 
 from ulogd_tw.transports.sctp import usrsctp
 from ulogd_tw.transports.sctp.association import Association, Options, SCTPAddress, _Message
@@ -25,6 +26,9 @@ _FAILED_CONTEXT = struct.Struct("=12x8xI")
 _BUFFER = ffi.new("char[]", 1 << 17)
 _FIRST_PORT, _LAST_PORT = 49152, 65535
 _SHUT_WRITING = 1
+_MOST_DRAINED = 64
+
+log = Logger()
 
 Built = Callable[[SCTPAddress], Any]
 
@@ -117,7 +121,14 @@ class UserAssociation(Association):
     # in
 
     def event(self) -> None:
-        """The socket has something to tell."""
+        """The socket has something to tell. A protocol that fails loses its association, and no other."""
+        try:
+            self._take_events()
+        except Exception:
+            log.failure("an SCTP association is aborted")
+            self.abortConnection()
+
+    def _take_events(self) -> None:
         if self._over:
             return
         events = self._stack.library.usrsctp_get_events(self._so)
@@ -254,7 +265,7 @@ def connect(stack: Stack, carrier: Carrier, peer: Peer, port: int, options: Opti
     carrier.begin()
     where = _conn_address(port, made._number)
     if stack.library.usrsctp_connect(so, where, ffi.sizeof(where[0])) and ffi.errno != errno.EINPROGRESS:
-        raise OSError(ffi.errno, os.strerror(ffi.errno))
+        made._finish(OSError(ffi.errno, os.strerror(ffi.errno)))
     return made
 
 
@@ -302,8 +313,9 @@ class Listener:
     def drain(self) -> None:
         """Take the packets that the kernel already holds."""
         for carrier in self._carriers:
-            while carrier.read(1024) == 1024:
-                pass
+            for _ in range(_MOST_DRAINED):  # a peer that sends without end shall not keep us
+                if carrier.read(1024) < 1024:
+                    break
 
     def event(self) -> None:
         while self._so is not None:
@@ -321,7 +333,10 @@ class Listener:
         carrier, peer = way
         association = UserAssociation(self._stack, so, carrier, peer, (self._port, port), self._options)
         self._stack.watch(so, association)
-        association.protocol = self._built(association.getPeer())
+        try:
+            association.protocol = self._built(association.getPeer())
+        except Exception:
+            log.failure("an SCTP association is refused")
         if association.protocol is None:
             association.abortConnection()
             return
