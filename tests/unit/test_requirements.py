@@ -11,6 +11,7 @@ from tests.unit.test_documents import TOP
 LAST = {
     "MSG": 9, "SET": 7, "TPL": 10, "WD": 8, "UDPT": 8, "OPT": 8, "VAL": 10, "ERR": 8, "TR": 3, "SCTP": 2, "TCP": 4,
     "UDP": 4, "CON": 1, "TLS": 7, "BI": 6, "SD": 7, "TY": 4, "FI": 4, "AP": 1, "V9": 7, "V5": 2,
+    "SF": 4,
 }  # fmt: skip
 """How many rules of each kind there are."""
 OF_EXPORTERS = frozenset(
@@ -18,8 +19,8 @@ OF_EXPORTERS = frozenset(
     "TCP-4 UDP-1 UDP-4 BI-4 BI-5 SD-4 SD-6 TY-1 TY-4 FI-2".split()
 )
 """Rules that do not concern collectors."""
-ELSEWHERE = {"AG", "SF"}
-"""Kinds of rules that are not about collecting IPFIX and NetFlow."""
+ELSEWHERE = {"AG"}
+"""Kinds of rules that are not about collecting."""
 STATES = re.compile(r"met|deliberate choice: .+|not yet(: .+)?")
 
 

@@ -19,7 +19,7 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import ALL, Wanted
-from ulogd_tw.ipfix import known, netflow
+from ulogd_tw.ipfix import known, netflow, sflow
 from ulogd_tw.ipfix.context import Context, Source
 from ulogd_tw.ipfix.events import Event, Events, Kept, Limits
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
@@ -81,6 +81,7 @@ class Decoder:
         self.homes: list[tuple[Session, Session]] = []
         """Sessions that lack templates, each behind the one that seems to have them: see `merge`."""
         self._netflow = netflow.NetFlow(self)
+        self._sflow = sflow.SFlow(self, wanted, scale)
         self._context = Context(wanted)
         self._compiled: dict[Layout, None] = {}
         self._compiled_fields = 0
@@ -237,6 +238,9 @@ class Decoder:
 
     def _feed_any(self, session: Session, message: bytes, now: float) -> None:
         """Any Message: first all that can be wrong with it, then what it does, in the order of its Sets."""
+        if message[:4] == sflow.START:
+            self._sflow.feed(session, message, now)
+            return
         if message[:2] in (netflow.V9, netflow.V5):
             self._netflow.feed(session, message, now)
             return
@@ -394,6 +398,7 @@ class Decoder:
     def forget(self, session: Session) -> None:
         """The session is closed: its templates are gone. Records that wait are still given by `drain`."""
         self._parking.forget(session)
+        self._sflow.forget(session)
         self._learning.forget(session)
 
     def expire(self, sessions: Iterable[Session], now: float) -> None:
@@ -461,6 +466,7 @@ class Decoder:
             self._follow_deferred()
         batches = (self._batch(layout, located.get(layout), now, held) for layout in waiting)
         found = [batch for batch in batches if batch is not None]
+        found += self._sflow.drain(now, held)
         self._learning.forget_former()
         self._structured.forget()
         return found

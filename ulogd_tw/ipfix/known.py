@@ -104,8 +104,11 @@ class Factor:
         """What the records say themselves; below 1 where they do not."""
         with np.errstate(divide="ignore", invalid="ignore"):
             if self._pair is not None:
-                first, second, rate = self._pair
-                values = rate(columns[first].astype(np.float64), columns[second].astype(np.float64))
+                *names, rate = self._pair
+                pair = [columns[name] for name in names]
+                if not all(isinstance(column, np.ndarray) for column in pair):  # of an impossible length
+                    return None
+                values = rate(*(column.astype(np.float64) for column in pair))
                 return np.where(np.isfinite(values), values, 0.0)
             if self._probability and isinstance(columns["samplingProbability"], np.ndarray):
                 values = 1 / columns["samplingProbability"].astype(np.float64)

@@ -15,11 +15,11 @@ from typing import Protocol
 import numpy as np
 
 from ulogd_tw.core.batch import Schema
-from ulogd_tw.core.columns import Column
+from ulogd_tw.core.columns import Column, taken
 from ulogd_tw.core.keys import CONTEXT, Element, Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template
-from ulogd_tw.ipfix.values import Make, held_type, plan, taken, varying_values
+from ulogd_tw.ipfix.values import Make, held_type, plan, varying_values
 from ulogd_tw.ipfix.varying import Located, Shape
 
 BEFORE = 20

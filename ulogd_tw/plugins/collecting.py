@@ -175,7 +175,7 @@ def _described(session: Session, domain: Any) -> dict[str, Any]:
         "exporter": session.peer,
         "port": session.peer_port,
         "domain": domain.number,
-        "version": domain.place >> 32 or 10,
+        "version": {0: 10, 5: 5, 9: 9}.get(domain.place >> 32, "sFlow"),
         "messages": session.messages,
         "records": domain.rows,
         "templates": len(domain.templates),

@@ -1,4 +1,4 @@
-"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP, TCP and TLS, NetFlow v9 and v5 over UDP, into batches."""
+"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP, TCP and TLS, NetFlow v9 and v5 and sFlow over UDP."""
 
 from __future__ import annotations
 
@@ -32,10 +32,14 @@ _FED_AT_ONCE = 4 << 20
 class COLLECTOR(Collecting):
     """Receives IPFIX on any number of addresses. It gives whatever Information Elements the exporters' templates have.
 
-    NetFlow v9 and v5 are received on the same UDP ports. Fields of v9 have IANA's names where IANA has the number, else
-    v9's own, such as username; fields of v5 have its own, from srcaddr to dst_mask, and are found by IANA's names too.
-    flowStartMilliseconds and flowEndMilliseconds are made of the exporter's uptime. observationDomainId is the Source
-    ID of v9, and engine type * 256 + engine ID of v5, where templateId is 5.
+    NetFlow v9 and v5 and sFlow v5 are received on the same UDP ports. Fields of v9 have IANA's names where IANA has the
+    number, else v9's own, such as username; fields of v5 have its own, from srcaddr to dst_mask, and are found by
+    IANA's names too. flowStartMilliseconds and flowEndMilliseconds are made of the exporter's uptime.
+    observationDomainId is the Source ID of v9, and engine type * 256 + engine ID of v5, where templateId is 5.
+
+    Of sFlow each flow sample is a record of one packet, with the octets of its frame as octetDeltaCount and the rate as
+    samplingInterval; each counter sample is an options record. templateId is the sample's format, observationDomainId
+    the sub-agent, exporterIPv4Address or exporterIPv6Address the agent.
 
     A Transport Session is one TCP connection, or one source address and port of UDP to one listening address. Where
     templates and data of an exporter come from different ports, its address alone counts (see session_key).
