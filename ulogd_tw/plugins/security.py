@@ -1,21 +1,17 @@
-"""What plugins with TLS have in common: options, what can be wrong with them, and what is made of them.
-
-TLS's libraries are imported only where a configuration has TLS: they cost 20 MB.
-"""
+"""What plugins with TLS have in common: options, what can be wrong with them, and what is made of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, boolean, positive, seconds, text, words
 from ulogd_tw.ipfix.exporters import NOT_ALLOWED, Allowed, networks
-
-if TYPE_CHECKING:
-    from ulogd_tw.transports.tls import Credentials, Files
-    from ulogd_tw.transports.tlslisten import Gate
+from ulogd_tw.transports.errors import TlsError
+from ulogd_tw.transports.tls import Credentials, Files, wrong_name
+from ulogd_tw.transports.tlslisten import Gate
 
 FILES = (
     Option("ca", text, "", "TLS: the certificates that peers must come from (PEM): a file, or a directory of .pem, "
@@ -44,16 +40,12 @@ EXPORTING = (
 
 def files(own: Any, common: Any) -> Files:
     """The files of a collector: its own, else those of its exporter. A certificate and its key stay together."""
-    from ulogd_tw.transports.tls import Files
-
     key = own.private_key or ("" if own.cert else common.private_key)
     return Files(own.ca or common.ca, own.cert or common.cert, key)
 
 
 def listening_mistakes(config: Any) -> Iterator[tuple[str, str]]:
     """What is wrong with the options of an input that listens for TLS."""
-    from ulogd_tw.transports.tls import Files, wrong_name
-
     yield from Files(config.ca, config.cert, config.private_key, config.verify).mistakes()
     for name in config.peers:
         if wrong := wrong_name(name):
@@ -64,8 +56,6 @@ def listening_mistakes(config: Any) -> Iterator[tuple[str, str]]:
 
 def opened(credentials: Credentials) -> Credentials:
     """The same, with its files read. Raises StartError."""
-    from ulogd_tw.transports.errors import TlsError
-
     try:
         credentials.open()
     except TlsError as error:
@@ -75,9 +65,6 @@ def opened(credentials: Credentials) -> Credentials:
 
 def gate(collector: Any) -> Gate:
     """Where the TLS connections of a COLLECTOR wait for the end of their handshake. Raises StartError."""
-    from ulogd_tw.transports.tls import Credentials, Files
-    from ulogd_tw.transports.tlslisten import Gate
-
     config = collector.config
 
     def say(text: str) -> None:

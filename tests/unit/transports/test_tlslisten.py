@@ -110,6 +110,21 @@ class GateTests(GateCase):
         connection.dataReceived(client.outgoing())
         self.assertEqual(([connection], [b"early"]), (self.connected, connection.heard))
 
+    def test_pause(self):
+        """A paused connection reads nothing from its kernel; a drained one reads what is there, through TLS."""
+        connection, client = self.accept(), self.client()
+        self.talk(client, connection)
+        connection.pause()
+        self.assertEqual("paused", connection.transport.producerState)
+        connection.resume()
+        self.assertEqual("producing", connection.transport.producerState)
+        client.write(b"last")
+        waiting = [client.outgoing()]
+        connection.transport.disconnected = False
+        connection.transport.doRead = lambda: connection.dataReceived(waiting.pop()) if waiting else None
+        connection.drain()
+        self.assertEqual([b"last"], connection.heard)
+
     def test_closed_by_us(self):
         """An orderly close says so in TLS; what comes then is not heard."""
         connection, client = self.accept(), self.client()

@@ -24,6 +24,7 @@ from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
 from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
 from ulogd_tw.plugins.outputs.targets import Target
+from ulogd_tw.plugins.outputs.tls_collector import TlsCollector
 from ulogd_tw.plugins.security import EXPORTING
 
 _LEAST_MTU = 256
@@ -115,8 +116,6 @@ class IPFIX(Output):
 
     def _collector(self, target: Target, settings: Settings) -> Collector:
         if target.url.scheme == "tls":
-            from ulogd_tw.plugins.outputs.tls_collector import TlsCollector  # OpenSSL takes 20 MB
-
             return TlsCollector(target, settings, self.config.tls_settle).read_files()
         return {"udp": DatagramCollector, "tcp": StreamCollector}[target.url.scheme](target.url, settings)
 

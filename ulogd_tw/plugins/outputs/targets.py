@@ -8,6 +8,7 @@ from typing import Any
 
 from ulogd_tw.core.options import Option, Options, text
 from ulogd_tw.plugins.security import FILES, PEER_NAME, files
+from ulogd_tw.transports.tls import Files, wrong_name
 from ulogd_tw.transports.url import Url, parse
 
 SECTION = (
@@ -29,8 +30,8 @@ class Target:
     own: Any
     common: Any
 
-    def files(self) -> Any:
-        """What TLS needs (`ulogd_tw.transports.tls.Files`)."""
+    def files(self) -> Files:
+        """What TLS needs."""
         return files(self.own, self.common)
 
     @property
@@ -71,8 +72,6 @@ def mistakes(config: Any) -> Iterator[tuple[str, str]]:
 
 
 def _wrong_tls(target: Target) -> Iterator[tuple[str, str]]:
-    from ulogd_tw.transports.tls import wrong_name
-
     for option, wrong in target.files().mistakes():
         yield _place(target, option), wrong
     if target.peer_name != target.url.host and (wrong := wrong_name(target.peer_name)):
