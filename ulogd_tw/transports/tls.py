@@ -24,7 +24,8 @@ from ulogd_tw.transports.errors import TlsError
 from ulogd_tw.transports.tlslayer import Layer, last_words, told, verified
 
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
-"""Of TLS 1.2: those of TLS 1.3 are all of this kind."""
+"""Of (D)TLS 1.2: those of TLS 1.3 are all of this kind."""
+DTLS1_2_VERSION = 0xFEFD
 ENDS_SOON = 14 * 86400
 """Seconds before its end from which on the log tells of our certificate."""
 _IN_DIRECTORY = (".pem", ".crt", ".cer")
@@ -90,19 +91,23 @@ class Files:
         """Another one when a file has changed."""
         return tuple(_stamp(path) for path in (*_files_of(self.ca), self.cert, self.key) if path)
 
-    def context(self, server: bool) -> tuple[SSL.Context, x509.Certificate]:
-        """A context of what the files have now, and our certificate. Raises TlsError."""
+    def context(self, server: bool, datagrams: bool = False) -> tuple[SSL.Context, x509.Certificate]:
+        """A context of what the files have now, for TLS or DTLS, and our certificate. Raises TlsError."""
         chain, key = self._pair()
         trusted = read_trusted(self.ca) if self.verify else []
         try:
-            return _context(chain, key, trusted, server, self.verify), chain[0]
+            made = SSL.Context(SSL.DTLS_METHOD if datagrams else SSL.TLS_METHOD)
+            made.set_min_proto_version(DTLS1_2_VERSION if datagrams else SSL.TLS1_2_VERSION)
+            if datagrams:
+                made.set_max_proto_version(DTLS1_2_VERSION)
+                made.set_options(SSL.OP_NO_QUERY_MTU)
+            _fill(made, chain, key, trusted, server, self.verify)
+            return made, chain[0]
         except SSL.Error as error:  # a key too short, a curve that OpenSSL does not take
             raise TlsError(f"{self.cert}: {last_words(error)}") from None
 
 
-def _context(chain: list[Any], key: Any, trusted: list[Any], server: bool, verify: bool) -> SSL.Context:
-    made = SSL.Context(SSL.TLS_METHOD)
-    made.set_min_proto_version(SSL.TLS1_2_VERSION)
+def _fill(made: SSL.Context, chain: list[Any], key: Any, trusted: list[Any], server: bool, verify: bool) -> None:
     made.set_cipher_list(CIPHERS)
     made.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET)
     made.use_certificate(crypto.X509.from_cryptography(chain[0]))
@@ -122,20 +127,25 @@ def _context(chain: list[Any], key: Any, trusted: list[Any], server: bool, verif
     # ticket opens nothing; those of TLS 1.3 are sent all the same, and tell a client that it was accepted.
     made.set_session_id(b"ulogd_tw")
     made.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    return made
 
 
 class Credentials:
     """Who we are to our peers, and whom we believe: a context that follows its files.
 
     `names`: those of which a peer must have one; none: whoever has a certificate. `say` takes what an administrator
-    should know, as text.
+    should know, as text. `datagrams`: for DTLS.
     """
 
     def __init__(
-        self, files: Files, server: bool, names: tuple[str, ...] = (), say: Callable[[str], None] = lambda text: None
+        self,
+        files: Files,
+        server: bool,
+        names: tuple[str, ...] = (),
+        say: Callable[[str], None] = lambda text: None,
+        datagrams: bool = False,
     ) -> None:
         self.files = files
+        self.datagrams = datagrams
         self.server = server
         self.names = names
         self._say = say
@@ -145,7 +155,7 @@ class Credentials:
     def open(self) -> None:
         """Read the files. Raises TlsError."""
         self._seen = self.files.signature()
-        self._context, ours = self.files.context(self.server)
+        self._context, ours = self.files.context(self.server, self.datagrams)
         left = ours.not_valid_after_utc.timestamp() - time.time()
         if left < ENDS_SOON:
             ends = ours.not_valid_after_utc.strftime("%Y-%m-%d %H:%M UTC")
@@ -162,9 +172,13 @@ class Credentials:
 
     def layer(self) -> Layer:
         """One end of a new connection, after a look whether files have changed. `open` was called before."""
+        return Layer(self.context(), self.server, self.names)
+
+    def context(self) -> SSL.Context:
+        """That of the files as they are now, or as they last were of use."""
         if self.files.signature() != self._seen:
             self.reload()
-        return Layer(self._context, self.server, self.names)
+        return self._context
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Layer:
             if not self.secured:
                 self._connection.do_handshake()
                 self.secured = True
-                self.accepted = self.server or self._connection.get_protocol_version() < SSL.TLS1_3_VERSION
+                self.accepted = self.server or self._connection.get_protocol_version() != SSL.TLS1_3_VERSION
         except SSL.WantReadError:
             return b""
         except SSL.Error as error:
