@@ -13,10 +13,10 @@ import numpy as np
 
 from ulogd_tw.core.columns import Column, Octets, taken
 
-ETHERNET, IP = 1, 2
-"""How packets begin: with an Ethernet header, or with the header of IPv4 or IPv6 by its version."""
+ETHERNET, IP, MPLS = 1, 2, 3
+"""How packets begin: with Ethernet, with IPv4 or IPv6 by the version, or with a label stack and then IP."""
 
-_ETHERTYPE_IPV4, _ETHERTYPE_IPV6, _MPLS, _MPLS_MULTICAST, _PPPOE = 0x0800, 0x86DD, 0x8847, 0x8848, 0x8864
+_ETHERTYPE_IPV4, _ETHERTYPE_IPV6, _LABELS, _LABELS_MULTICAST, _PPPOE = 0x0800, 0x86DD, 0x8847, 0x8848, 0x8864
 _TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)
 """EtherTypes of VLAN tags: 802.1Q, 802.1ad, and two from before that."""
 _LEAST_ETHERTYPE = 0x0600
@@ -26,6 +26,7 @@ _ICMP, _TCP, _UDP, _DCCP, _ESP, _AH, _ICMPV6, _SCTP, _UDP_LITE = 1, 6, 17, 33, 5
 _FRAGMENT = 44
 _OPTIONS = (0, 43, 60, 135, 139, 140)
 """Extension headers of IPv6 with their length in 8 octets (RFC 8200 section 4, RFC 6275, RFC 7401, RFC 5533)."""
+_EXTENSIONS = (*_OPTIONS, _FRAGMENT, _AH)
 _WITH_PORTS = (_TCP, _UDP, _DCCP, _SCTP, _UDP_LITE)
 
 _ETHERNET = np.dtype([("destination", "u1", 6), ("source", "u1", 6), ("type", ">u2")])
@@ -105,13 +106,14 @@ def decode(
 ) -> list[Headers]:
     """The headers of packets: packet i is ``octets[starts[i]:starts[i] + lengths[i]]`` and begins as `first` says.
 
-    `octets` is uint8, at least 40 long; `starts` and `lengths` are int64; `first` has `ETHERNET`, `IP`, or 0 for what
-    cannot be read. Only columns that are `wanted` are made. One result for each family that there is; each packet is in
+    `octets` is uint8; `starts` and `lengths` are int64; `first` has `ETHERNET`, `IP`, `MPLS`, or 0 for what cannot be
+    read. Only columns that are `wanted` are made. One result for each family that there is; each packet is in
     one of them.
     """
     walk = _Walk(octets, starts, lengths)
     link = Headers(0, np.arange(len(starts)), wanted)
     _ethernet(walk, np.flatnonzero(first == ETHERNET), link)
+    _labels(walk, np.flatnonzero(first == MPLS), link)
     _ip_kind(walk, np.flatnonzero(first == IP))
     found = []
     four, six = (walk.kind == _ETHERTYPE_IPV4), (walk.kind == _ETHERTYPE_IPV6)
@@ -122,13 +124,9 @@ def decode(
             continue
         headers = _of_rows(link, family, rows)
         if family == 4:
-            protocol, later = _ipv4(walk, rows, headers)
+            _transport(walk, rows, _ipv4(walk, rows, headers), headers)
         elif family == 6:
-            protocol, later = _ipv6(walk, rows, headers)
-        if family:
-            headers.put("ipVersion", np.full(len(rows), family), None, "B")
-            headers.put("protocolIdentifier", protocol, None, "B")
-            _transport(walk, rows, np.where(later, -1, protocol), headers)
+            _transport(walk, rows, _ipv6(walk, rows, headers), headers)
         headers.payload, headers.ends = walk.at[rows], walk.end[rows]
         found.append(headers)
     return found
@@ -171,10 +169,12 @@ def _ethernet(walk: _Walk, rows: np.ndarray, found: Headers) -> None:
     walk.at[rows] += _ETHERNET.itemsize
     kind = _tags(walk, rows, kind, found)
     kind = _snap(walk, rows, kind)
-    found.put("ethernetType", kind, rows, "H")
+    # A length is no type, and behind a tag that is cut the type is not known.
+    typed = np.flatnonzero((kind >= _LEAST_ETHERTYPE) & ~np.isin(kind, _TAGS))
+    found.put("ethernetType", kind[typed], rows[typed], "H")
     walk.kind[rows] = kind
     _pppoe(walk, rows[kind == _PPPOE])
-    _labels(walk, rows[(kind == _MPLS) | (kind == _MPLS_MULTICAST)], found)
+    _labels(walk, rows[(kind == _LABELS) | (kind == _LABELS_MULTICAST)], found)
 
 
 def _mac(octets: np.ndarray) -> np.ndarray:
@@ -266,8 +266,8 @@ def _ip_kind(walk: _Walk, rows: np.ndarray) -> None:
 # IP
 
 
-def _ipv4(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np.ndarray]:
-    """Fields of IPv4; its protocol, and which packets are later fragments or have no place for more."""
+def _ipv4(walk: _Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
+    """Fields of IPv4; the protocol of what stands behind it, -1 in later fragments and headers too short to be."""
     view = walk.view(rows, _IPV4)
     length, fragment = view["length"].astype(np.int64), view["fragment"]
     header = (view["vihl"] & 15).astype(np.int64) * 4
@@ -280,16 +280,18 @@ def _ipv4(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np
         ("fragmentIdentification", view["id"], "I"),
         ("fragmentFlags", fragment >> 13 << 5, "B"),
         ("fragmentOffset", fragment & 0x1FFF, "H"),
+        ("ipVersion", np.full(len(rows), 4), "B"),
+        ("protocolIdentifier", view["protocol"], "B"),
     ):
         found.put(name, values, None, dtype)
     # What follows the packet on the wire (padding of short frames) is not of it. 0: segmented by the network card.
     ends = np.where(length >= header, walk.at[rows] + length, walk.end[rows])
     walk.end[rows] = np.minimum(walk.end[rows], ends)
     walk.at[rows] = np.minimum(walk.at[rows] + header, walk.end[rows])
-    return view["protocol"].astype(np.int32), ((fragment & 0x1FFF) != 0) | (header < 20)
+    return np.where(((fragment & 0x1FFF) != 0) | (header < 20), -1, view["protocol"].astype(np.int32))
 
 
-def _ipv6(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np.ndarray]:
+def _ipv6(walk: _Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
     """As `_ipv4`; extension headers are passed over, and the protocol is what stands behind them."""
     view = walk.view(rows, _IPV6)
     length, first = view["length"].astype(np.int64), view["first"]
@@ -300,6 +302,7 @@ def _ipv6(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np
         ("flowLabelIPv6", first & 0xFFFFF, "I"),
         ("ipTTL", view["hops"], "B"),
         ("ipTotalLength", length + 40, "L"),
+        ("ipVersion", np.full(len(rows), 6), "B"),
     ):
         found.put(name, values, None, dtype)
     ends = np.where(length > 0, walk.at[rows] + 40 + length, walk.end[rows])
@@ -308,11 +311,13 @@ def _ipv6(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np
     return _extensions(walk, rows, view["next"].astype(np.int32), found)
 
 
-def _extensions(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Headers) -> tuple[np.ndarray, np.ndarray]:
-    """Pass over extension headers; the protocol behind them, and which packets are later fragments."""
-    later = np.zeros(len(rows), bool)
+def _extensions(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Headers) -> np.ndarray:
+    """Pass over extension headers; the protocol behind them, -1 in later fragments and where it is not known."""
+    word = np.full(len(rows), -1, np.int64)  # of the fragment header; a second one cannot be
+    ident = np.zeros(len(rows), np.int64)
     for _ in range(MOST_EXTENSIONS):
-        here = np.flatnonzero((np.isin(protocol, _OPTIONS) | (protocol == _FRAGMENT) | (protocol == _AH)) & ~later)
+        going = (word < 0) | ((word >> 3 == 0) & (protocol != _FRAGMENT))
+        here = np.flatnonzero(np.isin(protocol, _EXTENSIONS) & going)
         here = here[walk.at[rows[here]] + 8 <= walk.end[rows[here]]]
         if not len(here):
             break
@@ -321,16 +326,18 @@ def _extensions(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Head
         size = np.where(kind == _FRAGMENT, 8, np.where(kind == _AH, (size + 2) * 4, (size + 1) * 8))
         pieces = kind == _FRAGMENT
         if pieces.any():
-            word = walk.numbers(at[pieces], 2, ">u2")
-            found.put("fragmentOffset", word >> 3, here[pieces], "H")
-            found.put("fragmentFlags", (word & 1) << 5, here[pieces], "B")
-            found.put("fragmentIdentification", walk.numbers(at[pieces], 4, ">u4"), here[pieces], "I")
-            later[here[pieces]] = word >> 3 != 0
+            word[here[pieces]] = walk.numbers(at[pieces], 2, ">u2")
+            ident[here[pieces]] = walk.numbers(at[pieces], 4, ">u4")
         protocol[here] = following
         walk.at[at] = np.minimum(walk.at[at] + size, walk.end[at])
+    split = np.flatnonzero(word >= 0)
+    found.put("fragmentOffset", word[split] >> 3, split, "H")
+    found.put("fragmentFlags", (word[split] & 1) << 5, split, "B")
+    found.put("fragmentIdentification", ident[split], split, "I")
     # Headers that are cut, or too many: what they lead to is not known.
-    unknown = np.isin(protocol, _OPTIONS) | (protocol == _FRAGMENT) | (protocol == _AH)
-    return protocol, later | unknown
+    reached = ~np.isin(protocol, _EXTENSIONS)
+    found.put("protocolIdentifier", protocol[reached], reached, "B")
+    return np.where(reached & (word >> 3 <= 0), protocol, -1)
 
 
 # above IP
