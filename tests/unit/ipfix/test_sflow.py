@@ -145,6 +145,11 @@ class SampleTests(SynchronousTestCase):
                for row in rows}  # fmt: skip
         self.assertEqual({0x020000000003: (102, 0x0800, 17), 0x020000000002: (len(TCP) + 4, 0x0800, 6)}, got)
 
+    def test_two_headers(self):
+        """Of several records of one kind the first counts."""
+        rows = self.rows(datagram(flow_sample(raw(TCP, frame=100), raw(TCP, frame=200), raw(TCP, frame=300))))
+        self.assertEqual([100], [row["octetDeltaCount"] for row in rows])
+
     def test_no_packet(self):
         """A sample that says nothing of its packet is one packet of unknown length."""
         (row,) = self.rows(datagram(flow_sample()))
