@@ -221,7 +221,7 @@ class TemplateTests(SynchronousTestCase):
             ("octetDeltaCount", types.OCTETS, None),
             ("basicList", types.BASIC_LIST, None),
             ("v9id99", types.OCTETS, None),
-            ("e25461id56701", types.OCTETS, None),
+            ("#APP_ID", types.UNSIGNED32, None),
         ):
             key = known(name).typed(held)
             self.assertEqual(expected, field_of(key), (name, held))
