@@ -1,17 +1,20 @@
 # make run    install into .venv and run etc/ulogd.conf in the foreground
 # make test   all tests; as root on Debian it first installs the peers that live tests meet
 # make unit | live | lint | bench | soak | clean
+# make fuzz   every decoder for SECONDS (60) each, or TARGET=name alone; crashes are kept in _fuzz
 #
 # PYTHON=/path/to/python3 chooses the interpreter, ARGS="..." is handed to run, the tests and the benchmarks.
 
 PYTHON ?= python3
 ARGS ?=
+TARGET ?=
+SECONDS ?= 60
 VENV := .venv
 PY := $(VENV)/bin/python
 # A default editable install keeps the twistd plugin from being found; compat puts this folder on the path.
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat -e
 
-.PHONY: run test unit live bench lint soak clean
+.PHONY: run test unit live bench fuzz lint soak clean
 
 run: $(VENV)/installed
 	exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/ulogd.conf $(ARGS)
@@ -30,6 +33,9 @@ live: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	$(PY) -m benchmarks $(ARGS)
 
+fuzz: $(VENV)/installed-test
+	$(PY) -m tests.fuzz $(TARGET) --seconds $(SECONDS)
+
 soak: $(VENV)/installed-test
 	tests/install-peers
 	@ULOGD_TW_SOAK=1 HYPOTHESIS_EXAMPLES=2000 $(PY) -m tests.run $(ARGS)
@@ -38,7 +44,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .ruff_cache _trial_temp*
+	rm -rf $(VENV) build dist *.egg-info .ruff_cache _trial_temp* _fuzz
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
 

@@ -24,6 +24,7 @@ TAP_SECONDS = 10.0
 _FIGURES = ("received", "emitted", "filtered", "merged", "written", "waiting")
 
 _HELP = """\
+exporters()           what each collecting input knows of its exporters: templates, losses, sampling, clock
 counters()            the counters of every instance, as in stats_file; counters("id") of one
 stacks                the stack lines that run
 instances             id -> the live plugin object; its options are .config, its counters .counters
@@ -64,6 +65,7 @@ class Inspection:
         """What stands in the namespace."""
         return {
             "counters": self.counters,
+            "exporters": self.exporters,
             "explain": self.explain,
             "tap": self.tap,
             "stacks": _Stacks(self),
@@ -77,6 +79,15 @@ class Inspection:
         if ident is not None:
             return self._node(ident).plugin.counters.as_dict()
         return metrics.snapshot(self.graph)["instances"]
+
+    def exporters(self, ident: str | None = None) -> Text:
+        """Of every collecting input, or of one: its exporters, one JSON object a line and Observation Domain."""
+        nodes = [self._node(ident)] if ident is not None else self.graph.inputs
+        lines = []
+        for node in nodes:
+            for found in getattr(node.plugin, "exporters", list)()[:MOST_ROWS]:
+                lines.append(json.dumps({"input": node.ident} | found))
+        return Text("\n".join(lines))
 
     def explain(self, of: str = "") -> Text:
         """Of each stack whose line has this text, or that has this instance: what flows where, and why."""

@@ -22,7 +22,9 @@ from ulogd_tw.errors import PluginError
 
 INPUTS = {
     "COLLECTOR": "ulogd_tw.plugins.inputs.collector:COLLECTOR",
+    "IPFIXFILE": "ulogd_tw.plugins.inputs.ipfixfile:IPFIXFILE",
     "NFCT": "ulogd_tw.plugins.inputs.nfct:NFCT",
+    "PCAPIN": "ulogd_tw.plugins.inputs.pcapin:PCAPIN",
 }
 FILTERS = {
     "AGGREGATE": "ulogd_tw.plugins.filters.aggregate:AGGREGATE",

@@ -6,6 +6,7 @@ import random
 import socket
 import sqlite3
 import struct
+import time
 
 from twisted.trial.unittest import TestCase
 
@@ -38,7 +39,7 @@ def message(*sets, sequence=0, domain=1, length=None):
     """A Message; `length` says something false about it."""
     body = b"".join(sets)
     size = 16 + len(body) if length is None else length
-    return struct.pack("!HHIII", 10, size, 1_800_000_000, sequence, domain) + body
+    return struct.pack("!HHIII", 10, size, int(time.time()), sequence, domain) + body
 
 
 def data(n, ident=256, octets=100):

@@ -70,10 +70,33 @@ class CorpusTests(TestCase):
                 got[row["observationDomainId"], row["templateId"], row["record_kind"], fields] += 1
             self.assertEqual(without_our_times(got, expected), expected, name)
 
+    def test_sflow(self):
+        """Every sample of every datagram: its number, source, rate and interfaces, as the outlines have them."""
+        cases = list(self.cases("sflow5"))
+        self.assertEqual(len(cases), 16)
+        of_netflow5 = {"tcpdump-sflow-multiple-counter-30-pdus": 7}  # records of v5 in packets between the datagrams
+        for name, _, oracle in cases:
+            known = sum(len(datagram["samples"]) for datagram in oracle["datagrams"])
+            oracle["record_count"] = known + of_netflow5.get(name, 0)
+        rows = self.replay(cases)
+        for name, _, oracle in cases:
+            names = ("sequence", "source_type", "source_index", "sampling_rate", "sample_pool", "drops")
+            expected = Counter(
+                (d["agent"], d["sub_agent"], s["format"], *(s.get(n) for n in names))
+                for d in oracle["datagrams"] for s in d["samples"] if s["format"] != 5
+            )  # fmt: skip
+            keys = ("sampleSequence", "sampleSourceType", "sampleSourceIndex", "samplingInterval", "samplePool",
+                    "sampleDrops")  # fmt: skip
+            got = Counter(
+                (row["exporterIPv4Address"], row["observationDomainId"], row["templateId"], *(row.get(k) for k in keys))
+                for row in rows[name] if "sampleSequence" in row and row["templateId"] != 5
+            )  # fmt: skip
+            self.assertEqual(got, expected, name)
+
     def replay(self, cases):
         """Send all cases to a service; its rows by case."""
         port = free_port("both")
-        config = f'[col1]\nlisten="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"\nmax_malformed=1000\n'
+        config = f'[col1]\nlisten="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"\nmax_malformed=1000\npark=0\n'
         config += '[json1]\nfile="{dir}/flows.json"\n'
         ports, expected = {}, 0
         with Service(["col1:COLLECTOR,json1:JSON"], config) as service:

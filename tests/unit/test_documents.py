@@ -369,17 +369,16 @@ class ExplanationTests(SynchronousTestCase):
     def test_limits(self):
         """The table of limits has each of the decoder's, with its number, and each that is counted with its counter."""
         text = EXPLANATION.read_text("utf-8").partition("## Limits of peers")[2].partition("\n## ")[0]
-        lines = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("|")]
-        rows = [tuple(cell.strip() for cell in line) for line in lines[2:]]
-        shown = sorted((number, counter.strip("`").removeprefix("limit_")) for _, number, counter in rows)
-        sessions = next(o for o in registry.lookup("COLLECTOR", "input").options if o.name == "max_sessions").default
-        expected = [(f"{sessions:,}", "sessions")]
-        for field in dataclasses.fields(Limits):
-            counted = field.name if field.name in ("domains", "templates", "fields", "session_fields") else ""
-            if field.name in ("nesting", "list_octets", "lists_octets", "former"):
-                counted = "list"  # or limit_list
-            expected.append((f"{field.default:,}", counted))
-        self.assertEqual(sorted(expected), shown)
+        lines = [line.split("|")[1:5] for line in text.splitlines() if line.startswith("|")]
+        rows = [tuple(cell.strip(" `") for cell in line) for line in lines[2:]]
+        options = {option.name: option.default for option in registry.lookup("COLLECTOR", "input").options}
+        named = {option: number for _, option, number, _ in rows if option}
+        self.assertEqual({name: f"{n:,}" for name, n in options.items() if name in named}, named)
+        self.assertEqual({name for name in options if name.startswith("max_")} - {"max_malformed"}, set(named))
+        bounds = [field for field in dataclasses.fields(Limits) if isinstance(field.default, int)]
+        of_collector = {"max_sessions", "max_sessions_of_address", "max_buffered"}
+        expected = sorted(f"{field.default:,}" for field in bounds)
+        self.assertEqual(expected, sorted(number for _, option, number, _ in rows if option not in of_collector))
 
     def test_queue(self):
         """The largest write, and the distance at which a sequence number is no loss."""

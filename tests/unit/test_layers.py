@@ -14,7 +14,7 @@ CODECS = {"ipfix", "netfilter", "packets"}
 LAYERS = {
     "core": set(),
     "config": {"core"},
-    "ipfix": {"core"},
+    "ipfix": {"core", "packets"},
     "netfilter": {"core"},
     "packets": {"core"},
     "transports": {"core"},

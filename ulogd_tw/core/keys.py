@@ -31,6 +31,8 @@ NETFLOW9_SCOPE = NETFLOW9 + 1
 """Scope types of NetFlow v9."""
 NETFLOW5 = NETFLOW9 + 2
 """The fields of a NetFlow v5 record, numbered in the order of `NETFLOW5_KEYS`."""
+SFLOW = NETFLOW9 + 3
+"""What sFlow has and IANA has no element for, numbered in the order of `SFLOW_KEYS`."""
 
 Element = tuple[int, int]
 """(enterprise number, element id); enterprise 0 is IANA."""
@@ -85,6 +87,13 @@ CONTEXT = (
 )
 """What the collector knows of a record beside its fields, in the order in which it is printed."""
 
+TOLD = (
+    Key("sampling_factor", types.FLOAT64),
+    Key("ingressInterfaceName", types.STRING),
+    Key("egressInterfaceName", types.STRING),
+)
+"""What the collector adds to a record from what its exporter says in options records."""
+
 NETFLOW5_KEYS = (
     Key("srcaddr", types.IPV4, ((0, 8),)),
     Key("dstaddr", types.IPV4, ((0, 12),)),
@@ -106,6 +115,46 @@ NETFLOW5_KEYS = (
     Key("dst_mask", types.UNSIGNED8, ((0, 13),)),
 )
 """What a NetFlow v5 record has, in its order. The names are the classic ones; each is an Information Element too."""
+
+SFLOW_KEYS = tuple(
+    Key(name, types.TYPES[type_], ((SFLOW, place),), unit)
+    for place, (name, type_, unit) in enumerate(
+        (
+            ("sampleSequence", "unsigned32", ""),
+            ("sampleSourceType", "unsigned8", ""),
+            ("sampleSourceIndex", "unsigned32", ""),
+            ("samplePool", "unsigned32", "packets"),
+            ("sampleDrops", "unsigned32", ""),
+            ("outputInterfaces", "unsigned32", ""),
+            ("dropReason", "unsigned32", ""),
+            ("ifIndex", "unsigned32", ""),
+            ("ifType", "unsigned32", ""),
+            ("ifSpeed", "unsigned64", "bits/s"),
+            ("ifDirection", "unsigned32", ""),
+            ("ifStatus", "unsigned32", ""),
+            ("ifInOctets", "unsigned64", "octets"),
+            ("ifInUcastPkts", "unsigned32", "packets"),
+            ("ifInMulticastPkts", "unsigned32", "packets"),
+            ("ifInBroadcastPkts", "unsigned32", "packets"),
+            ("ifInDiscards", "unsigned32", "packets"),
+            ("ifInErrors", "unsigned32", "packets"),
+            ("ifInUnknownProtos", "unsigned32", "packets"),
+            ("ifOutOctets", "unsigned64", "octets"),
+            ("ifOutUcastPkts", "unsigned32", "packets"),
+            ("ifOutMulticastPkts", "unsigned32", "packets"),
+            ("ifOutBroadcastPkts", "unsigned32", "packets"),
+            ("ifOutDiscards", "unsigned32", "packets"),
+            ("ifOutErrors", "unsigned32", "packets"),
+            ("ifPromiscuousMode", "unsigned32", ""),
+            *((f"dot3Stats{name}", "unsigned32", "") for name in (
+                "AlignmentErrors", "FCSErrors", "SingleCollisionFrames", "MultipleCollisionFrames", "SQETestErrors",
+                "DeferredTransmissions", "LateCollisions", "ExcessiveCollisions", "InternalMacTransmitErrors",
+                "CarrierSenseErrors", "FrameTooLongs", "InternalMacReceiveErrors", "SymbolErrors",
+            )),
+        )
+    )
+)  # fmt: skip
+"""Of samples, and the counters of interfaces as in the IF-MIB and EtherLike-MIB (sFlow version 5, section 5.3)."""
 
 _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeCache", 5: "scopeTemplate"}
 """Scope types of NetFlow v9 (RFC 3954 section 6.1)."""
@@ -203,7 +252,7 @@ class Registry:
 
     @cached_property
     def _context(self) -> dict[str, Key]:
-        return {key.name: key for key in CONTEXT}
+        return {key.name: key for key in (*CONTEXT, *TOLD)}
 
     @cached_property
     def _iana_by_name(self) -> dict[str, Key]:
@@ -214,7 +263,7 @@ class Registry:
         found: dict[str, Key] = {}
         scopes = (self.element(NETFLOW9_SCOPE, ident) for ident in _SCOPES)
         of_netflow9 = (key for key in self.netflow9.values() if key.element[0] == NETFLOW9)
-        for key in (*self.enterprise.values(), *of_netflow9, *scopes, *NETFLOW5_KEYS):
+        for key in (*self.enterprise.values(), *of_netflow9, *scopes, *NETFLOW5_KEYS, *SFLOW_KEYS):
             other = found.get(key.name)
             if other is None and key.element[0] == NETFLOW9:  # ntop's elements: the same names in capitals
                 other = found.get(key.name.upper())
@@ -251,6 +300,8 @@ class Registry:
     def _netflow(self, vocabulary: int, ident: int) -> Key:
         if vocabulary == NETFLOW5:
             return NETFLOW5_KEYS[ident]
+        if vocabulary == SFLOW:
+            return SFLOW_KEYS[ident]
         if vocabulary == NETFLOW9:
             return self.netflow9.get(ident) or Key(f"v9id{ident}", types.OCTETS, ((NETFLOW9, ident),))
         if ident in _SCOPES:

@@ -58,6 +58,10 @@ class Plugin:
     """Names of keys that only those get who ask for them by name: the same datum in another form, or seldom of use."""
     open_keys = False
     """True where it gives any Information Element that a peer may send."""
+    own_clock = False
+    """True while rows of an input carry times of their own (a file that is replayed): a filter below asks `source`."""
+    source: Plugin | None = None
+    """Of a filter: the input whose rows reach it."""
     passes = True
     """False where the keys of the plugins above end here (an aggregate is a new row)."""
 

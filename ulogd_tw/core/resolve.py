@@ -113,7 +113,16 @@ class Sources:
                 continue
             held = schema[recipe.inputs[0]]
             if recipe.convert is not None and asked is not None:
-                return recipe, asked
+                # A field of an impossible length is held as octets, which nothing can be made of.
+                if all(_fits(schema[i]) for i in recipe.inputs):
+                    return recipe, asked
+                continue
             if asked is None or types.compatible(asked.type, held.type):
                 return recipe, held.named(name)
         return None
+
+
+def _fits(held: Key) -> bool:
+    """Whether a column is held as its key says."""
+    key = known(held.name)
+    return key is None or types.compatible(key.type, held.type)

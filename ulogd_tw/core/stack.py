@@ -274,6 +274,8 @@ class Builder:
                 same = sum(1 for n in graph.nodes if n.ident.split("#")[0] == ident)
                 node = tree[where] = Node(plugin, f"{ident}#{same + 1}" if same else ident, None)
                 plugin.instance = node.ident
+                if position == "filter":
+                    plugin.source = path[0].plugin
                 nodes.append(node)
             if path:
                 _join(path[-1], node)

@@ -21,7 +21,7 @@ the `netflow.Clock` of its packet."""
 _OF_TEMPLATE: dict[str, Callable[[Learnt], Any]] = {
     "exporter": lambda learnt: learnt.session.address,
     "exporter_port": lambda learnt: learnt.session.peer_port,
-    "observationDomainId": lambda learnt: learnt.domain,
+    "observationDomainId": lambda learnt: learnt.domain.number,
     "templateId": lambda learnt: learnt.template.ident,
 }
 _OF_SOURCE: dict[str, Callable[[Source], Any]] = {

@@ -9,7 +9,7 @@ Messages at a time; until then their Sequence Numbers wait too. NetFlow v9 and v
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress
 
 import numpy as np
@@ -17,11 +17,12 @@ import numpy as np
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.core.plugin import Wanted
-from ulogd_tw.ipfix import netflow
+from ulogd_tw.core.keys import Key
+from ulogd_tw.core.plugin import ALL, Wanted
+from ulogd_tw.ipfix import known, netflow, sflow
 from ulogd_tw.ipfix.context import Context, Source
-from ulogd_tw.ipfix.events import Event, Events, Limits
-from ulogd_tw.ipfix.layout import BEFORE, Columns, Joined, Layout
+from ulogd_tw.ipfix.events import Event, Events, Kept, Limits
+from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
 from ulogd_tw.ipfix.learning import Learning, template_sets
 from ulogd_tw.ipfix.message import (
     FIRST_DATA_SET,
@@ -32,14 +33,25 @@ from ulogd_tw.ipfix.message import (
     VERSION,
     cut_sets,
 )
+from ulogd_tw.ipfix.parking import Parking
 from ulogd_tw.ipfix.sequence import MASK
-from ulogd_tw.ipfix.session import Domain, Fate, Session
+from ulogd_tw.ipfix.session import Domain, Fate, Parked, Session
+from ulogd_tw.ipfix.skew import Skew
 from ulogd_tw.ipfix.slab import NUMBER, headers, runs
 from ulogd_tw.ipfix.structured import Structured
+from ulogd_tw.ipfix.template import Template
+from ulogd_tw.ipfix.told import USED, Options, Told
 from ulogd_tw.ipfix.varying import Located, locate
 
 _ONE_SET = struct.Struct("!HHIIIHH")
 """The Message Header and the header of the first Set."""
+
+SAME_CLOCK = 30.0
+"""Seconds by which the clocks of one exporter may seem to differ from Message to Message."""
+MOST_PADDING = 8
+"""Octets of padding at the end of a Set are fewer: exporters align Sets to 4 octets, some to 8."""
+MOST_HOMES = 16
+"""Sessions without templates that are looked at in one wake-up."""
 
 __all__ = ["Decoder", "Event", "Limits"]
 
@@ -50,15 +62,26 @@ class Decoder:
     A session belongs to one decoder.
     """
 
-    def __init__(self, wanted: Wanted, counters: Counters, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
+    def __init__(
+        self, wanted: Wanted, counters: Counters, limits: Limits = Limits(),  # noqa: B008 (frozen)
+        kept: Kept | None = None, *, scale: bool = False, name: bool = False,
+    ) -> None:  # fmt: skip
         self.wanted = wanted
         self.counters = counters
         self.limits = limits
+        kept = kept or Kept()
+        self._scale, self._name = scale, name
         self._events = Events(limits.events)
-        self._learning = Learning(limits, counters.errors, self._events)
+        self._learning = Learning(limits, kept, counters.errors, self._events)
+        self._parking = Parking(limits, kept, counters.errors, self._events)
+        self._options = Options(limits, kept, counters, self._events, self._learning.new_domain)
+        self._skew = Skew(limits.clock_skew, self._events)
         self.malformed = 0
         """Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped."""
+        self.homes: list[tuple[Session, Session]] = []
+        """Sessions that lack templates, each behind the one that seems to have them: see `merge`."""
         self._netflow = netflow.NetFlow(self)
+        self._sflow = sflow.SFlow(self, wanted, scale)
         self._context = Context(wanted)
         self._compiled: dict[Layout, None] = {}
         self._compiled_fields = 0
@@ -67,6 +90,7 @@ class Decoder:
         self._spoiled = False
         self._joined = Joined()
         self._structured = Structured(limits, counters.errors)
+        self._expired = 0.0
 
     @property
     def events(self) -> list[Event]:
@@ -89,6 +113,7 @@ class Decoder:
         counters.messages_received += 1
         counters.octets_received += size
         session.last_received = now
+        session.messages += 1
         # Nearly all Messages are one Data Set of a template that is known: no call, no loop.
         if size >= BEFORE:
             version, length, export_time, number, domain_id, set_id, set_length = _ONE_SET.unpack_from(message)
@@ -103,6 +128,7 @@ class Decoder:
                     rows, padding = divmod(size - BEFORE, octets)
                     if padding:
                         message = message[:-padding]
+                    domain.rows += rows
                     sequence = domain.sequence
                     if number == sequence.expected:
                         sequence.expected = (number + rows) & MASK
@@ -144,6 +170,7 @@ class Decoder:
             rows += found
             parts.append((learnt, message[at + SET_HEADER.size - BEFORE : at + length - padding]))
             at += length
+        domain.rows += rows
         sequence = domain.sequence
         if number == sequence.expected:
             sequence.expected = (number + rows) & MASK
@@ -164,10 +191,18 @@ class Decoder:
         """
         if not len(rows):
             return
-        if rows.shape[1] < BEFORE:
+        if rows.shape[1] < netflow.BEFORE_RECORDS:
             self._feed_rows(sessions, rows, lengths, now)
             return
         found = headers(rows)
+        if netflow.any_of(found):
+            for first, last, words in netflow.runs(sessions, rows, lengths):
+                size = int(lengths[first])
+                if words is None or not self._netflow.feed_alike(
+                    sessions[first], rows[first:last, :size], words, now
+                ):
+                    self._feed_rows(sessions[first:last], rows[first:last], lengths[first:last], now)
+            return
         for first, last, alike in runs(sessions, found, lengths):
             if not (alike and self._feed_alike(sessions[first], rows[first:last], found[first:last], now)):
                 self._feed_rows(sessions[first:last], rows[first:last], lengths[first:last], now)
@@ -200,6 +235,8 @@ class Decoder:
         self.counters.messages_received += len(rows)
         self.counters.octets_received += size * len(rows)
         session.last_received = now
+        session.messages += len(rows)
+        domain.rows += records * len(rows)
         layout = learnt.layout
         if not layout.bodies:
             self._waiting.append(layout)
@@ -209,6 +246,9 @@ class Decoder:
 
     def _feed_any(self, session: Session, message: bytes, now: float) -> None:
         """Any Message: first all that can be wrong with it, then what it does, in the order of its Sets."""
+        if message[:4] == sflow.START:
+            self._sflow.feed(session, message, now)
+            return
         if message[:2] in (netflow.V9, netflow.V5):
             self._netflow.feed(session, message, now)
             return
@@ -224,15 +264,19 @@ class Decoder:
             return
         if domain is None and (domain := self._learning.new_domain(session, domain_id)) is None:
             return
+        if news:
+            domain.origin = export_time - now
         parts, rows, varying = [], 0, False
         for place, (set_id, start, end) in enumerate(sets):
             if set_id >= FIRST_DATA_SET:
                 learnt = domain.templates.get(set_id)
                 if learnt is None:
-                    self._no_template(session, domain, set_id)
+                    body = message[start - BEFORE : end]
+                    self._no_template(session, domain, set_id, Parked(body, export_time, now, number, None))
                     found = -1
                 elif learnt.octets:
                     found, padding = divmod(end - start, learnt.octets)
+                    domain.rows += found
                     parts.append((learnt, message[start - BEFORE : end - padding], None))
                 else:
                     found = 0
@@ -243,9 +287,13 @@ class Decoder:
                     found = walked[place]
                 rows = -1 if found < 0 or rows < 0 else rows + found
             elif place in news:
-                self._learning.learn_set(session, domain, message[start - 4 : end], news[place])
-            elif set_id not in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
-                self.counters.errors["set_id"] += 1
+                self._learning.learn_set(session, domain, message[start - 4 : end], news[place], now)
+                if domain.parked:
+                    self._unpark(session, domain)
+            elif set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
+                self._learning.again(session, domain, message[start - 4 : end], now)
+            else:
+                self._unknown_set(session, domain, set_id)
         fate = None
         if varying and not news:
             fate = Fate(number, rows, False, domain, domain.stamp)
@@ -278,15 +326,102 @@ class Decoder:
             message = message[:length]
         return message, export_time, number, domain_id
 
-    def _no_template(self, session: Session, domain: Domain, set_id: int) -> None:
+    def _no_template(self, session: Session, domain: Domain, set_id: int, parked: Parked) -> None:
+        """A Data Set whose template has not come: over UDP it waits for it."""
         self.counters.errors["no_template"] += 1
         if set_id not in domain.missing and len(domain.missing) < self.limits.missing:
             domain.missing.add(set_id)
             self._events.add("no_template", session, domain.number, set_id)
+        if session.reliable:
+            return
+        self._parking.park(session, domain, set_id, parked)
+        if session.siblings and not domain.templates and len(self.homes) < MOST_HOMES:
+            home = _home(session, domain, set_id, parked)
+            if home is not None:
+                self.homes.append((home, session))
+
+    def _unknown_set(self, session: Session, domain: Domain, set_id: int) -> None:
+        """A Set with an id that means nothing is left out (RFC 7011 section 3.3.2); each id is told once."""
+        self.counters.errors["set_id"] += 1
+        if set_id not in domain.missing and len(domain.missing) < self.limits.missing:
+            domain.missing.add(set_id)
+            self._events.add("set_id", session, domain.number, set_id)
+
+    def _unpark(self, session: Session, domain: Domain) -> None:
+        """Templates have come: decode the Data Sets that waited for them."""
+        for learnt, parked in self._parking.take(session, domain):
+            body, fate = parked.body, None
+            if learnt.octets:
+                rows, padding = divmod(len(body) - BEFORE, learnt.octets)
+                body = body[: len(body) - padding]
+                domain.rows += rows
+            elif learnt.template.least_octets:
+                fate = self._learning.fate(domain, parked.number)
+            else:  # a template of NetFlow v9 whose records have no octets
+                self.counters.errors["empty_records"] += 1
+                continue
+            layout = learnt.layout
+            if not layout.bodies:
+                self._waiting.append(layout)
+            layout.bodies.append(body)
+            source = (learnt, parked.export_time, parked.received, fate)
+            layout.sources.append((*source, parked.clock) if parked.clock else source)
+
+    def merge(self, home: Session, other: Session) -> None:
+        """Two sessions are one exporter, whose templates and data came from different ports: all of it is `home`'s."""
+        for place, domain in other.domains.items():
+            mine = home.domains.get(place) or self._learning.new_domain(home, domain.number, place)
+            if mine is None:
+                continue
+            for learnt in list(domain.templates.values()):
+                self._learning.move(home, mine, learnt)
+            self._parking.move((other, domain), (home, mine))
+            mine.told = mine.told or domain.told
+            mine.sequence.unknown()
+            mine.rows += domain.rows
+            domain.told = None
+            self._unpark(home, mine)
+        self.forget(other)
+
+    def restore(self, session: Session, number: int, place: int, template: Template, received: float) -> bool:
+        """A template that an earlier run knew of this session; False where a limit refuses it."""
+        domain = session.domains.get(place) or self._learning.new_domain(session, number, place)
+        return domain is not None and self._learning.restore(session, domain, template, received)
+
+    def restore_types(self, session: Session, keys: Iterable[Key]) -> None:
+        """Elements that the exporter of this session had described."""
+        self._options.restore_types(session, keys)
+
+    def restore_told(self, session: Session, number: int, place: int, told: Told) -> None:
+        """What an exporter had told of a domain."""
+        domain = session.domains.get(place) or self._learning.new_domain(session, number, place)
+        if domain is not None:
+            self._options.restore(domain, told)
+
+    @property
+    def changes(self) -> int:
+        """Grows with each change of what is known of exporters."""
+        return self._learning.changes + self._options.changes
 
     def forget(self, session: Session) -> None:
         """The session is closed: its templates are gone. Records that wait are still given by `drain`."""
-        session.forget()
+        self._parking.forget(session)
+        self._sflow.forget(session)
+        self._learning.forget(session)
+
+    def expire(self, sessions: Iterable[Session], now: float) -> None:
+        """Forget what is too old: parked Data Sets, and templates of these sessions. To be called every second."""
+        self._parking.expire(now)
+        lifetime = self.limits.template_lifetime
+        if lifetime and now - self._expired >= min(lifetime / 4, 10.0):
+            self._expired = now
+            for session in sessions:
+                if not session.reliable:
+                    self.counters.errors["template_expired"] += self._learning.expire(session, now - lifetime)
+
+    def end(self) -> None:
+        """No more will come: give up what waits for templates."""
+        self._parking.clear()
 
     # sequence numbers
 
@@ -306,7 +441,9 @@ class Decoder:
         lost, odd = domain.sequence.follow(number, rows)
         if lost:
             self.counters.lost["sequence"] += lost
+            session.lost += lost
         if odd:
+            session.resets += odd == "sequence_reset"
             if odd != "sequence_gap":
                 self.counters.errors[odd] += 1
             if odd != "sequence_duplicate":
@@ -337,6 +474,7 @@ class Decoder:
             self._follow_deferred()
         batches = (self._batch(layout, located.get(layout), now, held) for layout in waiting)
         found = [batch for batch in batches if batch is not None]
+        found += self._sflow.drain(now, held)
         self._learning.forget_former()
         self._structured.forget()
         return found
@@ -345,6 +483,7 @@ class Decoder:
         """Find the records of variable length, and the Messages that are malformed in them."""
         located = locate(layout.bodies, BEFORE, layout.shape)
         for source, rows in zip(layout.sources, located.counts.tolist(), strict=True):
+            source[0].domain.rows += rows
             fate = source[3]
             if fate is not None and fate.rows >= 0:
                 fate.rows += rows
@@ -355,7 +494,7 @@ class Decoder:
                 if fate is not None and not fate.malformed:
                     fate.malformed = True
                     text = f"a record of template {learnt.template.ident} is cut"
-                    self._malformed(learnt.session, learnt.domain, MessageError(text, "record"))
+                    self._malformed(learnt.session, learnt.domain.number, MessageError(text, "record"))
         return located
 
     def _batch(self, layout: Layout, located: Located | None, now: float, held: bool) -> Batch | None:
@@ -383,23 +522,40 @@ class Decoder:
             columns, missing = compiled.of_varying(located)
             for key in compiled.lists:
                 columns[key.name] = self._structured.column(columns[key.name], key.type, sources, counts.tolist())
-        if layout.times is not None:
-            layout.times.add((columns, missing), [source[4] for source in sources], counts)
+        counts = np.asarray(counts)
+        made: list[Key] = []
+        for maker in layout.made:
+            made += maker.add((columns, missing), sources, counts)
+        self._skew.look(sources, now)
         self.counters.rows_received += n
         for mask in missing.values():
             self.counters.errors["value"] += int(np.count_nonzero(mask))
+        if layout.scopes:
+            self._take_options(layout, (columns, missing), sources, counts)
+        for name in compiled.unwanted:
+            del columns[name]
+            missing.pop(name, None)
         columns = self._context.columns(layout, sources, counts, n) | columns
-        return Batch(layout.schema, columns, missing, n=n, now=now, held=held)
+        return Batch(self._schema(layout, tuple(made)), columns, missing, n=n, now=now, held=held)
+
+    def _take_options(self, layout: Layout, found: Found, sources: list[Source], counts: np.ndarray) -> None:
+        """Options records: what they tell is kept."""
+        learnts = [source[0] for source in sources]
+        for session in self._options.read(learnts, counts.tolist(), found, layout.columns.keys):
+            self._learning.retype(session)
+
+    def _schema(self, layout: Layout, made: tuple[Key, ...]) -> Schema:
+        schema = layout.schemas.get(made)
+        if schema is None:
+            keys = [*self._context.keys(layout.family), *layout.columns.keys, *made]
+            keys = [key for key in keys if key.name not in layout.columns.unwanted]
+            schema = layout.schemas[made] = Schema(keys)
+        return schema
 
     def _use(self, layout: Layout) -> Columns:
         """The compiled layout; the one that was not used for longest is forgotten when there are too many."""
         if layout.columns is None:
-            wanted, times = self.wanted, netflow.times(layout.fields, self.wanted)
-            if times is not None:
-                wanted = times.needed(wanted)
-            layout.columns, layout.times = Columns(layout.fields, wanted), times
-            made = times.keys if times is not None else []
-            layout.schema = Schema([*self._context.keys(layout.family), *layout.columns.keys, *made])
+            self._compile(layout)
             self._compiled_fields += len(layout.fields)
         else:
             self._compiled.pop(layout, None)
@@ -411,13 +567,30 @@ class Decoder:
             oldest = next(iter(self._compiled))
             del self._compiled[oldest]
             self._compiled_fields -= len(oldest.fields)
-            oldest.columns = oldest.times = oldest.schema = None
+            oldest.forget()
         return layout.columns
+
+    def _compile(self, layout: Layout) -> None:
+        wanted = self.wanted
+        layout.made = []
+        if (times := netflow.times(layout.fields, wanted)) is not None:
+            layout.made.append(times)
+        if layout.scopes:
+            wanted = wanted if wanted is ALL else wanted | USED
+        else:
+            layout.made += known.made(layout.fields, wanted, self._scale, self._name)
+        for maker in layout.made:
+            wanted = maker.needed(wanted)
+        columns = layout.columns = Columns(layout.fields, wanted, layout.described)
+        columns.unwanted = [key.name for key in columns.keys if key.name not in self.wanted]
+        if self._scale and not layout.scopes:
+            known.scaled(columns)
 
     # what is wrong
 
     def _malformed(self, session: Session, domain: int, error: MessageError) -> None:
         self.malformed += 1
+        session.malformed += 1
         self.counters.errors[error.reason] += 1
         self._events.add("malformed", session, domain, 0, f"{error.reason}: {error}")
 
@@ -425,3 +598,20 @@ class Decoder:
 def _is_malformed(source: Source) -> bool:
     fate = source[3]
     return fate is not None and fate.malformed
+
+
+def _home(session: Session, domain: Domain, set_id: int, parked: Parked) -> Session | None:
+    """The session of the same address that has the template of a Data Set, if both seem to be one exporter.
+
+    That is so where it has sent no records itself, or where the Message continues its sequence: another exporter at
+    the same address would have its own count. Their clocks must agree, and the records fit into the Set.
+    """
+    octets, origin = len(parked.body) - BEFORE, parked.origin
+    for other in session.siblings:
+        there = other.domains.get(domain.place) if other is not session else None
+        learnt = there.templates.get(set_id) if there is not None else None
+        if learnt is None or (there.rows and parked.number != there.sequence.expected):
+            continue
+        if abs(there.origin - origin) < SAME_CLOCK and octets % (learnt.octets or 1) < MOST_PADDING:
+            return other
+    return None

@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from ulogd_tw.core.batch import Schema
-from ulogd_tw.core.columns import Column
-from ulogd_tw.core.keys import CONTEXT, Key, registry
-from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.core.columns import Column, taken
+from ulogd_tw.core.keys import CONTEXT, Element, Key, registry
+from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template
-from ulogd_tw.ipfix.values import Make, held_type, plan, taken, varying_values
+from ulogd_tw.ipfix.values import Make, held_type, plan, varying_values
 from ulogd_tw.ipfix.varying import Located, Shape
 
 BEFORE = 20
 """Octets in front of the body of each waiting Data Set: the headers of a Message with one Set, so that such a Message
 can wait without being copied."""
+_NONE: Mapping[Element, Key] = {}
 PADDING = (0, 210)
 """paddingOctets: never given as a key."""
 Found = tuple[dict[str, Column], dict[str, np.ndarray]]
 """Columns, and masks of missing rows, by name."""
 
 
-def field_keys(fields: tuple[Field, ...], wanted: Wanted) -> list[Key | None]:
+def field_keys(fields: tuple[Field, ...], wanted: Wanted, described: Mapping[Element, Key] = _NONE) -> list[Key | None]:
     """The key of each field as its column is held; None for one that nobody wants.
+
+    `described` are the keys of elements that the exporter has described itself. One that is asked for by its number is
+    given under that, as octets.
 
     Further occurrences of an element are called ``name#2``, ``name#3``. The names of `keys.CONTEXT` are taken already,
     so that a template's own observationDomainId is ``observationDomainId#2`` whether or not the other one is wanted.
@@ -43,6 +48,8 @@ def field_keys(fields: tuple[Field, ...], wanted: Wanted) -> list[Key | None]:
             found.append(None)
             continue
         key = registry.element(field.pen, field.ident)
+        if described and (field.pen, field.ident) in described and not (wanted is not ALL and key.name in wanted):
+            key = described[field.pen, field.ident]
         seen[key.name] += 1
         if seen[key.name] > 1:
             key = Key(f"{key.name}#{seen[key.name]}", key.type)
@@ -113,11 +120,13 @@ class Run:
 class Columns:
     """A compiled layout: reads the wanted columns of many records."""
 
-    def __init__(self, fields: tuple[Field, ...], wanted: Wanted) -> None:
+    def __init__(self, fields: tuple[Field, ...], wanted: Wanted, described: Mapping[Element, Key] = _NONE) -> None:
         self.keys: list[Key] = []
+        self.unwanted: list[str] = []
+        """Names of those that are read for other purposes only."""
         self.runs = [Run()]
         self.varying: list[Key | None] = []
-        for field, key in zip(fields, field_keys(fields, wanted), strict=True):
+        for field, key in zip(fields, field_keys(fields, wanted, described), strict=True):
             if key is not None:
                 self.keys.append(key)
             if field.length == VARIABLE:
@@ -157,33 +166,50 @@ class Columns:
         return found
 
 
+class Made(Protocol):
+    """Columns of a batch that are made of others, or of what is known of the exporter."""
+
+    def needed(self, wanted: Wanted) -> Wanted:
+        """What has to be read of the records."""
+
+    def add(self, found: Found, sources: Sequence[tuple], counts: np.ndarray) -> Sequence[Key]:
+        """Add the columns to those of records of which `counts` came from each source; the keys of what was added."""
+
+
 class Layout:
     """The records of templates of equal fields and scopes, from exporters of one address family; and those that wait.
 
     `octets` is the size of a record, 0 where it varies or has `lists`: lists need to know of which Message they are, so
-    such records are always walked, by `shape`. `columns` and `schema` are made when the first records are decoded, and
-    may be forgotten.
+    such records are always walked, by `shape`. `described` are the keys of elements that exporters have described
+    themselves. `columns`, `made` and `schemas` are made when the first records are decoded, and may be forgotten.
     `bodies` are waiting Data Sets, without padding but with `BEFORE` octets in front, in order of arrival; `sources`
-    has for each what `context.Source` says. `times` are the `netflow.Times` of a NetFlow layout, made with `columns`.
+    has for each what `context.Source` says.
     """
 
     __slots__ = (
-        "fields", "scopes", "family", "octets", "shape", "lists", "columns", "times", "schema", "bodies", "sources",
-        "__weakref__",
+        "fields", "scopes", "family", "described", "octets", "shape", "lists", "columns", "made", "schemas", "bodies",
+        "sources", "__weakref__",
     )  # fmt: skip
 
-    def __init__(self, template: Template, family: int) -> None:
+    def __init__(self, template: Template, family: int, described: Sequence[Key] = ()) -> None:
         self.fields = template.fields
         self.scopes = template.scopes
         self.family = family
+        self.described = {key.elements[0]: key for key in described}
         self.shape = _shape(template.fields)
-        self.lists = has_lists(template.fields)
+        self.lists = any(key.type.kind == "list" for key in described) or has_lists(template.fields)
         self.octets = 0 if self.shape.segments or self.lists else self.shape.least
         self.columns: Columns | None = None
-        self.times: Any = None
-        self.schema: Schema | None = None
+        self.made: list[Made] = []
+        self.schemas: dict[tuple[Key, ...], Schema] = {}
         self.bodies: list[bytes | np.ndarray] = []
         self.sources: list[tuple] = []
+
+    def forget(self) -> None:
+        """Compile it anew when it is needed again."""
+        self.columns = None
+        self.made = []
+        self.schemas.clear()
 
 
 def has_lists(fields: tuple[Field, ...]) -> bool:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
+from ulogd_tw.core.keys import Element, Key
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.template import Template
+
+if TYPE_CHECKING:
+    from ulogd_tw.ipfix.told import Told
 
 
 class Session:
@@ -17,6 +23,7 @@ class Session:
     `reliable` is true for TCP, SCTP and files: withdrawals count. Over UDP they are ignored (section 8.4).
     `domains` are by number; those of NetFlow, which are others, by number plus version times 2**32.
     `address` is the peer's as a number, with `family` 4 or 6; 0 where `peer` is no address (a file).
+    `siblings` are the sessions of the same address, where templates and data may come from different ports of it.
     """
 
     def __init__(self, peer: str, peer_port: int, *, reliable: bool) -> None:
@@ -26,16 +33,14 @@ class Session:
         self.domains: dict[int, Domain] = {}
         self.last_received = 0.0
         self.family, self.address = _address(peer)
-        self.fields = 0
-        self.announced_octets = 0
+        self.siblings: Collection[Session] = ()
+        self.templates = self.fields = self.announced_octets = self.parked_octets = 0
+        self.messages = self.malformed = self.lost = self.resets = 0
+        self.types: dict[Element, Key] = {}
+        """Elements of enterprises as this exporter has described them (RFC 5610)."""
 
     def __repr__(self) -> str:
         return f"<Session with {self.peer} port {self.peer_port}>"
-
-    def forget(self) -> None:
-        """Know nothing any more: templates never outlive their session (section 8)."""
-        self.domains.clear()
-        self.fields = self.announced_octets = 0
 
 
 def _address(peer: str) -> tuple[int, int | tuple[int, int]]:
@@ -52,8 +57,14 @@ def _address(peer: str) -> tuple[int, int | tuple[int, int]]:
 class Domain:
     """An Observation Domain of one session: its templates by id (data and options in one space) and its sequence.
 
-    announced   octets of Template Sets that change nothing: all of it is known
-    missing     template ids that were told to be missing
+    place       where it stands among the session's domains: its number, for NetFlow with the version above it
+    announced   octets of Template Sets that change nothing: all of it is known; with the templates in it
+    missing     template ids that were told to be missing, and ids of Sets that were told to mean nothing
+    parked      Data Sets whose template has not come, by its id
+    origin      the exporter's clock when its last new template came (see `origin`)
+    rows        records that have come
+    skewed      whether the exporter's clock was told to be wrong
+    told        what the exporter says about itself and its interfaces in options records
     deferred    Messages whose records are not counted yet, and those after them, in order
     lists       whether there was ever a template with lists
     waits       whether records of walked Messages wait that are not in `deferred`
@@ -61,16 +72,22 @@ class Domain:
     """
 
     __slots__ = (
-        "number", "templates", "sequence", "announced", "missing", "deferred", "lists", "waits", "stamp",
-        "_former", "_oldest",
+        "number", "place", "templates", "sequence", "announced", "missing", "parked", "origin", "rows", "skewed",
+        "told", "deferred", "lists", "waits", "stamp", "_former", "_oldest",
     )  # fmt: skip
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, place: int) -> None:
         self.number = number
+        self.place = place
         self.templates: dict[int, Learnt] = {}
         self.sequence = Sequence()
-        self.announced: set[bytes] = set()
+        self.announced: dict[bytes, tuple[Learnt, ...]] = {}
         self.missing: set[int] = set()
+        self.parked: dict[int, list[Parked]] = {}
+        self.origin = 0.0
+        self.rows = 0
+        self.skewed = False
+        self.told: Told | None = None
         self.deferred: list[Fate] = []
         self.lists = self.waits = False
         self.stamp = 0
@@ -99,13 +116,40 @@ class Domain:
 
 @dataclass(slots=True, eq=False)
 class Learnt:
-    """A template as it was learnt in one domain of one session; `octets` is its layout's."""
+    """A template as it was learnt in one domain of one session; `octets` is its layout's.
+
+    `received` is when it last came.
+    """
 
     session: Session
-    domain: int
+    domain: Domain
     template: Template
     layout: Layout
     octets: int
+    received: float = 0.0
+
+
+def origin(export_time: int, received: float, clock: tuple[int, int] | None) -> float:
+    """What stays the same for all Messages of an exporter: how far its clock is off, or when its uptime began (s)."""
+    return export_time - received if clock is None else export_time - clock[1] / 1000
+
+
+class Parked(NamedTuple):
+    """The body of a Data Set that waits for its template, with `layout.BEFORE` octets in front.
+
+    `clock` is the `netflow.Clock` of a packet of NetFlow, else None.
+    """
+
+    body: bytes
+    export_time: int
+    received: float
+    number: int
+    clock: tuple[int, int] | None
+
+    @property
+    def origin(self) -> float:
+        """As of its domain."""
+        return origin(self.export_time, self.received, self.clock)
 
 
 @dataclass(slots=True, eq=False)

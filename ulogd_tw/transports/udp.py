@@ -42,6 +42,9 @@ class UdpListener:
         self._socket = bound
         self._received = received
         self._latency = latency
+        host, port = bound.getsockname()[:2]
+        self.place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        """Where it listens, which tells it apart from others."""
         self._room = self.buffer / _KEPT_OCTETS / _FASTEST
         self._slab = Slab(MOST_AT_ONCE, _STRIDE, 65536 - _STRIDE)
         self._again: Any = None

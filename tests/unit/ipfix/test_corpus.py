@@ -11,7 +11,7 @@ from tests.unit.ipfix.wire import CONTEXT_NAMES, check
 from ulogd_tw.core import text
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.ipfix.decoder import Decoder
+from ulogd_tw.ipfix.decoder import Decoder, Limits
 from ulogd_tw.ipfix.session import Session
 
 RENAMED = {"e5951.httpContentType": "httpContentType"}
@@ -51,7 +51,7 @@ class Replay:
     def __init__(self, case, at_once):
         lines = shared_path("corpus", "ipfix", "messages", f"{case}.jsonl").read_text().splitlines()
         self.counters = Counters("test")
-        self.decoder = Decoder(ALL, self.counters)
+        self.decoder = Decoder(ALL, self.counters, Limits(parked_time=0))
         self.rows = defaultdict(Counter)
         sessions = {}
         for index, line in enumerate(map(json.loads, lines)):

@@ -15,7 +15,7 @@ class FramerTests(SynchronousTestCase):
     messages = [message(), message(a_set(256, b"abc")), message(a_set(2, b""), a_set(300, bytes(40)))]
 
     def test_every_split(self):
-        """A stream in two parts, split at every place, gives the same Messages."""
+        """TCP-1: a stream in two parts, split at every place, gives the same Messages."""
         stream = b"".join(self.messages)
         for at in range(len(stream) + 1):
             framer = Framer()
@@ -25,7 +25,7 @@ class FramerTests(SynchronousTestCase):
 
     @given(st.lists(st.integers(0, 65519), max_size=6), st.lists(st.integers(1, 4000), min_size=1, max_size=50))
     def test_any_parts(self, sizes, parts):
-        """Messages of any size up to 65535 octets, in parts of any size."""
+        """MSG-2, TCP-1: Messages of any size up to 65535 octets, in parts of any size."""
         messages = [message(bytes([i]) * size) for i, size in enumerate(sizes)]
         stream, framer, found, at, turn = b"".join(messages), Framer(), [], 0, 0
         while at < len(stream):

@@ -101,7 +101,7 @@ class MalformedTests(SynchronousTestCase):
         self.assertEqual({"no_template": 1}, found.errors)
 
     def test_others_untouched(self):
-        """Of many messages decoded together, only the malformed ones are missing."""
+        """ERR-1: of many messages decoded together, only the malformed ones are missing."""
         for n in (3, 200):
             found = Collected().feed(message(self.told))
             expected, number = [], 0

@@ -34,7 +34,7 @@ class SequenceTests(SynchronousTestCase):
         )
 
     def test_reordered(self):
-        """A late Message takes back what was counted as lost, in any order and in pieces."""
+        """UDP-3: a late Message takes back what was counted as lost, in any order and in pieces."""
         self.assertEqual((0, {}), self.outcome((0, 2), (4, 2), (2, 2), (6, 1)))
         self.assertEqual((0, {}), self.outcome((0, 2), (8, 2), (4, 2), (2, 2), (6, 2), (10, 1)))
         self.assertEqual((2, {}), self.outcome((0, 2), (8, 2), (4, 2), (2, 2), (10, 1)))
@@ -58,7 +58,7 @@ class SequenceTests(SynchronousTestCase):
             self.assertEqual((0, {"sequence_reset": 1}), self.outcome((0, 2), (far, 2), (2, 2), (4, 1)))
 
     def test_forged_again_and_again(self):
-        """Forged numbers that continue each other change nothing while the true count goes on between them."""
+        """ERR-4: forged numbers that continue each other change nothing while the true count goes on between them."""
         far = 1 << 30
         messages = (0, 2), (far, 2), (2, 2), (far + 2, 2), (4, 2), (far + 4, 2), (6, 1)
         self.assertEqual((0, {"sequence_reset": 3}), self.outcome(*messages))

@@ -1,73 +1,72 @@
-"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP and TCP, NetFlow v9 and v5 over UDP, into batches."""
+"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP and TCP, NetFlow v9 and v5 and sFlow over UDP."""
 
 from __future__ import annotations
 
 import errno
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from twisted.internet import defer, reactor
-from twisted.logger import Logger
 
 from ulogd_tw.core.errors import MessageError, StartError
-from ulogd_tw.core.keys import CONTEXT, Key
-from ulogd_tw.core.options import Option, octets, positive, seconds, words
-from ulogd_tw.core.plugin import FLOW, Input
-from ulogd_tw.ipfix.decoder import Decoder, Event
+from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, text, words
+from ulogd_tw.ipfix.decoder import Decoder
+from ulogd_tw.ipfix.exporters import Allowed, Exporters, networks, plain
 from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
+from ulogd_tw.plugins.collecting import Collecting
+from ulogd_tw.plugins.templatecache import TemplateCache
 from ulogd_tw.transports.listen import StreamConnection, StreamListener
 from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.udp import UdpListener
 from ulogd_tw.transports.url import Url, parse
 
 _LATER = {"tls": 4740, "dtls": 4740, "sctp": 4739}
-_EVENTS = {
-    "domain": "is a new exporter",
-    "no_template": "template {template} has not come yet; its records are left out until it does",
-    "template_changed": "template {template} is another one now, {detail}",
-    "malformed": "a message is malformed and dropped: {detail}",
-    "limit": "template {template} is refused: {detail}",
-    "sequence_gap": "sequence numbers show a loss of {detail}",
-    "sequence_reset": "sequence numbers begin anew: the exporter has restarted, or another one uses its address",
-}
-"""What the log says about an exporter; that templates come and go is no news."""
-_LINES_A_MINUTE = 100
-"""Log lines about exporters: forged source addresses must not fill the log."""
 _FED_AT_ONCE = 4 << 20
 """Octets from streams after which batches go on without waiting for `batch_latency`."""
 
 
-class COLLECTOR(Input):
+class COLLECTOR(Collecting):
     """Receives IPFIX on any number of addresses. It gives whatever Information Elements the exporters' templates have.
 
-    NetFlow v9 and v5 are received on the same UDP ports. Fields of v9 have IANA's names where IANA has the number, else
-    v9's own, such as username; fields of v5 have its own, from srcaddr to dst_mask, and are found by IANA's names too.
-    flowStartMilliseconds and flowEndMilliseconds are made of the exporter's uptime. observationDomainId is the Source
-    ID of v9, and engine type * 256 + engine ID of v5, where templateId is 5.
+    NetFlow v9 and v5 and sFlow v5 are received on the same UDP ports. Fields of v9 have IANA's names where IANA has the
+    number, else v9's own, such as username; fields of v5 have its own, from srcaddr to dst_mask, and are found by
+    IANA's names too. flowStartMilliseconds and flowEndMilliseconds are made of the exporter's uptime.
+    observationDomainId is the Source ID of v9, and engine type * 256 + engine ID of v5, where templateId is 5.
 
-    A Transport Session is one TCP connection, or one source address and port of UDP to one listening address.
+    Of sFlow each flow sample is a record of one packet, with the octets of its frame as octetDeltaCount and the rate as
+    samplingInterval; each counter sample is an options record. templateId is the sample's format, observationDomainId
+    the sub-agent, exporterIPv4Address or exporterIPv6Address the agent.
+
+    A Transport Session is one TCP connection, or one source address and port of UDP to one listening address. Where
+    templates and data of an exporter come from different ports, its address alone counts (see session_key).
     """
 
     name = "COLLECTOR"
-    otype = FLOW
-    provides = CONTEXT
-    open_keys = True
     listens = True
     options = (
         Option("listen", words, ("udp:4739", "tcp:4739"), "addresses: udp:PORT, tcp:PORT, udp:127.0.0.1:4739, "
                "udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
         Option("batch_latency", seconds, 0.004, "seconds that a small batch waits to grow"),
         Option("receive_buffer", octets, 64 << 20, "octets of kernel buffer for each UDP socket"),
+        Option("session_key", one_of("auto", "strict", "address"), "auto", "what tells UDP exporters apart: strict: "
+               "address and port; address: the address alone; auto: address and port, until templates and data are "
+               "seen to come from different ports of an address. The Observation Domain always counts too"),
+        Option("allow", text, "", "networks of the exporters that are taken, such as 192.0.2.0/24 2001:db8::/32; "
+               "empty: all"),
+        Option("template_cache", text, "", "file that keeps UDP exporters' templates, and what they tell, over a "
+               "restart, so that their records can be read at once"),
         Option("max_sessions", positive, 10_000, "Transport Sessions kept at once; a further exporter is refused"),
+        Option("max_sessions_of_address", positive, 1000, "UDP sessions of one address"),
+        Option("max_buffered", octets, 64 << 20, "octets of messages that have not come whole over all TCP "
+               "connections; one that would go beyond it is closed"),
         Option("idle_timeout", seconds, 1800.0, "seconds without a message after which a UDP session and its templates "
                "are forgotten, and a TCP connection is closed"),
         Option("max_malformed", positive, 3, "malformed messages in a row after which a TCP connection is closed"),
+        *Collecting.decoding_options,
     )  # fmt: skip
-    log = Logger()
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
@@ -75,40 +74,48 @@ class COLLECTOR(Input):
         self._listeners: list[UdpListener | StreamListener] = []
         self._datagrams: Decoder | None = None
         self._streams: Decoder | None = None
-        self._sessions: OrderedDict[tuple[Any, ...], Session] = OrderedDict()
+        self._exporters = Exporters("strict", 0, 0, Allowed(()), 0)
         self._connections: dict[StreamConnection, _Connection] = {}
         self._nobody = Session("", 0, reliable=False)
+        self._cache: TemplateCache | None = None
+        self.buffered = 0
         self._fed = 0
+        self._unsettled: set[_Connection] = set()
         self._drain_later: Any = None
         self._paused = False
-        self._said: dict[str, float] = {}
-        self._minute, self._lines = 0.0, 0
-        self.counters.more["log_lines_left_out"] = 0
-        self.counters.more["sessions"] = lambda: len(self._sessions) + len(self._connections)
+        self.counters.more["sessions"] = lambda: len(self._exporters)
         self.counters.more["datagrams_lost"] = lambda: sum(listener.lost for listener in self._listeners)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.config.listen:
             yield "listen", 'names no address, such as "udp:4739 tcp:4739"'
-        for text in self.config.listen:
+        for address in self.config.listen:
             try:
-                url = parse(text)
+                url = parse(address)
             except ValueError as error:
                 yield "listen", str(error)
                 continue
             if url.scheme in _LATER:
-                yield "listen", f"{text}: {url.scheme} is not there yet; udp and tcp are"
-
-    def keys(self) -> Iterable[Key]:
-        return CONTEXT
+                yield "listen", f"{address}: {url.scheme} is not there yet; udp and tcp are"
+        try:
+            networks(self.config.allow)
+        except ValueError as error:
+            yield "allow", str(error)
 
     # start and stop
 
     def open(self) -> None:
         """Bind every address; `StartError` where one is taken or not allowed."""
         self._urls = [parse(text) for text in self.config.listen]
-        self._datagrams = Decoder(self.wanted, self.counters)
-        self._streams = Decoder(self.wanted, self.counters)
+        config = self.config
+        self._datagrams, self._streams = self.decoder(), self.decoder()
+        self._exporters = Exporters(
+            config.session_key,
+            config.max_sessions,
+            config.max_sessions_of_address,
+            Allowed(networks(config.allow)),
+            config.idle_timeout,
+        )
         try:
             for url in self._urls:
                 if url.scheme == "udp":
@@ -122,6 +129,9 @@ class COLLECTOR(Input):
             raise StartError(f"listen on {url}: {error.strerror or error}", _remedy(error, url)) from None
 
     def begin(self) -> None:
+        if self.config.template_cache:
+            self._cache = TemplateCache(self.config.template_cache, self)
+            self._cache.load(self._datagrams, self._exporters, self.config.idle_timeout, time.time())
         for listener in self._listeners:
             listener.begin()
 
@@ -133,7 +143,10 @@ class COLLECTOR(Input):
         for connection in list(self._connections):
             connection.drain()
         self._hand_on()
+        self._datagrams.end()
         yield self._close()
+        if self._cache is not None:
+            yield self._cache.save(self._datagrams, self._exporters, time.time())
 
     def _close(self) -> defer.Deferred[Any]:
         closing = [defer.maybeDeferred(listener.close) for listener in self._listeners]
@@ -165,7 +178,9 @@ class COLLECTOR(Input):
             self._feed_one_by_one(sessions, slab, lengths.tolist(), now)
         else:
             self._datagrams.feed_slab(sessions, rows, lengths, now)
-        self._emit(self._datagrams, False, now)
+        if self._datagrams.homes:
+            self._unite(now)
+        self.emit_all(self._datagrams, False, now)
 
     def _feed_one_by_one(self, sessions: list[Session], slab: Slab, lengths: list[int], now: float) -> None:
         """For datagrams longer than a row of the slab, and where some session was refused."""
@@ -177,49 +192,44 @@ class COLLECTOR(Input):
                 self._datagrams.feed(session, slab.octets(place), now)
 
     def _session(self, listener: UdpListener, name: bytes, slab: Slab, place: int, now: float) -> Session:
-        """The session of a datagram's sender; `_nobody` where no more are allowed."""
-        key = (listener, name)
-        session = self._sessions.get(key)
+        """The session of a datagram's sender; `_nobody` where it is refused."""
+        session = self._exporters.find(listener.place, name, now)
         if session is None:
-            session = self._new_session(key, slab.peer(place), now)
-            if session is self._nobody:
-                return session
-        session.last_received = now
-        self._sessions.move_to_end(key)
+            self._forget_idle(now)
+            peer = slab.peer(place)
+            session = self._exporters.admit(listener.place, name, peer, now)
+            if isinstance(session, str):
+                self.refused(peer, session, now)
+                return self._nobody
         return session
-
-    def _new_session(self, place: tuple[Any, ...], peer: tuple[Any, ...], now: float) -> Session:
-        self._forget_idle(now)
-        if len(self._sessions) + len(self._connections) >= self.config.max_sessions:
-            self._refused(peer, now)
-            return self._nobody
-        session = self._sessions[place] = Session(_plain(peer[0]), peer[1], reliable=False)
-        return session
-
-    def _refused(self, peer: tuple[Any, ...], now: float) -> None:
-        self.counters.errors["limit_sessions"] += 1
-        self._say("limit_sessions", now, "{peer} is refused: {n} sessions are open (max_sessions)",
-                  peer=peer[0], n=self.config.max_sessions)  # fmt: skip
 
     def _forget_idle(self, now: float) -> None:
-        """End UDP sessions that have been silent for `idle_timeout`; the oldest stand first."""
-        while self._sessions:
-            place, session = next(iter(self._sessions.items()))
-            if now - session.last_received < self.config.idle_timeout:
-                return
-            del self._sessions[place]
+        """End UDP sessions that have been silent for `idle_timeout`."""
+        for session in self._exporters.forget_idle(now):
             self._datagrams.forget(session)
+
+    def _unite(self, now: float) -> None:
+        """Sessions whose templates come from another port of their address become one with it."""
+        homes, self._datagrams.homes = self._datagrams.homes, []
+        for home, other in homes:
+            others = self._exporters.unite(home)
+            for session in others:
+                self._datagrams.merge(home, session)
+            if others:
+                self.say(f"unite {home.peer}", now, "{peer}: templates and data come from different ports ({one}, "
+                         "{other}); from now on its address counts, not the port (session_key)", peer=home.peer,
+                         one=home.peer_port, other=other.peer_port)  # fmt: skip
 
     # TCP
 
     def _connected(self, connection: StreamConnection) -> None:
         now = time.time()
-        if len(self._sessions) + len(self._connections) >= self.config.max_sessions:
-            self._refused(connection.peer, now)
+        if reason := self._exporters.admit_stream(connection.peer[0]):
+            self.refused(connection.peer, reason, now)
             connection.close()
             return
         self._connections[connection] = _Connection(self, connection, now)
-        self._say(f"connected {connection.peer}", now, "{peer} has connected", peer=_where(connection.peer))
+        self.say(f"connected {connection.peer}", now, "{peer} has connected", peer=_where(connection.peer))
         if self._paused:
             connection.pause()
 
@@ -237,7 +247,11 @@ class COLLECTOR(Input):
             later.cancel()
         self._fed = 0
         try:
-            self._emit(self._streams, True, time.time())
+            now = time.time()
+            self.emit_all(self._streams, True, now)
+            unsettled, self._unsettled = self._unsettled, set()
+            for connection in unsettled:
+                connection.judge(now, settled=True)
         except Exception as error:
             self.fault(error)
 
@@ -254,40 +268,16 @@ class COLLECTOR(Input):
 
     # both
 
-    def _emit(self, decoder: Decoder, held: bool, now: float) -> None:
-        for batch in decoder.drain(now, held):
-            self.emit(batch)
-        if decoder.events:
-            for event in decoder.events:
-                self._log_event(event, now)
-            decoder.events.clear()
-
-    def _log_event(self, event: Event, now: float) -> None:
-        """One line for a change of an exporter's state, at most one a minute of a kind and exporter."""
-        text = _EVENTS.get(event.kind)
-        if text is None:
-            return
-        peer = event.session.peer
-        self._say(f"{event.kind} {peer}", now, "{peer}, domain {domain}: " + text, peer=peer, domain=event.domain,
-                  template=event.template, detail=event.detail)  # fmt: skip
-
-    def _say(self, kind: str, now: float, text: str, **fields: Any) -> None:
-        """Log it, unless it was said within the last minute, or a minute has brought too many lines already."""
-        if now - self._minute >= 60:
-            self._minute, self._lines = now, 0
-        if now - self._said.get(kind, -60.0) < 60:
-            return
-        if self._lines >= _LINES_A_MINUTE:
-            self.counters.more["log_lines_left_out"] += 1
-            return
-        self._lines += 1
-        if len(self._said) > 1000:
-            self._said.clear()
-        self._said[kind] = now
-        self.log.info("{instance}: " + text, instance=self.instance, **fields)
+    def sessions(self) -> Iterator[Session]:
+        yield from self._exporters
+        for connection in self._connections.values():
+            yield connection.session
 
     def wake(self, now: float) -> float | None:
         self._forget_idle(now)
+        self._datagrams.expire(self._exporters, now)
+        if self._cache is not None:
+            self._cache.wake(self._datagrams, self._exporters, now)
         for connection, state in list(self._connections.items()):
             if now - state.session.last_received >= self.config.idle_timeout:
                 connection.close()
@@ -302,10 +292,11 @@ class _Connection:
     def __init__(self, collector: COLLECTOR, connection: StreamConnection, now: float) -> None:
         self.collector = collector
         self.connection = connection
-        self.session = Session(_plain(connection.peer[0]), connection.peer[1], reliable=True)
+        self.session = Session(plain(connection.peer[0]), connection.peer[1], reliable=True)
         self.session.last_received = now
         self._framer = Framer()
-        self._bad = 0
+        self._buffered = 0
+        self._bad = self._trail = self._fed = self._settled = 0
         connection.received = self.received
         connection.lost = self.lost
 
@@ -325,36 +316,59 @@ class _Connection:
             messages, broken = error.messages, error
         counters, feed = collector.counters, collector._streams.feed
         for message in messages:
-            before = collector._streams.malformed
+            before = self.session.malformed
             feed(self.session, message, now)
-            self._bad = 0 if collector._streams.malformed == before else self._bad + 1
+            self._trail = 0 if self.session.malformed == before else self._trail + 1
+        self._fed += len(messages)
+        collector._unsettled.add(self)
         if broken is not None:
             counters.errors["framing"] += 1
-            collector._say(f"framing {self.session.peer}", now, "{peer} is closed: {error}",
-                           peer=_where(self.connection.peer), error=broken)  # fmt: skip
+            collector.say(f"framing {self.session.peer}", now, "{peer} is closed: {error}",
+                          peer=_where(self.connection.peer), error=broken)  # fmt: skip
             self.connection.close()
-        elif self._bad >= collector.config.max_malformed:
-            collector._say(f"malformed {self.session.peer}", now, "{peer} is closed: {n} malformed messages in a row",
-                           peer=_where(self.connection.peer), n=self._bad)  # fmt: skip
-            self.connection.close()
+        else:
+            self._keep(now)
+            self.judge(now)
         collector._hand_on_soon(len(data))
+
+    def _keep(self, now: float) -> None:
+        """Account for the octets of a message that has not come whole."""
+        collector, waiting = self.collector, self._framer.waiting
+        collector.buffered += waiting - self._buffered
+        self._buffered = waiting
+        if collector.buffered > collector.config.max_buffered:
+            collector.counters.errors["limit_buffered"] += 1
+            collector.say("limit_buffered", now, "{peer} is closed: messages that have not come whole have more than "
+                          "max_buffered octets", peer=_where(self.connection.peer))  # fmt: skip
+            self.connection.close()
+
+    def judge(self, now: float, settled: bool = False) -> None:
+        """Close after too many malformed messages in a row. `settled`: all that was fed is decoded.
+
+        Records of variable length may turn out malformed only then.
+        """
+        found = self.session.malformed - self._settled
+        streak = self._bad + found if found >= self._fed else self._trail
+        if settled:
+            self._bad, self._fed, self._settled = streak, 0, self.session.malformed
+        if streak >= self.collector.config.max_malformed:
+            self.collector.say(f"closed {self.session.peer}", now, "{peer} is closed: {n} malformed messages in a row",
+                               peer=_where(self.connection.peer), n=streak)  # fmt: skip
+            self.connection.close()
 
     def lost(self, reason: str) -> None:
         """The connection has ended; its templates end with it (RFC 7011 section 8)."""
         collector = self.collector
         if self._framer.waiting:
             collector.counters.errors["cut"] += 1
+        collector.buffered -= self._buffered
+        self._buffered = 0
         if collector._connections.pop(self.connection, None) is not None:
+            collector._exporters.streams -= 1
             collector._hand_on()
             collector._streams.forget(self.session)
-            collector._say(f"left {self.connection.peer}", time.time(), "{peer} has left: {reason}",
-                           peer=_where(self.connection.peer), reason=reason)  # fmt: skip
-
-
-def _plain(host: str) -> str:
-    """An address without its scope and without the IPv6 form of an IPv4 one."""
-    host = host.partition("%")[0]
-    return host[7:] if host.startswith("::ffff:") and "." in host else host
+            collector.say(f"left {self.connection.peer}", time.time(), "{peer} has left: {reason}",
+                          peer=_where(self.connection.peer), reason=reason)  # fmt: skip
 
 
 def _where(peer: tuple[Any, ...]) -> str:

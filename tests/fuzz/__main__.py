@@ -1,0 +1,123 @@
+"""Run fuzz targets: python -m tests.fuzz [TARGET ...] [--seconds N] [--replay FILE] [--with atheris|hypothesis]
+
+atheris (pip install atheris) is guided by coverage; without it hypothesis changes the seeds. Without TARGET all run,
+each for N seconds. An input that breaks a promise is kept in a file, and the command that replays it is printed.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+FOUND = Path("_fuzz")
+
+
+def main():
+    """Parse the words of the command and run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.partition("\n")[0])
+    parser.add_argument("targets", nargs="*")
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--replay", type=Path)
+    parser.add_argument("--with", dest="engine", choices=("atheris", "hypothesis"))
+    words = parser.parse_args()
+    if words.engine != "atheris" or len(words.targets) != 1:
+        return run_all(words)
+    return with_atheris(words.targets[0], words.seconds)
+
+
+def run_all(words):
+    """Each target in turn; the exit status."""
+    from tests.fuzz.targets import TARGETS
+
+    unknown = set(words.targets) - set(TARGETS)
+    if unknown:
+        print(f"there is no target {', '.join(sorted(unknown))}; there are: {', '.join(TARGETS)}", file=sys.stderr)
+        return 2
+    if words.replay:
+        TARGETS[words.targets[0]][0](words.replay.read_bytes())
+        return 0
+    engine = words.engine or ("atheris" if _has_atheris() else "hypothesis")
+    failed = []
+    for name in words.targets or TARGETS:
+        print(f"{name}: {engine}, {words.seconds} s", flush=True)
+        if engine == "atheris":
+            command = [sys.executable, "-m", "tests.fuzz", name, "--with", "atheris", "--seconds", str(words.seconds)]
+            done = subprocess.run(command, check=False).returncode == 0
+        else:
+            done = with_hypothesis(name, words.seconds)
+        failed += [] if done else [name]
+    print(f"{len(words.targets or TARGETS) - len(failed)} targets passed" + (f", failed: {failed}" if failed else ""))
+    return 1 if failed else 0
+
+
+def _has_atheris():
+    from importlib.util import find_spec
+
+    return find_spec("atheris") is not None
+
+
+def with_atheris(name, seconds):
+    """Hand the target to libFuzzer, which ends this process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["ulogd_tw"]):
+        from tests.fuzz.targets import TARGETS
+    target, seeds = TARGETS[name]
+    corpus = FOUND / "corpus" / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, octets in enumerate(seeds()):
+        (corpus / f"seed-{number}").write_bytes(octets)
+    arguments = [f"-max_total_time={seconds}", "-timeout=5", "-rss_limit_mb=2048", "-max_len=16384", "-verbosity=0",
+                 f"-artifact_prefix={FOUND}/{name}-", str(corpus)]  # fmt: skip
+    hint = f"replay: {sys.executable} -m tests.fuzz {name} --replay {FOUND}/{name}-crash-..."
+
+    def once(data):
+        try:
+            target(bytes(data))
+        except Exception:
+            print(hint, file=sys.stderr)
+            raise
+
+    atheris.Setup([sys.argv[0], *arguments], once)
+    atheris.Fuzz()
+
+
+def with_hypothesis(name, seconds):
+    """Change the seeds for so long; whether every promise was kept."""
+    import hypothesis
+
+    from tests.fuzz.changes import changed
+    from tests.fuzz.targets import TARGETS
+
+    target, seeds = TARGETS[name]
+    until = time.monotonic() + seconds
+    last = b""
+
+    @hypothesis.settings(
+        max_examples=1000, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    @hypothesis.given(changed(list(seeds())))
+    def once(data):
+        nonlocal last
+        if time.monotonic() < until:
+            last = data
+            target(data)
+
+    try:
+        while time.monotonic() < until:
+            once()
+    except Exception:
+        traceback.print_exc()
+        FOUND.mkdir(exist_ok=True)
+        path = FOUND / f"{name}-{os.getpid()}"
+        path.write_bytes(last)
+        print(f"replay: {sys.executable} -m tests.fuzz {name} --replay {path}", file=sys.stderr)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,323 @@
+"""One target for each decoder: a function of octets that raises when a promise is broken, and seeds to begin with.
+
+The promises: nothing raises but `MessageError`; the work is bounded (rows and octets of output by the octets of input);
+what is remembered stays within its limits; after any input a good one is decoded.
+"""
+
+import json
+import struct
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from twisted.trial.unittest import SkipTest
+
+from tests.support import shared_path
+from tests.unit.ipfix.wire import COUNTER, a_set, check, counts, message, options_template, template, varying
+from tests.unit.netfilter import messages as netlink
+from tests.unit.packets.wire import pcap, pcapng, tcp, udp
+from ulogd_tw.core import types
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plugin import ALL
+from ulogd_tw.ipfix.decoder import Decoder, Limits
+from ulogd_tw.ipfix.files import FileReader
+from ulogd_tw.ipfix.message import Framer
+from ulogd_tw.ipfix.session import Session
+from ulogd_tw.ipfix.structured import Lists, Plans
+from ulogd_tw.ipfix.template import parse_set
+from ulogd_tw.netfilter import conntrack
+from ulogd_tw.packets import headers
+from ulogd_tw.packets.capture import Capture
+from ulogd_tw.packets.exports import Exports
+from ulogd_tw.transports import nlmsg
+
+LIMITS = Limits(
+    domains=4, domains_in_all=6, templates=8, templates_in_all=12, fields=200, session_fields=400, fields_in_all=600,
+    announced_octets=2000, missing=4, parked_octets=4000, layouts=6, layout_fields=300, nesting=4, list_octets=20_000,
+    lists_octets=100_000, former=8, events=20, told=10,
+)  # fmt: skip
+"""Small enough to be reached."""
+GOOD_DOMAIN = 0xFFFFFFF0
+_GOOD = message(a_set(2, template(999, (1, 4))), a_set(999, b"\0\0\0\7"), domain=GOOD_DOMAIN)
+
+
+def joined(parts):
+    """Several messages as one input: each with its length in two octets in front."""
+    return b"".join(struct.pack("!H", len(part)) + part for part in parts)
+
+
+def cut(data):
+    """The messages of such an input."""
+    at, found = 0, []
+    while at + 2 <= len(data) and len(found) < 200:
+        size = int.from_bytes(data[at : at + 2], "big")
+        found.append(data[at + 2 : at + 2 + size])
+        at += 2 + size
+    return found
+
+
+@cache
+def corpus(*protocols):
+    """The messages of each capture of these protocols, as inputs; none where the corpus is not there."""
+    try:
+        folder = shared_path("corpus", "ipfix", "oracle")
+    except SkipTest:
+        return ()
+    found = []
+    for path in sorted(Path(folder).glob("*.json")):
+        if json.loads(path.read_text())["protocol"] in protocols:
+            lines = (path.parents[1] / "messages" / f"{path.name}l").read_text().splitlines()[:20]
+            found.append(joined(bytes.fromhex(json.loads(line)["hex"]) for line in lines))
+    return tuple(octets for octets in found if len(octets) < 20_000)
+
+
+# collectors
+
+
+def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False):
+    """Feed a decoder with messages and check its promises; the decoder and its batches."""
+    counters = Counters("fuzz")
+    decoder = Decoder(wanted, counters, limits)
+    sessions = [Session(f"192.0.2.{n}", 1, reliable=reliable) for n in (1, 2)]
+    batches = []
+    for begin in range(0, len(parts), 7):
+        some = parts[begin : begin + 7]
+        if slab:
+            rows = np.full((len(some), 2048), 0xA5, np.uint8)
+            for row, part in zip(rows, some, strict=True):
+                row[: len(part)] = np.frombuffer(part[:2048], np.uint8)
+            lengths = np.array([min(len(part), 2048) for part in some], np.int64)
+            decoder.feed_slab([sessions[0]] * len(some), rows, lengths, 1000.0 + begin)
+        else:
+            for place, part in enumerate(some):
+                decoder.feed(sessions[place == 5], part[:2048], 1000.0 + begin)
+        batches += decoder.drain(1000.0 + begin)
+    within(decoder, sessions, limits)
+    octets = sum(map(len, parts))
+    rows = sum(batch.n for batch in batches)
+    assert rows <= octets, (rows, octets)
+    assert rows == counters.rows_received
+    for batch in batches:
+        check(batch)
+    assert sum(batch.nbytes for batch in batches) <= 400 * octets + (1 << 20), octets
+    decoder.feed(Session("192.0.2.9", 1, reliable=True), _GOOD, 5000.0)
+    if counters.errors["limit_domains_in_all"] + counters.errors["limit_templates_in_all"] == 0:
+        assert sum(batch.n for batch in decoder.drain(5000.0)) == 1, dict(counters.errors)
+    for session in sessions:
+        decoder.forget(session)
+    return decoder, batches
+
+
+def within(decoder, sessions, limits):
+    """What is remembered stays within the limits."""
+    kept = decoder._learning._kept
+    domains = [domain for session in sessions for domain in session.domains.values()]
+    assert len(domains) == kept.domains <= limits.domains_in_all
+    assert all(len(session.domains) <= limits.domains for session in sessions)
+    assert kept.templates == sum(session.templates for session in sessions) <= limits.templates_in_all
+    assert kept.fields == sum(session.fields for session in sessions) <= limits.fields_in_all
+    assert kept.parked_octets == sum(session.parked_octets for session in sessions) <= limits.parked_octets
+    assert kept.told <= limits.told
+    assert len(decoder.events) <= limits.events
+    assert all(len(domain.missing) <= limits.missing for domain in domains)
+    assert all(session.announced_octets <= limits.announced_octets for session in sessions)
+    assert not any(domain.deferred for domain in domains)
+
+
+def ipfix_udp(data):
+    """Messages of IPFIX over UDP, all keys wanted; and with few keys as many rows."""
+    parts = cut(data)
+    _, batches = collect(parts, False)
+    _, few = collect(parts, False, frozenset({"octetDeltaCount", "sampling_factor", "ingressInterfaceName"}))
+    assert sum(batch.n for batch in batches) == sum(batch.n for batch in few)
+
+
+def ipfix_reliable(data):
+    """The same over a connection: withdrawals count."""
+    collect(cut(data), True)
+
+
+def slab(data):
+    """Datagrams in the memory of recvmmsg give what each by itself gives."""
+    parts = [part[:2048] for part in cut(data)]
+    one, two = (collect(parts, False, limits=Limits(parked_time=0), slab=kind)[0].counters for kind in (False, True))
+    if len(parts) <= 5:  # beyond, one of seven is of another session
+        assert (one.rows_received, one.errors, one.lost) == (two.rows_received, two.errors, two.lost)
+
+
+def framer(data):
+    """A stream in any pieces gives the Messages of the whole."""
+    if not data:
+        return
+    step, data = data[0] % 50 + 1, data[1:]
+    assert _framed(data, len(data) or 1) == _framed(data, step)
+
+
+def _framed(data, step):
+    framing, found = Framer(), []
+    for at in range(0, len(data), step):
+        try:
+            found += framing.feed(data[at : at + step])
+        except MessageError as error:
+            return [*found, *error.messages], True
+    assert framing.waiting <= 65535
+    return found, False
+
+
+def file(data):
+    """Files of IPFIX: every octet is in a Message, passed over, or left at the end."""
+    reader = FileReader()
+    found = []
+    for at in range(0, len(data), 1000):
+        found += reader.feed(data[at : at + 1000])
+    found += reader.finish()
+    assert sum(map(len, found)) + reader.skipped + reader.waiting == len(data)
+
+
+def templates(data):
+    """Template Sets and Options Template Sets."""
+    for set_id in (2, 3):
+        try:
+            found = parse_set(set_id, data)
+        except MessageError:
+            continue
+        assert sum(4 * len(getattr(one, "fields", ())) + 4 for one in found) <= len(data)
+
+
+_LISTS = (types.BASIC_LIST, types.SUB_TEMPLATE_LIST, types.SUB_TEMPLATE_MULTI_LIST)
+
+
+def lists(data):
+    """Structured data with templates of fixed and of variable length at hand: JSON, and no more of it than allowed."""
+    decoder = Decoder(ALL, Counters("fuzz"))
+    session = Session("192.0.2.1", 1, reliable=True)
+    inner = [template(256, (8, 4), (7, 2)), template(257, (82, 65535), (291, 65535)), template(258, (292, 65535))]
+    decoder.feed(session, message(a_set(2, *inner)), 1.0)
+    known = session.domains[1].templates
+    for type_ in _LISTS:
+        reading = Lists(lambda ident: known[ident].layout if ident in known else None, Plans(1000), 5)
+        text, opaque = reading.text(data, type_)
+        json.loads(text)
+        assert opaque >= 0
+        assert len(text) <= 200 * len(data) + 200
+
+
+# packets
+
+
+def capture(data):
+    """Captures, and the exports in them."""
+    errors = Counter()
+    reading, exports = Capture(), Exports(frozenset({4739, 2055}), errors)
+    seen = 0
+    for at in range(0, len(data), 700):
+        try:
+            packets = reading.feed(data[at : at + 700])
+        except MessageError as error:
+            packets, data = error.packets, b""
+        seen += len(packets)
+        ends = packets.starts + packets.lengths
+        assert not len(packets) or (packets.starts.min() >= 0 and ends.max() <= len(packets.octets) - 64)
+        for sent in exports.of(packets):
+            assert len(sent.octets) <= 65535
+
+
+def packet_headers(data):
+    """Headers of packets that begin anywhere in the octets."""
+    padded = np.frombuffer(data + bytes(64), np.uint8)
+    n = min(len(data), 40)
+    starts = np.arange(n, dtype=np.int64) * max(len(data) // (n or 1), 1)
+    lengths = np.full(n, len(data), np.int64) - starts
+    first = np.arange(n) % 3
+    found = headers.decode(padded, starts, lengths, first, ALL)
+    assert sorted(row for one in found for row in one.rows.tolist()) == list(range(n))
+    for one in found:
+        assert all(len(column) == len(one.rows) for column in one.columns.values())
+        assert set(one.missing) <= set(one.columns)
+        assert (one.payload <= one.ends).all() and (one.ends <= len(data)).all()
+
+
+# netlink
+
+
+def ctnetlink(data):
+    """Conntrack messages: a batch equals what each gives by itself."""
+    parts = [part[:504] for part in cut(data) if len(part) >= 20]
+    if not parts:
+        return
+    refused = Counter()
+    decoder = conntrack.Decoder(ALL, refused)
+    batches = decoder.decode(*netlink.slab(parts), 1000.0)
+    rows = sum(batch.n for batch in batches)
+    assert rows + refused.total() == len(parts), (rows, refused, len(parts))
+    single = Counter()
+    for part in parts:
+        single += _plain(conntrack.Decoder(ALL).decode(*netlink.slab([part]), 1000.0))
+    assert _plain(batches) == single
+
+
+def _plain(batches: list[Batch]) -> Counter:
+    return Counter(tuple(sorted(row.items(), key=str)) for batch in batches for row in batch.rows())
+
+
+def netlink_messages(data):
+    """Netlink messages in datagrams."""
+    found, broken = nlmsg.split(cut(data))
+    assert 0 <= broken <= 200
+    assert len(found) * 16 <= len(data)
+    for octets in found.octets():
+        try:
+            nlmsg.control(octets)
+        except MessageError:
+            continue
+
+
+def _lists_seeds():
+    basic = struct.pack("!BHH", 3, 8, 4) + bytes(8)
+    variable = struct.pack("!BHH", 3, 82, 65535) + varying(b"eth0")
+    sub = struct.pack("!BH", 3, 256) + bytes(6)
+    nested = struct.pack("!BH", 3, 257) + varying(b"x") + varying(basic)
+    multi = b"\3" + struct.pack("!HH", 256, 10) + bytes(6)
+    return basic, variable, sub, nested, multi
+
+
+def _netlink_seeds():
+    try:
+        recorded = netlink.corpus()[:40]
+    except SkipTest:
+        recorded = []
+    flow = netlink.flow_tuple(1, b"\xc0\0\2\1", b"\xc6\x33\x64\7", 6, *netlink.ports(1, 2))
+    return [joined(recorded[n : n + 5]) for n in range(0, len(recorded), 5)] + [
+        joined([netlink.message(netlink.DESTROY, 2, flow, netlink.counters(9, 1, 2))])
+    ]
+
+
+_OPTIONS = message(
+    a_set(3, options_template(300, 1, (10, 4), (82, 65535), (34, 4))), a_set(300, b"\0\0\0\1\4eth0\0\0\0\5"),
+    a_set(2, COUNTER), a_set(256, bytes(8)), a_set(999, bytes(8)),
+)  # fmt: skip
+_PACKETS = [(1.0, udp("192.0.2.1", "198.51.100.1", (5000, 4739), counts(1))),
+            (2.0, tcp("2001:db8::1", "2001:db8::2", (5000, 2055), 7, _OPTIONS))]  # fmt: skip
+
+TARGETS = {
+    "ipfix": (ipfix_udp, lambda: (joined([_OPTIONS, counts(1)]), *corpus("ipfix"))),
+    "ipfix-reliable": (ipfix_reliable, lambda: (joined([_OPTIONS, counts(1)]), *corpus("ipfix"))),
+    "netflow9": (ipfix_udp, lambda: corpus("netflow9") or (joined([b"\0\x09" + bytes(40)]),)),
+    "netflow5": (ipfix_udp, lambda: corpus("netflow5") or (joined([b"\0\x05\0\1" + bytes(68)]),)),
+    "sflow": (ipfix_udp, lambda: corpus("sflow5") or (joined([b"\0\0\0\5\0\0\0\1" + bytes(60)]),)),
+    "slab": (slab, lambda: (joined([_OPTIONS] + [counts(1, 2, number=2 * n) for n in range(6)]),
+                            *corpus("ipfix", "netflow9", "netflow5"))),
+    "framer": (framer, lambda: (b"\7" + _OPTIONS + counts(1) + counts(2),)),
+    "ipfix-file": (file, lambda: (_OPTIONS + counts(1) + b"garbage" + counts(2) + counts(3)[:-3],)),
+    "templates": (templates, lambda: (COUNTER * 3, options_template(300, 1, (10, 4), (5, 4, 32473)))),
+    "lists": (lists, _lists_seeds),
+    "capture": (capture, lambda: (pcap(_PACKETS), pcapng(_PACKETS), pcapng(_PACKETS, order=">", resolution=9))),
+    "packet-headers": (packet_headers, lambda: (_PACKETS[0][1], _PACKETS[1][1], bytes(12) + b"\x81\0\0\5\x08\0"
+                                                + _PACKETS[0][1])),
+    "ctnetlink": (ctnetlink, _netlink_seeds),
+    "netlink": (netlink_messages, _netlink_seeds),
+}  # fmt: skip
+"""name -> (target, what gives its seeds)."""

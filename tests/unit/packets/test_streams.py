@@ -1,0 +1,70 @@
+"""TCP in any order, and fragments."""
+
+from collections import Counter
+
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import given
+from ulogd_tw.packets import streams
+from ulogd_tw.packets.streams import Fragments, Stream
+
+
+class StreamTests(SynchronousTestCase):
+    """One direction of a connection."""
+
+    @given(st.binary(min_size=1, max_size=300), st.integers(0, 2**32 - 1), st.data())
+    def test_any_order(self, octets, first, data):
+        """Segments in any order, overlapping, repeated, around the wrap of the numbers: all octets once, in order."""
+        edges = sorted({0, len(octets), *data.draw(st.lists(st.integers(0, len(octets)), max_size=6))})
+        segments = list(zip(edges, edges[1:], strict=False))
+        more = data.draw(st.lists(st.tuples(st.integers(0, len(octets)), st.integers(0, len(octets))), max_size=4))
+        segments = data.draw(st.permutations(segments + [(a, b) for a, b in more if a < b]))
+        stream = Stream()
+        got = stream.take(first, b"", syn=True)
+        for begin, end in segments:
+            got += stream.take(first + 1 + begin & 0xFFFFFFFF, octets[begin:end])
+        self.assertEqual(octets, got)
+        self.assertFalse(stream.holds)
+
+    def test_gap(self):
+        """What is missing for too long is given up, once, and it goes on behind it."""
+        self.patch(streams, "MOST_HELD", 8)
+        stream = Stream()
+        self.assertEqual(b"ab", stream.take(100, b"ab"))
+        self.assertEqual(b"", stream.take(104, b"efgh"))
+        self.assertEqual(b"", stream.take(108, b"ijkl"))
+        self.assertIsNone(stream.take(112, b"m"))
+        self.assertEqual(b"efghijklm", stream.resume())
+        self.assertEqual(b"n", stream.take(113, b"n"))
+
+
+class FragmentTests(SynchronousTestCase):
+    """Datagrams in pieces."""
+
+    @given(st.binary(min_size=1, max_size=200), st.data())
+    def test_any_order(self, octets, data):
+        """Pieces in any order, also twice."""
+        edges = sorted({0, len(octets), *(8 * e for e in data.draw(st.lists(st.integers(0, len(octets) // 8))))})
+        pieces = list(zip(edges, edges[1:], strict=False))
+        errors = Counter()
+        fragments = Fragments(errors)
+        got = [
+            fragments.take(("a", "b", 1), begin, end < len(octets), octets[begin:end], 1.0)
+            for begin, end in data.draw(st.permutations(pieces))
+        ]
+        self.assertEqual([octets], [whole for whole in got if whole is not None])
+        self.assertEqual({}, errors)
+
+    def test_missing(self):
+        """What does not come is given up after a while, and beyond a number; what is too long at once."""
+        errors = Counter()
+        fragments = Fragments(errors)
+        fragments.take(1, 0, True, b"a", 0.0)
+        fragments.take(2, 0, True, b"a", 31.0)
+        self.assertEqual(1, errors["fragments"])
+        for key in range(300):
+            fragments.take((3, key), 0, True, b"a", 31.0)
+        self.assertEqual(1 + 300 + 1 - streams.MOST_FRAGMENTED - 1, errors["fragments"])
+        fragments.take(4, 65528, False, bytes(9), 31.0)
+        self.assertEqual(300 + 2 - streams.MOST_FRAGMENTED + 1, errors["fragments"])

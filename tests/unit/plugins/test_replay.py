@@ -1,0 +1,348 @@
+"""PCAPIN and IPFIXFILE: files into the same records as from sockets."""
+
+import gzip
+import json
+import struct
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import given, shared_path
+from tests.unit.core.doubles import KEEP
+from tests.unit.ipfix.test_corpus import canonical_rows
+from tests.unit.ipfix.test_parking import TOLD
+from tests.unit.ipfix.wire import COUNTER, a_set, counts, counts_of, message
+from tests.unit.packets.wire import ethernet, ip, pcap, pcapng, tcp, udp
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.options import Options
+from ulogd_tw.core.plugin import ALL
+from ulogd_tw.core.stack import Builder, StackSpec
+from ulogd_tw.plugins.filters.aggregate import AGGREGATE
+from ulogd_tw.plugins.inputs.ipfixfile import IPFIXFILE
+from ulogd_tw.plugins.inputs.pcapin import PCAPIN, speed
+
+
+class Reactor(Clock):
+    """A clock that can be stopped."""
+
+    running = True
+
+    def stop(self):
+        self.running = False
+
+
+class ReplayCase(SynchronousTestCase):
+    """Files are read as fast as a clock is advanced."""
+
+    def setUp(self):
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+        self.reactor = Reactor()
+
+    def file(self, octets, name="replay"):
+        path = self.directory / name
+        path.write_bytes(octets)
+        return str(path)
+
+    def make(self, class_, *paths, **options):
+        """An input over these files, and the batches that it emits."""
+        values = {"file": paths, "park": 0.0, "clock_skew": 0.0} | options
+        plugin = class_("in1", Options(class_.all_options(), values))
+        self.assertEqual([], list(plugin.mistakes()))
+        plugin.wanted = ALL
+        plugin.reactor = self.reactor
+        self.batches = []
+        plugin.emit = self.batches.append
+        plugin.open()
+        return plugin
+
+    def run_all(self, plugin, seconds=10.0):
+        plugin.begin()
+        for _ in range(1000):
+            if plugin._pieces is None:
+                return plugin
+            self.reactor.advance(seconds / 1000)
+        raise AssertionError("it does not come to its end")
+
+    def rows(self):
+        return [row for batch in self.batches for row in batch.rows()]
+
+
+class PcapTests(ReplayCase):
+    """Captures of flow exports."""
+
+    def replay(self, packets, link=101, **options):
+        return self.run_all(self.make(PCAPIN, self.file(pcap(packets, link)), **options))
+
+    def test_datagrams(self):
+        """Sessions by sender and collector; the clock of the packets; other ports are not looked at."""
+        ends = ("192.0.2.1", "198.51.100.1")
+        sent = [
+            (1000.5, udp(*ends, (5000, 4739), TOLD)),
+            (1001.5, udp(*ends, (5000, 4739), counts(1))),
+            (1002.5, udp(*ends, (5000, 4738), counts(2))),
+            (1003.5, udp("2001:db8::1", "2001:db8::2", (6000, 2055), TOLD)),
+            (1004.5, udp("2001:db8::1", "2001:db8::2", (6000, 2055), counts(3))),
+        ]
+        plugin = self.replay(sent)
+        self.assertEqual(
+            [(1, 5000, 1_001_500), (3, 6000, 1_004_500)],
+            [(r["octetDeltaCount"], r["exporter_port"], r["received_ms"]) for r in self.rows()],
+        )
+        self.assertTrue(all(batch.held for batch in self.batches))
+        self.assertEqual((5, 4), (plugin.counters.more["packets_read"], plugin.counters.messages_received))
+
+    def test_links(self):
+        """Ethernet with and without tags, Linux cooked, loopback and raw IP; others are counted."""
+        packets = [udp("192.0.2.1", "198.51.100.1", (5000, 4739), octets) for octets in (TOLD, counts(7))]
+        cooked = struct.pack("!HHH8sH", 0, 1, 6, bytes(8), 0x800)
+        cooked2 = struct.pack("!HHIHBB8s", 0x800, 0, 1, 1, 0, 6, bytes(8))
+        for link, front in ((1, None), (113, cooked), (276, cooked2), (0, struct.pack("<I", 2)), (12, b"")):
+            framed = [ethernet(p) if front is None else front + p for p in packets]
+            self.replay([(1.0, p) for p in framed], link)
+            self.assertEqual([7], counts_of(self.rows()), link)
+        self.replay([(1.0, ethernet(p, b"\x81\0\0\5")) for p in packets], 1)
+        self.assertEqual([7], counts_of(self.rows()))
+        plugin = self.replay([(1.0, packets[0])], 147)
+        self.assertEqual({"link": 1}, dict(plugin.counters.errors))
+
+    def test_fragments(self):
+        """A datagram in pieces, in any order, of IPv4 and IPv6."""
+        values = range(500)
+        octets = struct.pack("!HHHH", 5000, 4739, 8 + len(counts(*values)), 0) + counts(*values)
+        four = [ip("192.0.2.1", "198.51.100.1", 17, octets[at : at + 800], at // 8 | 0x2000 * (at + 800 < len(octets)))
+                for at in range(0, len(octets), 800)]  # fmt: skip
+        six = [ip("2001:db8::1", "2001:db8::2", 44, struct.pack("!BBHI", 17, 0, at | (at + 800 < len(octets)), 9)
+                  + octets[at : at + 800]) for at in range(0, len(octets), 800)]  # fmt: skip
+        for pieces, ends in ((four, ("192.0.2.1", "198.51.100.1")), (six, ("2001:db8::1", "2001:db8::2"))):
+            told = udp(*ends, (5000, 4739), TOLD)
+            self.replay([(1.0, p) for p in (told, *reversed(pieces))])
+            self.assertEqual(list(values), counts_of(self.rows()))
+
+    def test_tcp(self):
+        """A connection in order, repeated and turned round; its end, and another one with the same ports."""
+        ends = ("192.0.2.1", "198.51.100.1", (5000, 4739))
+        stream = TOLD + counts(1, 2) + counts(3, number=2)
+        segments = [(at, stream[at : at + 13]) for at in range(0, len(stream), 13)]
+        segments[1], segments[2] = segments[2], segments[1]
+        packets = [tcp(*ends, 99, flags=2), *(tcp(*ends, 100 + at, octets) for at, octets in segments)]
+        packets += [packets[2], tcp(*ends, 100 + len(stream), flags=0x11)]
+        again = [tcp(*ends, 5000, flags=2), tcp(*ends, 5001, counts(9)), tcp(*ends, 5001 + 24, TOLD[:10])]
+        plugin = self.replay([(1.0, p) for p in packets + again])
+        self.assertEqual([1, 2, 3], counts_of(self.rows()))
+        # The second connection has no template, and ends in the middle of a message.
+        self.assertEqual({"no_template": 1, "cut": 1}, dict(plugin.counters.errors))
+
+    def test_forms(self):
+        """pcap, pcapng and gzip of the same packets; several files in their order."""
+        ends = ("192.0.2.1", "198.51.100.1", (5000, 4739))
+        packets = [(1.0, udp(*ends, TOLD)), (2.0, udp(*ends, counts(7)))]
+        for octets in (pcap(packets), pcap(packets, order=">", nanoseconds=True), pcapng(packets), gzip.compress(
+                pcapng(packets, order=">", resolution=9))):  # fmt: skip
+            self.run_all(self.make(PCAPIN, self.file(octets)))
+            self.assertEqual([7], counts_of(self.rows()))
+        self.file(pcap(packets[:1]), "b1")
+        self.file(pcap(packets[1:]), "b2")
+        plugin = self.run_all(self.make(PCAPIN, str(self.directory / "b*")))
+        self.assertEqual(([7], 2), (counts_of(self.rows()), plugin.counters.more["files_read"]))
+
+    def test_damaged(self):
+        """What stands before the damage is read; it is counted, and the next file goes on."""
+        packets = [(1.0, udp("192.0.2.1", "198.51.100.1", (5000, 4739), o)) for o in (TOLD, counts(7))]
+        whole = pcap(packets)
+        plugin = self.run_all(self.make(PCAPIN, self.file(whole[:-1], "a"), self.file(b"nonsense" * 9, "b"),
+                                        self.file(gzip.compress(whole)[:-9], "c"), self.file(whole, "d")))  # fmt: skip
+        errors = plugin.counters.errors
+        self.assertEqual((2, 1), (errors["capture"], errors["file"]))
+        self.assertEqual([7, 7], counts_of(self.rows())[-2:])
+
+    def test_missing_file(self):
+        """The stack does not start, and the message names the file."""
+        error = self.assertRaises(StartError, self.make, PCAPIN, str(self.directory / "nothing"))
+        self.assertIn("nothing: No such file", str(error))
+
+    def test_speed(self):
+        """real: as long as the capture took; 4: a quarter of that."""
+        self.assertEqual([0.0, 1.0, 2.5], [speed("max"), speed("real"), speed("2.5")])
+        for text in ("fast", "0", "-1", "nan", "inf"):
+            self.assertRaises(ValueError, speed, text)
+
+    def test_exit(self):
+        """exit=1: the service is stopped when every such input is at its end."""
+        packets = pcap([(1.0, udp("192.0.2.1", "198.51.100.1", (5000, 4739), TOLD))])
+        one, two = (self.make(PCAPIN, self.file(packets), exit=True) for _ in range(2))
+        self.run_all(one)
+        self.reactor.advance(1)
+        self.assertTrue(self.reactor.running)
+        self.run_all(two)
+        self.reactor.advance(1)
+        self.assertFalse(self.reactor.running)
+
+    def test_pause(self):
+        """A full queue below: nothing is read until there is room."""
+        told = udp("192.0.2.1", "198.51.100.1", (5000, 4739), TOLD)
+        data = [(2.0, udp("192.0.2.1", "198.51.100.1", (5000, 4739), counts(n, number=n))) for n in range(3000)]
+        plugin = self.make(PCAPIN, self.file(pcap([(1.0, told), *data])))
+        plugin.emit = lambda batch: (self.batches.append(batch), plugin.pause())
+        plugin.begin()
+        self.reactor.advance(1)
+        before = len(self.rows())
+        self.assertLess(before, 3000)
+        self.reactor.advance(1)
+        self.assertEqual(before, len(self.rows()))
+        plugin.emit = self.batches.append
+        plugin.resume()
+        for _ in range(100):
+            self.reactor.advance(0.1)
+        self.assertEqual(list(range(3000)), counts_of(self.rows()))
+
+    def test_intervals(self):
+        """An AGGREGATE below counts by the capture's clock, and the wall clock closes nothing before the end."""
+        classes = {c.name: c for c in (PCAPIN, AGGREGATE, KEEP)}
+        ends = ("192.0.2.1", "198.51.100.1", (5000, 4739))
+        sent = [(600.0, udp(*ends, TOLD))]
+        sent += [(600.0 + 20 * n, udp(*ends, counts(1, number=n))) for n in range(10)]
+        options = {"PCAPIN": {"file": (self.file(pcap(sent)),), "clock_skew": 0.0}, "AGGREGATE": {"key": "exporter"}}
+
+        def read(instance, class_):
+            return Options(class_.all_options(), options.get(class_.name, {})), []
+
+        builder = Builder(lambda name, position: classes[name], read)
+        graph = builder.build([StackSpec("s", "t:1", (("in", "PCAPIN"), ("agg", "AGGREGATE"), ("out", "KEEP")))])
+        self.assertEqual([], builder.mistakes)
+        source, aggregate, keep = (graph.instances[name] for name in ("in", "agg", "out"))
+        source.reactor = self.reactor
+        source.open()
+        source.begin()
+        while source._pieces is not None:
+            aggregate.wake(2e9)
+            self.reactor.advance(0.1)
+        for _ in range(10):
+            aggregate.wake(2e9)
+        rows = [row for batch in keep.batches for row in batch.rows()]
+        self.assertEqual([(600, 3), (660, 3), (720, 3), (780, 1)],
+                         [(row["interval_start"], row["octets"]) for row in rows])  # fmt: skip
+
+
+class PcapCorpusTests(ReplayCase):
+    """Every case of the corpus as a capture."""
+
+    def test_cases(self):
+        """The records of the reference decode that came over UDP, IPFIX by value and all by number."""
+        cases = 0
+        for path in sorted(shared_path("corpus", "ipfix", "oracle").glob("*.json")):
+            oracle = json.loads(path.read_text())
+            lines = shared_path("corpus", "ipfix", "messages", path.name + "l").read_text().splitlines()
+            messages = [json.loads(line) for line in lines]
+            if messages[0]["transport"] != "udp" or "records" not in oracle:
+                continue
+            sent = []
+            for number, one in enumerate(messages):
+                destination = "2001:db8::9" if ":" in one["src"] else "198.51.100.9"
+                packet = udp(one["src"], destination, (one["sport"], 4739), bytes.fromhex(one["hex"]))
+                sent.append((1000.0 + number, packet))
+            self.run_all(self.make(PCAPIN, self.file(pcap(sent)), session_key="strict"))
+            self.assertEqual(oracle["record_count"], sum(batch.n for batch in self.batches), oracle["case"])
+            if oracle["protocol"] == "ipfix":
+                got = Counter(row for batch in self.batches for row in canonical_rows(batch))
+                expected = Counter((r["domain"], r["tid"], r["kind"]) for r in oracle["records"])
+                self.assertEqual(expected, Counter(dict.fromkeys(expected, 0)) | _by_template(got), oracle["case"])
+            cases += 1
+        self.assertGreater(cases, 80)
+
+
+def _by_template(rows):
+    found = Counter()
+    for (domain, tid, kind, _), n in rows.items():
+        found[domain, tid, kind] += n
+    return found
+
+
+class IpfixFileTests(ReplayCase):
+    """Files of RFC 5655."""
+
+    def read(self, *files, **options):
+        paths = [self.file(octets, f"f{number}") for number, octets in enumerate(files)]
+        return self.run_all(self.make(IPFIXFILE, *paths, **options))
+
+    def test_messages(self):
+        """FI-1: Messages one after another; the clock is the Export Time; withdrawals count."""
+        withdrawal = message(a_set(2, struct.pack("!HH", 256, 0)), number=2)
+        octets = TOLD + counts(1, 2, export_time=5000) + withdrawal + counts(3, number=2)
+        plugin = self.read(octets)
+        self.assertEqual([1, 2], counts_of(self.rows()))
+        self.assertEqual([5_000_000] * 2, [row["received_ms"] for row in self.rows()])
+        self.assertEqual({"no_template": 1}, dict(plugin.counters.errors))
+
+    def test_sessions(self):
+        """The templates of a file are its own."""
+        plugin = self.read(TOLD + counts(1), counts(2))
+        self.assertEqual([1], counts_of(self.rows()))
+        self.assertEqual({"no_template": 1}, dict(plugin.counters.errors))
+
+    @given(st.data())
+    def test_cut(self, data):
+        """FI-3: a last Message that is cut is left out, counted and said; all before it are there."""
+        parts = [TOLD, *(counts(n, number=n) for n in range(5))]
+        whole = b"".join(parts)
+        size = data.draw(st.integers(0, len(whole)))
+        edges = [sum(map(len, parts[:n])) for n in range(len(parts) + 1)]
+        plugin = self.read(whole[:size])
+        n = sum(edge <= size for edge in edges[1:])
+        self.assertEqual(list(range(max(n - 1, 0))), counts_of(self.rows()))
+        self.assertEqual({"cut": 1} if size not in edges else {}, dict(plugin.counters.errors))
+
+    @given(st.lists(st.tuples(st.integers(1, 8), st.binary(min_size=1, max_size=40)), min_size=1, max_size=3))
+    def test_damage(self, places):
+        """FI-4: octets between Messages are passed over and counted; every Message that is whole is read."""
+        parts = [TOLD, *(counts(n, number=n) for n in range(9))]
+        garbage = 0
+        for place, octets in sorted(places, reverse=True):
+            octets = octets.replace(b"\0\x0a", b"xx").replace(b"\0", b"x")
+            parts.insert(place, octets)
+            garbage += len(octets)
+        plugin = self.read(b"".join(parts))
+        self.assertEqual(list(range(9)), counts_of(self.rows()))
+        self.assertEqual(garbage, plugin.counters.more["octets_skipped"])
+
+    def test_wrong_length(self):
+        """A Message whose length is too large swallows the next one or two, and then it goes on."""
+        wrong = bytearray(counts(1))
+        wrong[2:4] = struct.pack("!H", 60000)
+        plugin = self.read(TOLD + counts(0) + bytes(wrong) + counts(2, number=2) + counts(3, number=3))
+        self.assertEqual([0, 2, 3], counts_of(self.rows()))
+        self.assertEqual(1, plugin.counters.errors["damaged"])
+
+    def test_malformed(self):
+        """A Message whose Sets are wrong is dropped alone."""
+        plugin = self.read(TOLD + message(struct.pack("!HH", 256, 3), bytes(4)) + counts(1))
+        self.assertEqual([1], counts_of(self.rows()))
+        self.assertEqual(1, plugin.counters.errors["set_length"])
+
+    def test_corpus(self):
+        """The cases that are files: every record of the reference decode."""
+        cases = 0
+        for path in sorted(shared_path("corpus", "ipfix", "oracle").glob("*.json")):
+            oracle = json.loads(path.read_text())
+            lines = shared_path("corpus", "ipfix", "messages", path.name + "l").read_text().splitlines()
+            messages = [json.loads(line) for line in lines]
+            octets = b"".join(bytes.fromhex(one["hex"]) for one in messages)
+            if messages[0]["transport"] != "file":
+                continue
+            cases += 1
+            plugin = self.read(octets)
+            if not oracle["malformed_messages"]:
+                self.assertEqual(oracle["record_count"], sum(batch.n for batch in self.batches), oracle["case"])
+                self.assertEqual(0, plugin.counters.errors["damaged"], oracle["case"])
+        self.assertGreater(cases, 5)
+
+    def test_pattern(self):
+        """gzip, and many files by a pattern, in the order of their names."""
+        for number in (2, 1, 3):
+            octets = message(a_set(2, COUNTER)) + counts(number)
+            self.file(gzip.compress(octets) if number == 1 else octets, f"x{number}")
+        self.run_all(self.make(IPFIXFILE, str(self.directory / "x*")))
+        self.assertEqual([1, 2, 3], counts_of(self.rows()))

@@ -1,0 +1,1 @@
+"""Codecs of packets: octets as they were on a wire become columns."""

@@ -1,0 +1,195 @@
+"""What the inputs of flow records share: limits as options, the decoders, and what the log says about exporters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from twisted.logger import Logger
+
+from ulogd_tw.core.keys import CONTEXT, TOLD, Key
+from ulogd_tw.core.options import Option, boolean, octets, positive, seconds
+from ulogd_tw.core.plugin import FLOW, Input
+from ulogd_tw.ipfix.decoder import Decoder
+from ulogd_tw.ipfix.events import Event, Kept, Limits
+from ulogd_tw.ipfix.exporters import NOT_ALLOWED
+from ulogd_tw.ipfix.session import Session
+
+_TEXTS = {
+    "domain": "is a new exporter",
+    "no_template": "template {template} has not come yet; its records wait for it",
+    "template_came": "template {template} has come, {detail} that waited for it are decoded",
+    "template_changed": "template {template} is another one now, {detail}",
+    "template_again": "templates that are known came again",
+    "withdrawal_unknown": "withdraws template {template}, which is not known; that changes nothing",
+    "set_id": "a set has the id {template}, which means nothing; it is left out",
+    "template_expired": "template {template} was not sent again within template_lifetime and is forgotten",
+    "malformed": "a message is malformed and dropped: {detail}",
+    "limit": "template {template} is refused: {detail}",
+    "odd_options": "options about template {template} make no sense: {detail}",
+    "sequence_gap": "sequence numbers show a loss of {detail}",
+    "sequence_reset": "sequence numbers begin anew: the exporter has restarted, or another one uses its address",
+    "clock_skew": "its clock is {detail}",
+    "clock_right": "its clock is right again",
+}
+"""What the log says about an exporter; that templates come and go is no news."""
+_RELIABLE = {"no_template": "template {template} has not come; its records are left out until it does"}
+"""What is said otherwise of connections and files, where a template comes before its records."""
+_LINES_A_MINUTE = 100
+"""Log lines about exporters: forged source addresses must not fill the log."""
+
+
+class Collecting(Input):
+    """An input that decodes the Messages of any number of exporters."""
+
+    otype = FLOW
+    provides = (*CONTEXT, *TOLD)
+    open_keys = True
+    decoding_options = (
+        Option("scale_sampled", boolean, False, "1: multiply counts of octets and packets by the sampling rate that "
+               "the exporter tells, in the record, in options records, or in the header of NetFlow v5; the key "
+               "sampling_factor has the factor, 1 where nothing is told"),
+        Option("add_names", boolean, False, "1: ingressInterfaceName, egressInterfaceName and applicationName for "
+               "outputs that print every key, as exporters tell them in options records; an output that asks for one "
+               "of these by name gets it anyway"),
+        Option("template_lifetime", seconds, 0.0, "seconds after which a template that was not sent again over UDP is "
+               "forgotten; at least three times the exporters' refresh; 0: it lives as long as its session"),
+        Option("park", seconds, 60.0, "seconds for which UDP records whose template has not come wait for it; 0: none"),
+        Option("max_parked", octets, 16 << 20, "octets of such records, of all exporters; one exporter may have a "
+               "quarter of it"),
+        Option("clock_skew", seconds, 60.0, "seconds by which an exporter's clock may be wrong before the log says so; "
+               "0: never"),
+        Option("max_domains", positive, 1024, "Observation Domains of an exporter"),
+        Option("max_domains_in_all", positive, 50_000, "Observation Domains of all exporters"),
+        Option("max_templates", positive, 8192, "templates of an exporter"),
+        Option("max_templates_in_all", positive, 100_000, "templates of all exporters"),
+        Option("max_fields", positive, 16_384, "fields of a template"),
+        Option("max_fields_in_all", positive, 1_000_000, "fields of the templates of all exporters"),
+        Option("max_nesting", positive, 16, "lists within lists; deeper ones stay octets"),
+        Option("max_told", positive, 100_000, "names of interfaces and applications, sampling rates and types of "
+               "elements that all exporters may tell"),
+    )  # fmt: skip
+    log = Logger()
+
+    def __init__(self, instance: str, config: Any = None) -> None:
+        super().__init__(instance, config)
+        self._kept = Kept()
+        self._said: dict[str, float] = {}
+        self._minute, self._lines = 0.0, 0
+        self.counters.more["log_lines_left_out"] = 0
+        self.counters.more["domains"] = lambda: self._kept.domains
+        self.counters.more["templates"] = lambda: self._kept.templates
+        self.counters.more["sets_parked"] = lambda: self._kept.parked_sets
+
+    def keys(self) -> Iterable[Key]:
+        return self.provides
+
+    def limits(self) -> Limits:
+        """What the options say."""
+        config = self.config
+        return Limits(
+            domains=config.max_domains,
+            domains_in_all=config.max_domains_in_all,
+            templates=config.max_templates,
+            templates_in_all=config.max_templates_in_all,
+            fields=config.max_fields,
+            fields_in_all=config.max_fields_in_all,
+            parked_octets=config.max_parked,
+            parked_time=config.park,
+            template_lifetime=config.template_lifetime,
+            clock_skew=config.clock_skew,
+            told=config.max_told,
+            nesting=config.max_nesting,
+        )
+
+    def decoder(self) -> Decoder:
+        """A decoder for sessions that have one way of waiting; all of them share the limits."""
+        return Decoder(
+            self.wanted,
+            self.counters,
+            self.limits(),
+            self._kept,
+            scale=self.config.scale_sampled,
+            name=self.config.add_names,
+        )
+
+    def emit_all(self, decoder: Decoder, held: bool, now: float) -> None:
+        """Hand on all records that wait in a decoder, and log what has changed."""
+        for batch in decoder.drain(now, held):
+            self.emit(batch)
+        if decoder.events:
+            for event in decoder.events:
+                self._log_event(event, now)
+            decoder.events.clear()
+
+    # what the log says
+
+    def _log_event(self, event: Event, now: float) -> None:
+        """One line for a change of an exporter's state, at most one a minute of a kind and exporter."""
+        text = _TEXTS.get(event.kind)
+        if text is None:
+            return
+        if event.session.reliable:
+            text = _RELIABLE.get(event.kind, text)
+        peer = event.session.peer
+        self.say(f"{event.kind} {peer}", now, "{peer}, domain {domain}: " + text, peer=peer, domain=event.domain,
+                 template=event.template, detail=event.detail)  # fmt: skip
+
+    def refused(self, peer: tuple[Any, ...], reason: str, now: float) -> None:
+        """A sender or connection is not taken, for one of the reasons of `exporters`; counted and said."""
+        self.counters.errors[reason] += 1
+        if reason == NOT_ALLOWED:
+            self.say(reason, now, "{peer} is refused: allow does not have it", peer=peer[0])
+        else:
+            option = reason.replace("limit", "max", 1)
+            self.say(reason, now, "{peer} is refused: {option} sessions are open", peer=peer[0], option=option)
+
+    def say(self, kind: str, now: float, text: str, **fields: Any) -> None:
+        """Log it, unless it was said within the last minute, or a minute has brought too many lines already."""
+        if not 0 <= now - self._minute < 60:
+            self._minute, self._lines = now, 0
+        if 0 <= now - self._said.get(kind, -60.0) < 60:
+            return
+        if self._lines >= _LINES_A_MINUTE:
+            self.counters.more["log_lines_left_out"] += 1
+            return
+        self._lines += 1
+        if len(self._said) > 1000:
+            self._said.clear()
+        self._said[kind] = now
+        self.log.info("{instance}: " + text, instance=self.instance, **fields)
+
+    # what it knows
+
+    def sessions(self) -> Iterator[Session]:
+        """All sessions that are open now."""
+        return iter(())
+
+    def exporters(self) -> list[dict[str, Any]]:
+        """What is known of each exporter: for an administrator's eyes, one member a domain."""
+        return [_described(session, domain) for session in self.sessions() for domain in session.domains.values()]
+
+
+def _described(session: Session, domain: Any) -> dict[str, Any]:
+    found = {
+        "exporter": session.peer,
+        "port": session.peer_port,
+        "domain": domain.number,
+        "version": {0: 10, 5: 5, 9: 9}.get(domain.place >> 32, "sFlow"),
+        "messages": session.messages,
+        "records": domain.rows,
+        "templates": len(domain.templates),
+        "parked": sum(map(len, domain.parked.values())),
+        "lost": session.lost,
+        "resets": session.resets,
+        "malformed": session.malformed,
+        "clock_wrong": domain.skewed,
+        "last_received": session.last_received,
+    }
+    if domain.told is not None:
+        found |= {
+            "sampling_factor": domain.told.factor,
+            "interfaces": len(domain.told.interfaces),
+            "applications": len(domain.told.applications),
+        }
+    return found

@@ -1,0 +1,52 @@
+"""IPFIXFILE: IPFIX files (RFC 5655) into batches."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from ulogd_tw.ipfix.files import FileReader
+from ulogd_tw.ipfix.session import Session
+from ulogd_tw.plugins.collecting import Collecting
+from ulogd_tw.plugins.replaying import SLICE_OCTETS, Replaying
+
+
+class IPFIXFILE(Replaying):
+    """Reads files of IPFIX Messages, as the output IPFIXFILE, nfdump's or other programs write them.
+
+    Each file is a Transport Session: its templates hold for it alone. The clock is the Export Time of the Messages. A
+    last Message that is cut is left out and counted as cut; after damage the next Message is looked for, and what was
+    passed over is counted as damaged (places) and octets_skipped.
+    """
+
+    name = "IPFIXFILE"
+    options = (*Replaying.reading_options, *Collecting.decoding_options)
+
+    def __init__(self, instance: str, config=None) -> None:
+        super().__init__(instance, config)
+        self.counters.more["octets_skipped"] = 0
+
+    def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
+        reader, session = FileReader(), Session(path, 0, reliable=True)
+        while octets := file.read1(SLICE_OCTETS):
+            self._feed(session, reader.feed(octets))
+            yield None
+        self._feed(session, reader.finish())
+        counters = self.counters
+        counters.more["octets_skipped"] += reader.skipped
+        if reader.damages:
+            counters.errors["damaged"] += reader.damages
+            self.log.warn("{instance}: {path} is damaged in {n} places; {octets} octets were passed over",
+                          instance=self.instance, path=path, n=reader.damages, octets=reader.skipped)  # fmt: skip
+        if reader.waiting:
+            counters.errors["cut"] += 1
+            self.log.warn("{instance}: the last message of {path} is cut; its {octets} octets are left out",
+                          instance=self.instance, path=path, octets=reader.waiting)  # fmt: skip
+        yield None
+        self._decoder.forget(session)
+
+    def _feed(self, session: Session, messages: list[bytes]) -> None:
+        for message in messages:
+            exported = float(int.from_bytes(message[4:8], "big"))
+            self.advance(exported)
+            self._decoder.feed(session, message, exported)

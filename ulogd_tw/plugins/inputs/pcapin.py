@@ -1,0 +1,203 @@
+"""PCAPIN: flow exports in capture files, replayed into a Collecting Process by the capture's clock."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import time
+from collections.abc import Iterator
+
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.options import Option, one_of, positive, text, words
+from ulogd_tw.ipfix.exporters import Allowed, Exporters, sender
+from ulogd_tw.ipfix.message import Framer
+from ulogd_tw.ipfix.session import Session
+from ulogd_tw.packets.capture import Capture, Packets
+from ulogd_tw.packets.exports import FIN, RST, SYN, Exports, Sent
+from ulogd_tw.packets.streams import Stream
+from ulogd_tw.plugins.collecting import Collecting
+from ulogd_tw.plugins.replaying import SLICE_OCTETS, Replaying
+
+PORTS = ("2055", "2056", "4432", "4739", "4740", "6343", "9555", "9995", "9996")
+
+
+def speed(written: str) -> float:
+    """max, real, or a factor: 2 is twice as fast as it was captured. 0 stands for max."""
+    word = written.strip()
+    if word in ("max", "real"):
+        return float(word == "real")
+    try:
+        factor = float(word)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < 1e9:
+        raise ValueError(f"{written!r} is neither max, real, nor a factor such as 2 or 0.5")
+    return factor
+
+
+class PCAPIN(Replaying):
+    """Reads pcap and pcapng files, and takes the IPFIX, NetFlow and sFlow in them as COLLECTOR would have.
+
+    Datagrams of UDP and connections of TCP to `ports` are read, over Ethernet (also with VLAN tags and MPLS), Linux
+    cooked and raw IP; fragments are put together. The clock is that of the capture: received_ms, and what an AGGREGATE
+    puts into which interval.
+    """
+
+    name = "PCAPIN"
+    options = (
+        *Replaying.reading_options,
+        Option("ports", words, PORTS, "ports of the collectors in the capture"),
+        Option("speed", text, "max", "max: as fast as it goes; real: as it was captured; or a factor"),
+        Option("session_key", one_of("auto", "strict", "address"), "auto", "as of COLLECTOR"),
+        Option("max_sessions", positive, 10_000, "Transport Sessions kept at once; a further exporter is refused"),
+        Option("max_sessions_of_address", positive, 1000, "UDP sessions of one address"),
+        *Collecting.decoding_options,
+    )  # fmt: skip
+
+    def __init__(self, instance: str, config=None) -> None:
+        super().__init__(instance, config)
+        self._exporters: Exporters | None = None
+        self._streams: dict[tuple, _Connection] = {}
+        self._speed = 0.0
+        self._began: tuple[float, float] | None = None
+        self.counters.more["packets_read"] = 0
+        self.counters.more["sessions"] = lambda: len(self._exporters or ()) + len(self._streams)
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        for port in self.config.ports:
+            if not (port.isdecimal() and 0 < int(port) < 65536):
+                yield "ports", f"{port} is no port (1 to 65535)"
+        try:
+            speed(self.config.speed)
+        except ValueError as error:
+            yield "speed", str(error)
+
+    def open(self) -> None:
+        super().open()
+        config = self.config
+        self._speed = speed(config.speed)
+        most, of_address = config.max_sessions, config.max_sessions_of_address
+        self._exporters = Exporters(config.session_key, most, of_address, Allowed(()), 1800.0)
+
+    def sessions(self) -> Iterator[Session]:
+        yield from self._exporters
+        for connection in self._streams.values():
+            yield connection.session
+
+    def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
+        capture = Capture()
+        exports = Exports(frozenset(map(int, self.config.ports)), self.counters.errors)
+        while octets := file.read1(SLICE_OCTETS):
+            try:
+                packets, broken = capture.feed(octets), None
+            except MessageError as error:
+                packets, broken = error.packets, error
+            self.counters.more["packets_read"] += len(packets)
+            yield from self._replay(exports, packets)
+            if broken is not None:
+                self._damaged(path, f"{broken}; the rest of it is not read")
+                return
+        if capture.waiting:
+            self._damaged(path, "its last packet is cut")
+        for ends in list(self._streams):
+            self._ended(ends)
+
+    def _damaged(self, path: str, what: str) -> None:
+        self.counters.errors["capture"] += 1
+        self.log.warn("{instance}: {path}: {what}", instance=self.instance, path=path, what=what)
+
+    def _replay(self, exports: Exports, packets: Packets) -> Iterator[float | None]:
+        for count, sent in enumerate(exports.of(packets)):
+            if self._speed and (delay := self._ahead(sent.time)) > 0.001:
+                yield delay
+            elif count % 256 == 255:
+                yield None
+            self.advance(sent.time)
+            if sent.sequence < 0:
+                self._datagram(sent)
+            else:
+                self._segment(sent)
+            if self._decoder.homes:
+                self._unite()
+        self._decoder.expire(self._exporters, self._now)
+        yield None
+
+    def _ahead(self, captured: float) -> float:
+        """Seconds until a packet of this time is due."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = (now, captured)
+        return (captured - self._began[1]) / self._speed - (now - self._began[0])
+
+    # UDP
+
+    def _datagram(self, sent: Sent) -> None:
+        place, host = (sent.destination, sent.destination_port), str(ipaddress.ip_address(sent.source))
+        name = sender(host, sent.source_port)
+        session = self._exporters.find(place, name, self._now)
+        if session is None:
+            for idle in self._exporters.forget_idle(self._now):
+                self._decoder.forget(idle)
+            session = self._exporters.admit(place, name, (host, sent.source_port), self._now)
+            if isinstance(session, str):
+                self.counters.messages_received += 1
+                self.counters.octets_received += len(sent.octets)
+                self.refused((host, sent.source_port), session, self._now)
+                return
+        self._decoder.feed(session, sent.octets, self._now)
+
+    def _unite(self) -> None:
+        homes, self._decoder.homes = self._decoder.homes, []
+        for home, _ in homes:
+            for session in self._exporters.unite(home):
+                self._decoder.merge(home, session)
+
+    # TCP
+
+    def _segment(self, sent: Sent) -> None:
+        ends = (sent.source, sent.source_port, sent.destination, sent.destination_port)
+        connection = self._streams.get(ends)
+        if connection is None or (sent.flags & SYN and connection.begun):
+            if connection is not None:
+                self._ended(ends)
+            if len(self._exporters) + len(self._streams) >= self.config.max_sessions:
+                self.counters.errors["limit_sessions"] += 1
+                return
+            connection = self._streams[ends] = _Connection(sent)
+        octets = connection.stream.take(sent.sequence, sent.octets, bool(sent.flags & SYN))
+        if octets is None:
+            self.counters.errors["segments_missing"] += 1
+            connection.framer = Framer()
+            octets = connection.stream.resume()
+        if octets:
+            connection.begun = True
+            self._stream_octets(connection, octets)
+        connection.ending |= bool(sent.flags & (FIN | RST))
+        if connection.ending and not connection.stream.holds:
+            self._ended(ends)
+
+    def _stream_octets(self, connection: _Connection, octets: bytes) -> None:
+        try:
+            messages = connection.framer.feed(octets)
+        except MessageError as error:
+            messages = error.messages
+            self.counters.errors["framing"] += 1
+        for message in messages:
+            self._decoder.feed(connection.session, message, self._now)
+
+    def _ended(self, ends: tuple) -> None:
+        connection = self._streams.pop(ends)
+        if connection.framer.waiting:
+            self.counters.errors["cut"] += 1
+        self._hand_on()
+        self._decoder.forget(connection.session)
+
+
+class _Connection:
+    """The direction of a TCP connection to a collector."""
+
+    def __init__(self, sent: Sent) -> None:
+        self.session = Session(str(ipaddress.ip_address(sent.source)), sent.source_port, reliable=True)
+        self.stream = Stream()
+        self.framer = Framer()
+        self.begun = self.ending = False
