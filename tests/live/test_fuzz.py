@@ -32,4 +32,6 @@ class AtherisTests(TestCase):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for name, done in pool.map(run, TARGETS):
-                self.assertEqual(0, done.returncode, f"{name}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+                replay = f"{sys.executable} -m tests.fuzz {name} --replay FILE"
+                shown = f"{replay} with the file that is named here:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+                self.assertEqual(0, done.returncode, shown)
