@@ -34,7 +34,7 @@ TOP = Path(__file__).resolve().parents[1]
 PACKAGES = {
     "ip": "iproute2", "ipfixDump": "libfixbuf-tools", "mariadb-install-db": "mariadb-server",
     "mariadbd": "mariadb-server", "nfacctd": "pmacct", "nfcapd": "nfdump", "nfpcapd": "nfdump", "nft": "nftables",
-    "ping": "iputils-ping", "pmacctd": "pmacct",
+    "ping": "iputils-ping", "pmacctd": "pmacct", "sfcapd": "nfdump-sflow",
     "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ulogd": "ulogd2",
 }
 
