@@ -33,6 +33,7 @@ FILTERS = {
 OUTPUTS = {
     "GPRINT": "ulogd_tw.plugins.outputs.gprint:GPRINT",
     "IPFIX": "ulogd_tw.plugins.outputs.ipfix:IPFIX",
+    "IPFIXFILE": "ulogd_tw.plugins.outputs.ipfixfile:IPFIXFILE",
     "JSON": "ulogd_tw.plugins.outputs.json:JSON",
     "MYSQL": "ulogd_tw.plugins.outputs.mysql:MYSQL",
     "OPRINT": "ulogd_tw.plugins.outputs.oprint:OPRINT",

@@ -191,10 +191,18 @@ class Decoder:
         """
         if not len(rows):
             return
-        if rows.shape[1] < BEFORE:
+        if rows.shape[1] < netflow.BEFORE_RECORDS:
             self._feed_rows(sessions, rows, lengths, now)
             return
         found = headers(rows)
+        if netflow.any_of(found):
+            for first, last, words in netflow.runs(sessions, rows, lengths):
+                size = int(lengths[first])
+                if words is None or not self._netflow.feed_alike(
+                    sessions[first], rows[first:last, :size], words, now
+                ):
+                    self._feed_rows(sessions[first:last], rows[first:last], lengths[first:last], now)
+            return
         for first, last, alike in runs(sessions, found, lengths):
             if not (alike and self._feed_alike(sessions[first], rows[first:last], found[first:last], now)):
                 self._feed_rows(sessions[first:last], rows[first:last], lengths[first:last], now)

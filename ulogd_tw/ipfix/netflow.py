@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,8 +41,12 @@ INTERVAL5 = 0x3FFF
 TEMPLATE_FLOWSET = 0
 OPTIONS_FLOWSET = 1
 
-Clock = tuple[int, int]
-"""Of one packet: when it was exported (ms since 1970), and the exporter's uptime then (ms, 32 bits)."""
+Clock = tuple[int, int] | tuple[np.ndarray, np.ndarray]
+"""Of one packet: when it was exported (ms since 1970), and the exporter's uptime then (ms, 32 bits). Arrays where the
+records are those of several packets with equally many each."""
+BEFORE_RECORDS = 24
+"""Octets in front of the records of a packet: v9's header and that of the first FlowSet, or v5's header."""
+_FEWEST = 4
 
 
 V9, V5 = b"\0\x09", b"\0\x05"
@@ -167,10 +171,7 @@ class Times:
     def add(self, found: Found, sources: Sequence[Source], counts: np.ndarray) -> Sequence[Key]:
         """Add the columns. A time before 1970 is missing."""
         columns, missing = found
-        clocks = [source[4] for source in sources]
-        exported, uptimes = np.array(clocks, np.int64).T
-        if len(clocks) > 1:
-            exported, uptimes = np.repeat(exported, counts), np.repeat(uptimes, counts)
+        exported, uptimes = _clocks([source[4] for source in sources], counts)
         for key, uptime in self._made:
             ago = uptimes - (columns[uptime] & np.uint32(_WRAP - 1)).astype(np.int64)
             ago &= _WRAP - 1  # the uptime starts again every 49.7 days
@@ -184,6 +185,21 @@ class Times:
         return self.keys
 
 
+def _clocks(clocks: Sequence[Clock], counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """When the packet of each record was exported, and the uptime then; one each where all have the same."""
+    if len(clocks) == 1 and not isinstance(clocks[0][0], np.ndarray):
+        return np.array(clocks[0][:1], np.int64), np.array(clocks[0][1:], np.int64)
+    if not any(isinstance(clock[0], np.ndarray) for clock in clocks):
+        exported, uptimes = np.array(clocks, np.int64).T
+        return np.repeat(exported, counts), np.repeat(uptimes, counts)
+    parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for clock, count in zip(clocks, np.asarray(counts).tolist(), strict=True):
+        for part, value in zip(parts, clock, strict=True):
+            value = np.atleast_1d(np.asarray(value, np.int64))
+            part.append(np.repeat(value, count // len(value)))
+    return np.concatenate(parts[0]), np.concatenate(parts[1])
+
+
 def times(fields: tuple[Field, ...], wanted: Wanted) -> Times | None:
     """The times that can be made of records with these fields; None where there are none, as in IPFIX."""
     if not any(field.pen >= NETFLOW9 for field in fields):
@@ -193,6 +209,32 @@ def times(fields: tuple[Field, ...], wanted: Wanted) -> Times | None:
 
 
 # packets come
+
+
+def any_of(words: np.ndarray) -> bool:
+    """Whether some of the messages that begin with these words are NetFlow."""
+    versions = words[:, 0] >> 16
+    return bool(((versions == 9) | (versions == 5)).any())
+
+
+def runs(
+    sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray
+) -> Iterator[tuple[int, int, np.ndarray | None]]:
+    """Neighbouring rows as (first, one after the last, their first six words or None).
+
+    Words are given for packets of NetFlow that have the same session, length, count, second, source and first FlowSet.
+    """
+    words = np.ascontiguousarray(rows[:, :BEFORE_RECORDS]).view(">u4").astype(np.uint32)
+    versions = words[:, 0] >> 16
+    same = (words[1:, 0] == words[:-1, 0]) & (words[1:, 2] == words[:-1, 2]) & (words[1:, 5] == words[:-1, 5])
+    same &= (lengths[1:] == lengths[:-1]) & ((versions[1:] == 5) | (words[1:, 4] == words[:-1, 4]))
+    if sessions.count(sessions[0]) != len(sessions):
+        who = np.fromiter(map(id, sessions), np.uint64, len(sessions))
+        same &= who[1:] == who[:-1]
+    edges = [0, *(np.flatnonzero(~same) + 1).tolist(), len(words)]
+    for first, last in pairwise(edges):
+        netflow = versions[first] in (5, 9) and last - first >= _FEWEST
+        yield first, last, words[first:last] if netflow else None
 
 
 class NetFlow:
@@ -213,6 +255,55 @@ class NetFlow:
             feed(session, packet, now, source, *fields)
         except MessageError as error:
             self._decoder._malformed(session, source, error)
+
+    def feed_alike(self, session: Session, rows: np.ndarray, words: np.ndarray, now: float) -> bool:
+        """Take a run of packets as `runs` finds them, each a whole row; False if they have to be looked at singly."""
+        first, count = words[0].tolist(), len(words)
+        version, records = first[0] >> 16, first[0] & 0xFFFF
+        source = first[5] >> 16 if version == 5 else first[4]
+        domain = session.domains.get(version << 32 | source)
+        learnt = domain.templates.get(TEMPLATE5.ident if version == 5 else first[5] >> 16) if domain else None
+        if learnt is None or not learnt.octets:
+            return False
+        if version == 5:
+            octets = records * OCTETS5
+            size, numbers, step = BEFORE_RECORDS + octets, words[:, 4], records
+            exported = words[:, 2].astype(np.int64) * 1000 + words[:, 3] // 1_000_000
+            if size == rows.shape[1] and (first[5] & 0xFFFF or domain.told is not None):
+                self._decoder._options.sampled(learnt, first[5] & INTERVAL5)
+        else:
+            flowset = (first[5] & 0xFFFF) - SET_HEADER.size
+            records = max(flowset, 0) // learnt.octets
+            octets = records * learnt.octets
+            size, numbers, step = BEFORE_RECORDS + flowset, words[:, 3], 1
+            exported = words[:, 2].astype(np.int64) * 1000
+        return self._take_alike(session, learnt, rows, now, size, octets, records, numbers, step,
+                                (exported, words[:, 1].astype(np.int64)), first[2], count)  # fmt: skip
+
+    def _take_alike(
+        self, session: Session, learnt: Learnt, rows: np.ndarray, now: float, size: int, octets: int, records: int,
+        numbers: np.ndarray, step: int, clock: Clock, seconds: int, count: int,
+    ) -> bool:  # fmt: skip
+        """The records of packets of `size` octets, each with so many `records`; the numbers grow by `step`."""
+        decoder, domain = self._decoder, learnt.domain
+        if size != rows.shape[1] or not records:
+            return False
+        body = np.empty(BEFORE + octets * count, np.uint8)
+        body[BEFORE:].reshape(count, octets)[:] = rows[:, BEFORE_RECORDS : BEFORE_RECORDS + octets]
+        sequence = domain.sequence
+        if int(numbers[0]) == sequence.expected and (np.diff(numbers) == np.uint32(step)).all():
+            sequence.expected = (int(numbers[-1]) + step) & MASK
+        else:
+            unit = "records" if domain.place >> 32 == 5 else "packets"
+            for number in numbers.tolist():
+                decoder._follow(session, domain, number, step, unit)
+        decoder.counters.messages_received += count
+        decoder.counters.octets_received += size * count
+        session.last_received = now
+        session.messages += count
+        domain.rows += records * count
+        self._wait(learnt, body, (learnt, seconds, now, None, clock))
+        return True
 
     def _domain(self, session: Session, version: int, number: int) -> Domain | None:
         """The domain of a Source ID or engine; None where the session has too many."""

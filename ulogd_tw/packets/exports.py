@@ -74,8 +74,8 @@ class Exports:
 
     def _of_family(self, packets: Packets, headers: Headers) -> Iterator[tuple[int, Sent]]:
         columns, n = headers.columns, len(headers.rows)
-        protocol = columns["protocolIdentifier"]
         nothing = np.zeros(n, np.int64)
+        protocol = columns.get("protocolIdentifier", nothing)
         port = columns.get("destinationTransportPort", nothing)
         offset, flags = columns.get("fragmentOffset", nothing), columns.get("fragmentFlags")
         if flags is not None:

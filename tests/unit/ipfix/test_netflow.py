@@ -12,10 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given, shared_path
 from tests.unit.ipfix.test_corpus import Replay
-from tests.unit.ipfix.wire import Collected, a_set, counts, hexed, ipv4, message, template
+from tests.unit.ipfix.wire import Collected, a_set, check, counts, hexed, ipv4, message, template
 from ulogd_tw.core.keys import NETFLOW5_KEYS, NETFLOW9, registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.resolve import Provided, Sources
+from ulogd_tw.ipfix.session import Session
 
 TIMES = ("flowStartMilliseconds", "flowEndMilliseconds")
 REASONS = {"flowset length": "set_length", "count 55582 with 1464 octets": "length", "shorter than a header": "length"}
@@ -506,3 +507,71 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(own & others, set())
         for key in NETFLOW5_KEYS:
             self.assertEqual(key.type.kind, registry.element(*key.element).type.kind)
+
+
+@st.composite
+def packet_runs(draw):
+    """Runs of packets of v9 and v5, mostly alike, of two sessions: (session, packet)."""
+    found, numbers, flows = [], {}, {}
+    for _ in range(draw(st.integers(1, 6))):
+        session = draw(st.integers(0, 1))
+        kind = draw(st.sampled_from(("v9", "v9", "v5", "v5", "told", "two", "options", "ipfix", "cut")))
+        source = draw(st.sampled_from((1, 1, 2)))
+        rows = draw(st.integers(0, 3))
+        seconds = draw(st.sampled_from((1000, 1001)))
+        for _ in range(draw(st.sampled_from((1, 3, 4, 9)))):
+            uptime = draw(st.integers(90_000, 110_000))
+            jump = draw(st.sampled_from((0,) * 9 + (1, -1, 1 << 31)))
+            if kind in ("v5", "cut"):
+                number = flows.get((session, source), 0)
+                octets = v5(*[record5(octets=n) for n in range(rows)], number=(number + jump) & 0xFFFFFFFF,
+                            uptime=uptime, seconds=seconds, nanoseconds=draw(st.sampled_from((0, 5_000_000))),
+                            engine=(0, source))  # fmt: skip
+                octets = octets[:-1] if kind == "cut" else octets
+                flows[session, source] = number + rows
+            elif kind == "ipfix":
+                octets = counts(*range(rows), number=0)
+            else:
+                number = numbers.get((session, source), 0)
+                sets = {
+                    "v9": [a_set(256, *[ROW9] * rows, bytes(draw(st.sampled_from((0, 0, 2)))))],
+                    "two": [a_set(256, ROW9), a_set(256, ROW9)],
+                    "told": [a_set(0, FLOW9)],
+                    "options": [a_set(1, v9_options(300, [(1, 4)], [(34, 4)])), a_set(300, bytes(8))],
+                }[kind]
+                octets = v9(*sets, number=(number + jump) & 0xFFFFFFFF, source=source, uptime=uptime, seconds=seconds)
+                numbers[session, source] = number + 1
+            found.append((session, octets))
+    return found
+
+
+class SlabTests(SynchronousTestCase):
+    """Packets in the rows of an array."""
+
+    def fed(self, parts, at_once):
+        found = Collected(reliable=False)
+        sessions = [found.session, Session("2001:db8::1", 1, reliable=False)]
+        for session in sessions:
+            found.decoder.feed(session, v9(a_set(0, FLOW9), number=0xFFFFFFFF), 1.0)
+            found.decoder.feed(session, message(a_set(2, template(256, (1, 4)))), 1.0)
+        out = []
+        for part in parts:
+            if at_once:
+                rows = np.full((len(part), 256), 0xA5, np.uint8)
+                for row, (_, packet) in zip(rows, part, strict=True):
+                    row[: len(packet)] = np.frombuffer(packet, np.uint8)
+                lengths = np.array([len(packet) for _, packet in part])
+                found.decoder.feed_slab([sessions[i] for i, _ in part], rows, lengths, 2.5)
+                rows[:] = 0x5A
+            else:
+                for session, packet in part:
+                    found.decoder.feed(sessions[session], packet, 2.5)
+            for batch in found.decoder.drain(3.0):
+                check(batch)
+                out.append([sorted(row.items()) for row in batch.rows()])
+        return out, found.counters.as_dict(), found.kinds, [(s.messages, s.lost) for s in sessions]
+
+    @given(st.lists(packet_runs(), min_size=1, max_size=3))
+    def test_same_as_one_by_one(self, parts):
+        """Rows, times, counters, events and order are those of feeding each packet."""
+        self.assertEqual(self.fed(parts, False), self.fed(parts, True))
