@@ -144,6 +144,9 @@ class Collector:
     def look(self, now: float) -> None:
         """Do what time asks for; called about every second."""
 
+    def reopen(self) -> None:
+        """SIGHUP: read files anew, where there are any."""
+
     def stop(self) -> defer.Deferred[None]:
         """Send what waits and close, within `STOP_SECONDS`; what is left is dropped and counted."""
         raise NotImplementedError

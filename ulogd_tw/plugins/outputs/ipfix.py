@@ -1,4 +1,4 @@
-"""IPFIX: an Exporting Process (RFC 7011): flows to any number of collectors, over UDP and TCP."""
+"""IPFIX: an Exporting Process (RFC 7011): flows to any number of collectors, over UDP, TCP and TLS."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
 from ulogd_tw.ipfix.template import Template
 from ulogd_tw.plugins.ends import only_ends
+from ulogd_tw.plugins.outputs import targets
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
 from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
-from ulogd_tw.transports.url import Url, parse
+from ulogd_tw.plugins.outputs.targets import Target
+from ulogd_tw.plugins.outputs.tls_collector import TlsCollector
+from ulogd_tw.plugins.security import EXPORTING
 
-_LATER = {"tls": "TLS", "dtls": "DTLS", "sctp": "SCTP"}
 _LEAST_MTU = 256
 _AT_ONCE = 4096
 """Rows encoded at a time: what they need stays in the processor's cache, which makes it three times as fast."""
@@ -46,8 +48,8 @@ class IPFIX(Output):
     uses = ("orig.ip.saddr", "orig.ip.daddr")
     may_use = KEYS
     options = (
-        Option("collectors", words, (), "collectors, each gets everything: tcp:HOST:PORT udp:HOST:PORT udp:[::1]:4739; "
-               "the port is 4739 where none stands"),
+        Option("collectors", words, (), "collectors, each gets everything: tcp:HOST:PORT tls:HOST:PORT udp:HOST:PORT "
+               "udp:[::1]:4739, or names of sections [collector:NAME]; a missing port is 4739, or 4740 for tls"),
         Option("oid", number, 1, "Observation Domain ID"),
         Option("flush", seconds, 1.0, "seconds after which a message goes out that is not full"),
         Option("reconnect", seconds, 60.0, "seconds between the beginnings of two attempts to connect; RFC 7011 wants "
@@ -61,10 +63,12 @@ class IPFIX(Output):
                "oldest are dropped and counted as queue_full"),
         Option("send_template", one_of("once", "always", "never"), "once", "once: at the beginning of a session and, "
                "as RFC 7011 wants, again over UDP; always: before every message; never"),
+        *EXPORTING,
         Option("host", text, "", "ulogd2's way to name one collector, with port and proto"),
         Option("port", positive, 4739, "port of host"),
         Option("proto", one_of("tcp", "udp"), "tcp", "transport of host"),
     )  # fmt: skip
+    section_options = targets.SECTION
     reactor: Any = reactor
     clock = staticmethod(time.time)
 
@@ -85,9 +89,7 @@ class IPFIX(Output):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
-        if not config.collectors and not config.host:
-            yield "collectors", 'names no collector, such as "tcp:192.0.2.1:4739 udp:[2001:db8::1]:4739"'
-        yield from self._wrong_urls()
+        yield from targets.mistakes(config)
         if not 1 <= config.oid <= 0xFFFFFFFF:
             yield "oid", f"{config.oid} is no Observation Domain ID of flows (1 to 4294967295)"
         if config.mtu is not None and not _LEAST_MTU <= config.mtu <= MAX_LENGTH:
@@ -96,31 +98,6 @@ class IPFIX(Output):
             yield "port", f"{config.port} is no port (1 to 65535)"
         if config.flush <= 0:
             yield "flush", "must be more than 0"
-
-    def _wrong_urls(self) -> Iterator[tuple[str, str]]:
-        seen = set()
-        for written in self._texts():
-            try:
-                url = parse(written)
-            except ValueError as error:
-                yield "collectors", str(error)
-                continue
-            if url.scheme in _LATER:
-                yield "collectors", f"{written}: {_LATER[url.scheme]} comes with a later version; udp and tcp are there"
-            elif not url.host:
-                yield "collectors", f"{written} names no host"
-            elif url in seen:
-                yield "collectors", f"{url} is there twice"
-            seen.add(url)
-
-    def _texts(self) -> list[str]:
-        host, port, proto = self.config.host, self.config.port, self.config.proto
-        if not host:
-            return list(self.config.collectors)
-        return [*self.config.collectors, f"{proto}:[{host}]:{port}" if ":" in host else f"{proto}:{host}:{port}"]
-
-    def _urls(self) -> list[Url]:
-        return [parse(written) for written in self._texts()]
 
     # start and stop
 
@@ -131,12 +108,20 @@ class IPFIX(Output):
             self.reactor, self.clock, config.oid, self.templates, config.collector_octets, config.mtu, config.reconnect,
             config.send_template, config.template_refresh, config.template_packets,
         )  # fmt: skip
-        kinds = {"udp": DatagramCollector, "tcp": StreamCollector}
-        self.collectors = [kinds[url.scheme](url, settings) for url in self._urls()]
+        self.collectors = [self._collector(target, settings) for target in targets.targets(config)]
         for collector in self.collectors:
             collector.drained = self._room
             collector.open()
         self._flushed = self.clock()
+
+    def _collector(self, target: Target, settings: Settings) -> Collector:
+        if target.url.scheme == "tls":
+            return TlsCollector(target, settings, self.config.tls_settle).read_files()
+        return {"udp": DatagramCollector, "tcp": StreamCollector}[target.url.scheme](target.url, settings)
+
+    def reopen(self) -> None:
+        for collector in self.collectors:
+            collector.reopen()
 
     def stop(self) -> defer.Deferred[Any]:
         """Send what is there; fires when all collectors are closed, each within a bound of its own."""

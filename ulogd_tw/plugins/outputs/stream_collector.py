@@ -28,8 +28,12 @@ class StreamCollector(Collector):
         self._kept: deque[tuple[int, Messages]] = deque()
         """Messages written to this connection, each block with the number of the octet at which it begins."""
         self._kept_octets = 0
-        self.sender = StreamSender(
-            url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed
+        self.sender = self._sender()
+
+    def _sender(self) -> StreamSender:
+        settings = self.settings
+        return StreamSender(
+            self.url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed
         )
 
     @property
