@@ -6,6 +6,8 @@ from ulogd_tw.ipfix.message import FIRST_DATA_SET, HEADER, SET_HEADER, VERSION
 
 _MOST_APART = 86_400
 """Seconds by which the Export Time of the next Message may differ after damage."""
+_SETS = 32
+"""Sets of a Message that are looked at to find where one begins: octets that look like so many are one."""
 
 
 class FileReader:
@@ -80,7 +82,7 @@ class FileReader:
             at = place + 1
 
     def _plausible(self, data: bytes, at: int, whole: bool) -> bool:
-        """Whether a Message may begin here: its header, and its Sets as far as they are there."""
+        """Whether a Message may begin here: its header, and its first Sets as far as they are there."""
         if len(data) - at < HEADER.size + SET_HEADER.size:
             return False
         version, length, time, _, _ = HEADER.unpack_from(data, at)
@@ -89,7 +91,9 @@ class FileReader:
         if self._time >= 0 and abs(time - self._time) > _MOST_APART:
             return False
         end, at = at + length, at + HEADER.size
-        while at < end:
+        for _ in range(_SETS):
+            if at >= end:
+                break
             if len(data) - at < SET_HEADER.size:
                 return True  # the rest is not there yet
             set_id, size = SET_HEADER.unpack_from(data, at)

@@ -6,6 +6,7 @@ import glob
 import gzip
 import io
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -127,13 +128,18 @@ class Replaying(Collecting):
             try:
                 with open(path, "rb") as file:
                     yield from self.read(path, _unpacked(file))
-            except (OSError, EOFError) as error:  # gzip has errors of both kinds
+            except (OSError, EOFError, zlib.error) as error:  # gzip has errors of all three kinds
                 self.counters.errors["file"] += 1
                 self.log.error("{instance}: {path}: {error}", instance=self.instance, path=path, error=error)
+            self.end_file()
             self.counters.more["files_read"] += 1
 
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
         """Feed the decoder with a file, slice by slice, and keep `_now`."""
+        raise NotImplementedError
+
+    def end_file(self) -> None:
+        """What a file has opened ends with it, also where it could not be read to its end."""
         raise NotImplementedError
 
     def _at_end(self) -> None:
@@ -160,5 +166,3 @@ def _end(reactor_: Any) -> None:
 def _unpacked(file: io.BufferedIOBase) -> io.BufferedIOBase:
     """The file, or what gzip has made of it."""
     return gzip.open(file) if file.peek(2)[:2] == b"\x1f\x8b" else file
-
-

@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fuzz.work import calls
 from tests.support import given, shared_path
 from tests.unit.core.doubles import KEEP
 from tests.unit.ipfix.test_corpus import canonical_rows
 from tests.unit.ipfix.test_parking import TOLD
 from tests.unit.ipfix.wire import COUNTER, a_set, counts, counts_of, message
-from tests.unit.packets.wire import ethernet, ip, pcap, pcapng, tcp, udp
+from tests.unit.packets.wire import block, ethernet, ip, pcap, pcapng, tcp, udp
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.stack import Builder, StackSpec
+from ulogd_tw.ipfix.files import FileReader
 from ulogd_tw.plugins.filters.aggregate import AGGREGATE
 from ulogd_tw.plugins.inputs.ipfixfile import IPFIXFILE
 from ulogd_tw.plugins.inputs.pcapin import PCAPIN, speed
@@ -158,6 +160,47 @@ class PcapTests(ReplayCase):
         errors = plugin.counters.errors
         self.assertEqual((2, 1), (errors["capture"], errors["file"]))
         self.assertEqual([7, 7], counts_of(self.rows())[-2:])
+
+    def test_damaged_gzip(self):
+        """Wherever a file of gzip is damaged, it is counted and the next one is read."""
+        whole = pcap([(1.0, udp("192.0.2.1", "198.51.100.1", (5000, 4739), o)) for o in (TOLD, counts(7))])
+        packed = gzip.compress(whole)
+        for place in range(2, len(packed)):
+            broken = packed[:place] + bytes([packed[place] ^ 0xFF]) + packed[place + 1 :]
+            plugin = self.run_all(self.make(PCAPIN, self.file(broken, "a"), self.file(whole, "b")))
+            self.assertEqual(2, plugin.counters.more["files_read"], place)
+            self.assertEqual([7], counts_of(self.rows())[-1:], place)
+            errors = plugin.counters.errors
+            self.assertTrue(errors["file"] or errors["capture"] or place < 10, place)  # the head has times and names
+
+    def test_connection_ends_with_its_file(self):
+        """What a damaged file has begun does not go on in the next one, and is counted."""
+        ends = ("192.0.2.1", "198.51.100.1", (5000, 4739))
+        octets = TOLD + counts(1) + counts(2, number=1)
+        size = len(TOLD) + 30
+        first = pcap([(1.0, tcp(*ends, 100, octets[:size]))])
+        second = pcap([(2.0, tcp(*ends, 100 + size, octets[size:]))])
+        wrong = first + bytes(8) + b"\xff" * 8
+        plugin = self.run_all(self.make(PCAPIN, self.file(wrong, "a"), self.file(second, "b")))
+        self.assertEqual([1], counts_of(self.rows()))
+        self.assertEqual((1, 1), (plugin.counters.errors["capture"], plugin.counters.errors["cut"]))
+
+    def test_impossible_times(self):
+        """Packets whose time cannot be are read by the clock of those before, and nobody waits for them."""
+        ends = ("192.0.2.1", "198.51.100.1", (5000, 4739))
+        section = block("<", 0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+        parts = [section]
+        parts += [block("<", 1, struct.pack("<HHI", 101, 0, 0) + struct.pack("<HHqHH", 14, 8, offset, 0, 0))
+                  for offset in (2**62, 0)]  # fmt: skip
+        for interface, octets in ((0, TOLD), (1, counts(1)), (0, counts(2, number=1)), (1, counts(3, number=2))):
+            packet = udp(*ends, octets)
+            head = struct.pack("<IIIII", interface, 0, 5_000_000, len(packet), len(packet))
+            parts.append(block("<", 6, head + packet))
+        for how in ("max", "real"):
+            plugin = self.run_all(self.make(PCAPIN, self.file(b"".join(parts)), speed=how))
+            self.assertEqual([(1, 5000), (2, 5000), (3, 5000)],
+                             [(row["octetDeltaCount"], row["received_ms"]) for row in self.rows()])  # fmt: skip
+            self.assertEqual({}, dict(plugin.counters.errors))
 
     def test_missing_file(self):
         """The stack does not start, and the message names the file."""
@@ -315,6 +358,12 @@ class IpfixFileTests(ReplayCase):
         plugin = self.read(TOLD + counts(0) + bytes(wrong) + counts(2, number=2) + counts(3, number=3))
         self.assertEqual([0, 2, 3], counts_of(self.rows()))
         self.assertEqual(1, plugin.counters.errors["damaged"])
+
+    def test_work(self):
+        """Octets that look like the begin of a Message at many places cost as much as others."""
+        unit = struct.pack("!HH", 300, 20) + struct.pack("!HHIII", 10, 16 + 20 * 3000 + 8, 1000, 1, 1)
+        reader, octets = FileReader(), b"junk" + 6000 * unit
+        self.assertLess(calls(reader.feed, octets) + calls(reader.finish), 5 * len(octets))
 
     def test_malformed(self):
         """A Message whose Sets are wrong is dropped alone."""

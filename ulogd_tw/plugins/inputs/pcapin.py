@@ -14,7 +14,7 @@ from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.packets.capture import Capture, Packets
 from ulogd_tw.packets.exports import FIN, RST, SYN, Exports, Sent
-from ulogd_tw.packets.streams import Stream
+from ulogd_tw.packets.streams import Held, Stream
 from ulogd_tw.plugins.collecting import Collecting
 from ulogd_tw.plugins.replaying import SLICE_OCTETS, Replaying
 
@@ -58,6 +58,7 @@ class PCAPIN(Replaying):
         super().__init__(instance, config)
         self._exporters: Exporters | None = None
         self._streams: dict[tuple, _Connection] = {}
+        self._held = Held()
         self._speed = 0.0
         self._began: tuple[float, float] | None = None
         self.counters.more["packets_read"] = 0
@@ -99,6 +100,8 @@ class PCAPIN(Replaying):
                 return
         if capture.waiting:
             self._damaged(path, "its last packet is cut")
+
+    def end_file(self) -> None:
         for ends in list(self._streams):
             self._ended(ends)
 
@@ -124,6 +127,8 @@ class PCAPIN(Replaying):
 
     def _ahead(self, captured: float) -> float:
         """Seconds until a packet of this time is due."""
+        if not captured:
+            return 0.0
         now = time.monotonic()
         if self._began is None:
             self._began = (now, captured)
@@ -163,20 +168,19 @@ class PCAPIN(Replaying):
             if len(self._exporters) + len(self._streams) >= self.config.max_sessions:
                 self.counters.errors["limit_sessions"] += 1
                 return
-            connection = self._streams[ends] = _Connection(sent)
-        octets = connection.stream.take(sent.sequence, sent.octets, bool(sent.flags & SYN))
-        if octets is None:
+            connection = self._streams[ends] = _Connection(sent, self._held)
+        stream = connection.stream
+        self._stream_octets(connection, stream.take(sent.sequence, sent.octets, bool(sent.flags & SYN)))
+        while stream.full:
             self.counters.errors["segments_missing"] += 1
             connection.framer = Framer()
-            octets = connection.stream.resume()
-        if octets:
-            connection.begun = True
-            self._stream_octets(connection, octets)
+            self._stream_octets(connection, stream.resume())
         connection.ending |= bool(sent.flags & (FIN | RST))
         if connection.ending and not connection.stream.holds:
             self._ended(ends)
 
     def _stream_octets(self, connection: _Connection, octets: bytes) -> None:
+        connection.begun |= bool(octets)
         try:
             messages = connection.framer.feed(octets)
         except MessageError as error:
@@ -187,6 +191,7 @@ class PCAPIN(Replaying):
 
     def _ended(self, ends: tuple) -> None:
         connection = self._streams.pop(ends)
+        connection.stream.drop()
         if connection.framer.waiting:
             self.counters.errors["cut"] += 1
         self._hand_on()
@@ -196,8 +201,8 @@ class PCAPIN(Replaying):
 class _Connection:
     """The direction of a TCP connection to a collector."""
 
-    def __init__(self, sent: Sent) -> None:
+    def __init__(self, sent: Sent, held: Held) -> None:
         self.session = Session(str(ipaddress.ip_address(sent.source)), sent.source_port, reliable=True)
-        self.stream = Stream()
+        self.stream = Stream(held)
         self.framer = Framer()
         self.begun = self.ending = False
