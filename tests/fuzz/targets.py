@@ -346,7 +346,8 @@ TARGETS = {
     )),
     "capture": (capture, lambda: (pcap(_PACKETS), pcapng(_PACKETS), pcapng(_PACKETS, order=">", resolution=9))),
     "segments": (segments, lambda: (bytes((192, 0, 0, 0, 90, 0, 0, 180, 0, 90, 0, 0, 90, 0, 90)),)),
-    "fragments": (fragments, lambda: (bytes((1, 0, 0, 3, 32, 129, 3, 32, 9, 9)), bytes((2, 0, 8, 200, 0, 2, 0, 16, 200, 0)))),
+    "fragments": (fragments, lambda: (bytes((1, 0, 0, 3, 32, 129, 3, 32, 9, 9)),
+                                      bytes((2, 0, 8, 200, 0, 2, 0, 16, 200, 0)))),
     "pcapin": (pcapin, lambda: (pcap(_PACKETS), pcapng(_PACKETS, resolution=0), pcap(_PIECES))),
     "packet-headers": (packet_headers, lambda: (_PACKETS[0][1], _PACKETS[1][1], bytes(12) + b"\x81\0\0\5\x08\0"
                                                 + _PACKETS[0][1])),
