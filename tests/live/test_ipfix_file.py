@@ -147,6 +147,32 @@ class IPFIXFILETests(TestCase):
             )
         self.assertEqual(by_protocol, read_by_nfdump(self, files))
 
+    def test_read_again(self):
+        """The input IPFIXFILE gives every row again, with the exporter of then as the record's own keys."""
+        with self.service() as service:
+            generate(f"127.0.0.1:{self.port}", "-n", 5000, "-r", 10_000, "-F", 300, "-x")
+            service.wait_for("file1", "rows_written", 5000)
+            service.wait_for("json1", "rows_written", 5000)
+        config = f'[in1]\nfile="{service.directory}/store/*/*.ipfix"\n[json1]\nfile="{{dir}}/flows.json"\n'
+        with Service(["in1:IPFIXFILE,json1:JSON"], config) as again:
+            again.wait_for("json1", "rows_written", 5000)
+        self.assertEqual(({}, {}), (again.counters("in1")["errors"], again.counters("in1")["lost"]))
+        origin = {
+            "exporter": "exporterIPv4Address",
+            "exporter_port": "exporterTransportPort",
+            "observationDomainId": "originalObservationDomainId",
+            "received_ms": "collectionTimeMilliseconds",
+        }
+        message_only = {*origin, "templateId", "export_time", "record_kind"}
+        expected, found = [], []
+        for line in (service.directory / "flows.json").read_text().splitlines():
+            row = json.loads(line)
+            told = {new: row[old] for old, new in origin.items()}
+            expected.append(told | {name: value for name, value in row.items() if name not in message_only})
+        for line in (again.directory / "flows.json").read_text().splitlines():
+            found.append({name: value for name, value in json.loads(line).items() if name not in message_only})
+        self.assertEqual(*(sorted(json.dumps(row, sort_keys=True) for row in rows) for rows in (expected, found)))
+
     def test_killed(self):
         """After kill -9 under load the next start ends the file; all rows that counted as written are in it."""
         with self.service(interval=3600) as service:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from ulogd_tw.core import types
 from ulogd_tw.core.keys import CONTEXT, NETFLOW9, Element, Key, known, registry
@@ -18,6 +19,7 @@ ORIGIN: dict[str, tuple[Element, ...]] = {
 """The elements of what a collector knows of a record: exporterIPv4Address and -IPv6Address, exporterTransportPort,
 originalObservationDomainId (149 would be that of our own Messages; RFC 7119 section 7), collectionTimeMilliseconds."""
 _MOST = 0x8000
+_NONE: Mapping[str, Key] = {}
 _OCCURRENCE = re.compile(r"#\d+$")
 _UNSAID = frozenset(key.name for key in CONTEXT) - set(ORIGIN)
 """What is true of the received Message only, or is told by the kind of template."""
@@ -28,23 +30,30 @@ def is_said(key: Key) -> bool:
     return key.name not in _UNSAID and "@" not in key.name
 
 
-def field_of(key: Key) -> Field | None:
-    """The Field Specifier for the values of a key, as they are held; None where no element can have them.
+def field_of(key: Key, others: Mapping[str, Key] = _NONE) -> tuple[Field, Type] | None:
+    """The Field Specifier for the values of a key, as they are held, and its element's type; None where there is none.
 
-    ``name#2`` is the same element as ``name``. Fields of NetFlow that IANA has no element for have none.
+    ``name#2`` is the same element as ``name``, which is found among `others` where only an exporter has told of it.
+    Fields of NetFlow and sFlow that IANA has no element for have none.
     """
-    for pen, ident in _elements(key):
+    for pen, ident in _elements(key, others):
         # Vendors number some elements as NetFlow v9 can; IPFIX has 15 bits (RFC 7011 section 3.2).
-        if pen < NETFLOW9 and ident < _MOST and (length := _length(registry.element(pen, ident).type, key.type)):
-            return Field(pen, ident, length)
+        if pen >= NETFLOW9 or ident >= _MOST:
+            continue
+        kind = registry.element(pen, ident).type
+        if pen and (pen, ident) not in registry.enterprise:
+            kind = key.type  # as the exporter has described it (RFC 5610), or octets
+        if length := _length(kind, key.type):
+            return Field(pen, ident, length), kind
     return None
 
 
-def _elements(key: Key) -> tuple[Element, ...]:
+def _elements(key: Key, others: Mapping[str, Key]) -> tuple[Element, ...]:
     if key.name in ORIGIN:
         return ORIGIN[key.name]
-    bare = known(_OCCURRENCE.sub("", key.name))
-    return key.elements + (bare.elements if bare is not None else ())
+    name = _OCCURRENCE.sub("", key.name)
+    bare = (found.elements for found in (known(name), others.get(name)) if found is not None)
+    return sum(bare, key.elements)
 
 
 def _length(element: Type, held: Type) -> int:

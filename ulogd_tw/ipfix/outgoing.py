@@ -13,6 +13,7 @@ import numpy as np
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column, Octets, take
 from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.fields import ORIGIN, field_of, is_said, most_of
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, MAX_LENGTH
@@ -40,7 +41,7 @@ class _Form:
     """The fields of a schema's records, and its templates by what the rows lack."""
 
     def __init__(self, schema: Schema, options: bool) -> None:
-        said = [(key, field_of(key)) for key in schema.values() if is_said(key)]
+        said = [(key, field_of(key, schema)) for key in schema.values() if is_said(key)]
         self.left_out = [key.name for key, field in said if field is None]
         told = [(key, field) for key, field in said if field is not None]
         own = [pair for pair in told if pair[0].name not in ORIGIN]
@@ -55,8 +56,9 @@ class _Form:
             self.scopes = 0
             told = own + origin
         self.keys = [key for key, _ in told]
-        self.fields = [field for _, field in told]
-        self.limits = [most_of(field, key.type) for key, field in told]
+        self.fields = [field for _, (field, _) in told]
+        self.kinds = [kind for _, (_, kind) in told]
+        self.limits = [most_of(field, key.type) for key, (field, _) in told]
         self.options = options
         self.choices: dict[_Lacking, _Choice | None] = {}
         self.ever: set[int] = set()
@@ -82,7 +84,7 @@ class Outgoing:
     def restart(self) -> None:
         """Forget all templates: a new session begins."""
         self.templates.clear()
-        self._encoders: dict[tuple[tuple[Field, ...], int], Encoder] = {}
+        self._encoders: dict[tuple, Encoder] = {}
         self._forms: dict[tuple[Schema, bool], _Form] = {}
         self._fields = 0
 
@@ -91,13 +93,13 @@ class Outgoing:
         """Whether a new session should begin before another batch."""
         return len(self.templates) >= MOST_TEMPLATES or self._fields >= MOST_FIELDS
 
-    def encoder(self, fields: Sequence[Field], scopes: int = 0) -> Encoder:
-        """The encoder for records of these fields, of which the first `scopes` are the scope."""
-        place = (tuple(fields), scopes)
+    def encoder(self, fields: Sequence[Field], scopes: int = 0, kinds: Sequence[Type] | None = None) -> Encoder:
+        """The encoder for records of these fields, of which the first `scopes` are the scope; `kinds` as it takes."""
+        place = (tuple(fields), scopes, None if kinds is None else tuple(kinds))
         found = self._encoders.get(place)
         if found is None:
-            template = Template(FIRST_DATA_SET + len(self.templates), *place)
-            found = self._encoders[place] = Encoder(template)
+            template = Template(FIRST_DATA_SET + len(self.templates), *place[:2])
+            found = self._encoders[place] = Encoder(template, kinds)
             self.templates[template.ident] = template
             self._fields += len(fields)
         return found
@@ -148,9 +150,9 @@ class Outgoing:
         if lacking not in form.choices:
             places = [place for place in range(len(form.fields)) if place not in lacking]
             scopes = sum(place < form.scopes for place in places)
-            fields = [form.fields[place] for place in places]
+            fields, kinds = ([of[place] for place in places] for of in (form.fields, form.kinds))
             # an options template has one scope field at least (RFC 7011 section 3.4.2.1)
-            encoder = self.encoder(fields, max(scopes, int(form.options))) if fields else None
+            encoder = self.encoder(fields, max(scopes, int(form.options)), kinds) if fields else None
             form.choices[lacking] = (encoder, places) if encoder is not None else None
         return form.choices[lacking]
 

@@ -224,7 +224,8 @@ class TemplateTests(SynchronousTestCase):
             ("#APP_ID", types.UNSIGNED32, None),
         ):
             key = known(name).typed(held)
-            self.assertEqual(expected, field_of(key), (name, held))
+            found = field_of(key)
+            self.assertEqual(expected, found and found[0], (name, held))
 
     def test_too_many_patterns(self):
         """Rows beyond so many patterns lose values, never get wrong ones, and are counted."""
@@ -265,6 +266,20 @@ class TemplateTests(SynchronousTestCase):
         elements = [key.element[1] for key in keys]
         expected = [{e: v for e, v in zip(elements, row, strict=True) if v is not None} for row in rows]
         self.assertEqual(sorted(map(repr, expected)), sorted(repr(record) for _, record in reader.records))
+
+
+    def test_described(self):
+        """Elements that an exporter has described itself (RFC 5610), once and twice in a record."""
+        key = Key("flavour", types.UNSIGNED16, ((4242, 7),))
+        batch = batch_of([key, Key("flavour#2", types.UNSIGNED16), known("flowId")], [(1, 2, 3), (4, None, 6)])
+        made = Outgoing(Counters("test"))
+        records = list(made.records(batch))
+        self.assertEqual(set(), made.left_out)
+        rows = Collected().rows(*octets_of(made, records))
+        self.assertEqual(
+            [{"e4242id7": b"\0\1", "e4242id7#2": b"\0\2", "flowId": 3}, {"e4242id7": b"\0\4", "flowId": 6}],
+            sorted(rows, key=lambda row: row["flowId"]),
+        )
 
 
 class OptionsTests(SynchronousTestCase):

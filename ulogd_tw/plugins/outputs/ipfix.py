@@ -22,6 +22,7 @@ from ulogd_tw.plugins.outputs import targets
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
 from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
+from ulogd_tw.plugins.outputs.routing import MODES, Group, Routing
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
 from ulogd_tw.plugins.outputs.targets import Target
 from ulogd_tw.plugins.outputs.tls_collector import TlsCollector
@@ -40,7 +41,9 @@ class IPFIX(Output):
     record. A value that is missing is left out of the record, never 0. See `ulogd_tw.ipfix.uniflow` for the templates.
 
     Each collector has its own connection, queue and figures, and none waits for another. A full queue drops its
-    oldest messages; only when all collectors are full, inputs are held back instead.
+    oldest messages; only when all collectors are full, inputs are held back instead. With mode=failover the first
+    collector that is there gets everything, with mode=balance each gets its share of the flows, both directions of one;
+    what waits for a collector that is away goes to another.
     """
 
     name = "IPFIX"
@@ -48,8 +51,11 @@ class IPFIX(Output):
     uses = ("orig.ip.saddr", "orig.ip.daddr")
     may_use = KEYS
     options = (
-        Option("collectors", words, (), "collectors, each gets everything: tcp:HOST:PORT tls:HOST:PORT udp:HOST:PORT "
+        Option("collectors", words, (), "collectors: tcp:HOST:PORT tls:HOST:PORT udp:HOST:PORT "
                "udp:[::1]:4739, or names of sections [collector:NAME]; a missing port is 4739, or 4740 for tls"),
+        Option("mode", one_of(*MODES), "all", "all: each collector gets everything; failover: the first in the list "
+               "that is there; balance: each flow goes to one, chosen by its addresses, ports and protocol, and stays "
+               "there when another collector leaves or returns"),
         Option("oid", number, 1, "Observation Domain ID"),
         Option("flush", seconds, 1.0, "seconds after which a message goes out that is not full"),
         Option("reconnect", seconds, 60.0, "seconds between the beginnings of two attempts to connect; RFC 7011 wants "
@@ -77,7 +83,7 @@ class IPFIX(Output):
         self.collectors: list[Collector] = []
         self.templates: dict[int, Template] = {}
         """Every template that was used so far, by id."""
-        self._builders: dict[int, MessageBuilder] = {}
+        self._builders: dict[tuple[Group, int], MessageBuilder] = {}
         self._limits: tuple[int, ...] = ()
         self._flushed = 0.0
         self._waiter: defer.Deferred[None] | None = None
@@ -112,6 +118,7 @@ class IPFIX(Output):
         for collector in self.collectors:
             collector.drained = self._room
             collector.open()
+        self._routing = Routing(config.mode, self.collectors)
         self._flushed = self.clock()
 
     def _collector(self, target: Target, settings: Settings) -> Collector:
@@ -135,6 +142,7 @@ class IPFIX(Output):
             self._flush()
         for collector in self.collectors:
             collector.look(now)
+        self._routing.move()
         return min(self.config.flush, 1.0)
 
     # rows
@@ -144,16 +152,17 @@ class IPFIX(Output):
         ends = only_ends(self, batch)
         for start in range(0, ends.n, _AT_ONCE):
             part = ends if ends.n <= _AT_ONCE else ends.take(slice(start, start + _AT_ONCE))
-            for direction in directions(self.find, part):
-                self._send(direction)
-        if all(collector.full for collector in self.collectors):
+            for group, rows in self._routing.split(self.find, part):
+                for direction in directions(self.find, rows):
+                    self._send(direction, group)
+        if self._routing.full:
             self._waiter = defer.Deferred()
             return self._waiter
         for collector in self.collectors:
             collector.trim()
         return None
 
-    def _send(self, direction: Direction) -> None:
+    def _send(self, direction: Direction, group: Group) -> None:
         self.counters.more["replies_without_packets"] += direction.left_out
         for variant, columns, n in direction.parts():
             if not columns:
@@ -161,31 +170,34 @@ class IPFIX(Output):
                 continue
             encoder = _encoder(variant)
             self.templates.setdefault(encoder.template.ident, encoder.template)
-            self._queue(encoder.encode(columns, n))
+            self._queue(encoder.encode(columns, n), group)
 
-    def _queue(self, records: Records) -> None:
-        """Put records into the messages of each length that a collector takes."""
+    def _queue(self, records: Records, group: Group) -> None:
+        """Put records into messages for these collectors, of each length that one of them takes."""
         self.counters.more["records_encoded"] += len(records)
         if self._limits != tuple(collector.limit for collector in self.collectors):
             self._flush()
             self._limits = tuple(collector.limit for collector in self.collectors)
-            self._builders = {limit: MessageBuilder(limit) for limit in self._limits}
-        for limit, builder in self._builders.items():
-            self._hand_out(limit, builder.add(records))
+            self._builders = {}
+        for limit in dict.fromkeys(self._limits[place] for place in group):
+            builder = self._builders.get((group, limit))
+            if builder is None:
+                builder = self._builders[group, limit] = MessageBuilder(limit)
+            self._hand_out(group, limit, builder.add(records))
 
     def _flush(self) -> None:
-        for limit, builder in self._builders.items():
-            self._hand_out(limit, builder.flush())
+        for (group, limit), builder in self._builders.items():
+            self._hand_out(group, limit, builder.flush())
 
-    def _hand_out(self, limit: int, messages: list[Any]) -> None:
+    def _hand_out(self, group: Group, limit: int, messages: list[Any]) -> None:
         if messages:
-            for built_for, collector in zip(self._limits, self.collectors, strict=True):
-                if built_for == limit:
-                    collector.put(messages)
+            for place in group:
+                if self._limits[place] == limit:
+                    self.collectors[place].put(messages)
 
     def _room(self) -> None:
         """A collector has room again."""
-        if self._waiter is not None and not all(collector.full for collector in self.collectors):
+        if self._waiter is not None and not self._routing.full:
             self._let_go()
 
     def _let_go(self) -> None:

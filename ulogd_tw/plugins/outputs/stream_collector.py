@@ -46,6 +46,10 @@ class StreamCollector(Collector):
     def in_session(self) -> bool:
         return self.sender.is_up
 
+    @property
+    def available(self) -> bool:
+        return self.sender.is_up or not (self.connects or self.last_error)
+
     def open(self) -> None:
         self.sender.open()
 
