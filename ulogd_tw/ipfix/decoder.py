@@ -385,11 +385,13 @@ class Decoder:
         """Elements that the exporter of this session had described."""
         self._options.restore_types(session, keys)
 
-    def restore_told(self, session: Session, number: int, place: int, told: Told) -> None:
-        """What an exporter had told of a domain."""
+    def restore_domain(self, session: Session, number: int, place: int, origin: float, told: Told | None) -> None:
+        """A domain with the clock that its exporter had, and what it had told."""
         domain = session.domains.get(place) or self._learning.new_domain(session, number, place)
         if domain is not None:
-            self._options.restore(domain, told)
+            domain.origin = origin
+            if told is not None:
+                self._options.restore(domain, told)
 
     @property
     def changes(self) -> int:
