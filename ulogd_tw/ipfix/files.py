@@ -47,6 +47,12 @@ class FileReader:
         self._rest = data[at:]
         return found
 
+    def lose(self) -> None:
+        """Octets are missing, or no Message need begin here: the next plausible one is looked for."""
+        self.skipped += len(self._rest)
+        self._rest = b""
+        self._lost = True
+
     def finish(self) -> list[bytes]:
         """At the end of the file: Messages behind one whose length was wrong, so that it seemed not to be whole."""
         found: list[bytes] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ MOST_OCTETS = 1 << 20
 _PCAP = {b"\xa1\xb2\xc3\xd4": 1_000_000, b"\xa1\xb2\x3c\x4d": 1_000_000_000}
 """Magic numbers in big-endian order, and the parts of a second in which they count."""
 _SECTION, _INTERFACE, _SIMPLE, _ENHANCED, _OLD_PACKET = 0x0A0D0D0A, 1, 3, 6, 2
+_END_OF_TIME = 253_402_300_800.0
+"""The year 10000, from which on many programs know no dates."""
 _BYTE_ORDER = 0x1A2B3C4D
 _IF_TSRESOL, _IF_TSOFFSET = 9, 14
 
@@ -24,7 +27,7 @@ class Packets:
     """Packets of a capture: packet i is ``octets[starts[i]:starts[i] + lengths[i]]``, captured at `times[i]`.
 
     `octets` is uint8, with 64 zeros at the end; `starts`, `lengths` and `links` (LINKTYPE numbers) are int64; `times`
-    are seconds since 1970, float64.
+    are seconds since 1970, float64, NaN where the capture has none.
     """
 
     octets: np.ndarray
@@ -98,11 +101,13 @@ class Capture:
 
     def _packets(self, data: bytes, found: _Found) -> Packets:
         self.packets += len(found.starts)
+        times = np.array(found.times, np.float64)
+        times[~((times >= 0) & (times < _END_OF_TIME))] = np.nan
         return Packets(
             np.frombuffer(data + bytes(64), np.uint8),
             np.array(found.starts, np.int64),
             np.array(found.lengths, np.int64),
-            np.array(found.times, np.float64),
+            times,
             np.array(found.links, np.int64),
         )
 
@@ -173,7 +178,7 @@ class Capture:
         elif kind == _SIMPLE and size >= 4 and self._interfaces:
             (length,) = struct.unpack_from(f"{order}I", data, at)
             most = self._interfaces[0].most or length
-            found.add(at + 4, min(length, most, size - 4), 0.0, self._interfaces[0].link)
+            found.add(at + 4, min(length, most, size - 4), math.nan, self._interfaces[0].link)
 
     def _clock(self, data: bytes, at: int, end: int) -> tuple[float, int]:
         """Parts of a second in which an interface counts, and what is to be added, by its options."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
@@ -10,8 +11,12 @@ MOST_FRAGMENTED = 256
 MOST_DATAGRAM = 65535
 FRAGMENT_SECONDS = 30.0
 """For so long fragments wait (RFC 8200 section 4.5: 60 s)."""
-MOST_HELD = 4 << 20
-"""Octets of a connection that came before what is in front of them."""
+MOST_PIECES = 1024
+"""Fragments of a datagram at most; 119 suffice for the smallest MTU of IPv4 that is in use (576)."""
+SEGMENT_COST = 100
+"""Octets of memory that a segment takes that waits, besides its own."""
+FARTHEST = 64 << 20
+"""Octets between segments that are of one connection, sent again or out of order: fewer. No window is as large."""
 _HALF = 1 << 31
 _MASK = 0xFFFFFFFF
 
@@ -34,7 +39,7 @@ class Fragments:
         parts = self._waiting.get(key)
         if parts is None:
             parts = self._waiting[key] = _Parts(now)
-        if offset + len(octets) > MOST_DATAGRAM:
+        if offset + len(octets) > MOST_DATAGRAM or len(parts.pieces) >= MOST_PIECES:
             del self._waiting[key]
             self._errors["fragments"] += 1
             return None
@@ -66,59 +71,54 @@ class _Parts:
 
 
 class Stream:
-    """One direction of a TCP connection (RFC 9293): segments in any order and repeated, octets in order."""
+    """One direction of a TCP connection (RFC 9293): segments in any order and repeated, octets in order.
+
+    `held` says how many octets of memory those segments take that wait for what is in front of them.
+    """
 
     def __init__(self) -> None:
+        self.held = 0
         self._next: int | None = None
-        self._held: dict[int, bytes] = {}
-        self._held_octets = 0
+        self._place = 0
+        self._waiting: list[tuple[int, bytes]] = []
 
-    @property
-    def holds(self) -> bool:
-        """Whether octets wait for what is in front of them."""
-        return bool(self._held)
-
-    def take(self, sequence: int, octets: bytes, syn: bool = False) -> bytes | None:
-        """The octets that go on with this segment, b"" for none; None when some are lost and it goes on behind them."""
+    def take(self, sequence: int, octets: bytes, syn: bool = False) -> bytes:
+        """The octets that go on with this segment; none where what is in front of them has not come."""
         if syn:
             sequence = (sequence + 1) & _MASK
-        if self._next is None or syn:
+        if self._next is None:
             self._next = sequence
-            self._held.clear()
-            self._held_octets = 0
-        if self._before(sequence):
-            behind = (self._next - sequence) & _MASK
-            octets, sequence = octets[behind:], self._next
+        ahead = self._ahead(sequence)
+        if ahead > 0:
+            if octets:
+                heapq.heappush(self._waiting, (self._place + ahead, octets))
+                self.held += len(octets) + SEGMENT_COST
+            return b""
+        octets = octets[-ahead:]
         if not octets:
             return b""
-        if sequence != self._next:
-            if len(octets) > len(self._held.get(sequence, b"")):
-                self._held_octets += len(octets) - len(self._held.get(sequence, b""))
-                self._held[sequence] = octets
-            if self._held_octets <= MOST_HELD:
-                return b""
-            self._next = min(self._held, key=lambda s: (s - self._next) & _MASK)  # what is missing does not come
-            return None
         return octets + self._follow(len(octets))
 
-    def _before(self, sequence: int) -> bool:
-        return (sequence - self._next) & _MASK >= _HALF
+    def foreign(self, sequence: int) -> bool:
+        """Whether a segment is so far away that it is of another connection."""
+        return self._next is not None and abs(self._ahead(sequence)) >= FARTHEST
+
+    def skip(self) -> bytes:
+        """What is missing does not come: the octets behind the gap. Something must be held."""
+        return self._follow(self._waiting[0][0] - self._place)
+
+    def _ahead(self, sequence: int) -> int:
+        return ((sequence - self._next + _HALF) & _MASK) - _HALF
 
     def _follow(self, taken: int) -> bytes:
         """Octets that were held and go on now."""
-        self._next = (self._next + taken) & _MASK
-        found = []
-        while self._held:
-            first = min(self._held, key=lambda s: (s - self._next + _HALF) & _MASK)
-            if first != self._next and not self._before(first):
-                break
-            octets = self._held.pop(first)
-            self._held_octets -= len(octets)
-            octets = octets[(self._next - first) & _MASK :]
+        found, place, waiting = [], self._place + taken, self._waiting
+        while waiting and waiting[0][0] <= place:
+            begin, octets = heapq.heappop(waiting)
+            self.held -= len(octets) + SEGMENT_COST
+            octets = octets[place - begin :]
             found.append(octets)
-            self._next = (self._next + len(octets)) & _MASK
+            place += len(octets)
+        self._next = (self._next + place - self._place) & _MASK
+        self._place = place
         return b"".join(found)
-
-    def resume(self) -> bytes:
-        """After None: the octets behind the gap."""
-        return self._follow(0)

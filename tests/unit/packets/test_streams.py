@@ -25,18 +25,29 @@ class StreamTests(SynchronousTestCase):
         for begin, end in segments:
             got += stream.take(first + 1 + begin & 0xFFFFFFFF, octets[begin:end])
         self.assertEqual(octets, got)
-        self.assertFalse(stream.holds)
+        self.assertEqual(0, stream.held)
 
     def test_gap(self):
-        """What is missing for too long is given up, once, and it goes on behind it."""
-        self.patch(streams, "MOST_HELD", 8)
+        """Behind what is missing it goes on when it is told to, around the wrap of the numbers too."""
+        for first in (100, 2**32 - 3):
+            stream = Stream()
+            self.assertEqual(b"ab", stream.take(first, b"ab"))
+            self.assertEqual(b"", stream.take(first + 4 & 0xFFFFFFFF, b"efgh"))
+            self.assertEqual(b"", stream.take(first + 10 & 0xFFFFFFFF, b"kl"))
+            self.assertEqual(6 + 2 * streams.SEGMENT_COST, stream.held)
+            self.assertEqual(b"efgh", stream.skip())
+            self.assertEqual(b"kl", stream.skip())
+            self.assertEqual(0, stream.held)
+            self.assertEqual(b"m", stream.take(first + 12 & 0xFFFFFFFF, b"m"))
+
+    def test_foreign(self):
+        """Segments far behind or ahead are of another connection; those near by are not."""
         stream = Stream()
-        self.assertEqual(b"ab", stream.take(100, b"ab"))
-        self.assertEqual(b"", stream.take(104, b"efgh"))
-        self.assertEqual(b"", stream.take(108, b"ijkl"))
-        self.assertIsNone(stream.take(112, b"m"))
-        self.assertEqual(b"efghijklm", stream.resume())
-        self.assertEqual(b"n", stream.take(113, b"n"))
+        stream.take(10, b"")
+        for near in (1 - streams.FARTHEST, -1, 0, streams.FARTHEST - 1):
+            self.assertFalse(stream.foreign(10 + near & 0xFFFFFFFF), near)
+        for far in (-(2**31), -streams.FARTHEST, streams.FARTHEST, 2**31 - 1):
+            self.assertTrue(stream.foreign(10 + far & 0xFFFFFFFF), far)
 
 
 class FragmentTests(SynchronousTestCase):
@@ -68,3 +79,11 @@ class FragmentTests(SynchronousTestCase):
         self.assertEqual(1 + 300 + 1 - streams.MOST_FRAGMENTED - 1, errors["fragments"])
         fragments.take(4, 65528, False, bytes(9), 31.0)
         self.assertEqual(300 + 2 - streams.MOST_FRAGMENTED + 1, errors["fragments"])
+
+    def test_pieces(self):
+        """A datagram in too many pieces is given up."""
+        errors = Counter()
+        fragments = Fragments(errors)
+        for piece in range(streams.MOST_PIECES + 1):
+            self.assertIsNone(fragments.take(1, 8 * piece, True, bytes(8), 0.0))
+        self.assertEqual({"fragments": 1}, errors)
