@@ -32,8 +32,9 @@ TOP = Path(__file__).resolve().parents[1]
 
 # Debian's package of a program, where the two names differ.
 PACKAGES = {
-    "ip": "iproute2", "mariadb-install-db": "mariadb-server", "mariadbd": "mariadb-server", "nfacctd": "pmacct",
-    "nfcapd": "nfdump", "nfpcapd": "nfdump", "nft": "nftables", "ping": "iputils-ping", "pmacctd": "pmacct",
+    "ip": "iproute2", "ipfixDump": "libfixbuf-tools", "mariadb-install-db": "mariadb-server",
+    "mariadbd": "mariadb-server", "nfacctd": "pmacct", "nfcapd": "nfdump", "nfpcapd": "nfdump", "nft": "nftables",
+    "ping": "iputils-ping", "pmacctd": "pmacct", "sfcapd": "nfdump-sflow",
     "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ulogd": "ulogd2",
 }
 

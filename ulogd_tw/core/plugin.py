@@ -49,6 +49,8 @@ class Plugin:
     options: tuple[Option, ...] = ()
     common_options: tuple[Option, ...] = ()
     """Options of every plugin of this kind; `all_options` has both."""
+    section_options: tuple[Option, ...] = ()
+    """Options of a section ``[collector:WORD]``, which may be there for each word of its option `collectors`."""
     provides: tuple[Key, ...] = ()
     uses: tuple[str, ...] = ()
     """Names of keys without which it cannot work."""

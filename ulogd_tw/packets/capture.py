@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,11 +12,13 @@ from ulogd_tw.core.errors import MessageError
 
 MOST_OCTETS = 1 << 20
 """Octets of a packet or block at most: anything longer is no length."""
+MOST_INTERFACES = 65_536
+"""Interfaces of a section at most: 8 MB."""
+_LAST = 2.0**32
+"""Seconds since 1970 that no packet has been captured at."""
 _PCAP = {b"\xa1\xb2\xc3\xd4": 1_000_000, b"\xa1\xb2\x3c\x4d": 1_000_000_000}
 """Magic numbers in big-endian order, and the parts of a second in which they count."""
 _SECTION, _INTERFACE, _SIMPLE, _ENHANCED, _OLD_PACKET = 0x0A0D0D0A, 1, 3, 6, 2
-_END_OF_TIME = 253_402_300_800.0
-"""The year 10000, from which on many programs know no dates."""
 _BYTE_ORDER = 0x1A2B3C4D
 _IF_TSRESOL, _IF_TSOFFSET = 9, 14
 
@@ -27,7 +28,7 @@ class Packets:
     """Packets of a capture: packet i is ``octets[starts[i]:starts[i] + lengths[i]]``, captured at `times[i]`.
 
     `octets` is uint8, with 64 zeros at the end; `starts`, `lengths` and `links` (LINKTYPE numbers) are int64; `times`
-    are seconds since 1970, float64, NaN where the capture has none.
+    are seconds since 1970, float64; 0 where the file does not say, or says what cannot be (before 1970, after 2106).
     """
 
     octets: np.ndarray
@@ -102,7 +103,7 @@ class Capture:
     def _packets(self, data: bytes, found: _Found) -> Packets:
         self.packets += len(found.starts)
         times = np.array(found.times, np.float64)
-        times[~((times >= 0) & (times < _END_OF_TIME))] = np.nan
+        times[(times < 0) | (times >= _LAST)] = 0.0
         return Packets(
             np.frombuffer(data + bytes(64), np.uint8),
             np.array(found.starts, np.int64),
@@ -165,6 +166,8 @@ class Capture:
     def _block(self, kind: int, data: bytes, at: int, end: int, found: _Found) -> None:
         order, size = self._order, end - at
         if kind == _INTERFACE and size >= 8:
+            if len(self._interfaces) >= MOST_INTERFACES:
+                raise MessageError(f"more than {MOST_INTERFACES} interfaces", "capture", at)
             link, _, most = struct.unpack_from(f"{order}HHI", data, at)
             second, offset = self._clock(data, at + 8, end)
             self._interfaces.append(_Interface(link, most, second, offset))
@@ -178,7 +181,7 @@ class Capture:
         elif kind == _SIMPLE and size >= 4 and self._interfaces:
             (length,) = struct.unpack_from(f"{order}I", data, at)
             most = self._interfaces[0].most or length
-            found.add(at + 4, min(length, most, size - 4), math.nan, self._interfaces[0].link)
+            found.add(at + 4, min(length, most, size - 4), 0.0, self._interfaces[0].link)
 
     def _clock(self, data: bytes, at: int, end: int) -> tuple[float, int]:
         """Parts of a second in which an interface counts, and what is to be added, by its options."""

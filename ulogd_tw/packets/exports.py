@@ -75,8 +75,8 @@ class Exports:
         return [sent for _, sent in found]
 
     def _times(self, times: np.ndarray) -> np.ndarray:
-        """The times, and where there is none the one before it."""
-        places = np.where(np.isnan(times), -1, np.arange(len(times)))
+        """The times, and where there is none (0) the one before it."""
+        places = np.where(times == 0, -1, np.arange(len(times)))
         last = np.maximum.accumulate(places)
         found = np.where(last < 0, self._time, times[last])
         self._time = float(found[-1])
@@ -84,8 +84,8 @@ class Exports:
 
     def _of_family(self, packets: np.ndarray, times: np.ndarray, headers: Headers) -> Iterator[tuple[int, Sent]]:
         columns, n = headers.columns, len(headers.rows)
-        protocol = columns["protocolIdentifier"]
         nothing = np.zeros(n, np.int64)
+        protocol = columns.get("protocolIdentifier", nothing)
         port = columns.get("destinationTransportPort", nothing)
         offset, flags = columns.get("fragmentOffset", nothing), columns.get("fragmentFlags")
         if flags is not None:

@@ -9,14 +9,10 @@ from collections.abc import Callable, Iterator
 from ulogd_tw.ipfix.files import FileReader
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.packets.exports import FIN, RST, SYN, Sent
-from ulogd_tw.packets.streams import Stream
+from ulogd_tw.packets.streams import Held, Stream
 
 GAP_SECONDS = 10.0
 """For so long a connection waits for a segment; what the capture has missed never comes."""
-MOST_HELD = 4 << 20
-"""Octets of a connection that wait for a segment."""
-MOST_BUFFERED = 64 << 20
-"""Octets of all connections that wait, for a segment or for the end of their Message."""
 IDLE_SECONDS = 1800.0
 """A connection whose end is not in the capture is forgotten then."""
 
@@ -26,16 +22,16 @@ _Ends = tuple[bytes, int, bytes, int]
 class Connection:
     """The direction of a connection that goes to a collector."""
 
-    def __init__(self, sent: Sent) -> None:
+    def __init__(self, sent: Sent, held: Held) -> None:
         self.session = Session(str(ipaddress.ip_address(sent.source)), sent.source_port, reliable=True)
         self.session.last_received = sent.time
         self.first = sent.sequence
-        self.stream = Stream()
+        self.stream = Stream(held)
         self.reader = FileReader()
         self.ending = False
         self.since = sent.time
         """When it went on last, or began to wait."""
-        self.buffered = self.damages = self.skipped = 0
+        self.damages = self.skipped = 0
         if not sent.flags & SYN:
             self.reader.lose()
 
@@ -50,13 +46,14 @@ class Connections:
 
     def __init__(
         self, feed: Callable[[Session, bytes], None], forget: Callable[[Session], None], errors: Counter[str],
-        more: dict, most: int,
+        more: dict, room: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._feed, self._forget = feed, forget
         self._errors, self._more = errors, more
-        self._most = most
+        self._room = room
         self._open: dict[_Ends, Connection] = {}
-        self._buffered = 0
+        self.held = Held()
+        """What waits for segments that are missing."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -75,27 +72,27 @@ class Connections:
         if connection is None:
             if not sent.octets and not sent.flags & SYN:
                 return True
-            if len(self._open) >= self._most:
+            if not self._room():
                 return False
-            connection = self._open[ends] = Connection(sent)
+            connection = self._open[ends] = Connection(sent, self.held)
         connection.session.last_received = sent.time
-        if not connection.stream.held:
+        if not connection.stream.holds:
             connection.since = sent.time
-        octets = connection.stream.take(sent.sequence, sent.octets, bool(sent.flags & SYN))
+        sequence = sent.sequence + bool(sent.flags & SYN)  # one that is sent again begins nothing
+        octets = connection.stream.take(sequence & 0xFFFFFFFF, sent.octets)
         if octets:
             self._go_on(connection, octets, sent.time)
         connection.ending |= bool(sent.flags & (FIN | RST))
-        self._account(connection)
-        if connection.ending and not connection.stream.held:
-            self._end(ends)
-        elif self._too_much(connection, sent.time):
+        while self._given_up(connection, sent.time):
             self._skip(connection, sent.time)
+        if connection.ending and not connection.stream.holds:
+            self._end(ends)
         return True
 
-    def _too_much(self, connection: Connection, now: float) -> bool:
-        held = connection.stream.held
-        late = now - connection.since >= GAP_SECONDS
-        return held > 0 and (late or held > MOST_HELD or self._buffered > MOST_BUFFERED)
+    def _given_up(self, connection: Connection, now: float) -> bool:
+        """Whether what is missing does not come."""
+        stream = connection.stream
+        return stream.full or stream.holds and now - connection.since >= GAP_SECONDS
 
     def _go_on(self, connection: Connection, octets: bytes, now: float) -> None:
         connection.since = now
@@ -114,31 +111,24 @@ class Connections:
         """Go on behind a gap."""
         self._errors["segments_missing"] += 1
         connection.reader.lose()
-        self._go_on(connection, connection.stream.skip(), now)
-        self._account(connection)
-
-    def _account(self, connection: Connection) -> None:
-        buffered = connection.stream.held + connection.reader.waiting
-        self._buffered += buffered - connection.buffered
-        connection.buffered = buffered
+        self._go_on(connection, connection.stream.resume(), now)
 
     def _end(self, ends: _Ends) -> None:
         connection = self._open.pop(ends)
-        while connection.stream.held:
+        while connection.stream.holds:
             self._skip(connection, connection.since)
         self._give(connection, connection.reader.finish())
         if connection.reader.waiting:
             self._errors["cut"] += 1
-        self._buffered -= connection.buffered
         self._forget(connection.session)
 
     def look(self, now: float) -> None:
         """Time has passed: gaps that are too old, connections that are over or silent."""
         for ends, connection in list(self._open.items()):
-            while self._too_much(connection, now):
+            while self._given_up(connection, now):
                 self._skip(connection, now)
             silent = now - connection.session.last_received
-            if connection.ending and not connection.stream.held or silent >= IDLE_SECONDS:
+            if connection.ending and not connection.stream.holds or silent >= IDLE_SECONDS:
                 self._end(ends)
 
     def end(self) -> None:

@@ -133,11 +133,12 @@ class Replaying(Collecting):
             try:
                 with open(path, "rb") as file:
                     yield from self.read(path, _unpacked(file))
-            except (OSError, EOFError, zlib.error) as error:  # gzip has errors of these kinds
+            except (OSError, EOFError, zlib.error) as error:  # gzip has errors of all three kinds
                 self.counters.errors["file"] += 1
                 self.log.error("{instance}: {path}: {error}", instance=self.instance, path=path, error=error)
             except Exception as error:  # ours: the next file may do better
                 self.fault(error)
+            self.end_file()
             self.counters.more["files_read"] += 1
         self.finish()
         yield None
@@ -148,6 +149,9 @@ class Replaying(Collecting):
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
         """Feed the decoder with a file, slice by slice, and keep `_now`."""
         raise NotImplementedError
+
+    def end_file(self) -> None:
+        """What ends with a file, also where it could not be read to its end."""
 
     def _at_end(self) -> None:
         """All files are read."""
@@ -166,5 +170,3 @@ class Replaying(Collecting):
 def _unpacked(file: io.BufferedIOBase) -> io.BufferedIOBase:
     """The file, or what gzip has made of it."""
     return gzip.open(file) if file.peek(2)[:2] == b"\x1f\x8b" else file
-
-

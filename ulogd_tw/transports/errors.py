@@ -13,3 +13,11 @@ class NetlinkError(UlogdError):
     def __init__(self, number: int, text: str = "") -> None:
         super().__init__(text or f"netlink request refused: {os.strerror(number)}")
         self.number = number
+
+
+class TlsError(UlogdError):
+    """TLS that cannot be had: files of no use, or a peer that is refused; `reason` is one short word for counters."""
+
+    def __init__(self, text: str, reason: str = "tls_files") -> None:
+        super().__init__(text)
+        self.reason = reason

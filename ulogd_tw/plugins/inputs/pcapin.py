@@ -15,8 +15,10 @@ from ulogd_tw.packets.capture import Capture, Packets
 from ulogd_tw.packets.exports import Exports, Sent
 from ulogd_tw.plugins.collecting import Collecting
 from ulogd_tw.plugins.connections import IDLE_SECONDS, Connections
-from ulogd_tw.plugins.replaying import SET_BACK, SLICE_OCTETS, Replaying
+from ulogd_tw.plugins.replaying import SET_BACK, Replaying
 
+SLICE_OCTETS = 1 << 16
+"""Octets that are read at once: if they are small packets, their headers take 20 ms."""
 PORTS = ("2055", "2056", "4432", "4739", "4740", "6343", "9555", "9995", "9996")
 
 
@@ -59,9 +61,10 @@ class PCAPIN(Replaying):
         self._connections: Connections | None = None
         self._exports: Exports | None = None
         self._speed = 0.0
+        self._whole = True
         self._began: tuple[float, float] | None = None
         self.counters.more["packets_read"] = 0
-        self.counters.more["sessions"] = lambda: len(self._exporters or ()) + len(self._connections or ())
+        self.counters.more["sessions"] = lambda: len(self._exporters or ())
         self.counters.more["octets_skipped"] = 0
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
@@ -80,7 +83,7 @@ class PCAPIN(Replaying):
         most, of_address = config.max_sessions, config.max_sessions_of_address
         self._exporters = Exporters(config.session_key, most, of_address, Allowed(()), IDLE_SECONDS)
         counters = self.counters
-        self._connections = Connections(self._message, self._over, counters.errors, counters.more, most)
+        self._connections = Connections(self._message, self._over, counters.errors, counters.more, self._room)
         self._exports = Exports(frozenset(map(int, config.ports)), counters.errors)
 
     def sessions(self) -> Iterator[Session]:
@@ -88,7 +91,7 @@ class PCAPIN(Replaying):
         yield from self._connections.sessions()
 
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
-        capture = Capture()
+        capture, self._whole = Capture(), False
         while octets := file.read1(SLICE_OCTETS):
             try:
                 packets, broken = capture.feed(octets), None
@@ -101,6 +104,13 @@ class PCAPIN(Replaying):
                 return
         if capture.waiting:
             self._damaged(path, "its last packet is cut")
+        else:
+            self._whole = True
+
+    def end_file(self) -> None:
+        """A connection goes on in the next file, but not behind one that is damaged."""
+        if not self._whole:
+            self._connections.end()
 
     def finish(self) -> None:
         self._connections.end()
@@ -128,6 +138,8 @@ class PCAPIN(Replaying):
 
     def _ahead(self, captured: float) -> float:
         """Seconds until a packet of this time is due."""
+        if not captured:
+            return 0.0
         now = time.monotonic()
         if self._began is None or captured < self._now - SET_BACK:
             self._began = (now, captured)
@@ -159,12 +171,19 @@ class PCAPIN(Replaying):
     # TCP
 
     def _segment(self, sent: Sent) -> None:
-        if not self._connections.take(sent):
+        taken = self._connections.take(sent)
+        self._exporters.streams = len(self._connections)
+        if not taken:
             self.refused((str(ipaddress.ip_address(sent.source)), sent.source_port), LIMIT_SESSIONS, self._now)
 
     def _message(self, session: Session, message: bytes) -> None:
         self._decoder.feed(session, message, self._now)
 
+    def _room(self) -> bool:
+        self._exporters.streams = len(self._connections)
+        return len(self._exporters) < self.config.max_sessions
+
     def _over(self, session: Session) -> None:
+        self._exporters.streams = len(self._connections)
         self._hand_on()
         self._decoder.forget(session)

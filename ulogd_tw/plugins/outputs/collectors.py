@@ -54,7 +54,7 @@ class Collector:
         """Data Records sent in this Transport Session, or dropped in it."""
         self.dropped: Counter[str] = Counter()
         self.drained: Callable[[], None] = lambda: None
-        self.connects = self.messages_sent = self.octets_sent = self.records_sent = 0
+        self.connects = self.messages_sent = self.octets_sent = self.records_sent = self.records_moved = 0
         self.last_error = ""
         self._queue: deque[Messages] = deque()
         self._queued_octets = 0
@@ -76,6 +76,19 @@ class Collector:
         """Take messages, and send what can be sent."""
         self._queue.extend(messages)
         self._queued_octets += sum(m.nbytes for m in messages)
+        self.pump()
+
+    @property
+    def available(self) -> bool:
+        """Whether it is there, as far as is known; one that was not tried yet is."""
+        return True
+
+    def take_over(self, other: Collector) -> None:
+        """What waits for another collector, which is away, waits for this one now."""
+        blocks, octets, other._queue, other._queued_octets = other._queue, other._queued_octets, deque(), 0
+        other.records_moved += sum(messages.all_records for messages in blocks)
+        self._queue.extend(blocks)
+        self._queued_octets += octets
         self.pump()
 
     def trim(self) -> None:
@@ -144,6 +157,9 @@ class Collector:
     def look(self, now: float) -> None:
         """Do what time asks for; called about every second."""
 
+    def reopen(self) -> None:
+        """SIGHUP: read files anew, where there are any."""
+
     def stop(self) -> defer.Deferred[None]:
         """Send what waits and close, within `STOP_SECONDS`; what is left is dropped and counted."""
         raise NotImplementedError
@@ -160,7 +176,8 @@ class Collector:
         return {
             "state": self.state, "connects": self.connects, "messages_sent": self.messages_sent,
             "octets_sent": self.octets_sent, "records_sent": self.records_sent, "records_waiting": self.waiting_records,
-            "octets_waiting": self._queued_octets, "dropped": dict(self.dropped), "last_error": self.last_error,
+            "octets_waiting": self._queued_octets, "records_moved": self.records_moved, "dropped": dict(self.dropped),
+            "last_error": self.last_error,
         }  # fmt: skip
 
 

@@ -28,8 +28,12 @@ class StreamCollector(Collector):
         self._kept: deque[tuple[int, Messages]] = deque()
         """Messages written to this connection, each block with the number of the octet at which it begins."""
         self._kept_octets = 0
-        self.sender = StreamSender(
-            url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed
+        self.sender = self._sender()
+
+    def _sender(self) -> StreamSender:
+        settings = self.settings
+        return StreamSender(
+            self.url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed
         )
 
     @property
@@ -41,6 +45,10 @@ class StreamCollector(Collector):
     @property
     def in_session(self) -> bool:
         return self.sender.is_up
+
+    @property
+    def available(self) -> bool:
+        return self.sender.is_up or not (self.connects or self.last_error)
 
     def open(self) -> None:
         self.sender.open()
