@@ -286,8 +286,8 @@ class SharingTests(SynchronousTestCase):
         found = Collected()
         for i in range(1500):
             found.batches(message(a_set(2, template(256, (i + 1, 4))), a_set(256, bytes(4)), number=i))
-        self.assertEqual(1024, len(found.decoder._compiled))
-        self.assertEqual(1024, found.decoder._compiled_fields)
+        self.assertEqual(1024, len(found.decoder._batches._compiled))
+        self.assertEqual(1024, found.decoder._batches._compiled_fields)
 
 
 class FieldKeysTests(SynchronousTestCase):

@@ -64,7 +64,7 @@ class DatagramCollector(Collector):
         self.limit = mtu - self.sender.headers
 
     def pump(self) -> None:
-        while self._queue and self.sender.is_open:
+        while self._queue and self.sender.is_open and not (self._away and self.spool is not None):
             if self._queue[0].length > self.limit:
                 self._recut()
                 continue

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet import defer, reactor
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, SUM, Output
 from ulogd_tw.ipfix import uniflow
@@ -22,6 +23,7 @@ from ulogd_tw.plugins.outputs import targets
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
 from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
+from ulogd_tw.plugins.outputs.messagespool import MessageSpool
 from ulogd_tw.plugins.outputs.routing import MODES, Group, Routing
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
 from ulogd_tw.plugins.outputs.targets import Target
@@ -44,6 +46,9 @@ class IPFIX(Output):
     oldest messages; only when all collectors are full, inputs are held back instead. With mode=failover the first
     collector that is there gets everything, with mode=balance each gets its share of the flows, both directions of one;
     what waits for a collector that is away goes to another.
+
+    With spool= what has waited for a collector for a second or two goes to IPFIX files in a directory of its own below
+    that, and is sent when the collector is back, also by the next run and after a kill.
     """
 
     name = "IPFIX"
@@ -69,6 +74,11 @@ class IPFIX(Output):
                "oldest are dropped and counted as queue_full"),
         Option("send_template", one_of("once", "always", "never"), "once", "once: at the beginning of a session and, "
                "as RFC 7011 wants, again over UDP; always: before every message; never"),
+        Option("spool_size", octets, 1 << 30, "octets of files in spool for each collector; beyond, the oldest are "
+               "dropped and counted as spool_size"),
+        Option("spool_age", seconds, 86400.0, "seconds after which files in spool are dropped and counted as "
+               "spool_age"),
+        Option("spool_rate", positive, 20_000, "records a second that are sent out of spool, beside those that come"),
         *EXPORTING,
         Option("host", text, "", "ulogd2's way to name one collector, with port and proto"),
         Option("port", positive, 4739, "port of host"),
@@ -117,6 +127,8 @@ class IPFIX(Output):
         self.collectors = [self._collector(target, settings) for target in targets.targets(config)]
         for collector in self.collectors:
             collector.drained = self._room
+            if config.spool:
+                self._open_spool(collector)
             collector.open()
         self._routing = Routing(config.mode, self.collectors)
         self._flushed = self.clock()
@@ -125,6 +137,15 @@ class IPFIX(Output):
         if target.url.scheme == "tls":
             return TlsCollector(target, settings, self.config.tls_settle).read_files()
         return {"udp": DatagramCollector, "tcp": StreamCollector}[target.url.scheme](target.url, settings)
+
+    def _open_spool(self, collector: Collector) -> None:
+        config = self.config
+        spool = MessageSpool.of(config.spool, self.instance, collector.url, config.spool_size, config.spool_age)
+        try:
+            spool.open()
+        except OSError as error:
+            raise StartError(f"spool {config.spool}: {error}", "make it writable for the user of ulogd") from None
+        collector.spool, collector.spool_rate = spool, config.spool_rate
 
     def reopen(self) -> None:
         for collector in self.collectors:
@@ -140,9 +161,10 @@ class IPFIX(Output):
         if not 0 <= now - self._flushed < self.config.flush:
             self._flushed = now
             self._flush()
-        for collector in self.collectors:
-            collector.look(now)
         self._routing.move()
+        for collector in self.collectors:
+            collector.keep(now)
+            collector.look(now)
         return min(self.config.flush, 1.0)
 
     # rows

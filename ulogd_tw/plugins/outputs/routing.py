@@ -74,11 +74,16 @@ class Routing:
         if self.mode == "all":
             return
         there = [number for number in self._there() if self.collectors[number].available]
+        for collector in self.collectors:
+            collector.lenders = []
         for number, collector in enumerate(self.collectors):
-            if not there or collector.available or not collector.waiting_records:
+            if not there or collector.available:
                 continue
-            to = there[0] if self.mode == "failover" else there[number % len(there)]
-            self.collectors[to].take_over(collector)
+            to = self.collectors[there[0] if self.mode == "failover" else there[number % len(there)]]
+            if collector.spool is not None:
+                to.lenders.append(collector)
+            if collector.waiting_records:
+                to.take_over(collector)
 
     @property
     def full(self) -> bool:

@@ -9,6 +9,7 @@ from twisted.internet import defer
 
 from ulogd_tw.ipfix.builder import Messages
 from ulogd_tw.plugins.outputs.collectors import STOP_SECONDS, Collector, Settings, pause
+from ulogd_tw.plugins.outputs.messagespool import SpoolFile
 from ulogd_tw.transports.export import StreamSender
 from ulogd_tw.transports.url import Url
 
@@ -92,6 +93,10 @@ class StreamCollector(Collector):
             if count < messages.count:
                 self._kept.appendleft((start + count * messages.length, messages.part(count)))
                 return
+
+    def _left_of(self, file: SpoolFile) -> int:
+        kept = sum(messages.all_records for _, messages in self._kept if messages.origin is file)
+        return kept + super()._left_of(file)
 
     def _tell(self, templates: list[int]) -> None:
         if not templates:
