@@ -75,11 +75,10 @@ def pcapin(data):
     plugin.open()
     for _ in plugin.read("capture", io.BytesIO(data)):
         plugin._hand_on()
-        assert len(plugin._exporters) + len(plugin._streams) <= 5
+        assert len(plugin._exporters) <= 5
     plugin.end_file()
     plugin.stop()
-    assert not plugin._streams
-    assert plugin._held.octets == 0
+    assert len(plugin._connections) == plugin._exporters.streams == plugin._connections.held.octets == 0
     assert 0 <= plugin._now < 1 << 32
     for batch in batches:
         check(batch)

@@ -17,6 +17,8 @@ MOST_HELD_IN_ALL = 64 << 20
 """The same of all connections of a capture."""
 HELD_SEGMENT = 128
 """What holding a segment costs beside its octets."""
+FARTHEST = 64 << 20
+"""Octets between segments that are of one connection, sent again or out of order: fewer. No window is as large."""
 _HALF = 1 << 31
 _MASK = 0xFFFFFFFF
 
@@ -122,13 +124,20 @@ class Stream:
         if self._next is None or syn:
             self.drop()
             self._next = sequence
-        behind = ((self._next - sequence + _HALF) & _MASK) - _HALF
+        behind = self._behind(sequence)
         if behind < 0:
             self._hold(self._next - behind, octets)
             return b""
         octets = octets[behind:]
         self._next += len(octets)
         return octets + self._follow() if octets else b""
+
+    def foreign(self, sequence: int) -> bool:
+        """Whether a segment is so far away that it is of another connection."""
+        return self._next is not None and abs(self._behind(sequence)) >= FARTHEST
+
+    def _behind(self, sequence: int) -> int:
+        return ((self._next - sequence + _HALF) & _MASK) - _HALF
 
     def resume(self) -> bytes:
         """Give up what is missing: the octets behind the first gap."""

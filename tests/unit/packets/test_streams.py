@@ -42,6 +42,15 @@ class StreamTests(SynchronousTestCase):
         self.assertFalse(stream.full)
         self.assertEqual(b"n", stream.take(113, b"n"))
 
+    def test_foreign(self):
+        """Segments far behind or ahead are of another connection; those near by are not."""
+        stream = Stream()
+        stream.take(10, b"")
+        for near in (1 - streams.FARTHEST, -1, 0, streams.FARTHEST - 1):
+            self.assertFalse(stream.foreign(10 + near & 0xFFFFFFFF), near)
+        for far in (-(2**31), -streams.FARTHEST, streams.FARTHEST, 2**31 - 1):
+            self.assertTrue(stream.foreign(10 + far & 0xFFFFFFFF), far)
+
     def test_many_gaps(self):
         """However many gaps there are and however long what stands behind them is, no more waits than may."""
         self.patch(streams, "MOST_HELD", 10_000)
