@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.collect import cpu, drops, nfacctd, nfcapd, ours
+from benchmarks.collect import _listens, cpu, drops, nfacctd, nfcapd, ours
 from tests.support import Daemon, free_port, require_program
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.ipfix.decoder import Decoder
@@ -172,7 +172,7 @@ def by_ipfix(messages, n):
     found = 0
     for octets in messages:
         buffer.from_bytes(octets)
-        found += sum(1 for _ in buffer.tuple_iterator())
+        found += sum(1 for _ in buffer.namedict_iterator())
     assert found == n, found
 
 
@@ -241,12 +241,11 @@ for part in parts:
 
 def sfacctd(directory, port):
     """pmacct's collector of sFlow."""
-    daemon = nfacctd(directory, port)
+    nfacctd(directory, port)  # writes its configuration, which is the same
     text = (directory / "nfacctd.conf").read_text().replace("nfacctd_", "sfacctd_")
     (directory / "sfacctd.conf").write_text(text)
     (program,) = require_program("sfacctd")
-    return Daemon([program, "-f", directory / "sfacctd.conf"], daemon._is_ready if hasattr(daemon, "_is_ready") else
-                  lambda d: True)  # fmt: skip
+    return Daemon([program, "-f", directory / "sfacctd.conf"], lambda d: _listens(port))
 
 
 def receive():

@@ -34,8 +34,9 @@ TOP = Path(__file__).resolve().parents[1]
 # Debian's package of a program, where the two names differ.
 PACKAGES = {
     "busybox": "busybox-static", "ip": "iproute2", "linux.uml": "user-mode-linux",
-    "mariadb-install-db": "mariadb-server", "mariadbd": "mariadb-server", "nfacctd": "pmacct",
-    "nfcapd": "nfdump", "nfpcapd": "nfdump", "nft": "nftables", "ping": "iputils-ping", "pmacctd": "pmacct",
+    "ipfixDump": "libfixbuf-tools", "mariadb-install-db": "mariadb-server",
+    "mariadbd": "mariadb-server", "nfacctd": "pmacct", "nfcapd": "nfdump", "nfpcapd": "nfdump", "nft": "nftables",
+    "ping": "iputils-ping", "pmacctd": "pmacct", "sfcapd": "nfdump-sflow",
     "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ulogd": "ulogd2",
 }
 

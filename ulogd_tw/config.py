@@ -18,7 +18,7 @@ from typing import Any
 
 from ulogd_tw.core.errors import ConfigError, Mistake
 from ulogd_tw.core.keys import nearest
-from ulogd_tw.core.options import Option, Options, boolean, number, octets, positive, seconds, strtoul, text
+from ulogd_tw.core.options import Option, Options, boolean, number, octets, positive, seconds, strtoul, text, words
 from ulogd_tw.core.stack import StackSpec
 
 ULOGD2_PLUGINS = {
@@ -53,7 +53,8 @@ INHERITED = ("queue_rows", "queue_octets")
 """Options of instances whose default can be set in [global]."""
 
 _SPECIAL = ("global", "manhole")
-_COLLECTOR = "collector:"
+COLLECTOR = "collector:"
+"""How the name of a section begins that is about one collector of an exporter."""
 
 
 class Repeated(Option):
@@ -317,7 +318,7 @@ class _Lines:
     def _header(self, line: str) -> None:
         """``[name]``, as ulogd2 finds it: the first word between blanks and brackets."""
         first = line.split(maxsplit=1)[0].lstrip("=")
-        if first.startswith("[" + _COLLECTOR):  # the name may be an URL with brackets in it
+        if first.startswith("[" + COLLECTOR):  # the name may be an URL with brackets in it
             name, rest, closed = first[1:].removesuffix("]"), line.split(maxsplit=1)[1:], first.endswith("]")
         else:
             try:
@@ -444,8 +445,15 @@ def _loaded_objects(config: Config) -> Iterator[Mistake]:
 def _unused_sections(config: Config) -> Iterator[Mistake]:
     """Sections of no stack: one mistake for each where a name is near, one for all the others together."""
     ids = config.instances()
+    named = {word for s in config.sections.values() for e in s.entries if e.key == "collectors" and e.value
+             for word in words(e.value)}  # fmt: skip
+    for name, section in config.sections.items():
+        if name.startswith(COLLECTOR) and name.removeprefix(COLLECTOR) not in named:
+            near = _did_you_mean(name.removeprefix(COLLECTOR), named, f"[{COLLECTOR}{{}}]")
+            text = f"section [{name}] is used by no collectors="
+            yield Mistake(config.place(section.line), text + near, True)
     unused = [
-        s for n, s in config.sections.items() if n not in ids and n not in _SPECIAL and not n.startswith(_COLLECTOR)
+        s for n, s in config.sections.items() if n not in ids and n not in _SPECIAL and not n.startswith(COLLECTOR)
     ]
     others = []
     for section in unused:

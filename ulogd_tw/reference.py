@@ -223,6 +223,10 @@ def _plugin(position: str, name: str, class_: type[Plugin]) -> Iterator[str]:
     yield "**Options**" + (", beside the [common ones](#options-of-every-output)" if common else "")
     yield ""
     yield from _options(option for option in class_.all_options() if option.name not in common)
+    if class_.section_options:
+        yield "Options of a section `[collector:WORD]`, for a word of `collectors`:"
+        yield ""
+        yield from _options(class_.section_options)
     if position != "output":
         yield from _given(position, class_, instance)
     if position != "input":

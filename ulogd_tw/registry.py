@@ -33,6 +33,7 @@ FILTERS = {
 OUTPUTS = {
     "GPRINT": "ulogd_tw.plugins.outputs.gprint:GPRINT",
     "IPFIX": "ulogd_tw.plugins.outputs.ipfix:IPFIX",
+    "IPFIXFILE": "ulogd_tw.plugins.outputs.ipfixfile:IPFIXFILE",
     "JSON": "ulogd_tw.plugins.outputs.json:JSON",
     "MYSQL": "ulogd_tw.plugins.outputs.mysql:MYSQL",
     "OPRINT": "ulogd_tw.plugins.outputs.oprint:OPRINT",
@@ -196,6 +197,9 @@ def _describe(name: str, position: str, class_: type[Plugin]) -> str:
     lines = [f"{name}: {position}, {_types(class_)}", "", text, "", "Options:"]
     options = class_.all_options()
     lines += [_option(option) for option in options] or ["  none"]
+    if class_.section_options:
+        lines += ["", "Options of a section [collector:WORD], for a word of collectors:"]
+        lines += [_option(option) for option in class_.section_options]
     given, asked = _keys(class_)
     if position != "output":
         lines += ["", "Keys it gives:"]

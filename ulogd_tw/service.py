@@ -1,6 +1,7 @@
 """The running service: stacks from a configuration, started and stopped in order, with timers, signals and figures.
 
 Start: listening sockets and netlink first (still with privilege), then outputs, then the inputs begin to read.
+End of a batch job: when all inputs with exit=1 are at their end and what they gave is written, the service stops.
 Stop: the inputs drain, then aggregates flush, then queues empty into outputs within `stop_timeout`. Stacks that share
 nothing stop one after the other, listening ones last: an exporter's last records may go to a collector in this process.
 """
@@ -27,6 +28,9 @@ from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, queues
 from ulogd_tw.logs import LogFile
+
+PATIENCE_S = 60.0
+"""At the end of a batch job: for so long an output may write nothing. One write of a slow database takes a while."""
 
 
 class Ulogd(service.Service):
@@ -55,6 +59,7 @@ class Ulogd(service.Service):
         self._opened: list[Node] = []
         self._spooled: list[tuple[OutputQueue, list[Any]]] = []
         self._fatal = False
+        self._finishing = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
         self._fresh = self._names()
 
@@ -68,6 +73,8 @@ class Ulogd(service.Service):
         for node in self.graph.nodes:
             node.report = self._report
             node.plugin.fault = partial(self._report, node.plugin)
+        for node in self.graph.inputs:
+            node.plugin.ended = self._input_ended
         self._ready = self._open(self.graph.inputs)
 
     def startService(self) -> None:
@@ -189,6 +196,34 @@ class Ulogd(service.Service):
             metrics.write_file(self.settings.stats_file, metrics.snapshot(self.graph))
         except OSError as error:
             self.log.error("stats_file {path}: {error}", path=self.settings.stats_file, error=error)
+
+    # end
+
+    def _input_ended(self) -> None:
+        """An input that `exits` is at its end: after the last of them the service ends."""
+        if not self._finishing and all(n.plugin.at_end for n in self.graph.inputs if n.plugin.exits):
+            self._finishing = True
+            self._finish().addErrback(self._failed)
+
+    @defer.inlineCallbacks
+    def _finish(self) -> Any:
+        """Stop when every row is written, however long that takes, or when none was for `PATIENCE_S` seconds."""
+        written, since = None, reactor.seconds()
+        while self.running and self._unwritten():
+            counters = [node.plugin.counters for node in self.graph.filters + self.graph.outputs]
+            before, written = written, [(c.rows_emitted, c.rows_received, c.rows_waiting) for c in counters]
+            if written != before:
+                since = reactor.seconds()
+            elif reactor.seconds() - since >= max(PATIENCE_S, self.settings.stop_timeout):
+                break
+            yield task.deferLater(reactor, 0.05)
+        if self.running and reactor.running:
+            reactor.stop()
+
+    def _unwritten(self) -> bool:
+        """Whether rows of an input that is at its end are on their way."""
+        kept = (n.plugin for n in self.graph.filters if isinstance(n.plugin, Aggregator) and n.plugin.source.at_end)
+        return any(aggregator.holds for aggregator in kept) or not all(queue.empty for queue in self.queues)
 
     # stop
 

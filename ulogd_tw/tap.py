@@ -67,7 +67,13 @@ class Built:
         self.mistakes = sorted(seen.values(), key=_place)
 
     def _read(self, instance: str, class_: type[Plugin]) -> tuple[Values, list[Mistake]]:
-        return self.config.read(instance, class_.all_options(), f"plugin {class_.name}")
+        values, mistakes = self.config.read(instance, class_.all_options(), f"plugin {class_.name}")
+        for word in values.collectors if class_.section_options else ():
+            name = configuration.COLLECTOR + word
+            if name in self.config.sections:
+                values.sections[word], wrong = self.config.read(name, class_.section_options, "a collector's section")
+                mistakes += wrong
+        return values, mistakes
 
 
 def _place(mistake: Mistake) -> tuple[str, int]:

@@ -13,6 +13,8 @@ import traceback
 from pathlib import Path
 
 FOUND = Path("_fuzz")
+MOST_SECONDS = 5
+"""Of the processor, for one input: far more than any needs, so that one that hangs is found."""
 
 
 def main():
@@ -37,6 +39,9 @@ def run_all(words):
         print(f"there is no target {', '.join(sorted(unknown))}; there are: {', '.join(TARGETS)}", file=sys.stderr)
         return 2
     if words.replay:
+        if len(words.targets) != 1:
+            print("--replay needs the name of the target", file=sys.stderr)
+            return 2
         TARGETS[words.targets[0]][0](words.replay.read_bytes())
         return 0
     engine = words.engine or ("atheris" if _has_atheris() else "hypothesis")
@@ -44,13 +49,20 @@ def run_all(words):
     for name in words.targets or TARGETS:
         print(f"{name}: {engine}, {words.seconds} s", flush=True)
         if engine == "atheris":
+            known = set(FOUND.glob(f"{name}-*"))
             command = [sys.executable, "-m", "tests.fuzz", name, "--with", "atheris", "--seconds", str(words.seconds)]
             done = subprocess.run(command, check=False).returncode == 0
+            for path in set(FOUND.glob(f"{name}-*")) - known:
+                print(_how_to_replay(name, path), file=sys.stderr)
         else:
             done = with_hypothesis(name, words.seconds)
         failed += [] if done else [name]
     print(f"{len(words.targets or TARGETS) - len(failed)} targets passed" + (f", failed: {failed}" if failed else ""))
     return 1 if failed else 0
+
+
+def _how_to_replay(name, path):
+    return f"replay: {sys.executable} -m tests.fuzz {name} --replay {path}"
 
 
 def _has_atheris():
@@ -70,18 +82,9 @@ def with_atheris(name, seconds):
     corpus.mkdir(parents=True, exist_ok=True)
     for number, octets in enumerate(seeds()):
         (corpus / f"seed-{number}").write_bytes(octets)
-    arguments = [f"-max_total_time={seconds}", "-timeout=5", "-rss_limit_mb=2048", "-max_len=16384", "-verbosity=0",
-                 f"-artifact_prefix={FOUND}/{name}-", str(corpus)]  # fmt: skip
-    hint = f"replay: {sys.executable} -m tests.fuzz {name} --replay {FOUND}/{name}-crash-..."
-
-    def once(data):
-        try:
-            target(bytes(data))
-        except Exception:
-            print(hint, file=sys.stderr)
-            raise
-
-    atheris.Setup([sys.argv[0], *arguments], once)
+    arguments = [f"-max_total_time={seconds}", f"-timeout={MOST_SECONDS}", "-rss_limit_mb=2048", "-max_len=16384",
+                 "-verbosity=0", f"-artifact_prefix={FOUND}/{name}-", str(corpus)]  # fmt: skip
+    atheris.Setup([sys.argv[0], *arguments], lambda data: target(bytes(data)))
     atheris.Fuzz()
 
 
@@ -94,17 +97,23 @@ def with_hypothesis(name, seconds):
 
     target, seeds = TARGETS[name]
     until = time.monotonic() + seconds
-    last = b""
+    failing = None
 
     @hypothesis.settings(
         max_examples=1000, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
     )
     @hypothesis.given(changed(list(seeds())))
     def once(data):
-        nonlocal last
-        if time.monotonic() < until:
-            last = data
+        nonlocal failing
+        if failing is None and time.monotonic() >= until:
+            return
+        try:
+            began = time.process_time()
             target(data)
+            assert time.process_time() - began < MOST_SECONDS, "it takes too long"
+        except Exception:
+            failing = data  # the last one is the smallest that was found
+            raise
 
     try:
         while time.monotonic() < until:
@@ -113,8 +122,8 @@ def with_hypothesis(name, seconds):
         traceback.print_exc()
         FOUND.mkdir(exist_ok=True)
         path = FOUND / f"{name}-{os.getpid()}"
-        path.write_bytes(last)
-        print(f"replay: {sys.executable} -m tests.fuzz {name} --replay {path}", file=sys.stderr)
+        path.write_bytes(failing or b"")
+        print(_how_to_replay(name, path), file=sys.stderr)
         return False
     return True
 

@@ -1,7 +1,10 @@
 """One target for each decoder: a function of octets that raises when a promise is broken, and seeds to begin with.
 
-The promises: nothing raises but `MessageError`; the work is bounded (rows and octets of output by the octets of input);
-what is remembered stays within its limits; after any input a good one is decoded.
+The promises: nothing raises but `MessageError`; the work is bounded (rows and octets of output by the octets of input;
+the calls that are made, see `tests.fuzz.work`); what is remembered stays within its limits; after any input a good one
+is decoded.
+
+A new decoder: a function here or in a module beside, and a line in `TARGETS`.
 """
 
 import json
@@ -13,10 +16,12 @@ from pathlib import Path
 import numpy as np
 from twisted.trial.unittest import SkipTest
 
+from tests.fuzz.replays import fragments, pcapin, segments
 from tests.support import shared_path
+from tests.unit.ipfix.walk import check_located
 from tests.unit.ipfix.wire import COUNTER, a_set, check, counts, message, options_template, template, varying
 from tests.unit.netfilter import messages as netlink
-from tests.unit.packets.wire import pcap, pcapng, tcp, udp
+from tests.unit.packets.wire import ip, pcap, pcapng, tcp, udp
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
@@ -91,7 +96,7 @@ def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False, streams=1):
             for row, part in zip(rows, some, strict=True):
                 row[: len(part)] = np.frombuffer(part[:2048], np.uint8)
             lengths = np.array([min(len(part), 2048) for part in some], np.int64)
-            decoder.feed_slab([sessions[0]] * len(some), rows, lengths, 1000.0 + begin)
+            decoder.feed_slab([sessions[place == 5] for place in range(len(some))], rows, lengths, 1000.0 + begin)
         elif streams > 1:
             for place, part in enumerate(some):
                 decoder.feed_stream(sessions[place == 5], place % streams, part[:2048], 1000.0 + begin)
@@ -152,9 +157,10 @@ def ipfix_streams(data):
 def slab(data):
     """Datagrams in the memory of recvmmsg give what each by itself gives."""
     parts = [part[:2048] for part in cut(data)]
-    one, two = (collect(parts, False, limits=Limits(parked_time=0), slab=kind)[0].counters for kind in (False, True))
-    if len(parts) <= 5:  # beyond, one of seven is of another session
-        assert (one.rows_received, one.errors, one.lost) == (two.rows_received, two.errors, two.lost)
+    one, two = (collect(parts, False, limits=Limits(), slab=kind) for kind in (False, True))
+    for name in ("messages_received", "octets_received", "rows_received", "errors", "lost"):
+        assert getattr(one[0].counters, name) == getattr(two[0].counters, name), name
+    assert [repr(list(batch.rows())) for batch in one[1]] == [repr(list(batch.rows())) for batch in two[1]]
 
 
 def framer(data):
@@ -174,6 +180,18 @@ def _framed(data, step):
             return [*found, *error.messages], True
     assert framing.waiting <= 65535
     return found, False
+
+
+def varying_records(data):
+    """Records of variable length: in lock-step as one by one. First how many fields, their lengths, and bodies."""
+    if not data:
+        return
+    fields = [(65535, 65535, 0, 1, 3)[octet % 5] for octet in data[1 : 2 + data[0] % 5]]
+    if 65535 not in fields:
+        return
+    bodies = cut(data[1 + len(fields) :])
+    if bodies:
+        check_located(bodies * (1 + data[0] % 20), 0, fields)
 
 
 def file(data):
@@ -311,6 +329,15 @@ _OPTIONS = message(
 _PACKETS = [(1.0, udp("192.0.2.1", "198.51.100.1", (5000, 4739), counts(1))),
             (2.0, tcp("2001:db8::1", "2001:db8::2", (5000, 2055), 7, _OPTIONS))]  # fmt: skip
 
+_ENDS = "192.0.2.1", "198.51.100.1"
+_DATAGRAM = struct.pack("!HHHH", 5000, 4739, 8 + len(_OPTIONS), 0) + _OPTIONS
+_PIECES = [
+    (3.0, ip(*_ENDS, 17, _DATAGRAM[:80], 0x2000)),
+    (4.0, ip(*_ENDS, 17, _DATAGRAM[80:], 10)),
+    *((5.0 + n, tcp("192.0.2.2", "198.51.100.1", (5000, 4739), 100 + n * 40, _OPTIONS[n * 40 :][:40]))
+      for n in (0, 2, 1, 3)),
+]  # fmt: skip
+
 TARGETS = {
     "ipfix": (ipfix_udp, lambda: (joined([_OPTIONS, counts(1)]), *corpus("ipfix"))),
     "ipfix-reliable": (ipfix_reliable, lambda: (joined([_OPTIONS, counts(1)]), *corpus("ipfix"))),
@@ -324,7 +351,14 @@ TARGETS = {
     "ipfix-file": (file, lambda: (_OPTIONS + counts(1) + b"garbage" + counts(2) + counts(3)[:-3],)),
     "templates": (templates, lambda: (COUNTER * 3, options_template(300, 1, (10, 4), (5, 4, 32473)))),
     "lists": (lists, _lists_seeds),
+    "varying": (varying_records, lambda: (
+        b"\x11\0\2\1" + joined([b"\2ab\0\1cdef\3ab", b"\xff\0\3abcd\1e", b"\xff\0"]),
+    )),
     "capture": (capture, lambda: (pcap(_PACKETS), pcapng(_PACKETS), pcapng(_PACKETS, order=">", resolution=9))),
+    "segments": (segments, lambda: (bytes((192, 0, 0, 0, 90, 0, 0, 180, 0, 90, 0, 0, 90, 0, 90)),)),
+    "fragments": (fragments, lambda: (bytes((1, 0, 0, 3, 32, 129, 3, 32, 9, 9)),
+                                      bytes((2, 0, 8, 200, 0, 2, 0, 16, 200, 0)))),
+    "pcapin": (pcapin, lambda: (pcap(_PACKETS), pcapng(_PACKETS, resolution=0), pcap(_PIECES))),
     "packet-headers": (packet_headers, lambda: (_PACKETS[0][1], _PACKETS[1][1], bytes(12) + b"\x81\0\0\5\x08\0"
                                                 + _PACKETS[0][1])),
     "ctnetlink": (ctnetlink, _netlink_seeds),

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from tests.fuzz.targets import TARGETS
 from tests.support import TOP
 
-SECONDS = 60 if os.environ.get("ULOGD_TW_SOAK") else 5
+SECONDS = 60 if os.environ.get("ULOGD_TW_SOAK") else 3
 
 
 class AtherisTests(TestCase):
@@ -32,4 +32,6 @@ class AtherisTests(TestCase):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for name, done in pool.map(run, TARGETS):
-                self.assertEqual(0, done.returncode, f"{name}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+                replay = f"{sys.executable} -m tests.fuzz {name} --replay FILE"
+                shown = f"{replay} with the file that is named here:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+                self.assertEqual(0, done.returncode, shown)

@@ -98,10 +98,13 @@ class GrammarTests(SynchronousTestCase):
         self.assertEqual(5, found.sections["db1"].line)
 
     def test_collector_sections(self):
-        """A section may be named after a collector's URL, brackets and all, and needs no stack."""
-        found = parsed(STACKS + "[collector:tcp:[::1]:4739] # [x]\nca=y\n[ct1]\n[db1]\n")
+        """A section may be named after a collector's URL, brackets and all; it is one of those of collectors=."""
+        found = parsed(STACKS + "[collector:tcp:[::1]:4739] # [x]\nca=y\n[ct1]\ncollectors=tcp:[::1]:4739\n[db1]\n")
         self.assertEqual("y", found.sections["collector:tcp:[::1]:4739"].entries[0].value)
         self.assertEqual([], found.mistakes)
+        found = parsed(STACKS + "[collector:museun]\n[ct1]\ncollectors=tcp:a,museum\n[db1]\n")
+        text = "f.conf:3: section [collector:museun] is used by no collectors=; did you mean [collector:museum]?"
+        self.assertEqual([text], said(found.mistakes))
 
     def test_before_the_first_section(self):
         """What stands before the first section is ignored with a warning."""
@@ -245,7 +248,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_unused_sections(self):
         """Sections of no stack are named: one that is nearly an instance's with it, the others together."""
-        found = parsed(STACKS + "[ct1]\n[db2]\n[json1]\n[emu1]\n[manhole]\n[collector:a]\n")
+        found = parsed(STACKS + "[ct1]\n[db2]\n[json1]\n[emu1]\n[manhole]\n")
         self.assertEqual(
             [
                 "f.conf:4: section [db2] is used by no stack; did you mean [db1]?",

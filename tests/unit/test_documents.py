@@ -16,6 +16,7 @@ from pathlib import Path
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.certificates import with_certificates
 from ulogd_tw import cli, config, registry, tap
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import Input
@@ -24,6 +25,7 @@ from ulogd_tw.inspection import Inspection
 from ulogd_tw.ipfix.events import Limits
 from ulogd_tw.ipfix.sequence import FAR, MOST_GAPS
 from ulogd_tw.plugins.outputs.collectors import STOP_SECONDS
+from ulogd_tw.transports import tlslayer
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
@@ -76,7 +78,7 @@ class ConfigurationTests(SynchronousTestCase):
 
     def wrong(self, where, text):
         """As --check: every mistake, also tolerated ones, and stacks that are left out."""
-        built = tap.Built(config.parse(text, where), prepare=False)
+        built = tap.Built(config.parse(with_certificates(self, text), where), prepare=False)
         found = list(map(str, built.mistakes))
         if not built.graph.stacks or len(built.config.stacks()) != len(built.graph.stacks):
             found.append(f"{where}: {len(built.graph.stacks)} of {len(built.config.stacks())} stacks")
@@ -279,6 +281,11 @@ class CounterTests(SynchronousTestCase):
                 for figure in registry.lookup(plugin, position)(plugin, _defaults(plugin, position)).counters.more:
                     self.assertRegex(text, f"`(\\w+\\.)?{figure}[.`]", plugin)
 
+    def test_reasons_of_tls(self):
+        """Every reason for which a peer is refused is in the table about TLS."""
+        text = HOWTO.read_text("utf-8").partition("## Encrypt with TLS")[2].partition("\n## ")[0]
+        self.assertEqual(set(tlslayer.REASONS), set(re.findall("`(tls_(?!settle)[a-z_]+)`", text)))
+
     def test_command(self):
         """The command that shows what was lost runs on such a file, and prints only what is not empty."""
         (line,) = [t for _, t in blocks(HOWTO) if t.startswith("python3 -c") and "lost" in t]
@@ -376,7 +383,7 @@ class ExplanationTests(SynchronousTestCase):
         self.assertEqual({name: f"{n:,}" for name, n in options.items() if name in named}, named)
         self.assertEqual({name for name in options if name.startswith("max_")} - {"max_malformed"}, set(named))
         bounds = [field for field in dataclasses.fields(Limits) if isinstance(field.default, int)]
-        of_collector = {"max_sessions", "max_sessions_of_address", "max_buffered"}
+        of_collector = {"max_sessions", "max_sessions_of_address", "max_buffered", "max_handshakes"}
         expected = sorted(f"{field.default:,}" for field in bounds)
         self.assertEqual(expected, sorted(number for _, option, number, _ in rows if option not in of_collector))
 

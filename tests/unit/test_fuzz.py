@@ -7,8 +7,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.changes import changed
 from tests.fuzz.targets import TARGETS
+from tests.fuzz.work import calls
+from tests.support import given, settings
 
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", 300))
+CALLS, CALLS_OF_AN_OCTET = 20_000, 60
+"""Far more than any input makes (5000, and 25 for an octet), far less than work that grows with the square."""
 
 
 class FuzzTests(SynchronousTestCase):
@@ -18,11 +22,16 @@ class FuzzTests(SynchronousTestCase):
 def _test(name):
     def test(self):
         target, seeds = TARGETS[name]
-        slow = list(hypothesis.HealthCheck)
-        settings = hypothesis.settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=slow)
         for octets in seeds():
-            target(octets)
-        settings(hypothesis.given(changed(list(seeds())))(target))()
+            target(octets)  # this fills tables that are made once
+
+        def bounded(data):
+            made = calls(target, data)
+            assert made <= CALLS + CALLS_OF_AN_OCTET * len(data), (made, len(data))
+
+        slow = list(hypothesis.HealthCheck)
+        run = given(changed(list(seeds())))(bounded)
+        settings(max_examples=EXAMPLES, suppress_health_check=slow)(run)()
 
     test.__doc__ = TARGETS[name][0].__doc__
     return test

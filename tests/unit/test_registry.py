@@ -7,6 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.certificates import with_certificates
 from ulogd_tw import config, registry, tap
 from ulogd_tw.config import ULOGD2_PLUGINS
 from ulogd_tw.core import types
@@ -225,6 +226,7 @@ class ExampleTests(SynchronousTestCase):
         files = sorted(TOP.glob("etc/**/*.conf"))
         self.assertTrue(files)
         for file in files:
-            built = tap.Built(config.load(str(file)), prepare=False)
+            text = with_certificates(self, file.read_text("utf-8"))
+            built = tap.Built(config.parse(text, str(file)), prepare=False)
             self.assertEqual([], list(map(str, built.mistakes)))
             self.assertEqual(len(built.config.stacks()), len(built.graph.stacks), file)

@@ -100,7 +100,10 @@ class Option:
 
 
 class Options:
-    """The values of one instance, as attributes (`pass_` for ``pass``); `given`: the names that were written."""
+    """The values of one instance, as attributes (`pass_` for ``pass``); `given`: the names that were written.
+
+    `sections`: the values of further sections that it names, see `Plugin.section_options`.
+    """
 
     def __init__(self, declared: tuple[Option, ...], values: dict[str, Any] | None = None) -> None:
         values = values or {}
@@ -108,6 +111,7 @@ class Options:
         if unknown:
             raise TypeError(f"no option {', '.join(sorted(unknown))}")
         self.given = frozenset(values)
+        self.sections: dict[str, Options] = {}
         for option in declared:
             attribute = option.name + "_" if keyword.iskeyword(option.name) else option.name
             setattr(self, attribute, values.get(option.name, option.default))

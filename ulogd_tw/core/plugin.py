@@ -49,6 +49,8 @@ class Plugin:
     options: tuple[Option, ...] = ()
     common_options: tuple[Option, ...] = ()
     """Options of every plugin of this kind; `all_options` has both."""
+    section_options: tuple[Option, ...] = ()
+    """Options of a section ``[collector:WORD]``, which may be there for each word of its option `collectors`."""
     provides: tuple[Key, ...] = ()
     uses: tuple[str, ...] = ()
     """Names of keys without which it cannot work."""
@@ -60,7 +62,7 @@ class Plugin:
     """True where it gives any Information Element that a peer may send."""
     own_clock = False
     """True while rows of an input carry times of their own (a file that is replayed): a filter below asks `source`."""
-    source: Plugin | None = None
+    source: Input | None = None
     """Of a filter: the input whose rows reach it."""
     passes = True
     """False where the keys of the plugins above end here (an aggregate is a new row)."""
@@ -138,6 +140,15 @@ class Input(Plugin):
 
     listens = False
     """True where peers connect to it; such inputs stop last, as a peer may be an exporter of this process."""
+    at_end = False
+    """True when no further row will come from it."""
+    exits = False
+    """True where the service ends when this input, and every other one with it, is at its end."""
+
+    def __init__(self, instance: str, config: Options | None = None) -> None:
+        super().__init__(instance, config)
+        self.ended: Callable[[], None] = _nothing
+        """To be called when it is at its end."""
 
     def begin(self) -> None:
         """Start to read; everything is open by now."""
@@ -158,6 +169,8 @@ class Aggregator(Filter):
     """
 
     passes = False
+    holds = False
+    """Whether there are rows in it."""
 
     def flush(self) -> None:
         """Emit everything that is kept; the inputs have stopped."""
@@ -180,6 +193,10 @@ class Output(Plugin):
         Rows that it counts as dropped or filtered meanwhile are not counted as written.
         """
         raise NotImplementedError
+
+
+def _nothing() -> None:
+    pass
 
 
 def _raise(error: Exception) -> None:

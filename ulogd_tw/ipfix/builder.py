@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +32,14 @@ def _header_view(length: int) -> np.dtype:
 class Messages:
     """Messages of one length with `records` Data Records each, still without time, sequence and domain.
 
-    `octets` is uint8 of shape (count, length); `templates` are the ids of the Data Sets in them.
+    `octets` is uint8 of shape (count, length); `templates` are the ids of the Data Sets in them. `origin` is for
+    whoever handed them in.
     """
 
     octets: np.ndarray
     records: int
     templates: tuple[int, ...]
+    origin: Any = None
 
     @property
     def count(self) -> int:
@@ -56,7 +59,7 @@ class Messages:
 
     def part(self, start: int, stop: int | None = None) -> Messages:
         """Some of these Messages, without a copy."""
-        return Messages(self.octets[start:stop], self.records, self.templates)
+        return Messages(self.octets[start:stop], self.records, self.templates, self.origin)
 
     def stamped(self, sequence: int, domain: int, now: float) -> np.ndarray:
         """A copy as it goes out. `sequence`: Data Records that were sent before (section 3.1)."""

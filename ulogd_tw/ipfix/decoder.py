@@ -3,27 +3,28 @@
 `Decoder.feed` walks one Message and puts the bodies of its Data Sets aside, by layout; `Decoder.drain` makes columns
 of all of them at once. A Message whose lengths are impossible is dropped whole (RFC 7011 section 9.1): it is read
 through before anything of it takes effect, except for records of variable length, which are walked when drained, many
-Messages at a time; until then their Sequence Numbers wait too. NetFlow v9 and v5 are taken by `netflow.NetFlow`.
+Messages at a time; until then their Sequence Numbers wait too (`following`). NetFlow v9 and v5 are taken by
+`netflow.NetFlow`, sFlow by `sflow.SFlow`; `learning` keeps templates, `parking` Data Sets without one, `batches` makes
+the columns.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from itertools import compress
 
 import numpy as np
 
-from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.plugin import ALL, Wanted
-from ulogd_tw.ipfix import known, netflow, sflow
-from ulogd_tw.ipfix import sequence as numbers
-from ulogd_tw.ipfix.context import Context, Source
+from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.ipfix import netflow, sflow
+from ulogd_tw.ipfix.batches import Batches
 from ulogd_tw.ipfix.events import Event, Events, Kept, Limits
-from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
+from ulogd_tw.ipfix.following import Following
+from ulogd_tw.ipfix.layout import BEFORE, Layout
 from ulogd_tw.ipfix.learning import Learning, template_sets
 from ulogd_tw.ipfix.message import (
     FIRST_DATA_SET,
@@ -37,11 +38,9 @@ from ulogd_tw.ipfix.message import (
 from ulogd_tw.ipfix.parking import Parking
 from ulogd_tw.ipfix.sequence import MASK
 from ulogd_tw.ipfix.session import Domain, Fate, Parked, Session
-from ulogd_tw.ipfix.skew import Skew
 from ulogd_tw.ipfix.slab import NUMBER, headers, runs
-from ulogd_tw.ipfix.structured import Structured
 from ulogd_tw.ipfix.template import Template
-from ulogd_tw.ipfix.told import USED, Options, Told
+from ulogd_tw.ipfix.told import Options, Told
 from ulogd_tw.ipfix.varying import Located, locate
 
 IPFIX = b"\0\x0a"
@@ -73,26 +72,23 @@ class Decoder:
         self.counters = counters
         self.limits = limits
         kept = kept or Kept()
-        self._scale, self._name = scale, name
         self._events = Events(limits.events)
         self._learning = Learning(limits, kept, counters.errors, self._events)
         self._parking = Parking(limits, kept, counters.errors, self._events)
         self._options = Options(limits, kept, counters, self._events, self._learning.new_domain)
-        self._skew = Skew(limits.clock_skew, self._events)
         self.malformed = 0
         """Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped."""
         self.homes: list[tuple[Session, Session]] = []
         """Sessions that lack templates, each behind the one that seems to have them: see `merge`."""
         self._netflow = netflow.NetFlow(self)
         self._sflow = sflow.SFlow(self, wanted, scale)
-        self._context = Context(wanted)
-        self._compiled: dict[Layout, None] = {}
-        self._compiled_fields = 0
         self._waiting: list[Layout] = []
-        self._deferred: list[tuple[Session, Domain, numbers.Sequence]] = []
+        self._following = Following(counters, self._events)
+        self._follow = self._following.follow
         self._spoiled = False
-        self._joined = Joined()
-        self._structured = Structured(limits, counters.errors)
+        self._batches = Batches(
+            wanted, counters, limits, self._learning, self._options, self._events, scale=scale, name=name
+        )
         self._expired = 0.0
 
     @property
@@ -139,9 +135,7 @@ class Decoder:
                         self._follow(session, domain, number, rows)
                 else:
                     fate = Fate(number, 0, False, domain, domain.stamp)
-                    if not domain.sequence.deferred:
-                        self._pause(session, domain)
-                    domain.sequence.deferred.append(fate)
+                    self._following.defer(session, domain, fate)
                 layout = learnt.layout
                 if not layout.bodies:
                     self._waiting.append(layout)
@@ -324,9 +318,7 @@ class Decoder:
         fate = None
         if varying and not news:
             fate = Fate(number, rows, False, domain, domain.stamp)
-            if not domain.sequence.deferred:
-                self._pause(session, domain)
-            domain.sequence.deferred.append(fate)
+            self._following.defer(session, domain, fate)
         elif rows >= 0 and number == domain.sequence.expected:
             domain.sequence.expected = (number + rows) & MASK
         else:
@@ -422,11 +414,13 @@ class Decoder:
         """Elements that the exporter of this session had described."""
         self._options.restore_types(session, keys)
 
-    def restore_told(self, session: Session, number: int, place: int, told: Told) -> None:
-        """What an exporter had told of a domain."""
+    def restore_domain(self, session: Session, number: int, place: int, origin: float, told: Told | None) -> None:
+        """A domain with the clock that its exporter had, and what it had told."""
         domain = session.domains.get(place) or self._learning.new_domain(session, number, place)
         if domain is not None:
-            self._options.restore(domain, told)
+            domain.origin = origin
+            if told is not None:
+                self._options.restore(domain, told)
 
     @property
     def changes(self) -> int:
@@ -453,48 +447,6 @@ class Decoder:
         """No more will come: give up what waits for templates."""
         self._parking.clear()
 
-    # sequence numbers
-
-    def _pause(self, session: Session, domain: Domain) -> None:
-        """From now on the sequence is followed by `drain`, when the records are counted."""
-        domain.sequence.pause()
-        domain.deferring += 1
-        self._deferred.append((session, domain, domain.sequence))
-
-    def _follow(self, session: Session, domain: Domain, number: int, rows: int, unit: str = "records") -> None:
-        """Take the Sequence Number of a Message of `rows` records; -1: of how many is unknown."""
-        if domain.sequence.deferred:
-            domain.sequence.deferred.append(Fate(number, rows))
-            return
-        if rows < 0:
-            domain.sequence.unknown()
-            return
-        lost, odd = domain.sequence.follow(number, rows)
-        if lost:
-            self.counters.lost["sequence"] += lost
-            session.lost += lost
-        if odd:
-            session.resets += odd == "sequence_reset"
-            if odd != "sequence_gap":
-                self.counters.errors[odd] += 1
-            if odd != "sequence_duplicate":
-                self._events.add(odd, session, domain.number, 0, f"{lost} {unit}" if lost else "")
-
-    def _follow_deferred(self) -> None:
-        deferred, self._deferred = self._deferred, []
-        for session, domain, sequence in deferred:
-            messages, sequence.deferred = sequence.deferred, []
-            domain.sequence = sequence
-            domain.deferring -= 1
-            sequence.resume()
-            for fate in messages:
-                if fate.malformed:
-                    continue
-                if fate.number == sequence.expected and fate.rows >= 0:
-                    sequence.expected = (fate.number + fate.rows) & MASK
-                else:
-                    self._follow(session, domain, fate.number, fate.rows)
-
     # records become columns
 
     def drain(self, now: float, held: bool = False) -> list[Batch]:
@@ -502,13 +454,11 @@ class Decoder:
         waiting, self._waiting = self._waiting, []
         self._spoiled = False
         located = {layout: self._locate(layout) for layout in waiting if not layout.octets}
-        if self._deferred:
-            self._follow_deferred()
-        batches = (self._batch(layout, located.get(layout), now, held) for layout in waiting)
+        self._following.settle()
+        batches = (self._batches.of(layout, located.get(layout), self._spoiled, now, held) for layout in waiting)
         found = [batch for batch in batches if batch is not None]
         found += self._sflow.drain(now, held)
-        self._learning.forget_former()
-        self._structured.forget()
+        self._batches.end()
         return found
 
     def _locate(self, layout: Layout) -> Located:
@@ -529,95 +479,6 @@ class Decoder:
                     self._malformed(learnt.session, learnt.domain.number, MessageError(text, "record"))
         return located
 
-    def _batch(self, layout: Layout, located: Located | None, now: float, held: bool) -> Batch | None:
-        bodies, sources, layout.bodies, layout.sources = layout.bodies, layout.sources, [], []
-        if self._spoiled:
-            keep = [not _is_malformed(source) for source in sources]
-            if located is None:
-                bodies, sources = list(compress(bodies, keep)), list(compress(sources, keep))
-            else:
-                located.keep(np.array(keep))
-        if located is None:
-            sizes = np.fromiter(map(len, bodies), np.int64, len(bodies))
-            counts = (sizes - BEFORE) // layout.octets
-        else:
-            counts = located.counts
-        n = int(counts.sum())
-        if not n:
-            return None
-        compiled = self._use(layout)
-        if located is None:
-            dtype = compiled.runs[0].dtype
-            view = self._joined.view(bodies, sizes, layout.octets, dtype) if dtype is not None else None
-            columns, missing = compiled.of_fixed(view, n)
-        else:
-            columns, missing = compiled.of_varying(located)
-            for key in compiled.lists:
-                columns[key.name] = self._structured.column(columns[key.name], key.type, sources, counts.tolist())
-        counts = np.asarray(counts)
-        made: list[Key] = []
-        for maker in layout.made:
-            made += maker.add((columns, missing), sources, counts)
-        self._skew.look(sources, now)
-        self.counters.rows_received += n
-        for mask in missing.values():
-            self.counters.errors["value"] += int(np.count_nonzero(mask))
-        if layout.scopes:
-            self._take_options(layout, (columns, missing), sources, counts)
-        for name in compiled.unwanted:
-            del columns[name]
-            missing.pop(name, None)
-        columns = self._context.columns(layout, sources, counts, n) | columns
-        return Batch(self._schema(layout, tuple(made)), columns, missing, n=n, now=now, held=held)
-
-    def _take_options(self, layout: Layout, found: Found, sources: list[Source], counts: np.ndarray) -> None:
-        """Options records: what they tell is kept."""
-        learnts = [source[0] for source in sources]
-        for session in self._options.read(learnts, counts.tolist(), found, layout.columns.keys):
-            self._learning.retype(session)
-
-    def _schema(self, layout: Layout, made: tuple[Key, ...]) -> Schema:
-        schema = layout.schemas.get(made)
-        if schema is None:
-            keys = [*self._context.keys(layout.family), *layout.columns.keys, *made]
-            keys = [key for key in keys if key.name not in layout.columns.unwanted]
-            schema = layout.schemas[made] = Schema(keys)
-        return schema
-
-    def _use(self, layout: Layout) -> Columns:
-        """The compiled layout; the one that was not used for longest is forgotten when there are too many."""
-        if layout.columns is None:
-            self._compile(layout)
-            self._compiled_fields += len(layout.fields)
-        else:
-            self._compiled.pop(layout, None)
-        self._compiled[layout] = None
-        limits = self.limits
-        while len(self._compiled) > limits.layouts or (
-            self._compiled_fields > limits.layout_fields and len(self._compiled) > 1
-        ):
-            oldest = next(iter(self._compiled))
-            del self._compiled[oldest]
-            self._compiled_fields -= len(oldest.fields)
-            oldest.forget()
-        return layout.columns
-
-    def _compile(self, layout: Layout) -> None:
-        wanted = self.wanted
-        layout.made = []
-        if (times := netflow.times(layout.fields, wanted)) is not None:
-            layout.made.append(times)
-        if layout.scopes:
-            wanted = wanted if wanted is ALL else wanted | USED
-        else:
-            layout.made += known.made(layout.fields, wanted, self._scale, self._name)
-        for maker in layout.made:
-            wanted = maker.needed(wanted)
-        columns = layout.columns = Columns(layout.fields, wanted, layout.described)
-        columns.unwanted = [key.name for key in columns.keys if key.name not in self.wanted]
-        if self._scale and not layout.scopes:
-            known.scaled(columns)
-
     # what is wrong
 
     def _malformed(self, session: Session, domain: int, error: MessageError) -> None:
@@ -625,11 +486,6 @@ class Decoder:
         session.malformed += 1
         self.counters.errors[error.reason] += 1
         self._events.add("malformed", session, domain, 0, f"{error.reason}: {error}")
-
-
-def _is_malformed(source: Source) -> bool:
-    fate = source[3]
-    return fate is not None and fate.malformed
 
 
 def _home(session: Session, domain: Domain, set_id: int, parked: Parked) -> Session | None:

@@ -113,9 +113,9 @@ def _fixed(type_: Type, length: int) -> _Fixed:
 class _Run:
     """Neighbouring fields of fixed length, written as one structured array."""
 
-    def __init__(self, first: int, fields: Sequence[Field]) -> None:
+    def __init__(self, first: int, fields: Sequence[Field], kinds: Sequence[Type]) -> None:
         self.first = first
-        self.fixed = [_fixed(registry.element(f.pen, f.ident).type, f.length) for f in fields]
+        self.fixed = [_fixed(kind, field.length) for field, kind in zip(fields, kinds, strict=True)]
         self.dtype = np.dtype([(str(place), *fixed.form) for place, fixed in enumerate(self.fixed)])
 
     def octets(self, columns: Sequence[Column], n: int) -> np.ndarray:
@@ -177,12 +177,15 @@ class Records:
 class Encoder:
     """Encodes rows for one template; made once, it knows the place and form of each field.
 
-    ValueError for a field length that the standard does not allow for the type of its element.
+    `kinds` are the types of the elements where the registry does not know all of them. ValueError for a field length
+    that the standard does not allow for the type of its element.
     """
 
-    def __init__(self, template: Template) -> None:
+    def __init__(self, template: Template, kinds: Sequence[Type] | None = None) -> None:
         self.template = template
-        self._parts: list[_Run | int] = list(_parts(template))
+        if kinds is None:
+            kinds = [registry.element(field.pen, field.ident).type for field in template.fields]
+        self._parts: list[_Run | int] = list(_parts(template, kinds))
 
     def encode(self, columns: Sequence[Column], n: int) -> Records:
         """The records of n rows; `columns` in the order of the fields, each as `ulogd_tw.core.types` has its type.
@@ -206,21 +209,19 @@ class Encoder:
         return Records(self.template, out, offsets)
 
 
-def _parts(template: Template) -> Iterator[_Run | int]:
+def _parts(template: Template, kinds: Sequence[Type]) -> Iterator[_Run | int]:
     """Runs of fixed fields, and the numbers of the variable ones, in order."""
-    run: list[Field] = []
-    for place, field in enumerate(template.fields):
-        if field.length != VARIABLE:
-            run.append(field)
+    fields, first = template.fields, 0
+    for place, field in enumerate((*fields, None)):
+        if field is not None and field.length != VARIABLE:
             continue
-        if run:
-            yield _Run(place - len(run), run)
-            run = []
-        if not registry.element(field.pen, field.ident).type.variable:
-            raise ValueError(f"element {field.pen}/{field.ident} cannot have a variable length")
-        yield place
-    if run:
-        yield _Run(len(template.fields) - len(run), run)
+        if first < place:
+            yield _Run(first, fields[first:place], kinds[first:place])
+        first = place + 1
+        if field is not None:
+            if not kinds[place].variable:
+                raise ValueError(f"element {field.pen}/{field.ident} cannot have a variable length")
+            yield place
 
 
 def _prefixed(lengths: np.ndarray) -> np.ndarray:

@@ -29,6 +29,8 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 _AF_INET, _AF_INET6 = 2, 10
+_SENDER = 28
+"""Octets of a sender: struct sockaddr_in6."""
 
 
 class Allowed:
@@ -131,6 +133,15 @@ class Exporters:
             session.siblings = group.values()
         self._sessions[key] = group[key] = session
         return session
+
+    def restore(self, place: Hashable, name: bytes, peer: tuple[str, int], now: float) -> Session | str:
+        """A session that an earlier run had under this name: of a sender, or of an address whose ports do not count."""
+        if len(name) == _SENDER:
+            return self.admit(place, name, peer, now)
+        if self._keying == "strict":
+            return LIMIT_OF_ADDRESS
+        self._united.add((place, name))
+        return self.admit(place, name[:2] + bytes(2) + name[2:], peer, now)
 
     def admit_stream(self, host: str) -> str:
         """A connection takes the place of a session, until `streams` is counted down; why not, or nothing."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, HEADER, SET_HEADER, VERSION
 
+_BEGIN = VERSION.to_bytes(2, "big")
 _MOST_APART = 86_400
 """Seconds by which the Export Time of the next Message may differ after damage."""
+_SETS = 32
+"""Sets of a Message that are looked at to find where one begins: octets that look like so many are one."""
 
 
 class FileReader:
@@ -47,25 +50,35 @@ class FileReader:
         self._rest = data[at:]
         return found
 
+    def lose(self) -> None:
+        """Octets are missing, or no Message need begin here: the next plausible one is looked for."""
+        self.skipped += len(self._rest)
+        self._rest = b""
+        self._lost = True
+
     def finish(self) -> list[bytes]:
         """At the end of the file: Messages behind one whose length was wrong, so that it seemed not to be whole."""
         found: list[bytes] = []
         while len(self._rest) > HEADER.size and not self._lost:
             rest, self._rest = self._rest[1:], b""
-            place = next((p for p in range(len(rest)) if self._plausible(rest, p, True)), None)
-            if place is None:
+            place = rest.find(_BEGIN)
+            while place >= 0 and not self._plausible(rest, place, True):
+                place = rest.find(_BEGIN, place + 1)
+            if place < 0:
                 self._rest = b"\0" + rest
                 break
             self.damages += 1
             self.skipped += 1 + place
             found += self.feed(rest[place:])
+        if self._lost:
+            self.lose()  # no Message begins there, so none is cut
         return found
 
     def _search(self, data: bytes, at: int) -> tuple[int, bool]:
         """Where the next Message seems to begin; False where more octets are needed to say so."""
         start = at
         while True:
-            place = data.find(b"\0\x0a", at)
+            place = data.find(_BEGIN, at)
             if place < 0:
                 place = len(data) - 1  # it may begin with the last octet
                 self.skipped += max(place - start, 0)
@@ -80,7 +93,7 @@ class FileReader:
             at = place + 1
 
     def _plausible(self, data: bytes, at: int, whole: bool) -> bool:
-        """Whether a Message may begin here: its header, and its Sets as far as they are there."""
+        """Whether a Message may begin here: its header, and its first Sets as far as they are there."""
         if len(data) - at < HEADER.size + SET_HEADER.size:
             return False
         version, length, time, _, _ = HEADER.unpack_from(data, at)
@@ -89,7 +102,9 @@ class FileReader:
         if self._time >= 0 and abs(time - self._time) > _MOST_APART:
             return False
         end, at = at + length, at + HEADER.size
-        while at < end:
+        for _ in range(_SETS):
+            if at >= end:
+                break
             if len(data) - at < SET_HEADER.size:
                 return True  # the rest is not there yet
             set_id, size = SET_HEADER.unpack_from(data, at)

@@ -66,3 +66,21 @@ class Framer:
     def waiting(self) -> int:
         """Octets of a Message that has not come whole."""
         return len(self._rest)
+
+
+def whole_messages(octets: bytes | memoryview) -> tuple[int, int]:
+    """The whole Messages at the beginning, such as of a file that was cut: how many, and their octets.
+
+    A Message is whole when its Sets are; zeros, as a file system may leave them after a power failure, are none.
+    """
+    at = count = 0
+    while len(octets) - at >= HEADER.size:
+        version, length = SET_HEADER.unpack_from(octets, at)
+        if version != VERSION or not HEADER.size < length <= len(octets) - at:
+            break
+        try:
+            cut_sets(bytes(octets[at : at + length]))
+        except MessageError:
+            break
+        at, count = at + length, count + 1
+    return count, at

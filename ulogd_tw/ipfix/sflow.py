@@ -19,23 +19,9 @@ from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import CONTEXT, SFLOW_KEYS, TOLD, Key, known
 from ulogd_tw.core.plugin import ALL, Wanted
-from ulogd_tw.ipfix.samples import (
-    COUNTER_KEYS,
-    COUNTER_WORDS,
-    COUNTERS,
-    DISCARDED,
-    EXPANDED_COUNTERS,
-    EXPANDED_FLOW,
-    FLOW,
-    FLOW_WORDS,
-    HEADS,
-    Chain,
-    Datagram,
-    Reading,
-    put,
-    sample_source,
-    sampled,
-)
+from ulogd_tw.core.sheet import Sheet
+from ulogd_tw.ipfix.sampled import Sampled
+from ulogd_tw.ipfix.samples import HEADS, Datagram, Reading, Samples
 from ulogd_tw.ipfix.session import Domain, Session
 
 if TYPE_CHECKING:
@@ -45,8 +31,10 @@ START = b"\0\0\0\5"
 """How a datagram begins."""
 VERSION = 0x105
 """What stands for sFlow above a domain's number: NetFlow v5 has 5."""
-_TEMPLATES = (FLOW, COUNTERS, EXPANDED_FLOW, EXPANDED_COUNTERS, DISCARDED)
+_MOST_SCHEMAS = 1000
 _KEYS = {key.name: key for key in SFLOW_KEYS}
+_COUNTERS = {1: SFLOW_KEYS[7:26], 2: SFLOW_KEYS[26:]}
+"""Counter records that are read: of any interface, of Ethernet."""
 
 
 class SFlow:
@@ -57,8 +45,10 @@ class SFlow:
         self._wanted = wanted
         self._scale = scale
         self._waiting: list[Datagram] = []
+        self._schemas: dict[tuple, Schema] = {}
         self._drops: dict[tuple[Domain, int, int], int] = {}
-        decoder.counters.more.setdefault("exporter_dropped_samples", 0)
+        for name in ("exporter_dropped_samples", "unread_records"):
+            decoder.counters.more.setdefault(name, 0)
 
     def feed(self, session: Session, message: bytes, now: float) -> None:
         """Take one datagram; its samples are looked at by `drain`."""
@@ -91,20 +81,18 @@ class SFlow:
 
     def _batches(self, datagrams: list[Datagram], now: float, held: bool) -> Iterator[Batch]:
         reading = Reading(datagrams)
-        samples, records, datagrams_of, cut = reading.chains()
+        samples, records, cut = reading.chains()
         for place in np.flatnonzero(cut).tolist():
             one = datagrams[place]
             self._decoder._malformed(one.session, one.domain.number, MessageError("a sample is cut", "record"))
-        errors = self._decoder.counters.errors
-        unknown = ~np.isin(samples.tag, list(_TEMPLATES))
-        if unknown.any():
-            errors["sample_format"] += int(np.count_nonzero(unknown))
-        found = [
-            *self._flows(reading, samples, records, datagrams_of),
-            *self._counters(reading, samples, records, datagrams_of),
-        ]
-        for columns, missing, of_datagram, formats, options in found:
-            yield self._batch(datagrams, columns, missing, of_datagram, formats, options, now, held)
+        if unknown := reading.unknown(samples):
+            self._decoder.counters.errors["sample_format"] += unknown
+        for options in (False, True):
+            chosen = Samples(reading, samples, records, options)
+            if chosen.n:
+                for sheet, rows in self._counters(chosen) if options else self._flows(chosen):
+                    of_datagram, formats = chosen.of_datagram[rows], chosen.formats[rows]
+                    yield self._batch(datagrams, sheet, of_datagram, formats, options, now, held)
 
     def forget(self, session: Session) -> None:
         """The session is over."""
@@ -114,106 +102,113 @@ class SFlow:
 
     # flow samples
 
-    def _flows(self, reading: Reading, samples: Chain, records: Chain, owners: np.ndarray) -> Iterator[tuple]:
-        """Columns of the flow samples, by the family of their packets."""
-        chosen = np.flatnonzero(np.isin(samples.tag, list(FLOW_WORDS)))
-        if not len(chosen):
-            return
-        formats = samples.tag[chosen]
-        words = reading.fields(samples.at[chosen], formats, FLOW_WORDS)
-        self._count_drops(reading.datagrams, owners[chosen], words)
-        of_sample = np.full(len(samples.tag), -1, np.int64)
-        of_sample[chosen] = np.arange(len(chosen))
-        mine = of_sample[records.owner] >= 0
-        records = Chain(of_sample[records.owner[mine]], records.tag[mine], records.at[mine], records.octets[mine])
-        for columns, missing, rows in reading.packets(records, len(chosen), self._wanted):
-            sampled(columns, missing, {name: (v[rows], t[rows]) for name, (v, t) in words.items()}, self._wanted)
-            self._times_and_factor(columns, missing, reading, owners[chosen][rows], words, rows)
-            yield columns, missing, owners[chosen][rows], formats[rows], False
+    def _flows(self, samples: Samples) -> Iterator[tuple[Sheet, np.ndarray]]:
+        """Columns of the flow samples by the family of their packets, and which samples they are."""
+        self._count_drops(samples)
+        sampled = Sampled(samples, self._wanted)
+        self._decoder.counters.more["unread_records"] += sampled.unread
+        said = Sheet(samples.n, self._wanted)
+        samples.put_source(said)
+        for name, word in (("samplingInterval", "rate"), ("samplePool", "pool"), ("sampleDrops", "drops"),
+                           ("dropReason", "reason")):  # fmt: skip
+            if name in self._wanted:
+                values, there = samples.word(word)
+                said.put(name, values[there], there)
+        self._interfaces(samples, said)
+        self._times_and_factor(samples, said)
+        for found in sampled.families():
+            found.take(said, found.rows)
+            if self._scale and "octetDeltaCount" in found.columns:
+                factor = said.columns[TOLD[0].name][found.rows].astype(np.uint64)
+                found.columns["octetDeltaCount"] = found.columns["octetDeltaCount"] * factor
+            if self._scale and "packetDeltaCount" in found.columns:
+                found.columns["packetDeltaCount"] = said.columns[TOLD[0].name][found.rows].astype(np.uint64)
+            yield found, found.rows
 
-    def _times_and_factor(
-        self, columns: dict[str, Column], missing: dict[str, np.ndarray], reading: Reading, of_datagram: np.ndarray,
-        words: dict[str, tuple[np.ndarray, np.ndarray]], rows: np.ndarray,
-    ) -> None:  # fmt: skip
+    def _interfaces(self, samples: Samples, said: Sheet) -> None:
+        for word, names in (("input", ("ingressInterface",)),
+                            ("output", ("egressInterface", "dropReason", "outputInterfaces"))):  # fmt: skip
+            if any(name in self._wanted for name in names):
+                kinds, values = samples.interface(word)
+                for kind, name in enumerate(names):
+                    rows = (kinds == kind) & (values >= 0)
+                    said.put(name, values[rows], rows)
+
+    def _times_and_factor(self, samples: Samples, said: Sheet) -> None:
         """A packet was seen when its datagram came, and stands for as many as the rate says."""
-        rate, there = words["rate"]
-        factor = np.where(there[rows] & (rate[rows] > 0), rate[rows], 1)
-        arrived = reading.received[of_datagram]
         for name in ("flowStartMilliseconds", "flowEndMilliseconds"):
             if name in self._wanted:
-                columns[name] = arrived
-        if self._scale or (self._wanted is not ALL and TOLD[0].name in self._wanted):
-            columns[TOLD[0].name] = factor.astype(np.float64)
-        if self._scale:
-            for name in ("octetDeltaCount", "packetDeltaCount"):
-                if name in columns:
-                    columns[name] = columns[name] * factor.astype(np.uint64)
+                said.put(name, samples.reading.received[samples.of_datagram], None, "L")
+        name = TOLD[0].name
+        if self._scale or (self._wanted is not ALL and name in self._wanted):
+            rate = samples.word("rate")[0]
+            said.columns[name] = np.where(rate > 0, rate, 1).astype(np.float64)
 
-    def _count_drops(
-        self, datagrams: list[Datagram], of_datagram: np.ndarray, words: dict[str, tuple[np.ndarray, np.ndarray]]
-    ) -> None:
-        """Packets that the agent could not sample: a total of each of its sources."""
-        source = words["type"][0] << 32 | words["index"][0]
-        _, last = np.unique(np.stack([of_datagram, source]), axis=1, return_index=True)
-        drops = words["drops"][0]
-        for place in last.tolist():  # one step for each source of a datagram
-            domain = datagrams[int(of_datagram[place])].domain
-            key = (domain, int(words["type"][0][place]), int(words["index"][0][place]))
-            total, before = int(drops[place]), self._drops.get(key)
-            if before is None and len(self._drops) >= self._decoder.limits.told:
+    def _count_drops(self, samples: Samples) -> None:
+        """Packets that the agent could not sample: a total of each of its sources, of which the last one counts."""
+        kinds, indices = samples.source()
+        totals = samples.word("drops")[0]
+        domains = list(dict.fromkeys(datagram.domain for datagram in samples.reading.datagrams))
+        numbers = {domain: number for number, domain in enumerate(domains)}
+        of_domain = np.array([numbers[datagram.domain] for datagram in samples.reading.datagrams])[samples.of_datagram]
+        order = np.lexsort((indices, kinds, of_domain))
+        keys = np.stack((of_domain, kinds, indices))[:, order]
+        last = np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)
+        more, limit = self._decoder.counters.more, self._decoder.limits.told
+        rows = order[last].tolist()
+        for (number, kind, index), row in zip(keys[:, last].T.tolist(), rows, strict=True):  # a step for each source
+            key, total = (domains[number], kind, index), int(totals[row])
+            before = self._drops.get(key)
+            if before is None and len(self._drops) >= limit:
                 continue
             self._drops[key] = total
             if before is not None and total > before:
-                self._decoder.counters.more["exporter_dropped_samples"] += total - before
+                more["exporter_dropped_samples"] += total - before
 
     # counter samples
 
-    def _counters(self, reading: Reading, samples: Chain, records: Chain, owners: np.ndarray) -> Iterator[tuple]:
-        """Columns of the counter samples with records that are known."""
-        chosen = np.flatnonzero(np.isin(samples.tag, list(COUNTER_WORDS)))
-        if not len(chosen):
-            return
-        names = ("sequence", "type", "index", "records")
-        words = reading.fields(samples.at[chosen], samples.tag[chosen], COUNTER_WORDS, names)
-        columns: dict[str, Column] = {}
-        missing: dict[str, np.ndarray] = {}
-        sample_source(columns, missing, words, self._wanted)
-        of_sample = np.full(len(samples.tag), -1, np.int64)
-        of_sample[chosen] = np.arange(len(chosen))
-        for tag, keys in COUNTER_KEYS.items():
-            here = records.of(tag)
-            here = Chain(of_sample[here.owner], here.tag, here.at, here.octets)
-            mine = (here.owner >= 0) & (here.octets >= 4 * sum(key.type.octets // 4 for key in keys))
-            here = Chain(here.owner[mine], here.tag[mine], here.at[mine], here.octets[mine]).first()
+    def _counters(self, samples: Samples) -> Iterator[tuple[Sheet, np.ndarray]]:
+        """Columns of the counter samples."""
+        sheet, reading = Sheet(samples.n, self._wanted), samples.reading
+        samples.put_source(sheet)
+        read = 0
+        for tag, keys in _COUNTERS.items():
+            read += int(np.count_nonzero(samples.records.tag == tag))
+            here = samples.records.firsts(tag, sum(key.type.octets for key in keys))
             at = here.at
-            for key in keys:
+            for key in keys if len(at) else ():
                 if key.name in self._wanted:
                     values = reading.number(at, key.type.octets)
                     kept = values != np.iinfo(values.dtype).max  # all ones: the agent does not count this
-                    if kept.any():
-                        put(columns, missing, key.name, values[kept], here.owner[kept], len(chosen), key.type.dtype)
+                    sheet.put(key.name, values[kept], here.owner[kept], key.type.dtype.char)
                 at = at + key.type.octets // 4
-        yield columns, missing, owners[chosen], samples.tag[chosen], True
+        self._decoder.counters.more["unread_records"] += len(samples.records.tag) - read
+        yield sheet, np.arange(samples.n)
 
     # a batch
 
     def _batch(
-        self, datagrams: list[Datagram], columns: dict[str, Column], missing: dict[str, np.ndarray],
-        of_datagram: np.ndarray, formats: np.ndarray, options: bool, now: float, held: bool,
+        self, datagrams: list[Datagram], sheet: Sheet, of_datagram: np.ndarray, formats: np.ndarray, options: bool,
+        now: float, held: bool,
     ) -> Batch:  # fmt: skip
         context = self._context(datagrams, of_datagram, formats, options)
-        keys = [key for key, _ in context]
-        for name, column in columns.items():
-            keys.append(_held(name, column))
-        n = len(of_datagram)
-        self._decoder.counters.rows_received += n
-        if len(datagrams) == 1 or (of_datagram == of_datagram[0]).all():
-            datagrams[int(of_datagram[0])].domain.rows += n
-        else:
-            for place, rows in enumerate(np.bincount(of_datagram, minlength=len(datagrams)).tolist()):
-                datagrams[place].domain.rows += rows
-        found = {key.name: column for key, column in context} | columns
-        return Batch(Schema(keys), found, missing, n=n, now=now, held=held)
+        self._decoder.counters.rows_received += sheet.n
+        for place, rows in enumerate(np.bincount(of_datagram, minlength=len(datagrams)).tolist()):
+            datagrams[place].domain.rows += rows
+        found = {key.name: column for key, column in context} | sheet.columns
+        schema = self._schema([key for key, _ in context], sheet, _family(datagrams[0]))
+        return Batch(schema, found, sheet.missing, n=sheet.n, now=now, held=held)
+
+    def _schema(self, context: list[Key], sheet: Sheet, family: tuple[int, int]) -> Schema:
+        """Schemas are kept: making one costs more than the rest of a small batch's columns."""
+        names = (family, *sheet.columns)  # the context is the same for all of a family
+        schema = self._schemas.get(names)
+        if schema is None:
+            if len(self._schemas) >= _MOST_SCHEMAS:
+                self._schemas.clear()
+            keys = [_KEYS.get(name) or known(name) for name in sheet.columns]
+            schema = self._schemas[names] = Schema([*context, *keys])
+        return schema
 
     def _context(
         self, datagrams: list[Datagram], of_datagram: np.ndarray, formats: np.ndarray, options: bool
@@ -255,10 +250,5 @@ _CONTEXT: dict[str, Any] = {
 
 
 def _family(datagram: Datagram) -> tuple[int, int]:
+    """By what the context differs: the family of the sender, and the octets of the agent's address."""
     return datagram.session.family, len(datagram.agent)
-
-
-def _held(name: str, column: Column) -> Key:
-    """The key of a column, as it is held."""
-    key = _KEYS.get(name) or known(name)
-    return key

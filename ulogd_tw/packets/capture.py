@@ -12,6 +12,10 @@ from ulogd_tw.core.errors import MessageError
 
 MOST_OCTETS = 1 << 20
 """Octets of a packet or block at most: anything longer is no length."""
+MOST_INTERFACES = 65_536
+"""Interfaces of a section at most: 8 MB."""
+_LAST = 2.0**32
+"""Seconds since 1970 that no packet has been captured at."""
 _PCAP = {b"\xa1\xb2\xc3\xd4": 1_000_000, b"\xa1\xb2\x3c\x4d": 1_000_000_000}
 """Magic numbers in big-endian order, and the parts of a second in which they count."""
 _SECTION, _INTERFACE, _SIMPLE, _ENHANCED, _OLD_PACKET = 0x0A0D0D0A, 1, 3, 6, 2
@@ -24,7 +28,7 @@ class Packets:
     """Packets of a capture: packet i is ``octets[starts[i]:starts[i] + lengths[i]]``, captured at `times[i]`.
 
     `octets` is uint8, with 64 zeros at the end; `starts`, `lengths` and `links` (LINKTYPE numbers) are int64; `times`
-    are seconds since 1970, float64.
+    are seconds since 1970, float64; 0 where the file does not say, or says what cannot be (before 1970, after 2106).
     """
 
     octets: np.ndarray
@@ -98,11 +102,13 @@ class Capture:
 
     def _packets(self, data: bytes, found: _Found) -> Packets:
         self.packets += len(found.starts)
+        times = np.array(found.times, np.float64)
+        times[(times < 0) | (times >= _LAST)] = 0.0
         return Packets(
             np.frombuffer(data + bytes(64), np.uint8),
             np.array(found.starts, np.int64),
             np.array(found.lengths, np.int64),
-            np.array(found.times, np.float64),
+            times,
             np.array(found.links, np.int64),
         )
 
@@ -160,6 +166,8 @@ class Capture:
     def _block(self, kind: int, data: bytes, at: int, end: int, found: _Found) -> None:
         order, size = self._order, end - at
         if kind == _INTERFACE and size >= 8:
+            if len(self._interfaces) >= MOST_INTERFACES:
+                raise MessageError(f"more than {MOST_INTERFACES} interfaces", "capture", at)
             link, _, most = struct.unpack_from(f"{order}HHI", data, at)
             second, offset = self._clock(data, at + 8, end)
             self._interfaces.append(_Interface(link, most, second, offset))

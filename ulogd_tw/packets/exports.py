@@ -30,7 +30,7 @@ _MORE = 0x20
 class Sent:
     """What one packet brought: a datagram, or a segment of TCP with its `sequence` and `flags`.
 
-    Addresses are octets (4 or 16), ports numbers; `time` is that of the packet.
+    Addresses are octets (4 or 16), ports numbers; `time` is that of the packet, or of one before it.
     """
 
     time: float
@@ -50,12 +50,14 @@ class Exports:
         self._ports = np.array(sorted(ports), np.int64)
         self._errors = errors
         self._fragments = Fragments(errors)
+        self._time = 0.0
 
     def of(self, packets: Packets) -> list[Sent]:
         """In the order of the packets."""
         n = len(packets)
         if not n:
             return []
+        times = self._times(packets.times)
         starts, lengths, first = packets.starts.copy(), packets.lengths.copy(), np.zeros(n, np.int64)
         for link in np.unique(packets.links).tolist():
             rows = packets.links == link
@@ -68,14 +70,22 @@ class Exports:
         found: list[tuple[int, Sent]] = []
         for headers in decode(packets.octets, starts, lengths, first, _WANTED):
             if headers.family:
-                found += self._of_family(packets, headers)
+                found += self._of_family(packets.octets, times, headers)
         found.sort(key=lambda pair: pair[0])
         return [sent for _, sent in found]
 
-    def _of_family(self, packets: Packets, headers: Headers) -> Iterator[tuple[int, Sent]]:
+    def _times(self, times: np.ndarray) -> np.ndarray:
+        """The times, and where there is none (0) the one before it."""
+        places = np.where(times == 0, -1, np.arange(len(times)))
+        last = np.maximum.accumulate(places)
+        found = np.where(last < 0, self._time, times[last])
+        self._time = float(found[-1])
+        return found
+
+    def _of_family(self, packets: np.ndarray, times: np.ndarray, headers: Headers) -> Iterator[tuple[int, Sent]]:
         columns, n = headers.columns, len(headers.rows)
-        protocol = columns["protocolIdentifier"]
         nothing = np.zeros(n, np.int64)
+        protocol = columns.get("protocolIdentifier", nothing)
         port = columns.get("destinationTransportPort", nothing)
         offset, flags = columns.get("fragmentOffset", nothing), columns.get("fragmentFlags")
         if flags is not None:
@@ -88,8 +98,8 @@ class Exports:
         ends = headers.ends
         for place in np.flatnonzero(chosen).tolist():  # 3 us for each packet of an exporter
             row = int(headers.rows[place])
-            octets = packets.octets[int(headers.payload[place]) : int(ends[place])].tobytes()
-            time = float(packets.times[row])
+            octets = packets[int(headers.payload[place]) : int(ends[place])].tobytes()
+            time = float(times[row])
             source, destination = _addresses(columns, headers.family, place)
             if pieces[place]:
                 octets = self._whole(columns, headers.family, place, (source, destination), octets, time)

@@ -7,26 +7,40 @@ captured octets is missing; nothing is ever read of a neighbour, and nothing rai
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from ulogd_tw.core.columns import Column, Octets, taken
+from ulogd_tw.core.columns import Octets, taken
+from ulogd_tw.core.sheet import Sheet
 
-ETHERNET, IP = 1, 2
-"""How packets begin: with an Ethernet header, or with the header of IPv4 or IPv6 by its version."""
+ETHERNET, IP, MPLS = 1, 2, 3
+"""How packets begin: with Ethernet, with IPv4 or IPv6 by the version, or with a label stack and then IP."""
 
-_ETHERTYPE_IPV4, _ETHERTYPE_IPV6, _MPLS, _MPLS_MULTICAST, _PPPOE = 0x0800, 0x86DD, 0x8847, 0x8848, 0x8864
+_ETHERTYPE_IPV4, _ETHERTYPE_IPV6, _LABELS, _LABELS_MULTICAST, _PPPOE = 0x0800, 0x86DD, 0x8847, 0x8848, 0x8864
 _TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)
 """EtherTypes of VLAN tags: 802.1Q, 802.1ad, and two from before that."""
 _LEAST_ETHERTYPE = 0x0600
 MOST_TAGS, MOST_LABELS, MOST_EXTENSIONS = 4, 10, 8
 """How far tags, labels (as many as IPFIX has elements for) and extension headers of IPv6 are followed."""
-_ICMP, _TCP, _UDP, _DCCP, _ESP, _AH, _ICMPV6, _SCTP, _UDP_LITE = 1, 6, 17, 33, 50, 51, 58, 132, 136
+_ICMP, TCP, _UDP, _DCCP, _ESP, _AH, _ICMPV6, _SCTP, _UDP_LITE = 1, 6, 17, 33, 50, 51, 58, 132, 136
 _FRAGMENT = 44
 _OPTIONS = (0, 43, 60, 135, 139, 140)
 """Extension headers of IPv6 with their length in 8 octets (RFC 8200 section 4, RFC 6275, RFC 7401, RFC 5533)."""
-_WITH_PORTS = (_TCP, _UDP, _DCCP, _SCTP, _UDP_LITE)
+_EXTENSIONS = (*_OPTIONS, _FRAGMENT, _AH)
+WITH_PORTS = (TCP, _UDP, _DCCP, _SCTP, _UDP_LITE)
+
+
+def _marked(size: int, *numbers: int) -> np.ndarray:
+    """A table that is true at these numbers: looking up costs a small batch far less than `np.isin`."""
+    table = np.zeros(size, bool)
+    table[list(numbers)] = True
+    return table
+
+
+_IS_TAG = _marked(1 << 16, *_TAGS)
+_IS_EXTENSION = _marked(1 << 8, *_EXTENSIONS)
+_NONE = np.zeros(0, np.int64)
+_HAS_PORTS = _marked((1 << 8) + 1, *WITH_PORTS)  # the last place is that of -1
 
 _ETHERNET = np.dtype([("destination", "u1", 6), ("source", "u1", 6), ("type", ">u2")])
 _IPV4 = np.dtype(
@@ -39,42 +53,27 @@ _IPV6 = np.dtype(
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Headers:
-    """What was found of packets of one family (4, 6, or 0 for neither).
+class Headers(Sheet):
+    """What was found of packets of one family (4, 6, or 0 for neither), by the names of elements.
 
-    `rows` says which packets they are. `columns` are by the name of the element; `missing` has masks for those that
-    not every row has. `payload` is where the octets behind the headers of IP begin, for each row; `ends` where those of
-    the packet end, without what follows it in a frame.
+    `rows` says which packets they are. `payload` is where the octets behind the headers of IP begin, for each row;
+    `ends` where those of the packet end, without what follows it in a frame.
     """
 
-    family: int
-    rows: np.ndarray
-    wanted: Container[str]
-    columns: dict[str, Column] = field(default_factory=dict)
-    missing: dict[str, np.ndarray] = field(default_factory=dict)
-    payload: np.ndarray | None = None
-    ends: np.ndarray | None = None
+    __slots__ = ("family", "rows", "payload", "ends")
 
-    def put(self, name: str, values: np.ndarray, there: np.ndarray | None, dtype: str) -> None:
-        """Add a column, if it is wanted; `there` are the rows that have `values`: a mask, places, or None for all."""
-        if name not in self.wanted:
-            return
-        n = len(self.rows)
-        if there is None:
-            self.columns[name] = np.ascontiguousarray(values, dtype=np.dtype(dtype))
-            return
-        if there.dtype == bool:
-            there = np.flatnonzero(there)
-        if not len(there):
-            return
-        column = np.zeros((n, *values.shape[1:]), np.dtype(dtype))
-        column[there] = values
-        self.columns[name] = column
-        if len(there) < n:
-            mask = np.ones(n, bool)
-            mask[there] = False
-            self.missing[name] = mask
+    def __init__(self, family: int, rows: np.ndarray, wanted: Container[str]) -> None:
+        super().__init__(len(rows), wanted)
+        self.family = family
+        self.rows = rows
+        self.payload: np.ndarray | None = None
+        self.ends: np.ndarray | None = None
+
+    def of(self, family: int, places: np.ndarray) -> Headers:
+        """What is known of some of the rows, which are of a family."""
+        found = Headers(family, self.rows[places], self.wanted)
+        found.take(self, places)
+        return found
 
 
 class _Walk:
@@ -88,6 +87,8 @@ class _Walk:
 
     def having(self, rows: np.ndarray, octets: int) -> np.ndarray:
         """Those of the rows that have so many octets left."""
+        if not len(rows):
+            return rows
         return rows[self.at[rows] + octets <= self.end[rows]]
 
     def view(self, rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -105,13 +106,14 @@ def decode(
 ) -> list[Headers]:
     """The headers of packets: packet i is ``octets[starts[i]:starts[i] + lengths[i]]`` and begins as `first` says.
 
-    `octets` is uint8, at least 40 long; `starts` and `lengths` are int64; `first` has `ETHERNET`, `IP`, or 0 for what
-    cannot be read. Only columns that are `wanted` are made. One result for each family that there is; each packet is in
+    `octets` is uint8; `starts` and `lengths` are int64; `first` has `ETHERNET`, `IP`, `MPLS`, or 0 for what cannot be
+    read. Only columns that are `wanted` are made. One result for each family that there is; each packet is in
     one of them.
     """
     walk = _Walk(octets, starts, lengths)
     link = Headers(0, np.arange(len(starts)), wanted)
     _ethernet(walk, np.flatnonzero(first == ETHERNET), link)
+    _labels(walk, np.flatnonzero(first == MPLS), link)
     _ip_kind(walk, np.flatnonzero(first == IP))
     found = []
     four, six = (walk.kind == _ETHERTYPE_IPV4), (walk.kind == _ETHERTYPE_IPV6)
@@ -120,15 +122,11 @@ def decode(
         rows = np.flatnonzero(mask)
         if not len(rows):
             continue
-        headers = _of_rows(link, family, rows)
+        headers = link.of(family, rows)
         if family == 4:
-            protocol, later = _ipv4(walk, rows, headers)
+            _transport(walk, rows, _ipv4(walk, rows, headers), headers)
         elif family == 6:
-            protocol, later = _ipv6(walk, rows, headers)
-        if family:
-            headers.put("ipVersion", np.full(len(rows), family), None, "B")
-            headers.put("protocolIdentifier", protocol, None, "B")
-            _transport(walk, rows, np.where(later, -1, protocol), headers)
+            _transport(walk, rows, _ipv6(walk, rows, headers), headers)
         headers.payload, headers.ends = walk.at[rows], walk.end[rows]
         found.append(headers)
     return found
@@ -140,20 +138,6 @@ def _whole(walk: _Walk, mask: np.ndarray, octets: int, version: int) -> np.ndarr
     rows = rows[walk.octets[walk.at[rows]] >> 4 == version]
     found = np.zeros(len(mask), bool)
     found[rows] = True
-    return found
-
-
-def _of_rows(link: Headers, family: int, rows: np.ndarray) -> Headers:
-    """What was found below IP of these rows."""
-    found = Headers(family, rows, link.wanted)
-    for name, column in link.columns.items():
-        missing = link.missing.get(name)
-        mask = missing[rows] if missing is not None else None
-        if mask is not None and mask.all():
-            continue
-        found.columns[name] = column[rows] if isinstance(column, np.ndarray) else column.take(rows)
-        if mask is not None and mask.any():
-            found.missing[name] = mask
     return found
 
 
@@ -171,10 +155,12 @@ def _ethernet(walk: _Walk, rows: np.ndarray, found: Headers) -> None:
     walk.at[rows] += _ETHERNET.itemsize
     kind = _tags(walk, rows, kind, found)
     kind = _snap(walk, rows, kind)
-    found.put("ethernetType", kind, rows, "H")
+    # A length is no type, and behind a tag that is cut the type is not known.
+    typed = np.flatnonzero((kind >= _LEAST_ETHERTYPE) & ~_IS_TAG[kind])
+    found.put("ethernetType", kind[typed], rows[typed], "H")
     walk.kind[rows] = kind
     _pppoe(walk, rows[kind == _PPPOE])
-    _labels(walk, rows[(kind == _MPLS) | (kind == _MPLS_MULTICAST)], found)
+    _labels(walk, rows[(kind == _LABELS) | (kind == _LABELS_MULTICAST)], found)
 
 
 def _mac(octets: np.ndarray) -> np.ndarray:
@@ -187,7 +173,7 @@ def _tags(walk: _Walk, rows: np.ndarray, kind: np.ndarray, found: Headers) -> np
     """VLAN tags: the first is the service's or the only one, the second the customer's. Gives the EtherTypes behind."""
     names = (("dot1qVlanId", "dot1qPriority"), ("dot1qCustomerVlanId", "dot1qCustomerPriority"))
     for depth in range(MOST_TAGS):
-        here = np.flatnonzero(np.isin(kind, _TAGS))
+        here = np.flatnonzero(_IS_TAG[kind])
         here = here[walk.at[rows[here]] + 4 <= walk.end[rows[here]]]
         if not len(here):
             break
@@ -220,6 +206,8 @@ def _snap(walk: _Walk, rows: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _pppoe(walk: _Walk, rows: np.ndarray) -> None:
     """PPPoE session packets (RFC 2516): six octets, then PPP's protocol."""
     rows = walk.having(rows, 8)
+    if not len(rows):
+        return
     protocol = walk.numbers(rows, 6, ">u2")
     walk.at[rows] += 8
     walk.kind[rows] = np.where(protocol == 0x21, _ETHERTYPE_IPV4, np.where(protocol == 0x57, _ETHERTYPE_IPV6, 0))
@@ -259,6 +247,8 @@ def _put_octets(found: Headers, name: str, values: np.ndarray, rows: np.ndarray)
 def _ip_kind(walk: _Walk, rows: np.ndarray) -> None:
     """IPv4 or IPv6 by the version in the first octet."""
     rows = walk.having(rows, 1)
+    if not len(rows):
+        return
     version = walk.octets[walk.at[rows]] >> 4
     walk.kind[rows] = np.where(version == 4, _ETHERTYPE_IPV4, np.where(version == 6, _ETHERTYPE_IPV6, 0))
 
@@ -266,8 +256,8 @@ def _ip_kind(walk: _Walk, rows: np.ndarray) -> None:
 # IP
 
 
-def _ipv4(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np.ndarray]:
-    """Fields of IPv4; its protocol, and which packets are later fragments or have no place for more."""
+def _ipv4(walk: _Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
+    """Fields of IPv4; the protocol of what stands behind it, -1 in later fragments and headers too short to be."""
     view = walk.view(rows, _IPV4)
     length, fragment = view["length"].astype(np.int64), view["fragment"]
     header = (view["vihl"] & 15).astype(np.int64) * 4
@@ -280,16 +270,18 @@ def _ipv4(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np
         ("fragmentIdentification", view["id"], "I"),
         ("fragmentFlags", fragment >> 13 << 5, "B"),
         ("fragmentOffset", fragment & 0x1FFF, "H"),
+        ("ipVersion", np.full(len(rows), 4), "B"),
+        ("protocolIdentifier", view["protocol"], "B"),
     ):
         found.put(name, values, None, dtype)
     # What follows the packet on the wire (padding of short frames) is not of it. 0: segmented by the network card.
     ends = np.where(length >= header, walk.at[rows] + length, walk.end[rows])
     walk.end[rows] = np.minimum(walk.end[rows], ends)
     walk.at[rows] = np.minimum(walk.at[rows] + header, walk.end[rows])
-    return view["protocol"].astype(np.int32), ((fragment & 0x1FFF) != 0) | (header < 20)
+    return np.where(((fragment & 0x1FFF) != 0) | (header < 20), -1, view["protocol"].astype(np.int32))
 
 
-def _ipv6(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np.ndarray]:
+def _ipv6(walk: _Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
     """As `_ipv4`; extension headers are passed over, and the protocol is what stands behind them."""
     view = walk.view(rows, _IPV6)
     length, first = view["length"].astype(np.int64), view["first"]
@@ -300,6 +292,7 @@ def _ipv6(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np
         ("flowLabelIPv6", first & 0xFFFFF, "I"),
         ("ipTTL", view["hops"], "B"),
         ("ipTotalLength", length + 40, "L"),
+        ("ipVersion", np.full(len(rows), 6), "B"),
     ):
         found.put(name, values, None, dtype)
     ends = np.where(length > 0, walk.at[rows] + 40 + length, walk.end[rows])
@@ -308,11 +301,16 @@ def _ipv6(walk: _Walk, rows: np.ndarray, found: Headers) -> tuple[np.ndarray, np
     return _extensions(walk, rows, view["next"].astype(np.int32), found)
 
 
-def _extensions(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Headers) -> tuple[np.ndarray, np.ndarray]:
-    """Pass over extension headers; the protocol behind them, and which packets are later fragments."""
-    later = np.zeros(len(rows), bool)
+def _extensions(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Headers) -> np.ndarray:
+    """Pass over extension headers; the protocol behind them, -1 in later fragments and where it is not known."""
+    if not _IS_EXTENSION[protocol].any():
+        found.put("protocolIdentifier", protocol, None, "B")
+        return protocol
+    word = np.full(len(rows), -1, np.int64)  # of the fragment header; a second one cannot be
+    ident = np.zeros(len(rows), np.int64)
     for _ in range(MOST_EXTENSIONS):
-        here = np.flatnonzero((np.isin(protocol, _OPTIONS) | (protocol == _FRAGMENT) | (protocol == _AH)) & ~later)
+        going = (word < 0) | ((word >> 3 == 0) & (protocol != _FRAGMENT))
+        here = np.flatnonzero(_IS_EXTENSION[protocol] & going)
         here = here[walk.at[rows[here]] + 8 <= walk.end[rows[here]]]
         if not len(here):
             break
@@ -321,16 +319,18 @@ def _extensions(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Head
         size = np.where(kind == _FRAGMENT, 8, np.where(kind == _AH, (size + 2) * 4, (size + 1) * 8))
         pieces = kind == _FRAGMENT
         if pieces.any():
-            word = walk.numbers(at[pieces], 2, ">u2")
-            found.put("fragmentOffset", word >> 3, here[pieces], "H")
-            found.put("fragmentFlags", (word & 1) << 5, here[pieces], "B")
-            found.put("fragmentIdentification", walk.numbers(at[pieces], 4, ">u4"), here[pieces], "I")
-            later[here[pieces]] = word >> 3 != 0
+            word[here[pieces]] = walk.numbers(at[pieces], 2, ">u2")
+            ident[here[pieces]] = walk.numbers(at[pieces], 4, ">u4")
         protocol[here] = following
         walk.at[at] = np.minimum(walk.at[at] + size, walk.end[at])
+    split = np.flatnonzero(word >= 0)
+    found.put("fragmentOffset", word[split] >> 3, split, "H")
+    found.put("fragmentFlags", (word[split] & 1) << 5, split, "B")
+    found.put("fragmentIdentification", ident[split], split, "I")
     # Headers that are cut, or too many: what they lead to is not known.
-    unknown = np.isin(protocol, _OPTIONS) | (protocol == _FRAGMENT) | (protocol == _AH)
-    return protocol, later | unknown
+    reached = ~_IS_EXTENSION[protocol]
+    found.put("protocolIdentifier", protocol[reached], reached, "B")
+    return np.where(reached & (word >> 3 <= 0), protocol, -1)
 
 
 # above IP
@@ -338,16 +338,17 @@ def _extensions(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Head
 
 def _transport(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Headers) -> None:
     """Ports, flags, types; `protocol` is -1 for packets whose header is elsewhere."""
-    ports = np.flatnonzero(np.isin(protocol, _WITH_PORTS))
+    asked_ports = "sourceTransportPort" in found.wanted or "destinationTransportPort" in found.wanted
+    ports = np.flatnonzero(_HAS_PORTS[protocol]) if asked_ports else _NONE
     ports = ports[walk.at[rows[ports]] + 4 <= walk.end[rows[ports]]]
     if len(ports):
         found.put("sourceTransportPort", walk.numbers(rows[ports], 0, ">u2"), ports, "H")
         found.put("destinationTransportPort", walk.numbers(rows[ports], 2, ">u2"), ports, "H")
     for kind, fields in _FIELDS.items():
-        places = np.flatnonzero(protocol == kind)
-        if not len(places):
+        asked = [field for field in fields if field[0] in found.wanted]
+        if not asked or not len(places := np.flatnonzero(protocol == kind)):
             continue
-        for name, offset, form, mask, dtype in fields:
+        for name, offset, form, mask, dtype in asked:
             octets = np.dtype(form).itemsize
             here = places[walk.at[rows[places]] + offset + octets <= walk.end[rows[places]]]
             if len(here):
@@ -355,7 +356,7 @@ def _transport(walk: _Walk, rows: np.ndarray, protocol: np.ndarray, found: Heade
 
 
 _FIELDS = {
-    _TCP: (
+    TCP: (
         ("tcpSequenceNumber", 4, ">u4", 0xFFFFFFFF, "I"),
         ("tcpAcknowledgementNumber", 8, ">u4", 0xFFFFFFFF, "I"),
         ("tcpControlBits", 12, ">u2", 0x0FFF, "H"),

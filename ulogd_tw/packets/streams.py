@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 MOST_FRAGMENTED = 256
 """Datagrams that wait for fragments at once."""
@@ -12,12 +13,21 @@ FRAGMENT_SECONDS = 30.0
 """For so long fragments wait (RFC 8200 section 4.5: 60 s)."""
 MOST_HELD = 4 << 20
 """Octets of a connection that came before what is in front of them."""
+MOST_HELD_IN_ALL = 64 << 20
+"""The same of all connections of a capture."""
+HELD_SEGMENT = 128
+"""What holding a segment costs beside its octets."""
+FARTHEST = 64 << 20
+"""Octets between segments that are of one connection, sent again or out of order: fewer. No window is as large."""
 _HALF = 1 << 31
 _MASK = 0xFFFFFFFF
 
 
 class Fragments:
-    """Puts datagrams together (RFC 791, RFC 8200). What waits too long is counted as ``fragments`` in `errors`."""
+    """Puts datagrams together (RFC 791, RFC 8200). What waits too long is counted as ``fragments`` in `errors`.
+
+    So is a datagram whose pieces overlap or are longer than any datagram: RFC 5722 section 4 drops those.
+    """
 
     def __init__(self, errors: Counter[str]) -> None:
         self._errors = errors
@@ -34,16 +44,13 @@ class Fragments:
         parts = self._waiting.get(key)
         if parts is None:
             parts = self._waiting[key] = _Parts(now)
-        if offset + len(octets) > MOST_DATAGRAM:
-            del self._waiting[key]
-            self._errors["fragments"] += 1
+        parts.put(offset, more, octets)
+        if not parts.wrong and not parts.complete:
             return None
-        parts.pieces[offset] = octets
-        if not more:
-            parts.size = offset + len(octets)
-        whole = parts.joined()
-        if whole is not None:
-            del self._waiting[key]
+        del self._waiting[key]
+        whole = None if parts.wrong else parts.joined()
+        if whole is None:
+            self._errors["fragments"] += 1
         return whole
 
 
@@ -51,74 +58,119 @@ class Fragments:
 class _Parts:
     since: float
     pieces: dict[int, bytes] = field(default_factory=dict)
+    octets: int = 0
     size: int = -1
+    wrong: bool = False
+
+    def put(self, offset: int, more: bool, octets: bytes) -> None:
+        """Another piece; one that was sent again goes in the place of the first."""
+        if octets:
+            self.octets += len(octets) - len(self.pieces.get(offset, b""))
+            self.pieces[offset] = octets
+        if not more:
+            self.size = offset + len(octets)
+        self.wrong = max(offset + len(octets), self.octets) > MOST_DATAGRAM
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are as many octets as there should be."""
+        return 0 <= self.size <= self.octets
 
     def joined(self) -> bytes | None:
-        """The datagram, if nothing of it is missing."""
-        if self.size < 0 or sum(map(len, self.pieces.values())) < self.size:
-            return None
-        whole = b""
+        """The datagram, if each octet is there once."""
+        whole = []
+        at = 0
         for offset in sorted(self.pieces):
-            if offset > len(whole):
+            if offset != at:
                 return None
-            whole = whole[:offset] + self.pieces[offset]
-        return whole[: self.size] if len(whole) >= self.size else None
+            whole.append(self.pieces[offset])
+            at += len(whole[-1])
+        return b"".join(whole) if at == self.size else None
+
+
+class Held:
+    """How much all connections hold together."""
+
+    octets = 0
 
 
 class Stream:
-    """One direction of a TCP connection (RFC 9293): segments in any order and repeated, octets in order."""
+    """One direction of a TCP connection (RFC 9293): segments in any order and repeated, octets in order.
 
-    def __init__(self) -> None:
-        self._next: int | None = None
+    While it is `full`, the caller is to `resume`; at its end, to `drop`.
+    """
+
+    def __init__(self, held: Held | None = None) -> None:
+        self._next: int | None = None  # not modulo 2**32, as all places here
         self._held: dict[int, bytes] = {}
-        self._held_octets = 0
+        self._order: list[int] = []
+        self._octets = 0
+        self._in_all = held or Held()
 
     @property
     def holds(self) -> bool:
         """Whether octets wait for what is in front of them."""
         return bool(self._held)
 
-    def take(self, sequence: int, octets: bytes, syn: bool = False) -> bytes | None:
-        """The octets that go on with this segment, b"" for none; None when some are lost and it goes on behind them."""
+    @property
+    def full(self) -> bool:
+        """Whether more waits than may: what is missing does not come."""
+        return self.holds and (self._octets > MOST_HELD or self._in_all.octets > MOST_HELD_IN_ALL)
+
+    def take(self, sequence: int, octets: bytes, syn: bool = False) -> bytes:
+        """The octets that go on with this segment, b"" for none."""
         if syn:
             sequence = (sequence + 1) & _MASK
         if self._next is None or syn:
+            self.drop()
             self._next = sequence
-            self._held.clear()
-            self._held_octets = 0
-        if self._before(sequence):
-            behind = (self._next - sequence) & _MASK
-            octets, sequence = octets[behind:], self._next
-        if not octets:
+        behind = self._behind(sequence)
+        if behind < 0:
+            self._hold(self._next - behind, octets)
             return b""
-        if sequence != self._next:
-            if len(octets) > len(self._held.get(sequence, b"")):
-                self._held_octets += len(octets) - len(self._held.get(sequence, b""))
-                self._held[sequence] = octets
-            if self._held_octets <= MOST_HELD:
-                return b""
-            self._next = min(self._held, key=lambda s: (s - self._next) & _MASK)  # what is missing does not come
-            return None
-        return octets + self._follow(len(octets))
+        octets = octets[behind:]
+        self._next += len(octets)
+        return octets + self._follow() if octets else b""
 
-    def _before(self, sequence: int) -> bool:
-        return (sequence - self._next) & _MASK >= _HALF
+    def foreign(self, sequence: int) -> bool:
+        """Whether a segment is so far away that it is of another connection."""
+        return self._next is not None and abs(self._behind(sequence)) >= FARTHEST
 
-    def _follow(self, taken: int) -> bytes:
-        """Octets that were held and go on now."""
-        self._next = (self._next + taken) & _MASK
-        found = []
-        while self._held:
-            first = min(self._held, key=lambda s: (s - self._next + _HALF) & _MASK)
-            if first != self._next and not self._before(first):
-                break
-            octets = self._held.pop(first)
-            self._held_octets -= len(octets)
-            octets = octets[(self._next - first) & _MASK :]
-            found.append(octets)
-            self._next = (self._next + len(octets)) & _MASK
-        return b"".join(found)
+    def _behind(self, sequence: int) -> int:
+        return ((self._next - sequence + _HALF) & _MASK) - _HALF
 
     def resume(self) -> bytes:
-        """After None: the octets behind the gap."""
-        return self._follow(0)
+        """Give up what is missing: the octets behind the first gap."""
+        if self._order:
+            self._next = self._order[0]
+        return self._follow()
+
+    def drop(self) -> None:
+        """Forget what waits."""
+        self._count(-self._octets)
+        self._held.clear()
+        self._order.clear()
+
+    def _hold(self, place: int, octets: bytes) -> None:
+        known = self._held.get(place)
+        if known is None and octets:
+            heappush(self._order, place)
+            self._count(HELD_SEGMENT)
+        if len(octets) > len(known or b""):
+            self._count(len(octets) - len(known or b""))
+            self._held[place] = octets
+
+    def _count(self, octets: int) -> None:
+        self._octets += octets
+        self._in_all.octets += octets
+
+    def _follow(self) -> bytes:
+        """Octets that were held and go on now."""
+        found = []
+        while self._order and self._order[0] <= self._next:
+            place = heappop(self._order)
+            octets = self._held.pop(place)
+            self._count(-HELD_SEGMENT - len(octets))
+            found.append(octets[self._next - place :])
+            self._next += len(found[-1])
+        return b"".join(found)

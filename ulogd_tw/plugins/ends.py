@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import Coded, Column
 from ulogd_tw.core.plugin import Plugin
 
 KEYS = ("ct.event", "record_kind")
@@ -14,15 +15,31 @@ _DESTROY = 4
 
 def only_ends(plugin: Plugin, batch: Batch) -> Batch:
     """Only flow records, and of conntrack's only the ends of flows; the others count as filtered by the plugin."""
-    keep = None
-    event = plugin.find(batch, "ct.event")
-    if event is not None:
-        keep = event.values == _DESTROY
+    batch = ended(plugin, batch)
     kind = plugin.find(batch, "record_kind")
-    if kind is not None and b"options" in kind.values.values:
-        data = np.array([value != b"options" for value in kind.values.values])[kind.values.codes]
-        keep = data if keep is None else keep & data
-    if keep is None or keep.all():
+    options = options_rows(kind.values) if kind is not None else None
+    return batch if options is None else _kept(plugin, batch, ~options)
+
+
+def ended(plugin: Plugin, batch: Batch) -> Batch:
+    """Of conntrack's events only the ends of flows; the others count as filtered by the plugin."""
+    event = plugin.find(batch, "ct.event")
+    return batch if event is None else _kept(plugin, batch, event.values == _DESTROY)
+
+
+def options_rows(kinds: Column) -> np.ndarray | None:
+    """The rows that are options records, of the column ``record_kind``; None where there are none."""
+    if isinstance(kinds, Coded):
+        if b"options" not in kinds.values:
+            return None
+        found = np.array([value == b"options" for value in kinds.values])[kinds.codes]
+    else:  # as they come back from a spool
+        found = np.array([value == b"options" for value in kinds.to_list()], bool)
+    return found if found.any() else None
+
+
+def _kept(plugin: Plugin, batch: Batch, keep: np.ndarray) -> Batch:
+    if keep.all():
         return batch
     kept = batch.take(keep)
     plugin.counters.rows_filtered += batch.n - kept.n

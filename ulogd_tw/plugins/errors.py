@@ -6,7 +6,7 @@ from ulogd_tw.core.errors import UlogdError
 
 
 class NotWritten(UlogdError):
-    """The rows of a batch are not in the database: it was away, or refused, until the output was stopped."""
+    """The rows of a batch are in no database or file: it was away, or refused, until the output was stopped."""
 
 
 class TableError(UlogdError):

@@ -6,8 +6,9 @@ import glob
 import gzip
 import io
 import time
+import zlib
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet import reactor
 
@@ -20,6 +21,8 @@ SLICE_OCTETS = 1 << 18
 """Octets that are read at once."""
 SLICE_SECONDS = 0.02
 """For so long slices are read before others have their turn."""
+SET_BACK = 60.0
+"""Seconds by which times go back where another clock begins, and not only packets are out of order."""
 
 
 class Replaying(Collecting):
@@ -35,8 +38,6 @@ class Replaying(Collecting):
         Option("exit", boolean, False, "1: when all files are read and written out, the service ends: for batch jobs"),
     )  # fmt: skip
     reactor: Any = reactor
-    _unfinished: ClassVar[set[Replaying]] = set()
-    """Inputs with exit=1 that have not come to their end."""
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
@@ -61,8 +62,6 @@ class Replaying(Collecting):
             except OSError as error:
                 raise StartError(f"file {path}: {error.strerror}") from None
         self._decoder = self.decoder()
-        if self.config.exit:
-            Replaying._unfinished.add(self)
 
     def begin(self) -> None:
         self._pieces = self._read_all()
@@ -74,9 +73,13 @@ class Replaying(Collecting):
         if self._later is not None and self._later.active():
             self._later.cancel()
         if self._decoder is not None:
+            self.finish()
             self._hand_on()
             self._decoder.end()
-        Replaying._unfinished.discard(self)
+
+    @property
+    def exits(self) -> bool:
+        return self.config.exit
 
     def pause(self) -> None:
         self._paused = True
@@ -112,8 +115,11 @@ class Replaying(Collecting):
             self._soon(delay)
 
     def advance(self, now: float) -> None:
-        """The clock of the file goes on; rows of another second go on first, so that each has its own time."""
-        if now > self._now:
+        """The clock of the file goes on; rows of another second go on first, so that each has its own time.
+
+        A file may be of an earlier time than the one before it.
+        """
+        if now > self._now or now < self._now - SET_BACK:
             if int(now) != int(self._now):
                 self._hand_on()
             self._now = now
@@ -127,38 +133,40 @@ class Replaying(Collecting):
             try:
                 with open(path, "rb") as file:
                     yield from self.read(path, _unpacked(file))
-            except (OSError, EOFError) as error:  # gzip has errors of both kinds
+            except (OSError, EOFError, zlib.error) as error:  # gzip has errors of all three kinds
                 self.counters.errors["file"] += 1
                 self.log.error("{instance}: {path}: {error}", instance=self.instance, path=path, error=error)
+            except Exception as error:  # ours: the next file may do better
+                self.fault(error)
+            self.end_file()
             self.counters.more["files_read"] += 1
+        self.finish()
+        yield None
+
+    def finish(self) -> None:
+        """All files are read: feed the decoder with what is left over."""
 
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
         """Feed the decoder with a file, slice by slice, and keep `_now`."""
         raise NotImplementedError
 
+    def end_file(self) -> None:
+        """What ends with a file, also where it could not be read to its end."""
+
     def _at_end(self) -> None:
         """All files are read."""
         counters = self.counters
         self._decoder.end()
-        self.own_clock = False  # what is still open below is closed by the clock of the wall
+        self.at_end = True
         self.log.info(
             "{instance}: read {files} files: {messages} messages, {rows} records, {malformed} messages malformed",
             instance=self.instance, files=counters.more["files_read"], messages=counters.messages_received,
             rows=counters.rows_received, malformed=self._decoder.malformed,
         )  # fmt: skip
-        Replaying._unfinished.discard(self)
-        if self.config.exit and not Replaying._unfinished and self.reactor.running:
-            self.reactor.callLater(0, _end, self.reactor)
-
-
-def _end(reactor_: Any) -> None:
-    """Stop in order: aggregates are flushed, and outputs write everything."""
-    if reactor_.running:
-        reactor_.stop()
+        if self.exits:
+            self.ended()
 
 
 def _unpacked(file: io.BufferedIOBase) -> io.BufferedIOBase:
     """The file, or what gzip has made of it."""
     return gzip.open(file) if file.peek(2)[:2] == b"\x1f\x8b" else file
-
-

@@ -24,10 +24,14 @@ SCTP_OPTIONS = (
 )  # fmt: skip
 
 
-def sctp_mistakes(config: Any) -> Iterator[tuple[str, str]]:
-    """What cannot be right in the options."""
+def sctp_mistakes(config: Any, only_given: bool = False) -> Iterator[tuple[str, str]]:
+    """What cannot be right in the options; `only_given`: of the section of one collector, which has a few of them."""
     if config.encapsulation_port is not None and not 0 <= config.encapsulation_port <= 65535:
         yield "encapsulation_port", f"{config.encapsulation_port} is no port (1 to 65535, or 0)"
+    if (config.sctp_streams or 1) > 65535:
+        yield "sctp_streams", f"{config.sctp_streams} is more than 65535"
+    if only_given:
+        return
     if not 1 <= config.sctp_retransmissions <= 255:
         yield "sctp_retransmissions", f"{config.sctp_retransmissions} is not between 1 and 255"
     for name in ("sctp_heartbeat", "sctp_rto_max"):
@@ -35,16 +39,16 @@ def sctp_mistakes(config: Any) -> Iterator[tuple[str, str]]:
             yield name, "must be between 0.1 and 3600 seconds"
 
 
-def sctp_options(config: Any, streams: int, inbound_streams: int) -> Any:
+def sctp_options(config: Any, streams: int, inbound_streams: int, encapsulation_port: int | None = None) -> Any:
     """`transports.sctp.Options` of a plugin. Raises StartError where SCTP cannot be had in this way."""
     # Only who uses SCTP pays for reading the declarations of usrsctp (60 ms).
     from ulogd_tw.transports import sctp
 
     rto_max = int(config.sctp_rto_max * 1000)
     options = sctp.Options(
-        config.sctp_stack, config.encapsulation_port, streams, inbound_streams, min(1000, rto_max), min(1000, rto_max),
-        rto_max, config.sctp_retransmissions, heartbeat=int(config.sctp_heartbeat * 1000),
-        addresses=tuple(config.sctp_addresses),
+        config.sctp_stack, config.encapsulation_port if encapsulation_port is None else encapsulation_port, streams,
+        inbound_streams, min(1000, rto_max), min(1000, rto_max), rto_max, config.sctp_retransmissions,
+        heartbeat=int(config.sctp_heartbeat * 1000), addresses=tuple(config.sctp_addresses),
     )  # fmt: skip
     try:
         sctp.uses_kernel(options)

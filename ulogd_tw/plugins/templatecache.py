@@ -81,7 +81,7 @@ class TemplateCache:
                 session = ""
                 if now - line["last"] < idle:
                     name = bytes.fromhex(line["sender"])
-                    session = exporters.admit(line["place"], name, (line["peer"], line["port"]), now)
+                    session = exporters.restore(line["place"], name, (line["peer"], line["port"]), now)
                 if not isinstance(session, str):
                     session.last_received = line["last"]
                     decoder.restore_types(session, [_key(item) for item in line["types"]])
@@ -90,8 +90,8 @@ class TemplateCache:
                 continue  # silent for too long, or refused
             elif "domain" in line:
                 number, place = line["domain"], line["domain_place"]
-                if line["told"]:
-                    decoder.restore_told(session, number, place, _told(line["told"]))
+                told = _told(line["told"]) if line["told"] else None
+                decoder.restore_domain(session, number, place, float(line["origin"]), told)
             elif not lifetime or now - line["received"] < lifetime:
                 fields = tuple(Field(*map(int, field)) for field in line["fields"])
                 template = Template(int(line["template"]), fields, int(line["scopes"]))
@@ -155,7 +155,7 @@ def _lines(sessions: list[tuple]) -> Iterator[dict[str, Any]]:
             "last": session.last_received, "types": described,
         }  # fmt: skip
         for domain, templates, told in domains:
-            yield {"domain": domain.number, "domain_place": domain.place, "told": told}
+            yield {"domain": domain.number, "domain_place": domain.place, "origin": domain.origin, "told": told}
             for learnt in templates:
                 template = learnt.template
                 fields = [(field.pen, field.ident, field.length) for field in template.fields]

@@ -21,3 +21,11 @@ class SctpError(UlogdError):
 
 class SctpUnavailable(UlogdError):
     """SCTP cannot be had here in the way that was asked for; the text says what to do."""
+
+
+class TlsError(UlogdError):
+    """TLS that cannot be had: files of no use, or a peer that is refused; `reason` is one short word for counters."""
+
+    def __init__(self, text: str, reason: str = "tls_files") -> None:
+        super().__init__(text)
+        self.reason = reason

@@ -256,8 +256,12 @@ class StreamSender(protocol.Protocol):
             self.transport.abortConnection()
             return
         self.written = 0
-        self.is_up = self.has_room = True
         self._settle_socket()
+        self._begin()
+
+    def _begin(self) -> None:
+        """There is a TCP connection: octets may be written."""
+        self.is_up = self.has_room = True
         self.transport.registerProducer(self, True)
         self._connected()
 
@@ -275,14 +279,19 @@ class StreamSender(protocol.Protocol):
 
     def acknowledged(self, shut: bool = False) -> int:
         """Octets of this connection that the peer's kernel has; `shut` once our FIN is sent, which counts as one."""
+        waiting = self._unacknowledged(shut)
+        return 0 if waiting is None else self.written - waiting
+
+    def _unacknowledged(self, shut: bool) -> int | None:
+        """Octets given to the transport that the peer's kernel does not have; None where nobody knows."""
         if self._twin is None:
-            return 0
+            return None
         waiting = array.array("i", [0])
         try:
             fcntl.ioctl(self._twin, termios.TIOCOUTQ, waiting)  # the same number as SIOCOUTQ
         except OSError:
-            return 0
-        return self.written - _buffered(self.transport) - (waiting[0] - (shut and waiting[0] > 0))
+            return None
+        return _buffered(self.transport) + waiting[0] - (shut and waiting[0] > 0)
 
     def pauseProducing(self) -> None:
         self.has_room = False
@@ -300,14 +309,20 @@ class StreamSender(protocol.Protocol):
         if self._twin is not None:
             os.close(self._twin)
             self._twin = None
-        if not self.is_up:
-            return
-        self.is_up = self.has_room = False
-        self._lost("closed by the peer" if in_order else reason.getErrorMessage(), acknowledged)
+        text = self._why("closed by the peer" if in_order else reason.getErrorMessage())
+        was_up, self.is_up, self.has_room = self.is_up, False, False
+        if was_up:
+            self._lost(text, acknowledged)
+        elif not self._stopped:
+            self._failed(text)
         if self._closing is not None:
             self._closing.callback(None)
         elif not self._stopped:
             self._later()
+
+    def _why(self, text: str) -> str:
+        """Why the connection has ended, where the kernel says this."""
+        return text
 
     # the end
 
@@ -322,9 +337,13 @@ class StreamSender(protocol.Protocol):
         if not self.is_up:
             return defer.succeed(None)
         self._closing = defer.Deferred()
+        self._take_leave()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
         return self._closing
+
+    def _take_leave(self) -> None:
+        """Say what is to be said at the end of an orderly connection; TCP's FIN needs no more."""
 
     def abort(self) -> None:
         """End the connection at once."""

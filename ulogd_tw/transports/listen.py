@@ -67,9 +67,17 @@ class StreamListener:
         self._port = port
 
     @classmethod
-    def bind(cls, url: Url, connected: Callable[[StreamConnection], None]) -> list[StreamListener]:
-        """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it names no host. Raises OSError."""
-        factory = protocol.Factory.forProtocol(lambda: StreamConnection(connected))
+    def bind(
+        cls,
+        url: Url,
+        connected: Callable[[StreamConnection], None],
+        make: Callable[[Callable[[StreamConnection], None]], StreamConnection] = StreamConnection,
+    ) -> list[StreamListener]:
+        """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it names no host. Raises OSError.
+
+        `make` gives the object of a new connection, which calls `connected` once its user may have it.
+        """
+        factory = protocol.Factory.forProtocol(lambda: make(connected))
         factory.noisy = False
         listeners = []
         for bound in bind_all(url, socket.SOCK_STREAM):

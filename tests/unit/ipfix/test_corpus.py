@@ -45,6 +45,17 @@ def canonical_rows(batch):
         yield (*row, tuple(zip(called, values, strict=True)))
 
 
+def reference(oracle):
+    """(index of the Message, (domain, template id, kind, fields)) of each record of the reference."""
+    for record in oracle["records"]:
+        fields = tuple(
+            (name, json.dumps(value, separators=(",", ":")) if isinstance(value, dict) else value)
+            for name, value in record["fields"].items()
+            if not name.startswith("paddingOctets")
+        )
+        yield record["msg"], (record["domain"], record["tid"], record["kind"], fields)
+
+
 class Replay:
     """A case of the corpus, decoded."""
 
@@ -77,14 +88,8 @@ class CorpusTests(SynchronousTestCase):
         case = oracle["case"]
         found = Replay(case, at_once)
         expected = defaultdict(Counter)
-        for record in oracle["records"]:
-            fields = tuple(
-                (name, json.dumps(value, separators=(",", ":")) if isinstance(value, dict) else value)
-                for name, value in record["fields"].items()
-                if not name.startswith("paddingOctets")
-            )
-            place = None if at_once else record["msg"]
-            expected[place][record["domain"], record["tid"], record["kind"], fields] += 1
+        for index, row in reference(oracle):
+            expected[None if at_once else index][row] += 1
         for place in sorted(set(expected) | set(found.rows), key=str):
             surplus, lack = found.rows[place] - expected[place], expected[place] - found.rows[place]
             self.assertEqual((Counter(), Counter()), (surplus, lack), (case, place))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given, settings
+from tests.unit.ipfix.walk import check_located, shape
 from tests.unit.ipfix.wire import (
     VARIABLE,
     Collected,
@@ -22,7 +23,7 @@ from ulogd_tw.core.keys import registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.ipfix.layout import field_keys
 from ulogd_tw.ipfix.template import Field
-from ulogd_tw.ipfix.varying import FEW, Shape, locate
+from ulogd_tw.ipfix.varying import FEW, locate
 
 NAMES = {
     "unsigned8": (4, "protocolIdentifier"), "unsigned16": (7, "sourceTransportPort"),
@@ -230,31 +231,6 @@ bodies = st.lists(st.one_of(st.binary(max_size=12), st.sampled_from((b"\xff\0\2a
 class LocateTests(SynchronousTestCase):
     """Lock-step against a walk that is written out here."""
 
-    @staticmethod
-    def walk(body, fields, before):
-        """Offsets of records, of their values and their lengths; None where a record is cut."""
-        found, at = [], before
-        least = sum(1 if f == VARIABLE else f for f in fields)
-        while len(body) - at >= least:
-            row = [at]
-            for field in fields:
-                if field != VARIABLE:
-                    at += field
-                    continue
-                if at >= len(body):
-                    return found, True
-                size, prefix = body[at], 1
-                if size == 255:
-                    size, prefix = int.from_bytes(body[at + 1 : at + 3], "big"), 3
-                    if at + 3 > len(body):
-                        return found, True
-                row += [at + prefix, size]
-                at += prefix + size
-            if at > len(body):
-                return found, True
-            found.append(row)
-        return found, False
-
     @settings(max_examples=60)
     @given(
         lengths,
@@ -264,56 +240,19 @@ class LocateTests(SynchronousTestCase):
     )
     def test_any_octets(self, fields, bodies, times, before):
         """Random bodies, so few that they are walked one by one and so many that they go in lock-step."""
-        shape = _shape(fields)
-        bodies = [bytes(before) + body for body in bodies] * times
-        located = locate(bodies, before, shape)
-        offset, expected, counts, cut = 0, [], [], []
-        for body in bodies:
-            rows, broken = self.walk(body, fields, before)
-            expected.append([tuple(v + offset if i % 2 or not i else v for i, v in enumerate(row)) for row in rows])
-            counts.append(len(rows))
-            cut.append(broken)
-            offset += len(body)
-        got_cut = located.cut.tolist() if located.cut is not None else [False] * len(bodies)
-        self.assertEqual(cut, got_cut)
-        located.keep(~_array(cut))
-        columns = [located.starts]
-        for i in range(fields.count(VARIABLE)):
-            columns += located.values(i)
-        whole = [row for rows, broken in zip(expected, cut, strict=True) if not broken for row in rows]
-        self.assertEqual(whole, list(zip(*(c.tolist() for c in columns), strict=True)))
-        self.assertEqual([0 if b else n for n, b in zip(counts, cut, strict=True)], located.counts.tolist())
-        self.assertEqual(len(whole), len(located))
+        check_located([bytes(before) + body for body in bodies] * times, before, fields)
 
     def test_cut_far_from_the_end(self):
         """A value that leaves no room for the fields after it is cut, and nothing is read behind the last body."""
         for times in (1, FEW, 4 * FEW):
             for size in (202, 210, 451):
-                located = locate([b"\xfa" + bytes(size - 1)] * times, 0, _shape([VARIABLE, 200, VARIABLE]))
+                located = locate([b"\xfa" + bytes(size - 1)] * times, 0, shape([VARIABLE, 200, VARIABLE]))
                 self.assertEqual([True] * times, located.cut.tolist())
                 located.keep(~located.cut)
                 self.assertEqual(([], 0), (located.starts.tolist(), len(located)))
             whole = b"\xfa" + bytes(250 + 200 + 1)
-            located = locate([whole] * times, 0, _shape([VARIABLE, 200, VARIABLE]))
+            located = locate([whole] * times, 0, shape([VARIABLE, 200, VARIABLE]))
             self.assertEqual((None, times), (located.cut, len(located)))
-
-
-def _array(values):
-    import numpy as np
-
-    return np.array(values, bool)
-
-
-def _shape(fields):
-    """The shape of these lengths, made by counting what stands before and after each variable field."""
-    segments = []
-    places = [i for i, f in enumerate(fields) if f == VARIABLE]
-    for place, last in zip(places, [-1, *places], strict=False):
-        skip = sum(fields[last + 1 : place])
-        rest = sum(1 if f == VARIABLE else f for f in fields[place + 1 :])
-        segments.append((skip, rest))
-    least = sum(1 if f == VARIABLE else f for f in fields)
-    return Shape(tuple(segments), sum(fields[places[-1] + 1 :]), least)
 
 
 class SharingTests(SynchronousTestCase):
@@ -347,8 +286,8 @@ class SharingTests(SynchronousTestCase):
         found = Collected()
         for i in range(1500):
             found.batches(message(a_set(2, template(256, (i + 1, 4))), a_set(256, bytes(4)), number=i))
-        self.assertEqual(1024, len(found.decoder._compiled))
-        self.assertEqual(1024, found.decoder._compiled_fields)
+        self.assertEqual(1024, len(found.decoder._batches._compiled))
+        self.assertEqual(1024, found.decoder._batches._compiled_fields)
 
 
 class FieldKeysTests(SynchronousTestCase):

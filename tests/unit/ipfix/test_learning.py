@@ -162,7 +162,7 @@ class LimitTests(SynchronousTestCase):
             for number in range(0, 6, 2):
                 rows = found.rows(message(a_set(257, b"\6\1"), a_set(256, hexed("00000009")), number=number))
                 self.assertEqual([{"protocolIdentifier": 6, "ipClassOfService": 1}, {"octetDeltaCount": 9}], rows)
-                self.assertEqual(1, len(found.decoder._compiled))
+                self.assertEqual(1, len(found.decoder._batches._compiled))
 
     def test_events(self):
         found = Collected(limits=Limits(events=3))

@@ -136,6 +136,58 @@ class SampleTests(SynchronousTestCase):
                                                         "ethernetType")))  # fmt: skip
         self.assertEqual(1024, by_size[len(TCP) + 4]["sourceTransportPort"])
 
+    def test_frame_of_the_agent(self):
+        """Record 2 gives the frame's octets and addresses to a packet of record 3, but not to one with a raw header."""
+        four = element(3, words(84, 17, ipv4("192.0.2.1"), ipv4("198.51.100.7"), 53, 1025, 0, 8))
+        ether = element(2, words(102) + hexed("020000000003 0000 020000000004 0000") + words(0x0800))
+        rows = self.rows(datagram(flow_sample(four, ether), flow_sample(raw(TCP), ether, four)))
+        got = {row["sourceMacAddress"]: (row["octetDeltaCount"], row["ethernetType"], row["protocolIdentifier"])
+               for row in rows}  # fmt: skip
+        self.assertEqual({0x020000000003: (102, 0x0800, 17), 0x020000000002: (len(TCP) + 4, 0x0800, 6)}, got)
+
+    def test_two_headers(self):
+        """Of several records of one kind the first counts."""
+        rows = self.rows(datagram(flow_sample(raw(TCP, frame=100), raw(TCP, frame=200), raw(TCP, frame=300))))
+        self.assertEqual([100], [row["octetDeltaCount"] for row in rows])
+
+    def test_no_packet(self):
+        """A sample that says nothing of its packet is one packet of unknown length."""
+        (row,) = self.rows(datagram(flow_sample()))
+        self.assertEqual((1, None, 100), tuple(row.get(n) for n in ("packetDeltaCount", "octetDeltaCount",
+                                                                    "samplingInterval")))  # fmt: skip
+
+    def test_labels(self):
+        """header_protocol 13: a label stack, and IP below it; several packets of different depths."""
+        top, bottom = words(100 << 12 | 1 << 9 | 5), words(200 << 12 | 0x100 | 5)
+        stacks = (bottom, top + bottom)
+        rows = self.rows(datagram(*(flow_sample(raw(stack + TCP[14:], protocol=13)) for stack in stacks)))
+        self.assertEqual(
+            [(hexed("000c81"), None, 443), (hexed("000642"), hexed("000c81"), 443)],
+            [tuple(row.get(n) for n in ("mplsTopLabelStackSection", "mplsLabelStackSection2",
+                                        "destinationTransportPort")) for row in rows],
+        )  # fmt: skip
+
+    def test_short_records(self):
+        """A record that ends before what it should have: nothing is taken of the next one."""
+        router = element(1002, words(2, 0x20010DB8, 0, 0))
+        gateway = element(1003, words(2, 0x20010DB8, 0, 0, 9, 64500))
+        path = element(1003, words(1, 0x01020304, 64500, 64501, 64502, 1, 2, 5, 64503))
+        (row, other) = self.rows(datagram(flow_sample(router, gateway, raw(TCP)), flow_sample(path, raw(TCP))))
+        found = {k: v for k, v in row.items() if "Hop" in k or "Prefix" in k or "bgp" in k}
+        self.assertEqual({"bgpNextHopIPv6Address": 0x20010DB8 << 96 | 9}, found)
+        found = {k: v for k, v in other.items() if "bgp" in k}
+        self.assertEqual({"bgpNextHopIPv4Address": 0x01020304, "bgpSourceAsNumber": 64501,
+                          "bgpPrevAdjacentAsNumber": 64502, "bgpDestinationAsNumber": 64500}, found)  # fmt: skip
+
+    def test_agents(self):
+        """Agents of both families behind one sender, in one wake-up."""
+        found = Collected(reliable=False)
+        six = "20010db8000000000000000000000001"
+        rows = found.rows(*(datagram(flow_sample(raw(TCP)), agent=agent) for agent in ("c0000207", six, "c0000208")))
+        agents = [(row.get("exporterIPv4Address"), row.get("exporterIPv6Address")) for row in rows]
+        expected = {(0xC0000207, None), (0xC0000208, None), (None, ipv6("2001:db8::1"))}
+        self.assertEqual((3, expected), (len(agents), set(agents)))
+
     def test_switch_router_gateway(self):
         """VLANs, next hop, prefixes, and the last AS of the path as the destination's."""
         switch = element(1001, words(10, 1, 20, 2))
@@ -184,6 +236,9 @@ class SampleTests(SynchronousTestCase):
         (row,) = self.rows(datagram(strange, flow_sample(element(2001, b"abcde"), raw(TCP)), strange))
         self.assertEqual(443, row["destinationTransportPort"])
         self.assertEqual({"sample_format": 2}, self.found.errors)
+        self.assertEqual(1, self.found.counters.more["unread_records"])
+        self.rows(datagram(element(2, words(1, 3, 2) + element(1, INTERFACE) + element(7, b"1234"))))
+        self.assertEqual(1, self.found.counters.more["unread_records"])
 
     def test_losses(self):
         """Datagrams by their number, of each agent and sub-agent its own; and what the agent could not sample."""

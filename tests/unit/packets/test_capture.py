@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import given
 from tests.unit.packets.wire import block, pcap, pcapng
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.packets import capture as module
 from ulogd_tw.packets.capture import Capture
 
 PACKETS = [(1.5, b"first packet"), (2.25, b""), (1_700_000_000.125, bytes(range(200)))]
@@ -95,3 +96,19 @@ class CaptureTests(SynchronousTestCase):
         self.assertEqual([113, 1, 101], packets.links.tolist())
         self.assertEqual([1002.0, 0.0, 1.5], packets.times.tolist())
         self.assertEqual([b"ab", b"abc", b"first packet"], [octets for _, octets in _plain(packets)])
+
+    def test_times(self):
+        """A time before 1970 or after 2106 is none."""
+        section = block("<", 0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+        for offset, expected in ((-(2**63), 0.0), (2**63 - 1, 0.0), (2**32, 0.0), (2**32 - 2, 2.0**32 - 1), (-2, 0.0)):
+            one = block("<", 1, struct.pack("<HHI", 1, 0, 0) + struct.pack("<HHqHH", 14, 8, offset, 0, 0))
+            packet = block("<", 6, struct.pack("<IIIII", 0, 0, 1_000_000, 2, 2) + b"ab")
+            self.assertEqual([(expected, b"ab")], read(section + one + packet)[0], offset)
+
+    def test_many_interfaces(self):
+        """A section has so many interfaces at most."""
+        self.patch(module, "MOST_INTERFACES", 3)
+        section = block("<", 0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+        one = block("<", 1, struct.pack("<HHI", 1, 0, 0))
+        self.assertEqual(([], 0), read(2 * (section + 3 * one)))
+        self.assertIn("more than 3 interfaces", str(read(section + 4 * one)[1]))

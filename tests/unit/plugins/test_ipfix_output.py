@@ -15,6 +15,7 @@ from tests.unit.plugins.exporting import V4, V6, Reader, exporter, flows
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
+from ulogd_tw.plugins.outputs import targets
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
 from ulogd_tw.transports import export
 from ulogd_tw.transports.export import DatagramSender
@@ -703,9 +704,8 @@ class OptionsTests(SynchronousTestCase):
         for options, option, reason in (
             ({}, "collectors", "names no collector"),
             ({"collectors": ("192.0.2.1",)}, "collectors", "does not begin with"),
-            ({"collectors": ("tls:192.0.2.1",)}, "collectors", "TLS comes with a later version"),
             ({"collectors": ("dtls:192.0.2.1",)}, "collectors", "DTLS comes with a later version"),
-            ({"collectors": ("sctp:192.0.2.1",)}, "collectors", "SCTP comes with a later version"),
+            ({"collectors": ("sctps:192.0.2.1",)}, "collectors", "DTLS over SCTP is not there"),
             ({"collectors": ("udp:4739",)}, "collectors", "names no host"),
             ({"collectors": ("udp:a", "udp:a:4739")}, "collectors", "twice"),
             ({"host": "a", "oid": 0}, "oid", "Observation Domain"),
@@ -720,7 +720,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_all_in_one_run(self):
         """Several mistakes come together."""
-        self.assertEqual(3, len(self.mistakes(collectors=("x", "tls:a"), oid=0)))
+        self.assertEqual(3, len(self.mistakes(collectors=("x", "dtls:a"), oid=0)))
 
     def test_ulogd2(self):
         """host, port and proto name a collector; tcp is the default."""
@@ -731,7 +731,7 @@ class OptionsTests(SynchronousTestCase):
         ):
             self.assertEqual([], self.mistakes(**options))
             plugin = IPFIX("exp1", Options(IPFIX.all_options(), options))
-            self.assertEqual([url], [str(u) for u in plugin._urls()])
+            self.assertEqual([url], [str(t.url) for t in targets.targets(plugin.config)])
 
     def test_least_mtu(self):
         """The least mtu has room for the longest record, over UDP and IPv6."""

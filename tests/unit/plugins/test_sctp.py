@@ -15,6 +15,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Options as Configured
 from ulogd_tw.plugins.inputs import associations
 from ulogd_tw.plugins.inputs.collector import COLLECTOR
+from ulogd_tw.plugins.outputs import targets
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
 from ulogd_tw.transports.sctp import Options, carriers, kernel
 from ulogd_tw.transports.sctp.listen import SctpConnection
@@ -41,13 +42,18 @@ class ExporterTests(SynchronousTestCase):
     """The output."""
 
     def setUp(self):
-        self.served = []
+        self.served, self.connected = [], []
         self.ends = Ends(self, build=lambda address: self.served.append(Reading()) or self.served[-1])
         self.wire = self.ends.wire
         self.patch(kernel, "has_sctp", lambda: False)
-        self.patch(carriers.UdpCarrier, "connect", lambda *where: self.wire.client())
+        self.patch(carriers.UdpCarrier, "connect", self.connect)
         self.patch(IPFIX, "reactor", self.wire.clock)
         self.patch(IPFIX, "clock", staticmethod(lambda: 1_700_000_000 + self.wire.clock.seconds()))
+
+    def connect(self, *where):
+        """In place of a UDP socket."""
+        self.connected.append(where)
+        return self.wire.client()
 
     def start(self, **options):
         options = {"collectors": ("sctp:192.0.2.2:4739",), "flush": 0.05, "reconnect": 5.0} | options
@@ -132,6 +138,7 @@ class ExporterTests(SynchronousTestCase):
         for i in range(5):
             self.write(30, 30 * i)
             self.pass_time(1)
+        self.wire.run_until(lambda: len(self.served[0].records) == 300)
         self.stop()
         self.assertEqual(1, len(lost))
         self.assert_once(300, *self.served)
@@ -225,6 +232,22 @@ class ExporterTests(SynchronousTestCase):
         self.wire.run_until(lambda: len(self.served[0].records) == 6020)
         self.stop()
         self.assert_once(6020, *self.served)
+
+    def test_section(self):
+        """A collector's own section goes before the exporter's."""
+        given = {"collectors": ("far",), "sctp_streams": 9, "encapsulation_port": 9000}
+        plugin = IPFIX("exp1", Configured(IPFIX.all_options(), given))
+        own = {"url": "sctp:192.0.2.2", "sctp_streams": 2, "encapsulation_port": 9899}
+        plugin.config.sections["far"] = Configured(targets.SECTION, own)
+        self.assertEqual([], list(plugin.mistakes()))
+        plugin.open()
+        self.plugin, (self.collector,) = plugin, plugin.collectors
+        self.addCleanup(self.stop)
+        self.pass_time(1)
+        self.assertEqual(2, self.collector.figures()["streams"])
+        self.assertEqual([9899], [where[1] for where in self.connected])
+        plugin.config.sections["far"] = Configured(targets.SECTION, own | {"encapsulation_port": 70000})
+        self.assertEqual(["[collector:far] encapsulation_port"], [option for option, _ in plugin.mistakes()])
 
     def test_not_to_be_had(self):
         """Without SCTP the stack does not start, and the error says what to do."""

@@ -132,6 +132,31 @@ class TemplateCacheTests(TestCase):
         self.assertEqual([], then.take("192.0.2.2", 5000, counts(5), now=2900.0))
 
     @defer.inlineCallbacks
+    def test_addresses(self):
+        """A session of an address, whose ports do not count, is one again; also one that came about by itself."""
+        for keying in ("address", "auto"):
+            first = _Collector(str(self.path), keying=keying)
+            first.take("192.0.2.1", 5000, message(a_set(2, COUNTER)))
+            if keying == "auto":
+                (home,) = first.exporters
+                first.exporters.unite(home)
+            yield first.save()
+            then = self.again(keying=keying).load()
+            self.assertEqual([5], self.field(then.take("192.0.2.1", 5999, counts(5)), "octetDeltaCount"), keying)
+            self.assertEqual(1, len(then.exporters))
+            strict = self.again(keying="strict").load()
+            self.assertEqual(0, len(strict.exporters))
+
+    @defer.inlineCallbacks
+    def test_home(self):
+        """After a restart another port of the address can still be told to be the same exporter (v9, by its uptime)."""
+        self.first.take("192.0.2.1", 5000, v9(a_set(0, FLOW9)))
+        yield self.first.save()
+        then = self.again().load()
+        then.take("192.0.2.1", 5001, v9(a_set(256, ROW9), number=7))
+        self.assertEqual(1, len(then.decoder.homes))
+
+    @defer.inlineCallbacks
     def test_limits(self):
         """A file does not go beyond the limits either."""
         self.first.take("192.0.2.1", 5000, message(a_set(2, COUNTER, template(257, (1, 4)))))

@@ -11,7 +11,8 @@ from ulogd_tw.transports.sctp import Options, SCTPProtocol, user
 class Wire:
     """Carries packets between a client and a server; `loss` and `reorder` are chances of each packet.
 
-    `drops` chooses packets to be lost.
+    `drops` chooses packets to be lost. Its clock drives the timers of the stack, which looks at the system's clock too
+    and so sends later again than it would: tests run until something has come, not for a time.
     """
 
     def __init__(self, seed=1):

@@ -154,6 +154,10 @@ class AGGREGATE(Aggregator):
             if not all_:
                 return
 
+    @property
+    def holds(self) -> bool:
+        return bool(self._open or self._outgoing)
+
     def pause(self) -> None:
         self._paused = True
 
@@ -163,12 +167,16 @@ class AGGREGATE(Aggregator):
     def wake(self, now: float) -> float | None:
         """Close intervals whose time is over, and send a slice of what goes out.
 
-        The rows of a file that is replayed close intervals themselves: what time it is now means nothing to them.
+        The rows of a file that is replayed close intervals themselves: what time it is now means nothing to them. At
+        its end all intervals are over.
         """
         length = self.config.interval
         late = self.config.lateness if self.config.time == "flow" else 0
-        replayed = self.source is not None and self.source.own_clock
-        if not replayed and self._open and min(self._open) + length + late <= now:
+        source = self.source
+        if source is not None and source.own_clock:
+            if source.at_end and self._open:
+                self._close(max(self._open) + 1)
+        elif self._open and min(self._open) + length + late <= now:
             self._close(int(now - late) // length * length, now)
         if self._outgoing and not self._paused:
             self._send()

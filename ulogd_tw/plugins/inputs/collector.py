@@ -1,4 +1,4 @@
-"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP, TCP and SCTP, NetFlow v9 and v5 and sFlow over UDP."""
+"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP, TCP, TLS and SCTP, NetFlow and sFlow over UDP."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.exporters import Allowed, Exporters, networks, plain
 from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
+from ulogd_tw.plugins import security
 from ulogd_tw.plugins.collecting import Collecting
 from ulogd_tw.plugins.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
 from ulogd_tw.plugins.templatecache import TemplateCache
@@ -25,7 +26,7 @@ from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.udp import UdpListener
 from ulogd_tw.transports.url import Url, parse
 
-_LATER = {"tls": 4740, "dtls": 4740}
+_LATER = {"dtls": 4740}
 _FED_AT_ONCE = 4 << 20
 """Octets from streams after which batches go on without waiting for `batch_latency`."""
 
@@ -50,8 +51,8 @@ class COLLECTOR(Collecting):
     name = "COLLECTOR"
     listens = True
     options = (
-        Option("listen", words, ("udp:4739", "tcp:4739"), "addresses: udp:PORT, tcp:PORT, sctp:PORT, "
-               "udp:127.0.0.1:4739, udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
+        Option("listen", words, ("udp:4739", "tcp:4739"), "addresses: udp:PORT, tcp:PORT, tls:PORT, "
+               "sctp:PORT, udp:127.0.0.1:4739, udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
         Option("batch_latency", seconds, 0.004, "seconds that a small batch waits to grow"),
         Option("receive_buffer", octets, 64 << 20, "octets of kernel buffer for each UDP socket"),
         Option("session_key", one_of("auto", "strict", "address"), "auto", "what tells UDP exporters apart: strict: "
@@ -67,10 +68,11 @@ class COLLECTOR(Collecting):
                "connections; one that would go beyond it is closed"),
         Option("idle_timeout", seconds, 1800.0, "seconds without a message after which a UDP session and its templates "
                "are forgotten, and a TCP connection or SCTP association is closed"),
-        Option("max_malformed", positive, 3, "malformed messages in a row after which a TCP connection or SCTP "
-               "association is closed"),
+        *security.LISTENING,
         Option("sctp_streams", positive, 64, "streams that an exporter may have in an SCTP association"),
         *SCTP_OPTIONS,
+        Option("max_malformed", positive, 3, "malformed messages in a row after which a TCP connection or SCTP "
+               "association is closed"),
         *Collecting.decoding_options,
     )  # fmt: skip
 
@@ -84,6 +86,7 @@ class COLLECTOR(Collecting):
         self._connections: dict[StreamConnection, _Connection] = {}
         self._nobody = Session("", 0, reliable=False)
         self._cache: TemplateCache | None = None
+        self._gate: Any = None
         self.buffered = 0
         self._fed = 0
         self._unsettled: set[_Connection] = set()
@@ -102,7 +105,9 @@ class COLLECTOR(Collecting):
                 yield "listen", str(error)
                 continue
             if url.scheme in _LATER:
-                yield "listen", f"{address}: {url.scheme} is not there yet; udp, tcp and sctp are"
+                yield "listen", f"{address}: {url.scheme} is not there yet; udp, tcp, tls and sctp are"
+        if any(address.strip().lower().startswith("tls:") for address in self.config.listen):
+            yield from security.listening_mistakes(self.config)
         try:
             networks(self.config.allow)
         except ValueError as error:
@@ -123,6 +128,8 @@ class COLLECTOR(Collecting):
             Allowed(networks(config.allow)),
             config.idle_timeout,
         )
+        if any(url.scheme == "tls" for url in self._urls):
+            self._gate = security.gate(self)
         sctp = sctp_options(config, 1, config.sctp_streams) if any(u.scheme == "sctp" for u in self._urls) else None
         try:
             for url in self._urls:
@@ -130,6 +137,8 @@ class COLLECTOR(Collecting):
                     self._listeners += UdpListener.bind(
                         url, self._received, self.config.receive_buffer, self.config.batch_latency
                     )
+                elif url.scheme == "tls":
+                    self._listeners += self._gate.bind(url, self._connected)
                 elif url.scheme == "sctp":
                     from ulogd_tw.plugins.inputs.associations import SctpListener
 
@@ -142,6 +151,11 @@ class COLLECTOR(Collecting):
         except OSError as error:
             self._close()
             raise StartError(f"listen on {url}: {error.strerror or error}", _remedy(error, url)) from None
+
+    def reopen(self) -> None:
+        """SIGHUP: read the certificates anew."""
+        if self._gate is not None:
+            self._gate.credentials.reload()
 
     def begin(self) -> None:
         if self.config.template_cache:

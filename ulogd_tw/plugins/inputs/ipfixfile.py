@@ -25,9 +25,11 @@ class IPFIXFILE(Replaying):
     def __init__(self, instance: str, config=None) -> None:
         super().__init__(instance, config)
         self.counters.more["octets_skipped"] = 0
+        self._session: Session | None = None
 
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
         reader, session = FileReader(), Session(path, 0, reliable=True)
+        self._session = session
         while octets := file.read1(SLICE_OCTETS):
             self._feed(session, reader.feed(octets))
             yield None
@@ -42,8 +44,12 @@ class IPFIXFILE(Replaying):
             counters.errors["cut"] += 1
             self.log.warn("{instance}: the last message of {path} is cut; its {octets} octets are left out",
                           instance=self.instance, path=path, octets=reader.waiting)  # fmt: skip
-        yield None
-        self._decoder.forget(session)
+
+    def end_file(self) -> None:
+        if self._session is not None:
+            self._hand_on()
+            self._decoder.forget(self._session)
+            self._session = None
 
     def _feed(self, session: Session, messages: list[bytes]) -> None:
         for message in messages:

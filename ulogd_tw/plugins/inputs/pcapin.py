@@ -9,15 +9,16 @@ from collections.abc import Iterator
 
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.options import Option, one_of, positive, text, words
-from ulogd_tw.ipfix.exporters import Allowed, Exporters, sender
-from ulogd_tw.ipfix.message import Framer
+from ulogd_tw.ipfix.exporters import LIMIT_SESSIONS, Allowed, Exporters, sender
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.packets.capture import Capture, Packets
-from ulogd_tw.packets.exports import FIN, RST, SYN, Exports, Sent
-from ulogd_tw.packets.streams import Stream
+from ulogd_tw.packets.exports import Exports, Sent
 from ulogd_tw.plugins.collecting import Collecting
-from ulogd_tw.plugins.replaying import SLICE_OCTETS, Replaying
+from ulogd_tw.plugins.connections import IDLE_SECONDS, Connections
+from ulogd_tw.plugins.replaying import SET_BACK, Replaying
 
+SLICE_OCTETS = 1 << 16
+"""Octets that are read at once: if they are small packets, their headers take 20 ms."""
 PORTS = ("2055", "2056", "4432", "4739", "4740", "6343", "9555", "9995", "9996")
 
 
@@ -57,11 +58,14 @@ class PCAPIN(Replaying):
     def __init__(self, instance: str, config=None) -> None:
         super().__init__(instance, config)
         self._exporters: Exporters | None = None
-        self._streams: dict[tuple, _Connection] = {}
+        self._connections: Connections | None = None
+        self._exports: Exports | None = None
         self._speed = 0.0
+        self._whole = True
         self._began: tuple[float, float] | None = None
         self.counters.more["packets_read"] = 0
-        self.counters.more["sessions"] = lambda: len(self._exporters or ()) + len(self._streams)
+        self.counters.more["sessions"] = lambda: len(self._exporters or ())
+        self.counters.more["octets_skipped"] = 0
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         for port in self.config.ports:
@@ -77,37 +81,46 @@ class PCAPIN(Replaying):
         config = self.config
         self._speed = speed(config.speed)
         most, of_address = config.max_sessions, config.max_sessions_of_address
-        self._exporters = Exporters(config.session_key, most, of_address, Allowed(()), 1800.0)
+        self._exporters = Exporters(config.session_key, most, of_address, Allowed(()), IDLE_SECONDS)
+        counters = self.counters
+        self._connections = Connections(self._message, self._over, counters.errors, counters.more, self._room)
+        self._exports = Exports(frozenset(map(int, config.ports)), counters.errors)
 
     def sessions(self) -> Iterator[Session]:
         yield from self._exporters
-        for connection in self._streams.values():
-            yield connection.session
+        yield from self._connections.sessions()
 
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
-        capture = Capture()
-        exports = Exports(frozenset(map(int, self.config.ports)), self.counters.errors)
+        capture, self._whole = Capture(), False
         while octets := file.read1(SLICE_OCTETS):
             try:
                 packets, broken = capture.feed(octets), None
             except MessageError as error:
                 packets, broken = error.packets, error
             self.counters.more["packets_read"] += len(packets)
-            yield from self._replay(exports, packets)
+            yield from self._replay(packets)
             if broken is not None:
                 self._damaged(path, f"{broken}; the rest of it is not read")
                 return
         if capture.waiting:
             self._damaged(path, "its last packet is cut")
-        for ends in list(self._streams):
-            self._ended(ends)
+        else:
+            self._whole = True
+
+    def end_file(self) -> None:
+        """A connection goes on in the next file, but not behind one that is damaged."""
+        if not self._whole:
+            self._connections.end()
+
+    def finish(self) -> None:
+        self._connections.end()
 
     def _damaged(self, path: str, what: str) -> None:
         self.counters.errors["capture"] += 1
         self.log.warn("{instance}: {path}: {what}", instance=self.instance, path=path, what=what)
 
-    def _replay(self, exports: Exports, packets: Packets) -> Iterator[float | None]:
-        for count, sent in enumerate(exports.of(packets)):
+    def _replay(self, packets: Packets) -> Iterator[float | None]:
+        for count, sent in enumerate(self._exports.of(packets)):
             if self._speed and (delay := self._ahead(sent.time)) > 0.001:
                 yield delay
             elif count % 256 == 255:
@@ -120,12 +133,15 @@ class PCAPIN(Replaying):
             if self._decoder.homes:
                 self._unite()
         self._decoder.expire(self._exporters, self._now)
+        self._connections.look(self._now)
         yield None
 
     def _ahead(self, captured: float) -> float:
         """Seconds until a packet of this time is due."""
+        if not captured:
+            return 0.0
         now = time.monotonic()
-        if self._began is None:
+        if self._began is None or captured < self._now - SET_BACK:
             self._began = (now, captured)
         return (captured - self._began[1]) / self._speed - (now - self._began[0])
 
@@ -155,49 +171,19 @@ class PCAPIN(Replaying):
     # TCP
 
     def _segment(self, sent: Sent) -> None:
-        ends = (sent.source, sent.source_port, sent.destination, sent.destination_port)
-        connection = self._streams.get(ends)
-        if connection is None or (sent.flags & SYN and connection.begun):
-            if connection is not None:
-                self._ended(ends)
-            if len(self._exporters) + len(self._streams) >= self.config.max_sessions:
-                self.counters.errors["limit_sessions"] += 1
-                return
-            connection = self._streams[ends] = _Connection(sent)
-        octets = connection.stream.take(sent.sequence, sent.octets, bool(sent.flags & SYN))
-        if octets is None:
-            self.counters.errors["segments_missing"] += 1
-            connection.framer = Framer()
-            octets = connection.stream.resume()
-        if octets:
-            connection.begun = True
-            self._stream_octets(connection, octets)
-        connection.ending |= bool(sent.flags & (FIN | RST))
-        if connection.ending and not connection.stream.holds:
-            self._ended(ends)
+        taken = self._connections.take(sent)
+        self._exporters.streams = len(self._connections)
+        if not taken:
+            self.refused((str(ipaddress.ip_address(sent.source)), sent.source_port), LIMIT_SESSIONS, self._now)
 
-    def _stream_octets(self, connection: _Connection, octets: bytes) -> None:
-        try:
-            messages = connection.framer.feed(octets)
-        except MessageError as error:
-            messages = error.messages
-            self.counters.errors["framing"] += 1
-        for message in messages:
-            self._decoder.feed(connection.session, message, self._now)
+    def _message(self, session: Session, message: bytes) -> None:
+        self._decoder.feed(session, message, self._now)
 
-    def _ended(self, ends: tuple) -> None:
-        connection = self._streams.pop(ends)
-        if connection.framer.waiting:
-            self.counters.errors["cut"] += 1
+    def _room(self) -> bool:
+        self._exporters.streams = len(self._connections)
+        return len(self._exporters) < self.config.max_sessions
+
+    def _over(self, session: Session) -> None:
+        self._exporters.streams = len(self._connections)
         self._hand_on()
-        self._decoder.forget(connection.session)
-
-
-class _Connection:
-    """The direction of a TCP connection to a collector."""
-
-    def __init__(self, sent: Sent) -> None:
-        self.session = Session(str(ipaddress.ip_address(sent.source)), sent.source_port, reliable=True)
-        self.stream = Stream()
-        self.framer = Framer()
-        self.begun = self.ending = False
+        self._decoder.forget(session)

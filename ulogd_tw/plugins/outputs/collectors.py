@@ -7,8 +7,8 @@ counts their records, and lets the Sequence Number go on, so that the collector 
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from ulogd_tw.ipfix.builder import Messages, template_messages
 from ulogd_tw.ipfix.template import Template
+from ulogd_tw.plugins.outputs.spooling import Spooling
 from ulogd_tw.transports.url import Url
 
 STOP_SECONDS = 5.0
@@ -31,19 +32,16 @@ class Settings:
     reactor: Any
     clock: Callable[[], float]
     domain: int
-    templates: Mapping[int, Template]
+    templates: dict[int, Template]
     queue_octets: int
     mtu: int | None = None
     reconnect: float = 60.0
     send_template: str = "once"
     template_refresh: float = 60.0
     template_packets: int = 0
-    sctp: Any = None
-    """`transports.sctp.Options`, where some collector is reached over SCTP."""
-    sctp_lifetime: float = 0.0
 
 
-class Collector:
+class Collector(Spooling):
     """One collector: messages wait in order of `put`. Subclasses send them. `drained` is called while there is room."""
 
     log = Logger()
@@ -51,15 +49,15 @@ class Collector:
     """Octets of a Message at most."""
 
     def __init__(self, url: Url, settings: Settings) -> None:
+        super().__init__()
         self.url = url
         self.settings = settings
         self.sequence = 0
         """Data Records sent in this Transport Session, or dropped in it."""
         self.dropped: Counter[str] = Counter()
         self.drained: Callable[[], None] = lambda: None
-        self.connects = self.messages_sent = self.octets_sent = self.records_sent = 0
+        self.connects = self.messages_sent = self.octets_sent = self.records_sent = self.records_moved = 0
         self.last_error = ""
-        self._queue: deque[Messages] = deque()
         self._queued_octets = 0
         self._told: set[int] = set()
         """Templates that this Transport Session has."""
@@ -68,7 +66,7 @@ class Collector:
 
     @property
     def waiting_records(self) -> int:
-        return sum(messages.all_records for messages in self._queue)
+        return sum(messages.all_records for messages in (*self._queue, *self._writing))
 
     @property
     def full(self) -> bool:
@@ -79,6 +77,19 @@ class Collector:
         """Take messages, and send what can be sent."""
         self._queue.extend(messages)
         self._queued_octets += sum(m.nbytes for m in messages)
+        self.pump()
+
+    @property
+    def available(self) -> bool:
+        """Whether it is there, as far as is known; one that was not tried yet is."""
+        return True
+
+    def take_over(self, other: Collector) -> None:
+        """What waits for another collector, which is away, waits for this one now."""
+        blocks = other._out_of_queue()
+        other.records_moved += sum(messages.all_records for messages in blocks)
+        self._queue.extend(blocks)
+        self._queued_octets += sum(messages.nbytes for messages in blocks)
         self.pump()
 
     def trim(self) -> None:
@@ -147,11 +158,15 @@ class Collector:
     def look(self, now: float) -> None:
         """Do what time asks for; called about every second."""
 
+    def reopen(self) -> None:
+        """SIGHUP: read files anew, where there are any."""
+
     def stop(self) -> defer.Deferred[None]:
         """Send what waits and close, within `STOP_SECONDS`; what is left is dropped and counted."""
         raise NotImplementedError
 
     def _drop_rest(self) -> None:
+        self.keep_rest()
         self._closed = True
         while self._queue:
             self._drop(self._take(self._queue[0].count), "stop_timeout")
@@ -163,7 +178,10 @@ class Collector:
         return {
             "state": self.state, "connects": self.connects, "messages_sent": self.messages_sent,
             "octets_sent": self.octets_sent, "records_sent": self.records_sent, "records_waiting": self.waiting_records,
-            "octets_waiting": self._queued_octets, "dropped": dict(self.dropped), "last_error": self.last_error,
+            "octets_waiting": self._queued_octets, "records_moved": self.records_moved,
+            "records_spooled": self.records_spooled, "records_in_spool": self.spool.records if self.spool else 0,
+            "octets_in_spool": self.spool.octets if self.spool else 0, "dropped": dict(self.dropped),
+            "last_error": self.last_error,
         }  # fmt: skip
 
 

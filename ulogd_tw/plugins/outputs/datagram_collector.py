@@ -13,6 +13,8 @@ from ulogd_tw.transports.url import Url
 
 UNKNOWN_PATH_MTU = 512
 """Octets of a packet where nothing is known of the path (RFC 7011 section 10.3.3)."""
+_ANSWER_SECONDS = 0.9
+"""A host that has nobody listening says so (ICMP) within this time."""
 MOST_PATH_MTU = 1500
 """A route's MTU is that of the first link only, and loopback's would fill a receiver's buffer with three datagrams."""
 
@@ -27,6 +29,7 @@ class DatagramCollector(Collector):
         self._templates_at = float("-inf")
         self._since_templates = 0
         self._refused = 0
+        self._away = False
 
     @property
     def state(self) -> str:
@@ -40,6 +43,10 @@ class DatagramCollector(Collector):
     def full(self) -> bool:
         """Never: what has no room takes the place of the oldest."""
         return False
+
+    @property
+    def available(self) -> bool:
+        return self.sender.is_open and not self._away
 
     def open(self) -> None:
         self.sender.open()
@@ -57,7 +64,7 @@ class DatagramCollector(Collector):
         self.limit = mtu - self.sender.headers
 
     def pump(self) -> None:
-        while self._queue and self.sender.is_open:
+        while self._queue and self.sender.is_open and not (self._away and self.spool is not None):
             if self._queue[0].length > self.limit:
                 self._recut()
                 continue
@@ -135,6 +142,10 @@ class DatagramCollector(Collector):
         due = settings.reactor.seconds() - self._templates_at >= settings.template_refresh
         due |= 0 < settings.template_packets <= self._since_templates
         refused = self.sender.errors["refused"]
+        if refused != self._refused:
+            self._away = True
+        elif self._away and settings.reactor.seconds() - self._templates_at >= _ANSWER_SECONDS:
+            self._away = False  # nobody has refused the templates that were sent again
         if (due or refused != self._refused) and self._told and settings.send_template != "never":
             self._refused = refused
             self._templates_at = settings.reactor.seconds()

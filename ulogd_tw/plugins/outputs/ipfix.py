@@ -1,4 +1,4 @@
-"""IPFIX: an Exporting Process (RFC 7011): flows to any number of collectors, over UDP, TCP and SCTP."""
+"""IPFIX: an Exporting Process (RFC 7011): flows to any number of collectors, over UDP, TCP, TLS and SCTP."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet import defer, reactor
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, SUM, Output
 from ulogd_tw.ipfix import uniflow
@@ -18,14 +19,18 @@ from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
 from ulogd_tw.ipfix.template import Template
 from ulogd_tw.plugins.ends import only_ends
+from ulogd_tw.plugins.outputs import targets
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
 from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
+from ulogd_tw.plugins.outputs.messagespool import MessageSpool
+from ulogd_tw.plugins.outputs.routing import MODES, Group, Routing
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
+from ulogd_tw.plugins.outputs.targets import Target
+from ulogd_tw.plugins.outputs.tls_collector import TlsCollector
 from ulogd_tw.plugins.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
-from ulogd_tw.transports.url import Url, parse
+from ulogd_tw.plugins.security import EXPORTING
 
-_LATER = {"tls": "TLS", "dtls": "DTLS"}
 _LEAST_MTU = 256
 _AT_ONCE = 4096
 """Rows encoded at a time: what they need stays in the processor's cache, which makes it three times as fast."""
@@ -39,7 +44,12 @@ class IPFIX(Output):
     record. A value that is missing is left out of the record, never 0. See `ulogd_tw.ipfix.uniflow` for the templates.
 
     Each collector has its own connection, queue and figures, and none waits for another. A full queue drops its
-    oldest messages; only when all collectors are full, inputs are held back instead.
+    oldest messages; only when all collectors are full, inputs are held back instead. With mode=failover the first
+    collector that is there gets everything, with mode=balance each gets its share of the flows, both directions of one;
+    what waits for a collector that is away goes to another.
+
+    With spool= what has waited for a collector for a second or two goes to IPFIX files in a directory of its own below
+    that, and is sent when the collector is back, also by the next run and after a kill.
     """
 
     name = "IPFIX"
@@ -47,8 +57,12 @@ class IPFIX(Output):
     uses = ("orig.ip.saddr", "orig.ip.daddr")
     may_use = KEYS
     options = (
-        Option("collectors", words, (), "collectors, each gets everything: tcp:HOST:PORT udp:HOST:PORT udp:[::1]:4739 "
-               "sctp:HOST:PORT; the port is 4739 where none stands"),
+        Option("collectors", words, (), "collectors: tcp:HOST:PORT tls:HOST:PORT sctp:HOST:PORT "
+               "udp:HOST:PORT udp:[::1]:4739, or names of sections [collector:NAME]; a missing port is 4739, or 4740 "
+               "for tls"),
+        Option("mode", one_of(*MODES), "all", "all: each collector gets everything; failover: the first in the list "
+               "that is there; balance: each flow goes to one, chosen by its addresses, ports and protocol, and stays "
+               "there when another collector leaves or returns"),
         Option("oid", number, 1, "Observation Domain ID"),
         Option("flush", seconds, 1.0, "seconds after which a message goes out that is not full"),
         Option("reconnect", seconds, 60.0, "seconds between the beginnings of two attempts to connect; RFC 7011 wants "
@@ -63,6 +77,12 @@ class IPFIX(Output):
                "oldest are dropped and counted as queue_full"),
         Option("send_template", one_of("once", "always", "never"), "once", "once: at the beginning of a session and, "
                "as RFC 7011 wants, again over UDP; always: before every message; never"),
+        Option("spool_size", octets, 1 << 30, "octets of files in spool for each collector; beyond, the oldest are "
+               "dropped and counted as spool_size"),
+        Option("spool_age", seconds, 86400.0, "seconds after which files in spool are dropped and counted as "
+               "spool_age"),
+        Option("spool_rate", positive, 20_000, "records a second that are sent out of spool, beside those that come"),
+        *EXPORTING,
         Option("sctp_streams", positive, 8, "streams of an SCTP association: the first is for templates, the others "
                "for data"),
         Option("sctp_lifetime", seconds, 0.0, "seconds after which data that SCTP could not deliver is given up and "
@@ -72,6 +92,7 @@ class IPFIX(Output):
         Option("port", positive, 4739, "port of host"),
         Option("proto", one_of("tcp", "udp", "sctp"), "tcp", "transport of host"),
     )  # fmt: skip
+    section_options = targets.SECTION
     reactor: Any = reactor
     clock = staticmethod(time.time)
 
@@ -80,7 +101,7 @@ class IPFIX(Output):
         self.collectors: list[Collector] = []
         self.templates: dict[int, Template] = {}
         """Every template that was used so far, by id."""
-        self._builders: dict[int, MessageBuilder] = {}
+        self._builders: dict[tuple[Group, int], MessageBuilder] = {}
         self._limits: tuple[int, ...] = ()
         self._flushed = 0.0
         self._waiter: defer.Deferred[None] | None = None
@@ -92,66 +113,61 @@ class IPFIX(Output):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
-        if not config.collectors and not config.host:
-            yield "collectors", 'names no collector, such as "tcp:192.0.2.1:4739 udp:[2001:db8::1]:4739"'
-        yield from self._wrong_urls()
+        yield from targets.mistakes(config)
         if not 1 <= config.oid <= 0xFFFFFFFF:
             yield "oid", f"{config.oid} is no Observation Domain ID of flows (1 to 4294967295)"
         if config.mtu is not None and not _LEAST_MTU <= config.mtu <= MAX_LENGTH:
             yield "mtu", f"{config.mtu} is not between {_LEAST_MTU} and {MAX_LENGTH}"
         if config.port > 65535:
             yield "port", f"{config.port} is no port (1 to 65535)"
-        if config.sctp_streams > 65535:
-            yield "sctp_streams", f"{config.sctp_streams} is more than 65535"
         yield from sctp_mistakes(config)
         if config.flush <= 0:
             yield "flush", "must be more than 0"
-
-    def _wrong_urls(self) -> Iterator[tuple[str, str]]:
-        seen = set()
-        for written in self._texts():
-            try:
-                url = parse(written)
-            except ValueError as error:
-                yield "collectors", str(error)
-                continue
-            if url.scheme in _LATER:
-                yield "collectors", f"{written}: {_LATER[url.scheme]} comes later; udp, tcp and sctp are there"
-            elif not url.host:
-                yield "collectors", f"{written} names no host"
-            elif url in seen:
-                yield "collectors", f"{url} is there twice"
-            seen.add(url)
-
-    def _texts(self) -> list[str]:
-        host, port, proto = self.config.host, self.config.port, self.config.proto
-        if not host:
-            return list(self.config.collectors)
-        return [*self.config.collectors, f"{proto}:[{host}]:{port}" if ":" in host else f"{proto}:{host}:{port}"]
-
-    def _urls(self) -> list[Url]:
-        return [parse(written) for written in self._texts()]
 
     # start and stop
 
     def open(self) -> None:
         """Begin to connect. A collector that is away is no fault: it may come, and until then its messages wait."""
-        config, urls = self.config, self._urls()
+        config = self.config
         settings = Settings(
             self.reactor, self.clock, config.oid, self.templates, config.collector_octets, config.mtu, config.reconnect,
             config.send_template, config.template_refresh, config.template_packets,
         )  # fmt: skip
-        kinds = {"udp": DatagramCollector, "tcp": StreamCollector}
-        if any(url.scheme == "sctp" for url in urls):
-            settings.sctp, settings.sctp_lifetime = sctp_options(config, config.sctp_streams, 1), config.sctp_lifetime
-            from ulogd_tw.plugins.outputs.sctp_collector import SctpCollector
-
-            kinds["sctp"] = SctpCollector
-        self.collectors = [kinds[url.scheme](url, settings) for url in urls]
+        self.collectors = [self._collector(target, settings) for target in targets.targets(config)]
         for collector in self.collectors:
             collector.drained = self._room
+            if config.spool:
+                self._open_spool(collector)
             collector.open()
+        self._routing = Routing(config.mode, self.collectors)
         self._flushed = self.clock()
+
+    def _collector(self, target: Target, settings: Settings) -> Collector:
+        if target.url.scheme == "tls":
+            return TlsCollector(target, settings, self.config.tls_settle).read_files()
+        if target.url.scheme == "sctp":
+            return self._sctp_collector(target, settings)
+        return {"udp": DatagramCollector, "tcp": StreamCollector}[target.url.scheme](target.url, settings)
+
+    def _sctp_collector(self, target: Target, settings: Settings) -> Collector:
+        from ulogd_tw.plugins.outputs.sctp_collector import SctpCollector  # usrsctp's declarations take 60 ms to read
+
+        config, own = self.config, target.own
+        options = sctp_options(config, own.sctp_streams or config.sctp_streams, 1, own.encapsulation_port)
+        return SctpCollector(target.url, settings, options, config.sctp_lifetime)
+
+    def _open_spool(self, collector: Collector) -> None:
+        config = self.config
+        spool = MessageSpool.of(config.spool, self.instance, collector.url, config.spool_size, config.spool_age)
+        try:
+            spool.open()
+        except OSError as error:
+            raise StartError(f"spool {config.spool}: {error}", "make it writable for the user of ulogd") from None
+        collector.spool, collector.spool_rate = spool, config.spool_rate
+
+    def reopen(self) -> None:
+        for collector in self.collectors:
+            collector.reopen()
 
     def stop(self) -> defer.Deferred[Any]:
         """Send what is there; fires when all collectors are closed, each within a bound of its own."""
@@ -163,7 +179,9 @@ class IPFIX(Output):
         if not 0 <= now - self._flushed < self.config.flush:
             self._flushed = now
             self._flush()
+        self._routing.move()
         for collector in self.collectors:
+            collector.keep(now)
             collector.look(now)
         return min(self.config.flush, 1.0)
 
@@ -174,16 +192,17 @@ class IPFIX(Output):
         ends = only_ends(self, batch)
         for start in range(0, ends.n, _AT_ONCE):
             part = ends if ends.n <= _AT_ONCE else ends.take(slice(start, start + _AT_ONCE))
-            for direction in directions(self.find, part):
-                self._send(direction)
-        if all(collector.full for collector in self.collectors):
+            for group, rows in self._routing.split(self.find, part):
+                for direction in directions(self.find, rows):
+                    self._send(direction, group)
+        if self._routing.full:
             self._waiter = defer.Deferred()
             return self._waiter
         for collector in self.collectors:
             collector.trim()
         return None
 
-    def _send(self, direction: Direction) -> None:
+    def _send(self, direction: Direction, group: Group) -> None:
         self.counters.more["replies_without_packets"] += direction.left_out
         for variant, columns, n in direction.parts():
             if not columns:
@@ -191,31 +210,34 @@ class IPFIX(Output):
                 continue
             encoder = _encoder(variant)
             self.templates.setdefault(encoder.template.ident, encoder.template)
-            self._queue(encoder.encode(columns, n))
+            self._queue(encoder.encode(columns, n), group)
 
-    def _queue(self, records: Records) -> None:
-        """Put records into the messages of each length that a collector takes."""
+    def _queue(self, records: Records, group: Group) -> None:
+        """Put records into messages for these collectors, of each length that one of them takes."""
         self.counters.more["records_encoded"] += len(records)
         if self._limits != tuple(collector.limit for collector in self.collectors):
             self._flush()
             self._limits = tuple(collector.limit for collector in self.collectors)
-            self._builders = {limit: MessageBuilder(limit) for limit in self._limits}
-        for limit, builder in self._builders.items():
-            self._hand_out(limit, builder.add(records))
+            self._builders = {}
+        for limit in dict.fromkeys(self._limits[place] for place in group):
+            builder = self._builders.get((group, limit))
+            if builder is None:
+                builder = self._builders[group, limit] = MessageBuilder(limit)
+            self._hand_out(group, limit, builder.add(records))
 
     def _flush(self) -> None:
-        for limit, builder in self._builders.items():
-            self._hand_out(limit, builder.flush())
+        for (group, limit), builder in self._builders.items():
+            self._hand_out(group, limit, builder.flush())
 
-    def _hand_out(self, limit: int, messages: list[Any]) -> None:
+    def _hand_out(self, group: Group, limit: int, messages: list[Any]) -> None:
         if messages:
-            for built_for, collector in zip(self._limits, self.collectors, strict=True):
-                if built_for == limit:
-                    collector.put(messages)
+            for place in group:
+                if self._limits[place] == limit:
+                    self.collectors[place].put(messages)
 
     def _room(self) -> None:
         """A collector has room again."""
-        if self._waiter is not None and not all(collector.full for collector in self.collectors):
+        if self._waiter is not None and not self._routing.full:
             self._let_go()
 
     def _let_go(self) -> None:

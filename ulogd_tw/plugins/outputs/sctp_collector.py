@@ -14,6 +14,8 @@ from twisted.internet import defer
 
 from ulogd_tw.ipfix.builder import Messages
 from ulogd_tw.plugins.outputs.collectors import STOP_SECONDS, Collector, Settings, pause
+from ulogd_tw.plugins.outputs.messagespool import SpoolFile
+from ulogd_tw.transports.sctp import Options
 from ulogd_tw.transports.sctp.sender import SctpSender
 from ulogd_tw.transports.url import Url
 
@@ -28,11 +30,11 @@ _WINDOW = 4 << 20
 class SctpCollector(Collector):
     """A collector over SCTP. What it has not acknowledged is kept, and sent again on the next association."""
 
-    def __init__(self, url: Url, settings: Settings) -> None:
+    def __init__(self, url: Url, settings: Settings, options: Options, lifetime: float = 0.0) -> None:
         self._stream = 0
         self._sequences = [0]
         super().__init__(url, settings)
-        self._lifetime_ms = int(settings.sctp_lifetime * 1000)
+        self._lifetime_ms = int(lifetime * 1000)
         self.limit = settings.mtu or (PARTIAL_MESSAGE if self._lifetime_ms else RELIABLE_MESSAGE)
         self.records_resent = 0
         self._kept: deque[tuple[int, Messages]] = deque()
@@ -42,7 +44,7 @@ class SctpCollector(Collector):
         self._context = 1
         self._awaits_templates = False
         self.sender = SctpSender(
-            url, settings.reactor, settings.reconnect, settings.sctp, self._connected, self.pump, self._lost,
+            url, settings.reactor, settings.reconnect, options, self._connected, self.pump, self._lost,
             self._failed, self._given_up.add,
         )  # fmt: skip
 
@@ -64,6 +66,10 @@ class SctpCollector(Collector):
     @property
     def in_session(self) -> bool:
         return self.sender.is_up
+
+    @property
+    def available(self) -> bool:
+        return self.sender.is_up or not (self.connects or self.last_error)
 
     def open(self) -> None:
         self.sender.open()
@@ -114,6 +120,10 @@ class SctpCollector(Collector):
                 if end > at:
                     yield messages.part(at, end)
                 at = end + 1
+
+    def _left_of(self, file: SpoolFile) -> int:
+        kept = sum(messages.all_records for _, messages in self._kept if messages.origin is file)
+        return kept + super()._left_of(file)
 
     def _forget(self) -> None:
         self._kept.clear()

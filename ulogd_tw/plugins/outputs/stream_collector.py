@@ -9,6 +9,7 @@ from twisted.internet import defer
 
 from ulogd_tw.ipfix.builder import Messages
 from ulogd_tw.plugins.outputs.collectors import STOP_SECONDS, Collector, Settings, pause
+from ulogd_tw.plugins.outputs.messagespool import SpoolFile
 from ulogd_tw.transports.export import StreamSender
 from ulogd_tw.transports.url import Url
 
@@ -28,8 +29,12 @@ class StreamCollector(Collector):
         self._kept: deque[tuple[int, Messages]] = deque()
         """Messages written to this connection, each block with the number of the octet at which it begins."""
         self._kept_octets = 0
-        self.sender = StreamSender(
-            url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed
+        self.sender = self._sender()
+
+    def _sender(self) -> StreamSender:
+        settings = self.settings
+        return StreamSender(
+            self.url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed
         )
 
     @property
@@ -41,6 +46,10 @@ class StreamCollector(Collector):
     @property
     def in_session(self) -> bool:
         return self.sender.is_up
+
+    @property
+    def available(self) -> bool:
+        return self.sender.is_up or not (self.connects or self.last_error)
 
     def open(self) -> None:
         self.sender.open()
@@ -84,6 +93,10 @@ class StreamCollector(Collector):
             if count < messages.count:
                 self._kept.appendleft((start + count * messages.length, messages.part(count)))
                 return
+
+    def _left_of(self, file: SpoolFile) -> int:
+        kept = sum(messages.all_records for _, messages in self._kept if messages.origin is file)
+        return kept + super()._left_of(file)
 
     def _tell(self, templates: list[int]) -> None:
         if not templates:

@@ -1,0 +1,237 @@
+"""Headers of packets: row by row, at every cut, and as tshark has them."""
+
+import functools
+import ipaddress
+import os
+import random
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import given, require_program, shared_path
+from tests.unit.packets import frames, plain, wire
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.keys import known
+from ulogd_tw.core.plugin import ALL
+from ulogd_tw.packets import headers
+
+KINDS = {True: headers.ETHERNET, False: headers.IP, None: 0}
+seeds = st.integers(0, (1 << 32) - 1)
+
+
+def decoded(packets, wanted=ALL):
+    """(family, fields) of each packet (octets, link), which stand one behind the other with nothing between."""
+    octets = np.frombuffer(b"".join(packet for packet, _ in packets), np.uint8)
+    lengths = np.array([len(packet) for packet, _ in packets], np.int64)
+    first = np.array([KINDS[link] for _, link in packets], np.int64)
+    rows = [None] * len(packets)
+    for found in headers.decode(octets, np.cumsum(lengths) - lengths, lengths, first, wanted):
+        for name, column in found.columns.items():
+            if (dtype := known(name).type.dtype) is not None:
+                assert column.dtype.char == dtype.char, name
+        schema = Schema([known(name) for name in found.columns])
+        batch = Batch(schema, found.columns, found.missing, n=len(found.rows), now=0.0)
+        several = batch.rows() if found.columns else [{}] * len(found.rows)
+        for place, row in zip(found.rows.tolist(), several, strict=True):
+            assert rows[place] is None
+            rows[place] = (found.family, dict(row))
+    return rows
+
+
+def frame(kind, packet, tags=b""):
+    """An Ethernet frame."""
+    return bytes.fromhex("020000000001020000000002") + tags + struct.pack("!H", kind) + packet
+
+
+class HeadersTests(SynchronousTestCase):
+    """Many packets at once."""
+
+    def same(self, packets, expected, got):
+        """Row by row: the difference of two long lists takes very long to print."""
+        self.assertEqual(len(expected), len(got))
+        for packet, one, other in zip(packets, expected, got, strict=True):
+            self.assertEqual(one, other, packet)
+
+    @given(st.lists(seeds, max_size=30))
+    def test_row_by_row(self, several):
+        """Each packet of many has what it has when it is read alone, field by field."""
+        packets = [frames.any_packet(random.Random(seed)) for seed in several]
+        self.same(packets, [plain.read(*packet) for packet in packets], decoded(packets))
+
+    @given(seeds)
+    def test_every_cut(self, seed):
+        """A packet cut anywhere: what is not there is missing, and nothing is taken of the packet behind it."""
+        packet, link = frames.any_packet(random.Random(seed))
+        cuts = [(packet[:size], link) for size in range(len(packet) + 1)]
+        self.same(cuts, [plain.read(*cut) for cut in cuts], decoded(cuts))
+        whole = plain.read(packet, link)[1]
+        for _, found in decoded(cuts):
+            self.assertLessEqual(set(found.items()), set(whole.items()))
+
+    @given(st.lists(seeds, max_size=10), st.frozensets(st.sampled_from(sorted(headers.names()))))
+    def test_wanted(self, several, wanted):
+        """Only what is wanted is made, and it is the same."""
+        packets = [frames.any_packet(random.Random(seed)) for seed in several]
+        expected = [
+            (family, {name: value for name, value in found.items() if name in wanted})
+            for family, found in decoded(packets)
+        ]
+        self.same(packets, expected, decoded(packets, wanted))
+
+    def test_unknown_beginning(self):
+        """What begins with nothing that is known has no columns."""
+        self.assertEqual([(0, {}), (0, {})], decoded([(bytes(60), None), (b"", True)]))
+        self.assertEqual([], decoded([]))
+
+    def test_fragments_behind_other_headers(self):
+        """Fragment headers at different places in the chain of different packets."""
+        piece = struct.pack("!BBHI", 17, 0, 8 << 3 | 1, 77)
+        direct = struct.pack("!IHBB32s", 6 << 28, 8, 44, 64, bytes(32)) + piece
+        behind = struct.pack("!IHBB32s", 6 << 28, 16, 0, 64, bytes(32)) + bytes((44, 0, 1, 4, 0, 0, 0, 0)) + piece
+        for _, found in decoded([(direct, False), (behind, False)]):
+            self.assertEqual((8, 0x20, 77, 17), tuple(found[name] for name in (
+                "fragmentOffset", "fragmentFlags", "fragmentIdentification", "protocolIdentifier")))  # fmt: skip
+            self.assertNotIn("sourceTransportPort", found)
+
+
+PROTOCOLS = {
+    "frame", "eth_maybefcs", "eth", "ethertype", "vlan", "ieee8021ad", "mpls", "arp", "ip", "ipv6", "ipv6.hopopts",
+    "ipv6.routing", "ipv6.dstopts", "ipv6.fraghdr", "ah", "tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmpv6",
+}  # fmt: skip
+"""What tshark shall look at: no applications, which may carry headers of other packets."""
+FIELDS = {
+    "sourceMacAddress": "eth.src", "destinationMacAddress": "eth.dst",
+    "sourceIPv4Address": "ip.src", "destinationIPv4Address": "ip.dst",
+    "sourceIPv6Address": "ipv6.src", "destinationIPv6Address": "ipv6.dst", "flowLabelIPv6": "ipv6.flow",
+    "udpMessageLength": "udp.length", "tcpControlBits": "tcp.flags", "tcpSequenceNumber": "tcp.seq_raw",
+    "tcpAcknowledgementNumber": "tcp.ack_raw", "tcpWindowSize": "tcp.window_size_value",
+}  # fmt: skip
+EITHER = {
+    "ipTTL": ("ip.ttl", "ipv6.hlim"), "ipClassOfService": ("ip.dsfield", "ipv6.tclass"),
+    "sourceTransportPort": ("tcp.srcport", "udp.srcport", "sctp.srcport", "dccp.srcport"),
+    "destinationTransportPort": ("tcp.dstport", "udp.dstport", "sctp.dstport", "dccp.dstport"),
+    "ipTotalLength": ("ip.len", "ipv6.plen"), "fragmentIdentification": ("ip.id", "ipv6.fraghdr.ident"),
+    "fragmentOffset": ("ip.frag_offset", "ipv6.fraghdr.offset"),
+    "icmpTypeCodeIPv4": ("icmp.type", "icmp.code"), "icmpTypeCodeIPv6": ("icmpv6.type", "icmpv6.code"),
+}  # fmt: skip
+"""What tshark calls it; of several the one that is there, and of ICMP both."""
+LABELS = ("mplsTopLabelStackSection", *(f"mplsLabelStackSection{n}" for n in range(2, 11)))
+
+
+class TsharkTests(SynchronousTestCase):
+    """What tshark reads in the same packets."""
+
+    def test_made(self):
+        """Packets of every kind."""
+        self.compare([frames.ethernet(random.Random(seed), whole=True) for seed in range(1000)])
+
+    def test_captured(self):
+        """The packets of the captures, as they came."""
+        packets = []
+        for path in sorted(shared_path("corpus", "ipfix", "files").rglob("*.pcap")):
+            packets += captured(path.read_bytes())[:300]
+        self.assertGreater(len(packets), 500)
+        self.compare(packets)
+
+    def compare(self, packets):
+        """All fields of all packets are as tshark has them."""
+        names = [*FIELDS.values(), *(name for several in EITHER.values() for name in several),
+                 "ip.proto", "mpls.label", "mpls.exp", "mpls.bottom", "vlan.etype", "eth.type",
+                 "vlan.id", "vlan.priority", "ieee8021ad.id", "ieee8021ad.priority"]  # fmt: skip
+        rows = self.by_tshark(packets, names)
+        got = decoded([(packet, True) for packet in packets])
+        for packet, tshark, (family, found) in zip(packets, rows, got, strict=True):
+            said = expected(tshark, family, found)
+            ours = {name: found[name] for name in said | dict.fromkeys(found) if name in found and name in COMPARED}
+            self.assertEqual(said, ours, packet.hex())
+
+    def by_tshark(self, packets, names):
+        """The values of each field in each packet, a list of texts each."""
+        (tshark,) = require_program("tshark")
+        path = Path(self.mktemp())
+        path.write_bytes(wire.pcap([(0, packet) for packet in packets], link=1))
+        command = [tshark, "-n", "-r", path, "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=;"]
+        for option in ("ip.defragment:false", "ipv6.defragment:false", "tcp.desegment_tcp_streams:false"):
+            command += ["-o", option]
+        for name in names:
+            command += ["-e", name]
+        lines = self.run_tshark(command).split("\n")
+        self.assertEqual(len(packets), len(lines) - 1)
+        return [
+            {name: column.split(";") if column else [] for name, column in zip(names, line.split("\t"), strict=True)}
+            for line in lines[:-1]
+        ]
+
+    def run_tshark(self, command):
+        """What it prints, with all protocols but `PROTOCOLS` disabled."""
+        home = Path(self.mktemp())
+        home.mkdir()
+        environment = os.environ | {"WIRESHARK_CONFIG_DIR": str(home)}
+        run = functools.partial(
+            subprocess.run, capture_output=True, text=True, check=True, timeout=120, env=environment
+        )
+        every = run([command[0], "-G", "protocols"]).stdout.splitlines()
+        others = {line.split("\t")[2] for line in every} - PROTOCOLS
+        (home / "disabled_protos").write_text("".join(f"{name}\n" for name in sorted(others)))
+        return run(command).stdout
+
+
+COMPARED = {*FIELDS, *EITHER, *LABELS, "protocolIdentifier", "ethernetType", "dot1qVlanId", "dot1qPriority",
+            "dot1qCustomerVlanId", "dot1qCustomerPriority"}  # fmt: skip
+
+
+def expected(tshark, family, found):
+    """tshark's values of one packet under our names; of each field the first, which is the outermost packet's."""
+    said = {name: value(tshark[field][0]) for name, field in FIELDS.items() if tshark[field]}
+    for name, several in EITHER.items():
+        there = [value(tshark[field][0]) for field in several if tshark[field]]
+        if there:
+            said[name] = there[0] << 8 | there[1] if "icmp" in name else there[0]
+    if found.get("protocolIdentifier") == 136:  # the coverage of its checksum
+        said.pop("udpMessageLength", None)
+    if family == 6:
+        said["ipTotalLength"] += 40
+        if tshark["ip.proto"]:  # IPv4 inside of IPv6
+            for name in ("sourceIPv4Address", "destinationIPv4Address"):
+                said.pop(name)
+    for ours, theirs in (("VlanId", "id"), ("Priority", "priority")):
+        tags = tshark[f"ieee8021ad.{theirs}"] + tshark[f"vlan.{theirs}"]
+        said |= {f"{name}{ours}": value(tag) for name, tag in zip(("dot1q", "dot1qCustomer"), tags, strict=False)}
+    if kinds := tshark["eth.type"] + tshark["vlan.etype"]:
+        said["ethernetType"] = value(kinds[-1])
+    parts = zip(tshark["mpls.label"], tshark["mpls.exp"], tshark["mpls.bottom"], strict=True)
+    for name, (label, traffic_class, bottom) in zip(LABELS, parts, strict=False):
+        entry = value(label) << 4 | value(traffic_class) << 1 | (bottom in ("1", "True"))
+        said[name] = entry.to_bytes(3, "big")
+    if tshark["ip.proto"] and family == 4:
+        said["protocolIdentifier"] = value(tshark["ip.proto"][0])
+    elif "protocolIdentifier" in found:
+        said["protocolIdentifier"] = found["protocolIdentifier"]
+    return said
+
+
+def value(text):
+    """A number of tshark's text of it."""
+    if text.count(":") == 5 and len(text) == 17:
+        return int(text.replace(":", ""), 16)
+    if ":" in text or text.count(".") == 3:
+        return int(ipaddress.ip_address(text))
+    return int(text, 0)
+
+
+def captured(octets):
+    """The packets of a capture of Ethernet, whole ones, as pcap has them."""
+    order = {b"\xd4\xc3\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">", b"\x4d\x3c\xb2\xa1": "<"}.get(octets[:4])
+    if order is None or struct.unpack_from(order + "I", octets, 20)[0] != 1:
+        return []
+    place, packets = 24, []
+    while place + 16 <= len(octets):
+        taken, length = struct.unpack_from(order + "II", octets, place + 8)
+        if taken == length:
+            packets.append(octets[place + 16 : place + 16 + taken])
+        place += 16 + taken
+    return packets

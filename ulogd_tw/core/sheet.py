@@ -1,0 +1,65 @@
+"""Columns in the making: each is filled by the rows that have a value, and the others are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import numpy as np
+
+from ulogd_tw.core.columns import Column, take
+
+
+class Sheet:
+    """Columns of `n` rows by name, and masks of the rows that are missing. Names that are not `wanted` are not kept."""
+
+    __slots__ = ("n", "wanted", "columns", "missing")
+
+    def __init__(self, n: int, wanted: Container[str]) -> None:
+        self.n = n
+        self.wanted = wanted
+        self.columns: dict[str, Column] = {}
+        self.missing: dict[str, np.ndarray] = {}
+
+    def put(self, name: str, values: np.ndarray, rows: np.ndarray | None = None, form: str = "I") -> None:
+        """Add a column, or complete one, by `values` of `rows`: a mask, places, or None for all.
+
+        `form` is the type of the column, a character of NumPy. Of no rows, nothing is added.
+        """
+        if name not in self.wanted:
+            return
+        dtype = np.dtype(form)
+        if rows is None:
+            self.columns[name] = np.ascontiguousarray(values, dtype=dtype)
+            self.missing.pop(name, None)
+            return
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        if not len(rows):
+            return
+        before = self.columns.get(name)
+        if before is None:
+            column, mask = np.zeros((self.n, *values.shape[1:]), dtype), np.ones(self.n, bool)
+        else:
+            column, mask = before.copy(), self.missing.pop(name, None)
+        column[rows] = values
+        self.columns[name] = column
+        if mask is not None:
+            mask[rows] = False
+            if mask.any():
+                self.missing[name] = mask
+
+    def take(self, other: Sheet, rows: np.ndarray) -> None:
+        """Add some rows of all columns of another sheet, as many as this one has. They complete columns of both."""
+        for name, column in other.columns.items():
+            missing = other.missing.get(name)
+            mask = missing[rows] if missing is not None else None
+            if mask is not None and mask.all():
+                continue
+            column = take(column, rows)
+            if name in self.columns and mask is not None:
+                self.put(name, column[~mask], ~mask, column.dtype.char)
+                continue
+            self.columns[name] = column
+            self.missing.pop(name, None)
+            if mask is not None and mask.any():
+                self.missing[name] = mask

@@ -1,0 +1,61 @@
+"""Sequence Numbers of all sessions, also of Messages whose records are counted only when they are decoded."""
+
+from __future__ import annotations
+
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.ipfix.events import Events
+from ulogd_tw.ipfix.sequence import MASK, Sequence
+from ulogd_tw.ipfix.session import Domain, Fate, Session
+
+
+class Following:
+    """Counts losses as ``lost{sequence}``, oddities in `errors`, and tells both to `events`."""
+
+    def __init__(self, counters: Counters, events: Events) -> None:
+        self._counters = counters
+        self._events = events
+        self._deferred: list[tuple[Domain, Session, Sequence]] = []
+
+    def defer(self, session: Session, domain: Domain, fate: Fate) -> None:
+        """A Message of which it is not known yet how many records it has: it and those after it wait for `settle`."""
+        sequence = domain.sequence
+        if not sequence.deferred:
+            sequence.pause()
+            domain.deferring += 1
+            self._deferred.append((domain, session, sequence))
+        sequence.deferred.append(fate)
+
+    def follow(self, session: Session, domain: Domain, number: int, rows: int, unit: str = "records") -> None:
+        """Take the Sequence Number of a Message of `rows` records; -1: of how many is unknown."""
+        if domain.sequence.deferred:
+            domain.sequence.deferred.append(Fate(number, rows))
+            return
+        if rows < 0:
+            domain.sequence.unknown()
+            return
+        lost, odd = domain.sequence.follow(number, rows)
+        if lost:
+            self._counters.lost["sequence"] += lost
+            session.lost += lost
+        if odd:
+            session.resets += odd == "sequence_reset"
+            if odd != "sequence_gap":
+                self._counters.errors[odd] += 1
+            if odd != "sequence_duplicate":
+                self._events.add(odd, session, domain.number, 0, f"{lost} {unit}" if lost else "")
+
+    def settle(self) -> None:
+        """All records are counted: follow the Messages that wait."""
+        deferred, self._deferred = self._deferred, []
+        for domain, session, sequence in deferred:
+            messages, sequence.deferred = sequence.deferred, []
+            domain.sequence = sequence
+            domain.deferring -= 1
+            sequence.resume()
+            for fate in messages:
+                if fate.malformed:
+                    continue
+                if fate.number == sequence.expected and fate.rows >= 0:
+                    sequence.expected = (fate.number + fate.rows) & MASK
+                else:
+                    self.follow(session, domain, fate.number, fate.rows)

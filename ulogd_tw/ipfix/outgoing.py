@@ -1,0 +1,199 @@
+"""Data Records of batches with any keys: one template for what each row has.
+
+A value that a row lacks is left out of its record, never 0: rows are grouped by what they lack, and each such group has
+a template of its own. The numbers of templates are given as they come, and hold until `restart`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Column, Octets, take
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.types import Type
+from ulogd_tw.ipfix.encoder import Encoder, Records
+from ulogd_tw.ipfix.fields import ORIGIN, field_of, is_said, most_of
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, MAX_LENGTH
+from ulogd_tw.ipfix.template import VARIABLE, Field, Template
+
+MOST_TEMPLATES = 4096
+"""Templates after which the numbers are used up: an encoder has some 5 kB of memory."""
+MOST_FIELDS = 131_072
+"""Fields of all templates together, likewise."""
+MOST_PATTERNS = 64
+"""Templates of one schema. Peers choose what their records lack, and every template costs a step of its own a batch."""
+MOST_SCHEMAS = 1024
+MOST_NAMES = 1000
+"""Names of keys without an element that are remembered."""
+
+_SCOPE = ("exporter", "observationDomainId")
+"""What options records are about, beside their own first field: the same id means another thing at each exporter."""
+_Lacking = frozenset[int]
+"""Places of the fields that a row has no value for."""
+_Choice = tuple[Encoder, list[int]]
+"""What encodes such rows, and the places of the fields that it has."""
+
+
+class _Form:
+    """The fields of a schema's records, and its templates by what the rows lack."""
+
+    def __init__(self, schema: Schema, options: bool) -> None:
+        said = [(key, field_of(key, schema)) for key in schema.values() if is_said(key)]
+        self.left_out = [key.name for key, field in said if field is None]
+        told = [(key, field) for key, field in said if field is not None]
+        own = [pair for pair in told if pair[0].name not in ORIGIN]
+        origin = [pair for pair in told if pair[0].name in ORIGIN]
+        if options:
+            # How many fields of the original template were its scope is not known; one there was.
+            scope = [pair for pair in origin if pair[0].name in _SCOPE]
+            own_keys = [key for key, _ in said if key.name not in ORIGIN]
+            self.scopes = len(scope) + (bool(own) and own[0][0] is own_keys[0])
+            told = scope + own + [pair for pair in origin if pair not in scope]
+        else:
+            self.scopes = 0
+            told = own + origin
+        self.keys = [key for key, _ in told]
+        self.fields = [field for _, (field, _) in told]
+        self.kinds = [kind for _, (_, kind) in told]
+        self.limits = [most_of(field, key.type) for key, (field, _) in told]
+        self.options = options
+        self.choices: dict[_Lacking, _Choice | None] = {}
+        self.ever: set[int] = set()
+        """Places of fields that some row had no value for."""
+
+
+class Outgoing:
+    """Encodes batches, and numbers the templates for that.
+
+    Counts rows without any field as ``dropped{no_fields}``; as ``errors{unfit}`` values that are beyond their element,
+    which are left out; as ``errors{patterns}`` rows that lost values since rows of their schema lack too many different
+    things.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+        self.templates: dict[int, Template] = {}
+        """Every template that was used, by id."""
+        self.left_out: set[str] = set()
+        """Keys that no Information Element can hold."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all templates: a new session begins."""
+        self.templates.clear()
+        self._encoders: dict[tuple, Encoder] = {}
+        self._forms: dict[tuple[Schema, bool], _Form] = {}
+        self._fields = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether a new session should begin before another batch."""
+        return len(self.templates) >= MOST_TEMPLATES or self._fields >= MOST_FIELDS
+
+    def encoder(self, fields: Sequence[Field], scopes: int = 0, kinds: Sequence[Type] | None = None) -> Encoder:
+        """The encoder for records of these fields, of which the first `scopes` are the scope; `kinds` as it takes."""
+        place = (tuple(fields), scopes, None if kinds is None else tuple(kinds))
+        found = self._encoders.get(place)
+        if found is None:
+            template = Template(FIRST_DATA_SET + len(self.templates), *place[:2])
+            found = self._encoders[place] = Encoder(template, kinds)
+            self.templates[template.ident] = template
+            self._fields += len(fields)
+        return found
+
+    def records(self, batch: Batch, options: bool = False) -> Iterator[Records]:
+        """The records of all rows, by template; `options`: they tell about the exporter itself."""
+        form = self._form(batch.schema, options)
+        for lacking, rows in _groups(self._missing(form, batch), batch.n):
+            n = batch.n if rows is None else len(rows)
+            chosen = self._choose(form, lacking, n)
+            if chosen is None:
+                self.counters.dropped["no_fields"] += n
+                continue
+            encoder, places = chosen
+            columns = [batch.columns[form.keys[place].name] for place in places]
+            yield encoder.encode(columns if rows is None else [take(column, rows) for column in columns], n)
+
+    def _form(self, schema: Schema, options: bool) -> _Form:
+        form = self._forms.get((schema, options))
+        if form is None:
+            if len(self._forms) >= MOST_SCHEMAS:
+                self._forms.clear()
+            form = self._forms[schema, options] = _Form(schema, options)
+            self.left_out.update(form.left_out[: max(MOST_NAMES - len(self.left_out), 0)])
+        return form
+
+    def _missing(self, form: _Form, batch: Batch) -> dict[int, np.ndarray]:
+        """The masks of the rows without a value that can be told, by the place of the field."""
+        found = {}
+        for place, key in enumerate(form.keys):
+            missing = batch.missing.get(key.name)
+            unfit = _unfit(batch.columns[key.name], form.fields[place], form.limits[place])
+            if unfit is not None:
+                unfit = unfit if missing is None else unfit & ~missing
+                self.counters.errors["unfit"] += int(np.count_nonzero(unfit))
+                missing = unfit if missing is None else missing | unfit
+            if missing is not None and missing.any():
+                found[place] = missing
+        return found
+
+    def _choose(self, form: _Form, lacking: _Lacking, n: int) -> _Choice | None:
+        """The template of rows that lack these fields, and the places of those that it has; None where none is left."""
+        form.ever |= lacking
+        if lacking not in form.choices and len(form.choices) >= MOST_PATTERNS:
+            # One template serves all further ones: it has only what every row had so far.
+            self.counters.errors["patterns"] += n
+            lacking = frozenset(form.ever)
+        if lacking not in form.choices:
+            places = [place for place in range(len(form.fields)) if place not in lacking]
+            scopes = sum(place < form.scopes for place in places)
+            fields, kinds = ([of[place] for place in places] for of in (form.fields, form.kinds))
+            # an options template has one scope field at least (RFC 7011 section 3.4.2.1)
+            encoder = self.encoder(fields, max(scopes, int(form.options)), kinds) if fields else None
+            form.choices[lacking] = (encoder, places) if encoder is not None else None
+        return form.choices[lacking]
+
+
+def _unfit(column: Column, field: Field, limits: tuple[int, int] | None) -> np.ndarray | None:
+    """The rows whose value is beyond what the field can have; None where there are none."""
+    if field.length == VARIABLE:
+        plain = column.plain() if isinstance(column, Octets) else None
+        longest = int(plain.lengths.max(initial=0)) if plain is not None else max(map(len, column.values), default=0)
+        return column.plain().lengths > MAX_LENGTH if longest > MAX_LENGTH else None
+    if limits is None or not len(column):
+        return None
+    least, most = limits
+    if int(column.max()) <= most and int(column.min()) >= least:
+        return None
+    return (column < least) | (column > most)
+
+
+def _groups(masks: dict[int, np.ndarray], n: int) -> Iterator[tuple[_Lacking, np.ndarray | None]]:
+    """Rows by the fields that they lack: their numbers, None for all rows."""
+    if not masks:
+        yield frozenset(), None
+        return
+    places = np.array(list(masks))
+    patterns = np.packbits(np.stack(list(masks.values()), axis=1), axis=1)
+    if (patterns == patterns[0]).all():
+        yield frozenset(places[[mask[0] for mask in masks.values()]].tolist()), None
+        return
+    codes = _numbers(patterns)
+    order = np.argsort(codes, kind="stable")  # rows of a group stay in order
+    edges = np.flatnonzero(np.diff(codes[order])) + 1
+    for rows in np.split(order, edges):
+        lacks = [bool(mask[rows[0]]) for mask in masks.values()]
+        yield frozenset(places[lacks].tolist()), rows
+
+
+def _numbers(patterns: np.ndarray) -> np.ndarray:
+    """A number for each row of octets, equal where the rows are."""
+    n, wide = patterns.shape
+    if wide > 8:
+        return np.unique(patterns, axis=0, return_inverse=True)[1].reshape(n)
+    words = np.zeros((n, 8), np.uint8)
+    words[:, :wide] = patterns
+    return words.view(np.uint64).reshape(n)

@@ -1,0 +1,321 @@
+"""IPFIXFILE: every record with all its keys into IPFIX files (RFC 5655)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from twisted.internet import defer, reactor, task, threads
+from twisted.logger import Logger
+
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Column
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.keys import known
+from ulogd_tw.core.options import Option, number, octets, one_of, seconds, text
+from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
+from ulogd_tw.core.resolve import Found, Provided, Sources
+from ulogd_tw.ipfix import uniflow
+from ulogd_tw.ipfix.builder import MessageBuilder, Messages, template_messages
+from ulogd_tw.ipfix.encoder import Records
+from ulogd_tw.ipfix.outgoing import Outgoing
+from ulogd_tw.plugins.ends import ended, only_ends, options_rows
+from ulogd_tw.plugins.outputs.directions import KEYS, directions
+from ulogd_tw.plugins.outputs.filewriter import FileWriter, Step
+from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS
+from ulogd_tw.plugins.outputs.partfile import Leftover, Names, PartFile, recover
+from ulogd_tw.plugins.outputs.textfile import SYNC, TURN
+
+MOST_OCTETS = 65507
+"""Octets of a Message: what one UDP datagram can carry, so that a file can be sent as it is."""
+_AT_ONCE = 4096
+"""Rows encoded at a time: what they need stays in the processor's cache."""
+_LARGE = 16384
+"""Rows from which on a batch is written as soon as the one before it is."""
+_ADDRESSES = ("orig.ip.saddr", "orig.ip.daddr")
+_REPLY = "reply.ip.saddr"
+"""A schema with this key is of connections: both directions in one row."""
+_HALVES = frozenset(f"flow.{edge}.{part}" for edge in ("start", "end") for part in ("sec", "usec"))
+_TIMES = ("flowStartMilliseconds", "flowEndMilliseconds")
+
+
+class _Stream:
+    """What the Messages of one file have so far (RFC 5655: as those of one TCP connection)."""
+
+    def __init__(self, file: PartFile, start: float, end: float) -> None:
+        self.file = file
+        self.start, self.end = start, end
+        """Times between which it is written."""
+        self.octets = 0
+        self.sequence = 0
+        self.told: set[int] = set()
+
+
+class IPFIXFILE(Output):
+    """Writes every key of a row that has an Information Element to IPFIX files (RFC 5655), in any template.
+
+    Records of a collector keep their exporter, as exporterIPv4Address or exporterIPv6Address, exporterTransportPort,
+    originalObservationDomainId and collectionTimeMilliseconds; options records are written as such. The end of a
+    connection (NFCT) becomes a record for each direction, as the output IPFIX sends them, since readers such as nfdump
+    know no other form. A value that is missing is left out of the record, never 0.
+
+    A file is called NAME.part until it ends, and is on the disk when it gets its name; a file of that name is never
+    written over, the next is NAME_01. What a killed process left is cut back to its last whole message and renamed
+    at the next start.
+    """
+
+    name = "IPFIXFILE"
+    itype = PACKET | FLOW | SUM
+    options = (
+        Option("file", text, "/var/lib/ulogd/flows-%Y%m%d-%H%M%S.ipfix", "name of the files; directives of strftime "
+               "stand for the time (UTC) when a file, or its interval, begins; directories named with one are made"),
+        Option("rotate_interval", seconds, 300.0, "seconds that a file lasts; intervals begin at multiples of it in "
+               "UTC. 0: files do not end by time"),
+        Option("rotate_size", octets, 0, "octets that a file has at most. 0: any number"),
+        Option("fields", one_of("auto", "all", "uniflow"), "auto", "all: every key as it is; uniflow: a record for "
+               "each direction with the fields that the output IPFIX sends; auto: uniflow for connections, which have "
+               "two directions, and all for other rows"),
+        Option("domain", number, 0, "Observation Domain ID of the messages; 0 is that of records from several domains"),
+        SYNC,
+    )  # fmt: skip
+    reactor: Any = reactor
+    clock = staticmethod(time.time)
+    in_thread = staticmethod(threads.deferToThread)
+    pause = 0.05
+    """Seconds after a small batch in which others are joined: a write costs as much as some thousand rows."""
+    log = Logger()
+
+    def __init__(self, instance: str, config: Any = None) -> None:
+        super().__init__(instance, config)
+        self.names = Names(self.config.file)
+        self.outgoing = Outgoing(self.counters)
+        self.writer = FileWriter(self, self.reactor, self.in_thread)
+        self._builder = MessageBuilder(MOST_OCTETS)
+        self._stream: _Stream | None = None
+        self._steps: list[Step] = []
+        self._encoding = self._stopping = False
+        self._pause: defer.Deferred[None] | None = None
+        self._found: dict[Schema, Sources] = {}
+        self._said = 0
+        more = self.counters.more
+        more["records_encoded"] = more["replies_without_packets"] = 0
+        more["files"] = lambda: self.writer.ended
+        more["keys_left_out"] = lambda: len(self.outgoing.left_out)
+
+    # options and keys
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        config = self.config
+        if not os.path.basename(config.file):
+            yield "file", f"{config.file!r} names no file"
+        if 0 < config.rotate_interval < 1 or config.rotate_interval % 1:
+            yield "rotate_interval", "must be whole seconds, or 0"
+        if not 0 <= config.domain <= 0xFFFFFFFF:
+            yield "domain", f"{config.domain} is no Observation Domain ID (0 to 4294967295)"
+
+    def requests(self, wanted: Wanted) -> Any:
+        if self.config.fields == "uniflow":
+            return dict.fromkeys(_ADDRESSES, True) | dict.fromkeys(KEYS, False)
+        return ALL
+
+    def find(self, batch: Batch, name: str) -> Found | None:
+        """As `Plugin.find`; where all keys were asked for, in whatever form the batch has them."""
+        if self.config.fields == "uniflow":
+            return super().find(batch, name)
+        sources = self._found.get(batch.schema)
+        if sources is None:
+            if len(self._found) >= MOST_SCHEMAS:
+                self._found.clear()
+            sources = self._found[batch.schema] = Sources()
+            provided = Provided(batch.schema.values())
+            for key in (*_ADDRESSES, *KEYS):
+                sources.add(key, provided.recipes(key))
+        return sources.find(batch, name)
+
+    # start and stop
+
+    def open(self) -> defer.Deferred[None]:
+        """See that files can be made, and end those that a killed process left."""
+        directory = self.names.directory
+        if not os.path.isdir(directory):
+            raise StartError(f"there is no directory {directory}", f"mkdir -p {directory}, for the user of ulogd")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise StartError(f"{directory} cannot be written", "make it writable for the user of ulogd")
+        return self.in_thread(lambda: list(recover(self.names))).addCallback(self._recovered)
+
+    def _recovered(self, found: Iterable[Leftover | OSError]) -> None:
+        for leftover in found:
+            if isinstance(leftover, OSError):
+                self.counters.errors["recover"] += 1
+                self.log.error("{instance}: {error}", instance=self.instance, error=leftover)
+                continue
+            self.log.warn(
+                "{instance}: {part} was left by a process that was killed; it is {path} now, with {messages} whole "
+                "messages, and {cut} octets behind them are cut off", instance=self.instance, part=leftover.part,
+                path=leftover.path or "gone", messages=leftover.messages, cut=leftover.cut,
+            )  # fmt: skip
+
+    def reopen(self) -> None:
+        """SIGHUP: the next row begins a new file."""
+        self._end_file()
+
+    def wake(self, now: float) -> float:
+        """End a file whose time is over, also where no further row comes."""
+        self._end_if_over(self.clock())
+        return 1.0
+
+    @defer.inlineCallbacks
+    def stop(self) -> Any:
+        """End the file; what the disk does not take goes back to the queue."""
+        self._stopping = True
+        if self._pause is not None:
+            self._pause.cancel()
+        while self._encoding:
+            yield task.deferLater(self.reactor, 0)
+        self._end_file()
+        yield self.writer.stop()
+
+    # rows
+
+    def write(self, batch: Batch) -> defer.Deferred[None]:
+        """Encode all rows and write them; fires when the kernel has them."""
+        return defer.Deferred.fromCoroutine(self._write(batch))
+
+    async def _write(self, batch: Batch) -> None:
+        counters = self.counters
+        before = counters.dropped.total() + counters.rows_filtered
+        self._end_if_over(self.clock())
+        self._encoding, fault = True, None
+        try:
+            await self._encode(batch)
+        except Exception as error:  # what is encoded by now is written, or sequence numbers would show a loss
+            self._builder, fault = MessageBuilder(MOST_OCTETS), error
+        self._encoding = False
+        steps, self._steps = self._steps, []
+        if len(self.outgoing.left_out) > self._said:
+            self._say_left_out()
+        await self.writer.write(steps, batch.n - (counters.dropped.total() + counters.rows_filtered - before))
+        if fault is not None:
+            raise fault
+        if batch.n < _LARGE and not self._stopping:
+            self._pause = task.deferLater(self.reactor, self.pause)
+            self._pause.addErrback(lambda failure: failure.trap(defer.CancelledError))
+            await self._pause
+
+    async def _encode(self, batch: Batch) -> None:
+        """Plan the steps for all rows; lets the reactor go on between."""
+        until = self.reactor.seconds() + TURN
+        for start in range(0, batch.n, _AT_ONCE):
+            part = batch if batch.n <= _AT_ONCE else batch.take(slice(start, start + _AT_ONCE))
+            if self.outgoing.full:
+                self._put(self._builder.flush())
+                self._end_file()
+                self.outgoing.restart()
+            for records in self._records(part):
+                self.counters.more["records_encoded"] += len(records)
+                self._put(self._builder.add(records))
+            if self.reactor.seconds() > until:
+                await task.deferLater(self.reactor, 0)
+                until = self.reactor.seconds() + TURN
+        self._put(self._builder.flush())
+        if self._builder.too_long:
+            self.counters.dropped["too_long"] += self._builder.too_long
+            self._builder.too_long = 0
+
+    def _records(self, batch: Batch) -> Iterator[Records]:
+        fields = self.config.fields
+        if fields == "uniflow" or fields == "auto" and _REPLY in batch.schema:
+            yield from self._uniflow(only_ends(self, batch))
+            return
+        if "ct.event" in batch.schema:
+            batch = self._with_times(ended(self, batch))
+        options = options_rows(batch.columns["record_kind"]) if "record_kind" in batch.schema else None
+        if options is None:
+            yield from self.outgoing.records(batch)
+        elif options.all():
+            yield from self.outgoing.records(batch, options=True)
+        else:
+            yield from self.outgoing.records(batch.take(~options))
+            yield from self.outgoing.records(batch.take(options), options=True)
+
+    def _uniflow(self, batch: Batch) -> Iterator[Records]:
+        """As the exporter sends them; `ulogd_tw.ipfix.uniflow` has the fields."""
+        for direction in directions(self.find, batch) if batch.n else ():
+            self.counters.more["replies_without_packets"] += direction.left_out
+            for variant, columns, n in direction.parts():
+                if columns:
+                    yield self.outgoing.encoder(uniflow.template(variant).fields).encode(columns, n)
+                else:
+                    self.counters.dropped["no_fields"] += n
+
+    def _with_times(self, batch: Batch) -> Batch:
+        """With times that have elements instead of ulogd2's halves."""
+        columns: dict[Any, Column] = {}
+        missing = {}
+        for name in _TIMES:
+            found = self.find(batch, name)
+            if found is not None:
+                columns[known(name)] = found.values
+                if found.missing is not None:
+                    missing[name] = found.missing
+        kept = batch.select([name for name in batch.schema if name not in _HALVES])
+        return kept.with_columns(columns, missing)
+
+    # files
+
+    def _put(self, blocks: list[Messages]) -> None:
+        """Plan to write these Messages, with the templates that the file does not have yet."""
+        now, most = self.clock(), self.config.rotate_size
+        for block in blocks:
+            while block.count:
+                stream = self._stream or self._begin(now)
+                count = max((most - stream.octets) // block.length, 0) if most else block.count
+                if not count and stream.sequence:
+                    self._end_file()
+                    continue
+                part = block.part(0, max(count, 1))
+                self._append(stream, part, now)
+                block = block.part(part.count)
+
+    def _append(self, stream: _Stream, part: Messages, now: float) -> None:
+        domain = self.config.domain
+        new = [self.outgoing.templates[ident] for ident in part.templates if ident not in stream.told]
+        stream.told.update(part.templates)
+        pieces = template_messages(new, MOST_OCTETS, stream.sequence, domain, now)
+        pieces.append(part.stamped(stream.sequence, domain, now))
+        stream.sequence += part.all_records
+        stream.octets += sum(piece.nbytes if hasattr(piece, "nbytes") else len(piece) for piece in pieces)
+        self._steps.append(Step(stream.file, pieces, part.all_records))
+
+    def _begin(self, now: float) -> _Stream:
+        interval = int(self.config.rotate_interval)
+        start = now // interval * interval if interval else now
+        file = PartFile(self.names, self.names.at(start), self.config.sync >= 2)
+        self._stream = _Stream(file, start, start + interval if interval else float("inf"))
+        return self._stream
+
+    def _end_if_over(self, now: float) -> None:
+        """End the file when its interval is over, or the clock was set back to before it."""
+        stream = self._stream
+        if stream is not None and not stream.start <= now < stream.end:
+            self._end_file()
+
+    def _end_file(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        if self._encoding:
+            self._steps.append(Step(stream.file))
+        else:
+            self.writer.end(stream.file)
+
+    def _say_left_out(self) -> None:
+        """Name the keys that cannot be written, each once."""
+        names = sorted(self.outgoing.left_out)
+        self._said = len(names)
+        self.log.info(
+            "{instance}: no Information Element can hold {names}, so they are left out", instance=self.instance,
+            names=", ".join(names),
+        )  # fmt: skip

@@ -1,0 +1,210 @@
+"""Files that get their name when they are whole: written as ``NAME.part``, renamed when they end.
+
+Everything here but the making of objects blocks, and is called in a thread, by one thread at a time. An open file is
+locked (flock), so that a leftover of a process that is gone can be told from a file that somebody writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import mmap
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ulogd_tw.ipfix.message import whole_messages
+
+PART = ".part"
+_DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z%]")
+
+
+class Names:
+    """Names of files by a pattern of `time.strftime`, in UTC. The second of one name gets ``_01`` before its suffix."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        head = _DIRECTIVE.split(pattern, maxsplit=1)[0]
+        self.directory = os.path.dirname(head) or ("/" if head.startswith("/") else ".")
+        """The directory that must be there; those that the pattern makes below it are made."""
+        self._last = ("", 0)
+
+    def at(self, seconds: float) -> str:
+        """The name of a file that begins at this time."""
+        return time.strftime(self.pattern, time.gmtime(seconds))
+
+    def free(self, path: str) -> str:
+        """`path`, or the next name like it that no file has, whole or not."""
+        number = self._last[1] if self._last[0] == path else 0
+        root, end = os.path.splitext(path)
+        while True:
+            name = f"{root}_{number:02d}{end}" if number else path
+            if not os.path.lexists(name) and not os.path.lexists(name + PART):
+                self._last = (path, number)
+                return name
+            number += 1
+
+    def leftovers(self) -> list[str]:
+        """The files with names like ours that did not end, oldest name first."""
+        root, end = os.path.splitext(self.pattern)
+        files = glob.glob(self._each(root, glob.escape, "*") + "*" + self._each(end, glob.escape, "*") + PART)
+        ours = re.compile(
+            self._each(root, re.escape, "[^/]+?") + r"(_\d+)?" + self._each(end, re.escape, "[^/]+?") + re.escape(PART)
+        )
+        return sorted(file for file in files if ours.fullmatch(file))
+
+    @staticmethod
+    def _each(text: str, literal: Any, directive: str) -> str:
+        parts, at = [], 0
+        for match in _DIRECTIVE.finditer(text):
+            parts += [literal(text[at : match.start()]), "%" if match[0] == "%%" else directive]
+            at = match.end()
+        return "".join([*parts, literal(text[at:])])
+
+
+class PartFile:
+    """One file. `path` is the name that it will have; another is taken where a file has that name."""
+
+    def __init__(self, names: Names, path: str, sync: bool = False) -> None:
+        self.names = names
+        self.path = self._wanted = path
+        self.sync = sync
+        self.octets = 0
+        """Octets that are in the file: whole Messages."""
+        self.fd = -1
+        self._part = ""
+
+    def append(self, octets: Sequence[Any]) -> None:
+        """Write these buffers, or nothing: OSError when the disk is full, and the file is as it was."""
+        if self.fd < 0:
+            self._open()
+        try:
+            written = sum(_written(self.fd, memoryview(buffer).cast("B")) for buffer in octets)
+            if self.sync:
+                os.fdatasync(self.fd)
+        except OSError:
+            os.ftruncate(self.fd, self.octets)
+            raise
+        self.octets += written
+
+    def _open(self) -> None:
+        os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+        self.path = self.names.free(self._wanted)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._part = self.path + PART
+        self.fd = os.open(self._part, flags, 0o666)
+        _lock(self.fd)
+
+    def end(self) -> str | None:
+        """Put it on the disk under its name, which is returned; None where nothing is in it, or it was taken away.
+
+        OSError: the file is still there under the other name, and this can be tried again.
+        """
+        if self.fd < 0:
+            return None
+        part = self._part
+        if not _is(part, self.fd):
+            self._close()
+            return None
+        if not self.octets:
+            os.unlink(part)
+            self._close()
+            return None
+        os.fsync(self.fd)
+        if os.path.lexists(self.path):
+            self.path = self.names.free(self._wanted)
+        _rename(part, self.path)
+        self._close()
+        return self.path
+
+    def _close(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What became of a file that a process left when it was killed: its name now, or None where nothing was whole."""
+
+    part: str
+    path: str | None
+    messages: int
+    cut: int
+    """Octets at its end that were no whole Message."""
+
+
+def recover(names: Names) -> Iterator[Leftover | OSError]:
+    """End the files that a killed process left: cut back to the last whole Message, on the disk, renamed.
+
+    Those that a process still writes are left alone. OSError: this one cannot be recovered.
+    """
+    for part in names.leftovers():
+        try:
+            found = _recover(names, part)
+        except OSError as error:
+            yield error
+            continue
+        if found is not None:
+            yield found
+
+
+def _recover(names: Names, part: str) -> Leftover | None:
+    fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if not _lock(fd) or not _is(part, fd):
+            return None
+        size = os.fstat(fd).st_size
+        messages = whole = 0
+        if size:
+            with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as octets, memoryview(octets) as view:
+                messages, whole = whole_messages(view)
+        if not whole:
+            os.unlink(part)
+            return Leftover(part, None, 0, size)
+        os.ftruncate(fd, whole)
+        os.fsync(fd)
+        path = part.removesuffix(PART)
+        if os.path.lexists(path):
+            path = names.free(path)
+        _rename(part, path)
+        return Leftover(part, path, messages, size - whole)
+    finally:
+        os.close(fd)
+
+
+def _rename(part: str, path: str) -> None:
+    """Give a part its name, on the disk."""
+    os.rename(part, path)
+    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _is(path: str, fd: int) -> bool:
+    """Whether the open file is the one of this name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(fd: int) -> bool:
+    """Lock the file; False where another process has it, or nobody can tell (a file system without locks)."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _written(fd: int, octets: memoryview) -> int:
+    """Write all of it; its octets."""
+    size = len(octets)
+    while octets:
+        octets = octets[os.write(fd, octets) :]
+    return size

@@ -1,0 +1,101 @@
+"""The words of an exporter's `collectors=`: URLs, or names of sections ``[collector:NAME]`` that have one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ulogd_tw.core.options import Option, Options, number, positive, text
+from ulogd_tw.plugins.sctp import sctp_mistakes
+from ulogd_tw.plugins.security import FILES, PEER_NAME, files
+from ulogd_tw.transports.tls import Files, wrong_name
+from ulogd_tw.transports.url import Url, parse
+
+SECTION = (
+    Option("url", text, "", "where it is; empty: the name of the section is its URL"),
+    *(Option(o.name, o.read, o.default, f"{o.meaning}; empty: as in the section of the exporter") for o in FILES),
+    Option(PEER_NAME.name, text, "", PEER_NAME.meaning),
+    Option("sctp_streams", positive, None, "streams of an SCTP association; empty: as in the section of the exporter"),
+    Option("encapsulation_port", number, None, "UDP port within which SCTP goes; empty: as in the section of the "
+           "exporter"),
+)  # fmt: skip
+"""Options of a section ``[collector:URL or NAME]``."""
+_NOTHING = Options(SECTION)
+_LATER = {"dtls": "DTLS"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One collector: the word that stands for it, its URL, and where its options come from, its own first."""
+
+    word: str
+    url: Url
+    own: Any
+    common: Any
+
+    def files(self) -> Files:
+        """What TLS needs."""
+        return files(self.own, self.common)
+
+    @property
+    def peer_name(self) -> str:
+        """The name that its certificate must have."""
+        return self.own.peer_name or self.common.peer_name or self.url.host
+
+
+def targets(config: Any) -> list[Target]:
+    """All of an exporter's; its options have no mistake."""
+    return [_target(word, config) for word in _words(config)]
+
+
+def mistakes(config: Any) -> Iterator[tuple[str, str]]:
+    """(option, what is wrong with it) of everything that is about collectors."""
+    if not config.collectors and not config.host:
+        yield "collectors", 'names no collector, such as "tcp:192.0.2.1:4739 udp:[2001:db8::1]:4739"'
+    seen = set()
+    wrong_files: set[tuple[str, str]] = set()
+    for word in _words(config):
+        try:
+            target = _target(word, config)
+        except ValueError as error:
+            yield "collectors", f"[collector:{word}] url: {error}" if word in config.sections else str(error)
+            continue
+        url = target.url
+        if url.scheme in _LATER:
+            yield "collectors", f"{word}: {_LATER[url.scheme]} comes with a later version; udp, tcp, tls and sctp are"
+        elif not url.host:
+            yield "collectors", f"{word} names no host"
+        elif url in seen:
+            yield "collectors", f"{url} is there twice"
+        elif url.scheme == "sctp":
+            yield from ((_place(target, option), wrong) for option, wrong in sctp_mistakes(target.own, only_given=True))
+        elif url.scheme == "tls":
+            wrong = [w for w in _wrong_tls(target) if w not in wrong_files]  # collectors share files
+            wrong_files.update(wrong)
+            yield from wrong
+        seen.add(url)
+
+
+def _wrong_tls(target: Target) -> Iterator[tuple[str, str]]:
+    for option, wrong in target.files().mistakes():
+        yield _place(target, option), wrong
+    if target.peer_name != target.url.host and (wrong := wrong_name(target.peer_name)):
+        yield _place(target, "peer_name"), wrong
+
+
+def _place(target: Target, option: str) -> str:
+    """The option, with its section where it is not the exporter's own."""
+    return f"[collector:{target.word}] {option}" if getattr(target.own, option) else option
+
+
+def _target(word: str, config: Any) -> Target:
+    own = config.sections.get(word, _NOTHING)
+    return Target(word, parse(own.url or word), own, config)
+
+
+def _words(config: Any) -> list[str]:
+    host, port, proto = config.host, config.port, config.proto
+    if not host:
+        return list(config.collectors)
+    return [*config.collectors, f"{proto}:[{host}]:{port}" if ":" in host else f"{proto}:{host}:{port}"]
