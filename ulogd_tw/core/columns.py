@@ -58,7 +58,7 @@ class Octets:
             start, stop, step = rows.indices(len(self))
             if step == 1:
                 return Octets(self.offsets[start : max(start, stop) + 1], self.data)
-            rows = np.arange(start, stop, step)
+            rows = np.array(range(start, stop, step), np.int64)  # arange takes no step of 2**63
         elif rows.dtype == bool:
             rows = np.flatnonzero(rows)
         starts = self.offsets[rows]
