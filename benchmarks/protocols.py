@@ -3,7 +3,7 @@
     python -m benchmarks.protocols [decode] [receive]
 
 CPU time only, so that a busy machine does not matter much. The octets are made here with NumPy and struct. Python
-packages that are compared: pip install netflow netflume ipfix; what is not installed is left out.
+packages that are compared: pip install -e .[bench]; what is not installed is left out.
 """
 
 import os
