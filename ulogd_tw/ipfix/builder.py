@@ -16,7 +16,7 @@ import numpy as np
 
 from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import HEADER, MAX_LENGTH, OPTIONS_TEMPLATE_SET, SET_HEADER, TEMPLATE_SET, VERSION
-from ulogd_tw.ipfix.template import Template, encode_record
+from ulogd_tw.ipfix.template import Template, encode_record, record_ends
 
 _HEADERS = HEADER.size + SET_HEADER.size
 
@@ -160,14 +160,20 @@ class MessageBuilder:
 def recut(messages: Messages, max_length: int, templates: Mapping[int, Template]) -> list[Messages]:
     """The same records in Messages of at most `max_length` octets: a path has become narrower.
 
-    Only for templates without fields of variable length. Records that do not fit at all are left out.
+    Records that do not fit at all are left out.
     """
     builder, found = MessageBuilder(max_length), []
     for message in messages.octets:
         for ident, body in _sets(message):
-            size = templates[ident].least_octets
-            found += builder.add(Records(templates[ident], body.reshape(-1, size)))
+            found += builder.add(_records(templates[ident], body))
     return found + builder.flush()
+
+
+def _records(template: Template, body: np.ndarray) -> Records:
+    """The records of one of our own Data Sets."""
+    if not template.variable:
+        return Records(template, body.reshape(-1, template.least_octets))
+    return Records(template, body, np.array([0, *record_ends(template, body.tobytes())], np.int64))
 
 
 def _sets(message: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -44,6 +44,29 @@ class Template:
         return any(f.length == VARIABLE for f in self.fields)
 
 
+def record_ends(template: Template, body: bytes | memoryview) -> list[int]:
+    """Where each record of one of our own Data Sets ends, without padding.
+
+    One Python step a field where the template has one of variable length.
+    """
+    if not template.variable:
+        size = template.least_octets
+        return list(range(size, len(body) + 1, size))
+    ends, at = [], 0
+    while at + template.least_octets <= len(body):
+        for field in template.fields:
+            octets = field.length
+            if octets == VARIABLE:
+                octets, at = body[at], at + 1
+                if octets == 255:
+                    octets, at = int.from_bytes(body[at : at + 2], "big"), at + 2
+            at += octets
+            if at > len(body):
+                return ends
+        ends.append(at)
+    return ends
+
+
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
     """A Template Withdrawal (section 8.1): one template, or with id 2 or 3 all of that kind."""

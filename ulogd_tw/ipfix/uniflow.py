@@ -30,6 +30,8 @@ TOTALS = 2048
 """octetTotalCount and packetTotalCount in place of the DeltaCounts: totals of other exporters stay totals."""
 NO_PROTOCOL = 4096
 NO_ADDRESSES = 8192
+VARIANTS = 1 << 14
+"""How many there can be."""
 
 # name of the value, bits with which it is there, bits without which, element, octets
 _FIELDS = (

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 from twisted.internet import defer, reactor
+from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, SUM, Output
-from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.builder import MessageBuilder
-from ulogd_tw.ipfix.encoder import Encoder, Records
+from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
-from ulogd_tw.ipfix.template import Template
-from ulogd_tw.plugins.ends import only_ends
-from ulogd_tw.plugins.outputs import targets
+from ulogd_tw.plugins.outputs import flowrecords, targets
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
-from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
+from ulogd_tw.plugins.outputs.directions import KEYS
+from ulogd_tw.plugins.outputs.flowrecords import FlowRecords
 from ulogd_tw.plugins.outputs.messagespool import MessageSpool
 from ulogd_tw.plugins.outputs.routing import MODES, Group, Routing
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
@@ -63,6 +62,7 @@ class IPFIX(Output):
         Option("mode", one_of(*MODES), "all", "all: each collector gets everything; failover: the first in the list "
                "that is there; balance: each flow goes to one, chosen by its addresses, ports and protocol, and stays "
                "there when another collector leaves or returns"),
+        Option("fields", text, flowrecords.AUTO, flowrecords.MEANING),
         Option("oid", number, 1, "Observation Domain ID"),
         Option("flush", seconds, 1.0, "seconds after which a message goes out that is not full"),
         Option("reconnect", seconds, 60.0, "seconds between the beginnings of two attempts to connect; RFC 7011 wants "
@@ -95,25 +95,32 @@ class IPFIX(Output):
     section_options = targets.SECTION
     reactor: Any = reactor
     clock = staticmethod(time.time)
+    log = Logger()
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self.collectors: list[Collector] = []
-        self.templates: dict[int, Template] = {}
-        """Every template that was used so far, by id."""
         self._builders: dict[tuple[Group, int], MessageBuilder] = {}
         self._limits: tuple[int, ...] = ()
         self._flushed = 0.0
         self._waiter: defer.Deferred[None] | None = None
         self.counters.more["collectors"] = lambda: {str(c.url): c.figures() for c in self.collectors}
         self.counters.more["records_encoded"] = 0
-        self.counters.more["replies_without_packets"] = 0
+
+    @cached_property
+    def flows(self) -> FlowRecords:
+        """Makes the records, and has every template that was used so far."""
+        return FlowRecords(self, flowrecords.parse(self.config.fields))
 
     # options
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         yield from targets.mistakes(config)
+        try:
+            flowrecords.parse(config.fields)
+        except ValueError as error:
+            yield "fields", str(error)
         if not 1 <= config.oid <= 0xFFFFFFFF:
             yield "oid", f"{config.oid} is no Observation Domain ID of flows (1 to 4294967295)"
         if config.mtu is not None and not _LEAST_MTU <= config.mtu <= MAX_LENGTH:
@@ -124,14 +131,17 @@ class IPFIX(Output):
         if config.flush <= 0:
             yield "flush", "must be more than 0"
 
+    def requests_of(self, above: frozenset[str] | None) -> Any:
+        return self.flows.requests(above)
+
     # start and stop
 
     def open(self) -> None:
         """Begin to connect. A collector that is away is no fault: it may come, and until then its messages wait."""
         config = self.config
         settings = Settings(
-            self.reactor, self.clock, config.oid, self.templates, config.collector_octets, config.mtu, config.reconnect,
-            config.send_template, config.template_refresh, config.template_packets,
+            self.reactor, self.clock, config.oid, self.flows.outgoing.templates, config.collector_octets, config.mtu,
+            config.reconnect, config.send_template, config.template_refresh, config.template_packets,
         )  # fmt: skip
         self.collectors = [self._collector(target, settings) for target in targets.targets(config)]
         for collector in self.collectors:
@@ -189,28 +199,18 @@ class IPFIX(Output):
 
     def write(self, batch: Batch) -> defer.Deferred[None] | None:
         """Encode all rows and queue them. A Deferred when every collector is full; it fires when one has room."""
-        ends = only_ends(self, batch)
-        for start in range(0, ends.n, _AT_ONCE):
-            part = ends if ends.n <= _AT_ONCE else ends.take(slice(start, start + _AT_ONCE))
-            for group, rows in self._routing.split(self.find, part):
-                for direction in directions(self.find, rows):
-                    self._send(direction, group)
+        for start in range(0, batch.n, _AT_ONCE):
+            part = batch if batch.n <= _AT_ONCE else batch.take(slice(start, start + _AT_ONCE))
+            for group, rows in self._routing.split(self.flows.find, part):
+                for records in self.flows.records(rows):
+                    self._queue(records, group)
+        self.flows.say_left_out(self.log)
         if self._routing.full:
             self._waiter = defer.Deferred()
             return self._waiter
         for collector in self.collectors:
             collector.trim()
         return None
-
-    def _send(self, direction: Direction, group: Group) -> None:
-        self.counters.more["replies_without_packets"] += direction.left_out
-        for variant, columns, n in direction.parts():
-            if not columns:
-                self.counters.dropped["no_fields"] += n
-                continue
-            encoder = _encoder(variant)
-            self.templates.setdefault(encoder.template.ident, encoder.template)
-            self._queue(encoder.encode(columns, n), group)
 
     def _queue(self, records: Records, group: Group) -> None:
         """Put records into messages for these collectors, of each length that one of them takes."""
@@ -244,8 +244,3 @@ class IPFIX(Output):
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.callback(None)
-
-
-@cache
-def _encoder(variant: int) -> Encoder:
-    return Encoder(uniflow.template(variant))
