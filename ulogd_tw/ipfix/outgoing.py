@@ -19,7 +19,7 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.fields import ORIGIN, field_of, is_said, most_of
-from ulogd_tw.ipfix.message import FIRST_DATA_SET, MAX_LENGTH
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, MAX_LENGTH, VERSION
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template, encode_record
 from ulogd_tw.ipfix.uniflow import VARIANTS
 
@@ -47,8 +47,10 @@ _Choice = tuple[Encoder, list[int]]
 class _Form:
     """The fields of a schema's records, and its templates by what the rows lack."""
 
-    def __init__(self, schema: Schema, options: bool, lengths: Mapping[str, int]) -> None:
+    def __init__(self, schema: Schema, options: bool, lengths: Mapping[str, int], version: int) -> None:
         said = [(key, field_of(key, schema, lengths.get(key.name))) for key in schema.values() if is_said(key)]
+        if version == 9:  # which has neither enterprises nor variable lengths
+            said = [(key, None if f and (f[0].pen or f[0].length == VARIABLE) else f) for key, f in said]
         self.left_out = [key.name for key, field in said if field is None]
         told = [(key, field) for key, field in said if field is not None]
         own = [pair for pair in told if pair[0].name not in ORIGIN]
@@ -81,9 +83,10 @@ class Outgoing:
     things.
     """
 
-    def __init__(self, counters: Counters, lengths: Mapping[str, int] | None = None) -> None:
-        """`lengths`: octets of the fields for some keys, by name, where they shall be fewer."""
+    def __init__(self, counters: Counters, lengths: Mapping[str, int] | None = None, version: int = VERSION) -> None:
+        """`lengths`: octets of the fields for some keys, by name, where they shall be fewer; `version`: 9, or IPFIX."""
         self.counters = counters
+        self._version = version
         self._lengths = lengths or {}
         self.templates: dict[int, Template] = {}
         """Every template that was used, by id."""
@@ -150,7 +153,7 @@ class Outgoing:
         if form is None:
             if len(self._forms) >= MOST_SCHEMAS:
                 self._forms.clear()
-            form = self._forms[schema, options] = _Form(schema, options, self._lengths)
+            form = self._forms[schema, options] = _Form(schema, options, self._lengths, self._version)
             self.left_out.update(form.left_out[: max(MOST_NAMES - len(self.left_out), 0)])
         return form
 

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, SET_HEADER, TEMPLATE_SET
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, SET_HEADER, TEMPLATE_SET, VERSION
 
 VARIABLE = 65535
 """The length that says: each value carries its own (section 7)."""
@@ -130,8 +130,16 @@ def _parse_fields(body: bytes | memoryview, at: int, count: int, ident: int) -> 
     return tuple(fields), at
 
 
-def encode_record(template: Template) -> bytes:
-    """The Template Record's octets, without a Set Header."""
+def encode_record(template: Template, version: int = VERSION) -> bytes:
+    """The Template Record's octets, without a Set Header; `version` 9 for NetFlow v9 (RFC 3954 sections 5.2, 6.1).
+
+    An Options Template of v9 has the lengths of its parts; its scopes are `keys.NETFLOW9_SCOPE` in place of an
+    enterprise number.
+    """
+    if version == 9 and template.options:
+        scope, rest = 4 * template.scopes, 4 * (len(template.fields) - template.scopes)
+        parts = [struct.pack("!HHH", template.ident, scope, rest)]
+        return b"".join((*parts, *(SET_HEADER.pack(field.ident, field.length) for field in template.fields)))
     parts = [SET_HEADER.pack(template.ident, len(template.fields))]
     if template.options:
         parts.append(struct.pack("!H", template.scopes))

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column
 from ulogd_tw.core.keys import Key, known, nearest, registry
@@ -14,12 +16,14 @@ from ulogd_tw.core.resolve import Found, Provided, Sources
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.fields import field_of
+from ulogd_tw.ipfix.forms import IPFIX, Form, NetFlow9
 from ulogd_tw.ipfix.outgoing import Outgoing
 from ulogd_tw.ipfix.template import Field, Template
 from ulogd_tw.plugins.ends import KEYS as ENDS
 from ulogd_tw.plugins.ends import ended, only_ends, options_rows
+from ulogd_tw.plugins.outputs import netflow5
 from ulogd_tw.plugins.outputs.biflow import biflows
-from ulogd_tw.plugins.outputs.directions import KEYS, directions
+from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
 
 MEANING = (
     "auto: connections become a record for each direction, and other rows go out with all their keys; uniflow: of any "
@@ -41,6 +45,8 @@ _RELATIVE = {
                                       "flowEndSysUpTime", "last")),
 }  # fmt: skip
 """Forms of a time that have no element, or mean something only beside the header of the Message that brought them."""
+_UPTIMES = {name: registry.element(0, uniflow.UPTIMES[edge].ident)
+            for name, edge in zip(_TIMES, ("start", "end"), strict=True)}  # fmt: skip
 MOST_SCHEMAS = 1024
 
 
@@ -90,10 +96,11 @@ def _length(name: str, key: Key, octets: str) -> int:
 class FlowRecords:
     """Makes the records of an output's rows. `outgoing` has the templates; counts are the output's."""
 
-    def __init__(self, output: Output, fields: Fields) -> None:
+    def __init__(self, output: Output, fields: Fields, form: Form = IPFIX) -> None:
         self.output = output
         self.fields = fields
-        self.outgoing = Outgoing(output.counters, fields.lengths)
+        self.form = form
+        self.outgoing = Outgoing(output.counters, fields.lengths, form.version)
         self._found: dict[Schema, Sources] = {}
         self._said = 0
         output.counters.more["replies_without_packets"] = 0
@@ -106,13 +113,14 @@ class FlowRecords:
         if self.fields.names:
             return dict.fromkeys(self.fields.names, True) | dict.fromkeys(ENDS, False)
         connections = above is not None and _REPLY in above
-        if self.fields.way == UNIFLOW or connections and self.fields.way != EVERY:
-            return dict.fromkeys(_ADDRESSES, True) | dict.fromkeys(KEYS, False)
+        if self.fields.way == UNIFLOW or connections and self.fields.way != EVERY or self.form.version == 5:
+            more = netflow5.EXTRA.values() if self.form.version == 5 else ()
+            return dict.fromkeys(_ADDRESSES, True) | dict.fromkeys((*KEYS, *more), False)
         return ALL
 
     def find(self, batch: Batch, name: str) -> Found | None:
         """As `Plugin.find`; where all keys were asked for, in whatever form the batch has them."""
-        if self.fields.names or self.fields.way == UNIFLOW:
+        if self.fields.names or self.fields.way == UNIFLOW or self.form.version == 5:
             return self.output.sources.find(batch, name)
         sources = self._found.get(batch.schema)
         if sources is None:
@@ -130,7 +138,10 @@ class FlowRecords:
         """The records of all rows, by template."""
         way = self.fields.way
         connections = _REPLY in batch.schema
-        if self.fields.names:
+        if self.form.version == 5:
+            batch = only_ends(self.output, batch, self.find)
+            yield from netflow5.records(self.find, batch, self.form, self.output.counters) if batch.n else ()
+        elif self.fields.names:
             yield from self._chosen(only_ends(self.output, batch, self.find))
         elif way == UNIFLOW or way == AUTO and connections:
             yield from self._uniflow(only_ends(self.output, batch, self.find))
@@ -138,6 +149,8 @@ class FlowRecords:
             batch = only_ends(self.output, batch, self.find)
             if batch.n:
                 yield from self.outgoing.records(biflows(self.find, batch))
+        elif self.form.version == 9:
+            yield from self._every(self._with_uptimes(self._with_times(only_ends(self.output, batch, self.find))))
         else:
             yield from self._every(self._with_times(ended(self.output, batch, self.find)))
 
@@ -155,11 +168,22 @@ class FlowRecords:
         """`ulogd_tw.ipfix.uniflow` has the fields."""
         for direction in directions(self.find, batch) if batch.n else ():
             self.output.counters.more["replies_without_packets"] += direction.left_out
+            uptimes = self.form.version == 9 and self._made_uptimes(direction)
             for variant, columns, n in direction.parts():
-                if columns:
-                    yield self.outgoing.fixed(uniflow.template(variant)).encode(columns, n)
-                else:
+                if not columns:
                     self.output.counters.dropped["no_fields"] += n
+                elif uptimes or self.form.version != 9:
+                    yield self.outgoing.fixed(uniflow.template(variant, uptimes)).encode(columns, n)
+                else:
+                    yield self.outgoing.encoder(uniflow.template(variant).fields).encode(columns, n)
+
+    def _made_uptimes(self, direction: Direction) -> bool:
+        """Whether all times can be told as NetFlow v9 does; then they are that. Others stay absolute."""
+        times = {name: direction.values[name] for name in uniflow.UPTIMES if name in direction.values}
+        if not all(_told(self.form, ms, missing) for ms, missing in times.values()):
+            return False
+        direction.values |= {name: (self.form.uptime(ms), missing) for name, (ms, missing) in times.items()}
+        return True
 
     def _chosen(self, batch: Batch) -> Iterator[Records]:
         keys: dict[Key, Column] = {}
@@ -202,3 +226,22 @@ class FlowRecords:
             return batch
         kept = batch.select([name for name in batch.schema if name not in gone])
         return kept.with_columns(columns, missing)
+
+    def _with_uptimes(self, batch: Batch) -> Batch:
+        """With times as NetFlow v9 has them, where they can be told so."""
+        columns: dict[Any, Column] = {}
+        missing = {}
+        gone = [name for name in _TIMES if name in batch.schema]
+        if not gone or not all(_told(self.form, batch.columns[name], batch.missing.get(name)) for name in gone):
+            return batch
+        for name in gone:
+            uptime = _UPTIMES[name]
+            columns[uptime] = self.form.uptime(batch.columns[name])
+            if name in batch.missing:
+                missing[uptime.name] = batch.missing[name]
+        return batch.select([name for name in batch.schema if name not in gone]).with_columns(columns, missing)
+
+
+def _told(form: NetFlow9, ms: np.ndarray, missing: np.ndarray | None) -> bool:
+    told = form.tells(ms)
+    return bool((told if missing is None else told | missing).all())

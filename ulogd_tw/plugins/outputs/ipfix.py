@@ -14,9 +14,11 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, SUM, Output
+from ulogd_tw.ipfix import forms
 from ulogd_tw.ipfix.builder import MessageBuilder
 from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
+from ulogd_tw.ipfix.netflow import TEMPLATE5
 from ulogd_tw.plugins.outputs import flowrecords, targets
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
@@ -31,6 +33,7 @@ from ulogd_tw.plugins.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
 from ulogd_tw.plugins.security import EXPORTING
 
 _LEAST_MTU = 256
+_OF_NETFLOW5 = (flowrecords.AUTO, flowrecords.UNIFLOW)
 _AT_ONCE = 4096
 """Rows encoded at a time: what they need stays in the processor's cache, which makes it three times as fast."""
 
@@ -63,7 +66,9 @@ class IPFIX(Output):
                "that is there; balance: each flow goes to one, chosen by its addresses, ports and protocol, and stays "
                "there when another collector leaves or returns"),
         Option("fields", text, flowrecords.AUTO, flowrecords.MEANING),
-        Option("oid", number, 1, "Observation Domain ID"),
+        Option("version", one_of("10", "9", "5"), "10", "10: IPFIX; 9 and 5: NetFlow v9 and v5, over UDP only, for "
+               "collectors that know nothing else. v5 has IPv4 only, and counters that are missing are 0 in it"),
+        Option("oid", number, 1, "Observation Domain ID; of NetFlow v9 the Source ID, of v5 engine type and id"),
         Option("flush", seconds, 1.0, "seconds after which a message goes out that is not full"),
         Option("reconnect", seconds, 60.0, "seconds between the beginnings of two attempts to connect; RFC 7011 wants "
                "a minute or more by default"),
@@ -110,7 +115,11 @@ class IPFIX(Output):
     @cached_property
     def flows(self) -> FlowRecords:
         """Makes the records, and has every template that was used so far."""
-        return FlowRecords(self, flowrecords.parse(self.config.fields))
+        form = {"10": lambda now: forms.IPFIX, "9": forms.NetFlow9, "5": forms.NetFlow5}[self.config.version]
+        found = FlowRecords(self, flowrecords.parse(self.config.fields), form(self.clock()))
+        if found.form.version == TEMPLATE5.ident:
+            found.outgoing.templates[TEMPLATE5.ident] = TEMPLATE5
+        return found
 
     # options
 
@@ -121,6 +130,8 @@ class IPFIX(Output):
             flowrecords.parse(config.fields)
         except ValueError as error:
             yield "fields", str(error)
+        if config.version != "10":
+            yield from self._mistakes_of_netflow()
         if not 1 <= config.oid <= 0xFFFFFFFF:
             yield "oid", f"{config.oid} is no Observation Domain ID of flows (1 to 4294967295)"
         if config.mtu is not None and not _LEAST_MTU <= config.mtu <= MAX_LENGTH:
@@ -134,6 +145,15 @@ class IPFIX(Output):
     def requests_of(self, above: frozenset[str] | None) -> Any:
         return self.flows.requests(above)
 
+    def _mistakes_of_netflow(self) -> Iterator[tuple[str, str]]:
+        config = self.config
+        if any(target.url.scheme != "udp" for target in targets.targets(config, sound=True)):
+            yield "version", f"NetFlow v{config.version} goes over UDP only"
+        if config.spool:
+            yield "spool", f"files are IPFIX, which collectors of NetFlow v{config.version} do not read"
+        if config.fields == flowrecords.BIFLOW or config.version == "5" and config.fields not in _OF_NETFLOW5:
+            yield "fields", f"NetFlow v{config.version} has no records of {config.fields}"
+
     # start and stop
 
     def open(self) -> None:
@@ -141,7 +161,7 @@ class IPFIX(Output):
         config = self.config
         settings = Settings(
             self.reactor, self.clock, config.oid, self.flows.outgoing.templates, config.collector_octets, config.mtu,
-            config.reconnect, config.send_template, config.template_refresh, config.template_packets,
+            config.reconnect, config.send_template, config.template_refresh, config.template_packets, self.flows.form,
         )  # fmt: skip
         self.collectors = [self._collector(target, settings) for target in targets.targets(config)]
         for collector in self.collectors:
@@ -151,6 +171,7 @@ class IPFIX(Output):
             collector.open()
         self._routing = Routing(config.mode, self.collectors)
         self._flushed = self.clock()
+        self.flows.form.keep(self._flushed)
 
     def _collector(self, target: Target, settings: Settings) -> Collector:
         if target.url.scheme == "tls":
@@ -189,6 +210,7 @@ class IPFIX(Output):
         if not 0 <= now - self._flushed < self.config.flush:
             self._flushed = now
             self._flush()
+            self.flows.form.keep(now)
         self._routing.move()
         for collector in self.collectors:
             collector.keep(now)
@@ -222,7 +244,7 @@ class IPFIX(Output):
         for limit in dict.fromkeys(self._limits[place] for place in group):
             builder = self._builders.get((group, limit))
             if builder is None:
-                builder = self._builders[group, limit] = MessageBuilder(limit)
+                builder = self._builders[group, limit] = MessageBuilder(limit, self.flows.form)
             self._hand_out(group, limit, builder.add(records))
 
     def _flush(self) -> None:
