@@ -28,6 +28,7 @@ from ulogd_tw.plugins.outputs.messagespool import MessageSpool
 from ulogd_tw.plugins.outputs.routing import MODES, Group, Routing
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
 from ulogd_tw.plugins.outputs.targets import Target
+from ulogd_tw.plugins.outputs.telling import Telling
 from ulogd_tw.plugins.outputs.tls_collector import TlsCollector
 from ulogd_tw.plugins.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
 from ulogd_tw.plugins.security import EXPORTING
@@ -82,6 +83,9 @@ class IPFIX(Output):
                "oldest are dropped and counted as queue_full"),
         Option("send_template", one_of("once", "always", "never"), "once", "once: at the beginning of a session and, "
                "as RFC 7011 wants, again over UDP; always: before every message; never"),
+        Option("options_interval", seconds, 60.0, "seconds after which each collector is told in options records of "
+               "sampling (1 in 1), what was exported and what was lost, the keys of flows, and the elements of "
+               "enterprises; for the first time so long after its session began. 0: never"),
         Option("spool_size", octets, 1 << 30, "octets of files in spool for each collector; beyond, the oldest are "
                "dropped and counted as spool_size"),
         Option("spool_age", seconds, 86400.0, "seconds after which files in spool are dropped and counted as "
@@ -170,6 +174,9 @@ class IPFIX(Output):
                 self._open_spool(collector)
             collector.open()
         self._routing = Routing(config.mode, self.collectors)
+        self._telling = Telling(
+            self.flows.outgoing, self.flows.form, config.oid, self.counters.dropped.total, self.inputs
+        )
         self._flushed = self.clock()
         self.flows.form.keep(self._flushed)
 
@@ -196,6 +203,11 @@ class IPFIX(Output):
             raise StartError(f"spool {config.spool}: {error}", "make it writable for the user of ulogd") from None
         collector.spool, collector.spool_rate = spool, config.spool_rate
 
+    @property
+    def _tells(self) -> bool:
+        config = self.config
+        return config.options_interval > 0 and config.send_template != "never" and config.version != "5"
+
     def reopen(self) -> None:
         for collector in self.collectors:
             collector.reopen()
@@ -215,6 +227,8 @@ class IPFIX(Output):
         for collector in self.collectors:
             collector.keep(now)
             collector.look(now)
+            if self._tells and collector.options_due(self.config.options_interval):
+                self._telling.tell(collector, now)
         return min(self.config.flush, 1.0)
 
     # rows
