@@ -708,7 +708,7 @@ class OptionsTests(SynchronousTestCase):
         for options, option, reason in (
             ({}, "collectors", "names no collector"),
             ({"collectors": ("192.0.2.1",)}, "collectors", "does not begin with"),
-            ({"collectors": ("dtls:192.0.2.1",)}, "collectors", "DTLS comes with a later version"),
+            ({"collectors": ("dtls:192.0.2.1",)}, "cert", "must be given for TLS"),
             ({"collectors": ("sctps:192.0.2.1",)}, "collectors", "DTLS over SCTP is not there"),
             ({"collectors": ("udp:4739",)}, "collectors", "names no host"),
             ({"collectors": ("udp:a", "udp:a:4739")}, "collectors", "twice"),
@@ -724,7 +724,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_all_in_one_run(self):
         """Several mistakes come together."""
-        self.assertEqual(3, len(self.mistakes(collectors=("x", "dtls:a"), oid=0)))
+        self.assertEqual(3, len(self.mistakes(collectors=("x", "udp:1"), oid=0)))
 
     def test_ulogd2(self):
         """host, port and proto name a collector; tcp is the default."""
