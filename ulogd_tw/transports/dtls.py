@@ -243,8 +243,11 @@ def is_stray(datagram: bytes) -> bool:
 
 
 UNKNOWN = b"\x15\xfe\xfd" + bytes(8) + b"\0\2\2\x0a"
-"""The answer to such a one where the association is not known: an alert (unexpected_message) in plain. By it our own exporter knows that a collector has
-begun anew; others pass over what is in plain within an association (section 4.1.2.7)."""
+"""The answer to such a one where the association is not known: an alert (unexpected_message) in plain.
+
+By it our own exporter knows that a collector has begun anew; others pass over what is in plain within an association
+(section 4.1.2.7).
+"""
 
 
 def is_unknown(datagram: bytes) -> bool:

@@ -33,6 +33,7 @@ class FakeSocket:
 
     def __init__(self, family, kind):
         self.family, self.sent, self.faults, self.mtu, self.open, self.longest = family, [], [], 1500, True, 65507
+        self.inbox = []
 
     def setblocking(self, flag): ...
 
@@ -53,6 +54,15 @@ class FakeSocket:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         self.sent.append(bytes(octets))
         return len(octets)
+
+    def recv(self, size):
+        """What is in `inbox`: octets, or the number of a fault."""
+        if not self.inbox:
+            raise BlockingIOError
+        found = self.inbox.pop(0)
+        if isinstance(found, int):
+            raise OSError(found, os.strerror(found))
+        return found
 
     def fileno(self):
         return 99
