@@ -7,7 +7,7 @@ look at the outside; the stack is built from `keys` and `requests`; `open` opens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ulogd_tw.core.batch import Batch
@@ -155,9 +155,12 @@ class Input(Plugin):
 
 
 class Filter(Plugin):
-    """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them."""
+    """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them.
 
-    def process(self, batch: Batch) -> Batch | None:
+    Rows that get different schemas (packets of several families) are several batches.
+    """
+
+    def process(self, batch: Batch) -> Batch | Sequence[Batch] | None:
         """What becomes of the batch. Rows that are left out count as filtered; drops are counted by the plugin."""
         raise NotImplementedError
 

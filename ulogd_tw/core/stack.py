@@ -79,10 +79,11 @@ class Node:
             counters.dropped["error"] += batch.n
             self.report(self.plugin, error)
             return
+        results = () if result is None else (result,) if isinstance(result, Batch) else result
         if not isinstance(self.plugin, Aggregator):
             counted = counters.dropped.total() + counters.rows_filtered - before
-            counters.rows_filtered += batch.n - counted - (result.n if result is not None else 0)
-        if result is not None:
+            counters.rows_filtered += batch.n - counted - sum(r.n for r in results)
+        for result in results:
             self.pass_on(result)
 
     def _write(self, batch: Batch) -> None:
