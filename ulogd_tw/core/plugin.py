@@ -138,6 +138,10 @@ class Plugin:
 class Input(Plugin):
     """Begins a stack; calls `emit` with batches between `begin` and the end of `stop`."""
 
+    chooses = False
+    """True where its rows are of one of the types of `otype`, the last of those that the plugin below takes."""
+    seconds_apart = False
+    """Set by a filter below that wants rows of different seconds in different batches, each with its time."""
     listens = False
     """True where peers connect to it; such inputs stop last, as a peer may be an exporter of this process."""
     at_end = False
@@ -149,6 +153,12 @@ class Input(Plugin):
         super().__init__(instance, config)
         self.ended: Callable[[], None] = _nothing
         """To be called when it is at its end."""
+
+    @classmethod
+    def flowing(cls, below: type[Plugin]) -> int:
+        """The types of its rows above this plugin."""
+        types = cls.otype & below.itype
+        return 1 << types.bit_length() - 1 if types and cls.chooses else cls.otype
 
     def begin(self) -> None:
         """Start to read; everything is open by now."""

@@ -50,6 +50,7 @@ class Packets:
         return self.seconds + self.nanoseconds / 1e9
 
 
+_AFTER = bytes(64)
 _NONE = np.zeros(0, np.int64)
 _Runs = list[tuple[np.ndarray, ...]]
 """Packets that are being listed: starts, lengths, wire, seconds, nanoseconds, links of some each."""
@@ -94,6 +95,8 @@ class Capture:
     def __init__(self) -> None:
         self.packets = 0
         self._rest = b""
+        self._end = 0
+        """Where the octets of the file end in the data."""
         self._read = self._begin
         self._order = "<"
         self._second = 1
@@ -110,7 +113,8 @@ class Capture:
 
         Raises `MessageError` where no packet can begin; its attribute `packets` has those before that place.
         """
-        data = self._rest + octets if self._rest else octets
+        data = b"".join((self._rest, octets, _AFTER))
+        self._end = len(data) - len(_AFTER)
         found: _Runs = []
         try:
             at = self._read(data, 0, found)
@@ -118,7 +122,7 @@ class Capture:
             self._rest = b""
             error.packets = self._packets(data, found)
             raise
-        self._rest = data[at:]
+        self._rest = data[at : self._end]
         return self._packets(data, found)
 
     def _packets(self, data: bytes, found: _Runs) -> Packets:
@@ -128,11 +132,11 @@ class Capture:
         odd = (seconds < 0) | (seconds >= _LAST)
         if odd.any():
             seconds, nanoseconds = np.where(odd, 0, seconds), np.where(odd, 0, nanoseconds)
-        octets = np.frombuffer(data + bytes(64), np.uint8)
+        octets = np.frombuffer(data, np.uint8)
         return Packets(octets, starts, lengths, wire, seconds, nanoseconds, links)
 
     def _begin(self, data: bytes, at: int, found: _Runs) -> int:
-        if len(data) < 24:
+        if self._end < 24:
             return at
         magic = data[:4]
         if magic in _PCAP or magic[::-1] in _PCAP:
@@ -152,7 +156,7 @@ class Capture:
     def _records(self, data: bytes, at: int, found: _Runs) -> int:
         """Packet records. Only the chain of lengths is followed one by one (0.1 to 0.3 us each)."""
         length_of = struct.Struct(f"{self._order}I").unpack_from
-        places, place, last = [], at, len(data) - 16
+        places, place, last = [], at, self._end - 16
         add = places.append
         while place <= last:
             add(place)
@@ -162,7 +166,7 @@ class Capture:
             return at
         edges = np.array(places, np.int64)
         lengths = np.diff(edges) - 16
-        whole = len(lengths) if place <= len(data) else len(lengths) - 1
+        whole = len(lengths) if place <= self._end else len(lengths) - 1
         self._add(data, edges[:whole], lengths[:whole], found)
         if lengths[-1] > MOST_OCTETS:
             number = self.packets + whole + 1
@@ -183,7 +187,7 @@ class Capture:
 
     def _blocks(self, data: bytes, at: int, found: _Runs) -> int:
         """Blocks: Enhanced Packets many at once, of which only the lengths are followed one by one; others singly."""
-        end = len(data)
+        end = self._end
         head = struct.Struct(f"{self._order}II").unpack_from
         run: list[int] = []
         while end - at >= 12:

@@ -15,8 +15,8 @@ from ulogd_tw.packets.link import ARP, ETHERNET, IP, IPV4, IPV6, LEAST_ETHERTYPE
 from ulogd_tw.packets.transport import TCP, WITH_PORTS
 from ulogd_tw.packets.walk import CUT, MALFORMED, Headers, Walk
 
-__all__ = ["ARP", "CUT", "ETHERNET", "IP", "LEAST_ETHERTYPE", "MALFORMED", "MPLS", "TCP", "WITH_PORTS", "Headers", "decode",
-           "names"]  # fmt: skip
+__all__ = ["ARP", "CUT", "ETHERNET", "IP", "LEAST_ETHERTYPE", "MALFORMED", "MPLS", "TCP", "WITH_PORTS", "Headers",
+           "decode", "names"]  # fmt: skip
 
 
 def decode(
