@@ -116,7 +116,7 @@ class FailoverTests(RoutingCase):
         return self.exporter(self.batch, collectors=collectors, mode="failover", **options)
 
     def test_first(self):
-        """Everything goes to the first while it is there, nothing to the second."""
+        """TCP-4: everything goes to the first while it is there, nothing to the second, which is connected."""
         plugin = self.start("tcp:192.0.2.1", "tcp:192.0.2.2")
         first, second = self.connect(0), self.connect(1)
         plugin.write(self.batch)
