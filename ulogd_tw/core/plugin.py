@@ -190,8 +190,9 @@ class Aggregator(Filter):
 
 
 class Output(Plugin):
-    """Ends a stack."""
+    """Ends a stack. `inputs` are those whose rows reach it."""
 
+    inputs: tuple[Input, ...] = ()
     common_options = (
         Option("queue_rows", positive, 1_000_000, "rows that may wait for this output; beyond, inputs that can wait "
                "are paused and rows of the others are dropped and counted as queue_full"),
@@ -199,6 +200,10 @@ class Output(Plugin):
         Option("spool", text, "", "directory for rows that are still waiting when stop_timeout ends; read at the next "
                "start. Without it they are dropped and counted as stop_timeout"),
     )  # fmt: skip
+
+    def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | _All:
+        """As `requests`, of one stack, which gives the keys `above`; None where any key may come."""
+        return self.requests(frozenset())
 
     def write(self, batch: Batch) -> Any:
         """Write all rows. A Deferred opens a bounded queue before this output until it fires.
