@@ -47,7 +47,7 @@ class Packets:
     @property
     def times(self) -> np.ndarray:
         """Seconds since 1970, float64."""
-        return self.seconds + self.nanoseconds / 1e9
+        return np.minimum(self.seconds + self.nanoseconds / 1e9, _LAST - 1e-6)  # rounding must not reach what is none
 
 
 _AFTER = 64

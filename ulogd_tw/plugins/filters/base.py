@@ -119,7 +119,7 @@ class BASE(Filter):
         if len(part.rows) < batch.n:
             batch, lengths = batch.take(part.rows), lengths[part.rows]
         made = self._of_all(part, linked, lengths) | part.columns
-        added = {_key(name, made[name]): made[name] for name in self._given if name in made}
+        added = {key_of(name, made[name]): made[name] for name in self._given if name in made}
         return batch.with_columns(added, {name: part.missing[name] for name in self._given if name in part.missing})
 
     def _of_all(self, part: Headers, linked: bool, lengths: np.ndarray) -> dict[str, Column]:
@@ -139,7 +139,7 @@ class BASE(Filter):
 _KEYS: dict[tuple[str, bool], Key] = {}
 
 
-def _key(name: str, column: Column) -> Key:
+def key_of(name: str, column: Column) -> Key:
     """The key of a column; an address has its family."""
     wide = isinstance(column, np.ndarray) and column.ndim == 2
     key = _KEYS.get((name, wide))
