@@ -116,6 +116,10 @@ class AGGREGATE(Aggregator):
             self._mistakes.append((option, str(error)))
             return None
 
+    def open(self) -> None:
+        if self.source is not None:
+            self.source.seconds_apart = True
+
     # rows in
 
     def process(self, batch: Batch) -> None:
