@@ -30,6 +30,8 @@ TOTALS = 2048
 """octetTotalCount and packetTotalCount in place of the DeltaCounts: totals of other exporters stay totals."""
 NO_PROTOCOL = 4096
 NO_ADDRESSES = 8192
+CONTROL_BITS = 16384
+"""With tcpControlBits, which the kernel does not tell and other Metering Processes do."""
 
 # name of the value, bits with which it is there, bits without which, element, octets
 _FIELDS = (
@@ -51,6 +53,7 @@ _FIELDS = (
     ("direction", 0, NO_DIRECTION, 61, 1),
     ("icmp", ICMP, IPV6, 32, 2),
     ("icmp", ICMP | IPV6, 0, 139, 2),
+    ("control_bits", CONTROL_BITS, 0, 6, 2),
     ("nat_source", NAT, IPV6, 225, 4),
     ("nat_destination", NAT, IPV6, 226, 4),
     ("nat_source", NAT | IPV6, 0, 281, 16),

@@ -297,6 +297,20 @@ class RecordsTests(ExporterCase):
         ))  # fmt: skip
         self.assertEqual({8: 1, 12: 2, 1: 5, 2: 1}, record)
 
+    def test_biflows_of_another_exporter(self):
+        """A row with counters of the other direction (RFC 5103) is two records; one without packets there is one."""
+        batch = self.collected(
+            2, sourceIPv4Address=1, destinationIPv4Address=2, protocolIdentifier=[6, 1], sourceTransportPort=4,
+            destinationTransportPort=5, icmpTypeCodeIPv4=[0, 0x0800], octetDeltaCount=60, packetDeltaCount=1,
+            reverseOctetDeltaCount=[70, 0], reversePacketDeltaCount=[2, 0], tcpControlBits=0x1B,
+            reverseTcpControlBits=0x12,
+        )  # fmt: skip
+        (_, ping), (_, tcp), (ident, back) = sorted(self.records(batch), key=lambda r: (-len(r[1]) < -7, r[1][1]))
+        self.assertEqual({8: 1, 12: 2, 4: 1, 1: 60, 2: 1, 32: 0x0800, 6: 0x1B}, ping)
+        self.assertEqual({8: 1, 12: 2, 7: 4, 11: 5, 4: 6, 1: 60, 2: 1, 6: 0x1B}, tcp)
+        self.assertEqual({8: 2, 12: 1, 7: 5, 11: 4, 4: 6, 1: 70, 2: 2, 6: 0x12}, back)
+        self.assertEqual(256 + 64 + 128 + 256 + 512 + 1024 + 16384, ident)
+
     def test_rows_with_nothing_to_say(self):
         """A row without any value that a record may have is dropped and counted."""
         self.assertEqual([], self.records(self.collected(3, ingressInterface=1)))
