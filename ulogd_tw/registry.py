@@ -28,6 +28,7 @@ INPUTS = {
 }
 FILTERS = {
     "AGGREGATE": "ulogd_tw.plugins.filters.aggregate:AGGREGATE",
+    "BASE": "ulogd_tw.plugins.filters.base:BASE",
     "FLOWCACHE": "ulogd_tw.plugins.filters.flowcache:FLOWCACHE",
     "IP2STR": "ulogd_tw.plugins.filters.ip2str:IP2STR",
 }

@@ -235,3 +235,13 @@ def captured(octets):
             packets.append(octets[place + 16 : place + 16 + taken])
         place += 16 + taken
     return packets
+
+
+def captured_raw(octets):
+    """The packets of a capture in this machine's order, whatever its link."""
+    place, packets = 24, []
+    while place + 16 <= len(octets):
+        (size,) = struct.unpack_from("<I", octets, place + 8)
+        packets.append(octets[place + 16 : place + 16 + size])
+        place += 16 + size
+    return packets

@@ -82,6 +82,10 @@ class AGGREGATE(Aggregator):
         needed = dict.fromkeys(self.key_names, True)
         return needed | {name: False for name in self.may_use if name not in needed}
 
+    def open(self) -> None:
+        if self.source is not None:
+            self.source.seconds_apart = True
+
     # rows in
 
     def process(self, batch: Batch) -> None:
