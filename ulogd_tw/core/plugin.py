@@ -200,6 +200,10 @@ class Output(Plugin):
                "start. Without it they are dropped and counted as stop_timeout"),
     )  # fmt: skip
 
+    def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | _All:
+        """As `requests`, of one stack, which gives the keys `above`; None where any key may come."""
+        return self.requests(frozenset())
+
     def write(self, batch: Batch) -> Any:
         """Write all rows. A Deferred opens a bounded queue before this output until it fires.
 

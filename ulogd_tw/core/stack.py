@@ -347,11 +347,21 @@ def _resolve(graph: Graph, providers: Callable[[str], list[str]]) -> list[Mistak
     depth = {node: place for stack in graph.stacks for place, node in enumerate(stack.path)}
     filters = sorted(graph.filters, key=depth.__getitem__, reverse=True)
     for node in graph.outputs + filters + graph.inputs:
-        node.plugin.wanted = wanted[node].of(node.plugin, given[node])
-        asked = node.plugin.requests(node.plugin.wanted)
+        plugin = node.plugin
+        plugin.wanted = wanted[node].of(plugin, given[node])
         for parent in node.parents:
+            if isinstance(plugin, Output):
+                asked = plugin.requests_of(_names(_upwards(parent), given))
+            else:
+                asked = plugin.requests(plugin.wanted)
             mistakes += _request(node, parent, asked, given, wanted, providers)
     return mistakes
+
+
+def _names(above: Iterable[Node], given: dict[Node, Provided]) -> frozenset[str] | None:
+    """The names of the keys that these nodes give; None where any key may come."""
+    providers = [given[node] for node in above]
+    return None if any(p.open for p in providers) else frozenset().union(*(p.keys for p in providers))
 
 
 def _request(

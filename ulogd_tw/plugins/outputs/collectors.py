@@ -16,6 +16,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from ulogd_tw.ipfix.builder import Messages, template_messages
+from ulogd_tw.ipfix.forms import IPFIX, Form
 from ulogd_tw.ipfix.template import Template
 from ulogd_tw.plugins.outputs.spooling import Spooling
 from ulogd_tw.transports.url import Url
@@ -39,6 +40,7 @@ class Settings:
     send_template: str = "once"
     template_refresh: float = 60.0
     template_packets: int = 0
+    form: Form = IPFIX
 
 
 class Collector(Spooling):
@@ -111,7 +113,7 @@ class Collector(Spooling):
     def _drop(self, messages: Messages, reason: str) -> None:
         self.dropped[reason] += messages.all_records
         if self.in_session:
-            self.sequence += messages.all_records  # MSG-5: the loss shall be visible
+            self.sequence += messages.counted  # MSG-5: the loss shall be visible
 
     def _count_sent(self, messages: int, octets: int, records: int) -> None:
         self.messages_sent += messages
@@ -124,7 +126,8 @@ class Collector(Spooling):
 
     def _template_messages(self, ids: Any, now: float) -> list[bytes]:
         templates = [self.settings.templates[ident] for ident in ids]
-        return template_messages(templates, self.limit, self.sequence, self.settings.domain, now)
+        settings = self.settings
+        return template_messages(templates, self.limit, self.sequence, settings.domain, now, settings.form)
 
     def _new_templates(self, messages: Messages) -> list[int]:
         """Templates that go out before these messages."""

@@ -89,15 +89,16 @@ class DatagramCollector(Collector):
         if not templates:
             return True
         new = not self._told.issuperset(templates)
-        messages = self._template_messages(templates, now)
-        for message in messages * (2 if new else 1):
-            result = self.sender.send(message)
-            if result == LATER:
-                return False
-            if result == TOO_LONG:
-                self._narrow()
-                return False
-            self._count_sent(1, len(message), 0)
+        for _ in range(2 if new else 1):
+            for message in self._template_messages(templates, now):
+                result = self.sender.send(message)
+                if result == LATER:
+                    return False
+                if result == TOO_LONG:
+                    self._narrow()
+                    return False
+                self._count_sent(1, len(message), 0)
+                self.sequence += self.settings.form.counted(1, 0)
         self._told.update(templates)
         return True
 
@@ -117,7 +118,7 @@ class DatagramCollector(Collector):
             self._count_sent(done - failed, (done - failed) * messages.length, (done - failed) * messages.records)
             if failed:
                 self.dropped["send_error"] += failed * messages.records
-            self.sequence += self._take(done).all_records
+            self.sequence += self._take(done).counted
             self._since_templates += done
         if result == TOO_LONG:
             self._narrow()

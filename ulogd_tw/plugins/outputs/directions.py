@@ -13,7 +13,6 @@ from ulogd_tw.core.columns import repeated, take
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.uniflow import (
-    CONTROL_BITS,
     ICMP,
     IPV6,
     NAT,
@@ -33,8 +32,7 @@ from ulogd_tw.ipfix.uniflow import (
 KEYS = (
     "orig.ip.protocol", "orig.l4.sport", "orig.l4.dport", "orig.raw.pktlen", "orig.raw.pktcount",
     "reply.ip.saddr", "reply.ip.daddr", "reply.l4.sport", "reply.l4.dport", "reply.raw.pktlen", "reply.raw.pktcount",
-    "octetDeltaCount", "packetDeltaCount", "octets", "packets", "reverseOctetDeltaCount", "reversePacketDeltaCount",
-    "tcpControlBits", "reverseTcpControlBits", "flowStartMilliseconds", "flowEndMilliseconds",
+    "octetDeltaCount", "packetDeltaCount", "octets", "packets", "flowStartMilliseconds", "flowEndMilliseconds",
     "first_ms", "last_ms", "icmp.type", "icmp.code", "icmpv6.type", "icmpv6.code", "icmpTypeCodeIPv4",
     "icmpTypeCodeIPv6", "ct.event", "ct.id", "ct.tcp.state", "flowEndReason", "flowDirection", "flowId", "record_kind",
 )  # fmt: skip
@@ -55,8 +53,6 @@ Value = tuple[np.ndarray, np.ndarray | None]
 """A column and the mask of its missing rows, None where none is missing."""
 Find = Callable[[Batch, str], Found | None]
 
-_COUNTED = ("octets", "packets", "control_bits")
-"""What each direction has of its own, beside its ends."""
 _ABSENT_BITS = (
     ("source", NO_ADDRESSES), ("destination", NO_ADDRESSES), ("source_port", NO_PORTS), ("destination_port", NO_PORTS),
     ("protocol", NO_PROTOCOL), ("octets", NO_OCTETS), ("packets", NO_PACKETS), ("start", NO_START), ("end", NO_END),
@@ -107,12 +103,6 @@ class Direction:
                 same |= ICMP | NO_PORTS
             else:
                 some.append((~icmp[1], ICMP | NO_PORTS))
-        control = self.values.get("control_bits")
-        if control is not None:
-            if control[1] is None:
-                same |= CONTROL_BITS
-            else:
-                some.append((~control[1], CONTROL_BITS))
         if self.nat is not None:
             some.append((self.nat, NAT))
         rows = np.full(self.n, same, np.uint16) if some else None
@@ -127,14 +117,14 @@ def directions(find: Find, batch: Batch) -> list[Direction]:
     """The records of these flows: both directions of those with two whole tuples, else the one."""
     found = [find(batch, f"{prefix}.ip.{end}") for prefix in ("reply", "orig") for end in ("saddr", "daddr")]
     if None in found:
-        return _one_tuple(find, batch)
+        return [_single(find, batch)]
     masks = [f.missing for f in found if f.missing is not None]
     alone = np.logical_or.reduce(masks) if masks else None
     if alone is None or not alone.any():
         return _both(find, batch)
     if alone.all():
-        return _one_tuple(find, batch)
-    return [*_one_tuple(find, batch.take(alone)), *_both(find, batch.take(~alone))]
+        return [_single(find, batch)]
+    return [_single(find, batch.take(alone)), *_both(find, batch.take(~alone))]
 
 
 # --- a flow of another exporter, or of an aggregate -----------------------------------------------------------------
@@ -154,7 +144,6 @@ def _single(find: Find, batch: Batch) -> Direction:
         ("end_reason", ("flowEndReason",)),
         ("flow_id", ("flowId",)),
         ("direction", ("flowDirection",)),
-        ("control_bits", ("tcpControlBits",)),
     ):
         for other in others:
             if name not in values:
@@ -166,31 +155,24 @@ def _single(find: Find, batch: Batch) -> Direction:
     return Direction(batch.n, values, bits)
 
 
-def _one_tuple(find: Find, batch: Batch) -> list[Direction]:
-    """The one direction, and where both ends are known the other one, if it has counters of its own (RFC 5103)."""
-    forward = _single(find, batch)
-    counts: dict[str, Value] = {}
-    for name, key in (("octets", "reverseOctetDeltaCount"), ("packets", "reversePacketDeltaCount"),
-                      ("control_bits", "reverseTcpControlBits")):  # fmt: skip
-        _add(counts, name, find(batch, key))
-    if "packets" not in counts or forward.bits & TOTALS or not {"source", "destination"} <= set(forward.values):
-        return [forward]
-    packets, missing = counts["packets"]
-    if missing is not None:  # rows of one direction only
-        counts["packets"] = (np.where(missing, packets.dtype.type(0), packets), None)
-    turned = {"source": "destination", "destination": "source",
-              "source_port": "destination_port", "destination_port": "source_port"}  # fmt: skip
-    own = {name: value for name, value in forward.values.items() if name not in (*turned, *_COUNTED)}
-    values = own | {new: forward.values[old] for new, old in turned.items() if old in forward.values} | counts
-    reply = Direction(batch.n, values, forward.bits)
-    _answer_icmp(reply, reply.bits)
-    return [forward, _seen(reply)]
-
-
 # --- a connection ---------------------------------------------------------------------------------------------------
 
 
-def _both(find: Find, batch: Batch) -> list[Direction]:
+@dataclass(slots=True)
+class Connection:
+    """Both directions of connections, which have the same rows."""
+
+    original: Direction
+    reply: Direction
+
+    @property
+    def six(self) -> bool:
+        """Whether the addresses are of IPv6."""
+        return bool(self.original.bits & IPV6)
+
+
+def connection(find: Find, batch: Batch) -> Connection:
+    """Both directions of flows with two whole tuples."""
     common, bits = _common(find, batch)
     common["end_reason"] = _end_reason(find, batch, common)
     _add(common, "flow_id", find(batch, "ct.id"))
@@ -206,9 +188,13 @@ def _both(find: Find, batch: Batch) -> list[Direction]:
         _add(values, "octets", find(batch, f"{prefix}.raw.pktlen"))
         _add(values, "packets", find(batch, f"{prefix}.raw.pktcount"))
         found.append(Direction(batch.n, values, bits, nat))
-    _answer_icmp(found[1], bits)
-    found[1] = _seen(found[1])
-    return found
+    return Connection(*found)
+
+
+def _both(find: Find, batch: Batch) -> list[Direction]:
+    found = connection(find, batch)
+    _answer_icmp(found.reply, found.reply.bits)
+    return [found.original, _seen(found.reply)]
 
 
 def _tuple(find: Find, batch: Batch, prefix: str) -> dict[str, Value]:

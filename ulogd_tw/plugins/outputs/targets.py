@@ -44,9 +44,16 @@ class Target:
         return self.own.peer_name or self.common.peer_name or self.url.host
 
 
-def targets(config: Any) -> list[Target]:
-    """All of an exporter's; its options have no mistake."""
-    return [_target(word, config) for word in _words(config)]
+def targets(config: Any, sound: bool = False) -> list[Target]:
+    """All of an exporter's; `sound`: only those that can be read, where its options may have mistakes."""
+    found = []
+    for word in _words(config):
+        try:
+            found.append(_target(word, config))
+        except ValueError:
+            if not sound:
+                raise
+    return found
 
 
 def mistakes(config: Any) -> Iterator[tuple[str, str]]:
