@@ -139,6 +139,14 @@ class NfcapdTests(ExportCase):
         self.assertEqual(1, len({(r["first"], r["last"]) for r in rows}))
 
     @defer.inlineCallbacks
+    def test_options(self):
+        """Options records disturb nothing."""
+        for version in ("10", "9"):
+            batches, records = mixture()
+            self.check((yield self.captured(batches, records, version=version, options_interval=0.3)))
+            self.assertGreaterEqual(self.figures(self.plugin)["options_sent"], 1 if version == "9" else 4)
+
+    @defer.inlineCallbacks
     def captured(self, batches, records, **options):
         """The rows of nfdump's JSON of what nfcapd has got, without an error."""
         nfcapd, nfdump = require_program("nfcapd", "nfdump")
@@ -150,8 +158,11 @@ class NfcapdTests(ExportCase):
             plugin = self.plugin = self.start(*batches, collectors=(f"udp:127.0.0.1:{port}",), flush=0.2, **options)
             for batch in batches:
                 plugin.write(batch)
+            if "options_interval" in options:
+                yield self.until(lambda: self.figures(plugin)["options_sent"])
             yield self.stop(plugin)
-            self.assertEqual(records, self.figures(plugin)["records_sent"])
+            figures = self.figures(plugin)
+            self.assertEqual(records, figures["records_sent"] - figures["options_sent"])
             yield task.deferLater(reactor, 0.5, lambda: None)
             yield threads.deferToThread(daemon.stop)
         text = log.read_text()
@@ -186,6 +197,10 @@ class TsharkTests(ExportCase):
         require_root()
         tshark, tcpdump = require_program("tshark", "tcpdump")
         capture = Path(self.mktemp()).resolve()
+        if "options_interval" in options:  # nothing is told to a host that refuses
+            sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sink.bind(("127.0.0.1", port))
+            self.addCleanup(sink.close)
         argv = [tcpdump, "-i", "lo", "-U", "-w", capture, "-s", "0", "-B", "8192", "-Z", "root", scheme, "port", port]
         batches, records = mixture()
         with Daemon(argv, lambda daemon: capture.exists() and capture.stat().st_size >= 24) as daemon:
@@ -195,6 +210,8 @@ class TsharkTests(ExportCase):
             yield self.until(lambda: self.figures(plugin)["state"] in ("open", "connected"))
             for batch in batches:
                 plugin.write(batch)
+            if "options_interval" in options:
+                yield self.until(lambda: self.figures(plugin)["options_sent"])
             yield self.stop(plugin)
             yield task.deferLater(reactor, 0.5, lambda: None)
             yield threads.deferToThread(daemon.stop)
@@ -229,10 +246,13 @@ class TsharkTests(ExportCase):
 
     @defer.inlineCallbacks
     def test_other_forms(self):
-        """So it does with biflows, and over NetFlow v9 and v5."""
-        for options in ({"fields": "biflow"}, {"version": "9"}, {"version": "5"}):
+        """So it does with biflows, and over NetFlow v9 and v5; and what the exporter tells about itself."""
+        told = {"options_interval": 0.2}
+        for options in ({"fields": "biflow", **told}, {"version": "9", **told}, {"version": "5"}):
             _, found, wrong = yield self.dissected("udp", free_port("udp"), **options)
             self.assertEqual(("", True), (wrong, '"cflow_cflow_srcaddr"' in found), options)
+            if "options_interval" in options:
+                self.assertTrue('"cflow_cflow_sampling_interval":"1"' in found)
 
     def test_tcp(self):
         """tshark reads every record over TCP without a complaint."""

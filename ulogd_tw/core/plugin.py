@@ -190,8 +190,9 @@ class Aggregator(Filter):
 
 
 class Output(Plugin):
-    """Ends a stack."""
+    """Ends a stack. `inputs` are those whose rows reach it."""
 
+    inputs: tuple[Input, ...] = ()
     common_options = (
         Option("queue_rows", positive, 1_000_000, "rows that may wait for this output; beyond, inputs that can wait "
                "are paused and rows of the others are dropped and counted as queue_full"),

@@ -286,6 +286,8 @@ class Builder:
                 nodes.append(node)
             if path:
                 _join(path[-1], node)
+            if position == "output" and path[0].plugin not in node.plugin.inputs:
+                node.plugin.inputs = (*node.plugin.inputs, path[0].plugin)
             path.append(node)
         stack = Stack(spec, path)
         for node in path:

@@ -58,6 +58,17 @@ class Messages:
         """Some of these Messages, without a copy."""
         return Messages(self.octets[start:stop], self.records, self.templates, self.origin, self.form)
 
+    def records_by_template(self, templates: Mapping[int, Template]) -> Iterator[tuple[int, np.ndarray]]:
+        """Template id and the octets of its records, (n, size), of templates without fields of variable length.
+
+        Messages of one block that are more than one are alike.
+        """
+        for ident, start, end in _places(self.octets[0], self.form):
+            size = templates[ident].least_octets
+            if not templates[ident].variable:
+                body = self.octets[:, start : start + (end - start) // size * size]
+                yield ident, body.reshape(-1, size)
+
     def stamped(self, sequence: int, domain: int, now: float) -> np.ndarray:
         """A copy as it goes out. `sequence`: Data Records that were sent before (section 3.1)."""
         out = self.octets.copy()
@@ -183,13 +194,19 @@ def _records(template: Template, body: np.ndarray) -> Records:
 
 def _sets(message: np.ndarray, form: Form) -> Iterator[tuple[int, np.ndarray]]:
     """Id and body of each Set of one of our own Messages."""
+    for ident, start, end in _places(message, form):
+        yield ident, message[start:end]
+
+
+def _places(message: np.ndarray, form: Form) -> Iterator[tuple[int, int, int]]:
+    """Id of each Set of one of our own Messages, where its body begins and ends."""
     at = form.size
     if not form.set_header:
-        yield form.version, message[at:]
+        yield form.version, at, len(message)
         return
     while at < len(message):
         ident, length = SET_HEADER.unpack(message[at : at + SET_HEADER.size].tobytes())
-        yield ident, message[at + SET_HEADER.size : at + length]
+        yield ident, at + SET_HEADER.size, at + length
         at += length
 
 

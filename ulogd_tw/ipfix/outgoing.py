@@ -128,7 +128,7 @@ class Outgoing:
 
     def _ident(self, fields: tuple[Field, ...], scopes: int) -> int:
         template = Template(FIRST_IDENT, fields, scopes)
-        place = zlib.crc32(encode_record(template))
+        place = zlib.crc32(encode_record(template, self._version))
         while True:
             ident = FIRST_IDENT + place % _IDENTS
             if self.templates.get(ident) in (None, replace(template, ident=ident)):
