@@ -18,18 +18,25 @@ from ulogd_tw.transports.namespace import inside
 def captured(path):
     """(time in microseconds, octets) of every packet of a pcap file, read with struct alone."""
     octets, at = path.read_bytes(), 24
-    while at < len(octets):
+    while at + 16 <= len(octets):
         seconds, part, length, _ = struct.unpack_from("<IIII", octets, at)
         yield seconds * 1_000_000 + part, octets[at + 16 : at + 16 + length]
         at += 16 + length
 
 
+BEGIN, END = 9001, 9002
+"""Ports of datagrams that mark where captures are compared: programs begin at different times."""
+
+
+def marks(packets, port):
+    """The places of such datagrams."""
+    ports = port.to_bytes(2, "big")
+    return [i for i, (_, octets) in enumerate(packets) if octets[23:24] == b"\x11" and octets[36:38] == ports]
+
+
 def between(packets):
-    """Those between two that mark the begin and the end: programs do not begin to capture at the same time."""
-    packets = list(packets)
-    marks = [place for place, (_, octets) in enumerate(packets) if octets[36:38] in (b"\x23\x29", b"\x23\x2a")
-             and octets[23:24] == b"\x11"]  # fmt: skip
-    return packets[marks[0] : marks[-1]]
+    """The packets between the last begin and the end."""
+    return packets[marks(packets, BEGIN)[-1] : marks(packets, END)[0]]
 
 
 class PacketTests(TestCase):
@@ -96,20 +103,24 @@ class PacketTests(TestCase):
         for daemon in daemons:
             daemon.start()
             self.addCleanup(daemon.stop)
-        yield task.deferLater(reactor, 0.3)
-        self.send(1, 0, port=9001)
+        while not marks(list(captured(path)), BEGIN):
+            self.send(1, 0, port=BEGIN)
+            yield task.deferLater(reactor, 0.1)
+        yield task.deferLater(reactor, 0.5)
+        self.send(1, 0, port=BEGIN)
         self.send_tagged(20)
         for address in (self.spaces.ipv4["b"], self.spaces.ipv6["b"]):
             yield threads.deferToThread(run, "a", ["ping", "-c", "5", "-i", "0.01", "-s", "900", address])
         yield threads.deferToThread(self.send, 500, 1200)
-        self.send(1, 0, port=9002)
-        yield task.deferLater(reactor, 0.5)
+        self.send(1, 0, port=END)
+        while not marks(list(captured(path)), END) or len(list(captured(filtered))) < 5:
+            yield task.deferLater(reactor, 0.1)
         for daemon in daemons:
             daemon.stop()
         yield packet.stop()
         yield some.stop()
         ours = between(packet.got)
-        theirs = between(captured(path))
+        theirs = between(list(captured(path)))
         self.assertGreater(len(theirs), 540)
         self.assertEqual(sum(octets[12:20] == bytes.fromhex("8100 a005 0800 4500") for _, octets in theirs), 20)
         self.assertEqual([octets for _, octets in ours], [octets for _, octets in theirs])
