@@ -157,6 +157,14 @@ class Coded:
 Column = np.ndarray | Octets | Coded
 
 
+def places(column: Octets | Coded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(buffer, starts, lengths) of a column of strings, where they are."""
+    if isinstance(column, Pieces):
+        return column.buffer, column.starts, column.sizes
+    plain = column.plain()
+    return plain.data, plain.offsets[:-1], plain.lengths
+
+
 def take(column: Column, rows: Rows) -> Column:
     """The chosen rows of any column; a slice of an array is a view, all else a copy."""
     return column[rows] if isinstance(column, np.ndarray) else column.take(rows)

@@ -50,7 +50,7 @@ class Packets:
         return self.seconds + self.nanoseconds / 1e9
 
 
-_AFTER = bytes(64)
+_AFTER = 64
 _NONE = np.zeros(0, np.int64)
 _Runs = list[tuple[np.ndarray, ...]]
 """Packets that are being listed: starts, lengths, wire, seconds, nanoseconds, links of some each."""
@@ -82,6 +82,24 @@ def _one(*numbers: int) -> tuple[np.ndarray, ...]:
     return tuple(np.array([number], np.int64) for number in numbers)
 
 
+def _chain(data: np.ndarray, at: int, end: int, head: struct.Struct, more: int, least: int) -> np.ndarray:
+    """Where the records from `at` on begin, as long as `least` octets of them are there; last, where the next one is.
+
+    `head` reads the length of a record, which has `more` octets beyond it. What is given last may be beyond the end, or
+    be a record of less than `least` octets, which cannot be. 0.1 to 0.3 us each: lengths can only be followed singly.
+    """
+    octets, found, last = memoryview(data), [], end - least
+    add, unpack = found.append, head.unpack_from
+    while at <= last:
+        add(at)
+        (size,) = unpack(octets, at)
+        if size + more < least:
+            return np.array(found, np.int64)
+        at += size + more
+    add(at)
+    return np.array(found, np.int64)
+
+
 def _in_order(found: _Runs, last: int) -> None:
     """Put the last runs together in the order of the file."""
     columns = [np.concatenate(parts) for parts in zip(*found[-last:], strict=True)]
@@ -94,7 +112,8 @@ class Capture:
 
     def __init__(self) -> None:
         self.packets = 0
-        self._rest = b""
+        self._rest = np.zeros(0, np.uint8)
+        self._data = self._rest
         self._end = 0
         """Where the octets of the file end in the data."""
         self._read = self._begin
@@ -113,32 +132,44 @@ class Capture:
 
         Raises `MessageError` where no packet can begin; its attribute `packets` has those before that place.
         """
-        data = b"".join((self._rest, octets, _AFTER))
-        self._end = len(data) - len(_AFTER)
-        found: _Runs = []
+        space = self.space(len(octets))
+        space[:] = octets
+        return self.filled(len(octets))
+
+    def space(self, octets: int) -> memoryview:
+        """Where so many further octets of the file can be read to; then `filled` says how many they were."""
+        rest = len(self._rest)
+        self._data = np.empty(rest + octets + _AFTER, np.uint8)
+        self._data[:rest] = self._rest
+        return memoryview(self._data)[rest : rest + octets]
+
+    def filled(self, count: int) -> Packets:
+        """As `feed`."""
+        data, found = self._data, []
+        self._end = len(self._rest) + count
+        data[self._end : self._end + _AFTER] = 0
         try:
             at = self._read(data, 0, found)
         except MessageError as error:
-            self._rest = b""
+            self._rest = self._rest[:0]
             error.packets = self._packets(data, found)
             raise
         self._rest = data[at : self._end]
         return self._packets(data, found)
 
-    def _packets(self, data: bytes, found: _Runs) -> Packets:
+    def _packets(self, data: np.ndarray, found: _Runs) -> Packets:
         columns = [np.concatenate(parts) for parts in zip(*found, strict=True)] if found else [_NONE] * 6
         starts, lengths, wire, seconds, nanoseconds, links = columns
         self.packets += len(starts)
         odd = (seconds < 0) | (seconds >= _LAST)
         if odd.any():
             seconds, nanoseconds = np.where(odd, 0, seconds), np.where(odd, 0, nanoseconds)
-        octets = np.frombuffer(data, np.uint8)
-        return Packets(octets, starts, lengths, wire, seconds, nanoseconds, links)
+        return Packets(data, starts, lengths, wire, seconds, nanoseconds, links)
 
-    def _begin(self, data: bytes, at: int, found: _Runs) -> int:
+    def _begin(self, data: np.ndarray, at: int, found: _Runs) -> int:
         if self._end < 24:
             return at
-        magic = data[:4]
+        magic = data[:4].tobytes()
         if magic in _PCAP or magic[::-1] in _PCAP:
             self._order = ">" if magic in _PCAP else "<"
             self._second = _PCAP[magic if magic in _PCAP else magic[::-1]]
@@ -153,30 +184,23 @@ class Capture:
 
     # pcap
 
-    def _records(self, data: bytes, at: int, found: _Runs) -> int:
-        """Packet records. Only the chain of lengths is followed one by one (0.1 to 0.3 us each)."""
-        length_of = struct.Struct(f"{self._order}I").unpack_from
-        places, place, last = [], at, self._end - 16
-        add = places.append
-        while place <= last:
-            add(place)
-            place += 16 + length_of(data, place + 8)[0]
-        places.append(place)
-        if len(places) == 1:
+    def _records(self, data: np.ndarray, at: int, found: _Runs) -> int:
+        """Packet records."""
+        if self._end - at < 16:
             return at
-        edges = np.array(places, np.int64)
+        edges = _chain(data, at, self._end, struct.Struct(f"{self._order}8xI"), 16, 16)
         lengths = np.diff(edges) - 16
-        whole = len(lengths) if place <= self._end else len(lengths) - 1
+        whole = len(lengths) if edges[-1] <= self._end else len(lengths) - 1
         self._add(data, edges[:whole], lengths[:whole], found)
         if lengths[-1] > MOST_OCTETS:
             number = self.packets + whole + 1
-            raise MessageError(f"packet {number} has {lengths[-1]} octets", "capture", places[-2])
-        return places[whole]
+            raise MessageError(f"packet {number} has {lengths[-1]} octets", "capture", int(edges[-2]))
+        return int(edges[whole])
 
-    def _add(self, data: bytes, at: np.ndarray, lengths: np.ndarray, found: _Runs) -> None:
+    def _add(self, data: np.ndarray, at: np.ndarray, lengths: np.ndarray, found: _Runs) -> None:
         if not len(at):
             return
-        heads = taken(np.frombuffer(data, np.uint8), at, 16).view(f"{self._order}u4").reshape(-1, 4).astype(np.int64)
+        heads = taken(data, at, 16).view(f"{self._order}u4").reshape(-1, 4).astype(np.int64)
         nanoseconds = heads[:, 1] * (1_000_000_000 // self._second)
         if nanoseconds.max() >= 1_000_000_000:  # a part that is more than a second
             nanoseconds = np.minimum(nanoseconds, 999_999_999)
@@ -185,41 +209,57 @@ class Capture:
 
     # pcapng
 
-    def _blocks(self, data: bytes, at: int, found: _Runs) -> int:
-        """Blocks: Enhanced Packets many at once, of which only the lengths are followed one by one; others singly."""
-        end = self._end
-        head = struct.Struct(f"{self._order}II").unpack_from
-        run: list[int] = []
-        while end - at >= 12:
-            kind, length = head(data, at)
-            if kind == _ENHANCED and length >= 32 and not length & 3 and length <= MOST_OCTETS + 64:
-                if end - at < length:
-                    break
-                run.append(at)
-                at += length
-                continue
-            self._enhanced(data, run, found)
-            run.clear()
+    def _blocks(self, data: np.ndarray, at: int, found: _Runs) -> int:
+        """Blocks, section by section."""
+        while self._end - at >= 12:
+            (kind,) = struct.unpack_from("<I", data, at)
             if kind == _SECTION:
                 self._order = "<" if struct.unpack_from("<I", data, at + 8)[0] == _BYTE_ORDER else ">"
+                length = self._length(data, at)
+                if self._end - at < length:
+                    break
                 self._interfaces = []
-                head = struct.Struct(f"{self._order}II").unpack_from
-                (length,) = struct.unpack_from(f"{self._order}I", data, at + 4)
-            if length < 12 or length > MOST_OCTETS + 64 or length % 4:
-                raise MessageError(f"a block of type {kind:#x} has the length {length}", "capture", at)
-            if end - at < length:
+                at += length
+                continue
+            after = self._section(data, at, found)
+            if after == at:
                 break
-            self._block(kind, data, at + 8, at + length - 4, found)
-            at += length
-        self._enhanced(data, run, found)
+            at = after
         return at
 
-    def _enhanced(self, data: bytes, run: list[int], found: _Runs) -> None:
+    def _length(self, data: np.ndarray, at: int) -> int:
+        kind, length = struct.unpack_from(f"{self._order}II", data, at)
+        if length < 12 or length > MOST_OCTETS + 64 or length % 4:
+            raise MessageError(f"a block of type {kind:#x} has the length {length}", "capture", at)
+        return length
+
+    def _section(self, data: np.ndarray, at: int, found: _Runs) -> int:
+        """The blocks up to one that is not whole or begins a section, and where that is."""
+        edges = _chain(data, at, self._end, struct.Struct(f"{self._order}4xI"), 0, 12)
+        if len(edges) < 2:
+            self._length(data, at)  # is none
+            return at
+        heads = taken(data, edges[:-1], 8).view(f"{self._order}u4").reshape(-1, 2).astype(np.int64)
+        kinds, lengths = heads[:, 0], heads[:, 1]
+        wrong = (lengths > MOST_OCTETS + 64) | (lengths % 4 != 0)
+        stop = wrong | (kinds == _SECTION) | (edges[1:] > self._end)
+        count = int(stop.argmax()) if stop.any() else len(kinds)
+        done = 0
+        for place in (np.flatnonzero((kinds[:count] != _ENHANCED) | (lengths[:count] < 32))).tolist():
+            self._enhanced(data, edges[done:place], found)
+            start = int(edges[place])
+            self._block(int(kinds[place]), data, start + 8, start + int(lengths[place]) - 4, found)
+            done = place + 1
+        self._enhanced(data, edges[done:count], found)
+        if count < len(kinds) and wrong[count] and kinds[count] != _SECTION:
+            self._length(data, int(edges[count]))  # raises
+        return int(edges[count])
+
+    def _enhanced(self, data: np.ndarray, at: np.ndarray, found: _Runs) -> None:
         """Enhanced Packet Blocks that stand at these places."""
-        if not run:
+        if not len(at):
             return
-        at = np.array(run, np.int64)
-        heads = taken(np.frombuffer(data, np.uint8), at, 28).view(f"{self._order}u4").reshape(-1, 7).astype(np.int64)
+        heads = taken(data, at, 28).view(f"{self._order}u4").reshape(-1, 7).astype(np.int64)
         which, captured = heads[:, 2], heads[:, 5]
         good = (which < len(self._interfaces)) & (captured <= heads[:, 1] - 32)
         several = np.unique(which[good]).tolist()  # mostly one
@@ -233,7 +273,7 @@ class Capture:
         if len(several) > 1:
             _in_order(found, len(several))
 
-    def _block(self, kind: int, data: bytes, at: int, end: int, found: _Runs) -> None:
+    def _block(self, kind: int, data: np.ndarray, at: int, end: int, found: _Runs) -> None:
         order, size = self._order, end - at
         if kind == _INTERFACE and size >= 8:
             if len(self._interfaces) >= MOST_INTERFACES:
@@ -252,7 +292,7 @@ class Capture:
             most = self._interfaces[0].most or length
             found.append(_one(at + 4, min(length, most, size - 4), length, 0, 0, self._interfaces[0].link))
 
-    def _clock(self, data: bytes, at: int, end: int) -> tuple[int, int]:
+    def _clock(self, data: np.ndarray, at: int, end: int) -> tuple[int, int]:
         """Parts of a second in which an interface counts, and what is to be added, by its options."""
         second, offset = 1_000_000, 0
         for code, value in self._options(data, at, end):
@@ -262,10 +302,10 @@ class Capture:
                 (offset,) = struct.unpack(f"{self._order}q", value)
         return second, offset
 
-    def _options(self, data: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+    def _options(self, data: np.ndarray, at: int, end: int) -> Iterator[tuple[int, bytes]]:
         while end - at >= 4:
             code, length = struct.unpack_from(f"{self._order}HH", data, at)
             if code == 0 or at + 4 + length > end:
                 return
-            yield code, data[at + 4 : at + 4 + length]
+            yield code, data[at + 4 : at + 4 + length].tobytes()
             at += 4 + (length + 3 & ~3)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ulogd_tw.core import columns, types
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.columns import Column, Octets, Pieces
+from ulogd_tw.core.columns import Column
 from ulogd_tw.core.keys import Key, known, ulogd_keys
 from ulogd_tw.core.plugin import PACKET, RAW, Filter, Wanted
 from ulogd_tw.packets import headers
@@ -80,7 +80,7 @@ class BASE(Filter):
         if found is None or isinstance(found.values, np.ndarray):
             self.counters.errors["no_packet"] += batch.n
             return [batch]
-        octets, starts, lengths = _places(found.values)
+        octets, starts, lengths = columns.places(found.values)
         if found.missing is not None:
             lengths = np.where(found.missing, 0, lengths)
         linked = self.find(batch, "raw.linktype")
@@ -134,14 +134,6 @@ class BASE(Filter):
             least = 0 if part.family == 4 else 40  # of a packet that the network card has yet to cut, or a jumbogram
             made["octetDeltaCount"] = np.where(total > least, total, lengths).astype(np.uint64)
         return made
-
-
-def _places(column: Column) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(octets, starts, lengths) of a column of packets."""
-    if isinstance(column, Pieces):
-        return column.buffer, column.starts, column.sizes
-    plain: Octets = column.plain()
-    return plain.data, plain.offsets[:-1], plain.lengths
 
 
 _KEYS: dict[tuple[str, bool], Key] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import ipaddress
+import zlib
 from collections.abc import Iterable, Iterator
 
 from ulogd_tw.core.errors import MessageError
@@ -40,6 +41,28 @@ def speed(written: str) -> float:
     if not 0 < factor < 1e9:
         raise ValueError(f"{written!r} is neither max, real, nor a factor such as 2 or 0.5")
     return factor
+
+
+def _reads(file: io.BufferedIOBase, capture: Capture, size: int) -> Iterator[int]:
+    """How many octets each read brought into the space of the capture; an error of the file comes after them."""
+    packed = isinstance(file, gzip.GzipFile)  # brings little at once
+    while True:
+        space, count, broken = capture.space(size), 0, None
+        while count < size:
+            try:
+                more = file.readinto1(space[count:])
+            except (OSError, EOFError, zlib.error) as error:
+                broken = error
+                break
+            count += more
+            if not (more and packed):
+                break
+        if count:
+            yield count
+        if broken is not None:
+            raise broken
+        if not count:
+            return
 
 
 class PCAPIN(Replaying):
@@ -119,9 +142,9 @@ class PCAPIN(Replaying):
 
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
         capture, self._whole = Capture(), False
-        for octets in self._slices(file):
+        for count in _reads(file, capture, PACKET_OCTETS if self.packets else SLICE_OCTETS):
             try:
-                packets, broken = capture.feed(octets), None
+                packets, broken = capture.filled(count), None
             except MessageError as error:
                 packets, broken = error.packets, error
             self.counters.more["packets_read"] += len(packets)
@@ -145,13 +168,6 @@ class PCAPIN(Replaying):
     def _damaged(self, path: str, what: str) -> None:
         self.counters.errors["capture"] += 1
         self.log.warn("{instance}: {path}: {what}", instance=self.instance, path=path, what=what)
-
-    def _slices(self, file: io.BufferedIOBase) -> Iterator[bytes]:
-        if not self.packets:
-            return iter(lambda: file.read1(SLICE_OCTETS), b"")
-        if isinstance(file, gzip.GzipFile):  # gives little at once
-            return iter(lambda: file.read(PACKET_OCTETS), b"")
-        return iter(lambda: file.read1(PACKET_OCTETS), b"")
 
     def _rows_of(self, packets: Packets) -> Iterator[float | None]:
         """The packets as rows; how many octets they had on the wire is counted."""
