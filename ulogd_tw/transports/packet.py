@@ -83,7 +83,7 @@ class Ring:
 
 
 def walk(block: memoryview) -> list[int]:
-    """Where the headers of the packets of a block are, in it. 0.1 us a packet: each tells only where the next one is."""
+    """Where the headers of a block's packets are. 0.1 us a packet: each of them tells only where the next one is."""
     words = block.cast("I")
     at, found = words[_FIRST >> 2], []
     for _ in range(words[_COUNT >> 2]):
