@@ -27,7 +27,8 @@ SCHEMES = ("udp", "tcp", "sctp", "tls", "dtls")
 def secrets():
     """The options of both sides for TLS."""
     ca = CA(temporary("bench"))
-    pairs = ca.issue("exporter", "exporter.example"), ca.issue("collector", *(f"127.0.0.{number}" for number in (1, 2, 3)))
+    hosts = (f"127.0.0.{number}" for number in (1, 2, 3))
+    pairs = ca.issue("exporter", "exporter.example"), ca.issue("collector", *hosts)
     return [{"ca": ca.file, "cert": cert, "private_key": key} for cert, key in pairs]
 
 

@@ -24,11 +24,13 @@ INPUTS = {
     "COLLECTOR": "ulogd_tw.plugins.inputs.collector:COLLECTOR",
     "IPFIXFILE": "ulogd_tw.plugins.inputs.ipfixfile:IPFIXFILE",
     "NFCT": "ulogd_tw.plugins.inputs.nfct:NFCT",
+    "PACKET": "ulogd_tw.plugins.inputs.packet:PACKET",
     "PCAPIN": "ulogd_tw.plugins.inputs.pcapin:PCAPIN",
 }
 FILTERS = {
     "AGGREGATE": "ulogd_tw.plugins.filters.aggregate:AGGREGATE",
     "BASE": "ulogd_tw.plugins.filters.base:BASE",
+    "FLOWCACHE": "ulogd_tw.plugins.filters.flowcache:FLOWCACHE",
     "HWHDR": "ulogd_tw.plugins.filters.hwhdr:HWHDR",
     "IFINDEX": "ulogd_tw.plugins.filters.ifindex:IFINDEX",
     "IP2BIN": "ulogd_tw.plugins.filters.ip2bin:IP2BIN",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.packing import Dictionary, Packing, packed_type
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.core.table import KeyTable
+from ulogd_tw.plugins.filters.functions import FUNCTIONS, Wish
+from ulogd_tw.plugins.filters.spread import ending, share
 
 if TYPE_CHECKING:
     from ulogd_tw.core.plugin import Plugin
@@ -59,10 +61,14 @@ class _Group:
     which few inputs have, are columns of their own, made when the first ones come.
     """
 
-    def __init__(self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int):
+    def __init__(
+        self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int,
+        wishes: Sequence[Wish], most: int,
+    ):  # fmt: skip
         self.packing = Packing(present, dictionaries)
         self.table = KeyTable(self.packing.words, capacity, expected, len(_VALUES))
         self.places = {name: self.packing.words + place for place, name in enumerate(_VALUES)}
+        self.states = [FUNCTIONS[wish.function](wish, capacity, most) for wish in wishes]
         self.reply: dict[Key, np.ndarray] = {}
         self.seen_by_all: int | None = None
         """The bits that every entry has; None while there is no entry."""
@@ -75,6 +81,8 @@ class _Group:
             self.table.column(place, first)[:] = _NEVER if name is FIRST else 0
         for column in self.reply.values():
             column[first : self._used + 1] = 0
+        for state in self.states:
+            state.begin(first, self._used + 1)
         return slice(first, self._used + 1)
 
     def values(self, key: Key) -> np.ndarray:
@@ -128,7 +136,10 @@ class Tally:
     @property
     def nbytes(self) -> int:
         """Octets of memory in use."""
-        return sum(g.table.nbytes + 8 * len(g.reply) * g.table.n for g in self._groups.values())
+        return sum(
+            g.table.nbytes + 8 * len(g.reply) * g.table.n + sum(state.nbytes(g.table.n) for state in g.states)
+            for g in self._groups.values()
+        )
 
     def add(self, batch: Batch, max_keys: int) -> Batch | None:
         """Merge the rows; with overflow=emit, those for which there was no room come back."""
@@ -160,8 +171,12 @@ class Tally:
         group = self._groups.get(present)
         if group is None:
             expected = self._expected.get(present, 0)
-            group = self._groups[present] = _Group(present, self._dictionaries, self._capacity, expected)
+            group = self._groups[present] = self._new(present, self._capacity, expected)
         return group
+
+    def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> _Group:
+        plugin = self._plugin
+        return _Group(present, self._dictionaries, capacity, expected, plugin.wishes, plugin.config.max_sketches)
 
     def _add(self, batch: Batch, found: dict[str, Found], max_keys: int) -> Batch | None:
         group = self._group(found)
@@ -186,7 +201,7 @@ class Tally:
             return None
         other = self._groups.get(_OTHER)
         if other is None:
-            other = self._groups[_OTHER] = _Group((), self._dictionaries, 1, 1)
+            other = self._groups[_OTHER] = self._new((), 1, 1)
         entries = other.table.entries([np.zeros(rest.n, np.uint64)])
         new = other.begin()
         counters.more["rows_other"] = counters.more.get("rows_other", 0) + rest.n
@@ -199,7 +214,9 @@ class Tally:
         if not batch.n:
             return
         places = entries * group.table.stride
-        group.add(FLOWS, entries, places, np.ones(batch.n, np.uint64))
+        counting = ending(batch)
+        flows = np.ones(batch.n, np.uint64) if counting is None else counting.astype(np.uint64)
+        group.add(FLOWS, entries, places, flows)
         seen = 0
         partly = None
         for place, (key, delta, total) in enumerate(_SUMS):
@@ -212,9 +229,14 @@ class Tally:
                 values = np.where(missing, np.uint64(0), values)
                 bit = np.where(missing, np.uint64(0), np.uint64(1 << place))
                 partly = bit if partly is None else partly | bit
-            group.add(key, entries, places, values)
+            group.add(key, entries, places, share(batch, values))
         group.see(seen, partly, places, new)
         self._times(group, places, batch)
+        for state in group.states:
+            found = self._plugin.find(batch, state.wish.of)
+            if found is not None:
+                others = found.missing if counting is None else _either(found.missing, ~counting)
+                state.add(entries, found.values, others)
 
     def _counts(self, batch: Batch, delta: str, total: str) -> tuple[np.ndarray | None, np.ndarray | None]:
         """What one counter adds: the delta, else the total where the record is the flow's last; and what is missing."""
@@ -280,7 +302,20 @@ class Tally:
             columns[key] = column
             if absent.any():
                 missing[key.name] = absent
+        for state in group.states:
+            if state.wish.name not in wanted:
+                continue
+            column, absent = state.results(n)
+            if not absent.all():
+                key = state.wish.key
+                columns[key] = column.astype(key.type.dtype)
+                if absent.any():
+                    missing[key.name] = absent
         if interval_key.name in wanted:
             columns[interval_key] = repeated(start, n, np.dtype("I"))
         schema = Schema(list(columns))
         return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=n, now=now)
+
+
+def _either(missing: np.ndarray | None, others: np.ndarray) -> np.ndarray:
+    return others if missing is None else missing | others
