@@ -184,3 +184,53 @@ class DerivedTests(AggregateCase):
             plugin = AGGREGATE("a", Options(AGGREGATE.all_options(), {"key": text}))
             ((option, said),) = plugin.mistakes()
             self.assertEqual(("key", True), (option, expected in said), said)
+
+
+class SpreadTests(AggregateCase):
+    """time=spread: counters divided among the intervals of a flow's time."""
+
+    def by_interval(self):
+        self.agg.flush()
+        found = defaultdict(lambda: [0, 0, 0])
+        for row in self.rows():
+            sums = found[row["interval_start"]]
+            for place, name in enumerate(("octets", "packets", "flows")):
+                sums[place] += row.get(name, 0)
+        return dict(found)
+
+    def test_shares(self):
+        """By the time in each interval; the flow counts where it ends."""
+        self.make(key="protocolIdentifier", time="spread", interval=60, functions="n=count(octetDeltaCount)")
+        row = {"protocolIdentifier": 6, "flowStartMilliseconds": 90_000, "flowEndMilliseconds": 209_999,
+               "octetDeltaCount": 1200, "packetDeltaCount": 4}  # fmt: skip
+        self.give(batch_of([row], now=210.0))
+        self.assertEqual({60: [300, 1, 0], 120: [600, 2, 0], 180: [300, 1, 1]}, self.by_interval())
+        self.assertEqual({60: None, 120: None, 180: 1}, {row["interval_start"]: row.get("n") for row in self.rows()})
+
+    @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 2 * 10**6), st.none() | st.integers(0, 2**60)),
+                    min_size=1, max_size=20))  # fmt: skip
+    def test_nothing_is_lost(self, flows):
+        """All intervals together have what came, to the octet; each flow once; in no interval outside its time."""
+        self.make(key="protocolIdentifier", time="spread", interval=60, lateness=10_000)
+        rows = []
+        for start, duration, octets in flows:
+            row = {"protocolIdentifier": 6, "flowStartMilliseconds": start, "flowEndMilliseconds": start + duration}
+            rows.append(row if octets is None else row | {"octetDeltaCount": octets})
+        self.give(batch_of(rows, now=3000.0))
+        found = self.by_interval()
+        self.assertEqual(sum(f[2] or 0 for f in flows), sum(octets for octets, _, _ in found.values()))
+        self.assertEqual(len(flows), sum(n for _, _, n in found.values()))
+        inside = {60 * n for start, more, _ in flows for n in range(start // 60_000, (start + more) // 60_000 + 1)}
+        self.assertEqual(inside, set(found))
+
+    def test_odd_times(self):
+        """A flow that ends before it starts, one that lasts for years, and one without a start."""
+        self.make(key="protocolIdentifier", time="spread", interval=60)
+        year = 366 * 86_400_000
+        rows = [{"flowStartMilliseconds": 10 * year, "flowEndMilliseconds": 9 * year, "octetDeltaCount": 5},
+                {"flowStartMilliseconds": 0, "flowEndMilliseconds": 9 * year, "octetDeltaCount": 10**12},
+                {"flowEndMilliseconds": 9 * year, "octetDeltaCount": 7}]  # fmt: skip
+        self.give(batch_of([row | {"protocolIdentifier": 6} for row in rows], now=9 * year / 1000))
+        found = self.by_interval()
+        octets, flows = (sum(sums[place] for sums in found.values()) for place in (0, 2))
+        self.assertEqual((1440, 10**12 + 12, 3), (len(found), octets, flows))

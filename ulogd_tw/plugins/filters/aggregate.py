@@ -16,6 +16,7 @@ from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.ends import only_ends
 from ulogd_tw.plugins.filters import derived, functions
+from ulogd_tw.plugins.filters.spread import spread
 from ulogd_tw.plugins.filters.tally import VALUES, Overflow, Tally
 
 FIVE_TUPLE = (
@@ -50,9 +51,11 @@ class AGGREGATE(Aggregator):
         Option("max_sketches", positive, 16384, "groups of an interval that have a distinct or quantile, the first "
                "ones: 256 octets and 2 kB each; others have none"),
         Option("interval", positive, 60, "seconds; intervals begin at multiples of it in UTC"),
-        Option("time", one_of("arrival", "flow"), "arrival", "the clock that puts a row into an interval: when it "
-               "arrived, or when its flow ended"),
-        Option("lateness", positive, 60, "time=flow: seconds for which an interval stays open after its end"),
+        Option("time", one_of("arrival", "flow", "spread"), "arrival", "what puts a row into an interval: when it "
+               "arrived, or when its flow ended; spread: octets and packets are divided among all intervals of the "
+               "flow's time, and flows and functions count in the last one"),
+        Option("lateness", positive, 60, "time=flow and time=spread: seconds for which an interval stays open after "
+               "its end"),
         Option("max_keys", positive, 1_000_000, "keys kept at most, over all open intervals"),
         Option("overflow", one_of("emit", "other", "refuse"), "emit", "what a new key beyond max_keys does: emit the "
                "table early (then a key can have several rows an interval), count under NULL keys, or be refused"),
@@ -101,10 +104,6 @@ class AGGREGATE(Aggregator):
         needed |= {wish.of: True for wish in self.wishes if wish.name in wanted}
         return needed | {name: False for name in self.may_use if name not in needed}
 
-    def open(self) -> None:
-        if self.source is not None:
-            self.source.seconds_apart = True
-
     def find(self, batch: Batch, name: str) -> Found | None:
         found = self._derived.get(name)
         return super().find(batch, name) if found is None else found.find(super().find, batch)
@@ -117,6 +116,10 @@ class AGGREGATE(Aggregator):
             self._mistakes.append((option, str(error)))
             return None
 
+    def open(self) -> None:
+        if self.source is not None:
+            self.source.seconds_apart = True
+
     # rows in
 
     def process(self, batch: Batch) -> None:
@@ -128,16 +131,14 @@ class AGGREGATE(Aggregator):
     def _by_interval(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
         """The batch in parts, each with the start of its interval."""
         now = int(batch.now) // self.config.interval * self.config.interval
-        end = self.find(batch, "flowEndMilliseconds") if self.config.time == "flow" else None
+        by_flow = self.config.time != "arrival"
+        end = self.find(batch, "flowEndMilliseconds") if by_flow else None
         if end is None:
-            if self.config.time == "arrival":
+            if not by_flow:
                 self._close(now)
             yield now, batch
             return
-        length = np.uint64(self.config.interval * 1000)
-        starts = (end.values // length * length // np.uint64(1000)).astype(np.int64)
-        if end.missing is not None:
-            starts = np.where(end.missing, now, starts)
+        batch, starts = self._starts(batch, end, now)
         different = np.unique(starts)
         for start in different.tolist():
             part = batch if len(different) == 1 else batch.take(starts == start)
@@ -145,6 +146,18 @@ class AGGREGATE(Aggregator):
                 self.counters.more["rows_late"] += part.n
             yield start, part
         self._close(int(batch.now - self.config.lateness) // self.config.interval * self.config.interval)
+
+    def _starts(self, batch: Batch, end: Found, now: int) -> tuple[Batch, np.ndarray]:
+        """The rows, perhaps one for each interval of a flow, and the start of the interval of each, in seconds."""
+        length = self.config.interval * 1000
+        ends = end.values if end.missing is None else np.where(end.missing, np.uint64(now * 1000), end.values)
+        start = self.find(batch, "flowStartMilliseconds") if self.config.time == "spread" else None
+        if start is None:
+            return batch, (ends // np.uint64(length) * np.uint64(length) // np.uint64(1000)).astype(np.int64)
+        missing = [found.missing for found in (start, end) if found.missing is not None]
+        starts = np.where(np.logical_or.reduce(missing), ends, start.values) if missing else start.values
+        batch, begins = spread(batch, starts, ends, length)
+        return batch, begins // 1000
 
     def _add(self, start: int, batch: Batch) -> None:
         """Merge rows into the tally of their interval, making room as `overflow` says."""
@@ -206,7 +219,7 @@ class AGGREGATE(Aggregator):
         its end all intervals are over.
         """
         length = self.config.interval
-        late = self.config.lateness if self.config.time == "flow" else 0
+        late = self.config.lateness if self.config.time != "arrival" else 0
         source = self.source
         if source is not None and source.own_clock:
             if source.at_end and self._open:

@@ -30,8 +30,7 @@ class PRINTFLOW(Filter):
     uses = ("orig.ip.protocol",)
     may_use = (
         *(f"{side}.{name}" for side in ("orig", "reply") for name in _SIDE if (side, name) != ("orig", "ip.protocol")),
-        *(f"{side}.{name}.str" for side in ("orig", "reply") for name in _SIDE[:2]), "icmp.type", "icmp.code",
-        "ct.event",
+        "icmp.type", "icmp.code", "ct.event",
     )  # fmt: skip
 
     def requests(self, wanted: Wanted) -> dict[str, bool]:
@@ -52,7 +51,7 @@ class PRINTFLOW(Filter):
         """One direction."""
         found: list[Field] = []
         for piece, name in ((b"SRC=", "ip.saddr"), (b"DST=", "ip.daddr")):
-            if address := self.find(batch, f"{side}.{name}") or self.find(batch, f"{side}.{name}.str"):
+            if address := self.find(batch, f"{side}.{name}"):
                 found.append(value(address, piece))
         if protocol := self.find(batch, f"{side}.ip.protocol"):
             found.append(Words(_PROTOCOLS, protocol.values, protocol.missing))

@@ -16,13 +16,13 @@ from ulogd_tw.core.resolve import Found
 
 KEYS = (
     "oob.prefix", "oob.in", "oob.out", "oob.uid", "oob.gid", "oob.mark", "oob.protocol", "raw.mac",
-    "ip.saddr", "ip.daddr", "ip.saddr.str", "ip.daddr.str", "ip.totlen", "ip.tos", "ip.ttl", "ip.id", "ip.fragoff",
+    "ip.saddr", "ip.daddr", "ip.totlen", "ip.tos", "ip.ttl", "ip.id", "ip.fragoff",
     "ip6.payloadlen", "ip6.priority", "ip6.hoplimit", "ip6.flowlabel", "ip6.nexthdr", "ip6.fragoff", "ip6.fragid",
     "tcp.sport", "tcp.dport", "tcp.seq", "tcp.ackseq", "tcp.window", "tcp.urg", "tcp.ack", "tcp.psh", "tcp.rst",
     "tcp.syn", "tcp.fin", "tcp.urgp", "tcp.csum", "udp.sport", "udp.dport", "udp.len", "sctp.sport", "sctp.dport",
     "icmp.type", "icmp.code", "icmp.echoid", "icmp.echoseq", "icmp.gateway", "icmp.fragmtu", "icmp.parameter",
     "icmpv6.type", "icmpv6.code", "icmpv6.echoid", "icmpv6.echoseq", "ahesp.spi",
-    "arp.operation", "arp.shwaddr", "arp.saddr", "arp.daddr", "arp.saddr.str", "arp.daddr.str",
+    "arp.operation", "arp.shwaddr", "arp.saddr", "arp.daddr",
 )  # fmt: skip
 _NAMED = {6: b"TCP", 17: b"UDP", 132: b"SCTP", 50: b"ESP", 51: b"AH"}
 _PROTOCOLS = {
@@ -102,15 +102,12 @@ class _Text:
         rows = np.where(mac.missing, 0, octets.lengths)
         return [Colons(b"MAC=", Octets.gathered(octets.data, octets.offsets[:-1], rows))]
 
-    def _address(self, name: str) -> Found | None:
-        return self.find(name) or self.find(f"{name}.str")
-
     # IP
 
     def _ends(self, prefix: str) -> list[bytes | Field]:
         members: list[bytes | Field] = []
         for piece, name in ((b"SRC=", f"{prefix}.saddr"), (b" DST=", f"{prefix}.daddr")):
-            if (address := self._address(name)) is not None:
+            if (address := self.find(name)) is not None:
                 members += [piece, value(address)]
         return members
 
@@ -229,7 +226,7 @@ class _Text:
 
     def _arp(self) -> list[Field]:
         found: list[Field] = []
-        source, target = self._address("arp.saddr"), self._address("arp.daddr")
+        source, target = self.find("arp.saddr"), self.find("arp.daddr")
         if source and target:
             found.append(Phrase([b"SRC=", value(source), b" DST=", value(target)], _either(source, target)))
         operation = self.find("arp.operation")

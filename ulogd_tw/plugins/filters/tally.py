@@ -16,6 +16,7 @@ from ulogd_tw.core.packing import Dictionary, Packing, packed_type
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.core.table import KeyTable
 from ulogd_tw.plugins.filters.functions import FUNCTIONS, Wish
+from ulogd_tw.plugins.filters.spread import ending, share
 
 if TYPE_CHECKING:
     from ulogd_tw.core.plugin import Plugin
@@ -213,7 +214,9 @@ class Tally:
         if not batch.n:
             return
         places = entries * group.table.stride
-        group.add(FLOWS, entries, places, np.ones(batch.n, np.uint64))
+        counting = ending(batch)
+        flows = np.ones(batch.n, np.uint64) if counting is None else counting.astype(np.uint64)
+        group.add(FLOWS, entries, places, flows)
         seen = 0
         partly = None
         for place, (key, delta, total) in enumerate(_SUMS):
@@ -226,13 +229,14 @@ class Tally:
                 values = np.where(missing, np.uint64(0), values)
                 bit = np.where(missing, np.uint64(0), np.uint64(1 << place))
                 partly = bit if partly is None else partly | bit
-            group.add(key, entries, places, values)
+            group.add(key, entries, places, share(batch, values))
         group.see(seen, partly, places, new)
         self._times(group, places, batch)
         for state in group.states:
             found = self._plugin.find(batch, state.wish.of)
             if found is not None:
-                state.add(entries, found.values, found.missing)
+                others = found.missing if counting is None else _either(found.missing, ~counting)
+                state.add(entries, found.values, others)
 
     def _counts(self, batch: Batch, delta: str, total: str) -> tuple[np.ndarray | None, np.ndarray | None]:
         """What one counter adds: the delta, else the total where the record is the flow's last; and what is missing."""
@@ -311,3 +315,7 @@ class Tally:
             columns[interval_key] = repeated(start, n, np.dtype("I"))
         schema = Schema(list(columns))
         return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=n, now=now)
+
+
+def _either(missing: np.ndarray | None, others: np.ndarray) -> np.ndarray:
+    return others if missing is None else missing | others
