@@ -96,21 +96,27 @@ class FlowTests(TestCase):
     def test_the_conversations_of_tshark(self):
         """Both directions of every connection, as biflows; its octets have Ethernet's header in them."""
         rows = self.flows(LONG + "biflow=1\n")
+        words = ["tshark", "-r", self.folder / "traffic.pcap", "-c", "1", "-T", "fields", "-e", "frame.time_epoch"]
+        first = float(subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout)
         for kind, number in (("tcp", 6), ("udp", 17)):
             words = ["tshark", "-n", "-r", self.folder / "traffic.pcap", "-q", "-z", f"conv,{kind}"]
             text = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
-            theirs = Counter()
+            theirs, times = Counter(), {}
             for line in text.splitlines():
                 if "<->" in line:
                     left, right, *figures = line.replace("<->", " ").split()
                     back, sent, _ = [int(figures[at]) for at in (0, 3, 6)]  # frames, octets and their unit, three times
                     theirs[frozenset(((left, sent), (right, back)))] += 1
+                    times[frozenset((left, right))] = first + float(figures[9]), float(figures[10])
             ours = Counter()
             for row in rows:
                 if row["protocolIdentifier"] == number:
                     ends = [f"{row[f'{end}Address']}:{row[f'{end}TransportPort']}" for end in ("source", "destination")]
                     sent = row["packetDeltaCount"], row["reversePacketDeltaCount"]
                     ours[frozenset(zip(ends, sent, strict=True))] += 1
+                    start, lasted = times[frozenset(ends)]
+                    self.assertLess(abs(row["flowStartMilliseconds"] - start * 1000), 2)
+                    self.assertLess(abs(row["flowEndMilliseconds"] - (start + lasted) * 1000), 2)
             self.assertGreater(len(theirs), 10)
             self.assertEqual(ours, theirs)
 

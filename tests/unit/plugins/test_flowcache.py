@@ -365,6 +365,20 @@ class BoundTests(FlowCacheTestCase):
         ended = Counter((r["flowStartMilliseconds"], r["flowEndReason"]) for r in self.rows())
         self.assertEqual(ended, {(9_000_000, 4): 1, (1_000_000, 1): 1, (1_031_000, 4): 1})
 
+    def test_families_of_one_batch(self):
+        """They come one after another: neither has the times of the other, and one without packets ends too."""
+        self.make()
+        six = {"sourceIPv6Address": 5, "destinationIPv6Address": 7, "protocolIdentifier": 17, "ipTotalLength": 100}
+        self.give([packet(1000.0), packet(1020.0), packet(1049.0)])
+        self.give([six | {"oob.time.sec": at, "oob.time.usec": 0} for at in (1000, 1010, 1045)])
+        self.give([packet(at) for at in (1050.0, 1079.0, 1108.0)])
+        self.give([packet(1109.0)])
+        self.cache.wake(0.0)
+        found = [(r["flowStartMilliseconds"], r["flowEndMilliseconds"], r["flowEndReason"]) for r in self.rows(False)]
+        self.assertEqual(found, [(1_000_000, 1_010_000, 1), (1_045_000, 1_045_000, 1)])
+        found = [(r["flowStartMilliseconds"], r["flowEndMilliseconds"], r["flowEndReason"]) for r in self.rows()]
+        self.assertEqual(found[2:], [(1_000_000, 1_109_000, 4)])
+
     def test_flows_end_while_no_packet_comes(self):
         """By the clock of the machine, with the reason of the timeout that was over first."""
         self.make()

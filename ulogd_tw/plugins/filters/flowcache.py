@@ -80,7 +80,7 @@ class FLOWCACHE(Aggregator):
         self._rules = Rules(idle, active, end, config.biflow)
         self._layouts: dict[int, Layout] = {}
         self._clock = 0
-        """The time of the latest packet, microseconds since 1970."""
+        """The time of the latest packet of any family, microseconds since 1970. Each layout has a clock of its own."""
         self._looked = 0
         """The clock when all flows were looked over."""
         self._since_look = 0
@@ -188,8 +188,12 @@ class FLOWCACHE(Aggregator):
         self._sampled = (self._sampled + n) % every
         return place == picks[blocks]
 
-    def _times(self, batch: Batch) -> np.ndarray:
-        """When the packets were seen, microseconds since 1970; never back, as one that is out of order may be."""
+    def _times(self, batch: Batch, layout: Layout) -> np.ndarray:
+        """When the packets were seen, microseconds since 1970; never back, as one that is out of order may be.
+
+        The packets of a batch of BASE's input come family by family, so each family has a clock. What the others had
+        before is of an earlier batch: no family can have earlier packets any more.
+        """
         parts = self.find(batch, "oob.time.sec"), self.find(batch, "oob.time.usec")
         if parts[0] is not None:
             times, missing = parts[0].values.astype(np.int64) * 1_000_000, parts[0].missing
@@ -201,18 +205,22 @@ class FLOWCACHE(Aggregator):
             times, missing = np.full(batch.n, int(batch.now * 1e6)), None
         if missing is not None:
             times[missing] = int(batch.now * 1e6)
-        latest = int(times.max())
-        if latest < self._clock - int(SET_BACK_S * 1e6):
+        if int(times.max()) < layout.clock - int(SET_BACK_S * 1e6):
             self._end_all()
             self._clock = self._looked = 0
-        np.maximum(times, self._clock, out=times)
+            for other in self._layouts.values():
+                other.clock = 0
+        for other in self._layouts.values():
+            other.clock = max(other.clock, layout.clock)
+        np.maximum(times, layout.clock, out=times)
         np.maximum.accumulate(times, out=times)
-        self._clock = int(times[-1])
+        layout.clock = int(times[-1])
+        self._clock = max(self._clock, layout.clock)
         return times
 
     def _add(self, batch: Batch) -> None:
-        times = self._times(batch)
         layout = self._layout(batch)
+        times = self._times(batch, layout)
 
         def find(name: str) -> Any:
             return self.find(batch, name)
@@ -265,7 +273,7 @@ class FLOWCACHE(Aggregator):
         """The next slice."""
         if self._looking:
             layout = self._looking[0]
-            self._put(layout, layout.table.look(self._clock))
+            self._put(layout, layout.table.look(layout.clock))
             if layout.table.looked_over:
                 self._looking.popleft()
 
@@ -361,6 +369,8 @@ class FLOWCACHE(Aggregator):
         elif self._layouts:
             self._now = now
             self._clock = max(self._clock, int((now - LATE_S) * 1e6))
+            for layout in self._layouts.values():
+                layout.clock = max(layout.clock, int((now - LATE_S) * 1e6))
             if not self._looking and abs(self._clock - self._looked) >= LOOK_S * 1e6:
                 self._look_anew()
             self._look_on()

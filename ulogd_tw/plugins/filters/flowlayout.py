@@ -135,6 +135,8 @@ class Layout:
 
     def __init__(self, wish: Wish, family: int, rules: object) -> None:
         self.wish, self.family = wish, family
+        self.clock = 0
+        """The time of its latest packet, microseconds since 1970."""
         self.key = Words([_typed(name, family) for name in wish.key_names if _of(name, family)], wish.most_flows)
         self.first = Words([_typed(name, family) for name in wish.first_names], wish.most_flows)
         self._bounds = [b for b in BOUNDS if b[1] in wish.wanted or b[2] in wish.wanted]
