@@ -203,6 +203,16 @@ class AGGREGATE(Aggregator):
                 return
 
     @property
+    def columns(self) -> list[str]:
+        """The names of the columns that `peek` can give."""
+        return [key.name for key in self.keys()]
+
+    def peek(self, names: frozenset[str]) -> Iterator[Batch]:
+        """The groups of all open intervals as they are now, in slices, with the columns of these names."""
+        for start, tally in sorted(self._open.items()):
+            yield from tally.peek(INTERVAL_START, start, float(start), names)
+
+    @property
     def holds(self) -> bool:
         return bool(self._open or self._outgoing)
 

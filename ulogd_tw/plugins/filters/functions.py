@@ -149,14 +149,14 @@ class State:
             self.seen[entries] = True
             self.take(entries, column)
 
-    def results(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """A value for each of the entries 1 to n, and which have none."""
-        told = min(n, self.most)
-        values = self.told(told)
-        absent = ~self.seen[1 : told + 1]
-        if told < n:
-            values = np.concatenate((values, np.zeros(n - told, values.dtype)))
-            absent = np.concatenate((absent, np.ones(n - told, bool)))
+    def results(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """A value for each of the entries from `first` up to `stop`, and which have none."""
+        told = max(min(stop, self.most + 1), first)
+        values = self.told(first, told)
+        absent = ~self.seen[first:told]
+        if told < stop:
+            values = np.concatenate((values, np.zeros(stop - told, values.dtype)))
+            absent = np.concatenate((absent, np.ones(stop - told, bool)))
         return values, absent
 
     # for subclasses
@@ -169,9 +169,9 @@ class State:
         """Take values, none of which is missing."""
         raise NotImplementedError
 
-    def told(self, n: int) -> np.ndarray:
-        """The values of the entries 1 to n."""
-        return self.values[1 : n + 1]
+    def told(self, first: int, stop: int) -> np.ndarray:
+        """The values of the entries from `first` up to `stop`."""
+        return self.values[first:stop].copy()
 
     def as_held(self, column: np.ndarray) -> np.ndarray:
         return column.astype(self.form, copy=False)
@@ -225,8 +225,8 @@ class _Mean(State):
         np.add.at(self.values, 2 * entries, column.astype(np.float64))
         np.add.at(self.values, 2 * entries + 1, 1.0)
 
-    def told(self, n: int) -> np.ndarray:
-        pairs = self.values[2 : 2 * n + 2].reshape(n, 2)
+    def told(self, first: int, stop: int) -> np.ndarray:
+        pairs = self.values[2 * first : 2 * stop].reshape(-1, 2)
         return pairs[:, 0] / np.maximum(pairs[:, 1], 1)
 
 
@@ -245,10 +245,10 @@ class _Distinct(State):
         ranks = (53 - np.frexp(rest.astype(np.float64))[1]).astype(np.uint8)
         np.maximum.at(self.values, entries * REGISTERS + (hashes >> np.uint64(56)).view(np.int64), ranks)
 
-    def told(self, n: int) -> np.ndarray:
-        registers = self.values[REGISTERS : (n + 1) * REGISTERS].reshape(n, REGISTERS)
-        found = np.empty(n, np.uint64)
-        for at in range(0, n, _AT_ONCE):
+    def told(self, first: int, stop: int) -> np.ndarray:
+        registers = self.values[first * REGISTERS : stop * REGISTERS].reshape(-1, REGISTERS)
+        found = np.empty(stop - first, np.uint64)
+        for at in range(0, stop - first, _AT_ONCE):
             part = registers[at : at + _AT_ONCE]
             estimate = _ALPHA * REGISTERS**2 / np.ldexp(1.0, -part.astype(np.int32)).sum(axis=1)
             empty = (part == 0).sum(axis=1)
@@ -272,10 +272,10 @@ class _Quantile(State):
         buckets = np.clip(np.floor(np.log2(values) * _PER_OCTAVE) + 1, 0, BUCKETS - 1).astype(np.int64)
         np.add.at(self.values, entries * BUCKETS + buckets, np.uint32(1))
 
-    def told(self, n: int) -> np.ndarray:
-        counts = self.values[BUCKETS : (n + 1) * BUCKETS].reshape(n, BUCKETS)
-        found = np.empty(n, np.float64)
-        for at in range(0, n, _AT_ONCE):
+    def told(self, first: int, stop: int) -> np.ndarray:
+        counts = self.values[first * BUCKETS : stop * BUCKETS].reshape(-1, BUCKETS)
+        found = np.empty(stop - first, np.float64)
+        for at in range(0, stop - first, _AT_ONCE):
             sums = counts[at : at + _AT_ONCE].cumsum(axis=1, dtype=np.uint64)
             rank = np.maximum(np.ceil(self.wish.share * sums[:, -1]), 1)
             bucket = (sums < rank[:, None]).sum(axis=1)

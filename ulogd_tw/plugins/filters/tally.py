@@ -19,7 +19,7 @@ from ulogd_tw.plugins.filters.functions import FUNCTIONS, Wish
 from ulogd_tw.plugins.filters.spread import ending, share
 
 if TYPE_CHECKING:
-    from ulogd_tw.core.plugin import Plugin
+    from ulogd_tw.core.plugin import Plugin, Wanted
 
 FLOWS = Key("flows", types.UNSIGNED64, ((0, 3),), "flows", "deltaCounter")
 PACKETS = Key("packets", types.UNSIGNED64, ((0, 2),), "packets", "deltaCounter")
@@ -43,6 +43,8 @@ _VALUES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, _SEEN)
 """What stands behind the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 _OTHER = "other"
+PEEKED_AT_ONCE = 32768
+"""Entries that are copied in one turn of the reactor: some milliseconds."""
 
 
 class Overflow(Enum):
@@ -85,12 +87,12 @@ class _Group:
             state.begin(first, self._used + 1)
         return slice(first, self._used + 1)
 
-    def values(self, key: Key) -> np.ndarray:
-        """The column of a value over all entries."""
+    def values(self, key: Key, first: int, stop: int) -> np.ndarray:
+        """The column of a value over the entries from `first` up to `stop`, a copy."""
         if key in self.places:
-            return np.ascontiguousarray(self.table.column(self.places[key]))
+            return self.table.column(self.places[key], first)[: stop - first].copy()
         column = self.reply.get(key)
-        return np.zeros(self.table.n, np.uint64) if column is None else column[1 : self.table.n + 1]
+        return np.zeros(stop - first, np.uint64) if column is None else column[first:stop].copy()
 
     def add(self, key: Key, entries: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
         """Add to a sum; `places` is where the rows of the entries begin."""
@@ -274,47 +276,53 @@ class Tally:
                 continue
             if present != _OTHER:
                 self._expected[present] = group.table.n
-            yield self._batch(group, interval_key, start, now)
+            yield self._batch(group, interval_key, start, now, self._plugin.wanted, 1, group.table.n + 1)
         self._groups = {}
 
-    def _batch(self, group: _Group, interval_key: Key, start: int, now: float) -> Batch:
-        n = group.table.n
-        keys = group.packing.unpack([group.table.column(place) for place in range(group.packing.words)])
-        by_name = {key.name: (key, column) for key, column in keys.items()}
-        wanted = self._plugin.wanted
+    def peek(self, interval_key: Key, start: int, now: float, wanted: Wanted) -> Iterator[Batch]:
+        """The rows of this interval as they are now, with the `wanted` columns only, in slices; the tally goes on."""
+        for group in list(self._groups.values()):
+            stop = group.table.n + 1
+            for first in range(1, stop, PEEKED_AT_ONCE):
+                yield self._batch(group, interval_key, start, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
+
+    def _batch(
+        self, group: _Group, interval_key: Key, start: int, now: float, wanted: Wanted, first: int, stop: int
+    ) -> Batch:
+        """The entries from `first` up to `stop`."""
+        words = [group.table.column(place, first)[: stop - first] for place in range(group.packing.words)]
+        by_name = {key.name: (key, column) for key, column in group.packing.unpack(words).items()}
         columns: dict[Key, Column] = {}
         for name in self._names:
-            if name in by_name:
+            if name in by_name and (name in wanted or wanted is self._plugin.wanted):
                 columns[by_name[name][0]] = by_name[name][1]
         missing: dict[str, np.ndarray] = {}
-        seen = group.values(_SEEN)
-        sums = {key: place for place, (key, *_) in enumerate(_SUMS)}
-        for key in VALUES:
-            if key.name not in wanted:
-                continue
-            column = group.values(key)
-            if key in sums:
-                absent = (seen & np.uint64(1 << sums[key])) == 0
-            else:
-                absent = column == (_NEVER if key is FIRST else 0)
-            if absent.all():
-                continue
-            columns[key] = column
-            if absent.any():
-                missing[key.name] = absent
-        for state in group.states:
-            if state.wish.name not in wanted:
-                continue
-            column, absent = state.results(n)
+        for key, column, absent in self._worked_out(group, wanted, first, stop):
             if not absent.all():
-                key = state.wish.key
-                columns[key] = column.astype(key.type.dtype)
+                columns[key] = column
                 if absent.any():
                     missing[key.name] = absent
         if interval_key.name in wanted:
-            columns[interval_key] = repeated(start, n, np.dtype("I"))
+            columns[interval_key] = repeated(start, stop - first, np.dtype("I"))
         schema = Schema(list(columns))
-        return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=n, now=now)
+        return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=stop - first, now=now)
+
+    def _worked_out(
+        self, group: _Group, wanted: Wanted, first: int, stop: int
+    ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
+        """Key, column and mask of the missing rows of each value of these entries."""
+        seen = group.values(_SEEN, first, stop)
+        sums = {key: place for place, (key, *_) in enumerate(_SUMS)}
+        for key in VALUES:
+            if key.name in wanted:
+                column = group.values(key, first, stop)
+                nothing = _NEVER if key is FIRST else 0
+                yield key, column, (seen & np.uint64(1 << sums[key])) == 0 if key in sums else column == nothing
+        for state in group.states:
+            if state.wish.name in wanted:
+                column, absent = state.results(first, stop)
+                key = state.wish.key
+                yield key, column.astype(key.type.dtype), absent
 
 
 def _either(missing: np.ndarray | None, others: np.ndarray) -> np.ndarray:
