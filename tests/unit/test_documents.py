@@ -166,7 +166,7 @@ class CommandTests(SynchronousTestCase):
                 try:
                     with contextlib.redirect_stderr(io.StringIO()) as said:
                         asking = words[1:2] in (["query"], ["top"])
-                        (ask.parser().parse_args if asking else cli.twistd_arguments)(words[1:])
+                        (ask.parser().parse_args if asking else cli.twistd_arguments)(shlex.split(" ".join(words))[1:])
                 except SystemExit:
                     self.fail(f"{where}: {' '.join(words)}: {said.getvalue()}")
         self.assertGreaterEqual(found, 2)
