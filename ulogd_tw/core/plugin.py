@@ -7,7 +7,7 @@ look at the outside; the stack is built from `keys` and `requests`; `open` opens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ulogd_tw.core.batch import Batch
@@ -138,6 +138,10 @@ class Plugin:
 class Input(Plugin):
     """Begins a stack; calls `emit` with batches between `begin` and the end of `stop`."""
 
+    chooses = False
+    """True where its rows are of one of the types of `otype`, the last of those that the plugin below takes."""
+    seconds_apart = False
+    """Set by a filter below that wants rows of different seconds in different batches, each with its time."""
     listens = False
     """True where peers connect to it; such inputs stop last, as a peer may be an exporter of this process."""
     at_end = False
@@ -150,14 +154,23 @@ class Input(Plugin):
         self.ended: Callable[[], None] = _nothing
         """To be called when it is at its end."""
 
+    @classmethod
+    def flowing(cls, below: type[Plugin]) -> int:
+        """The types of its rows above this plugin."""
+        types = cls.otype & below.itype
+        return 1 << types.bit_length() - 1 if types and cls.chooses else cls.otype
+
     def begin(self) -> None:
         """Start to read; everything is open by now."""
 
 
 class Filter(Plugin):
-    """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them."""
+    """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them.
 
-    def process(self, batch: Batch) -> Batch | None:
+    Rows that get different schemas (packets of several families) are several batches.
+    """
+
+    def process(self, batch: Batch) -> Batch | Sequence[Batch] | None:
         """What becomes of the batch. Rows that are left out count as filtered; drops are counted by the plugin."""
         raise NotImplementedError
 

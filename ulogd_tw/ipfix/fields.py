@@ -21,8 +21,8 @@ originalObservationDomainId (149 would be that of our own Messages; RFC 7119 sec
 _MOST = 0x8000
 _NONE: Mapping[str, Key] = {}
 _OCCURRENCE = re.compile(r"#\d+$")
-_UNSAID = frozenset(key.name for key in CONTEXT) - set(ORIGIN)
-"""What is true of the received Message only, or is told by the kind of template."""
+_UNSAID = frozenset(key.name for key in CONTEXT) - set(ORIGIN) | {"export.to"}
+"""What is true of the received Message only, is told by the kind of template, or is meant for the exporter itself."""
 
 
 def is_said(key: Key) -> bool:

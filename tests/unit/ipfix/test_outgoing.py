@@ -262,7 +262,7 @@ class TemplateTests(SynchronousTestCase):
         self.assertEqual((4, 1), (len(made.templates), made.counters.dropped["templates"]))
 
     def test_numbers(self):
-        """A template has the same number in every run, whatever came before it, and none of the exporter's own."""
+        """UDPT-6: a template has the same number in every run, whatever came before, and none of the exporter's own."""
         keys = [known(name) for name in ("flowId", "octetDeltaCount", "packetDeltaCount")]
         first = Outgoing(Counters("test"))
         for key in keys:

@@ -48,9 +48,11 @@ def flows(n, six=False, missing=None, without=(), **columns):
     return Batch(Schema(keys), held, masks, n=n, now=1700000006.0)
 
 
-def exporter(*schemas, **options):
-    """An IPFIX output with these options below an input that gives these keys."""
-    plugin = IPFIX("exp1", Options(IPFIX.all_options(), options))
+def exporter(*schemas, sections=None, **options):
+    """An IPFIX output with these options below an input that gives these keys; `sections`: of its collectors."""
+    config = Options(IPFIX.all_options(), options)
+    config.sections = sections or {}
+    plugin = IPFIX("exp1", config)
     found = list(plugin.mistakes())
     assert not found, found
     for schema in schemas:

@@ -25,7 +25,7 @@ class BiflowTests(RecordsCase):
         return record
 
     def test_two_directions(self):
-        """The reply is the reverse elements; biflowDirection says that the source began."""
+        """BI-5: the reply is the reverse elements; biflowDirection says that the source began."""
         expected = {
             8: V4["a"], 12: V4["b"], 7: 1024, 11: 443, 4: 6, 1: 1000, 2: 10, (REVERSE, 1): 2**32, (REVERSE, 2): 20,
             152: START, 153: END, 136: 3, 148: 100, 239: 1,
@@ -40,6 +40,12 @@ class BiflowTests(RecordsCase):
         """A counter that the kernel did not keep is no field; that of a reply without packets is 0."""
         record = self.one(flows(1, without=("reply.raw.pktlen",), reply__raw__pktcount=0))
         self.assertEqual((0, False), (record[REVERSE, 2], (REVERSE, 1) in record))
+
+    def test_uniflow_has_none(self):
+        """BI-4: records of one direction have no reverse elements; the source of the original is who began."""
+        found = [record for _, record in self.records(flows(1), fields="uniflow")]
+        self.assertEqual([(0, V4["a"]), (1, V4["b"])], [(r[61], r[8]) for r in found])
+        self.assertTrue(all(isinstance(element, int) for record in found for element in record))
 
     def test_translated(self):
         """Addresses and ports after translation, only where something was translated."""
@@ -72,7 +78,7 @@ class NamesTests(RecordsCase):
         self.assertEqual([4, 2, 4, 8], lengths)
 
     def test_too_large(self):
-        """A value that the shorter field cannot have is left out and counted, never cut."""
+        """VAL-7: A value that the shorter field cannot have is left out and counted, never cut."""
         found = self.records(flows(2, orig__raw__pktlen=[7, 1 << 16]), fields="orig.raw.pktlen:2,orig.l4.dport")
         self.assertEqual([{85: 7, 11: 443}, {11: 443}], sorted((r for _, r in found), key=len, reverse=True))
         self.assertEqual({"unfit": 1}, dict(self.plugin.counters.errors))

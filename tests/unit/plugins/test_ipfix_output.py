@@ -349,7 +349,7 @@ class UdpTests(ExporterCase):
         return self.exporter(self.batch, collectors=("udp:192.0.2.1",), **options)
 
     def test_path(self):
-        """Datagrams are as long as the path takes, less headers; 512 where nobody knows; never over 1500 or `mtu`."""
+        """UDP-1: datagrams are as long as the path takes; 512 where nobody knows; never over 1500 or `mtu`."""
         for mtu, option, longest in ((1500, None, 1472), (65536, None, 1472), (None, None, 484), (1280, None, 1252),
                                      (1500, 576, 548)):  # fmt: skip
             plugin = self.start(mtu=option)
@@ -379,7 +379,7 @@ class UdpTests(ExporterCase):
         self.assertEqual(600, self.figures(plugin)["records_sent"])
 
     def test_templates(self):
-        """A template goes out twice in a message of its own before its first data, and again as time passes."""
+        """UDPT-1, UDPT-2: a template goes out twice, alone, before its first data, and again as time passes."""
         plugin = self.start(template_refresh=60.0)
         plugin.write(flows(1))
         self.tick(plugin)
@@ -481,7 +481,7 @@ class UdpTests(ExporterCase):
         self.assertEqual([], list(self.reactor.getWriters()))
 
     def test_several_collectors(self):
-        """Each gets everything, cut for its own path, with its own sequence."""
+        """UDP-4: Each gets everything, cut for its own path, with its own sequence."""
         batch = flows(500)
         plugin = self.exporter(batch, collectors=("udp:192.0.2.1", "udp:192.0.2.2:9995", "udp:[2001:db8::1]"))
         self.assertEqual([("192.0.2.1", 4739), ("192.0.2.2", 9995), ("2001:db8::1", 4739, 0, 0)],
@@ -536,7 +536,7 @@ class TcpTests(ExporterCase):
         return reader
 
     def test_templates_first(self):
-        """On a new connection all templates come first; what waited follows, from sequence number 0."""
+        """MSG-8, TCP-3: On a new connection all templates come first; what waited follows, from sequence number 0."""
         plugin = self.start()
         plugin.write(self.batch)
         self.tick(plugin)
@@ -559,7 +559,7 @@ class TcpTests(ExporterCase):
         self.assertEqual([[2], [256], [2], [257], [256], [257]], self.read(transport).kinds)
 
     def test_attempts(self):
-        """Attempts begin `reconnect` seconds apart, also when a connection was refused at once or lost soon."""
+        """TCP-2: Attempts begin `reconnect` seconds apart, also when a connection was refused at once or lost soon."""
         plugin = self.start(reconnect=60.0)
         attempts = self.reactor.tcpClients
         self.refuse()
@@ -614,7 +614,7 @@ class TcpTests(ExporterCase):
         self.assertEqual((0, 200), tuple(self.figures(plugin)[k] for k in ("records_resent", "records_sent")))
 
     def test_slow_collector(self):
-        """A transport that is full gets no more; the queue drops its oldest, and the gap is exactly that."""
+        """MSG-5, TCP-2: a transport that is full gets no more; the queue drops its oldest; the gap is exactly that."""
         plugin = self.start("tcp:192.0.2.1", "udp:192.0.2.2", collector_octets=20_000, mtu=1000)
         transport = self.connect()
         plugin.write(self.batch)

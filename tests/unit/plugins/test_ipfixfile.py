@@ -105,7 +105,7 @@ class RotationTests(IPFIXFILECase):
         self.assertEqual([[1, 2, 3], [4, 5, 6], [7, 8, 9]], [self.ports(name) for name in names])
 
     def test_every_file_stands_alone(self):
-        """Templates before their data, sequence numbers from 0, export times of the moment, in every file."""
+        """FI-2: Templates before their data, sequence numbers from 0, export times of the moment, in every file."""
         out = self.output(domain=7)
         for _ in range(3):
             self.write(out, numbers(1, 3), numbers(4, 3))

@@ -50,7 +50,7 @@ class OptionsTests(TellingCase):
     """Over UDP."""
 
     def test_interval(self):
-        """They come when the session is one interval old, and after each further one; their data count (MSG-3)."""
+        """MSG-3: they come when the session is one interval old, and after each further one; their data count."""
         plugin = self.start(options_interval=10.0)
         plugin.write(flows(5))
         self.assertEqual({}, self.after(plugin, 9))
@@ -149,6 +149,17 @@ class OptionsTests(TellingCase):
             self.reader.message(datagram)
         found += self.reader.told
         return found
+
+    def test_types_once(self):
+        """TY-4: over TCP the types of elements are told once in a session; over UDP again each time."""
+        marked = flows(1, ct__mark=5)
+        fields = "orig.ip.saddr,ct.mark"
+        plugin = self.start(marked, collectors=("tcp:192.0.2.1", "udp:192.0.2.2"), options_interval=3.0, fields=fields)
+        self.connect()
+        plugin.write(marked)
+        over_tcp = [record for _, record in self.streamed(plugin, 14).told if 341 in record]
+        over_udp = self.having(self.after(plugin, 1), 341)
+        self.assertEqual((1, True), (len(over_tcp), len(over_udp) > 2))
 
     def test_our_collector(self):
         """Our own collector reads all of them without a complaint, and takes what was lost from them."""

@@ -47,7 +47,7 @@ ORIGINAL, REPLY = 0, 1
 """flowDirection as DESIGN has it."""
 
 # Query and answer (nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c); the others have none.
-_ICMP_PAIRS = {4: ((8, 0), (13, 14), (15, 16), (17, 18)), 6: ((128, 129), (139, 140))}
+ICMP_PAIRS = {4: ((8, 0), (13, 14), (15, 16), (17, 18)), 6: ((128, 129), (139, 140))}
 
 Value = tuple[np.ndarray, np.ndarray | None]
 """A column and the mask of its missing rows, None where none is missing."""
@@ -269,7 +269,7 @@ def _answers(pairs: tuple[tuple[int, int], ...]) -> np.ndarray:
     return table << np.uint16(8)
 
 
-_ANSWERS = {version: _answers(pairs) for version, pairs in _ICMP_PAIRS.items()}
+_ANSWERS = {version: _answers(pairs) for version, pairs in ICMP_PAIRS.items()}
 
 
 def _seen(reply: Direction) -> Direction:

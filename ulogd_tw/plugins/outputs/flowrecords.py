@@ -24,6 +24,7 @@ from ulogd_tw.plugins.ends import ended, only_ends, options_rows
 from ulogd_tw.plugins.outputs import netflow5
 from ulogd_tw.plugins.outputs.biflow import biflows
 from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
+from ulogd_tw.plugins.outputs.rules import EXPORT_TO, MARKS
 
 MEANING = (
     "auto: connections become a record for each direction, and other rows go out with all their keys; uniflow: of any "
@@ -128,7 +129,7 @@ class FlowRecords:
                 self._found.clear()
             sources = self._found[batch.schema] = Sources()
             provided = Provided(batch.schema.values())
-            for key in (*_ADDRESSES, *KEYS):
+            for key in (*_ADDRESSES, *KEYS, EXPORT_TO, *MARKS):
                 sources.add(key, provided.recipes(key))
         return sources.find(batch, name)
 

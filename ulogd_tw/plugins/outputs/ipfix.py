@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -13,20 +13,22 @@ from twisted.logger import Logger
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
-from ulogd_tw.core.plugin import FLOW, PACKET, SUM, Output
+from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output
 from ulogd_tw.ipfix import forms
 from ulogd_tw.ipfix.builder import MessageBuilder
 from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
 from ulogd_tw.ipfix.netflow import TEMPLATE5
 from ulogd_tw.plugins.outputs import flowrecords, targets
+from ulogd_tw.plugins.outputs.anonymise import prefix_preserving, read_key, truncating
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
 from ulogd_tw.plugins.outputs.directions import KEYS
 from ulogd_tw.plugins.outputs.dtls_collector import DtlsCollector
 from ulogd_tw.plugins.outputs.flowrecords import FlowRecords
 from ulogd_tw.plugins.outputs.messagespool import MessageSpool
-from ulogd_tw.plugins.outputs.routing import MODES, Group, Routing
+from ulogd_tw.plugins.outputs.routing import HASHED, MODES, Group, Routing
+from ulogd_tw.plugins.outputs.rules import ADDRESSES, EXPORT_TO, MARKS
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
 from ulogd_tw.plugins.outputs.targets import Target
 from ulogd_tw.plugins.outputs.telling import Telling
@@ -87,6 +89,13 @@ class IPFIX(Output):
         Option("options_interval", seconds, 60.0, "seconds after which each collector is told in options records of "
                "sampling (1 in 1), what was exported and what was lost, the keys of flows, and the elements of "
                "enterprises; for the first time so long after its session began. 0: never"),
+        Option("anonymise", one_of("no", "truncate", "cryptopan"), "no", "addresses in records, but those of "
+               "exporters: truncate: only a prefix stays; cryptopan: others in their place, always the same for one, "
+               "and prefixes in common stay in common. Octets of packets are left out then"),
+        Option("anonymise_prefix4", number, 24, "bits of IPv4 addresses that truncate leaves"),
+        Option("anonymise_prefix6", number, 48, "bits of IPv6 addresses that truncate leaves"),
+        Option("anonymise_key", text, "", "file with the key of cryptopan, 64 hexadecimal digits: openssl rand "
+               "-hex 32"),
         Option("spool_size", octets, 1 << 30, "octets of files in spool for each collector; beyond, the oldest are "
                "dropped and counted as spool_size"),
         Option("spool_age", seconds, 86400.0, "seconds after which files in spool are dropped and counted as "
@@ -110,6 +119,7 @@ class IPFIX(Output):
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self.collectors: list[Collector] = []
+        self._anonymous: Callable[[Batch], Batch] = lambda batch: batch
         self._builders: dict[tuple[Group, int], MessageBuilder] = {}
         self._limits: tuple[int, ...] = ()
         self._flushed = 0.0
@@ -135,6 +145,11 @@ class IPFIX(Output):
             flowrecords.parse(config.fields)
         except ValueError as error:
             yield "fields", str(error)
+        if config.anonymise == "cryptopan" and not config.anonymise_key:
+            yield "anonymise_key", "names no file with a key; openssl rand -hex 32 makes one"
+        for option, most in (("anonymise_prefix4", 32), ("anonymise_prefix6", 128)):
+            if not 0 <= getattr(config, option) <= most:
+                yield option, f"{getattr(config, option)} is no number of bits (0 to {most})"
         if config.version != "10":
             yield from self._mistakes_of_netflow()
         if not 1 <= config.oid <= 0xFFFFFFFF:
@@ -148,7 +163,17 @@ class IPFIX(Output):
             yield "flush", "must be more than 0"
 
     def requests_of(self, above: frozenset[str] | None) -> Any:
-        return self.flows.requests(above)
+        asked = self.flows.requests(above)
+        if asked is ALL:
+            return ALL
+        needed = [EXPORT_TO]
+        if any(own.networks for own in self.config.sections.values()):
+            needed += ADDRESSES
+        if any(own.marks for own in self.config.sections.values()):
+            needed += MARKS
+        if self.config.mode == "balance":
+            needed += HASHED
+        return dict.fromkeys(needed, False) | asked
 
     def _mistakes_of_netflow(self) -> Iterator[tuple[str, str]]:
         config = self.config
@@ -168,16 +193,21 @@ class IPFIX(Output):
             self.reactor, self.clock, config.oid, self.flows.outgoing.templates, config.collector_octets, config.mtu,
             config.reconnect, config.send_template, config.template_refresh, config.template_packets, self.flows.form,
         )  # fmt: skip
-        self.collectors = [self._collector(target, settings) for target in targets.targets(config)]
+        found = targets.targets(config)
+        self.collectors = [self._collector(target, settings) for target in found]
         for collector in self.collectors:
             collector.drained = self._room
             if config.spool:
                 self._open_spool(collector)
             collector.open()
-        self._routing = Routing(config.mode, self.collectors)
+        self._routing = Routing(config.mode, self.collectors, [target.rule for target in found])
         self._telling = Telling(
             self.flows.outgoing, self.flows.form, config.oid, self.counters.dropped.total, self.inputs
         )
+        if config.anonymise == "truncate":
+            self._anonymous = truncating(config.anonymise_prefix4, config.anonymise_prefix6).batch
+        elif config.anonymise == "cryptopan":
+            self._anonymous = prefix_preserving(read_key(config.anonymise_key)).batch
         self._flushed = self.clock()
         self.flows.form.keep(self._flushed)
 
@@ -240,9 +270,12 @@ class IPFIX(Output):
         """Encode all rows and queue them. A Deferred when every collector is full; it fires when one has room."""
         for start in range(0, batch.n, _AT_ONCE):
             part = batch if batch.n <= _AT_ONCE else batch.take(slice(start, start + _AT_ONCE))
+            left = part.n
             for group, rows in self._routing.split(self.flows.find, part):
-                for records in self.flows.records(rows):
+                left -= rows.n
+                for records in self.flows.records(self._anonymous(rows)):
                     self._queue(records, group)
+            self.counters.rows_filtered += left
         self.flows.say_left_out(self.log)
         if self._routing.full:
             self._waiter = defer.Deferred()
