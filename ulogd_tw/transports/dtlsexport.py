@@ -19,6 +19,9 @@ from ulogd_tw.transports.tlsexport import HANDSHAKE_SECONDS
 from ulogd_tw.transports.url import Url
 
 _MOST_READS = 64
+BURST, BREATH = 64, 0.004
+"""Datagrams at once, and seconds until the next: what has waited for an association would else fill the buffer of a
+receiver, which for many is 208 KB, and 2.3 KB of it a datagram."""
 
 
 class DtlsSender:
@@ -57,6 +60,8 @@ class DtlsSender:
         self._next: DtlsEnd | None = None
         self._last_attempt = float("-inf")
         self._again: Any = None
+        self._burst, self._burst_at = 0, float("-inf")
+        self._breath: Any = None
         self._closed = False
 
     @property
@@ -97,12 +102,34 @@ class DtlsSender:
 
     def send(self, message: Any) -> str:
         """Send one message in a datagram, as `DatagramSender.send`; `LATER` too where the association is over."""
-        return LATER if self._current is None else self._current.seal(message)
+        if self._current is None or not self._may_send():
+            return LATER
+        return self._current.seal(message)
+
+    def _may_send(self) -> bool:
+        """Whether the burst has room; where it has none `ready` is called when the next one begins."""
+        now = self.reactor.seconds()
+        if now - self._burst_at >= BREATH or now < self._burst_at:
+            self._burst, self._burst_at = 0, now
+        if self._burst >= BURST:
+            if self._breath is None:
+                self._breath = self.reactor.callLater(BREATH, self._go_on)
+            return False
+        self._burst += 1
+        return True
+
+    def _go_on(self) -> None:
+        self._breath = None
+        if self._current is not None:
+            self.ready()
 
     def close(self) -> None:
         """End the association in order. No more attempts."""
         self._closed = True
         self._schedule(None)
+        if self._breath is not None:
+            self._breath.cancel()
+            self._breath = None
         for end in (self._current, self._next):
             if end is not None:
                 end.close()

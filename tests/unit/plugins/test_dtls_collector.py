@@ -159,6 +159,24 @@ class SessionTests(DtlsCase):
         server.talk(plugin, made)
         self.assertEqual(200, self.records(server, made))
 
+    def test_bursts(self):
+        """What has waited does not go out at once, but all of it goes out, in order."""
+        plugin, server = self.start(mtu=576), Server(self)
+        for number in range(10):
+            plugin.write(flows(100, ct__id=1000 * number + np.arange(100)))
+        self.tick(plugin)
+        (made,) = self.sockets
+        server.talk(plugin, made)
+        server.answer(made, made.sent)
+        made.sent, most, counted = [], 0, len(server.heard[made])
+        self.assertEqual(64, counted)
+        while self.figures(plugin)["records_waiting"]:
+            self.reactor.advance(0.004)
+            most = max(most, len(made.sent))
+            server.answer(made, made.sent)
+            made.sent = []
+        self.assertEqual((64, 2000), (most, self.records(server, made)))
+
     def test_full(self):
         """While there is no association a full queue holds inputs back."""
         plugin = self.start(collector_octets=1000)
