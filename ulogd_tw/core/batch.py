@@ -107,14 +107,13 @@ class Batch:
 
     def select(self, names: Sequence[str]) -> Batch:
         """Only these keys, in this order; each must be there."""
-        return Batch(
-            Schema([self.schema[name] for name in names]),
-            {name: self.columns[name] for name in names},
-            {name: self.missing[name] for name in names if name in self.missing},
-            n=self.n,
-            now=self.now,
-            held=self.held,
-        )
+        return self.narrowed(Schema([self.schema[name] for name in names]))
+
+    def narrowed(self, schema: Schema) -> Batch:
+        """Only the keys of a schema, all of which it has."""
+        columns = {name: self.columns[name] for name in schema}
+        missing = {name: mask for name, mask in self.missing.items() if name in schema}
+        return Batch(schema, columns, missing, n=self.n, now=self.now, held=self.held)
 
     @staticmethod
     def joined(batches: Sequence[Batch]) -> Batch:

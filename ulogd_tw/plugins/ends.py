@@ -8,9 +8,10 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, Column
 from ulogd_tw.core.plugin import Plugin
 
-KEYS = ("ct.event", "record_kind")
+KEYS = ("ct.event", "flowEndReason", "record_kind")
 """Keys that a plugin must ask for, where they are, to use `only_ends`."""
 _DESTROY = 4
+_ACTIVE_TIMEOUT = 2
 
 
 def only_ends(plugin: Plugin, batch: Batch) -> Batch:
@@ -22,9 +23,19 @@ def only_ends(plugin: Plugin, batch: Batch) -> Batch:
 
 
 def ended(plugin: Plugin, batch: Batch) -> Batch:
-    """Of conntrack's events only the ends of flows; the others count as filtered by the plugin."""
+    """Of conntrack's events only the ends of flows; the others count as filtered by the plugin.
+
+    Reports of flows that live stay: what they count is not in the end.
+    """
     event = plugin.find(batch, "ct.event")
-    return batch if event is None else _kept(plugin, batch, event.values == _DESTROY)
+    if event is None:
+        return batch
+    keep = event.values == _DESTROY
+    reason = plugin.find(batch, "flowEndReason")
+    if reason is not None:
+        reported = reason.values == _ACTIVE_TIMEOUT
+        keep |= reported if reason.missing is None else reported & ~reason.missing
+    return _kept(plugin, batch, keep)
 
 
 def options_rows(kinds: Column) -> np.ndarray | None:

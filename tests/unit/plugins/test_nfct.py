@@ -12,7 +12,7 @@ from tests.unit.transports.test_netlink import Kernel, Reactor
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.plugins.inputs import nfct
+from ulogd_tw.plugins import ctsettings
 from ulogd_tw.plugins.inputs.nfct import NFCT
 from ulogd_tw.transports.netlink import NetlinkPort
 
@@ -28,13 +28,16 @@ class NfctTestCase(SynchronousTestCase):
     """An instance with a kernel of our own, and the rows that it emitted."""
 
     def make(self, kernel=None, wanted=ALL, **values):
-        self.kernel, self.clock, self.rows = kernel or Kernel(), Reactor(), []
+        self.kernel, self.dump, self.clock, self.rows = kernel or Kernel(), Kernel(), Reactor(), []
         self.clock.advance(1000.5)
         plugin = NFCT("ct1", Options(NFCT.options, values), reactor=self.clock)
         plugin.wanted = wanted
         plugin.emit = lambda batch: self.rows.extend(batch.rows())
-        self.patch(NetlinkPort, "make_socket", self.kernel)
-        self.patch(NetlinkPort, "make_slab", self.kernel.slab)
+        # Events are read up to 1024 at a time, the parts of a dump 8 at a time.
+        self.patch(NetlinkPort, "make_socket", lambda *_: self.dump if self.kernel.made else self.kernel.make())
+        self.patch(
+            NetlinkPort, "make_slab", lambda _, n, *shape: (self.dump if n == 8 else self.kernel).slab(n, *shape)
+        )
         return plugin
 
     def memberships(self):
@@ -71,7 +74,9 @@ class OptionTests(NfctTestCase):
     def test_mistakes(self):
         """What is not there yet or can give no row is said, with the option's name."""
         for values in (
-            {"pollinterval": 10}, {"event_mask": 8}, {"event_mask": 1}, {"event_mask": 0, "hash_enable": False},
+            {"pollinterval": -1}, {"event_mask": 8}, {"event_mask": 1}, {"event_mask": 0, "hash_enable": False},
+            {"pollinterval": 5, "hash_enable": False}, {"active_timeout": 60.0, "hash_enable": False},
+            {"reset": True},
         ):  # fmt: skip
             self.assertEqual(
                 [option for option, _ in self.make(**values).mistakes()], [next(iter(values))], values
@@ -104,7 +109,7 @@ class EventTests(NfctTestCase):
         plugin.open()
         plugin.begin()
         self.addCleanup(plugin.stop)
-        return plugin, next(iter(self.clock.readers))
+        return plugin, plugin._port
 
     def test_rows_and_counters(self):
         """Each message is a row; what cannot be decoded is counted."""
@@ -195,7 +200,7 @@ class PreflightTests(NfctTestCase):
             for name, value in settings.items():
                 Path(folder, f"nf_conntrack_{name}").write_text(f"{value}\n")
             plugin = self.make(wanted=wanted)
-            with patch.object(nfct, "SYSCTLS", Path(folder)), patch.object(plugin, "log") as log:
+            with patch.object(ctsettings, "SYSCTLS", Path(folder)), patch.object(plugin, "log") as log:
                 plugin.open()
             plugin.stop()
         return [call.args[0].format(**call.kwargs) for call in log.warn.call_args_list]
