@@ -103,7 +103,7 @@ class _Table:
         if len(rows):
             kept, first = np.unique(entries[rows], return_index=True)
             rows = rows[first]
-            self._keep(kept, batch if len(rows) == batch.n else batch.take(rows))
+            self._keep(kept, batch.take(rows))
         return entries, rows
 
     def _keep(self, entries: np.ndarray, batch: Batch) -> None:
