@@ -4,11 +4,12 @@ import signal
 import sys
 from collections import Counter
 from ipaddress import ip_address
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.service import sleep
-from tests.live.test_nfct import COMPARED, MANY, Rows, same, xml_flows
+from tests.live.test_nfct import COMPARED, MANY, TOP, Rows, same, xml_flows
 from tests.support import NetworkNamespaces, require_program, sized, wait_until
 
 # Sends a datagram to each port from one port, so each is a flow.
@@ -244,3 +245,27 @@ class SettingTests(TableTestCase):
         self.assertEqual(found.stdout.split(), ["1", "1", "1"])
         self.assertNotIn("sysctl -w", ours.log)
         self.assertIn("net.netfilter.nf_conntrack_acct=1 was set", ours.log)
+
+
+class DoctorTests(TableTestCase):
+    """ulogd-tw doctor on a real kernel."""
+
+    def doctor(self, path):
+        return self.run_a(sys.executable, "-m", "ulogd_tw.doctor", "-c", path, cwd=TOP, check=False)
+
+    def test_namespace(self):
+        """It looks into the namespace that NFCT follows, and its status tells whether all is well there."""
+        path = self.mktemp()
+        folder = Path(path)
+        folder.mkdir()
+        (folder / "x.conf").write_text(
+            "[global]\nstack=ct1:NFCT,json1:JSON\n[ct1]\n"
+            f"network_namespace_path=/run/netns/{self.namespaces.names['b']}\n[json1]\nfile=stdout\n"
+        )
+        good = self.doctor((folder / "x.conf").absolute())
+        self.assertEqual(good.returncode, 0, good.stdout + good.stderr)
+        self.assertIn(f"conntrack over netlink in /run/netns/{self.namespaces.names['b']}: answers", good.stdout)
+        self.namespaces.run("b", ["sh", "-c", "echo 0 >/proc/sys/net/netfilter/nf_conntrack_acct"])
+        bad = self.doctor((folder / "x.conf").absolute())
+        self.assertEqual(bad.returncode, 1)
+        self.assertIn("sysctl -w net.netfilter.nf_conntrack_acct=1", bad.stdout)

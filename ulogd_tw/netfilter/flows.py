@@ -185,13 +185,15 @@ class Flows:
     def add(self, batch: Batch, now_ms: int) -> Batch | None:
         """Rows of the dump. Gives those that are to be told although the flow lives, with counters since last time."""
         identities = self._identities(batch)
-        known = self._find(identities)
+        known, alive = self._find(identities)
+        if not alive.all():
+            batch, identities, known = batch.take(alive), identities[alive], known[alive]
         told = self._since_told(batch, known) if self._zeroing else None
         if self._zeroing:
             batch = _replaced(batch, {name: repeated(0, batch.n, np.uint64) for name in (*_COUNTERS, *_DELTAS)})
         if not self._learning:
-            alive = known != 0
-            batch, identities, known = batch.take(alive), identities[alive], known[alive]
+            old = known != 0
+            batch, identities, known = batch.take(old), identities[old], known[old]
         entries, fresh = self._next.enter(identities, batch)
         self.beyond += int(np.count_nonzero(entries == 0))
         if self._active_ms and len(fresh):
@@ -201,16 +203,17 @@ class Flows:
                 return self._due(entries, batch, identities, now_ms)
         return told
 
-    def _find(self, identities: np.ndarray) -> np.ndarray:
-        """The old entries of flows that are in the dump."""
+    def _find(self, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The old entries of flows that are in the dump, and which of these flows are alive.
+
+        Those whose end an event has told are not, although the kernel had them in its table for another moment.
+        """
         table = self._now
         if table is None:
-            return np.zeros(len(identities), np.int64)
+            return np.zeros(len(identities), np.int64), np.ones(len(identities), bool)
         known = table.find(identities)
         table.mark(known, _SEEN)
-        # An event told of the end, but the kernel had it still in its table.
-        known[table.has(known, _ENDED)] = 0
-        return known
+        return known, ~table.has(known, _ENDED)
 
     def _since_told(self, batch: Batch, known: np.ndarray) -> Batch:
         """What each flow has counted since it was told last."""
