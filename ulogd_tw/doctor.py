@@ -247,13 +247,18 @@ def examine(path: str | None) -> list[Finding]:
     return [*found, *Machine(graph).findings()]
 
 
-def main(argv: list[str]) -> int:
-    """Print every point; the exit status: 0 where nothing is wrong."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Its switches."""
+    found = argparse.ArgumentParser(
         prog="ulogd-tw doctor", description="Says what this machine gives to a configuration, and what to do."
     )
-    parser.add_argument("-c", "--configfile", metavar="FILE", help=f"configuration file ({DEFAULT_CONFIG})")
-    findings = examine(parser.parse_args(argv).configfile)
+    found.add_argument("-c", "--configfile", metavar="FILE", help=f"configuration file ({DEFAULT_CONFIG})")
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Print every point; the exit status: 0 where nothing is wrong."""
+    findings = examine(parser().parse_args(argv).configfile)
     for finding in findings:
         print(finding)
     return int(any(finding.state == WRONG for finding in findings))

@@ -1,5 +1,7 @@
 """NFCT and the kernel's table of flows: what was there before the start, what went without an event, reports."""
 
+import functools
+import json
 import signal
 import sys
 from collections import Counter
@@ -8,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.live.service import sleep
+from tests.live.service import Service, sleep, unaccounted
 from tests.live.test_nfct import COMPARED, MANY, TOP, Rows, same, xml_flows
 from tests.support import NetworkNamespaces, require_program, sized, wait_until
 
@@ -229,6 +231,56 @@ class ReportTests(TableTestCase):
         self.assertEqual(
             Counter((row["ct.event"], row["orig.raw.pktcount"]) for row in ours.rows), {(2, 2): 4, (4, 1): 4}
         )
+
+
+class SumTests(TableTestCase):
+    """The service with reports of flows that live."""
+
+    CONFIG = """
+[ct1]
+active_timeout=1
+accept_proto_filter=udp
+[agg1]
+key="destinationTransportPort"
+interval=1
+[json1]
+file="{dir}/sums.json"
+[exp1]
+collectors="tcp:127.0.0.1:4739"
+reconnect=1
+[col1]
+listen="tcp:127.0.0.1:4739"
+[json2]
+file="{dir}/records.json"
+"""
+
+    def read(self, service, name):
+        return [json.loads(line) for line in (service.directory / name).read_text().splitlines()]
+
+    def test_sums(self):
+        """AGGREGATE and a collector of what IPFIX sends both count every packet once."""
+        stacks = ["ct1:NFCT,agg1:AGGREGATE,json1:JSON", "ct1:NFCT,exp1:IPFIX", "col1:COLLECTOR,json2:JSON"]
+        with Service(stacks, self.CONFIG, namespace=functools.partial(self.namespaces.argv, "a")) as service:
+            for _ in range(5):
+                self.flows(3)
+                sleep(0.7)
+            self.run_a("conntrack", "-F")
+            wait_until(lambda: service.counters("ct1")["flows"]["followed"] == 0, what="the end of all flows")
+            wait_until(lambda: service.counters("exp1")["rows_written"] == service.counters("ct1")["rows_emitted"]
+                       and service.counters("json2")["rows_written"] == service.counters("exp1")["records_encoded"],
+                       what="records")  # fmt: skip
+        self.assertEqual(unaccounted(service.all_counters()), {})
+        sums, records = Counter(), Counter()
+        for row in self.read(service, "sums.json"):
+            sums[row["destinationTransportPort"]] += row["packets"]
+        reasons = Counter()
+        for row in self.read(service, "records.json"):
+            if row["flowDirection"] == 0:
+                records[row["destinationTransportPort"]] += row["packetDeltaCount"]
+                reasons[row["flowEndReason"]] += 1
+        self.assertEqual((sums, records), (dict.fromkeys((6000, 6001, 6002), 5),) * 2)
+        self.assertGreaterEqual(reasons[2], 6)
+        self.assertEqual(reasons[1], 3)
 
 
 class SettingTests(TableTestCase):
