@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import gatherResults, succeed
 from twisted.logger import Logger
 
-from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, Input
 from ulogd_tw.netfilter import bpf
@@ -121,7 +121,6 @@ class NFCT(Input):
         self._births = config.follow == "all" and not config.pollinterval
         most = max(config.max_flows, config.hash_max_entries)
         self._flows = Flows(most, self._births, int(config.active_timeout * 1000))
-        self._schemas: dict[Schema, Schema] = {}
         self._vanished = self._interim = 0
         self._loss_said = float("-inf")
         self._loss_unsaid = 0
@@ -300,13 +299,8 @@ class NFCT(Input):
 
     def _emit(self, batch: Batch) -> None:
         """Hand rows on with the keys that are wanted."""
-        if self.wanted is not ALL:
-            schema = self._schemas.get(batch.schema)
-            if schema is None:
-                schema = Schema([key for name, key in batch.schema.items() if name in self.wanted])
-                self._schemas[batch.schema] = schema
-            if len(schema) < len(batch.schema):
-                batch = batch.narrowed(schema)
+        if self.wanted is not ALL and not all(name in self.wanted for name in batch.schema):
+            batch = batch.select([name for name in batch.schema if name in self.wanted])
         self.emit(batch)
 
     def _without_births(self, batch: Batch) -> Batch:
