@@ -26,7 +26,7 @@ from ulogd_tw.transports.netlink import GRANT
 
 DEFAULT_CONFIG = "/etc/ulogd.conf"
 OK, WRONG, UNUSED = "ok", "wrong", "unused"
-_NET_ADMIN, _SYS_ADMIN = 12, 21
+_NET_ADMIN, _NET_RAW, _SYS_ADMIN = 12, 13, 21
 """Numbers of capabilities (linux/capability.h)."""
 _NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_DESTROY = 12, 270, 1, 3
 _GET_STATS = 0x105
@@ -79,13 +79,16 @@ class Machine:
         return bool(self.capabilities >> capability & 1)
 
     def privileges(self) -> Findings:
-        netlink = self.whole or self.named("NFCT", "NFLOG", "NFACCT", "PACKET")
+        netlink = self.whole or self.named("NFCT", "NFLOG", "NFACCT")
         if self.may(_NET_ADMIN):
             yield Finding(OK, "CAP_NET_ADMIN", "there")
         elif netlink:
             yield Finding(WRONG, "CAP_NET_ADMIN", "not there, so the kernel tells nothing", GRANT)
         else:
             yield Finding(UNUSED, "CAP_NET_ADMIN", "not there, and no stack needs it")
+        if self.named("PACKET") and not self.may(_NET_RAW):
+            yield Finding(WRONG, "CAP_NET_RAW", "not there, so PACKET sees none", GRANT.replace("NET_ADMIN", "NET_RAW").
+                          replace("net_admin", "net_raw"))  # fmt: skip
         elsewhere = [path for path in self._namespaces() if path]
         if elsewhere and not self.may(_SYS_ADMIN):
             yield Finding(WRONG, "CAP_SYS_ADMIN", f"not there; entering {', '.join(elsewhere)} needs it")
