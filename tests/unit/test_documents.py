@@ -385,7 +385,7 @@ class ExplanationTests(SynchronousTestCase):
         self.assertEqual({name: f"{n:,}" for name, n in options.items() if name in named}, named)
         self.assertEqual({name for name in options if name.startswith("max_")} - {"max_malformed"}, set(named))
         bounds = [field for field in dataclasses.fields(Limits) if isinstance(field.default, int)]
-        of_collector = {"max_sessions", "max_sessions_of_address", "max_buffered", "max_handshakes"}
+        of_collector = {"max_sessions", "max_sessions_of_address", "max_buffered", "max_handshakes", "max_greetings"}
         expected = sorted(f"{field.default:,}" for field in bounds)
         self.assertEqual(expected, sorted(number for _, option, number, _ in rows if option not in of_collector))
 
