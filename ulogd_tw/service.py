@@ -131,6 +131,8 @@ class Ulogd(service.Service):
             self._stats.start(self.settings.stats_interval)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reopen))
+        if hasattr(signal, "SIGUSR2"):
+            signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
         self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
 
@@ -188,6 +190,14 @@ class Ulogd(service.Service):
         for node in self.graph.nodes:
             try:
                 node.plugin.reopen()
+            except Exception as error:
+                self._report(node.plugin, error)
+
+    def read_now(self) -> None:
+        """SIGUSR2: the inputs give what they know so far."""
+        for node in self.graph.inputs:
+            try:
+                node.plugin.read_now()
             except Exception as error:
                 self._report(node.plugin, error)
 

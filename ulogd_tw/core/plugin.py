@@ -163,6 +163,9 @@ class Input(Plugin):
     def begin(self) -> None:
         """Start to read; everything is open by now."""
 
+    def read_now(self) -> None:
+        """SIGUSR2: give what is known so far, without waiting for its time."""
+
 
 class Filter(Plugin):
     """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them.

@@ -290,6 +290,10 @@ _MORE = (
     _address(_known("postNATDestinationAddress"), "reply.src"),
     _plain(_known("postNAPTSourceTransportPort"), "reply.dport"),
     _plain(_known("postNAPTDestinationTransportPort"), "reply.sport"),
+    # The same numbers as deltas: every row has what was counted since the flow's last one.
+    *(_Source(_known(name), (field,), _counter(field), stand_ins=(field + "32",)) for name, field in (
+        ("octetDeltaCount", "orig.octets"), ("packetDeltaCount", "orig.packets"),
+        ("reverseOctetDeltaCount", "reply.octets"), ("reversePacketDeltaCount", "reply.packets"))),
     _plain(Key("ct.status", types.UNSIGNED32), "status"),
     _plain(Key("ct.timeout", types.UNSIGNED32, unit="seconds"), "timeout"),
     _plain(Key("ct.use", types.UNSIGNED32), "use"),
