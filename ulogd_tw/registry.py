@@ -24,6 +24,7 @@ INPUTS = {
     "COLLECTOR": "ulogd_tw.plugins.inputs.collector:COLLECTOR",
     "IPFIXFILE": "ulogd_tw.plugins.inputs.ipfixfile:IPFIXFILE",
     "NFCT": "ulogd_tw.plugins.inputs.nfct:NFCT",
+    "NFLOG": "ulogd_tw.plugins.inputs.nflog:NFLOG",
     "PCAPIN": "ulogd_tw.plugins.inputs.pcapin:PCAPIN",
 }
 FILTERS = {
