@@ -51,6 +51,8 @@ class _Layout:
         """Whether the message, all of whose headers are those of the layout, has the length that they say."""
         if not self.open_at:
             return len(octets) == self.length
+        if int.from_bytes(octets[:4], sys.byteorder) != len(octets):
+            return False
         size = int.from_bytes(octets[self.open_at : self.open_at + 2], sys.byteorder)
         return size >= 4 and _padded(self.open_at + size) == _padded(len(octets)) and self.open_at + size <= len(octets)
 

@@ -1,4 +1,4 @@
-"""Logged packets to batches: ulogd2's keys of a packet, and the decoder that makes the columns of those that are wanted.
+"""Logged packets to batches: ulogd2's keys of a packet, and the decoder that makes columns of those that are wanted.
 
 Rows come out as one batch for each family of rules that is there, in order of arrival. A key that no message of a batch
 has is not in the batch. A mark that the kernel does not send is 0; its time is `now` where the kernel gives none.

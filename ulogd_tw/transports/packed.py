@@ -1,4 +1,4 @@
-"""A netlink socket whose datagrams hold many messages each, and which asks the kernel before it reads: nfnetlink_log."""
+"""A netlink socket whose datagrams hold many messages each, and which asks the kernel before it reads."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class PackedPort(NetlinkPort):
         except MessageError:
             self.broken += 1
 
-    # --- requests -------------------------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------------------------
 
     def ask(self, kind: int, flags: int, payload: bytes) -> None:
         """Send a request, with an acknowledgement, before `start`. `NetlinkError` when the kernel refuses.

@@ -58,8 +58,8 @@ class NFLOG(Input):
         Option("seq_local", boolean, False, "1: give oob.seq.local, which counts the packets of a group"),
         Option("seq_global", boolean, False, "1: give oob.seq.global, which counts those of all groups"),
         Option("numeric_label", number, 0, "value of raw.label, 0 to 255"),
-        Option("attach_conntrack", boolean, False, "1: give keys of the connection: ct.mark, ct.id, ct.status, ct.zone, "
-               "and others by name, as of NFCT"),
+        Option("attach_conntrack", boolean, False, "1: give keys of the connection: ct.mark, ct.id, ct.status, "
+               "ct.zone, and by name the others of NFCT"),
         Option("copy_range", octets, MOST_OF_A_PACKET, "octets of each packet that are wanted"),
         Option("netlink_qthreshold", number, 0, "packets that the kernel gathers before it sends them; 0: 100, or what "
                "the rule says if that is less"),
@@ -191,7 +191,7 @@ class NFLOG(Input):
             return StartError(f"{what} is read by another program{owner}", "a group can be read by one program; give "
                               "this one another, and a rule that logs to it")  # fmt: skip
         if error.number == errno.EINVAL:
-            return StartError(f"{what}: {error}", "this kernel may have no nfnetlink_log; modprobe nfnetlink_log loads it")
+            return StartError(f"{what}: {error}", "if the kernel has no nfnetlink_log, modprobe nfnetlink_log loads it")
         return StartError(f"{what}: {error}")
 
     def _owner(self, group: int) -> str:
