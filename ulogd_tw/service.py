@@ -131,6 +131,8 @@ class Ulogd(service.Service):
             self._stats.start(self.settings.stats_interval)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reopen))
+        if hasattr(signal, "SIGUSR2"):
+            signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(self.poll))
         stacks = [stack.spec.text for stack in self.graph.stacks]
         self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
 
@@ -185,9 +187,16 @@ class Ulogd(service.Service):
         for sibling in self.parent or ():
             if isinstance(sibling, LogFile):
                 sibling.reopen()
+        self._tell("reopen")
+
+    def poll(self) -> None:
+        """SIGUSR2: plugins that give something from time to time do so now."""
+        self._tell("poll")
+
+    def _tell(self, what: str) -> None:
         for node in self.graph.nodes:
             try:
-                node.plugin.reopen()
+                getattr(node.plugin, what)()
             except Exception as error:
                 self._report(node.plugin, error)
 

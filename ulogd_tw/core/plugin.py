@@ -124,6 +124,9 @@ class Plugin:
     def reopen(self) -> None:
         """SIGHUP: open files anew, since their names may have been rotated away."""
 
+    def poll(self) -> None:
+        """SIGUSR2: give now what it otherwise gives at its time."""
+
     def pause(self) -> None:
         """A queue below is full: an input stops reading what can wait, an aggregate keeps its rows."""
 

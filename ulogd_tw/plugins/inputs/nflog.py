@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from twisted.logger import Logger
 
+from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, boolean, number, octets, seconds, text, words
@@ -27,6 +28,9 @@ MOST_OF_A_PACKET = 0xFFFF
 OWNERS = "/proc/net/netfilter/nfnetlink_log"
 
 
+_CONNECTION = frozenset(key.name for key in CONNECTION_KEYS)
+
+
 def groups(written: str) -> tuple[int, ...]:
     """Numbers of groups, 0 to 65535, with blanks or commas between. ValueError for others."""
     found = tuple(dict.fromkeys(number(word) for word in words(written)))
@@ -36,6 +40,19 @@ def groups(written: str) -> tuple[int, ...]:
     if not found:
         raise ValueError("no group")
     return found
+
+
+TUNING = (
+    Option("copy_range", octets, MOST_OF_A_PACKET, "octets of each packet that are wanted"),
+    Option("netlink_qthreshold", number, 0, "packets that the kernel gathers before it sends them; 0: 100, or what the "
+           "rule says if that is less"),
+    Option("netlink_qtimeout", number, 0, "1/100 seconds after which it sends them in any case; 0: 10"),
+    Option("receive_buffer", octets, 256 << 20, "octets of packets that the kernel may queue for us; a limit, not an "
+           "allocation"),
+    Option("batch_latency", seconds, 0.02, "seconds that a small batch waits to grow"),
+    Option("network_namespace_path", text, "", "log in this network namespace, /run/netns/NAME, instead of ours"),
+)  # fmt: skip
+"""Options of how packets come from the kernel."""
 
 
 class NFLOG(Input):
@@ -60,16 +77,9 @@ class NFLOG(Input):
         Option("numeric_label", number, 0, "value of raw.label, 0 to 255"),
         Option("attach_conntrack", boolean, False, "1: give keys of the connection: ct.mark, ct.id, ct.status, "
                "ct.zone, and by name the others of NFCT"),
-        Option("copy_range", octets, MOST_OF_A_PACKET, "octets of each packet that are wanted"),
-        Option("netlink_qthreshold", number, 0, "packets that the kernel gathers before it sends them; 0: 100, or what "
-               "the rule says if that is less"),
-        Option("netlink_qtimeout", number, 0, "1/100 seconds after which it sends them in any case; 0: 10"),
-        Option("receive_buffer", octets, 256 << 20, "octets of packets that the kernel may queue for us; a limit, not "
-               "an allocation"),
         Option("netlink_socket_buffer_size", octets, 0, "raises receive_buffer to at least this"),
         Option("netlink_socket_buffer_maxsize", octets, 0, "raises receive_buffer to at least this"),
-        Option("batch_latency", seconds, 0.02, "seconds that a small batch waits to grow"),
-        Option("network_namespace_path", text, "", "log in this network namespace, /run/netns/NAME, instead of ours"),
+        *TUNING,
         Option("bufsize", number, 150000, "accepted and not needed: datagrams of all sizes are read"),
     )  # fmt: skip
     log = Logger()
@@ -90,13 +100,29 @@ class NFLOG(Input):
         """The groups that are read."""
         return self.config.group
 
+    def decoded(self) -> frozenset[str]:
+        """The keys that are decoded."""
+        return frozenset(key.name for key in self.keys() if key.name in self.wanted)
+
+    def least_buffer(self) -> int:
+        """Octets of receive buffer that an old configuration asks for."""
+        return max(self.config.netlink_socket_buffer_size, self.config.netlink_socket_buffer_maxsize)
+
+    def system_logging(self) -> bool:
+        """Whether to be what the kernel itself logs packets with; ulogd2 does so for group 0."""
+        return self.config.bind or 0 in self.groups()
+
+    def finished(self, batch: Batch) -> Batch:
+        """A batch as it goes out."""
+        return batch
+
     # --- checks and keys --------------------------------------------------------------------------------------------
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not 0 <= self.config.numeric_label <= 255:
             yield "numeric_label", f"{self.config.numeric_label} is beyond 0 to 255"
         for name in ("netlink_qthreshold", "netlink_qtimeout"):
-            if not 0 <= getattr(self.config, name, 0) < 1 << 31:
+            if not 0 <= getattr(self.config, name) < 1 << 31:
                 yield name, "must be 0 or more"
 
     def keys(self) -> Iterable[Key]:
@@ -111,13 +137,12 @@ class NFLOG(Input):
     def open(self) -> None:
         """Take the groups. Raises `StartError` without privilege, and where another program has one."""
         config = self.config
-        old = max(config.netlink_socket_buffer_size, config.netlink_socket_buffer_maxsize)
-        wanted = frozenset(key.name for key in self.keys() if key.name in self.wanted)
+        wanted = self.decoded()
         self._decoder = Decoder(wanted, self.counters.errors, config.numeric_label)
         port = PackedPort(
             self._received,
             self._lost,
-            buffer_octets=max(old, config.receive_buffer),
+            buffer_octets=max(self.least_buffer(), config.receive_buffer),
             namespace=config.network_namespace_path,
             pause_s=config.batch_latency,
             reactor=self._reactor,
@@ -131,16 +156,15 @@ class NFLOG(Input):
             raise
 
     def _take_groups(self, wanted: frozenset[str]) -> None:
-        config = self.config
-        if config.bind or 0 in self.groups():
+        if self.system_logging():
             self._become_system_logging()
         # Sequence numbers tell what was lost, so they are always there.
         flags = nflog.SEQ | nflog.SEQ_GLOBAL * ("oob.seq.global" in wanted)
-        if config.attach_conntrack:
+        if wanted & _CONNECTION:
             flags |= nflog.CONNTRACK
         packets = wanted & {"raw.pkt", "raw.pktlen"}
         for group in self.groups():
-            flags = self._take_group(group, flags, min(config.copy_range, MOST_OF_A_PACKET) if packets else 0)
+            flags = self._take_group(group, flags, min(self.config.copy_range, MOST_OF_A_PACKET) if packets else 0)
 
     def _take_group(self, group: int, flags: int, copied: int) -> int:
         """Take one group; the flags that the kernel knows."""
@@ -235,7 +259,7 @@ class NFLOG(Input):
             self._count_lost(missing)
         for batch in batches:
             counters.rows_received += batch.n
-            self.emit(batch)
+            self.emit(self.finished(batch))
 
     def _lost(self, datagrams: int) -> None:
         """How many packets were in them, their sequence numbers tell."""
