@@ -53,7 +53,11 @@ def twistd_arguments(argv: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Run twistd in this process."""
+    """Run twistd in this process, or one of the commands that ask the running service."""
+    if sys.argv[1:2] and sys.argv[1] in ("query", "top"):
+        from ulogd_tw import ask
+
+        sys.exit(ask.main(sys.argv[1:]))
     sys.argv = twistd_arguments(sys.argv[1:])
     from twisted.scripts.twistd import run
 

@@ -6,17 +6,21 @@ Everything here looks at the graph of this moment and costs nothing while it is 
 from __future__ import annotations
 
 import json
+from io import StringIO
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from twisted.internet import defer, reactor
 
 from ulogd_tw import metrics
+from ulogd_tw.ask import write_table
 from ulogd_tw.core.batch import Batch, plain_values
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.plugin import ALL, Output, type_text
 from ulogd_tw.core.stack import Graph, Node, Stack
 from ulogd_tw.core.types import Type
+from ulogd_tw.query import Database
+from ulogd_tw.sql import Result
 
 MOST_ROWS = 10_000
 """Rows that one tap shows at most: they are kept until they are printed."""
@@ -30,6 +34,8 @@ stacks                the stack lines that run
 instances             id -> the live plugin object; its options are .config, its counters .counters
 explain()             of every stack: types, keys wanted of each instance, where each key comes from;
                       explain("text"): only the stacks that have this text or this instance
+query("select ...")   SQL over the open intervals of each AGGREGATE, which is a table by its id:
+                      query("select sourceAddress, sum(octets) from agg1 group by 1 order by 2 desc limit 10")
 tap("id", n)          the next n rows (10) that leave the instance (an output: that reach it), one JSON object a row,
                       with the columns that something below wants; ends after 10 s, or tap("id", n, seconds)
 ulogd                 the service itself
@@ -50,12 +56,20 @@ def namespace(ulogd: Any, clock: Any = reactor) -> dict[str, Any]:
     return dict(Inspection(ulogd, clock).names())
 
 
+def shown(result: Result) -> Text:
+    """The rows of a query as lines of columns."""
+    out = StringIO()
+    write_table(result.columns, result.rows, out)
+    return Text(out.getvalue().rstrip("\n") + ("\n(there are more)" if result.more else ""))
+
+
 class Inspection:
     """Looks into a running service. `clock` ends taps."""
 
     def __init__(self, ulogd: Any, clock: Any = reactor) -> None:
         self.ulogd = ulogd
         self.clock = clock
+        self.database = Database(ulogd)
 
     @property
     def graph(self) -> Graph:
@@ -67,12 +81,17 @@ class Inspection:
             "counters": self.counters,
             "exporters": self.exporters,
             "explain": self.explain,
+            "query": self.query,
             "tap": self.tap,
             "stacks": _Stacks(self),
             "instances": _Instances(self),
             "help": lambda: Text(_HELP),
             "ulogd": self.ulogd,
         }
+
+    def query(self, text: str) -> defer.Deferred[Text]:
+        """SQL over the tables of the AGGREGATEs."""
+        return self.database.query(text).addCallback(shown)
 
     def counters(self, ident: str | None = None) -> dict[str, Any]:
         """The counters of every instance by its id, or those of one."""

@@ -26,21 +26,33 @@ INPUTS = {
     "NFACCT": "ulogd_tw.plugins.inputs.nfacct:NFACCT",
     "NFCT": "ulogd_tw.plugins.inputs.nfct:NFCT",
     "NFLOG": "ulogd_tw.plugins.inputs.nflog:NFLOG",
+    "PACKET": "ulogd_tw.plugins.inputs.packet:PACKET",
     "PCAPIN": "ulogd_tw.plugins.inputs.pcapin:PCAPIN",
     "ULOG": "ulogd_tw.plugins.inputs.ulog:ULOG",
     "UNIXSOCK": "ulogd_tw.plugins.inputs.unixsock:UNIXSOCK",
 }
 FILTERS = {
     "AGGREGATE": "ulogd_tw.plugins.filters.aggregate:AGGREGATE",
+    "BASE": "ulogd_tw.plugins.filters.base:BASE",
+    "FLOWCACHE": "ulogd_tw.plugins.filters.flowcache:FLOWCACHE",
+    "HWHDR": "ulogd_tw.plugins.filters.hwhdr:HWHDR",
+    "IFINDEX": "ulogd_tw.plugins.filters.ifindex:IFINDEX",
+    "IP2BIN": "ulogd_tw.plugins.filters.ip2bin:IP2BIN",
+    "IP2HBIN": "ulogd_tw.plugins.filters.ip2hbin:IP2HBIN",
     "IP2STR": "ulogd_tw.plugins.filters.ip2str:IP2STR",
+    "MARK": "ulogd_tw.plugins.filters.mark:MARK",
+    "PRINTFLOW": "ulogd_tw.plugins.filters.printflow:PRINTFLOW",
+    "PRINTPKT": "ulogd_tw.plugins.filters.printpkt:PRINTPKT",
 }
 OUTPUTS = {
     "GPRINT": "ulogd_tw.plugins.outputs.gprint:GPRINT",
     "IPFIX": "ulogd_tw.plugins.outputs.ipfix:IPFIX",
     "IPFIXFILE": "ulogd_tw.plugins.outputs.ipfixfile:IPFIXFILE",
     "JSON": "ulogd_tw.plugins.outputs.json:JSON",
+    "LOGEMU": "ulogd_tw.plugins.outputs.logemu:LOGEMU",
     "MYSQL": "ulogd_tw.plugins.outputs.mysql:MYSQL",
     "OPRINT": "ulogd_tw.plugins.outputs.oprint:OPRINT",
+    "PCAP": "ulogd_tw.plugins.outputs.pcap:PCAP",
     "SQLITE3": "ulogd_tw.plugins.outputs.sqlite3:SQLITE3",
 }
 BUILT_IN = {"input": INPUTS, "filter": FILTERS, "output": OUTPUTS}

@@ -118,6 +118,10 @@ def makeService(options: Options) -> service.IService:
     logs.LogFile(built.settings).setServiceParent(parent)
     ulogd = Ulogd(built.graph, built.settings, built.mistakes)
     ulogd.setServiceParent(parent)
+    if built.settings.query_socket:
+        from ulogd_tw import query
+
+        query.QueryService(query.Database(ulogd), built.settings.query_socket).setServiceParent(parent)
     if built.manhole is not None:
         from ulogd_tw import inspection, manhole
 

@@ -23,7 +23,7 @@ from tests.unit.ipfix.wire import COUNTER, a_set, check, counts, message, option
 from tests.unit.netfilter import messages as netlink
 from tests.unit.packets.wire import ip, pcap, pcapng, tcp, udp
 from ulogd_tw.core import types
-from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.plugin import ALL
@@ -37,6 +37,8 @@ from ulogd_tw.netfilter import conntrack
 from ulogd_tw.packets import headers
 from ulogd_tw.packets.capture import Capture
 from ulogd_tw.packets.exports import Exports
+from ulogd_tw.packets.link import beginnings
+from ulogd_tw.plugins.filters.base import COMMON, FOUND, key_of
 from ulogd_tw.transports import nlmsg
 
 LIMITS = Limits(
@@ -267,6 +269,37 @@ def packet_headers(data):
         assert (one.payload <= one.ends).all() and (one.ends <= len(data)).all()
 
 
+def packet_keys(data):
+    """ulogd2's keys of packets of any link, in octets that end with the last packet; one by one gives the same."""
+    octets = np.frombuffer(data, np.uint8)
+    n = min(len(data), 12)
+    starts = np.arange(n, dtype=np.int64) * max(len(data) // (n or 1), 1)
+    lengths = np.full(n, len(data), np.int64) - starts
+    links = np.array((1, 101, 113, 276, 0, 9, 104, 147), np.int64)[octets[starts] % 8]
+    rows = _packet_rows(octets, starts, lengths, links)
+    assert len(rows) == n
+    for place in range(n):
+        one = slice(place, place + 1)
+        assert _packet_rows(octets, starts[one], lengths[one], links[one]) == rows[one]
+
+
+_KEYS_OF_PACKETS = frozenset((*FOUND, *COMMON))
+
+
+def _packet_rows(octets, starts, lengths, links):
+    """The fault and the keys of each packet."""
+    starts, lengths, first, unknown = beginnings(octets, starts, lengths, links)
+    faults = np.zeros(len(starts), np.uint8)
+    rows = [None] * len(starts)
+    for found in headers.decode(octets, starts, lengths, first, _KEYS_OF_PACKETS, faults):
+        schema = Schema([key_of(name, column) for name, column in found.columns.items()])
+        batch = Batch(schema, found.columns, found.missing, n=len(found.rows), now=0.0)
+        several = batch.rows() if found.columns else [{}] * len(found.rows)
+        for place, row in zip(found.rows.tolist(), several, strict=True):
+            rows[place] = (found.family, bool(unknown[place]), row)
+    return [(int(fault), *row) for fault, row in zip(faults, rows, strict=True)]
+
+
 # netlink
 
 
@@ -359,6 +392,7 @@ TARGETS = {
     "fragments": (fragments, lambda: (bytes((1, 0, 0, 3, 32, 129, 3, 32, 9, 9)),
                                       bytes((2, 0, 8, 200, 0, 2, 0, 16, 200, 0)))),
     "pcapin": (pcapin, lambda: (pcap(_PACKETS), pcapng(_PACKETS, resolution=0), pcap(_PIECES))),
+    "packet-keys": (packet_keys, lambda: (_PACKETS[0][1], _PACKETS[1][1])),
     "packet-headers": (packet_headers, lambda: (_PACKETS[0][1], _PACKETS[1][1], bytes(12) + b"\x81\0\0\5\x08\0"
                                                 + _PACKETS[0][1])),
     "ctnetlink": (ctnetlink, _netlink_seeds),

@@ -83,7 +83,7 @@ def unaccounted(counters):
     """Instances of a stats file whose rows do not add up: received = emitted, written, filtered, ... or dropped."""
     found = {}
     for name, c in counters.items():
-        emitted = 0 if c["plugin"] == "AGGREGATE" else c["rows_emitted"]
+        emitted = 0 if c["plugin"] in ("AGGREGATE", "FLOWCACHE") else c["rows_emitted"]
         gone = (
             emitted + c["rows_filtered"] + c["rows_merged"] + c["rows_written"] + c["rows_waiting"] + c["rows_spooled"]
         )

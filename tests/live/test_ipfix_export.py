@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -107,24 +108,67 @@ class NfcapdTests(ExportCase):
     @defer.inlineCallbacks
     def test_udp(self):
         """nfcapd gets every record with the same figures, finds no error in the sequence, and knows every template."""
+        batches, records = mixture()
+        self.check((yield self.captured(batches, records)))
+
+    @defer.inlineCallbacks
+    def test_netflow9(self):
+        """So it does over NetFlow v9, also with times as uptimes."""
+        batches, records = mixture()
+        self.check((yield self.captured(batches, records, version="9")))
+        now = int(time.time())
+        batch = flows(50, flow__start__sec=now - 5, flow__end__sec=now)
+        rows = yield self.captured([batch], 100, version="9")
+        self.assertEqual(sorted([*range(1000, 1050), *range(2**32, 2**32 + 50)]), sorted(r["in_bytes"] for r in rows))
+        ((first, last),) = {(r["first"], r["last"]) for r in rows}
+        self.assertEqual(datetime.fromtimestamp(now - 4.75).isoformat(timespec="milliseconds"), first)
+        self.assertEqual((".250", ".999"), (first[-4:], last[-4:]))
+
+    @defer.inlineCallbacks
+    def test_netflow5(self):
+        """Over v5 IPv4 only; counters beyond 32 bits are added up to the same sums."""
+        now = {"flow__start__sec": int(time.time()) - 5, "flow__end__sec": int(time.time())}
+        batches = flows(300, **now), flows(60, six=True)
+        rows = yield self.captured(batches, 300 + 2 * 300, version="5")  # the reply's counters take two records
+        self.assertEqual({"ipv6": 120}, dict(self.plugin.counters.dropped))
+        octets = Counter()
+        for row in rows:
+            octets[row["src4_addr"]] += row["in_bytes"]
+        self.assertEqual({"10.77.0.1": sum(range(1000, 1300)), "10.77.0.2": 300 * 2**32 + sum(range(300))}, octets)
+        self.assertTrue(all(r["first"].endswith(".250") and r["last"].endswith(".999") for r in rows))
+        self.assertEqual(1, len({(r["first"], r["last"]) for r in rows}))
+
+    @defer.inlineCallbacks
+    def test_options(self):
+        """Options records disturb nothing."""
+        for version in ("10", "9"):
+            batches, records = mixture()
+            self.check((yield self.captured(batches, records, version=version, options_interval=0.3)))
+            self.assertGreaterEqual(self.figures(self.plugin)["options_sent"], 1 if version == "9" else 4)
+
+    @defer.inlineCallbacks
+    def captured(self, batches, records, **options):
+        """The rows of nfdump's JSON of what nfcapd has got, without an error."""
         nfcapd, nfdump = require_program("nfcapd", "nfdump")
         folder, port = Path(self.mktemp()).resolve(), free_port("udp")
         folder.mkdir()
         log = folder.parent / "nfcapd.log"
         argv = [nfcapd, "-w", folder, "-p", port, "-b", "127.0.0.1", "-t", 3600]
-        batches, records = mixture()
         with Daemon(argv, lambda daemon: "Startup nfcapd" in log.read_text(), log=log) as daemon:
-            plugin = self.start(*batches, collectors=(f"udp:127.0.0.1:{port}",), flush=0.2)
+            plugin = self.plugin = self.start(*batches, collectors=(f"udp:127.0.0.1:{port}",), flush=0.2, **options)
             for batch in batches:
                 plugin.write(batch)
+            if "options_interval" in options:
+                yield self.until(lambda: self.figures(plugin)["options_sent"])
             yield self.stop(plugin)
-            self.assertEqual(records, self.figures(plugin)["records_sent"])
+            figures = self.figures(plugin)
+            self.assertEqual(records, figures["records_sent"] - figures["options_sent"])
             yield task.deferLater(reactor, 0.5, lambda: None)
             yield threads.deferToThread(daemon.stop)
         text = log.read_text()
         self.assertIn(f"Flows: {records}, ", text)
         self.assertIn("Sequence Errors: 0, Bad Packets: 0", text)
-        self.check(json.loads(_output([nfdump, "-R", folder, "-o", "json"])))
+        return json.loads(_output([nfdump, "-R", folder, "-o", "json"]))
 
     def check(self, rows):
         """The rows of nfdump's JSON against what went in."""
@@ -148,23 +192,31 @@ class TsharkTests(ExportCase):
     """Wireshark's dissector on a capture of loopback."""
 
     @defer.inlineCallbacks
-    def dissected(self, scheme, port):
+    def dissected(self, scheme, port, **options):
         """Every message of an export as tshark prints it."""
         require_root()
         tshark, tcpdump = require_program("tshark", "tcpdump")
         capture = Path(self.mktemp()).resolve()
+        if "options_interval" in options:  # nothing is told to a host that refuses
+            sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sink.bind(("127.0.0.1", port))
+            self.addCleanup(sink.close)
         argv = [tcpdump, "-i", "lo", "-U", "-w", capture, "-s", "0", "-B", "8192", "-Z", "root", scheme, "port", port]
         batches, records = mixture()
         with Daemon(argv, lambda daemon: capture.exists() and capture.stat().st_size >= 24) as daemon:
             yield task.deferLater(reactor, 0.5, lambda: None)
-            plugin = self.start(*batches, collectors=(f"{scheme}:127.0.0.1:{port}",), flush=0.2, mtu=1400)
+            plugin = self.start(*batches, collectors=(f"{scheme}:127.0.0.1:{port}",), flush=0.2, mtu=1400,
+                                **options)  # fmt: skip
             yield self.until(lambda: self.figures(plugin)["state"] in ("open", "connected"))
             for batch in batches:
                 plugin.write(batch)
+            if "options_interval" in options:
+                yield self.until(lambda: self.figures(plugin)["options_sent"])
             yield self.stop(plugin)
             yield task.deferLater(reactor, 0.5, lambda: None)
             yield threads.deferToThread(daemon.stop)
-        self.assertEqual(records, self.figures(plugin)["records_sent"])
+        if not options:
+            self.assertEqual(records, self.figures(plugin)["records_sent"])
         read = [tshark, "-r", capture, "-d", f"{scheme}.port=={port},cflow"]
         wrong = _output([*read, "-Y", "cflow && (_ws.malformed || _ws.expert)"])
         return records, _output([*read, "-T", "ek", "-J", "cflow"]), wrong
@@ -191,6 +243,16 @@ class TsharkTests(ExportCase):
     def test_udp(self):
         """tshark reads every record over UDP without a complaint."""
         return self.check("udp", free_port("udp"))
+
+    @defer.inlineCallbacks
+    def test_other_forms(self):
+        """So it does with biflows, and over NetFlow v9 and v5; and what the exporter tells about itself."""
+        told = {"options_interval": 0.2}
+        for options in ({"fields": "biflow", **told}, {"version": "9", **told}, {"version": "5"}):
+            _, found, wrong = yield self.dissected("udp", free_port("udp"), **options)
+            self.assertEqual(("", True), (wrong, '"cflow_cflow_srcaddr"' in found), options)
+            if "options_interval" in options:
+                self.assertTrue('"cflow_cflow_sampling_interval":"1"' in found)
 
     def test_tcp(self):
         """tshark reads every record over TCP without a complaint."""

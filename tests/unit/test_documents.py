@@ -17,7 +17,7 @@ from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import with_certificates
-from ulogd_tw import cli, config, registry, tap
+from ulogd_tw import ask, cli, config, registry, tap
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import Input
 from ulogd_tw.flow import JOIN_ROWS
@@ -165,7 +165,8 @@ class CommandTests(SynchronousTestCase):
                 found += 1
                 try:
                     with contextlib.redirect_stderr(io.StringIO()) as said:
-                        cli.twistd_arguments(words[1:])
+                        asking = words[1:2] in (["query"], ["top"])
+                        (ask.parser().parse_args if asking else cli.twistd_arguments)(words[1:])
                 except SystemExit:
                     self.fail(f"{where}: {' '.join(words)}: {said.getvalue()}")
         self.assertGreaterEqual(found, 2)

@@ -19,11 +19,34 @@ from ulogd_tw.core.keys import Key
 class Schema(Mapping[str, Key]):
     """The keys of a batch in order, each with the type in which its column is held. Compared by value, hashed once."""
 
-    __slots__ = ("_keys", "_hash")
+    __slots__ = ("_keys", "_hash", "_derived")
+
+    MOST_DERIVED = 64
 
     def __init__(self, keys: Sequence[Key]) -> None:
         self._keys = {key.name: key for key in keys}
         self._hash = hash(tuple(self._keys.values()))
+        self._derived: dict[tuple[Key, ...] | tuple[str, ...], Schema] = {}
+
+    def with_keys(self, added: tuple[Key, ...]) -> Schema:
+        """With further keys at the end, which replace those of their names. The same object for the same keys."""
+        if not added:
+            return self
+        found = self._derived.get(added)
+        if found is None:
+            names = {key.name for key in added}
+            found = self._keep(added, [*(key for key in self.values() if key.name not in names), *added])
+        return found
+
+    def only(self, names: tuple[str, ...]) -> Schema:
+        """These keys in this order. The same object for the same names."""
+        return self._derived.get(names) or self._keep(names, [self[name] for name in names])
+
+    def _keep(self, what: tuple[Key, ...] | tuple[str, ...], keys: Sequence[Key]) -> Schema:
+        if len(self._derived) >= self.MOST_DERIVED:
+            self._derived.clear()
+        found = self._derived[what] = Schema(keys)
+        return found
 
     def __getitem__(self, name: str) -> Key:
         return self._keys[name]
@@ -100,7 +123,7 @@ class Batch:
 
     def with_columns(self, added: Mapping[Key, Column], missing: Mapping[str, np.ndarray] | None = None) -> Batch:
         """This batch with further columns; a key of the same name is replaced."""
-        schema = Schema([*(k for k in self.schema.values() if k.name not in {a.name for a in added}), *added])
+        schema = self.schema.with_keys(tuple(added))
         new = {key.name: column for key, column in added.items()}
         masks = {name: mask for name, mask in self.missing.items() if name not in new} | dict(missing or {})
         return Batch(schema, self.columns | new, masks, n=self.n, now=self.now, held=self.held)
@@ -108,7 +131,7 @@ class Batch:
     def select(self, names: Sequence[str]) -> Batch:
         """Only these keys, in this order; each must be there."""
         return Batch(
-            Schema([self.schema[name] for name in names]),
+            self.schema.only(tuple(names)),
             {name: self.columns[name] for name in names},
             {name: self.missing[name] for name in names if name in self.missing},
             n=self.n,

@@ -48,6 +48,9 @@ class Key:
     unit: str = ""
     semantics: str = ""
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # which Python keeps: batches are looked up by their keys
+
     @property
     def element(self) -> Element | None:
         """The one Information Element of this key; for an address without family the one of its IPv4 form."""

@@ -56,7 +56,7 @@ def packed_type(name: str, held: Key) -> Type:
 
     An address has the family that it is held in.
     """
-    declared = known(name)
+    declared = known(name.partition("/")[0])
     if declared is None or declared.type.kind in ("address", "octets", "list"):
         return held.type
     if declared.type.variable != held.type.variable or not types.compatible(declared.type, held.type):

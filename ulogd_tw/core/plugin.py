@@ -7,7 +7,7 @@ look at the outside; the stack is built from `keys` and `requests`; `open` opens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ulogd_tw.core.batch import Batch
@@ -141,6 +141,10 @@ class Plugin:
 class Input(Plugin):
     """Begins a stack; calls `emit` with batches between `begin` and the end of `stop`."""
 
+    chooses = False
+    """True where its rows are of one of the types of `otype`, the last of those that the plugin below takes."""
+    seconds_apart = False
+    """Set by a filter below that wants rows of different seconds in different batches, each with its time."""
     listens = False
     """True where peers connect to it; such inputs stop last, as a peer may be an exporter of this process."""
     at_end = False
@@ -153,14 +157,23 @@ class Input(Plugin):
         self.ended: Callable[[], None] = _nothing
         """To be called when it is at its end."""
 
+    @classmethod
+    def flowing(cls, below: type[Plugin]) -> int:
+        """The types of its rows above this plugin."""
+        types = cls.otype & below.itype
+        return 1 << types.bit_length() - 1 if types and cls.chooses else cls.otype
+
     def begin(self) -> None:
         """Start to read; everything is open by now."""
 
 
 class Filter(Plugin):
-    """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them."""
+    """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them.
 
-    def process(self, batch: Batch) -> Batch | None:
+    Rows that get different schemas (packets of several families) are several batches.
+    """
+
+    def process(self, batch: Batch) -> Batch | Sequence[Batch] | None:
         """What becomes of the batch. Rows that are left out count as filtered; drops are counted by the plugin."""
         raise NotImplementedError
 
@@ -180,8 +193,9 @@ class Aggregator(Filter):
 
 
 class Output(Plugin):
-    """Ends a stack."""
+    """Ends a stack. `inputs` are those whose rows reach it."""
 
+    inputs: tuple[Input, ...] = ()
     common_options = (
         Option("queue_rows", positive, 1_000_000, "rows that may wait for this output; beyond, inputs that can wait "
                "are paused and rows of the others are dropped and counted as queue_full"),
@@ -189,6 +203,10 @@ class Output(Plugin):
         Option("spool", text, "", "directory for rows that are still waiting when stop_timeout ends; read at the next "
                "start. Without it they are dropped and counted as stop_timeout"),
     )  # fmt: skip
+
+    def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | _All:
+        """As `requests`, of one stack, which gives the keys `above`; None where any key may come."""
+        return self.requests(frozenset())
 
     def write(self, batch: Batch) -> Any:
         """Write all rows. A Deferred opens a bounded queue before this output until it fires.

@@ -79,10 +79,11 @@ class Node:
             counters.dropped["error"] += batch.n
             self.report(self.plugin, error)
             return
+        results = () if result is None else (result,) if isinstance(result, Batch) else result
         if not isinstance(self.plugin, Aggregator):
             counted = counters.dropped.total() + counters.rows_filtered - before
-            counters.rows_filtered += batch.n - counted - (result.n if result is not None else 0)
-        if result is not None:
+            counters.rows_filtered += batch.n - counted - sum(r.n for r in results)
+        for result in results:
             self.pass_on(result)
 
     def _write(self, batch: Batch) -> None:
@@ -230,13 +231,15 @@ class Builder:
     def _make(
         self, spec: StackSpec, classes: list[type[Plugin]], found: list[Mistake], prepare: bool
     ) -> list[Plugin] | None:
-        plugins = []
-        for (ident, _), class_ in zip(spec.parts, classes, strict=True):
+        plugins: list[Plugin] = []
+        for place, ((ident, _), class_) in enumerate(zip(spec.parts, classes, strict=True)):
             options, mistakes = self.read_options(ident, class_)
             found += mistakes
             if any(not m.tolerated for m in mistakes):
                 continue
             plugin = self._instance(ident, class_, options)
+            if place == 0:
+                plugin.otype = class_.flowing(classes[1])
             wrong = [Mistake(spec.where, f"{ident}:{class_.name}: {o}: {text}") for o, text in plugin.mistakes()]
             found += wrong
             if wrong:
@@ -263,13 +266,17 @@ class Builder:
         """Add a stack to the tree, sharing what is there."""
         path: list[Node] = []
         last = len(spec.parts) - 1
-        for place, (ident, name) in enumerate(spec.parts):
-            position = "input" if place == 0 else "output" if place == last else "filter"
-            where = (position, ident) if position != "filter" else spec.parts[: place + 1]
+        positions = ["input", *["filter"] * (last - 1), "output"]
+        classes = [self.lookup(name, at) for (_, name), at in zip(spec.parts, positions, strict=True)]
+        flowing = classes[0].flowing(classes[1])  # an input is an instance of its own for each type of rows
+        for place, (ident, _) in enumerate(spec.parts):
+            position, class_ = positions[place], classes[place]
+            where = ("output", ident) if place == last else (flowing, *spec.parts[: place + 1])
             node = tree.get(where)
             if node is None:
-                class_ = self.lookup(name, position)
                 plugin = self._instance(ident, class_, self.read_options(ident, class_)[0])
+                if place == 0:
+                    plugin.otype = flowing
                 nodes = {"input": graph.inputs, "filter": graph.filters, "output": graph.outputs}[position]
                 same = sum(1 for n in graph.nodes if n.ident.split("#")[0] == ident)
                 node = tree[where] = Node(plugin, f"{ident}#{same + 1}" if same else ident, None)
@@ -279,6 +286,8 @@ class Builder:
                 nodes.append(node)
             if path:
                 _join(path[-1], node)
+            if position == "output" and path[0].plugin not in node.plugin.inputs:
+                node.plugin.inputs = (*node.plugin.inputs, path[0].plugin)
             path.append(node)
         stack = Stack(spec, path)
         for node in path:
@@ -340,11 +349,21 @@ def _resolve(graph: Graph, providers: Callable[[str], list[str]]) -> list[Mistak
     depth = {node: place for stack in graph.stacks for place, node in enumerate(stack.path)}
     filters = sorted(graph.filters, key=depth.__getitem__, reverse=True)
     for node in graph.outputs + filters + graph.inputs:
-        node.plugin.wanted = wanted[node].of(node.plugin, given[node])
-        asked = node.plugin.requests(node.plugin.wanted)
+        plugin = node.plugin
+        plugin.wanted = wanted[node].of(plugin, given[node])
         for parent in node.parents:
+            if isinstance(plugin, Output):
+                asked = plugin.requests_of(_names(_upwards(parent), given))
+            else:
+                asked = plugin.requests(plugin.wanted)
             mistakes += _request(node, parent, asked, given, wanted, providers)
     return mistakes
+
+
+def _names(above: Iterable[Node], given: dict[Node, Provided]) -> frozenset[str] | None:
+    """The names of the keys that these nodes give; None where any key may come."""
+    providers = [given[node] for node in above]
+    return None if any(p.open for p in providers) else frozenset().union(*(p.keys for p in providers))
 
 
 def _request(

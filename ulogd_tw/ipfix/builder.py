@@ -9,23 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ulogd_tw.ipfix.encoder import Records
-from ulogd_tw.ipfix.message import HEADER, MAX_LENGTH, OPTIONS_TEMPLATE_SET, SET_HEADER, TEMPLATE_SET, VERSION
-from ulogd_tw.ipfix.template import Template, encode_record
-
-_HEADERS = HEADER.size + SET_HEADER.size
-
-
-@lru_cache(256)
-def _header_view(length: int) -> np.dtype:
-    names = ["version", "length", "time", "sequence", "domain"]
-    formats = [">u2", ">u2", ">u4", ">u4", ">u4"]
-    return np.dtype({"names": names, "formats": formats, "offsets": [0, 2, 4, 8, 12], "itemsize": length})
+from ulogd_tw.ipfix.forms import IPFIX, Form
+from ulogd_tw.ipfix.message import MAX_LENGTH, SET_HEADER
+from ulogd_tw.ipfix.template import Template, encode_record, record_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +31,7 @@ class Messages:
     records: int
     templates: tuple[int, ...]
     origin: Any = None
+    form: Form = IPFIX
 
     @property
     def count(self) -> int:
@@ -57,23 +49,30 @@ class Messages:
     def all_records(self) -> int:
         return self.count * self.records
 
+    @property
+    def counted(self) -> int:
+        """How far these take the Sequence Number on."""
+        return self.form.counted(self.count, self.all_records)
+
     def part(self, start: int, stop: int | None = None) -> Messages:
         """Some of these Messages, without a copy."""
-        return Messages(self.octets[start:stop], self.records, self.templates, self.origin)
+        return Messages(self.octets[start:stop], self.records, self.templates, self.origin, self.form)
+
+    def records_by_template(self, templates: Mapping[int, Template]) -> Iterator[tuple[int, np.ndarray]]:
+        """Template id and the octets of its records, (n, size), of templates without fields of variable length.
+
+        Messages of one block that are more than one are alike.
+        """
+        for ident, start, end in _places(self.octets[0], self.form):
+            size = templates[ident].least_octets
+            if not templates[ident].variable:
+                body = self.octets[:, start : start + (end - start) // size * size]
+                yield ident, body.reshape(-1, size)
 
     def stamped(self, sequence: int, domain: int, now: float) -> np.ndarray:
         """A copy as it goes out. `sequence`: Data Records that were sent before (section 3.1)."""
         out = self.octets.copy()
-        if self.count == 1:
-            HEADER.pack_into(out.data.cast("B"), 0, VERSION, self.length, int(now) & 0xFFFFFFFF,
-                             sequence & 0xFFFFFFFF, domain)  # fmt: skip
-            return out
-        header = out.reshape(-1).view(_header_view(self.length))
-        header["version"] = VERSION
-        header["length"] = self.length
-        header["time"] = int(now) & 0xFFFFFFFF
-        header["sequence"] = (sequence + np.arange(self.count) * self.records) & 0xFFFFFFFF
-        header["domain"] = domain
+        self.form.stamp(out, self.records, sequence, domain, now)
         return out
 
 
@@ -83,20 +82,24 @@ class MessageBuilder:
     The last Message stays open, and may take Sets of several templates, until it is full or `flush` is called.
     """
 
-    def __init__(self, max_length: int) -> None:
-        if not _HEADERS < max_length <= MAX_LENGTH:
+    def __init__(self, max_length: int, form: Form = IPFIX) -> None:
+        self._headers = form.size + form.set_header
+        if not self._headers < max_length <= MAX_LENGTH:
             raise ValueError(f"a Message cannot have at most {max_length} octets")
         self.max_length = max_length
+        self.form = form
         self.too_long = 0
         """Records left out, since not even alone they fit into a Message."""
         self._sets: list[tuple[int, list[np.ndarray]]] = []
-        self._length = HEADER.size
+        self._length = form.size
+        self._spare = form.align - 1
+        """Octets that a Set may need to end where it shall."""
         self.open_records = 0
         """Records that wait in the open Message."""
 
     def add(self, records: Records) -> list[Messages]:
         """Take records; the Messages that became full."""
-        short = records.no_longer_than(self.max_length - _HEADERS)
+        short = records.no_longer_than(self.max_length - self._headers - self._spare)
         self.too_long += len(records) - len(short)
         n, full = len(short), []
         at = self._extend(short, 0) if self.open_records else 0
@@ -113,8 +116,9 @@ class MessageBuilder:
         """Put what there is room for into the open Message; where to go on."""
         ident = records.template.ident
         same = bool(self._sets) and self._sets[-1][0] == ident
-        head = 0 if same else SET_HEADER.size
+        head = 0 if same else self.form.set_header + self._spare
         count = records.fitting(start, self.max_length - self._length - head)
+        count = min(count, self.form.most_records - self.open_records)
         if count <= 0:
             return start
         octets = records.octets(start, start + count).copy()  # a view would keep the whole batch in memory
@@ -130,74 +134,104 @@ class MessageBuilder:
         """All full Messages of equal records at once."""
         if records.offsets is not None:
             return None
-        size = records.data.shape[1]
-        each = (self.max_length - _HEADERS) // size
+        form, size = self.form, records.data.shape[1]
+        each = min((self.max_length - self._headers - self._spare) // size, form.most_records)
         count = (len(records) - start) // each
         if not count:
             return None
-        out = np.empty((count, _HEADERS + each * size), np.uint8)
-        out[:, : HEADER.size] = 0
-        head = SET_HEADER.pack(records.template.ident, SET_HEADER.size + each * size)
-        out[:, HEADER.size : _HEADERS] = np.frombuffer(head, np.uint8)
-        out[:, _HEADERS:] = records.data[start : start + count * each].reshape(count, -1)
-        return Messages(out, each, (records.template.ident,))
+        ident, octets = records.template.ident, _aligned(form, form.set_header + each * size)
+        out = np.empty((count, form.size + octets), np.uint8)
+        out[:, : form.size] = 0
+        if form.set_header:
+            out[:, form.size : self._headers] = np.frombuffer(SET_HEADER.pack(ident, octets), np.uint8)
+        end = self._headers + each * size
+        out[:, self._headers : end] = records.data[start : start + count * each].reshape(count, -1)
+        out[:, end:] = 0
+        return Messages(out, each, (ident,) if form.set_header else (), None, form)
 
     def flush(self) -> list[Messages]:
         """The open Message, if it has records."""
         if not self.open_records:
             return []
-        parts = [bytes(HEADER.size)]
+        form, parts = self.form, [bytes(self.form.size)]
         for ident, octets in self._sets:
-            parts += [SET_HEADER.pack(ident, SET_HEADER.size + sum(map(len, octets))), *octets]
+            length = form.set_header + sum(map(len, octets))
+            if form.set_header:
+                parts.append(SET_HEADER.pack(ident, _aligned(form, length)))
+            parts += [*octets, bytes(_aligned(form, length) - length)]
         message = np.frombuffer(b"".join(parts), np.uint8).reshape(1, -1)
-        found = Messages(message, self.open_records, tuple(dict.fromkeys(ident for ident, _ in self._sets)))
+        idents = dict.fromkeys(ident for ident, _ in self._sets) if form.set_header else ()
+        found = Messages(message, self.open_records, tuple(idents), None, form)
         self._sets = []
-        self._length = HEADER.size
+        self._length = form.size
         self.open_records = 0
         return [found]
+
+
+def _aligned(form: Form, octets: int) -> int:
+    return -(-octets // form.align) * form.align
 
 
 def recut(messages: Messages, max_length: int, templates: Mapping[int, Template]) -> list[Messages]:
     """The same records in Messages of at most `max_length` octets: a path has become narrower.
 
-    Only for templates without fields of variable length. Records that do not fit at all are left out.
+    Records that do not fit at all are left out.
     """
-    builder, found = MessageBuilder(max_length), []
+    builder, found = MessageBuilder(max_length, messages.form), []
     for message in messages.octets:
-        for ident, body in _sets(message):
-            size = templates[ident].least_octets
-            found += builder.add(Records(templates[ident], body.reshape(-1, size)))
+        for ident, body in _sets(message, messages.form):
+            found += builder.add(_records(templates[ident], body))
     return found + builder.flush()
 
 
-def _sets(message: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _records(template: Template, body: np.ndarray) -> Records:
+    """The records of one of our own Data Sets."""
+    if not template.variable:
+        size = template.least_octets
+        return Records(template, body[: len(body) // size * size].reshape(-1, size))
+    return Records(template, body, np.array([0, *record_ends(template, body.tobytes())], np.int64))
+
+
+def _sets(message: np.ndarray, form: Form) -> Iterator[tuple[int, np.ndarray]]:
     """Id and body of each Set of one of our own Messages."""
-    at = HEADER.size
+    for ident, start, end in _places(message, form):
+        yield ident, message[start:end]
+
+
+def _places(message: np.ndarray, form: Form) -> Iterator[tuple[int, int, int]]:
+    """Id of each Set of one of our own Messages, where its body begins and ends."""
+    at = form.size
+    if not form.set_header:
+        yield form.version, at, len(message)
+        return
     while at < len(message):
         ident, length = SET_HEADER.unpack(message[at : at + SET_HEADER.size].tobytes())
-        yield ident, message[at + SET_HEADER.size : at + length]
+        yield ident, at + SET_HEADER.size, at + length
         at += length
 
 
 def template_messages(
-    templates: Sequence[Template], max_length: int, sequence: int, domain: int, now: float
+    templates: Sequence[Template], max_length: int, sequence: int, domain: int, now: float, form: Form = IPFIX
 ) -> list[bytes]:
-    """Messages with these templates and no data; they leave the Sequence Number as it is (section 3.1)."""
-    found = []
+    """Messages with these templates and no data. Those of IPFIX leave the Sequence Number as it is (section 3.1)."""
+    found: list[bytes] = []
     for options in (False, True):
-        group: list[bytes] = []
-        for record in (encode_record(t) for t in templates if t.options == options):
-            if group and _HEADERS + sum(map(len, group)) + len(record) > max_length:
-                found.append(_template_message(options, group, sequence, domain, now))
-                group = []
-            group.append(record)
-        if group:
-            found.append(_template_message(options, group, sequence, domain, now))
+        groups: list[list[bytes]] = [[]]
+        room = max_length - form.size - form.set_header - form.align + 1
+        for record in (encode_record(t, form.version) for t in templates if t.options == options):
+            if groups[-1] and sum(map(len, groups[-1])) + len(record) > room:
+                groups.append([])
+            groups[-1].append(record)
+        for group in filter(None, groups):
+            number = sequence + form.counted(len(found), 0)
+            found.append(_template_message(form, form.options_set if options else form.template_set, group, number,
+                                           domain, now))  # fmt: skip
     return found
 
 
-def _template_message(options: bool, records: list[bytes], sequence: int, domain: int, now: float) -> bytes:
+def _template_message(form: Form, set_id: int, records: list[bytes], sequence: int, domain: int, now: float) -> bytes:
     body = b"".join(records)
-    length = _HEADERS + len(body)
-    head = HEADER.pack(VERSION, length, int(now) & 0xFFFFFFFF, sequence & 0xFFFFFFFF, domain)
-    return head + SET_HEADER.pack(OPTIONS_TEMPLATE_SET if options else TEMPLATE_SET, SET_HEADER.size + len(body)) + body
+    length = _aligned(form, form.set_header + len(body))
+    body += bytes(length - form.set_header - len(body))
+    head = form.pack(len(records), form.size + length, sequence, domain, now)
+    return head + SET_HEADER.pack(set_id, length) + body

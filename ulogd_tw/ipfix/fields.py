@@ -21,8 +21,8 @@ originalObservationDomainId (149 would be that of our own Messages; RFC 7119 sec
 _MOST = 0x8000
 _NONE: Mapping[str, Key] = {}
 _OCCURRENCE = re.compile(r"#\d+$")
-_UNSAID = frozenset(key.name for key in CONTEXT) - set(ORIGIN)
-"""What is true of the received Message only, or is told by the kind of template."""
+_UNSAID = frozenset(key.name for key in CONTEXT) - set(ORIGIN) | {"export.to"}
+"""What is true of the received Message only, is told by the kind of template, or is meant for the exporter itself."""
 
 
 def is_said(key: Key) -> bool:
@@ -30,8 +30,10 @@ def is_said(key: Key) -> bool:
     return key.name not in _UNSAID and "@" not in key.name
 
 
-def field_of(key: Key, others: Mapping[str, Key] = _NONE) -> tuple[Field, Type] | None:
+def field_of(key: Key, others: Mapping[str, Key] = _NONE, octets: int | None = None) -> tuple[Field, Type] | None:
     """The Field Specifier for the values of a key, as they are held, and its element's type; None where there is none.
+
+    `octets` is the length that it shall have, where its element allows that.
 
     ``name#2`` is the same element as ``name``, which is found among `others` where only an exporter has told of it.
     Fields of NetFlow and sFlow that IANA has no element for have none.
@@ -44,7 +46,7 @@ def field_of(key: Key, others: Mapping[str, Key] = _NONE) -> tuple[Field, Type] 
         if pen and (pen, ident) not in registry.enterprise:
             kind = key.type  # as the exporter has described it (RFC 5610), or octets
         if length := _length(kind, key.type):
-            return Field(pen, ident, length), kind
+            return Field(pen, ident, octets or length), kind
     return None
 
 

@@ -1,12 +1,15 @@
 """Data Records of batches with any keys: one template for what each row has.
 
 A value that a row lacks is left out of its record, never 0: rows are grouped by what they lack, and each such group has
-a template of its own. The numbers of templates are given as they come, and hold until `restart`.
+a template of its own. The number of a template is made of what it has, so that it is the same in the next run too, but
+where two would have the same; it holds until `restart`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,8 +19,9 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.fields import ORIGIN, field_of, is_said, most_of
-from ulogd_tw.ipfix.message import FIRST_DATA_SET, MAX_LENGTH
-from ulogd_tw.ipfix.template import VARIABLE, Field, Template
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, MAX_LENGTH, VERSION
+from ulogd_tw.ipfix.template import VARIABLE, Field, Template, encode_record
+from ulogd_tw.ipfix.uniflow import VARIANTS
 
 MOST_TEMPLATES = 4096
 """Templates after which the numbers are used up: an encoder has some 5 kB of memory."""
@@ -26,6 +30,9 @@ MOST_FIELDS = 131_072
 MOST_PATTERNS = 64
 """Templates of one schema. Peers choose what their records lack, and every template costs a step of its own a batch."""
 MOST_SCHEMAS = 1024
+FIRST_IDENT = FIRST_DATA_SET + VARIANTS
+"""Template ids below are those of `ulogd_tw.ipfix.uniflow`."""
+_IDENTS = MAX_LENGTH + 1 - FIRST_IDENT
 MOST_NAMES = 1000
 """Names of keys without an element that are remembered."""
 
@@ -40,8 +47,10 @@ _Choice = tuple[Encoder, list[int]]
 class _Form:
     """The fields of a schema's records, and its templates by what the rows lack."""
 
-    def __init__(self, schema: Schema, options: bool) -> None:
-        said = [(key, field_of(key, schema)) for key in schema.values() if is_said(key)]
+    def __init__(self, schema: Schema, options: bool, lengths: Mapping[str, int], version: int) -> None:
+        said = [(key, field_of(key, schema, lengths.get(key.name))) for key in schema.values() if is_said(key)]
+        if version == 9:  # which has neither enterprises nor variable lengths
+            said = [(key, None if f and (f[0].pen or f[0].length == VARIABLE) else f) for key, f in said]
         self.left_out = [key.name for key, field in said if field is None]
         told = [(key, field) for key, field in said if field is not None]
         own = [pair for pair in told if pair[0].name not in ORIGIN]
@@ -68,13 +77,17 @@ class _Form:
 class Outgoing:
     """Encodes batches, and numbers the templates for that.
 
-    Counts rows without any field as ``dropped{no_fields}``; as ``errors{unfit}`` values that are beyond their element,
+    Counts rows without any field as ``dropped{no_fields}``; as ``dropped{templates}`` rows that need a further template
+    where there are twice `MOST_TEMPLATES`; as ``errors{unfit}`` values that are beyond their element,
     which are left out; as ``errors{patterns}`` rows that lost values since rows of their schema lack too many different
     things.
     """
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, lengths: Mapping[str, int] | None = None, version: int = VERSION) -> None:
+        """`lengths`: octets of the fields for some keys, by name, where they shall be fewer; `version`: 9, or IPFIX."""
         self.counters = counters
+        self._version = version
+        self._lengths = lengths or {}
         self.templates: dict[int, Template] = {}
         """Every template that was used, by id."""
         self.left_out: set[str] = set()
@@ -84,7 +97,7 @@ class Outgoing:
     def restart(self) -> None:
         """Forget all templates: a new session begins."""
         self.templates.clear()
-        self._encoders: dict[tuple, Encoder] = {}
+        self._encoders: dict[tuple | Template, Encoder] = {}
         self._forms: dict[tuple[Schema, bool], _Form] = {}
         self._fields = 0
 
@@ -98,11 +111,29 @@ class Outgoing:
         place = (tuple(fields), scopes, None if kinds is None else tuple(kinds))
         found = self._encoders.get(place)
         if found is None:
-            template = Template(FIRST_DATA_SET + len(self.templates), *place[:2])
+            template = Template(self._ident(*place[:2]), *place[:2])
             found = self._encoders[place] = Encoder(template, kinds)
             self.templates[template.ident] = template
             self._fields += len(fields)
         return found
+
+    def fixed(self, template: Template) -> Encoder:
+        """The encoder for a template that has a number of its own, below `FIRST_IDENT`."""
+        found = self._encoders.get(template)
+        if found is None:
+            found = self._encoders[template] = Encoder(template)
+            self.templates[template.ident] = template
+            self._fields += len(template.fields)
+        return found
+
+    def _ident(self, fields: tuple[Field, ...], scopes: int) -> int:
+        template = Template(FIRST_IDENT, fields, scopes)
+        place = zlib.crc32(encode_record(template, self._version))
+        while True:
+            ident = FIRST_IDENT + place % _IDENTS
+            if self.templates.get(ident) in (None, replace(template, ident=ident)):
+                return ident
+            place += 1
 
     def records(self, batch: Batch, options: bool = False) -> Iterator[Records]:
         """The records of all rows, by template; `options`: they tell about the exporter itself."""
@@ -111,7 +142,7 @@ class Outgoing:
             n = batch.n if rows is None else len(rows)
             chosen = self._choose(form, lacking, n)
             if chosen is None:
-                self.counters.dropped["no_fields"] += n
+                self.counters.dropped["templates" if len(lacking) < len(form.fields) else "no_fields"] += n
                 continue
             encoder, places = chosen
             columns = [batch.columns[form.keys[place].name] for place in places]
@@ -122,7 +153,7 @@ class Outgoing:
         if form is None:
             if len(self._forms) >= MOST_SCHEMAS:
                 self._forms.clear()
-            form = self._forms[schema, options] = _Form(schema, options)
+            form = self._forms[schema, options] = _Form(schema, options, self._lengths, self._version)
             self.left_out.update(form.left_out[: max(MOST_NAMES - len(self.left_out), 0)])
         return form
 
@@ -151,9 +182,13 @@ class Outgoing:
             places = [place for place in range(len(form.fields)) if place not in lacking]
             scopes = sum(place < form.scopes for place in places)
             fields, kinds = ([of[place] for place in places] for of in (form.fields, form.kinds))
-            # an options template has one scope field at least (RFC 7011 section 3.4.2.1)
-            encoder = self.encoder(fields, max(scopes, int(form.options)), kinds) if fields else None
-            form.choices[lacking] = (encoder, places) if encoder is not None else None
+            if not fields:
+                form.choices[lacking] = None
+            elif len(self.templates) >= 2 * MOST_TEMPLATES:
+                return None
+            else:
+                # an options template has one scope field at least (RFC 7011 section 3.4.2.1)
+                form.choices[lacking] = self.encoder(fields, max(scopes, int(form.options)), kinds), places
         return form.choices[lacking]
 
 

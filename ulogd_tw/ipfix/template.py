@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, SET_HEADER, TEMPLATE_SET
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, SET_HEADER, TEMPLATE_SET, VERSION
 
 VARIABLE = 65535
 """The length that says: each value carries its own (section 7)."""
@@ -42,6 +42,29 @@ class Template:
     @property
     def variable(self) -> bool:
         return any(f.length == VARIABLE for f in self.fields)
+
+
+def record_ends(template: Template, body: bytes | memoryview) -> list[int]:
+    """Where each record of one of our own Data Sets ends, without padding.
+
+    One Python step a field where the template has one of variable length.
+    """
+    if not template.variable:
+        size = template.least_octets
+        return list(range(size, len(body) + 1, size))
+    ends, at = [], 0
+    while at + template.least_octets <= len(body):
+        for field in template.fields:
+            octets = field.length
+            if octets == VARIABLE:
+                octets, at = body[at], at + 1
+                if octets == 255:
+                    octets, at = int.from_bytes(body[at : at + 2], "big"), at + 2
+            at += octets
+            if at > len(body):
+                return ends
+        ends.append(at)
+    return ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +130,16 @@ def _parse_fields(body: bytes | memoryview, at: int, count: int, ident: int) -> 
     return tuple(fields), at
 
 
-def encode_record(template: Template) -> bytes:
-    """The Template Record's octets, without a Set Header."""
+def encode_record(template: Template, version: int = VERSION) -> bytes:
+    """The Template Record's octets, without a Set Header; `version` 9 for NetFlow v9 (RFC 3954 sections 5.2, 6.1).
+
+    An Options Template of v9 has the lengths of its parts; its scopes are `keys.NETFLOW9_SCOPE` in place of an
+    enterprise number.
+    """
+    if version == 9 and template.options:
+        scope, rest = 4 * template.scopes, 4 * (len(template.fields) - template.scopes)
+        parts = [struct.pack("!HHH", template.ident, scope, rest)]
+        return b"".join((*parts, *(SET_HEADER.pack(field.ident, field.length) for field in template.fields)))
     parts = [SET_HEADER.pack(template.ident, len(template.fields))]
     if template.options:
         parts.append(struct.pack("!H", template.scopes))

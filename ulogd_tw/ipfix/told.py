@@ -44,16 +44,16 @@ _TELLING = USED - {*SAMPLERS, *_INTERFACES, *_PROCESSES, _TEMPLATE, _DOMAIN, "sc
 LONGEST_NAME = 255
 """Octets of a name that are kept; interface descriptions of routers have up to 240."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_DATA_TYPES = (
+DATA_TYPES = (
     types.OCTETS, types.UNSIGNED8, types.UNSIGNED16, types.UNSIGNED32, types.UNSIGNED64, types.SIGNED8, types.SIGNED16,
     types.SIGNED32, types.SIGNED64, types.FLOAT32, types.FLOAT64, types.BOOLEAN, types.MAC, types.STRING, types.SECONDS,
     types.MILLISECONDS, types.MICROSECONDS, types.NANOSECONDS, types.IPV4, types.IPV6, types.BASIC_LIST,
     types.SUB_TEMPLATE_LIST, types.SUB_TEMPLATE_MULTI_LIST,
 )  # fmt: skip
 """By the codes of informationElementDataType (RFC 5610 section 3.1)."""
-_SEMANTICS = ("default", "quantity", "totalCounter", "deltaCounter", "identifier", "flags", "list", "snmpCounter",
-              "snmpGauge")  # fmt: skip
-_UNITS = {2: "octets", 3: "packets", 4: "flows", 5: "seconds", 6: "milliseconds", 7: "microseconds", 8: "nanoseconds"}
+SEMANTICS = ("default", "quantity", "totalCounter", "deltaCounter", "identifier", "flags", "list", "snmpCounter",
+             "snmpGauge")  # fmt: skip
+UNITS = {2: "octets", 3: "packets", 4: "flows", 5: "seconds", 6: "milliseconds", 7: "microseconds", 8: "nanoseconds"}
 
 _LOSSES = {
     "ignoredPacketTotalCount": "exporter_ignored_packets",
@@ -235,7 +235,7 @@ class Options:
             row["informationElementDataType"],
             _name(row.get("informationElementName", b"")).decode("ascii", "replace"),
         )
-        if not pen or not ident or (pen, ident) in registry.enterprise or code >= len(_DATA_TYPES):
+        if not pen or not ident or (pen, ident) in registry.enterprise or code >= len(DATA_TYPES):
             return False
         if not _NAME.fullmatch(name):
             self._counters.errors["element_name"] += 1
@@ -245,9 +245,9 @@ class Options:
         ):
             name = f"e{pen}.{name}"
         semantics = row.get("informationElementSemantics", 0)
-        semantics = _SEMANTICS[semantics] if semantics < len(_SEMANTICS) else ""
+        semantics = SEMANTICS[semantics] if semantics < len(SEMANTICS) else ""
         key = Key(
-            name, _DATA_TYPES[code], ((pen, ident),), _UNITS.get(row.get("informationElementUnits"), ""), semantics
+            name, DATA_TYPES[code], ((pen, ident),), UNITS.get(row.get("informationElementUnits"), ""), semantics
         )
         if session.types.get((pen, ident)) == key:
             return False

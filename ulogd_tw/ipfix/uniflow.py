@@ -30,6 +30,8 @@ TOTALS = 2048
 """octetTotalCount and packetTotalCount in place of the DeltaCounts: totals of other exporters stay totals."""
 NO_PROTOCOL = 4096
 NO_ADDRESSES = 8192
+VARIANTS = 1 << 14
+"""How many there can be."""
 
 # name of the value, bits with which it is there, bits without which, element, octets
 _FIELDS = (
@@ -60,6 +62,10 @@ _FIELDS = (
 )
 
 
+UPTIMES = {"start": Field(0, 22, 4), "end": Field(0, 21, 4)}
+"""flowStartSysUpTime and flowEndSysUpTime, FIRST_SWITCHED and LAST_SWITCHED of NetFlow v9 (RFC 3954 section 8)."""
+
+
 @cache
 def values(variant: int) -> tuple[str, ...]:
     """The names of the values of a record with these bits, in order; empty where nothing is left of it."""
@@ -67,7 +73,9 @@ def values(variant: int) -> tuple[str, ...]:
 
 
 @cache
-def template(variant: int) -> Template:
-    """The template of records with these bits."""
+def template(variant: int, uptimes: bool = False) -> Template:
+    """The template of records with these bits; `uptimes`: NetFlow's, with milliseconds of uptime for times."""
     found = (f for f in _FIELDS if variant & f[1] == f[1] and not variant & f[2])
-    return Template(FIRST_DATA_SET + variant, tuple(Field(0, element, octets) for _, _, _, element, octets in found))
+    fields = (UPTIMES.get(name, Field(0, element, octets)) if uptimes else Field(0, element, octets)
+              for name, _, _, element, octets in found)  # fmt: skip
+    return Template(FIRST_DATA_SET + variant, tuple(fields))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from ulogd_tw.core.columns import taken
 from ulogd_tw.core.errors import MessageError
 
 MOST_OCTETS = 1 << 20
 """Octets of a packet or block at most: anything longer is no length."""
 MOST_INTERFACES = 65_536
 """Interfaces of a section at most: 8 MB."""
-_LAST = 2.0**32
+_LAST = 1 << 32
 """Seconds since 1970 that no packet has been captured at."""
 _PCAP = {b"\xa1\xb2\xc3\xd4": 1_000_000, b"\xa1\xb2\x3c\x4d": 1_000_000_000}
 """Magic numbers in big-endian order, and the parts of a second in which they count."""
@@ -27,34 +28,32 @@ _IF_TSRESOL, _IF_TSOFFSET = 9, 14
 class Packets:
     """Packets of a capture: packet i is ``octets[starts[i]:starts[i] + lengths[i]]``, captured at `times[i]`.
 
-    `octets` is uint8, with 64 zeros at the end; `starts`, `lengths` and `links` (LINKTYPE numbers) are int64; `times`
-    are seconds since 1970, float64; 0 where the file does not say, or says what cannot be (before 1970, after 2106).
+    `octets` is uint8, with 64 zeros at the end; all others are int64. `wire`: octets that it had before it was cut;
+    `seconds` and `nanoseconds`: when it was captured, since 1970, both 0 where the file does not say, or says what
+    cannot be (before 1970, after 2106); `links`: numbers of LINKTYPE.
     """
 
     octets: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
-    times: np.ndarray
+    wire: np.ndarray
+    seconds: np.ndarray
+    nanoseconds: np.ndarray
     links: np.ndarray
 
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds since 1970, float64."""
+        return np.minimum(self.seconds + self.nanoseconds / 1e9, _LAST - 1e-6)  # rounding must not reach what is none
 
-@dataclass(slots=True)
-class _Found:
-    """Packets that are being listed."""
 
-    starts: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    links: list[int] = field(default_factory=list)
-
-    def add(self, start: int, length: int, time: float, link: int) -> None:
-        self.starts.append(start)
-        self.lengths.append(length)
-        self.times.append(time)
-        self.links.append(link)
+_AFTER = 64
+_NONE = np.zeros(0, np.int64)
+_Runs = list[tuple[np.ndarray, ...]]
+"""Packets that are being listed: starts, lengths, wire, seconds, nanoseconds, links of some each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,49 @@ class _Interface:
 
     link: int
     most: int
-    second: float
+    second: int
     offset: int
+
+    def times(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds and nanoseconds of its counts (uint64); seconds are -1 where they are none."""
+        if self.second > 1 << 62 or abs(self.offset) > _LAST:
+            return np.full(len(ticks), -1), np.zeros(len(ticks), np.int64)
+        seconds, rest = np.divmod(ticks, np.uint64(self.second))
+        if self.second <= 1_000_000_000:
+            nanoseconds = rest.astype(np.int64) * 1_000_000_000 // self.second
+        else:
+            nanoseconds = np.minimum(rest.astype(np.float64) / self.second * 1e9, 999_999_999).astype(np.int64)
+        seconds = np.minimum(seconds, np.uint64(_LAST)).astype(np.int64) + self.offset
+        return seconds, nanoseconds
+
+
+def _one(*numbers: int) -> tuple[np.ndarray, ...]:
+    return tuple(np.array([number], np.int64) for number in numbers)
+
+
+def _chain(data: np.ndarray, at: int, end: int, head: struct.Struct, more: int, least: int) -> np.ndarray:
+    """Where the records from `at` on begin, as long as `least` octets of them are there; last, where the next one is.
+
+    `head` reads the length of a record, which has `more` octets beyond it. What is given last may be beyond the end, or
+    be a record of less than `least` octets, which cannot be. 0.1 to 0.3 us each: lengths can only be followed singly.
+    """
+    octets, found, last = memoryview(data), [], end - least
+    add, unpack = found.append, head.unpack_from
+    while at <= last:
+        add(at)
+        (size,) = unpack(octets, at)
+        if size + more < least:
+            return np.array(found, np.int64)
+        at += size + more
+    add(at)
+    return np.array(found, np.int64)
+
+
+def _in_order(found: _Runs, last: int) -> None:
+    """Put the last runs together in the order of the file."""
+    columns = [np.concatenate(parts) for parts in zip(*found[-last:], strict=True)]
+    order = np.argsort(columns[0], kind="stable")
+    found[-last:] = [tuple(column[order] for column in columns)]
 
 
 class Capture:
@@ -72,10 +112,13 @@ class Capture:
 
     def __init__(self) -> None:
         self.packets = 0
-        self._rest = b""
+        self._rest = np.zeros(0, np.uint8)
+        self._data = self._rest
+        self._end = 0
+        """Where the octets of the file end in the data."""
         self._read = self._begin
         self._order = "<"
-        self._second = 1.0
+        self._second = 1
         self._link = 1
         self._interfaces: list[_Interface] = []
 
@@ -89,33 +132,44 @@ class Capture:
 
         Raises `MessageError` where no packet can begin; its attribute `packets` has those before that place.
         """
-        data = self._rest + octets if self._rest else octets
-        found = _Found()
+        space = self.space(len(octets))
+        space[:] = octets
+        return self.filled(len(octets))
+
+    def space(self, octets: int) -> memoryview:
+        """Where so many further octets of the file can be read to; then `filled` says how many they were."""
+        rest = len(self._rest)
+        self._data = np.empty(rest + octets + _AFTER, np.uint8)
+        self._data[:rest] = self._rest
+        return memoryview(self._data)[rest : rest + octets]
+
+    def filled(self, count: int) -> Packets:
+        """As `feed`."""
+        data, found = self._data, []
+        self._end = len(self._rest) + count
+        data[self._end : self._end + _AFTER] = 0
         try:
             at = self._read(data, 0, found)
         except MessageError as error:
-            self._rest = b""
+            self._rest = self._rest[:0]
             error.packets = self._packets(data, found)
             raise
-        self._rest = data[at:]
+        self._rest = data[at : self._end]
         return self._packets(data, found)
 
-    def _packets(self, data: bytes, found: _Found) -> Packets:
-        self.packets += len(found.starts)
-        times = np.array(found.times, np.float64)
-        times[(times < 0) | (times >= _LAST)] = 0.0
-        return Packets(
-            np.frombuffer(data + bytes(64), np.uint8),
-            np.array(found.starts, np.int64),
-            np.array(found.lengths, np.int64),
-            times,
-            np.array(found.links, np.int64),
-        )
+    def _packets(self, data: np.ndarray, found: _Runs) -> Packets:
+        columns = [np.concatenate(parts) for parts in zip(*found, strict=True)] if found else [_NONE] * 6
+        starts, lengths, wire, seconds, nanoseconds, links = columns
+        self.packets += len(starts)
+        odd = (seconds < 0) | (seconds >= _LAST)
+        if odd.any():
+            seconds, nanoseconds = np.where(odd, 0, seconds), np.where(odd, 0, nanoseconds)
+        return Packets(data, starts, lengths, wire, seconds, nanoseconds, links)
 
-    def _begin(self, data: bytes, at: int, found: _Found) -> int:
-        if len(data) < 24:
+    def _begin(self, data: np.ndarray, at: int, found: _Runs) -> int:
+        if self._end < 24:
             return at
-        magic = data[:4]
+        magic = data[:4].tobytes()
         if magic in _PCAP or magic[::-1] in _PCAP:
             self._order = ">" if magic in _PCAP else "<"
             self._second = _PCAP[magic if magic in _PCAP else magic[::-1]]
@@ -130,40 +184,96 @@ class Capture:
 
     # pcap
 
-    def _records(self, data: bytes, at: int, found: _Found) -> int:
-        """Packet records: 0.4 us each."""
-        header = struct.Struct(f"{self._order}IIII")
-        end, second, link = len(data), self._second, self._link
-        while end - at >= 16:
-            seconds, part, captured, _ = header.unpack_from(data, at)
-            if captured > MOST_OCTETS:
-                number = self.packets + len(found.starts) + 1
-                raise MessageError(f"packet {number} has {captured} octets", "capture", at)
-            if end - at < 16 + captured:
-                break
-            found.add(at + 16, captured, seconds + part / second, link)
-            at += 16 + captured
-        return at
+    def _records(self, data: np.ndarray, at: int, found: _Runs) -> int:
+        """Packet records."""
+        if self._end - at < 16:
+            return at
+        edges = _chain(data, at, self._end, struct.Struct(f"{self._order}8xI"), 16, 16)
+        lengths = np.diff(edges) - 16
+        whole = len(lengths) if edges[-1] <= self._end else len(lengths) - 1
+        self._add(data, edges[:whole], lengths[:whole], found)
+        if lengths[-1] > MOST_OCTETS:
+            number = self.packets + whole + 1
+            raise MessageError(f"packet {number} has {lengths[-1]} octets", "capture", int(edges[-2]))
+        return int(edges[whole])
+
+    def _add(self, data: np.ndarray, at: np.ndarray, lengths: np.ndarray, found: _Runs) -> None:
+        if not len(at):
+            return
+        heads = taken(data, at, 16).view(f"{self._order}u4").reshape(-1, 4).astype(np.int64)
+        nanoseconds = heads[:, 1] * (1_000_000_000 // self._second)
+        if nanoseconds.max() >= 1_000_000_000:  # a part that is more than a second
+            nanoseconds = np.minimum(nanoseconds, 999_999_999)
+        links = np.full(len(at), self._link, np.int64)
+        found.append((at + 16, lengths, heads[:, 3], heads[:, 0], nanoseconds, links))
 
     # pcapng
 
-    def _blocks(self, data: bytes, at: int, found: _Found) -> int:
-        end = len(data)
-        while end - at >= 12:
-            (kind,) = struct.unpack_from(f"{self._order}I", data, at)
+    def _blocks(self, data: np.ndarray, at: int, found: _Runs) -> int:
+        """Blocks, section by section."""
+        while self._end - at >= 12:
+            (kind,) = struct.unpack_from("<I", data, at)
             if kind == _SECTION:
                 self._order = "<" if struct.unpack_from("<I", data, at + 8)[0] == _BYTE_ORDER else ">"
+                length = self._length(data, at)
+                if self._end - at < length:
+                    break
                 self._interfaces = []
-            (length,) = struct.unpack_from(f"{self._order}I", data, at + 4)
-            if length < 12 or length > MOST_OCTETS + 64 or length % 4:
-                raise MessageError(f"a block of type {kind:#x} has the length {length}", "capture", at)
-            if end - at < length:
+                at += length
+                continue
+            after = self._section(data, at, found)
+            if after == at:
                 break
-            self._block(kind, data, at + 8, at + length - 4, found)
-            at += length
+            at = after
         return at
 
-    def _block(self, kind: int, data: bytes, at: int, end: int, found: _Found) -> None:
+    def _length(self, data: np.ndarray, at: int) -> int:
+        kind, length = struct.unpack_from(f"{self._order}II", data, at)
+        if length < 12 or length > MOST_OCTETS + 64 or length % 4:
+            raise MessageError(f"a block of type {kind:#x} has the length {length}", "capture", at)
+        return length
+
+    def _section(self, data: np.ndarray, at: int, found: _Runs) -> int:
+        """The blocks up to one that is not whole or begins a section, and where that is."""
+        edges = _chain(data, at, self._end, struct.Struct(f"{self._order}4xI"), 0, 12)
+        if len(edges) < 2:
+            self._length(data, at)  # is none
+            return at
+        heads = taken(data, edges[:-1], 8).view(f"{self._order}u4").reshape(-1, 2).astype(np.int64)
+        kinds, lengths = heads[:, 0], heads[:, 1]
+        wrong = (lengths > MOST_OCTETS + 64) | (lengths % 4 != 0)
+        stop = wrong | (kinds == _SECTION) | (edges[1:] > self._end)
+        count = int(stop.argmax()) if stop.any() else len(kinds)
+        done = 0
+        for place in (np.flatnonzero((kinds[:count] != _ENHANCED) | (lengths[:count] < 32))).tolist():
+            self._enhanced(data, edges[done:place], found)
+            start = int(edges[place])
+            self._block(int(kinds[place]), data, start + 8, start + int(lengths[place]) - 4, found)
+            done = place + 1
+        self._enhanced(data, edges[done:count], found)
+        if count < len(kinds) and wrong[count] and kinds[count] != _SECTION:
+            self._length(data, int(edges[count]))  # raises
+        return int(edges[count])
+
+    def _enhanced(self, data: np.ndarray, at: np.ndarray, found: _Runs) -> None:
+        """Enhanced Packet Blocks that stand at these places."""
+        if not len(at):
+            return
+        heads = taken(data, at, 28).view(f"{self._order}u4").reshape(-1, 7).astype(np.int64)
+        which, captured = heads[:, 2], heads[:, 5]
+        good = (which < len(self._interfaces)) & (captured <= heads[:, 1] - 32)
+        several = np.unique(which[good]).tolist()  # mostly one
+        for number in several:
+            rows = np.flatnonzero(good & (which == number))
+            interface = self._interfaces[number]
+            ticks = heads[rows, 3].astype(np.uint64) << np.uint64(32) | heads[rows, 4].astype(np.uint64)
+            seconds, nanoseconds = interface.times(ticks)
+            links = np.full(len(rows), interface.link, np.int64)
+            found.append((at[rows] + 28, captured[rows], heads[rows, 6], seconds, nanoseconds, links))
+        if len(several) > 1:
+            _in_order(found, len(several))
+
+    def _block(self, kind: int, data: np.ndarray, at: int, end: int, found: _Runs) -> None:
         order, size = self._order, end - at
         if kind == _INTERFACE and size >= 8:
             if len(self._interfaces) >= MOST_INTERFACES:
@@ -171,32 +281,31 @@ class Capture:
             link, _, most = struct.unpack_from(f"{order}HHI", data, at)
             second, offset = self._clock(data, at + 8, end)
             self._interfaces.append(_Interface(link, most, second, offset))
-        elif kind in (_ENHANCED, _OLD_PACKET) and size >= 20:
-            which, high, low, captured, _ = struct.unpack_from(f"{order}IIIII", data, at)
-            which = which if kind == _ENHANCED else struct.unpack_from(f"{order}H", data, at)[0]
+        elif kind == _OLD_PACKET and size >= 20:
+            which, _, high, low, captured, wire = struct.unpack_from(f"{order}HHIIII", data, at)
             if which < len(self._interfaces) and captured <= size - 20:
                 interface = self._interfaces[which]
-                time = (high << 32 | low) / interface.second + interface.offset
-                found.add(at + 20, captured, time, interface.link)
+                seconds, nanoseconds = interface.times(np.array([high << 32 | low], np.uint64))
+                found.append((*_one(at + 20, captured, wire), seconds, nanoseconds, *_one(interface.link)))
         elif kind == _SIMPLE and size >= 4 and self._interfaces:
             (length,) = struct.unpack_from(f"{order}I", data, at)
             most = self._interfaces[0].most or length
-            found.add(at + 4, min(length, most, size - 4), 0.0, self._interfaces[0].link)
+            found.append(_one(at + 4, min(length, most, size - 4), length, 0, 0, self._interfaces[0].link))
 
-    def _clock(self, data: bytes, at: int, end: int) -> tuple[float, int]:
+    def _clock(self, data: np.ndarray, at: int, end: int) -> tuple[int, int]:
         """Parts of a second in which an interface counts, and what is to be added, by its options."""
-        second, offset = 1_000_000.0, 0
+        second, offset = 1_000_000, 0
         for code, value in self._options(data, at, end):
             if code == _IF_TSRESOL and value:
-                second = float(2 ** (value[0] & 0x7F)) if value[0] & 0x80 else float(10 ** value[0])
+                second = 2 ** (value[0] & 0x7F) if value[0] & 0x80 else 10 ** value[0]
             elif code == _IF_TSOFFSET and len(value) == 8:
                 (offset,) = struct.unpack(f"{self._order}q", value)
         return second, offset
 
-    def _options(self, data: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+    def _options(self, data: np.ndarray, at: int, end: int) -> Iterator[tuple[int, bytes]]:
         while end - at >= 4:
             code, length = struct.unpack_from(f"{self._order}HH", data, at)
             if code == 0 or at + 4 + length > end:
                 return
-            yield code, data[at + 4 : at + 4 + length]
+            yield code, data[at + 4 : at + 4 + length].tobytes()
             at += 4 + (length + 3 & ~3)

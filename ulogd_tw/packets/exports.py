@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulogd_tw.packets.capture import Packets
-from ulogd_tw.packets.headers import ETHERNET, IP, Headers, decode
+from ulogd_tw.packets.headers import Headers, decode
+from ulogd_tw.packets.link import beginnings
 from ulogd_tw.packets.streams import Fragments
 
 UDP, TCP = 17, 6
 SYN, FIN, RST = 2, 1, 4
-_LINKS = {0: (4, IP), 1: (0, ETHERNET), 12: (0, IP), 14: (0, IP), 101: (0, IP), 108: (4, IP), 113: (16, IP),
-          228: (0, IP), 229: (0, IP), 276: (20, IP)}  # fmt: skip
-"""LINKTYPE -> octets in front, and what follows: loopback, Ethernet, raw IP, Linux cooked 1 and 2."""
 _WANTED = frozenset({
     "sourceIPv4Address", "destinationIPv4Address", "sourceIPv6Address", "destinationIPv6Address", "protocolIdentifier",
     "sourceTransportPort", "destinationTransportPort", "tcpSequenceNumber", "tcpControlBits", "fragmentOffset",
@@ -54,19 +52,12 @@ class Exports:
 
     def of(self, packets: Packets) -> list[Sent]:
         """In the order of the packets."""
-        n = len(packets)
-        if not n:
+        if not len(packets):
             return []
         times = self._times(packets.times)
-        starts, lengths, first = packets.starts.copy(), packets.lengths.copy(), np.zeros(n, np.int64)
-        for link in np.unique(packets.links).tolist():
-            rows = packets.links == link
-            if link not in _LINKS:
-                self._errors["link"] += int(np.count_nonzero(rows))
-                continue
-            skip, first[rows] = _LINKS[link]
-            starts[rows] += np.minimum(skip, lengths[rows])
-            lengths[rows] -= np.minimum(skip, lengths[rows])
+        starts, lengths, first, unknown = beginnings(packets.octets, packets.starts, packets.lengths, packets.links)
+        if unknown.any():
+            self._errors["link"] += int(np.count_nonzero(unknown))
         found: list[tuple[int, Sent]] = []
         for headers in decode(packets.octets, starts, lengths, first, _WANTED):
             if headers.family:

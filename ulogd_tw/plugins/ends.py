@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, Column
 from ulogd_tw.core.plugin import Plugin
+from ulogd_tw.core.resolve import Found
+
+Find = Callable[[Batch, str], Found | None]
 
 KEYS = ("ct.event", "record_kind")
 """Keys that a plugin must ask for, where they are, to use `only_ends`."""
 _DESTROY = 4
 
 
-def only_ends(plugin: Plugin, batch: Batch) -> Batch:
-    """Only flow records, and of conntrack's only the ends of flows; the others count as filtered by the plugin."""
-    batch = ended(plugin, batch)
-    kind = plugin.find(batch, "record_kind")
+def only_ends(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
+    """Only flow records, and of conntrack's only the ends of flows; the others count as filtered by the plugin.
+
+    `find` takes the place of the plugin's own.
+    """
+    find = find or plugin.find
+    batch = ended(plugin, batch, find)
+    kind = find(batch, "record_kind")
     options = options_rows(kind.values) if kind is not None else None
     return batch if options is None else _kept(plugin, batch, ~options)
 
 
-def ended(plugin: Plugin, batch: Batch) -> Batch:
+def ended(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
     """Of conntrack's events only the ends of flows; the others count as filtered by the plugin."""
-    event = plugin.find(batch, "ct.event")
+    event = (find or plugin.find)(batch, "ct.event")
     return batch if event is None else _kept(plugin, batch, event.values == _DESTROY)
 
 

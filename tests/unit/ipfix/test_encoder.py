@@ -238,7 +238,7 @@ class MessageBuilderTests(SynchronousTestCase):
         self.assertEqual(expected, found)
 
     def test_two_families_share_a_message(self):
-        """Sets of several templates stand in one message, and records of the same one in one set."""
+        """SET-3, SET-4: Sets of several templates stand in one message, and records of the same one in one set."""
         builder = MessageBuilder(1000)
         for ident, n in ((256, 2), (257, 1), (257, 1), (256, 1)):
             self.assertEqual([], builder.add(numbered(n, 10, ident)))
@@ -275,7 +275,7 @@ class MessageBuilderTests(SynchronousTestCase):
         self.assertEqual(self.check(wide, 600), self.check(narrow, 200))
 
     def test_templates_are_cut_too(self):
-        """Many templates go out in several messages, each within the length, and change no sequence number."""
+        """TPL-9: Many templates go out in several messages, each within the length, and change no sequence number."""
         templates = [template(*[(1, 8)] * 12, ident=256 + i) for i in range(30)]
         messages = template_messages(templates, 484, 77, 1, 0)
         found = []

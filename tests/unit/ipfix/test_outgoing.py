@@ -166,7 +166,7 @@ class TemplateTests(SynchronousTestCase):
     def test_rows_without_anything(self):
         """They are dropped and counted."""
         reader = self.written(batch_of([known("flowId")], [(1,), (None,), (None,)]))
-        self.assertEqual([(256, {148: 1})], reader.records)
+        self.assertEqual([{148: 1}], [record for _, record in reader.records])
         self.assertEqual({"no_fields": 2}, dict(self.made.counters.dropped))
 
     def test_widths(self):
@@ -174,7 +174,7 @@ class TemplateTests(SynchronousTestCase):
         keys = [known("octetDeltaCount").typed(types.UNSIGNED32), known("sourceTransportPort").typed(types.UNSIGNED32),
                 known("mibObjectValueInteger").typed(types.SIGNED64)]  # fmt: skip
         reader = self.written(batch_of(keys, [(1, 65535, -(1 << 31)), (2, 65536, 1), (3, 5, 1 << 31), (4, None, 7)]))
-        self.assertEqual([(1, 4), (7, 2), (434, 4)], reader.templates[256])
+        self.assertEqual([(1, 4), (7, 2), (434, 4)], next(iter(reader.templates.values())))
         found = sorted([*record.items()] for _, record in reader.records)
         self.assertEqual(
             [[(1, 1), (7, 65535), (434, 1 << 31)], [(1, 2), (434, 1)], [(1, 3), (7, 5)], [(1, 4), (434, 7)]], found
@@ -189,10 +189,11 @@ class TemplateTests(SynchronousTestCase):
             known("exporterIPv4Address").named("exporterIPv4Address"),
         ]  # fmt: skip
         reader = self.written(batch_of(keys, [(1, 2, 3, 4, 5, 6, 7, 8)]))
-        self.assertEqual([(1, 8), (130, 4), (130, 4), (217, 2), (405, 4), (258, 8)], reader.templates[256])
+        (fields,) = reader.templates.values()
+        self.assertEqual([(1, 8), (130, 4), (130, 4), (217, 2), (405, 4), (258, 8)], fields)
         self.assertEqual(set(), self.made.left_out)
         reader = self.written(batch_of([Key("exporter", types.IPV6), known("flowId")], [(1 << 64, 1)]))
-        self.assertEqual([(148, 8), (131, 16)], reader.templates[256])
+        self.assertEqual([(148, 8), (131, 16)], next(iter(reader.templates.values())))
 
     def test_names_of_netflow(self):
         """Fields of v5 and v9 that are an element of IANA's are it; others are left out, and named."""
@@ -200,7 +201,7 @@ class TemplateTests(SynchronousTestCase):
         own = next(key for key in registry.netflow9.values() if key.element[0] == NETFLOW9 and
                    key.type.kind == "unsigned" and field_of(key) is None)  # fmt: skip
         reader = self.written(batch_of([*keys, own], [(1, 2, 3, 4)]))
-        self.assertEqual([(8, 4), (2, 4), (22, 4)], reader.templates[256])
+        self.assertEqual([(8, 4), (2, 4), (22, 4)], next(iter(reader.templates.values())))
         self.assertEqual({own.name}, self.made.left_out)
 
     def test_fields(self):
@@ -245,7 +246,7 @@ class TemplateTests(SynchronousTestCase):
         self.assertGreaterEqual(self.made.counters.errors["patterns"], lost)
 
     def test_full(self):
-        """Numbers of templates run out; after a restart they begin anew."""
+        """Templates have a bound; after a restart they begin anew. Far beyond it rows are dropped."""
         self.patch(outgoing, "MOST_TEMPLATES", 2)
         made = Outgoing(Counters("test"))
         for name in ("flowId", "octetDeltaCount"):
@@ -254,9 +255,32 @@ class TemplateTests(SynchronousTestCase):
         self.assertTrue(made.full)
         made.restart()
         self.assertFalse(made.full)
-        self.assertEqual(
-            {256: [(2, 8)]}, self.written(batch_of([known("packetDeltaCount")], [(1,)]), made=made).templates
-        )
+        written = self.written(batch_of([known("packetDeltaCount")], [(1,)]), made=made)
+        self.assertEqual([[(2, 8)]], list(written.templates.values()))
+        for ident in range(1, 6):
+            list(made.records(batch_of([registry.element(0, ident)], [(1,)])))
+        self.assertEqual((4, 1), (len(made.templates), made.counters.dropped["templates"]))
+
+    def test_numbers(self):
+        """UDPT-6: a template has the same number in every run, whatever came before, and none of the exporter's own."""
+        keys = [known(name) for name in ("flowId", "octetDeltaCount", "packetDeltaCount")]
+        first = Outgoing(Counters("test"))
+        for key in keys:
+            list(first.records(batch_of([key], [(1,)])))
+        second = Outgoing(Counters("test"))
+        for key in reversed(keys):
+            list(second.records(batch_of([key], [(1,)])))
+        self.assertEqual(first.templates, second.templates)
+        self.assertEqual(3, len(first.templates))
+        self.assertTrue(all(256 + 16384 <= ident < 65536 for ident in first.templates))
+
+    def test_two_of_one_number(self):
+        """Where two templates would have one number, the second takes the next."""
+        self.patch(outgoing, "_IDENTS", 2)
+        made = Outgoing(Counters("test"))
+        for name in ("flowId", "octetDeltaCount"):
+            list(made.records(batch_of([known(name)], [(1,)])))
+        self.assertEqual({16640, 16641}, set(made.templates))
 
     def test_many_columns_with_masks(self):
         """More masked columns than bits of a word."""

@@ -1,5 +1,6 @@
 """The headers of one packet, read one field after the other: what `ulogd_tw.packets.headers` must give for many."""
 
+import contextlib
 import struct
 
 from tests.unit.packets.frames import TAGS
@@ -17,6 +18,7 @@ class Packet:
 
     def __init__(self, octets):
         self.octets, self.at, self.found, self.family = octets, 0, {}, 0
+        self.keys = {}
 
     def number(self, form, offset=0):
         """A number, `offset` octets from here."""
@@ -36,6 +38,18 @@ class Packet:
 
 def read(octets, link):
     """(family, fields) of a packet that begins with Ethernet, with IP (`link` false) or with neither (None)."""
+    packet = walked(octets, link)
+    return packet.family if packet.family in (4, 6) else 0, packet.found
+
+
+def read_keys(octets, link):
+    """(family, ulogd2's keys); the family of ARP is its EtherType."""
+    packet = walked(octets, link)
+    return packet.family, packet.keys
+
+
+def walked(octets, link):
+    """The packet when all that is there has been read."""
     packet = Packet(octets)
     try:
         if link:
@@ -44,7 +58,7 @@ def read(octets, link):
             ip(packet)
     except Cut:
         pass
-    return packet.family, packet.found
+    return packet
 
 
 def ethernet(packet):
@@ -80,6 +94,20 @@ def ethernet(packet):
         ipv4(packet)
     elif kind == 0x86DD:
         ipv6(packet)
+    elif kind == 0x0806:
+        arp(packet)
+
+
+def arp(packet):
+    """ARP, with addresses where they are those of Ethernet and IPv4."""
+    packet.family, keys = 0x0806, packet.keys
+    if packet.left() < 8:
+        return
+    keys["arp.hwtype"], keys["arp.protocoltype"] = packet.number("!H"), packet.number("!H", 2)
+    keys["arp.operation"] = packet.number("!H", 6)
+    if packet.number("!H", 4) == 0x0604 and packet.left() >= 28:
+        keys |= {"arp.saddr": packet.number("!I", 14), "arp.daddr": packet.number("!I", 24),
+                 "arp.shwaddr": packet.number("6s", 8), "arp.dhwaddr": packet.number("6s", 18)}  # fmt: skip
 
 
 def tags(packet, kind):
@@ -121,6 +149,11 @@ def ipv4(packet):
         "fragmentOffset": fragment & 0x1FFF, "ipTTL": packet.number("!B", 8), "protocolIdentifier": protocol,
         "sourceIPv4Address": packet.number("!I", 12), "destinationIPv4Address": packet.number("!I", 16),
     }  # fmt: skip
+    packet.keys |= {
+        "ip.saddr": packet.number("!I", 12), "ip.daddr": packet.number("!I", 16), "ip.protocol": protocol,
+        "ip.tos": packet.number("!B", 1), "ip.ttl": packet.number("!B", 8), "ip.totlen": length, "ip.ihl": size // 4,
+        "ip.csum": packet.number("!H", 10), "ip.id": packet.number("!H", 4), "ip.fragoff": fragment,
+    }  # fmt: skip
     if length >= size:
         packet.octets = packet.octets[: packet.at + length]
     packet.skip(size)
@@ -140,6 +173,11 @@ def ipv6(packet):
     }  # fmt: skip
     for name, offset in (("sourceIPv6Address", 8), ("destinationIPv6Address", 24)):
         packet.found[name] = packet.number("!Q", offset) << 64 | packet.number("!Q", offset + 8)
+        packet.keys["ip.saddr" if offset == 8 else "ip.daddr"] = packet.found[name]
+    packet.keys |= {
+        "ip6.payloadlen": length, "ip6.priority": first >> 20 & 255, "ip6.flowlabel": first & 0xFFFFF,
+        "ip6.hoplimit": packet.number("!B", 7),
+    }  # fmt: skip
     if length:
         packet.octets = packet.octets[: packet.at + 40 + length]
     packet.skip(40)
@@ -153,18 +191,29 @@ def ipv6(packet):
             packet.found["fragmentOffset"] = place >> 3
             packet.found["fragmentFlags"] = 0x20 if place & 1 else 0
             packet.found["fragmentIdentification"] = packet.number("!I", 4)
+            packet.keys["ip6.fragoff"], packet.keys["ip6.fragid"] = place & 0xFFF8, packet.number("!I", 4)
+        if kind == 51:
+            packet.found.setdefault("IPSecSPI", packet.number("!I", 4))
+            packet.keys.setdefault("ahesp.spi", packet.number("!I", 4))
         packet.skip(8 if kind == 44 else (size + 2) * 4 if kind == 51 else (size + 1) * 8)
         if kind == 44 and place >> 3:
             if following not in (*LENGTHS, 44, 51):
                 packet.found["protocolIdentifier"] = following
+                packet.keys["ip.protocol"] = packet.keys["ip6.nexthdr"] = following
             return
     if following not in (*LENGTHS, 44, 51):
         packet.found["protocolIdentifier"] = following
+        packet.keys["ip.protocol"] = packet.keys["ip6.nexthdr"] = following
         transport(packet, following)
 
 
 def transport(packet, protocol):
     """What stands behind IP."""
+    with contextlib.suppress(Cut):
+        for name, offset, form, change in KEYS.get(protocol, ()):
+            value = change(packet.number(form, offset), packet)
+            if value is not None:
+                packet.keys[name] = value
     fields = {
         6: (("tcpSequenceNumber", 4, "!I"), ("tcpAcknowledgementNumber", 8, "!I"), ("tcpControlBits", 12, "!H"),
             ("tcpWindowSize", 14, "!H")),
@@ -172,10 +221,65 @@ def transport(packet, protocol):
         1: (("icmpTypeCodeIPv4", 0, "!H"),),
         58: (("icmpTypeCodeIPv6", 0, "!H"),),
         50: (("IPSecSPI", 0, "!I"),),
+        51: (("IPSecSPI", 4, "!I"),),
     }  # fmt: skip
     if protocol in PORTS:
-        ports = packet.number("!H"), packet.number("!H", 2)
-        packet.found["sourceTransportPort"], packet.found["destinationTransportPort"] = ports
+        packet.found["sourceTransportPort"] = packet.number("!H")
+        packet.found["destinationTransportPort"] = packet.number("!H", 2)
     for name, offset, form in fields.get(protocol, ()):
         value = packet.number(form, offset)
         packet.found[name] = value & 0xFFF if name == "tcpControlBits" else value
+
+
+def same(value, packet):
+    """The value itself."""
+    return value
+
+
+def bit(mask):
+    """Whether one of these bits is set."""
+    return lambda value, packet: bool(value & mask)
+
+
+def of_types(types, code=None):
+    """The value, in whole messages of these types of ICMP."""
+
+    def change(value, packet):
+        right = packet.number("!B") in types and code in (None, packet.number("!B", 1))
+        return value if right and packet.left() >= 8 else None
+
+    return change
+
+
+def urgent(value, packet):
+    """The urgent pointer, where the flag is set."""
+    return value if packet.number("!B", 13) & 0x20 else None
+
+
+PORT = ("sport", 0, "!H", same), ("dport", 2, "!H", same)
+KEYS = {
+    6: (
+        *((f"tcp.{name}", *rest) for name, *rest in PORT),
+        ("tcp.seq", 4, "!I", same), ("tcp.ackseq", 8, "!I", same), ("tcp.offset", 12, "!B", lambda v, p: v >> 4),
+        ("tcp.reserved", 12, "!B", lambda v, p: v & 15), ("tcp.res1", 12, "!B", bit(15)),
+        ("tcp.fin", 13, "!B", bit(1)), ("tcp.syn", 13, "!B", bit(2)), ("tcp.rst", 13, "!B", bit(4)),
+        ("tcp.psh", 13, "!B", bit(8)), ("tcp.ack", 13, "!B", bit(16)), ("tcp.urg", 13, "!B", bit(32)),
+        ("tcp.res2", 13, "!B", bit(0xC0)), ("tcp.window", 14, "!H", same), ("tcp.csum", 16, "!H", same),
+        ("tcp.urgp", 18, "!H", urgent),
+    ),
+    17: (*((f"udp.{name}", *rest) for name, *rest in PORT), ("udp.len", 4, "!H", same), ("udp.csum", 6, "!H", same)),
+    132: (*((f"sctp.{name}", *rest) for name, *rest in PORT), ("sctp.csum", 8, "!I", same)),
+    1: (
+        ("icmp.type", 0, "!B", same), ("icmp.code", 1, "!B", same), ("icmp.csum", 2, "!H", same),
+        ("icmp.gateway", 4, "!I", of_types((5,))), ("icmp.parameter", 4, "!B", of_types((12,))),
+        ("icmp.echoid", 4, "!H", of_types((0, 8))), ("icmp.echoseq", 6, "!H", of_types((0, 8))),
+        ("icmp.fragmtu", 6, "!H", of_types((3,), 4)),
+    ),
+    58: (
+        ("icmpv6.type", 0, "!B", same), ("icmpv6.code", 1, "!B", same), ("icmpv6.csum", 2, "!H", same),
+        ("icmpv6.echoid", 4, "!H", of_types((128, 129))), ("icmpv6.echoseq", 6, "!H", of_types((128, 129))),
+    ),
+    50: (("ahesp.spi", 0, "!I", same),),
+    51: (("ahesp.spi", 4, "!I", same),),
+}  # fmt: skip
+"""ulogd2's keys of each protocol: name, offset, form, and what becomes of the number."""

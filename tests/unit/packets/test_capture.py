@@ -105,6 +105,12 @@ class CaptureTests(SynchronousTestCase):
             packet = block("<", 6, struct.pack("<IIIII", 0, 0, 1_000_000, 2, 2) + b"ab")
             self.assertEqual([(expected, b"ab")], read(section + one + packet)[0], offset)
 
+    def test_last_time(self):
+        """The last nanosecond that there is is before the first that is none."""
+        head = pcap([], nanoseconds=True)
+        packets = Capture().feed(head + struct.pack("<IIII", 2**32 - 1, 999_999_999, 1, 1) + b"x")
+        self.assertTrue(2**32 - 1 < packets.times[0] < 2**32, packets.times)
+
     def test_many_interfaces(self):
         """A section has so many interfaces at most."""
         self.patch(module, "MOST_INTERFACES", 3)

@@ -142,42 +142,42 @@ class TsharkTests(SynchronousTestCase):
         names = [*FIELDS.values(), *(name for several in EITHER.values() for name in several),
                  "ip.proto", "mpls.label", "mpls.exp", "mpls.bottom", "vlan.etype", "eth.type",
                  "vlan.id", "vlan.priority", "ieee8021ad.id", "ieee8021ad.priority"]  # fmt: skip
-        rows = self.by_tshark(packets, names)
+        rows = read_by_tshark(self, packets, names)
         got = decoded([(packet, True) for packet in packets])
         for packet, tshark, (family, found) in zip(packets, rows, got, strict=True):
             said = expected(tshark, family, found)
             ours = {name: found[name] for name in said | dict.fromkeys(found) if name in found and name in COMPARED}
             self.assertEqual(said, ours, packet.hex())
 
-    def by_tshark(self, packets, names):
-        """The values of each field in each packet, a list of texts each."""
-        (tshark,) = require_program("tshark")
-        path = Path(self.mktemp())
-        path.write_bytes(wire.pcap([(0, packet) for packet in packets], link=1))
-        command = [tshark, "-n", "-r", path, "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=;"]
-        for option in ("ip.defragment:false", "ipv6.defragment:false", "tcp.desegment_tcp_streams:false"):
-            command += ["-o", option]
-        for name in names:
-            command += ["-e", name]
-        lines = self.run_tshark(command).split("\n")
-        self.assertEqual(len(packets), len(lines) - 1)
-        return [
-            {name: column.split(";") if column else [] for name, column in zip(names, line.split("\t"), strict=True)}
-            for line in lines[:-1]
-        ]
 
-    def run_tshark(self, command):
-        """What it prints, with all protocols but `PROTOCOLS` disabled."""
-        home = Path(self.mktemp())
-        home.mkdir()
-        environment = os.environ | {"WIRESHARK_CONFIG_DIR": str(home)}
-        run = functools.partial(
-            subprocess.run, capture_output=True, text=True, check=True, timeout=120, env=environment
-        )
-        every = run([command[0], "-G", "protocols"]).stdout.splitlines()
-        others = {line.split("\t")[2] for line in every} - PROTOCOLS
-        (home / "disabled_protos").write_text("".join(f"{name}\n" for name in sorted(others)))
-        return run(command).stdout
+def read_by_tshark(case, packets, names):
+    """The values of each field in each packet of Ethernet, as tshark has them: a list of texts each."""
+    (tshark,) = require_program("tshark")
+    path = Path(case.mktemp())
+    path.write_bytes(wire.pcap([(0, packet) for packet in packets], link=1))
+    command = [tshark, "-n", "-r", path, "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=;"]
+    for option in ("ip.defragment:false", "ipv6.defragment:false", "tcp.desegment_tcp_streams:false"):
+        command += ["-o", option]
+    for name in names:
+        command += ["-e", name]
+    lines = _run_tshark(case, command).split("\n")
+    case.assertEqual(len(packets), len(lines) - 1)
+    return [
+        {name: column.split(";") if column else [] for name, column in zip(names, line.split("\t"), strict=True)}
+        for line in lines[:-1]
+    ]
+
+
+def _run_tshark(case, command):
+    """What it prints, with all protocols but `PROTOCOLS` disabled."""
+    home = Path(case.mktemp())
+    home.mkdir()
+    environment = os.environ | {"WIRESHARK_CONFIG_DIR": str(home)}
+    run = functools.partial(subprocess.run, capture_output=True, text=True, check=True, timeout=120, env=environment)
+    every = run([command[0], "-G", "protocols"]).stdout.splitlines()
+    others = {line.split("\t")[2] for line in every} - PROTOCOLS
+    (home / "disabled_protos").write_text("".join(f"{name}\n" for name in sorted(others)))
+    return run(command).stdout
 
 
 COMPARED = {*FIELDS, *EITHER, *LABELS, "protocolIdentifier", "ethernetType", "dot1qVlanId", "dot1qPriority",
@@ -234,4 +234,14 @@ def captured(octets):
         if taken == length:
             packets.append(octets[place + 16 : place + 16 + taken])
         place += 16 + taken
+    return packets
+
+
+def captured_raw(octets):
+    """The packets of a capture in this machine's order, whatever its link."""
+    place, packets = 24, []
+    while place + 16 <= len(octets):
+        (size,) = struct.unpack_from("<I", octets, place + 8)
+        packets.append(octets[place + 16 : place + 16 + size])
+        place += 16 + size
     return packets

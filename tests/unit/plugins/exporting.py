@@ -11,6 +11,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.core.options import Options
+from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.resolve import Provided
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
 
@@ -47,14 +48,17 @@ def flows(n, six=False, missing=None, without=(), **columns):
     return Batch(Schema(keys), held, masks, n=n, now=1700000006.0)
 
 
-def exporter(*schemas, **options):
-    """An IPFIX output with these options below an input that gives these keys."""
-    plugin = IPFIX("exp1", Options(IPFIX.all_options(), options))
+def exporter(*schemas, sections=None, **options):
+    """An IPFIX output with these options below an input that gives these keys; `sections`: of its collectors."""
+    config = Options(IPFIX.all_options(), options)
+    config.sections = sections or {}
+    plugin = IPFIX("exp1", config)
     found = list(plugin.mistakes())
     assert not found, found
     for schema in schemas:
         provided = Provided(schema.values())
-        for name in plugin.requests(frozenset()):
+        asked = plugin.requests_of(frozenset(schema))
+        for name in () if asked is ALL else asked:
             plugin.sources.add(name, provided.recipes(name))
     return plugin
 
@@ -62,12 +66,17 @@ def exporter(*schemas, **options):
 class Reader:
     """A Collecting Process for one Transport Session: `records` are (template id, {element: number}).
 
+    An element of an enterprise is (enterprise, element); values of variable length are octets. `told` are the records
+    of Options Templates, in the same form, and `scopes` the number of their scope fields by template.
+
     `gaps`: records that Sequence Numbers say were lost. `unreadable`: Data Sets without a template.
     """
 
     def __init__(self):
         self.templates = {}
+        self.scopes = {}
         self.records = []
+        self.told = []
         self.headers = []
         self.kinds = []
         self.gaps = []
@@ -97,33 +106,50 @@ class Reader:
             assert 4 <= size <= length - at, (set_id, size, at, length)
             body = message[at + 4 : at + size]
             kinds.append(set_id)
-            if set_id == 2:
-                self._learn(body)
+            if set_id in (2, 3):
+                self._learn(body, set_id == 3)
             else:
                 count += self._read(set_id, body)
             at += size
         self.kinds.append(kinds)
         self._next = (sequence + count) & 0xFFFFFFFF
 
-    def _learn(self, body):
+    def _learn(self, body, options):
         at = 0
         while at < len(body):
             ident, count = struct.unpack_from("!HH", body, at)
             assert ident >= 256 and count > 0
-            self.templates[ident] = [struct.unpack_from("!HH", body, at + 4 + 4 * i) for i in range(count)]
-            at += 4 + 4 * count
+            at += 4
+            if options:
+                (self.scopes[ident],) = struct.unpack_from("!H", body, at)
+                at += 2
+            fields = self.templates[ident] = []
+            for _ in range(count):
+                element, octets = struct.unpack_from("!HH", body, at)
+                at += 4
+                if element & 0x8000:
+                    element = (int.from_bytes(body[at : at + 4], "big"), element & 0x7FFF)
+                    at += 4
+                fields.append((element, octets))
 
     def _read(self, ident, body):
         fields = self.templates.get(ident)
         if fields is None:
             self.unreadable += 1
             return 0
-        size = sum(octets for _, octets in fields)
-        assert len(body) % size == 0, (ident, len(body), size)
-        for start in range(0, len(body), size):
-            record, at = {}, start
+        at = count = 0
+        while at < len(body):
+            record = {}
             for element, octets in fields:
-                record[element] = int.from_bytes(body[at : at + octets], "big")
+                if octets != 65535:
+                    record[element] = int.from_bytes(body[at : at + octets], "big")
+                else:
+                    octets, at = body[at], at + 1
+                    if octets == 255:
+                        octets, at = int.from_bytes(body[at : at + 2], "big"), at + 2
+                    record[element] = body[at : at + octets]
                 at += octets
-            self.records.append((ident, record))
-        return len(body) // size
+            assert at <= len(body), (ident, len(body), at)
+            (self.told if ident in self.scopes else self.records).append((ident, record))
+            count += 1
+        return count

@@ -61,7 +61,7 @@ def batch_of(rows, now=0.0, **held_as):
 one_row = st.tuples(st.integers(0, 30), st.none() | st.integers(0, 2), st.integers(0, 2**40))
 
 
-class AggregateTests(SynchronousTestCase):
+class AggregateCase(SynchronousTestCase):
     """AGGREGATE between an input and an output that keeps what it gets."""
 
     def make(self, source=PEER, **options):
@@ -91,6 +91,10 @@ class AggregateTests(SynchronousTestCase):
                 row = dict(zip(names, row, strict=True))
                 found.append({n: v for n, v in row.items() if n not in batch.missing or not batch.missing[n][i]})
         return found
+
+
+class AggregateTests(AggregateCase):
+    """Sums, groups, intervals."""
 
     def test_rows_of_one_key_add_up(self):
         """Octets, packets, flows; the first start and the last end; named as the design says."""

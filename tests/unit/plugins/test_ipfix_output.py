@@ -164,8 +164,8 @@ class ExporterCase(SynchronousTestCase):
         factory.clientConnectionFailed(None, Failure(error.ConnectionRefusedError()))
 
 
-class RecordsTests(ExporterCase):
-    """What the records of a flow say, as another reader sees them."""
+class RecordsCase(ExporterCase):
+    """Batches go out, and another reader sees their records."""
 
     def records(self, *batches, **options):
         """(template id, {element: number}) of all that goes out, original and reply directions."""
@@ -177,9 +177,19 @@ class RecordsTests(ExporterCase):
         for datagram in self.sockets[-1].sent:
             reader.message(datagram)
         self.assertEqual(([], 0), (reader.gaps, reader.unreadable))
-        self.plugin = plugin
+        self.plugin, self.reader = plugin, reader
         self.end()
         return reader.records
+
+    def collected(self, n, **columns):
+        """A batch as COLLECTOR gives it."""
+        keys = [known(name) for name in columns]
+        held = {k.name: np.broadcast_to(np.asarray(columns[k.name], k.type.dtype), n) for k in keys}
+        return Batch(Schema(keys), held, n=n, now=0)
+
+
+class RecordsTests(RecordsCase):
+    """What the records of a flow say."""
 
     def test_two_directions(self):
         """A connection is two records with one flowId and the times, counters and tuple of its direction."""
@@ -272,12 +282,6 @@ class RecordsTests(ExporterCase):
         self.assertEqual({101, 103}, {r[148] for _, r in records})
         self.assertEqual(2, self.plugin.counters.rows_filtered)
 
-    def collected(self, n, **columns):
-        """A batch as COLLECTOR gives it."""
-        keys = [known(name) for name in columns]
-        held = {k.name: np.broadcast_to(np.asarray(columns[k.name], k.type.dtype), n) for k in keys}
-        return Batch(Schema(keys), held, n=n, now=0)
-
     def test_rows_of_another_exporter(self):
         """A row without a reply tuple is one record; its totals stay totals, its ports are not taken for ICMP."""
         batch = self.collected(
@@ -285,7 +289,7 @@ class RecordsTests(ExporterCase):
             destinationTransportPort=5, octetTotalCount=6, packetTotalCount=7, flowStartSeconds=1700000000,
             icmpTypeCodeIPv4=[0, 0x0800], flowEndReason=2,
         )  # fmt: skip
-        (ident, tcp), (_, icmp) = self.records(batch)
+        (ident, tcp), (_, icmp) = self.records(batch, fields="uniflow")
         self.assertEqual({8: 1, 12: 3, 7: 4, 11: 5, 4: 6, 85: 6, 86: 7, 152: 1700000000000, 136: 2}, tcp)
         self.assertEqual({8: 2, 12: 3, 4: 1, 85: 6, 86: 7, 152: 1700000000000, 136: 2, 32: 0x0800}, icmp)
         self.assertEqual(256 + 2048 + 128 + 256 + 512, ident)
@@ -294,12 +298,12 @@ class RecordsTests(ExporterCase):
         """Delta counters stay delta counters."""
         ((_, record),) = self.records(self.collected(
             1, sourceIPv4Address=1, destinationIPv4Address=2, octetDeltaCount=5, packetDeltaCount=1, octetTotalCount=99,
-        ))  # fmt: skip
+        ), fields="uniflow")  # fmt: skip
         self.assertEqual({8: 1, 12: 2, 1: 5, 2: 1}, record)
 
     def test_rows_with_nothing_to_say(self):
         """A row without any value that a record may have is dropped and counted."""
-        self.assertEqual([], self.records(self.collected(3, ingressInterface=1)))
+        self.assertEqual([], self.records(self.collected(3, ingressInterface=1), fields="uniflow"))
         self.assertEqual(3, self.plugin.counters.dropped["no_fields"])
 
     def test_large_batches(self):
@@ -335,7 +339,7 @@ class UdpTests(ExporterCase):
         return self.exporter(self.batch, collectors=("udp:192.0.2.1",), **options)
 
     def test_path(self):
-        """Datagrams are as long as the path takes, less headers; 512 where nobody knows; never over 1500 or `mtu`."""
+        """UDP-1: datagrams are as long as the path takes; 512 where nobody knows; never over 1500 or `mtu`."""
         for mtu, option, longest in ((1500, None, 1472), (65536, None, 1472), (None, None, 484), (1280, None, 1252),
                                      (1500, 576, 548)):  # fmt: skip
             plugin = self.start(mtu=option)
@@ -365,7 +369,7 @@ class UdpTests(ExporterCase):
         self.assertEqual(600, self.figures(plugin)["records_sent"])
 
     def test_templates(self):
-        """A template goes out twice in a message of its own before its first data, and again as time passes."""
+        """UDPT-1, UDPT-2: a template goes out twice, alone, before its first data, and again as time passes."""
         plugin = self.start(template_refresh=60.0)
         plugin.write(flows(1))
         self.tick(plugin)
@@ -467,7 +471,7 @@ class UdpTests(ExporterCase):
         self.assertEqual([], list(self.reactor.getWriters()))
 
     def test_several_collectors(self):
-        """Each gets everything, cut for its own path, with its own sequence."""
+        """UDP-4: Each gets everything, cut for its own path, with its own sequence."""
         batch = flows(500)
         plugin = self.exporter(batch, collectors=("udp:192.0.2.1", "udp:192.0.2.2:9995", "udp:[2001:db8::1]"))
         self.assertEqual([("192.0.2.1", 4739), ("192.0.2.2", 9995), ("2001:db8::1", 4739, 0, 0)],
@@ -522,7 +526,7 @@ class TcpTests(ExporterCase):
         return reader
 
     def test_templates_first(self):
-        """On a new connection all templates come first; what waited follows, from sequence number 0."""
+        """MSG-8, TCP-3: On a new connection all templates come first; what waited follows, from sequence number 0."""
         plugin = self.start()
         plugin.write(self.batch)
         self.tick(plugin)
@@ -545,7 +549,7 @@ class TcpTests(ExporterCase):
         self.assertEqual([[2], [256], [2], [257], [256], [257]], self.read(transport).kinds)
 
     def test_attempts(self):
-        """Attempts begin `reconnect` seconds apart, also when a connection was refused at once or lost soon."""
+        """TCP-2: Attempts begin `reconnect` seconds apart, also when a connection was refused at once or lost soon."""
         plugin = self.start(reconnect=60.0)
         attempts = self.reactor.tcpClients
         self.refuse()
@@ -600,7 +604,7 @@ class TcpTests(ExporterCase):
         self.assertEqual((0, 200), tuple(self.figures(plugin)[k] for k in ("records_resent", "records_sent")))
 
     def test_slow_collector(self):
-        """A transport that is full gets no more; the queue drops its oldest, and the gap is exactly that."""
+        """MSG-5, TCP-2: a transport that is full gets no more; the queue drops its oldest; the gap is exactly that."""
         plugin = self.start("tcp:192.0.2.1", "udp:192.0.2.2", collector_octets=20_000, mtu=1000)
         transport = self.connect()
         plugin.write(self.batch)

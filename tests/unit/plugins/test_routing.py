@@ -6,6 +6,11 @@ import numpy as np
 
 from tests.unit.plugins.exporting import V4, V6, Reader, flows
 from tests.unit.plugins.test_ipfix_output import ExporterCase
+from ulogd_tw.core.columns import Coded, Octets
+from ulogd_tw.core.keys import known
+from ulogd_tw.core.options import Options
+from ulogd_tw.netfilter.accept import networks
+from ulogd_tw.plugins.outputs import rules, targets
 
 THREE = ("udp:192.0.2.1", "udp:192.0.2.2", "udp:192.0.2.3")
 
@@ -111,7 +116,7 @@ class FailoverTests(RoutingCase):
         return self.exporter(self.batch, collectors=collectors, mode="failover", **options)
 
     def test_first(self):
-        """Everything goes to the first while it is there, nothing to the second."""
+        """TCP-4: everything goes to the first while it is there, nothing to the second, which is connected."""
         plugin = self.start("tcp:192.0.2.1", "tcp:192.0.2.2")
         first, second = self.connect(0), self.connect(1)
         plugin.write(self.batch)
@@ -176,3 +181,73 @@ class FailoverTests(RoutingCase):
         self.tick(plugin)
         (found,) = self.of_sockets()
         self.assertEqual(1000, len(found))
+
+
+class RulesTests(RoutingCase):
+    """Which flows a collector may get."""
+
+    def start(self, *batches, own=None, **options):
+        """`own`: the options of sections [collector:WORD] by word."""
+        sections = {word: Options(targets.SECTION, values) for word, values in (own or {}).items()}
+        plugin = self.exporter(*batches, collectors=THREE, sections=sections, **options)
+        self.plugin = plugin
+        return plugin
+
+    def send(self, plugin, *batches):
+        for batch in batches:
+            plugin.write(batch)
+        plugin._flush()
+        return [{record[148] for record in records} for records in self.of_sockets()]
+
+    def test_networks(self):
+        """Flows of which an address is in one of the prefixes: of either end, before or after translation."""
+        batch = flows(4, orig__ip__saddr=[0x0A000001, 0x0A000101, 1, 2], reply__ip__daddr=[5, 6, 0x0A0000FF, 7],
+                      orig__ip__daddr=9, reply__ip__saddr=9)  # fmt: skip
+        six = flows(2, six=True, ct__id=[200, 201], orig__ip__saddr=[V6["a"], (0x20010DB8 << 32, 1)])
+        own = {THREE[0]: {"networks": networks("10.0.0.0/24 2001:db8::/32")},
+               THREE[1]: {"networks": networks("0.0.0.0/0")}}  # fmt: skip
+        found = self.send(self.start(batch, six, own=own), batch, six)
+        self.assertEqual([{100, 102, 201}, {100, 101, 102, 103}, {100, 101, 102, 103, 200, 201}], found)
+
+    def test_marks(self):
+        batch = flows(4, ct__mark=[0x10, 0x11, 0x20, 0], missing={"ct.mark": [False, False, False, True]})
+        own = {THREE[0]: {"marks": rules.marks("0x10/0xf0")}, THREE[1]: {"marks": rules.marks("0x11 0x20")}}
+        found = self.send(self.start(batch, own=own), batch)
+        self.assertEqual([{100, 101}, {101, 102}, {100, 101, 102, 103}], found)
+
+    def test_nobody(self):
+        """Rows that no collector may get are counted as filtered."""
+        batch = flows(5)
+        own = {word: {"networks": networks("192.0.2.0/24")} for word in THREE}
+        self.assertEqual([set()] * 3, self.send(self.start(batch, own=own), batch))
+        self.assertEqual(5, self.plugin.counters.rows_filtered)
+
+    def test_key(self):
+        """What a filter has said by export.to: names of collectors; rows without it go to all."""
+        batch = flows(3)
+        words = [THREE[0].encode(), f"{THREE[1]}:4739 {THREE[2]}".encode(), b""]
+        said = batch.with_columns({known("export.to"): Octets.of(words)}, {"export.to": np.array([False, False, True])})
+        found = self.send(self.start(said), said)
+        self.assertEqual([{100, 102}, {101, 102}, {101, 102}], found)
+        coded = batch.with_columns({known("export.to"): Coded(np.array([0, 1, 1]), words[:2])})
+        self.assertEqual([{100}, {101, 102}, {101, 102}], self.send(self.plugin, coded))
+
+    def test_failover(self):
+        """The first that is there, of those that may get it."""
+        batch = flows(2, orig__ip__saddr=[0x0A000001, 1], reply__ip__daddr=[0x0A000001, 1])
+        own = {THREE[0]: {"networks": networks("10.0.0.0/24")}}
+        found = self.send(self.start(batch, own=own, mode="failover"), batch)
+        self.assertEqual([{100}, {101}, set()], found)
+
+    def test_moves(self):
+        """What waits for one that is away goes to none that may not have it."""
+        batch = flows(2)
+        own = {THREE[0]: {"networks": networks("10.0.0.0/8")}}
+        plugin = self.start(batch, own=own, mode="failover")
+        self.assertFalse(plugin._routing._alike(0, 1))
+        self.assertTrue(plugin._routing._alike(1, 2))
+
+    def test_mistakes(self):
+        for read, text in ((rules.marks, "5/4"),
+                           (rules.marks, "-1"), (rules.marks, "x")):  # fmt: skip
+            self.assertRaises(ValueError, read, text)

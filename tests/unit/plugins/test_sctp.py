@@ -197,7 +197,7 @@ class ExporterTests(SynchronousTestCase):
 
     def test_lifetime(self):
         """Data whose lifetime is over before it could be delivered is counted, and the numbers show the gap."""
-        self.start(sctp_lifetime=0.001)
+        self.start(sctp_lifetime=0.001, options_interval=0)
         self.pass_time(0.4)
         self.write(10)
         self.pass_time(1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.options import Option, one_of, positive, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
+from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.ends import only_ends
+from ulogd_tw.plugins.filters import derived, functions
+from ulogd_tw.plugins.filters.spread import spread
 from ulogd_tw.plugins.filters.tally import VALUES, Overflow, Tally
 
 FIVE_TUPLE = (
@@ -38,12 +42,20 @@ class AGGREGATE(Aggregator):
     itype = FLOW | PACKET
     otype = FLOW
     options = (
-        Option("key", text, "5tuple", "names of the keys that make a group, with commas; 5tuple: "
-               + ",".join(FIVE_TUPLE)),
+        Option("key", text, "5tuple", "names of the keys that make a group, with commas; behind an address "
+               "may stand a prefix, sourceAddress/24:48 (IPv6 behind the colon), and behind a number or time what it "
+               "is rounded down to multiples of, sourceTransportPort/1024; 5tuple: " + ",".join(FIVE_TUPLE)),
+        Option("functions", text, "", "further columns, each NAME=FUNCTION(KEY): sum, count, min, max, first, last, "
+               "or (of bits), mean, distinct (how many values, to 6.5 %) and quantile(KEY,0.95) (to 4.4 %); without a "
+               "NAME it is FUNCTION_KEY"),
+        Option("max_sketches", positive, 16384, "groups of an interval that have a distinct or quantile, the first "
+               "ones: 256 octets and 2 kB each; others have none"),
         Option("interval", positive, 60, "seconds; intervals begin at multiples of it in UTC"),
-        Option("time", one_of("arrival", "flow"), "arrival", "the clock that puts a row into an interval: when it "
-               "arrived, or when its flow ended"),
-        Option("lateness", positive, 60, "time=flow: seconds for which an interval stays open after its end"),
+        Option("time", one_of("arrival", "flow", "spread"), "arrival", "what puts a row into an interval: when it "
+               "arrived, or when its flow ended; spread: octets and packets are divided among all intervals of the "
+               "flow's time, and flows and functions count in the last one"),
+        Option("lateness", positive, 60, "time=flow and time=spread: seconds for which an interval stays open after "
+               "its end"),
         Option("max_keys", positive, 1_000_000, "keys kept at most, over all open intervals"),
         Option("overflow", one_of("emit", "other", "refuse"), "emit", "what a new key beyond max_keys does: emit the "
                "table early (then a key can have several rows an interval), count under NULL keys, or be refused"),
@@ -56,6 +68,9 @@ class AGGREGATE(Aggregator):
         super().__init__(instance, config)
         chosen = self.config.key.replace("5tuple", ",".join(FIVE_TUPLE))
         self.key_names = tuple(dict.fromkeys(name.strip() for name in chosen.split(",") if name.strip()))
+        self._mistakes: list[tuple[str, str]] = []
+        self._derived = {name: found for name in self.key_names if (found := self._read("key", derived.parse, name))}
+        self.wishes = self._read("functions", functions.parse, self.config.functions) or []
         self._open: dict[int, Tally] = {}
         self._closed = 0
         self._outgoing: deque[Batch] = deque()
@@ -70,17 +85,40 @@ class AGGREGATE(Aggregator):
         if not self.key_names:
             yield "key", "names no key"
         for name in self.key_names:
-            if known(name.partition("@")[0]) is None:
-                near = nearest(name, registry.names())
-                yield "key", f"nobody knows the key {name}" + (f"; did you mean {near}?" if near else "")
+            base = name.partition("/")[0]
+            if known(base.partition("@")[0]) is None:
+                near = nearest(base, registry.names())
+                yield "key", f"nobody knows the key {base}" + (f"; did you mean {near}?" if near else "")
+        yield from (m for m in self._mistakes if m[0] != "key" or known(m[1].partition("/")[0].partition("@")[0]))
+        taken = {*self.key_names, *(key.name for key in VALUES), INTERVAL_START.name}
+        for wish in self.wishes:
+            if wish.name in taken:
+                yield "functions", f"{wish.name} is a column already; choose another name: NAME={wish.function}(...)"
 
     def keys(self) -> Iterable[Key]:
-        named = [known(name.partition("@")[0]).named(name) for name in self.key_names]
-        return (*named, *VALUES, INTERVAL_START)
+        named = [found.key for found in self._derived.values()]
+        return (*named, *VALUES, *(wish.key for wish in self.wishes), INTERVAL_START)
 
     def requests(self, wanted: Wanted) -> dict[str, bool]:
-        needed = dict.fromkeys(self.key_names, True)
+        needed = dict.fromkeys((found.base for found in self._derived.values()), True)
+        needed |= {wish.of: True for wish in self.wishes if wish.name in wanted}
         return needed | {name: False for name in self.may_use if name not in needed}
+
+    def find(self, batch: Batch, name: str) -> Found | None:
+        found = self._derived.get(name)
+        return super().find(batch, name) if found is None else found.find(super().find, batch)
+
+    def _read(self, option: str, parse: Callable[[str], Any], text: str) -> Any:
+        """What a text of an option means; None, and a mistake noted, where it is wrong."""
+        try:
+            return parse(text)
+        except ValueError as error:
+            self._mistakes.append((option, str(error)))
+            return None
+
+    def open(self) -> None:
+        if self.source is not None:
+            self.source.seconds_apart = True
 
     # rows in
 
@@ -93,16 +131,14 @@ class AGGREGATE(Aggregator):
     def _by_interval(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
         """The batch in parts, each with the start of its interval."""
         now = int(batch.now) // self.config.interval * self.config.interval
-        end = self.find(batch, "flowEndMilliseconds") if self.config.time == "flow" else None
+        by_flow = self.config.time != "arrival"
+        end = self.find(batch, "flowEndMilliseconds") if by_flow else None
         if end is None:
-            if self.config.time == "arrival":
+            if not by_flow:
                 self._close(now)
             yield now, batch
             return
-        length = np.uint64(self.config.interval * 1000)
-        starts = (end.values // length * length // np.uint64(1000)).astype(np.int64)
-        if end.missing is not None:
-            starts = np.where(end.missing, now, starts)
+        batch, starts = self._starts(batch, end, now)
         different = np.unique(starts)
         for start in different.tolist():
             part = batch if len(different) == 1 else batch.take(starts == start)
@@ -110,6 +146,18 @@ class AGGREGATE(Aggregator):
                 self.counters.more["rows_late"] += part.n
             yield start, part
         self._close(int(batch.now - self.config.lateness) // self.config.interval * self.config.interval)
+
+    def _starts(self, batch: Batch, end: Found, now: int) -> tuple[Batch, np.ndarray]:
+        """The rows, perhaps one for each interval of a flow, and the start of the interval of each, in seconds."""
+        length = self.config.interval * 1000
+        ends = end.values if end.missing is None else np.where(end.missing, np.uint64(now * 1000), end.values)
+        start = self.find(batch, "flowStartMilliseconds") if self.config.time == "spread" else None
+        if start is None:
+            return batch, (ends // np.uint64(length) * np.uint64(length) // np.uint64(1000)).astype(np.int64)
+        missing = [found.missing for found in (start, end) if found.missing is not None]
+        starts = np.where(np.logical_or.reduce(missing), ends, start.values) if missing else start.values
+        batch, begins = spread(batch, starts, ends, length)
+        return batch, begins // 1000
 
     def _add(self, start: int, batch: Batch) -> None:
         """Merge rows into the tally of their interval, making room as `overflow` says."""
@@ -155,6 +203,16 @@ class AGGREGATE(Aggregator):
                 return
 
     @property
+    def columns(self) -> list[str]:
+        """The names of the columns that `peek` can give."""
+        return [key.name for key in self.keys()]
+
+    def peek(self, names: frozenset[str]) -> Iterator[Batch]:
+        """The groups of all open intervals as they are now, in slices, with the columns of these names."""
+        for start, tally in sorted(self._open.items()):
+            yield from tally.peek(INTERVAL_START, start, float(start), names)
+
+    @property
     def holds(self) -> bool:
         return bool(self._open or self._outgoing)
 
@@ -171,7 +229,7 @@ class AGGREGATE(Aggregator):
         its end all intervals are over.
         """
         length = self.config.interval
-        late = self.config.lateness if self.config.time == "flow" else 0
+        late = self.config.lateness if self.config.time != "arrival" else 0
         source = self.source
         if source is not None and source.own_clock:
             if source.at_end and self._open:

@@ -6,11 +6,11 @@ from functools import cached_property
 
 import numpy as np
 
-from ulogd_tw.core import columns
+from ulogd_tw.core import columns, phrases
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.columns import Column, Octets
+from ulogd_tw.core.columns import Column
 from ulogd_tw.core.keys import Key, known, ulogd_keys
-from ulogd_tw.core.lines import ColumnField, Lines
+from ulogd_tw.core.lines import ColumnField
 from ulogd_tw.core.plugin import FLOW, PACKET, Filter, Wanted
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.core.text import PLAIN, one_value, token
@@ -63,8 +63,4 @@ def address_texts(found: Found) -> Column:
     n = len(found.values)
     if n and one_value(found.values):
         return columns.repeated(token(found.values, found.key, PLAIN), n)
-    field = ColumnField(b"", found.values, None, found.key, PLAIN)
-    lines = b"".join([octets for octets, _ in Lines(b"\n", b"", b"").render([field], n)])
-    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
-    ends -= np.arange(n)  # where a text ends when the newlines are gone
-    return Octets(np.concatenate([[0], ends]).astype(np.int64), np.frombuffer(lines.replace(b"\n", b""), np.uint8))
+    return phrases.strings([ColumnField(b"", found.values, None, found.key, PLAIN)], n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,11 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.packing import Dictionary, Packing, packed_type
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.core.table import KeyTable
+from ulogd_tw.plugins.filters.functions import FUNCTIONS, Wish
+from ulogd_tw.plugins.filters.spread import ending, share
 
 if TYPE_CHECKING:
-    from ulogd_tw.core.plugin import Plugin
+    from ulogd_tw.core.plugin import Plugin, Wanted
 
 FLOWS = Key("flows", types.UNSIGNED64, ((0, 3),), "flows", "deltaCounter")
 PACKETS = Key("packets", types.UNSIGNED64, ((0, 2),), "packets", "deltaCounter")
@@ -41,6 +43,8 @@ _VALUES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, _SEEN)
 """What stands behind the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 _OTHER = "other"
+PEEKED_AT_ONCE = 32768
+"""Entries that are copied in one turn of the reactor: some milliseconds."""
 
 
 class Overflow(Enum):
@@ -59,10 +63,14 @@ class _Group:
     which few inputs have, are columns of their own, made when the first ones come.
     """
 
-    def __init__(self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int):
+    def __init__(
+        self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int,
+        wishes: Sequence[Wish], most: int,
+    ):  # fmt: skip
         self.packing = Packing(present, dictionaries)
         self.table = KeyTable(self.packing.words, capacity, expected, len(_VALUES))
         self.places = {name: self.packing.words + place for place, name in enumerate(_VALUES)}
+        self.states = [FUNCTIONS[wish.function](wish, capacity, most) for wish in wishes]
         self.reply: dict[Key, np.ndarray] = {}
         self.seen_by_all: int | None = None
         """The bits that every entry has; None while there is no entry."""
@@ -75,14 +83,16 @@ class _Group:
             self.table.column(place, first)[:] = _NEVER if name is FIRST else 0
         for column in self.reply.values():
             column[first : self._used + 1] = 0
+        for state in self.states:
+            state.begin(first, self._used + 1)
         return slice(first, self._used + 1)
 
-    def values(self, key: Key) -> np.ndarray:
-        """The column of a value over all entries."""
+    def values(self, key: Key, first: int, stop: int) -> np.ndarray:
+        """The column of a value over the entries from `first` up to `stop`, a copy."""
         if key in self.places:
-            return np.ascontiguousarray(self.table.column(self.places[key]))
+            return self.table.column(self.places[key], first)[: stop - first].copy()
         column = self.reply.get(key)
-        return np.zeros(self.table.n, np.uint64) if column is None else column[1 : self.table.n + 1]
+        return np.zeros(stop - first, np.uint64) if column is None else column[first:stop].copy()
 
     def add(self, key: Key, entries: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
         """Add to a sum; `places` is where the rows of the entries begin."""
@@ -128,7 +138,10 @@ class Tally:
     @property
     def nbytes(self) -> int:
         """Octets of memory in use."""
-        return sum(g.table.nbytes + 8 * len(g.reply) * g.table.n for g in self._groups.values())
+        return sum(
+            g.table.nbytes + 8 * len(g.reply) * g.table.n + sum(state.nbytes(g.table.n) for state in g.states)
+            for g in self._groups.values()
+        )
 
     def add(self, batch: Batch, max_keys: int) -> Batch | None:
         """Merge the rows; with overflow=emit, those for which there was no room come back."""
@@ -160,8 +173,12 @@ class Tally:
         group = self._groups.get(present)
         if group is None:
             expected = self._expected.get(present, 0)
-            group = self._groups[present] = _Group(present, self._dictionaries, self._capacity, expected)
+            group = self._groups[present] = self._new(present, self._capacity, expected)
         return group
+
+    def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> _Group:
+        plugin = self._plugin
+        return _Group(present, self._dictionaries, capacity, expected, plugin.wishes, plugin.config.max_sketches)
 
     def _add(self, batch: Batch, found: dict[str, Found], max_keys: int) -> Batch | None:
         group = self._group(found)
@@ -186,7 +203,7 @@ class Tally:
             return None
         other = self._groups.get(_OTHER)
         if other is None:
-            other = self._groups[_OTHER] = _Group((), self._dictionaries, 1, 1)
+            other = self._groups[_OTHER] = self._new((), 1, 1)
         entries = other.table.entries([np.zeros(rest.n, np.uint64)])
         new = other.begin()
         counters.more["rows_other"] = counters.more.get("rows_other", 0) + rest.n
@@ -199,7 +216,9 @@ class Tally:
         if not batch.n:
             return
         places = entries * group.table.stride
-        group.add(FLOWS, entries, places, np.ones(batch.n, np.uint64))
+        counting = ending(batch)
+        flows = np.ones(batch.n, np.uint64) if counting is None else counting.astype(np.uint64)
+        group.add(FLOWS, entries, places, flows)
         seen = 0
         partly = None
         for place, (key, delta, total) in enumerate(_SUMS):
@@ -212,9 +231,14 @@ class Tally:
                 values = np.where(missing, np.uint64(0), values)
                 bit = np.where(missing, np.uint64(0), np.uint64(1 << place))
                 partly = bit if partly is None else partly | bit
-            group.add(key, entries, places, values)
+            group.add(key, entries, places, share(batch, values))
         group.see(seen, partly, places, new)
         self._times(group, places, batch)
+        for state in group.states:
+            found = self._plugin.find(batch, state.wish.of)
+            if found is not None:
+                others = found.missing if counting is None else _either(found.missing, ~counting)
+                state.add(entries, found.values, others)
 
     def _counts(self, batch: Batch, delta: str, total: str) -> tuple[np.ndarray | None, np.ndarray | None]:
         """What one counter adds: the delta, else the total where the record is the flow's last; and what is missing."""
@@ -252,35 +276,54 @@ class Tally:
                 continue
             if present != _OTHER:
                 self._expected[present] = group.table.n
-            yield self._batch(group, interval_key, start, now)
+            yield self._batch(group, interval_key, start, now, self._plugin.wanted, 1, group.table.n + 1)
         self._groups = {}
 
-    def _batch(self, group: _Group, interval_key: Key, start: int, now: float) -> Batch:
-        n = group.table.n
-        keys = group.packing.unpack([group.table.column(place) for place in range(group.packing.words)])
-        by_name = {key.name: (key, column) for key, column in keys.items()}
-        wanted = self._plugin.wanted
+    def peek(self, interval_key: Key, start: int, now: float, wanted: Wanted) -> Iterator[Batch]:
+        """The rows of this interval as they are now, with the `wanted` columns only, in slices; the tally goes on."""
+        for group in list(self._groups.values()):
+            stop = group.table.n + 1
+            for first in range(1, stop, PEEKED_AT_ONCE):
+                yield self._batch(group, interval_key, start, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
+
+    def _batch(
+        self, group: _Group, interval_key: Key, start: int, now: float, wanted: Wanted, first: int, stop: int
+    ) -> Batch:
+        """The entries from `first` up to `stop`."""
+        words = [group.table.column(place, first)[: stop - first] for place in range(group.packing.words)]
+        by_name = {key.name: (key, column) for key, column in group.packing.unpack(words).items()}
         columns: dict[Key, Column] = {}
         for name in self._names:
-            if name in by_name:
+            if name in by_name and (name in wanted or wanted is self._plugin.wanted):
                 columns[by_name[name][0]] = by_name[name][1]
         missing: dict[str, np.ndarray] = {}
-        seen = group.values(_SEEN)
+        for key, column, absent in self._worked_out(group, wanted, first, stop):
+            if not absent.all():
+                columns[key] = column
+                if absent.any():
+                    missing[key.name] = absent
+        if interval_key.name in wanted:
+            columns[interval_key] = repeated(start, stop - first, np.dtype("I"))
+        schema = Schema(list(columns))
+        return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=stop - first, now=now)
+
+    def _worked_out(
+        self, group: _Group, wanted: Wanted, first: int, stop: int
+    ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
+        """Key, column and mask of the missing rows of each value of these entries."""
+        seen = group.values(_SEEN, first, stop)
         sums = {key: place for place, (key, *_) in enumerate(_SUMS)}
         for key in VALUES:
-            if key.name not in wanted:
-                continue
-            column = group.values(key)
-            if key in sums:
-                absent = (seen & np.uint64(1 << sums[key])) == 0
-            else:
-                absent = column == (_NEVER if key is FIRST else 0)
-            if absent.all():
-                continue
-            columns[key] = column
-            if absent.any():
-                missing[key.name] = absent
-        if interval_key.name in wanted:
-            columns[interval_key] = repeated(start, n, np.dtype("I"))
-        schema = Schema(list(columns))
-        return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=n, now=now)
+            if key.name in wanted:
+                column = group.values(key, first, stop)
+                nothing = _NEVER if key is FIRST else 0
+                yield key, column, (seen & np.uint64(1 << sums[key])) == 0 if key in sums else column == nothing
+        for state in group.states:
+            if state.wish.name in wanted:
+                column, absent = state.results(first, stop)
+                key = state.wish.key
+                yield key, column.astype(key.type.dtype), absent
+
+
+def _either(missing: np.ndarray | None, others: np.ndarray) -> np.ndarray:
+    return others if missing is None else missing | others

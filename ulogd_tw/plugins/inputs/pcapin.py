@@ -1,24 +1,31 @@
-"""PCAPIN: flow exports in capture files, replayed into a Collecting Process by the capture's clock."""
+"""PCAPIN: capture files, replayed by their clock: the packets themselves, or the flow exports in them."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import ipaddress
-import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, one_of, positive, text, words
+from ulogd_tw.core.plugin import FLOW, RAW
 from ulogd_tw.ipfix.exporters import LIMIT_SESSIONS, Allowed, Exporters, sender
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.packets.capture import Capture, Packets
 from ulogd_tw.packets.exports import Exports, Sent
 from ulogd_tw.plugins.collecting import Collecting
 from ulogd_tw.plugins.connections import IDLE_SECONDS, Connections
+from ulogd_tw.plugins.inputs import packetrows
+from ulogd_tw.plugins.inputs.packetrows import Pace, PacketRows, stretches
 from ulogd_tw.plugins.replaying import SET_BACK, Replaying
 
 SLICE_OCTETS = 1 << 16
 """Octets that are read at once: if they are small packets, their headers take 20 ms."""
+PACKET_OCTETS = 1 << 22
+"""The same where packets are rows, which are never looked at one by one."""
 PORTS = ("2055", "2056", "4432", "4739", "4740", "6343", "9555", "9995", "9996")
 
 
@@ -36,15 +43,42 @@ def speed(written: str) -> float:
     return factor
 
 
-class PCAPIN(Replaying):
-    """Reads pcap and pcapng files, and takes the IPFIX, NetFlow and sFlow in them as COLLECTOR would have.
+def _reads(file: io.BufferedIOBase, capture: Capture, size: int) -> Iterator[int]:
+    """How many octets each read brought into the space of the capture; an error of the file comes after them."""
+    packed = isinstance(file, gzip.GzipFile)  # brings little at once
+    while True:
+        space, count, broken = capture.space(size), 0, None
+        while count < size:
+            try:
+                more = file.readinto1(space[count:])
+            except (OSError, EOFError, zlib.error) as error:
+                broken = error
+                break
+            count += more
+            if not (more and packed):
+                break
+        if count:
+            yield count
+        if broken is not None:
+            raise broken
+        if not count:
+            return
 
-    Datagrams of UDP and connections of TCP to `ports` are read, over Ethernet (also with VLAN tags and MPLS), Linux
-    cooked and raw IP; fragments are put together. The clock is that of the capture: received_ms, and what an AGGREGATE
-    puts into which interval.
+
+class PCAPIN(Replaying):
+    """Reads pcap and pcapng files: the packets in them, or the IPFIX, NetFlow and sFlow as COLLECTOR would have.
+
+    What stands below decides. A plugin that takes raw rows (BASE) gets the packets with the header of their link,
+    whatever LINKTYPE that is. Any other gets flow records: datagrams of UDP and connections of TCP to `ports` are read,
+    over Ethernet (also with VLAN tags and MPLS), Linux cooked, PPP and raw IP; fragments are put together. The clock is
+    that of the capture: received_ms, oob.time.sec, and what an AGGREGATE puts into which interval.
     """
 
     name = "PCAPIN"
+    otype = RAW | FLOW
+    chooses = True
+    provides = (*packetrows.KEYS, *Replaying.provides)
+    hidden = packetrows.HIDDEN
     options = (
         *Replaying.reading_options,
         Option("ports", words, PORTS, "ports of the collectors in the capture"),
@@ -60,12 +94,27 @@ class PCAPIN(Replaying):
         self._exporters: Exporters | None = None
         self._connections: Connections | None = None
         self._exports: Exports | None = None
-        self._speed = 0.0
+        self._pace = Pace(0.0, SET_BACK)
+        self._rows: PacketRows | None = None
         self._whole = True
-        self._began: tuple[float, float] | None = None
         self.counters.more["packets_read"] = 0
         self.counters.more["sessions"] = lambda: len(self._exporters or ())
         self.counters.more["octets_skipped"] = 0
+
+    @property
+    def packets(self) -> bool:
+        """Whether its rows are packets."""
+        return self.otype == RAW
+
+    @property
+    def open_keys(self) -> bool:  # type: ignore[override]
+        """Flow records have any element."""
+        return not self.packets
+
+    def keys(self) -> Iterable[Key]:
+        """Of what flows; all where that is not settled."""
+        of = {RAW: packetrows.KEYS, FLOW: Replaying.provides}
+        return of.get(self.otype, self.provides)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         for port in self.config.ports:
@@ -79,7 +128,8 @@ class PCAPIN(Replaying):
     def open(self) -> None:
         super().open()
         config = self.config
-        self._speed = speed(config.speed)
+        self._pace = Pace(speed(config.speed), SET_BACK)
+        self._rows = PacketRows(self.wanted) if self.packets else None
         most, of_address = config.max_sessions, config.max_sessions_of_address
         self._exporters = Exporters(config.session_key, most, of_address, Allowed(()), IDLE_SECONDS)
         counters = self.counters
@@ -92,13 +142,13 @@ class PCAPIN(Replaying):
 
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
         capture, self._whole = Capture(), False
-        while octets := file.read1(SLICE_OCTETS):
+        for count in _reads(file, capture, PACKET_OCTETS if self.packets else SLICE_OCTETS):
             try:
-                packets, broken = capture.feed(octets), None
+                packets, broken = capture.filled(count), None
             except MessageError as error:
                 packets, broken = error.packets, error
             self.counters.more["packets_read"] += len(packets)
-            yield from self._replay(packets)
+            yield from self._rows_of(packets) if self.packets else self._replay(packets)
             if broken is not None:
                 self._damaged(path, f"{broken}; the rest of it is not read")
                 return
@@ -119,9 +169,22 @@ class PCAPIN(Replaying):
         self.counters.errors["capture"] += 1
         self.log.warn("{instance}: {path}: {what}", instance=self.instance, path=path, what=what)
 
+    def _rows_of(self, packets: Packets) -> Iterator[float | None]:
+        """The packets as rows; how many octets they had on the wire is counted."""
+        self.counters.octets_received += int(packets.wire.sum())
+        times = packets.times
+        for what in stretches(packets, self._pace, self.seconds_apart):
+            if isinstance(what, slice):
+                self._now = float(times[what.stop - 1]) or self._now
+                self.counters.rows_received += what.stop - what.start
+                self.emit(self._rows.batch(packets, what, self._now))
+                yield None
+            else:
+                yield what
+
     def _replay(self, packets: Packets) -> Iterator[float | None]:
         for count, sent in enumerate(self._exports.of(packets)):
-            if self._speed and (delay := self._ahead(sent.time)) > 0.001:
+            if (delay := self._pace.ahead(sent.time)) > 0.001:
                 yield delay
             elif count % 256 == 255:
                 yield None
@@ -135,15 +198,6 @@ class PCAPIN(Replaying):
         self._decoder.expire(self._exporters, self._now)
         self._connections.look(self._now)
         yield None
-
-    def _ahead(self, captured: float) -> float:
-        """Seconds until a packet of this time is due."""
-        if not captured:
-            return 0.0
-        now = time.monotonic()
-        if self._began is None or captured < self._now - SET_BACK:
-            self._began = (now, captured)
-        return (captured - self._began[1]) / self._speed - (now - self._began[0])
 
     # UDP
 

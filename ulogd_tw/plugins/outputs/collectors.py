@@ -16,6 +16,8 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from ulogd_tw.ipfix.builder import Messages, template_messages
+from ulogd_tw.ipfix.forms import IPFIX, Form
+from ulogd_tw.ipfix.statements import counted
 from ulogd_tw.ipfix.template import Template
 from ulogd_tw.plugins.outputs.spooling import Spooling
 from ulogd_tw.transports.url import Url
@@ -39,6 +41,7 @@ class Settings:
     send_template: str = "once"
     template_refresh: float = 60.0
     template_packets: int = 0
+    form: Form = IPFIX
 
 
 class Collector(Spooling):
@@ -55,14 +58,31 @@ class Collector(Spooling):
         self.sequence = 0
         """Data Records sent in this Transport Session, or dropped in it."""
         self.dropped: Counter[str] = Counter()
+        self.dropped_counts = (0, 0)
+        """Packets and octets that the dropped records spoke of."""
         self.drained: Callable[[], None] = lambda: None
         self.connects = self.messages_sent = self.octets_sent = self.records_sent = self.records_moved = 0
+        self.options_sent = 0
+        """Options records among those sent."""
+        self.options_at = (0, 0.0)
+        """The session and the time from which on its options records are due after an interval."""
         self.last_error = ""
         self._queued_octets = 0
-        self._told: set[int] = set()
+        self.told: set[int] = set()
         """Templates that this Transport Session has."""
         self._said: dict[str, float] = {}
         self._closed = False
+
+    def options_due(self, interval: float) -> bool:
+        """Whether it shall get options records now; then the next interval begins."""
+        now = self.settings.reactor.seconds()
+        session, since = self.options_at
+        if session != self.connects or not self.told:
+            self.options_at = self.connects, now
+        if now - self.options_at[1] < interval or not (self.in_session and self.available):
+            return False
+        self.options_at = self.connects, now
+        return True
 
     @property
     def waiting_records(self) -> int:
@@ -110,8 +130,10 @@ class Collector(Spooling):
 
     def _drop(self, messages: Messages, reason: str) -> None:
         self.dropped[reason] += messages.all_records
+        self.dropped_counts = tuple(map(sum, zip(self.dropped_counts, counted(messages, self.settings.templates),
+                                                 strict=True)))  # fmt: skip
         if self.in_session:
-            self.sequence += messages.all_records  # MSG-5: the loss shall be visible
+            self.sequence += messages.counted  # MSG-5: the loss shall be visible
 
     def _count_sent(self, messages: int, octets: int, records: int) -> None:
         self.messages_sent += messages
@@ -124,7 +146,8 @@ class Collector(Spooling):
 
     def _template_messages(self, ids: Any, now: float) -> list[bytes]:
         templates = [self.settings.templates[ident] for ident in ids]
-        return template_messages(templates, self.limit, self.sequence, self.settings.domain, now)
+        settings = self.settings
+        return template_messages(templates, self.limit, self.sequence, settings.domain, now, settings.form)
 
     def _new_templates(self, messages: Messages) -> list[int]:
         """Templates that go out before these messages."""
@@ -132,7 +155,7 @@ class Collector(Spooling):
             return []
         if self.settings.send_template == "always":
             return list(messages.templates)
-        return [ident for ident in messages.templates if ident not in self._told]
+        return [ident for ident in messages.templates if ident not in self.told]
 
     def _say(self, kind: str, text: str, **fields: Any) -> None:
         """Log a fault, at most once a minute for each kind."""
@@ -144,6 +167,8 @@ class Collector(Spooling):
     # for subclasses
 
     state = "closed"
+    reliable = False
+    """Whether what was sent arrives, so that it need not be told again in a session."""
     in_session = False
     """Whether a Transport Session exists, whose Sequence Number tells of what is dropped now."""
 
@@ -181,7 +206,7 @@ class Collector(Spooling):
             "octets_waiting": self._queued_octets, "records_moved": self.records_moved,
             "records_spooled": self.records_spooled, "records_in_spool": self.spool.records if self.spool else 0,
             "octets_in_spool": self.spool.octets if self.spool else 0, "dropped": dict(self.dropped),
-            "last_error": self.last_error,
+            "options_sent": self.options_sent, "last_error": self.last_error,
         }  # fmt: skip
 
 

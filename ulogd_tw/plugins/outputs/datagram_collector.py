@@ -88,17 +88,18 @@ class DatagramCollector(Collector):
         """Send templates in messages of their own before their data, new ones twice (UDPT-2); False: not all."""
         if not templates:
             return True
-        new = not self._told.issuperset(templates)
-        messages = self._template_messages(templates, now)
-        for message in messages * (2 if new else 1):
-            result = self.sender.send(message)
-            if result == LATER:
-                return False
-            if result == TOO_LONG:
-                self._narrow()
-                return False
-            self._count_sent(1, len(message), 0)
-        self._told.update(templates)
+        new = not self.told.issuperset(templates)
+        for _ in range(2 if new else 1):
+            for message in self._template_messages(templates, now):
+                result = self.sender.send(message)
+                if result == LATER:
+                    return False
+                if result == TOO_LONG:
+                    self._narrow()
+                    return False
+                self._count_sent(1, len(message), 0)
+                self.sequence += self.settings.form.counted(1, 0)
+        self.told.update(templates)
         return True
 
     def _send(self, messages: Messages, now: float) -> bool:
@@ -117,7 +118,7 @@ class DatagramCollector(Collector):
             self._count_sent(done - failed, (done - failed) * messages.length, (done - failed) * messages.records)
             if failed:
                 self.dropped["send_error"] += failed * messages.records
-            self.sequence += self._take(done).all_records
+            self.sequence += self._take(done).counted
             self._since_templates += done
         if result == TOO_LONG:
             self._narrow()
@@ -146,12 +147,12 @@ class DatagramCollector(Collector):
             self._away = True
         elif self._away and settings.reactor.seconds() - self._templates_at >= _ANSWER_SECONDS:
             self._away = False  # nobody has refused the templates that were sent again
-        if (due or refused != self._refused) and self._told and settings.send_template != "never":
+        if (due or refused != self._refused) and self.told and settings.send_template != "never":
             self._refused = refused
             self._templates_at = settings.reactor.seconds()
             self._since_templates = 0
             self._measure()  # the path may have changed, and may take more than it did
-            self._tell(sorted(self._told), now)
+            self._tell(sorted(self.told), now)
         self.last_error = self.sender.last_error
         if self.last_error:
             self._say("send", "{error}", error=self.last_error)

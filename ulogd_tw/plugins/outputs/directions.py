@@ -47,7 +47,7 @@ ORIGINAL, REPLY = 0, 1
 """flowDirection as DESIGN has it."""
 
 # Query and answer (nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c); the others have none.
-_ICMP_PAIRS = {4: ((8, 0), (13, 14), (15, 16), (17, 18)), 6: ((128, 129), (139, 140))}
+ICMP_PAIRS = {4: ((8, 0), (13, 14), (15, 16), (17, 18)), 6: ((128, 129), (139, 140))}
 
 Value = tuple[np.ndarray, np.ndarray | None]
 """A column and the mask of its missing rows, None where none is missing."""
@@ -158,7 +158,21 @@ def _single(find: Find, batch: Batch) -> Direction:
 # --- a connection ---------------------------------------------------------------------------------------------------
 
 
-def _both(find: Find, batch: Batch) -> list[Direction]:
+@dataclass(slots=True)
+class Connection:
+    """Both directions of connections, which have the same rows."""
+
+    original: Direction
+    reply: Direction
+
+    @property
+    def six(self) -> bool:
+        """Whether the addresses are of IPv6."""
+        return bool(self.original.bits & IPV6)
+
+
+def connection(find: Find, batch: Batch) -> Connection:
+    """Both directions of flows with two whole tuples."""
     common, bits = _common(find, batch)
     common["end_reason"] = _end_reason(find, batch, common)
     _add(common, "flow_id", find(batch, "ct.id"))
@@ -174,9 +188,13 @@ def _both(find: Find, batch: Batch) -> list[Direction]:
         _add(values, "octets", find(batch, f"{prefix}.raw.pktlen"))
         _add(values, "packets", find(batch, f"{prefix}.raw.pktcount"))
         found.append(Direction(batch.n, values, bits, nat))
-    _answer_icmp(found[1], bits)
-    found[1] = _seen(found[1])
-    return found
+    return Connection(*found)
+
+
+def _both(find: Find, batch: Batch) -> list[Direction]:
+    found = connection(find, batch)
+    _answer_icmp(found.reply, found.reply.bits)
+    return [found.original, _seen(found.reply)]
 
 
 def _tuple(find: Find, batch: Batch, prefix: str) -> dict[str, Value]:
@@ -251,7 +269,7 @@ def _answers(pairs: tuple[tuple[int, int], ...]) -> np.ndarray:
     return table << np.uint16(8)
 
 
-_ANSWERS = {version: _answers(pairs) for version, pairs in _ICMP_PAIRS.items()}
+_ANSWERS = {version: _answers(pairs) for version, pairs in ICMP_PAIRS.items()}
 
 
 def _seen(reply: Direction) -> Direction:

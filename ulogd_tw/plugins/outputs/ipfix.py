@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 from twisted.internet import defer, reactor
+from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
-from ulogd_tw.core.plugin import FLOW, PACKET, SUM, Output
-from ulogd_tw.ipfix import uniflow
+from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output
+from ulogd_tw.ipfix import forms
 from ulogd_tw.ipfix.builder import MessageBuilder
-from ulogd_tw.ipfix.encoder import Encoder, Records
+from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
-from ulogd_tw.ipfix.template import Template
-from ulogd_tw.plugins.ends import only_ends
-from ulogd_tw.plugins.outputs import targets
+from ulogd_tw.ipfix.netflow import TEMPLATE5
+from ulogd_tw.plugins.outputs import flowrecords, targets
+from ulogd_tw.plugins.outputs.anonymise import prefix_preserving, read_key, truncating
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
-from ulogd_tw.plugins.outputs.directions import KEYS, Direction, directions
+from ulogd_tw.plugins.outputs.directions import KEYS
+from ulogd_tw.plugins.outputs.flowrecords import FlowRecords
 from ulogd_tw.plugins.outputs.messagespool import MessageSpool
-from ulogd_tw.plugins.outputs.routing import MODES, Group, Routing
+from ulogd_tw.plugins.outputs.routing import HASHED, MODES, Group, Routing
+from ulogd_tw.plugins.outputs.rules import ADDRESSES, EXPORT_TO, MARKS
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
 from ulogd_tw.plugins.outputs.targets import Target
+from ulogd_tw.plugins.outputs.telling import Telling
 from ulogd_tw.plugins.outputs.tls_collector import TlsCollector
 from ulogd_tw.plugins.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
 from ulogd_tw.plugins.security import EXPORTING
 
 _LEAST_MTU = 256
+_OF_NETFLOW5 = (flowrecords.AUTO, flowrecords.UNIFLOW)
 _AT_ONCE = 4096
 """Rows encoded at a time: what they need stays in the processor's cache, which makes it three times as fast."""
 
@@ -63,7 +68,10 @@ class IPFIX(Output):
         Option("mode", one_of(*MODES), "all", "all: each collector gets everything; failover: the first in the list "
                "that is there; balance: each flow goes to one, chosen by its addresses, ports and protocol, and stays "
                "there when another collector leaves or returns"),
-        Option("oid", number, 1, "Observation Domain ID"),
+        Option("fields", text, flowrecords.AUTO, flowrecords.MEANING),
+        Option("version", one_of("10", "9", "5"), "10", "10: IPFIX; 9 and 5: NetFlow v9 and v5, over UDP only, for "
+               "collectors that know nothing else. v5 has IPv4 only, and counters that are missing are 0 in it"),
+        Option("oid", number, 1, "Observation Domain ID; of NetFlow v9 the Source ID, of v5 engine type and id"),
         Option("flush", seconds, 1.0, "seconds after which a message goes out that is not full"),
         Option("reconnect", seconds, 60.0, "seconds between the beginnings of two attempts to connect; RFC 7011 wants "
                "a minute or more by default"),
@@ -77,6 +85,16 @@ class IPFIX(Output):
                "oldest are dropped and counted as queue_full"),
         Option("send_template", one_of("once", "always", "never"), "once", "once: at the beginning of a session and, "
                "as RFC 7011 wants, again over UDP; always: before every message; never"),
+        Option("options_interval", seconds, 60.0, "seconds after which each collector is told in options records of "
+               "sampling (1 in 1), what was exported and what was lost, the keys of flows, and the elements of "
+               "enterprises; for the first time so long after its session began. 0: never"),
+        Option("anonymise", one_of("no", "truncate", "cryptopan"), "no", "addresses in records, but those of "
+               "exporters: truncate: only a prefix stays; cryptopan: others in their place, always the same for one, "
+               "and prefixes in common stay in common. Octets of packets are left out then"),
+        Option("anonymise_prefix4", number, 24, "bits of IPv4 addresses that truncate leaves"),
+        Option("anonymise_prefix6", number, 48, "bits of IPv6 addresses that truncate leaves"),
+        Option("anonymise_key", text, "", "file with the key of cryptopan, 64 hexadecimal digits: openssl rand "
+               "-hex 32"),
         Option("spool_size", octets, 1 << 30, "octets of files in spool for each collector; beyond, the oldest are "
                "dropped and counted as spool_size"),
         Option("spool_age", seconds, 86400.0, "seconds after which files in spool are dropped and counted as "
@@ -95,25 +113,44 @@ class IPFIX(Output):
     section_options = targets.SECTION
     reactor: Any = reactor
     clock = staticmethod(time.time)
+    log = Logger()
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self.collectors: list[Collector] = []
-        self.templates: dict[int, Template] = {}
-        """Every template that was used so far, by id."""
+        self._anonymous: Callable[[Batch], Batch] = lambda batch: batch
         self._builders: dict[tuple[Group, int], MessageBuilder] = {}
         self._limits: tuple[int, ...] = ()
         self._flushed = 0.0
         self._waiter: defer.Deferred[None] | None = None
         self.counters.more["collectors"] = lambda: {str(c.url): c.figures() for c in self.collectors}
         self.counters.more["records_encoded"] = 0
-        self.counters.more["replies_without_packets"] = 0
+
+    @cached_property
+    def flows(self) -> FlowRecords:
+        """Makes the records, and has every template that was used so far."""
+        form = {"10": lambda now: forms.IPFIX, "9": forms.NetFlow9, "5": forms.NetFlow5}[self.config.version]
+        found = FlowRecords(self, flowrecords.parse(self.config.fields), form(self.clock()))
+        if found.form.version == TEMPLATE5.ident:
+            found.outgoing.templates[TEMPLATE5.ident] = TEMPLATE5
+        return found
 
     # options
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         yield from targets.mistakes(config)
+        try:
+            flowrecords.parse(config.fields)
+        except ValueError as error:
+            yield "fields", str(error)
+        if config.anonymise == "cryptopan" and not config.anonymise_key:
+            yield "anonymise_key", "names no file with a key; openssl rand -hex 32 makes one"
+        for option, most in (("anonymise_prefix4", 32), ("anonymise_prefix6", 128)):
+            if not 0 <= getattr(config, option) <= most:
+                yield option, f"{getattr(config, option)} is no number of bits (0 to {most})"
+        if config.version != "10":
+            yield from self._mistakes_of_netflow()
         if not 1 <= config.oid <= 0xFFFFFFFF:
             yield "oid", f"{config.oid} is no Observation Domain ID of flows (1 to 4294967295)"
         if config.mtu is not None and not _LEAST_MTU <= config.mtu <= MAX_LENGTH:
@@ -124,23 +161,54 @@ class IPFIX(Output):
         if config.flush <= 0:
             yield "flush", "must be more than 0"
 
+    def requests_of(self, above: frozenset[str] | None) -> Any:
+        asked = self.flows.requests(above)
+        if asked is ALL:
+            return ALL
+        needed = [EXPORT_TO]
+        if any(own.networks for own in self.config.sections.values()):
+            needed += ADDRESSES
+        if any(own.marks for own in self.config.sections.values()):
+            needed += MARKS
+        if self.config.mode == "balance":
+            needed += HASHED
+        return dict.fromkeys(needed, False) | asked
+
+    def _mistakes_of_netflow(self) -> Iterator[tuple[str, str]]:
+        config = self.config
+        if any(target.url.scheme != "udp" for target in targets.targets(config, sound=True)):
+            yield "version", f"NetFlow v{config.version} goes over UDP only"
+        if config.spool:
+            yield "spool", f"files are IPFIX, which collectors of NetFlow v{config.version} do not read"
+        if config.fields == flowrecords.BIFLOW or config.version == "5" and config.fields not in _OF_NETFLOW5:
+            yield "fields", f"NetFlow v{config.version} has no records of {config.fields}"
+
     # start and stop
 
     def open(self) -> None:
         """Begin to connect. A collector that is away is no fault: it may come, and until then its messages wait."""
         config = self.config
         settings = Settings(
-            self.reactor, self.clock, config.oid, self.templates, config.collector_octets, config.mtu, config.reconnect,
-            config.send_template, config.template_refresh, config.template_packets,
+            self.reactor, self.clock, config.oid, self.flows.outgoing.templates, config.collector_octets, config.mtu,
+            config.reconnect, config.send_template, config.template_refresh, config.template_packets, self.flows.form,
         )  # fmt: skip
-        self.collectors = [self._collector(target, settings) for target in targets.targets(config)]
+        found = targets.targets(config)
+        self.collectors = [self._collector(target, settings) for target in found]
         for collector in self.collectors:
             collector.drained = self._room
             if config.spool:
                 self._open_spool(collector)
             collector.open()
-        self._routing = Routing(config.mode, self.collectors)
+        self._routing = Routing(config.mode, self.collectors, [target.rule for target in found])
+        self._telling = Telling(
+            self.flows.outgoing, self.flows.form, config.oid, self.counters.dropped.total, self.inputs
+        )
+        if config.anonymise == "truncate":
+            self._anonymous = truncating(config.anonymise_prefix4, config.anonymise_prefix6).batch
+        elif config.anonymise == "cryptopan":
+            self._anonymous = prefix_preserving(read_key(config.anonymise_key)).batch
         self._flushed = self.clock()
+        self.flows.form.keep(self._flushed)
 
     def _collector(self, target: Target, settings: Settings) -> Collector:
         if target.url.scheme == "tls":
@@ -165,6 +233,11 @@ class IPFIX(Output):
             raise StartError(f"spool {config.spool}: {error}", "make it writable for the user of ulogd") from None
         collector.spool, collector.spool_rate = spool, config.spool_rate
 
+    @property
+    def _tells(self) -> bool:
+        config = self.config
+        return config.options_interval > 0 and config.send_template != "never" and config.version != "5"
+
     def reopen(self) -> None:
         for collector in self.collectors:
             collector.reopen()
@@ -179,38 +252,34 @@ class IPFIX(Output):
         if not 0 <= now - self._flushed < self.config.flush:
             self._flushed = now
             self._flush()
+            self.flows.form.keep(now)
         self._routing.move()
         for collector in self.collectors:
             collector.keep(now)
             collector.look(now)
+            if self._tells and collector.options_due(self.config.options_interval):
+                self._telling.tell(collector, now)
         return min(self.config.flush, 1.0)
 
     # rows
 
     def write(self, batch: Batch) -> defer.Deferred[None] | None:
         """Encode all rows and queue them. A Deferred when every collector is full; it fires when one has room."""
-        ends = only_ends(self, batch)
-        for start in range(0, ends.n, _AT_ONCE):
-            part = ends if ends.n <= _AT_ONCE else ends.take(slice(start, start + _AT_ONCE))
-            for group, rows in self._routing.split(self.find, part):
-                for direction in directions(self.find, rows):
-                    self._send(direction, group)
+        for start in range(0, batch.n, _AT_ONCE):
+            part = batch if batch.n <= _AT_ONCE else batch.take(slice(start, start + _AT_ONCE))
+            left = part.n
+            for group, rows in self._routing.split(self.flows.find, part):
+                left -= rows.n
+                for records in self.flows.records(self._anonymous(rows)):
+                    self._queue(records, group)
+            self.counters.rows_filtered += left
+        self.flows.say_left_out(self.log)
         if self._routing.full:
             self._waiter = defer.Deferred()
             return self._waiter
         for collector in self.collectors:
             collector.trim()
         return None
-
-    def _send(self, direction: Direction, group: Group) -> None:
-        self.counters.more["replies_without_packets"] += direction.left_out
-        for variant, columns, n in direction.parts():
-            if not columns:
-                self.counters.dropped["no_fields"] += n
-                continue
-            encoder = _encoder(variant)
-            self.templates.setdefault(encoder.template.ident, encoder.template)
-            self._queue(encoder.encode(columns, n), group)
 
     def _queue(self, records: Records, group: Group) -> None:
         """Put records into messages for these collectors, of each length that one of them takes."""
@@ -222,7 +291,7 @@ class IPFIX(Output):
         for limit in dict.fromkeys(self._limits[place] for place in group):
             builder = self._builders.get((group, limit))
             if builder is None:
-                builder = self._builders[group, limit] = MessageBuilder(limit)
+                builder = self._builders[group, limit] = MessageBuilder(limit, self.flows.form)
             self._hand_out(group, limit, builder.add(records))
 
     def _flush(self) -> None:
@@ -244,8 +313,3 @@ class IPFIX(Output):
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.callback(None)
-
-
-@cache
-def _encoder(variant: int) -> Encoder:
-    return Encoder(uniflow.template(variant))

@@ -5,26 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 from twisted.internet import defer, reactor, task, threads
 from twisted.logger import Logger
 
-from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.columns import Column
+from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
-from ulogd_tw.core.keys import known
-from ulogd_tw.core.options import Option, number, octets, one_of, seconds, text
+from ulogd_tw.core.options import Option, number, octets, seconds, text
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
-from ulogd_tw.core.resolve import Found, Provided, Sources
-from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.builder import MessageBuilder, Messages, template_messages
-from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.outgoing import Outgoing
-from ulogd_tw.plugins.ends import ended, only_ends, options_rows
-from ulogd_tw.plugins.outputs.directions import KEYS, directions
+from ulogd_tw.plugins.outputs import flowrecords
 from ulogd_tw.plugins.outputs.filewriter import FileWriter, Step
-from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS
+from ulogd_tw.plugins.outputs.flowrecords import FlowRecords
 from ulogd_tw.plugins.outputs.partfile import Leftover, Names, PartFile, recover
 from ulogd_tw.plugins.outputs.textfile import SYNC, TURN
 
@@ -34,11 +29,6 @@ _AT_ONCE = 4096
 """Rows encoded at a time: what they need stays in the processor's cache."""
 _LARGE = 16384
 """Rows from which on a batch is written as soon as the one before it is."""
-_ADDRESSES = ("orig.ip.saddr", "orig.ip.daddr")
-_REPLY = "reply.ip.saddr"
-"""A schema with this key is of connections: both directions in one row."""
-_HALVES = frozenset(f"flow.{edge}.{part}" for edge in ("start", "end") for part in ("sec", "usec"))
-_TIMES = ("flowStartMilliseconds", "flowEndMilliseconds")
 
 
 class _Stream:
@@ -74,9 +64,7 @@ class IPFIXFILE(Output):
         Option("rotate_interval", seconds, 300.0, "seconds that a file lasts; intervals begin at multiples of it in "
                "UTC. 0: files do not end by time"),
         Option("rotate_size", octets, 0, "octets that a file has at most. 0: any number"),
-        Option("fields", one_of("auto", "all", "uniflow"), "auto", "all: every key as it is; uniflow: a record for "
-               "each direction with the fields that the output IPFIX sends; auto: uniflow for connections, which have "
-               "two directions, and all for other rows"),
+        Option("fields", text, flowrecords.AUTO, flowrecords.MEANING),
         Option("domain", number, 0, "Observation Domain ID of the messages; 0 is that of records from several domains"),
         SYNC,
     )  # fmt: skip
@@ -90,24 +78,34 @@ class IPFIXFILE(Output):
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self.names = Names(self.config.file)
-        self.outgoing = Outgoing(self.counters)
         self.writer = FileWriter(self, self.reactor, self.in_thread)
         self._builder = MessageBuilder(MOST_OCTETS)
         self._stream: _Stream | None = None
         self._steps: list[Step] = []
         self._encoding = self._stopping = False
         self._pause: defer.Deferred[None] | None = None
-        self._found: dict[Schema, Sources] = {}
-        self._said = 0
         more = self.counters.more
-        more["records_encoded"] = more["replies_without_packets"] = 0
+        more["records_encoded"] = 0
         more["files"] = lambda: self.writer.ended
-        more["keys_left_out"] = lambda: len(self.outgoing.left_out)
+
+    @cached_property
+    def flows(self) -> FlowRecords:
+        """Makes the records."""
+        return FlowRecords(self, flowrecords.parse(self.config.fields))
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """Has the templates of the file."""
+        return self.flows.outgoing
 
     # options and keys
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
+        try:
+            flowrecords.parse(config.fields)
+        except ValueError as error:
+            yield "fields", str(error)
         if not os.path.basename(config.file):
             yield "file", f"{config.file!r} names no file"
         if 0 < config.rotate_interval < 1 or config.rotate_interval % 1:
@@ -116,23 +114,10 @@ class IPFIXFILE(Output):
             yield "domain", f"{config.domain} is no Observation Domain ID (0 to 4294967295)"
 
     def requests(self, wanted: Wanted) -> Any:
-        if self.config.fields == "uniflow":
-            return dict.fromkeys(_ADDRESSES, True) | dict.fromkeys(KEYS, False)
         return ALL
 
-    def find(self, batch: Batch, name: str) -> Found | None:
-        """As `Plugin.find`; where all keys were asked for, in whatever form the batch has them."""
-        if self.config.fields == "uniflow":
-            return super().find(batch, name)
-        sources = self._found.get(batch.schema)
-        if sources is None:
-            if len(self._found) >= MOST_SCHEMAS:
-                self._found.clear()
-            sources = self._found[batch.schema] = Sources()
-            provided = Provided(batch.schema.values())
-            for key in (*_ADDRESSES, *KEYS):
-                sources.add(key, provided.recipes(key))
-        return sources.find(batch, name)
+    def requests_of(self, above: frozenset[str] | None) -> Any:
+        return self.flows.requests(above)
 
     # start and stop
 
@@ -194,8 +179,7 @@ class IPFIXFILE(Output):
             self._builder, fault = MessageBuilder(MOST_OCTETS), error
         self._encoding = False
         steps, self._steps = self._steps, []
-        if len(self.outgoing.left_out) > self._said:
-            self._say_left_out()
+        self.flows.say_left_out(self.log)
         await self.writer.write(steps, batch.n - (counters.dropped.total() + counters.rows_filtered - before))
         if fault is not None:
             raise fault
@@ -213,7 +197,7 @@ class IPFIXFILE(Output):
                 self._put(self._builder.flush())
                 self._end_file()
                 self.outgoing.restart()
-            for records in self._records(part):
+            for records in self.flows.records(part):
                 self.counters.more["records_encoded"] += len(records)
                 self._put(self._builder.add(records))
             if self.reactor.seconds() > until:
@@ -223,45 +207,6 @@ class IPFIXFILE(Output):
         if self._builder.too_long:
             self.counters.dropped["too_long"] += self._builder.too_long
             self._builder.too_long = 0
-
-    def _records(self, batch: Batch) -> Iterator[Records]:
-        fields = self.config.fields
-        if fields == "uniflow" or fields == "auto" and _REPLY in batch.schema:
-            yield from self._uniflow(only_ends(self, batch))
-            return
-        if "ct.event" in batch.schema:
-            batch = self._with_times(ended(self, batch))
-        options = options_rows(batch.columns["record_kind"]) if "record_kind" in batch.schema else None
-        if options is None:
-            yield from self.outgoing.records(batch)
-        elif options.all():
-            yield from self.outgoing.records(batch, options=True)
-        else:
-            yield from self.outgoing.records(batch.take(~options))
-            yield from self.outgoing.records(batch.take(options), options=True)
-
-    def _uniflow(self, batch: Batch) -> Iterator[Records]:
-        """As the exporter sends them; `ulogd_tw.ipfix.uniflow` has the fields."""
-        for direction in directions(self.find, batch) if batch.n else ():
-            self.counters.more["replies_without_packets"] += direction.left_out
-            for variant, columns, n in direction.parts():
-                if columns:
-                    yield self.outgoing.encoder(uniflow.template(variant).fields).encode(columns, n)
-                else:
-                    self.counters.dropped["no_fields"] += n
-
-    def _with_times(self, batch: Batch) -> Batch:
-        """With times that have elements instead of ulogd2's halves."""
-        columns: dict[Any, Column] = {}
-        missing = {}
-        for name in _TIMES:
-            found = self.find(batch, name)
-            if found is not None:
-                columns[known(name)] = found.values
-                if found.missing is not None:
-                    missing[name] = found.missing
-        kept = batch.select([name for name in batch.schema if name not in _HALVES])
-        return kept.with_columns(columns, missing)
 
     # files
 
@@ -310,12 +255,3 @@ class IPFIXFILE(Output):
             self._steps.append(Step(stream.file))
         else:
             self.writer.end(stream.file)
-
-    def _say_left_out(self) -> None:
-        """Name the keys that cannot be written, each once."""
-        names = sorted(self.outgoing.left_out)
-        self._said = len(names)
-        self.log.info(
-            "{instance}: no Information Element can hold {names}, so they are left out", instance=self.instance,
-            names=", ".join(names),
-        )  # fmt: skip

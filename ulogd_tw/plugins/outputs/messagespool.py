@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,13 @@ from ulogd_tw.ipfix.message import (
     HEADER,
     MAX_LENGTH,
     OPTIONS_TEMPLATE_SET,
+    SET_HEADER,
     TEMPLATE_SET,
     cut_sets,
     whole_messages,
 )
-from ulogd_tw.ipfix.template import Template, parse_set
+from ulogd_tw.ipfix.outgoing import FIRST_IDENT
+from ulogd_tw.ipfix.template import Template, parse_set, record_ends
 from ulogd_tw.transports.url import Url
 
 FILE_OCTETS = 1 << 20
@@ -173,23 +175,34 @@ class MessageSpool:
 def _messages(octets: bytes, templates: dict[int, Template], origin: SpoolFile | None) -> Iterator[Messages]:
     """The Messages with data, each a block; their templates go into `templates`."""
     known: dict[int, Template] = {}
+    renumbered: dict[int, int] = {}
     at = 0
     while at + HEADER.size <= len(octets):
         length = int.from_bytes(octets[at + 2 : at + 4], "big")
-        message = octets[at : at + length]
+        message = bytearray(octets[at : at + length])
         at += length
         records, idents = 0, []
         try:
-            for set_id, start, end in cut_sets(message):
+            for set_id, start, end in cut_sets(bytes(message)):
                 if set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
-                    told = parse_set(set_id, message[start:end])
-                    known |= {one.ident: one for one in told if isinstance(one, Template)}
+                    for one in parse_set(set_id, message[start:end]):
+                        if isinstance(one, Template):
+                            known[one.ident] = one
+                            renumbered[one.ident] = _number(one, templates)
                 elif set_id >= FIRST_DATA_SET and set_id in known:
-                    records += (end - start) // known[set_id].least_octets
-                    idents.append(set_id)
-                    templates.setdefault(set_id, known[set_id])
+                    records += len(record_ends(known[set_id], message[start:end]))
+                    idents.append(renumbered[set_id])
+                    SET_HEADER.pack_into(message, start - SET_HEADER.size, idents[-1], end - start + SET_HEADER.size)
         except MessageError:
             return
         if records:
-            row = np.frombuffer(bytearray(message), np.uint8).reshape(1, -1)
+            row = np.frombuffer(message, np.uint8).reshape(1, -1)
             yield Messages(row, records, tuple(dict.fromkeys(idents)), origin)
+
+
+def _number(template: Template, templates: dict[int, Template]) -> int:
+    """The number that a template of an earlier run has in this one, where another may have its number."""
+    ident = template.ident
+    while templates.setdefault(ident, replace(template, ident=ident)) != replace(template, ident=ident):
+        ident = ident + 1 if ident < MAX_LENGTH else FIRST_IDENT
+    return ident

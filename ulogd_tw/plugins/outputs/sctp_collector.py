@@ -30,6 +30,8 @@ _WINDOW = 4 << 20
 class SctpCollector(Collector):
     """A collector over SCTP. What it has not acknowledged is kept, and sent again on the next association."""
 
+    reliable = True
+
     def __init__(self, url: Url, settings: Settings, options: Options, lifetime: float = 0.0) -> None:
         self._stream = 0
         self._sequences = [0]
@@ -83,7 +85,7 @@ class SctpCollector(Collector):
         self._stream = self._next_stream(0)
         self._context = 1
         self._awaits_templates = False
-        self._told.clear()
+        self.told.clear()
         self.log.info("collector {url}: connected, {n} streams", url=str(self.url), n=self.sender.streams)
         if self.settings.send_template != "never":
             self._tell(sorted(self.settings.templates))
@@ -152,8 +154,8 @@ class SctpCollector(Collector):
             self.sender.write(message, 0, 0, answer_soon=True)
             self._count_sent(1, len(message), 0)
         self._stream = turn
-        self._awaits_templates = self._awaits_templates or not self._told.issuperset(templates)
-        self._told.update(templates)
+        self._awaits_templates = self._awaits_templates or not self.told.issuperset(templates)
+        self.told.update(templates)
 
     def pump(self) -> None:
         self._settle()

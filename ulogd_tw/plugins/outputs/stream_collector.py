@@ -22,6 +22,8 @@ WRITTEN_AT_ONCE = 262144
 class StreamCollector(Collector):
     """A collector over TCP. What its kernel has not acknowledged is kept, and sent again on the next connection."""
 
+    reliable = True
+
     def __init__(self, url: Url, settings: Settings) -> None:
         super().__init__(url, settings)
         self.limit = settings.mtu or STREAM_MESSAGE
@@ -104,7 +106,7 @@ class StreamCollector(Collector):
         for message in self._template_messages(templates, self.settings.clock()):
             self.sender.write(message)
             self._count_sent(1, len(message), 0)
-        self._told.update(templates)
+        self.told.update(templates)
 
     def pump(self) -> None:
         if self.sender.is_up and self._kept:

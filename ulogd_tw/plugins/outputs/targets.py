@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ulogd_tw.core.options import Option, Options, number, positive, text
+from ulogd_tw.netfilter.accept import networks
+from ulogd_tw.plugins.outputs.rules import Rule, marks
 from ulogd_tw.plugins.sctp import sctp_mistakes
 from ulogd_tw.plugins.security import FILES, PEER_NAME, files
 from ulogd_tw.transports.tls import Files, wrong_name
@@ -19,6 +21,9 @@ SECTION = (
     Option("sctp_streams", positive, None, "streams of an SCTP association; empty: as in the section of the exporter"),
     Option("encapsulation_port", number, None, "UDP port within which SCTP goes; empty: as in the section of the "
            "exporter"),
+    Option("networks", networks, (), "prefixes: it gets only flows of which an address is in one of them"),
+    Option("marks", marks, (), "marks, VALUE or VALUE/MASK: it gets only flows that have one of them (ct.mark, or the "
+           "mark of a packet)"),
 )  # fmt: skip
 """Options of a section ``[collector:URL or NAME]``."""
 _NOTHING = Options(SECTION)
@@ -39,14 +44,26 @@ class Target:
         return files(self.own, self.common)
 
     @property
+    def rule(self) -> Rule:
+        """Which flows it gets."""
+        return Rule(frozenset((self.word, str(self.url))), self.own.networks, self.own.marks)
+
+    @property
     def peer_name(self) -> str:
         """The name that its certificate must have."""
         return self.own.peer_name or self.common.peer_name or self.url.host
 
 
-def targets(config: Any) -> list[Target]:
-    """All of an exporter's; its options have no mistake."""
-    return [_target(word, config) for word in _words(config)]
+def targets(config: Any, sound: bool = False) -> list[Target]:
+    """All of an exporter's; `sound`: only those that can be read, where its options may have mistakes."""
+    found = []
+    for word in _words(config):
+        try:
+            found.append(_target(word, config))
+        except ValueError:
+            if not sound:
+                raise
+    return found
 
 
 def mistakes(config: Any) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,162 @@
+"""``ulogd-tw query`` and ``ulogd-tw top``: ask the running service over its socket, print the answer."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+_CLEAR = "\x1b[H\x1b[2J"
+_PREFIXES = "", "k", "M", "G", "T", "P", "E"
+
+
+class AskError(Exception):
+    """The service did not answer, or says what is wrong."""
+
+
+def main(argv: list[str], out: TextIO | None = None) -> int:
+    """Run the command; its exit status."""
+    arguments = parser().parse_args(argv)
+    out = out or sys.stdout
+    try:
+        path = arguments.socket or _socket_of(arguments.config)
+        if arguments.command == "query":
+            _write(ask(path, {"sql": arguments.sql}), arguments.format, out)
+        else:
+            _top(path, arguments, out)
+    except AskError as error:
+        print(f"ulogd-tw: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 0
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the commands take."""
+    found = argparse.ArgumentParser(prog="ulogd-tw")
+    commands = found.add_subparsers(dest="command", required=True)
+    query = commands.add_parser("query", help="SQL over the tables of the running service")
+    query.add_argument("sql", help="such as: select sourceAddress, sum(octets) from agg1 group by 1 order by 2 desc")
+    query.add_argument("-f", "--format", choices=("table", "csv", "json"), default="table")
+    top = commands.add_parser("top", help="the groups with the most octets, again and again")
+    top.add_argument("table", nargs="?", help="id of an AGGREGATE; the only one where there is one")
+    top.add_argument("-b", "--by", default="octets", help="the column that counts (octets)")
+    top.add_argument("-n", "--rows", type=int, default=20, help="how many (20)")
+    top.add_argument("-i", "--interval", type=float, default=2.0, help="seconds between two looks (2)")
+    top.add_argument("--once", action="store_true", help="print it once and end")
+    for command in (query, top):
+        command.add_argument("-s", "--socket", help="query_socket of the service")
+        command.add_argument("-c", "--config", default="/etc/ulogd.conf", help="ulogd.conf that names it")
+    return found
+
+
+def _socket_of(config: str) -> str:
+    from ulogd_tw import config as configuration
+    from ulogd_tw.core.errors import UlogdError
+
+    try:
+        options, _ = configuration.load(config).read("global", configuration.GLOBAL_OPTIONS, "[global]")
+    except (UlogdError, OSError) as error:
+        raise AskError(str(error)) from None
+    if not options.query_socket:
+        raise AskError(f"{config} has no query_socket= in [global]; set it, or name the socket with -s")
+    return options.query_socket
+
+
+def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one request. Raises `AskError`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(path)
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            with connection.makefile("rb") as file:
+                line = file.readline()
+        except OSError as error:
+            raise AskError(f"{path}: {error.strerror}; does the service run, as this user or root?") from None
+    if not line:
+        raise AskError(f"{path}: the service has ended")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise AskError(answer["error"])
+    return answer
+
+
+def _write(answer: dict[str, Any], form: str, out: TextIO) -> None:
+    columns, rows = answer["columns"], answer["rows"]
+    if form == "json":
+        for row in rows:
+            out.write(json.dumps(dict(zip(columns, row, strict=True)), separators=(",", ":")) + "\n")
+    elif form == "csv":
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    else:
+        write_table(columns, rows, out)
+    if answer.get("more"):
+        print("ulogd-tw: there are more rows than are given out; use limit or where", file=sys.stderr)
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], out: TextIO) -> None:
+    """Lines of columns, numbers to the right."""
+    cells = [columns, *([_text(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [all(isinstance(row[place], (int, float, type(None))) for row in rows) for place in range(len(columns))]
+    for row in cells:
+        padded = (text.rjust(w) if r else text.ljust(w) for text, w, r in zip(row, widths, right, strict=True))
+        out.write("  ".join(padded).rstrip() + "\n")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# top
+
+
+def _top(path: str, arguments: argparse.Namespace, out: TextIO) -> None:
+    table, columns = _chosen(ask(path, {"sql": "", "tables": True})["tables"], arguments.table)
+    if arguments.by not in columns:
+        raise AskError(f"{table} has no column {arguments.by}; there are {', '.join(columns)}")
+    shown = [name for name in columns if name not in ("first_ms", "last_ms", "interval_start")]
+    listed = ", ".join(f'"{name}"' for name in shown)
+    request = {"sql": f'select {listed} from "{table}" order by "{arguments.by}" desc limit {arguments.rows}'}
+    while True:
+        answer = ask(path, request)
+        rows = [[_short(name, value) for name, value in zip(shown, row, strict=True)] for row in answer["rows"]]
+        if not arguments.once:
+            out.write(_CLEAR)
+        out.write(f"{table} by {arguments.by}, {time.strftime('%H:%M:%S')}\n\n")
+        write_table(answer["columns"], rows, out)
+        out.flush()
+        if arguments.once:
+            return
+        time.sleep(arguments.interval)
+
+
+def _chosen(tables: dict[str, list[str]], name: str | None) -> tuple[str, list[str]]:
+    if not tables:
+        raise AskError("there is no table: no stack has an AGGREGATE")
+    if name is None and len(tables) > 1:
+        raise AskError(f"which table? there are {', '.join(sorted(tables))}")
+    name = name or next(iter(tables))
+    if name not in tables:
+        raise AskError(f"there is no table {name}; there are {', '.join(sorted(tables))}")
+    return name, tables[name]
+
+
+def _short(name: str, value: Any) -> Any:
+    """Counters as 1.5M, so that they can be compared at a glance."""
+    if not isinstance(value, (int, float)) or name.startswith(("source", "destination", "protocol")):
+        return value
+    size, place = float(value), 0
+    while abs(size) >= 1000 and place < len(_PREFIXES) - 1:
+        size, place = size / 1000, place + 1
+    return f"{size:.4g}{_PREFIXES[place]}" if place else value

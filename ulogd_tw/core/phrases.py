@@ -1,0 +1,115 @@
+"""Fields of lines that are more than ``name=value``: several values as one, words by number, hexadecimal numbers.
+
+And lines as a column of strings, for filters whose key is a text made of other keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from ulogd_tw.core import text
+from ulogd_tw.core.aligned import CHUNK, Part, Strings
+from ulogd_tw.core.columns import Octets
+from ulogd_tw.core.lines import ColumnField, Field, Lines
+from ulogd_tw.core.resolve import Found
+
+
+class Words(Field):
+    """One of a few texts in each row: `codes` into them."""
+
+    def __init__(self, texts: Sequence[bytes], codes: np.ndarray, missing: np.ndarray | None = None) -> None:
+        super().__init__(b"", missing)
+        self.texts = list(texts)
+        self.codes = codes
+
+    def parts(self, rows: slice) -> list[Part]:
+        codes = self.codes[rows]
+        if text.one_value(codes):
+            return [self.texts[int(codes[0])]]
+        return [Strings.of(self.texts, codes.astype(np.intp))]
+
+    def tokens(self, rows: slice) -> list[bytes]:
+        return [self.texts[code] for code in self.codes[rows].tolist()]
+
+
+def hexadecimal(values: np.ndarray, missing: np.ndarray | None = None, form: bytes = b"%x") -> Words:
+    """Numbers as hexadecimal: one Python step for each different one (0.3 us), which are few marks."""
+    different, codes = np.unique(values, return_inverse=True)
+    return Words([form % value for value in different.tolist()], codes, missing)
+
+
+class Phrase(Field):
+    """Words and fields one behind the other with nothing between: they are there together or `missing` together."""
+
+    def __init__(self, members: Sequence[bytes | Field], missing: np.ndarray | None = None) -> None:
+        super().__init__(b"", missing)
+        self.members = members
+
+    def parts(self, rows: slice) -> list[Part]:
+        found: list[Part] = []
+        for member in self.members:
+            if isinstance(member, bytes):
+                found.append(member)
+            else:
+                found += [member.piece, *member.parts(rows)] if member.piece else member.parts(rows)
+        return found
+
+    def tokens(self, rows: slice) -> list[bytes]:
+        n = rows.stop - rows.start
+        columns = []
+        for member in self.members:
+            if isinstance(member, bytes):
+                columns.append([member] * n)
+            else:
+                columns.append([member.piece + token for token in member.tokens(rows)])
+        return [b"".join(row) for row in zip(*columns, strict=True)]
+
+    def octets(self) -> int:
+        return sum(len(m) if isinstance(m, bytes) else len(m.piece) + m.octets() for m in self.members)
+
+
+@cache
+def _with_colons() -> np.ndarray:
+    """``:xx`` of each octet."""
+    return np.frombuffer(b"".join(b":%02x" % i for i in range(256)), np.uint8).reshape(256, 3)
+
+
+class Colons(Field):
+    """Octets as hexadecimal with colons between them."""
+
+    def __init__(self, piece: bytes, column: Octets, missing: np.ndarray | None = None) -> None:
+        super().__init__(piece, missing)
+        self.column = column
+
+    def parts(self, rows: slice) -> list[Part]:
+        octets = self.column.take(rows)
+        first, last = int(octets.offsets[0]), int(octets.offsets[-1])
+        written = _with_colons().take(octets.data[first:last], 0).reshape(-1)
+        data = np.concatenate([np.zeros(CHUNK, np.uint8), written])
+        lengths = np.diff(octets.offsets)
+        ends = (octets.offsets[1:] - first) * 3 + CHUNK
+        return [Strings(data, ends, np.maximum(lengths * 3 - 1, 0))]
+
+    def tokens(self, rows: slice) -> list[bytes]:
+        return [value.hex(":").encode() for value in self.column.take(rows).to_list()]
+
+    def octets(self) -> int:
+        return 3 * int(self.column.offsets[-1] - self.column.offsets[0]) // max(len(self.column), 1)
+
+
+def value(found: Found, piece: bytes = b"") -> ColumnField:
+    """The plain text of a column."""
+    return ColumnField(piece, found.values, found.missing, found.key, text.PLAIN)
+
+
+def strings(fields: Sequence[Field], n: int, separator: bytes = b"", end: bytes = b"") -> Octets:
+    """The lines of these fields as a column, without their newlines; no field may have one in its text."""
+    pieces = [octets for octets, _ in Lines(b"\n", separator, end).render(fields, n)]
+    lines = np.frombuffer(b"".join(pieces), np.uint8)
+    newline = lines == ord("\n")
+    ends = np.flatnonzero(newline)
+    ends -= np.arange(n)  # where a text ends when the newlines are gone
+    return Octets(np.concatenate([[0], ends]).astype(np.int64), lines[~newline])

@@ -1,0 +1,200 @@
+"""Many packets that are read in step: where each is read next, and the columns that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import numpy as np
+
+from ulogd_tw.core.columns import Octets, taken
+from ulogd_tw.core.keys import known
+from ulogd_tw.core.sheet import Sheet
+
+CUT, MALFORMED = 1, 2
+"""Faults: the captured octets end within a header; a header says what cannot be."""
+
+
+def marked(size: int, *numbers: int) -> np.ndarray:
+    """A table that is true at these numbers: looking up costs a small batch far less than `np.isin`."""
+    table = np.zeros(size, bool)
+    table[list(numbers)] = True
+    return table
+
+
+class Walk:
+    """Where each packet is read next. `at` and `end` are places in `octets`; `kind` an EtherType, 0 for unknown.
+
+    `fault` has 0, `CUT` or `MALFORMED` for each packet: the first that was found.
+    """
+
+    def __init__(self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+        self.octets = octets
+        self.at = starts.astype(np.int64)
+        self.end = self.at + lengths
+        self.kind = np.zeros(len(starts), np.int32)
+        self.fault = np.zeros(len(starts), np.uint8)
+
+    def having(self, rows: np.ndarray, octets: int) -> np.ndarray:
+        """Those of the rows that have so many octets left; the others are cut."""
+        if not len(rows):
+            return rows
+        there = self.at[rows] + octets <= self.end[rows]
+        if there.all():
+            return rows
+        self.blame(rows[~there], CUT)
+        return rows[there]
+
+    def blame(self, rows: np.ndarray, fault: int) -> None:
+        """A fault of these packets, where they have none yet."""
+        if len(rows):
+            self.fault[rows[self.fault[rows] == 0]] = fault
+
+    def view(self, rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """The headers that begin where these rows are read next; they must be there."""
+        return taken(self.octets, self.at[rows], dtype.itemsize).view(dtype)
+
+    def numbers(self, rows: np.ndarray, offset: int, form: str) -> np.ndarray:
+        """A number of each row, `offset` octets from where it is read next; it must be there."""
+        dtype = np.dtype(form)
+        return taken(self.octets, self.at[rows] + offset, dtype.itemsize).view(dtype).astype(np.int64)
+
+
+@cache
+def _form(name: str) -> str:
+    """The type of a column, a character of NumPy; of addresses without a family that of IPv4."""
+    dtype = known(name).type.dtype
+    return dtype.char if dtype is not None else "I"
+
+
+class Headers(Sheet):
+    """What was found of packets of one family (4, 6, `ARP`, or 0 for none of them), by the names of keys.
+
+    `rows` says which packets they are. `payload` is where the octets behind the headers of IP begin, for each row;
+    `ends` where those of the packet end, without what follows it in a frame. `asked`: the names that are looked for.
+    """
+
+    __slots__ = ("family", "rows", "payload", "ends", "asked")
+
+    def __init__(self, family: int, rows: np.ndarray, wanted: Container[str], asked: frozenset[str]) -> None:
+        super().__init__(len(rows), wanted)
+        self.family = family
+        self.rows = rows
+        self.payload: np.ndarray | None = None
+        self.ends: np.ndarray | None = None
+        self.asked = asked
+
+    def of(self, family: int, places: np.ndarray) -> Headers:
+        """What is known of some of the rows, which are of a family."""
+        found = Headers(family, self.rows[places], self.wanted, self.asked)
+        found.take(self, places)
+        return found
+
+    def add(
+        self, name: str, values: np.ndarray, places: np.ndarray | None = None, missing: np.ndarray | None = None
+    ) -> None:
+        """As `put`, in the form of the key. `missing` says the same as `places`: columns share one mask."""
+        if name not in self.asked:
+            return
+        if name in self.columns or (places is not None and missing is None):
+            self.put(name, values, places, _form(name) if values.ndim == 1 else "L")
+        elif places is None:
+            self.columns[name] = np.ascontiguousarray(values, _form(name) if values.ndim == 1 else "L")
+        else:
+            column = np.zeros((self.n, *values.shape[1:]), _form(name) if values.ndim == 1 else "L")
+            column[places] = values
+            self.columns[name] = column
+            self.missing[name] = missing
+
+    def add_octets(self, name: str, values: np.ndarray, places: np.ndarray) -> None:
+        """A column of octet strings of one length, a row of the matrix `values` each."""
+        if name not in self.asked:
+            return
+        size = values.shape[1]
+        mask = np.ones(self.n, bool)
+        mask[places] = False
+        offsets = np.zeros(self.n + 1, np.int64)
+        np.cumsum(np.where(mask, 0, size), out=offsets[1:])
+        order = np.argsort(places, kind="stable")
+        self.columns[name] = Octets(offsets, np.ascontiguousarray(values[order]).reshape(-1))
+        if mask.any():
+            self.missing[name] = mask
+
+
+@dataclass(frozen=True)
+class Field:
+    """A number in a header: the keys that have it, where it stands, its form on the wire, shift and mask.
+
+    `when` says of which headers it is, by their octets (a matrix).
+    """
+
+    names: tuple[str, ...]
+    offset: int
+    form: str
+    shift: int = 0
+    mask: int = 0
+    when: Callable[[np.ndarray], np.ndarray] | None = None
+
+    @property
+    def end(self) -> int:
+        """How many octets of the header must be there."""
+        return self.offset + np.dtype(self.form).itemsize
+
+    def values(self, octets: np.ndarray) -> np.ndarray:
+        """Of headers of one size, one behind the other in a matrix."""
+        found = np.ndarray((len(octets),), self.form, octets, self.offset, (octets.shape[1],))
+        if self.shift:
+            found = found >> self.shift
+        return found & self.mask if self.mask else found
+
+
+@lru_cache(256)
+def _asked(fields: tuple[Field, ...], asked: frozenset[str]) -> tuple[tuple[Field, tuple[str, ...]], ...]:
+    pairs = ((field, tuple(name for name in field.names if name in asked)) for field in fields)
+    return tuple((field, names) for field, names in pairs if names)
+
+
+def read(
+    walk: Walk, rows: np.ndarray, places: np.ndarray | None, size: int, fields: tuple[Field, ...], found: Headers
+) -> None:
+    """Columns of the fields of headers of `size` octets that begin where the rows are read next.
+
+    `places` are those of the rows in `found` (None: they are all of it). A field that is not there whole is missing.
+    """
+    wanted = _asked(fields, found.asked)
+    if not wanted or not len(rows):
+        return
+    octets, left = _ahead(walk, rows, size)
+    short = bool((left < size).any())
+    missing = None
+    if places is not None:
+        missing = np.ones(found.n, bool)
+        missing[places] = False
+    for field, names in wanted:
+        values, here, gone = field.values(octets), places, missing
+        if short or field.when is not None:
+            there = left >= (size if field.when else field.end)
+            if field.when is not None:
+                there = there & field.when(octets)
+            values, gone = values[there], None
+            here = np.flatnonzero(there) if places is None else places[there]
+        for name in names:
+            found.add(name, values, here, gone)
+
+
+def _ahead(walk: Walk, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The next octets of each row as a matrix, and how many of them are of the row: others mean nothing."""
+    at = walk.at[rows]
+    left = walk.end[rows] - at
+    octets, most = walk.octets, len(walk.octets) - size
+    if most < 0:
+        octets, most = np.concatenate([octets, np.zeros(size, np.uint8)]), len(octets)
+    last = int(at.max())
+    if last > most:  # at the end of all octets: what is there is moved to where it belongs
+        matrix = taken(octets, np.minimum(at, most), size).reshape(-1, size)
+        for row in np.flatnonzero(at > most).tolist():  # the last packet of a buffer, or a few of no octets
+            rest = octets[int(at[row]) :][:size]
+            matrix[row, : len(rest)] = rest
+        return matrix, left
+    return taken(octets, at, size).reshape(-1, size), left

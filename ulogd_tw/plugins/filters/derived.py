@@ -1,0 +1,73 @@
+"""Keys made of others for groups: ``sourceAddress/24:48`` (prefixes), ``flowStartSeconds/300`` (multiples)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ulogd_tw.core import types
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.keys import Key, known
+from ulogd_tw.core.resolve import Found
+
+_WORD = (1 << 64) - 1
+_ADDRESSES = ("ipv4", "ipv6", "address")
+_NUMBERS = ("unsigned", "seconds", "milliseconds")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """The key `base`, and what is done to it: prefixes of so many bits, or steps of so many; `name` as written."""
+
+    name: str
+    base: str
+    prefixes: tuple[int, int] | None = None
+    step: int = 0
+
+    @property
+    def key(self) -> Key:
+        """The key of its columns: of the type of the base, and no element, as it is no longer the value that was."""
+        key = known(self.base.partition("@")[0])
+        return key.named(self.name) if self.base == self.name else Key(self.name, key.type, (), key.unit)
+
+    def find(self, find: Callable[[Batch, str], Found | None], batch: Batch) -> Found | None:
+        """The column of a batch."""
+        found = find(batch, self.base)
+        if found is None or self.base == self.name:
+            return found
+        key = Key(self.name, found.key.type, (), found.key.unit)
+        return Found(self._changed(found.values, found.key), found.missing, key)
+
+    def _changed(self, column: np.ndarray, key: Key) -> np.ndarray:
+        if self.prefixes is None:
+            if self.step > np.iinfo(column.dtype).max:  # held in fewer octets than the key may have
+                return np.zeros_like(column)
+            return column - column % column.dtype.type(self.step)
+        four, six = self.prefixes
+        if key.type is types.IPV6:
+            mask = (1 << 128) - (1 << 128 - six)
+            return column & np.array([mask >> 64, mask & _WORD], np.uint64)
+        return column & np.uint32((1 << 32) - (1 << 32 - four))
+
+
+def parse(name: str) -> Derived:
+    """What a word of the option `key` means. ValueError where it cannot be."""
+    base, slash, words = name.partition("/")
+    if not slash:
+        return Derived(name, base)
+    key = known(base.partition("@")[0])
+    numbers = words.split(":")
+    if key is None or not all(word.isdecimal() for word in numbers):
+        raise ValueError(f"{name}: behind the slash stands a number, or for addresses one of each family: /24:48")
+    if key.type.kind in _ADDRESSES:
+        four = min(int(numbers[0]), 32) if key.type.kind == "address" else int(numbers[0])
+        if len(numbers) > 2 or not 0 <= four <= 128 or int(numbers[-1]) > 128 or key.type.kind == "ipv4" and four > 32:
+            raise ValueError(f"{name}: prefixes have 0 to 32 bits, of IPv6 0 to 128, as in {base}/24:48")
+        return Derived(name, base, (min(four, 32), int(numbers[-1])))
+    if key.type.kind not in _NUMBERS or len(numbers) != 1 or not int(numbers[0]):
+        raise ValueError(f"{name}: {base} is no address, and no number of which to take multiples")
+    if int(numbers[0]) > np.iinfo(key.type.dtype).max:
+        raise ValueError(f"{name}: no {base} is so large")
+    return Derived(name, base, None, int(numbers[0]))

@@ -1,0 +1,318 @@
+"""What AGGREGATE can work out for a group beside its sums: functions of any key, a column of state each.
+
+A state is an array with a place for each entry of a table, or for those up to a bound: sketches are large.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ulogd_tw.core import types
+from ulogd_tw.core.columns import Coded, Column
+from ulogd_tw.core.keys import Key, known, nearest, registry
+from ulogd_tw.core.types import Type
+
+_NUMBERS = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds")
+_WHOLE = ("unsigned", "boolean", "seconds", "milliseconds")
+REGISTERS = 256
+"""Of a HyperLogLog (Flajolet et al. 2007): a standard error of 6.5 %, and less where few values differ."""
+_PER_OCTAVE = 8
+"""Buckets of a quantile for each power of two: a value is told to 4.4 %."""
+BUCKETS = 64 * _PER_OCTAVE + 1
+_SKETCHES = ("distinct", "quantile")
+_AT_ONCE = 2048
+_ALPHA = 0.7213 / (1 + 1.079 / REGISTERS)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One function that is asked for: `name` of its column, the `function`, the key `of` which, and its `share`."""
+
+    name: str
+    function: str
+    of: str
+    share: float = 0.5
+
+    @property
+    def key(self) -> Key:
+        """The key of its column."""
+        of = known(self.of.partition("@")[0])
+        if self.function in ("count", "distinct"):
+            return Key(self.name, types.UNSIGNED64)
+        if self.function in ("mean", "quantile"):
+            return Key(self.name, types.FLOAT64, (), of.unit)
+        # what stays a value of the element can be exported as one
+        elements = of.elements if self.function in ("or", "sum", "first", "last") else ()
+        return Key(self.name, _held(of.type), elements, of.unit)
+
+
+def parse(text: str) -> list[Wish]:
+    """The functions of the option. ValueError with what is wrong with the first that is."""
+    found = []
+    for word in _words(text):
+        match = re.fullmatch(r"(?:([\w.]+)=)?(\w+)\(([^(),]*)(?:,([^(),]*))?\)", word)
+        if match is None:
+            raise ValueError(f"{word!r} is none such as max(octetDeltaCount) or p95=quantile(octetDeltaCount,0.95)")
+        found.append(_wish(word, *match.groups()))
+    names = [wish.name for wish in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two functions are called {name}")
+    return found
+
+
+def _words(text: str) -> Iterator[str]:
+    """The functions, with commas or blanks between them; those within brackets belong to them."""
+    for word in re.split(r"[\s,]+(?![^(]*\))", text.strip()):
+        if word:
+            yield re.sub(r"\s", "", word)
+
+
+def _wish(word: str, name: str | None, function: str, of: str, share: str | None) -> Wish:
+    if function not in FUNCTIONS:
+        near = nearest(function, FUNCTIONS)
+        raise ValueError(f"there is no function {function}" + (f"; did you mean {near}?" if near else f": {_NAMES}"))
+    key = known(of.partition("@")[0])
+    if key is None:
+        near = nearest(of, registry.names())
+        raise ValueError(f"{word}: nobody knows the key {of!r}" + (f"; did you mean {near}?" if near else ""))
+    kinds = _WHOLE if function == "or" else _NUMBERS
+    if function not in ("count", "distinct") and key.type.kind not in kinds:
+        raise ValueError(f"{word}: {of} is no number")
+    wish = Wish(name or f"{function}_{of}", function, of)
+    if (share is not None) != (function == "quantile"):
+        raise ValueError(f"{word}: a quantile has a share, and nothing else: quantile({of},0.95)")
+    if share is None:
+        return wish
+    try:
+        wish = replace(wish, share=float(share))
+    except ValueError:
+        wish = replace(wish, share=-1.0)
+    if not 0 <= wish.share <= 1:
+        raise ValueError(f"{word}: {share!r} is no share between 0 and 1")
+    return wish
+
+
+def _held(type_: Type) -> Type:
+    """The type of the values that are kept for one of `type_`."""
+    if type_.kind == "float":
+        return types.FLOAT64
+    if type_.kind == "signed":
+        return types.SIGNED64
+    return type_ if type_.kind in ("seconds", "milliseconds") else types.UNSIGNED64
+
+
+class State:
+    """The values of one function for the entries of a table; entry e has place e. `most`: entries that have one."""
+
+    width = 1
+
+    def __init__(self, wish: Wish, capacity: int, most: int) -> None:
+        self.wish = wish
+        self.most = min(capacity, most if wish.function in _SKETCHES else capacity)
+        dtype = wish.key.type.dtype
+        self.dtype = np.dtype("Q") if dtype.kind in "u" else np.dtype(dtype.char)
+        self.values = np.empty((self.most + 1) * self.width, self.form)
+        """Memory is reserved; it is used only as far as entries reach."""
+        self.seen = np.empty(self.most + 1, bool)
+
+    @property
+    def form(self) -> np.dtype:
+        """The type of the state."""
+        return self.dtype
+
+    def nbytes(self, n: int) -> int:
+        """Octets in use by n entries."""
+        return min(n, self.most) * (1 + self.width * self.values.itemsize)
+
+    def begin(self, first: int, stop: int) -> None:
+        """Set the state of new entries."""
+        stop = min(stop, self.most + 1)
+        if first < stop:
+            self.values[first * self.width : stop * self.width] = self.start()
+            self.seen[first:stop] = False
+
+    def add(self, entries: np.ndarray, column: Column, missing: np.ndarray | None) -> None:
+        """Take the values of rows; `entries` says of which entry each is."""
+        keep = None if missing is None else ~missing
+        if self.most < len(self.seen) - 1 or (len(entries) and int(entries.max()) > self.most):
+            within = entries <= self.most
+            keep = within if keep is None else keep & within
+        if keep is not None and not keep.all():
+            rows = np.flatnonzero(keep)
+            entries, column = entries[rows], column[rows] if isinstance(column, np.ndarray) else column.take(rows)
+        if len(entries):
+            self.seen[entries] = True
+            self.take(entries, column)
+
+    def results(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """A value for each of the entries from `first` up to `stop`, and which have none."""
+        told = max(min(stop, self.most + 1), first)
+        values = self.told(first, told)
+        absent = ~self.seen[first:told]
+        if told < stop:
+            values = np.concatenate((values, np.zeros(stop - told, values.dtype)))
+            absent = np.concatenate((absent, np.ones(stop - told, bool)))
+        return values, absent
+
+    # for subclasses
+
+    def start(self) -> object:
+        """The state of an entry that has seen nothing."""
+        return 0
+
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        """Take values, none of which is missing."""
+        raise NotImplementedError
+
+    def told(self, first: int, stop: int) -> np.ndarray:
+        """The values of the entries from `first` up to `stop`."""
+        return self.values[first:stop].copy()
+
+    def as_held(self, column: np.ndarray) -> np.ndarray:
+        return column.astype(self.form, copy=False)
+
+
+class _Sum(State):
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        np.add.at(self.values, entries, self.as_held(column))
+
+
+class _Count(State):
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        np.add.at(self.values, entries, np.uint64(1))
+
+
+class _Extreme(State):
+    def start(self) -> object:
+        if self.dtype.kind == "f":
+            return np.inf if self.wish.function == "min" else -np.inf
+        limits = np.iinfo(self.dtype)
+        return limits.max if self.wish.function == "min" else limits.min
+
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        function = np.minimum if self.wish.function == "min" else np.maximum
+        function.at(self.values, entries, self.as_held(column))
+
+
+class _Or(State):
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        np.bitwise_or.at(self.values, entries, self.as_held(column))
+
+
+class _Last(State):
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        self.values[entries] = self.as_held(column)  # of rows with one entry the last one stays
+
+
+class _First(State):
+    def add(self, entries: np.ndarray, column: Column, missing: np.ndarray | None) -> None:
+        known_ = self.seen[np.minimum(entries, self.most)]
+        super().add(entries, column, known_ if missing is None else missing | known_)
+
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        self.values[entries[::-1]] = self.as_held(column)[::-1]
+
+
+class _Mean(State):
+    width = 2
+
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        np.add.at(self.values, 2 * entries, column.astype(np.float64))
+        np.add.at(self.values, 2 * entries + 1, 1.0)
+
+    def told(self, first: int, stop: int) -> np.ndarray:
+        pairs = self.values[2 * first : 2 * stop].reshape(-1, 2)
+        return pairs[:, 0] / np.maximum(pairs[:, 1], 1)
+
+
+class _Distinct(State):
+    """A HyperLogLog: for each of the registers the greatest rank of a hash."""
+
+    width = REGISTERS
+
+    @property
+    def form(self) -> np.dtype:
+        return np.dtype("B")
+
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        hashes = _hashes(column)
+        rest = (hashes >> np.uint64(4)) & np.uint64((1 << 52) - 1)  # as many bits as a float tells exactly
+        ranks = (53 - np.frexp(rest.astype(np.float64))[1]).astype(np.uint8)
+        np.maximum.at(self.values, entries * REGISTERS + (hashes >> np.uint64(56)).view(np.int64), ranks)
+
+    def told(self, first: int, stop: int) -> np.ndarray:
+        registers = self.values[first * REGISTERS : stop * REGISTERS].reshape(-1, REGISTERS)
+        found = np.empty(stop - first, np.uint64)
+        for at in range(0, stop - first, _AT_ONCE):
+            part = registers[at : at + _AT_ONCE]
+            estimate = _ALPHA * REGISTERS**2 / np.ldexp(1.0, -part.astype(np.int32)).sum(axis=1)
+            empty = (part == 0).sum(axis=1)
+            linear = REGISTERS * np.log(REGISTERS / np.maximum(empty, 1))
+            few = (estimate <= 2.5 * REGISTERS) & (empty > 0)
+            found[at : at + _AT_ONCE] = np.rint(np.where(few, linear, estimate))
+        return found
+
+
+class _Quantile(State):
+    """A histogram with buckets of equal ratio, as DDSketch has them (Masson et al. 2019); below 1 is one bucket."""
+
+    width = BUCKETS
+
+    @property
+    def form(self) -> np.dtype:
+        return np.dtype("I")
+
+    def take(self, entries: np.ndarray, column: Column) -> None:
+        values = np.maximum(column.astype(np.float64), 0.5)
+        buckets = np.clip(np.floor(np.log2(values) * _PER_OCTAVE) + 1, 0, BUCKETS - 1).astype(np.int64)
+        np.add.at(self.values, entries * BUCKETS + buckets, np.uint32(1))
+
+    def told(self, first: int, stop: int) -> np.ndarray:
+        counts = self.values[first * BUCKETS : stop * BUCKETS].reshape(-1, BUCKETS)
+        found = np.empty(stop - first, np.float64)
+        for at in range(0, stop - first, _AT_ONCE):
+            sums = counts[at : at + _AT_ONCE].cumsum(axis=1, dtype=np.uint64)
+            rank = np.maximum(np.ceil(self.wish.share * sums[:, -1]), 1)
+            bucket = (sums < rank[:, None]).sum(axis=1)
+            found[at : at + _AT_ONCE] = np.where(bucket == 0, 0.0, np.exp2((bucket - 0.5) / _PER_OCTAVE))
+        return found
+
+
+def _hashes(column: Column) -> np.ndarray:
+    """A hash of 64 bits for each value, the same in every process.
+
+    One Python step for each row of octets (2 M a second), for each different value where they are coded.
+    """
+    if isinstance(column, Coded):
+        return _hashes_of(column.values)[column.codes]
+    if not isinstance(column, np.ndarray):
+        return _hashes_of(column.to_list())
+    if column.ndim == 2:
+        return _mixed(_mixed(column[:, 0]) ^ column[:, 1])
+    return _mixed(column.astype(np.float64).view(np.uint64) if column.dtype.kind == "f" else column.astype(np.uint64))
+
+
+def _hashes_of(values: list[bytes] | tuple[bytes, ...]) -> np.ndarray:
+    from hashlib import blake2b
+
+    return np.array([int.from_bytes(blake2b(v, digest_size=8).digest(), "big") for v in values], np.uint64)
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Each number mixed up (the finalizer of splitmix64)."""
+    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+FUNCTIONS: dict[str, type[State]] = {
+    "sum": _Sum, "count": _Count, "min": _Extreme, "max": _Extreme, "first": _First, "last": _Last, "or": _Or,
+    "mean": _Mean, "distinct": _Distinct, "quantile": _Quantile,
+}  # fmt: skip
+_NAMES = ", ".join(FUNCTIONS)

@@ -1,0 +1,121 @@
+"""IFINDEX: names of interfaces, as the kernel has them now."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import numpy as np
+from twisted.logger import Logger
+
+from ulogd_tw.core import columns
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import Coded, Column
+from ulogd_tw.core.errors import MessageError, StartError
+from ulogd_tw.core.keys import Key, known, ulogd_keys
+from ulogd_tw.core.options import Option, text
+from ulogd_tw.core.plugin import FLOW, PACKET, Filter, Wanted
+from ulogd_tw.netfilter.links import RTNLGRP_LINK, link
+from ulogd_tw.transports.namespace import inside
+from ulogd_tw.transports.netlink import NetlinkPort
+from ulogd_tw.transports.nlmsg import Messages
+
+NETLINK_ROUTE = 0
+QUEUE_OCTETS = 1 << 17
+"""What the kernel may queue of its messages: less than an unprivileged process may ask for."""
+MOST_GONE = 4096
+"""Interfaces that are no longer there and keep their names, for packets that are still on their way."""
+_PAIRS = (("oob.in", "oob.ifindex_in"), ("oob.out", "oob.ifindex_out"))
+
+
+class IFINDEX(Filter):
+    """Gives the names of the interfaces by which a packet came and leaves (oob.in, oob.out).
+
+    Names are followed as interfaces come, go and are renamed. A packet that has no such interface has an empty name; a
+    number that no interface has is printed as it is.
+    """
+
+    name = "IFINDEX"
+    itype = otype = PACKET | FLOW
+    options = (Option("network_namespace_path", text, "", "interfaces of this network namespace, /run/netns/NAME"),)
+    provides = ulogd_keys("oob.in", "oob.out")
+    may_use = tuple(index for _, index in _PAIRS)
+    make_port = NetlinkPort
+    log = Logger()
+
+    def __init__(self, instance: str, config: Any = None) -> None:
+        super().__init__(instance, config)
+        self.names: dict[int, bytes] = {}
+        self._gone: dict[int, None] = {}
+        self._port: NetlinkPort | None = None
+
+    def requests(self, wanted: Wanted) -> dict[str, bool]:
+        return {index: False for name, index in _PAIRS if name in wanted}
+
+    def open(self) -> None:
+        """Begin to follow, then read the names that there are."""
+        path = self.config.network_namespace_path
+        port = self.make_port(
+            self._received, self._lost, groups=(RTNLGRP_LINK,), family=NETLINK_ROUTE, buffer_octets=QUEUE_OCTETS,
+            namespace=path, pause_s=0.0, count=8, stride=2048,
+        )  # fmt: skip
+        port.open()
+        self._port = port
+        self._read_all()
+        port.start()
+
+    def stop(self) -> Any:
+        return self._port.stop() if self._port is not None else None
+
+    def _read_all(self) -> None:
+        try:
+            with inside(self.config.network_namespace_path):
+                for index, name in socket.if_nameindex():
+                    self.put(index, name)
+        except OSError as error:
+            raise StartError(f"names of interfaces: {error.strerror}") from error
+
+    def put(self, index: int, name: str, gone: bool = False) -> None:
+        """An interface has this name; one that is gone keeps it until its number is used again."""
+        self.names[index] = name.encode("utf-8", "surrogateescape")
+        self._gone.pop(index, None)
+        if gone:
+            self._gone[index] = None
+            if len(self._gone) > MOST_GONE:
+                oldest = next(iter(self._gone))
+                del self._gone[oldest], self.names[oldest]
+
+    def _received(self, messages: Messages) -> None:
+        try:
+            for octets in messages.octets():
+                try:
+                    if (found := link(octets)) is not None:
+                        self.put(*found)
+                except MessageError:
+                    self.counters.errors["link_message"] += 1
+        except Exception as error:
+            self.fault(error)
+
+    def _lost(self, n: int) -> None:
+        """The kernel had no room for its messages: look anew."""
+        self.counters.lost["kernel"] += n
+        try:
+            self._read_all()
+        except StartError as error:
+            self.log.error("{instance}: {error}", instance=self.instance, error=error)
+
+    def process(self, batch: Batch) -> Batch:
+        added: dict[Key, Column] = {}
+        for name, index in _PAIRS:
+            if name in self.wanted:
+                added[known(name)] = self._named(batch, index)
+        return batch.with_columns(added)
+
+    def _named(self, batch: Batch, index: str) -> Coded:
+        found = self.find(batch, index)
+        if found is None:
+            return columns.repeated(b"", batch.n)
+        numbers = found.values if found.missing is None else np.where(found.missing, 0, found.values)
+        different, codes = np.unique(numbers, return_inverse=True)
+        names = [self.names.get(number, b"%d" % number) if number else b"" for number in different.tolist()]
+        return Coded(codes.astype(np.int32), names)

@@ -1,0 +1,197 @@
+"""PACKET: the packets of network interfaces, as they are on the wire."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from ulogd_tw.core import columns
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Column, Pieces
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.keys import Key, ulogd_keys
+from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
+from ulogd_tw.core.plugin import RAW, Input
+from ulogd_tw.transports import bpf
+from ulogd_tw.transports.bpf import Program
+from ulogd_tw.transports.packet import OUTGOING, PacketPort, Ring
+
+_AF_INET, _AF_INET6, _AF_BRIDGE = 2, 10, 7
+_FAMILIES = {0x0800: _AF_INET, 0x86DD: _AF_INET6}
+_ETHER, _LOOPBACK = 1, 772
+_OF_IP = (519, 768, 769, 776, 0xFFFE)
+"""ARPHRD of devices whose packets begin with IP: raw IP, tunnels, and those without a type (tun, WireGuard)."""
+_LINKTYPES = {_ETHER: 1, _LOOPBACK: 1} | dict.fromkeys(_OF_IP, 101)
+"""ARPHRD -> LINKTYPE."""
+
+
+class PACKET(Input):
+    """Reads packets off network interfaces, for BASE and what stands below it.
+
+    They come through a ring that the kernel fills (TPACKET_V3), with the header of their link and their VLAN tags.
+    Those that the kernel had to drop since the ring was full are counted as lost. What a filter leaves out, or what of
+    a packet is beyond snaplen, never comes. On the loopback interface packets come once, as received.
+    """
+
+    name = "PACKET"
+    otype = RAW
+    provides = ulogd_keys("raw.pkt", "raw.pktlen", "raw.pktcount", "raw.linktype", "oob.time.sec", "oob.time.usec",
+                          "oob.family", "oob.protocol", "oob.ifindex_in", "oob.ifindex_out", "oob.in",
+                          "oob.out")  # fmt: skip
+    hidden = frozenset({"raw.pktcount", "raw.linktype"})
+    options = (
+        Option("interface", words, None, "interfaces to read, with blanks or commas between", mandatory=True),
+        Option("direction", one_of("both", "in", "out"), "both", "packets that come in, that this host sends, or both"),
+        Option("filter", text, "", "a filter as tcpdump takes it, such as \"tcp port 443\"; it needs libpcap, and sees "
+               "packets without their VLAN tag"),
+        Option("snaplen", positive, 262144, "octets that are taken of a packet at most; for flows 128 are enough"),
+        Option("promiscuous", boolean, False, "1: also packets that are for other hosts"),
+        Option("ring", octets, 64 << 20, "octets of the ring of each interface, which the kernel keeps in memory"),
+        Option("batch_latency", seconds, 0.02, "seconds that packets wait for others"),
+        Option("fanout", number, 0, "number of a group (1 to 65535): processes with the same one share the packets of "
+               "an interface, all of a flow to the same process; 0: no group"),
+        Option("network_namespace_path", text, "", "the network namespace of the interfaces, such as "
+               "/run/netns/router"),
+    )  # fmt: skip
+
+    def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
+        super().__init__(instance, config)
+        self._reactor = reactor
+        self.ports: list[PacketPort] = []
+        self.log = Logger()
+        self._keys: tuple[Key, ...] = ()
+        self._loss_said, self._loss_unsaid = float("-inf"), 0
+        self.counters.more["ring_octets"] = lambda: sum(port.ring_octets for port in self.ports)
+        self.counters.more["ring_full"] = lambda: sum(port.frozen for port in self.ports)
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        config = self.config
+        if config.interface is not None and not config.interface:
+            yield "interface", "names no interface"
+        for name in config.interface or ():
+            if len(name.encode()) > 15:
+                yield "interface", f"{name} is longer than the name of an interface can be"
+        if not 0 <= config.fanout <= 0xFFFF:
+            yield "fanout", f"{config.fanout} is no group (1 to 65535, 0 for none)"
+        if config.ring > 1 << 31:
+            yield "ring", "must be at most 2G"
+        if not 0.001 <= config.batch_latency <= 10:
+            yield "batch_latency", "must be from 1 ms to 10 s"
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the rings. Raises `StartError` without privilege, interface, or libpcap where it is needed."""
+        config = self.config
+        self._keys = tuple(key for key in self.provides if key.name in self.wanted)
+        for name in config.interface:
+            port = PacketPort(
+                name, self._received, self._lost,
+                ring_octets=config.ring, latency_s=config.batch_latency, program=partial(self._program, name),
+                promiscuous=config.promiscuous, outgoing=config.direction != "in", fanout=config.fanout or None,
+                namespace=config.network_namespace_path, reactor=self._reactor,
+            )  # fmt: skip
+            try:
+                port.open()
+            except StartError:
+                self.stop()
+                raise
+            self.ports.append(port)
+
+    def _program(self, name: str, device: int) -> Program:
+        if device not in _LINKTYPES:
+            raise StartError(f"interface {name}: devices of type {device} cannot be read",
+                             "Ethernet, loopback, and devices of IP can")  # fmt: skip
+        link = bpf.ETHERNET if _LINKTYPES[device] == 1 else bpf.RAW
+        return bpf.compiled(self.config.filter, link, self.config.snaplen)
+
+    def begin(self) -> None:
+        for port in self.ports:
+            port.start()
+
+    def stop(self) -> defer.Deferred[Any]:
+        """Hand on what the rings hold, and close them."""
+        return defer.gatherResults([port.stop() for port in self.ports], consumeErrors=True)
+
+    # --- packets ----------------------------------------------------------------------------------------------------
+
+    def _received(self, port: PacketPort, ring: Ring) -> None:
+        try:
+            self._give(port, ring)
+        except Exception as error:
+            self.fault(error)
+
+    def _give(self, port: PacketPort, ring: Ring) -> None:
+        sent = ring.heads["kind"] == OUTGOING
+        keep = None
+        if self.config.direction == "out":
+            keep = sent
+        elif port.device == _LOOPBACK:
+            keep = ~sent
+        if keep is not None and not keep.all():
+            rows = np.flatnonzero(keep)
+            if not len(rows):
+                return
+            ring = Ring(ring.octets, ring.starts[rows], ring.lengths[rows], ring.heads[rows])
+            sent = sent[rows]
+        counters = self.counters
+        counters.messages_received += len(ring)
+        counters.rows_received += len(ring)
+        counters.octets_received += int(ring.heads["wire"].sum())
+        self.emit(self._batch(port, ring, sent))
+
+    def _batch(self, port: PacketPort, ring: Ring, sent: np.ndarray) -> Batch:
+        found: dict[Key, Column] = {}
+        missing: dict[str, np.ndarray] = {}
+        for key in self._keys:
+            absent = {"in": sent, "out": ~sent}.get(key.name.rsplit(".", 1)[1].removeprefix("ifindex_"))
+            if absent is not None and absent.any():
+                if absent.all():
+                    continue
+                missing[key.name] = absent
+            found[key] = self._column(key, port, ring)
+        schema = Schema(tuple(found))
+        held = {key.name: column for key, column in found.items()}
+        return Batch(schema, held, missing, n=len(ring), now=time.time())
+
+    def _column(self, key: Key, port: PacketPort, ring: Ring) -> Column:
+        n, name, heads = len(ring), key.name, ring.heads
+        if name == "raw.pkt":
+            return Pieces(ring.octets, ring.starts, ring.lengths)
+        if name in _FROM:
+            return heads[_FROM[name]].astype(np.uint32)
+        if name == "oob.time.usec":
+            return heads["nanoseconds"] // np.uint32(1000)
+        if name == "oob.protocol":
+            return heads["protocol"].astype(np.uint16)
+        if name == "oob.family":
+            protocol = heads["protocol"]
+            family = np.full(n, _AF_BRIDGE, np.uint8)
+            for kind, number_ in _FAMILIES.items():
+                family[protocol == kind] = number_
+            return family
+        value = {"raw.pktcount": 1, "raw.linktype": _LINKTYPES[port.device], "oob.ifindex_in": port.index,
+                 "oob.ifindex_out": port.index, "oob.in": os.fsencode(port.interface),
+                 "oob.out": os.fsencode(port.interface)}[name]  # fmt: skip
+        return columns.repeated(value, n, key.type.dtype)
+
+    def _lost(self, n: int) -> None:
+        self.counters.lost["kernel"] += n
+        self._loss_unsaid += n
+        now = time.monotonic()
+        if now - self._loss_said >= 60:
+            self.log.error(
+                "{instance}: the kernel dropped {n} packets because the ring was full; ring makes it larger, snaplen "
+                "and filter make packets fewer", instance=self.instance, n=self._loss_unsaid,
+            )  # fmt: skip
+            self._loss_said, self._loss_unsaid = now, 0
+
+
+_FROM = {"oob.time.sec": "seconds", "raw.pktlen": "wire"}

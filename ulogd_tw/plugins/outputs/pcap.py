@@ -1,0 +1,169 @@
+"""PCAP: packets into capture files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+import numpy as np
+
+from ulogd_tw.core import columns
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.options import Option, one_of
+from ulogd_tw.core.plugin import PACKET, RAW, Wanted
+from ulogd_tw.packets import writing
+from ulogd_tw.plugins.outputs.textfile import SYNC, Rest, TextFile, TextOutput, file_option
+
+SLICE_OCTETS = 1 << 20
+"""About so many octets are put together at once."""
+
+
+class CaptureFile(TextFile):
+    """The file, with what a capture begins with; `links`: LINKTYPEs that it has interfaces of, in their order."""
+
+    def __init__(self, output: PCAP, path: str, sync: int, classic: bool) -> None:
+        super().__init__(output, path, sync)
+        self.classic = classic
+        self.links: list[int] = []
+
+    def _opened(self) -> int:
+        fd = super()._opened()
+        try:
+            self._begin(fd)
+        except Exception:
+            os.close(fd)
+            raise
+        return fd
+
+    def _begin(self, fd: int) -> None:
+        status = os.fstat(fd)
+        old = stat.S_ISREG(status.st_mode) and status.st_size > 0
+        if not self.classic:
+            os.write(fd, writing.section() + b"".join(map(writing.interface, self.links)))
+        elif old:
+            link = self._link_of_file()
+            if link is None or self.links and self.links != [link]:
+                raise StartError(f"{self.path} is there and is no pcap file that packets of this kind can be added to")
+            self.links = [link]
+        elif self.links:
+            os.write(fd, writing.pcap_head(self.links[0]))
+
+    def _link_of_file(self) -> int | None:
+        with open(self.path, "rb") as file:
+            return writing.link_of(file.read(writing.PCAP_HEAD))
+
+    def reopen(self) -> None:
+        try:
+            super().reopen()
+        except StartError as error:
+            self.fault("reopen", "{error}; still writing to the file that was open", error=error)
+
+    def declare(self, link: int) -> bool:
+        """Make sure that packets of this link can be written; False where the file cannot have them."""
+        if link in self.links:
+            return True
+        if self.classic and self.links:
+            return False
+        head = writing.pcap_head(link) if self.classic else writing.interface(link)
+        try:
+            os.write(self.fd, head)
+        except OSError as error:
+            self.fault("write", "{path}: {error}", path=self.path, error=error.strerror)
+            return False
+        self.links.append(link)
+        return True
+
+
+class PCAP(TextOutput):
+    """Write packets to a capture file, for tcpdump and Wireshark.
+
+    Packets are what NFLOG gives, from IP on (LINKTYPE_RAW, as ulogd2), or with the header of their link where the input
+    tells which it is (PCAPIN). A pcap file has packets of one link, those of others are dropped and counted
+    as link; a pcapng file takes all. A file that is there is continued.
+    """
+
+    name = "PCAP"
+    itype = RAW | PACKET
+    options = (
+        file_option("/var/log/ulogd.pcap"),
+        SYNC,
+        Option("format", one_of("pcap", "pcapng"), "pcap", "pcap: as ulogd2, and as all programs know it; pcapng: "
+               "packets of several links in one file"),
+    )  # fmt: skip
+    uses = ("raw.pkt",)
+    may_use = ("raw.pktlen", "raw.linktype", "oob.time.sec", "oob.time.usec", "ip.totlen", "ip6.payloadlen")
+
+    def make_sink(self) -> CaptureFile:
+        return CaptureFile(self, self.config.file, self.config.sync, self.config.format == "pcap")
+
+    def requests(self, wanted: Wanted) -> dict[str, bool]:
+        return dict.fromkeys(self.uses, True) | dict.fromkeys(self.may_use, False)
+
+    def open(self) -> None:
+        if "raw.linktype" not in self.sources.recipes:  # then what the file has is known from the start
+            self.sink.links = [writing.RAW]
+        self.sink.open()
+
+    def write(self, batch: Batch) -> object:
+        batch, links = self._writable(batch)
+        cut = writing.pcap_cut if self.sink.classic else writing.pcapng_cut
+        return self.sink.write(Rest(self._slices(batch, links), batch.n, cut))
+
+    def _writable(self, batch: Batch) -> tuple[Batch, np.ndarray]:
+        """The rows that have a packet of a link that the file can have, and their links."""
+        found, linked = self.find(batch, "raw.pkt"), self.find(batch, "raw.linktype")
+        links = columns.repeated(writing.RAW, batch.n, np.dtype(np.int64)) if linked is None else linked.values
+        keep = np.ones(batch.n, bool)
+        if found is None or found.missing is not None:
+            keep &= False if found is None else ~found.missing
+            self.counters.rows_filtered += batch.n - int(np.count_nonzero(keep))
+        for link in np.unique(links[keep]).tolist():
+            if not self.sink.declare(link):
+                other = keep & (links == link)
+                self.counters.dropped["link"] += int(np.count_nonzero(other))
+                keep &= ~other
+        return (batch, links) if keep.all() else (batch.take(keep), links[keep])
+
+    def _slices(self, batch: Batch, links: np.ndarray) -> Iterator[tuple[bytes, int]]:
+        if not batch.n:
+            return
+        octets, starts, lengths = columns.places(self.find(batch, "raw.pkt").values)
+        wire, times = self._wire(batch, lengths), self._times(batch)
+        numbers = np.zeros(batch.n, np.int64)
+        for number, link in enumerate(self.sink.links):
+            numbers[links == link] = number
+        step = max(SLICE_OCTETS // (int(lengths.sum()) // batch.n + 16), 1)
+        for start in range(0, batch.n, step):
+            rows = slice(start, min(start + step, batch.n))
+            some = octets, starts[rows], lengths[rows], wire[rows], times[rows]
+            n = rows.stop - rows.start
+            yield (writing.pcap_records(*some) if self.sink.classic else writing.pcapng_blocks(*some, numbers[rows])), n
+
+    def _wire(self, batch: Batch, lengths: np.ndarray) -> np.ndarray:
+        """Octets that a packet had before it was cut: as its input says, or its header where nobody does."""
+        wire = lengths
+        if (said := self.find(batch, "raw.pktlen")) is not None:
+            wire = np.maximum(wire, _or_zero(said))
+        if self.find(batch, "raw.linktype") is None:
+            for name, more in (("ip.totlen", 0), ("ip6.payloadlen", 40)):
+                if (said := self.find(batch, name)) is not None:
+                    wire = np.maximum(wire, _or_zero(said) + more)
+        return wire
+
+    def _times(self, batch: Batch) -> np.ndarray:
+        """Microseconds since 1970; of rows without a time that of output."""
+        seconds, parts = self.find(batch, "oob.time.sec"), self.find(batch, "oob.time.usec")
+        now = int(batch.now * 1e6)
+        if seconds is None:
+            return np.full(batch.n, now)
+        times = _or_zero(seconds) * 1_000_000
+        if parts is not None:
+            times = times + _or_zero(parts)
+        return times if seconds.missing is None else np.where(seconds.missing, now, times)
+
+
+def _or_zero(found: object) -> np.ndarray:
+    values = found.values.astype(np.int64)
+    return values if found.missing is None else np.where(found.missing, 0, values)
