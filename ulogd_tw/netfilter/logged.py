@@ -13,7 +13,7 @@ import numpy as np
 
 from ulogd_tw.core import columns
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.columns import Coded, Column, Octets
+from ulogd_tw.core.columns import Coded, Column, Octets, Pieces
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.netfilter import conntrack
@@ -53,26 +53,6 @@ class Sequence:
         return missing
 
 
-def cut_out(buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Octets:
-    """Octets that lie in a uint8 buffer in order, without overlap, each from a multiple of 4 on."""
-    offsets = np.zeros(len(starts) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    first = starts[0]
-    # Words that have an octet of ours, then the last ones without the octets behind the end.
-    begins, sizes = (starts - first) >> 2, (lengths + 3) >> 2
-    runs = np.empty(2 * len(starts), np.int64)
-    runs[1::2] = sizes
-    runs[0] = 0
-    runs[2::2] = begins[1:] - begins[:-1] - sizes[:-1]
-    pattern = np.zeros(2 * len(starts), np.uint32)
-    pattern[1::2] = 0x01010101
-    mask = np.repeat(pattern, runs).view(bool)
-    ends, over = starts - first + lengths, -lengths & 3
-    for octet in range(3):
-        mask[ends[over > octet] + octet] = False
-    return Octets(offsets, buffer[first : first + len(mask)][mask])
-
-
 # --- values of keys -------------------------------------------------------------------------------------------------
 
 
@@ -97,10 +77,7 @@ class _Packets(Values):
     def packets(self) -> Value:
         """The packets themselves."""
         starts, lengths, absent = self.payload
-        if absent is not None:
-            # In order, without overlap: an empty one lies where its message begins.
-            starts = np.where(absent, self._base, starts)
-        return cut_out(self._octets, starts, lengths), absent
+        return Pieces(self._octets, starts, lengths), absent
 
     def prefix(self) -> Value:
         """The rules' texts."""
@@ -264,7 +241,8 @@ class Decoder:
     def decode(self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray, now: float) -> list[Batch]:
         """A batch for each family: message i lies in `octets` (uint8) from `starts[i]`, a multiple of 4, on.
 
-        Messages are in order and do not overlap; `now` is the receive time.
+        Messages are in order and do not overlap; `now` is the receive time. Packets stay in `octets`, which must not
+        change afterwards.
         """
         if not len(starts):
             return []

@@ -5,7 +5,6 @@ The numbers are those of include/uapi/linux/netfilter/nfnetlink_log.h.
 
 from __future__ import annotations
 
-import socket
 import struct
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.netfilter import ctnetlink
 from ulogd_tw.netfilter.attributes import attribute
-from ulogd_tw.netfilter.grammar import HEADERS, Field, Grammar, Parts, Walked, fields_of, step
+from ulogd_tw.netfilter.grammar import HEADERS, IPV4, IPV6, Field, Grammar, Parts, Walked, fields_of, step
 from ulogd_tw.netfilter.requests import NLM_F_ACK, NLM_F_REQUEST, Request
 
 SUBSYSTEM = 4
@@ -151,5 +150,5 @@ def system_logging(family: int, bound: bool) -> Request:
     return _config(family, 0, attribute(1, bytes([PF_BIND if bound else PF_UNBIND])))
 
 
-SYSTEM_FAMILIES = (int(socket.AF_INET), int(socket.AF_INET6), 7)
+SYSTEM_FAMILIES = (IPV4, IPV6, 7)
 """AF_INET, AF_INET6, AF_BRIDGE."""

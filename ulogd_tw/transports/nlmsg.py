@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,34 +104,34 @@ def split(datagrams: Iterator[bytes] | list[bytes]) -> tuple[Messages, int]:
     return in_rows(found), broken
 
 
-def places(rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Where the messages lie in datagrams of many messages: their octets in ``rows.reshape(-1)``, and their lengths.
+_BEHIND = np.zeros(512, np.uint8)
+"""Behind the last message, so that the beginnings of all messages can be read alike."""
 
-    Row i of `rows` (C-contiguous, stride a multiple of 8) begins with a datagram of `lengths[i]` octets. The third is
-    how many datagrams had octets that are no message. One Python step a message (0.1 us): the length of each says where
-    the next one begins.
+
+def places(datagrams: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """The messages of datagrams of many messages: octets of our own, where messages lie in them, and their lengths.
+
+    A datagram is uint8, of which the octets up to the next multiple of 4 are there. The fourth is how many datagrams
+    had octets that are no message. One Python step a message (0.1 us): the length of each says where the next begins.
     """
-    words = memoryview(rows.reshape(-1)).cast("I")
+    octets = np.concatenate([*(datagram[: len(datagram) & ~3] for datagram in datagrams), _BEHIND])
+    words = memoryview(octets).cast("I")
     found: list[int] = []
     note = found.append
     broken = 0
-    stride = rows.shape[1]
-    begin = 0
-    for length in lengths.tolist():
-        at, last = begin >> 2, (begin + length - HEADER.size) >> 2
-        while at <= last:
+    at = 0
+    for datagram in datagrams:
+        end = at + (len(datagram) >> 2)
+        while end - at >= 4:
             size = words[at]
-            note(at)
-            if size < HEADER.size:
+            if size < HEADER.size or at + (size + 3 >> 2) > end:
                 break
-            at += (size + 3) >> 2
-        # The last message may be without its padding.
-        broken += not 0 <= 4 * at - begin - length < 4
-        begin += stride
-    starts = np.array(found, np.int64) << 2
-    sizes = rows.reshape(-1).view(np.uint32).take(starts >> 2).astype(np.int64)
-    whole = (sizes >= HEADER.size) & (starts % stride + sizes <= lengths[starts // stride])
-    return (starts, sizes, broken) if whole.all() else (starts[whole], sizes[whole], broken)
+            note(at)
+            at += size + 3 >> 2
+        broken += at < end
+        at = end
+    starts = np.array(found, np.int64)
+    return octets, starts << 2, octets.view(np.uint32).take(starts).astype(np.int64), broken
 
 
 def in_rows(messages: list[bytes]) -> Messages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ Packed = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 class PackedPort(AskingPort):
     """A netlink socket for messages that come many in a datagram.
 
-    `messages` is called with the octets of each read and where the messages in them are; they are valid only until it
-    returns. `lost` is called with datagrams.
+    `messages` is called with octets and where the messages of a read are in them; these octets are nobody else's.
+    `lost` is called with datagrams.
     """
 
     def __init__(self, messages: Packed, lost: Callable[[int], None], **keywords: Any) -> None:
@@ -39,28 +39,23 @@ class PackedPort(AskingPort):
     def start(self) -> None:
         """Begin to read."""
         if self._early:
-            # Always less than a read, and once.
-            self._whole(*_in_rows(self._early))
-            self._early = []
+            early, self._early = self._early, []
+            self._whole([np.frombuffer(octets + bytes(-len(octets) % 4), np.uint8) for octets in early])
         super().start()
 
     def _received(self, slab: Slab) -> None:
-        rows, lengths = slab.rows[: slab.n], slab.lengths
-        good = (slab.names.view(np.uint32)[:, 1] == 0) & ~slab.truncated
-        if not good.all():
-            senders = slab.names.view(np.uint32)[:, 1]
-            self.strangers += int(np.count_nonzero(senders))
-            self.broken += int(np.count_nonzero(slab.truncated & (senders == 0)))
-            lengths = np.where(good, lengths, 0)
-        self._whole(rows, lengths)
+        strange, cut = slab.names.view(np.uint32)[:, 1] != 0, slab.truncated
+        self.strangers += int(np.count_nonzero(strange))
+        self.broken += int(np.count_nonzero(cut & ~strange))
+        rows, lengths = slab.rows, (slab.lengths + 3) & ~3
+        good = (~strange & ~cut).nonzero()[0]
+        self._whole([rows[i, :length] for i, length in zip(good.tolist(), lengths[good].tolist(), strict=True)])
 
-    def _whole(self, rows: np.ndarray, lengths: np.ndarray) -> None:
+    def _whole(self, datagrams: list[np.ndarray]) -> None:
         """Hand on the messages of datagrams; netlink's own are for us."""
-        starts, sizes, broken = nlmsg.places(rows, lengths)
+        octets, starts, sizes, broken = nlmsg.places(datagrams)
         self.broken += broken
-        octets = rows.reshape(-1)
-        kinds = octets.view(np.uint16).take((starts >> 1) + 2)
-        ours = kinds < nlmsg.FIRST_TYPE
+        ours = octets.view(np.uint16).take((starts >> 1) + 2) < nlmsg.FIRST_TYPE
         if ours.any():
             for at, size in zip(starts[ours].tolist(), sizes[ours].tolist(), strict=True):
                 self._own(octets[at : at + size].tobytes())
@@ -74,8 +69,3 @@ class PackedPort(AskingPort):
             self._control(nlmsg.control(octets))
         except MessageError:
             self.broken += 1
-
-
-def _in_rows(datagrams: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    messages = nlmsg.in_rows(list(datagrams))
-    return messages.rows, messages.lengths

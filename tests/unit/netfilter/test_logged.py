@@ -24,7 +24,7 @@ from tests.unit.netfilter.logged import (
 from tests.unit.netfilter.messages import attr, be, flow_tuple, nest, ports
 from ulogd_tw.core.keys import known, registry
 from ulogd_tw.netfilter import layout, logged, nflog
-from ulogd_tw.netfilter.logged import CONNECTION_KEYS, KEYS, Decoder, Sequence, cut_out
+from ulogd_tw.netfilter.logged import CONNECTION_KEYS, KEYS, Decoder, Sequence
 
 NOW = 1795394676.25
 WANTED = frozenset((*(key.name for key in KEYS), *CONNECTION))
@@ -261,15 +261,3 @@ class PropertyTests(SynchronousTestCase):
                 self.assertEqual(sum(b.n for b in batches) + refused.total(), 1)
                 if batches:
                     self.assertEqual(rows(batches), [row(short, NOW)])
-
-    @given(st.lists(st.tuples(st.integers(0, 5), st.binary(max_size=40)), min_size=1, max_size=30))
-    def test_cut_out(self, parts):
-        """Octets from between others, each from a multiple of 4 on."""
-        starts, octets = [], bytearray()
-        for gap, part in parts:
-            octets += b"\xff" * (4 * gap)
-            starts.append(len(octets))
-            octets += part + b"\xff" * (-len(part) % 4)
-        lengths = np.array([len(part) for _, part in parts], np.int64)
-        found = cut_out(np.frombuffer(bytes(octets), np.uint8), np.array(starts, np.int64), lengths)
-        self.assertEqual(found.to_list(), [part for _, part in parts])
