@@ -31,10 +31,10 @@ class UnixListener:
         """Make the socket and its file. Raises `StartError`."""
         owner, group = self._ids()
         self._remove_old()
-        # Nobody may connect before the mode is right.
+        # Nobody may connect before mode and owner are right.
         mask = os.umask(0o177)
         try:
-            self._port = self._reactor.listenUNIX(self.path, factory, BACKLOG, None)
+            self._port = self._reactor.listenUNIX(self.path, factory, BACKLOG, self.mode)
         except Exception as error:
             why = getattr(error, "socketError", error)
             raise StartError(f"{self.path}: {why}", "is its directory there, and may this user write to it?") from error
@@ -43,7 +43,6 @@ class UnixListener:
         try:
             if owner != -1 or group != -1:
                 os.chown(self.path, owner, group)
-            os.chmod(self.path, self.mode)
         except OSError as error:
             self._port.stopListening()
             raise StartError(f"{self.path}: {error.strerror}", "giving it to another owner needs CAP_CHOWN") from error

@@ -13,6 +13,7 @@ from ulogd_tw.core.keys import registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.netfilter import nfacct
 
+
 def message(name, packets, octets, *more):
     """What the kernel sends of one counter: struct nlmsghdr, struct nfgenmsg, attributes."""
     counts = attr(2, be(8, packets)), attr(3, be(8, octets)), attr(4, be(4, 1))

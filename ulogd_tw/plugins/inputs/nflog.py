@@ -208,24 +208,25 @@ class NFLOG(Input):
         self._port.ask(request.kind, request.flags, request.payload)
 
     def _refused(self, what: str, error: NetlinkError) -> StartError:
+        owner = self._owner(what.removeprefix("group "))
+        # EPERM says either, 6.18 never EBUSY.
+        if owner or error.number == errno.EBUSY:
+            return StartError(f"{what} is read by another socket{owner}", "a group can be read by one; give this one "
+                              "another, and a rule that logs to it")  # fmt: skip
         if error.number in (errno.EPERM, errno.EACCES):
             return StartError(f"{what}: {error}", f"it needs CAP_NET_ADMIN: {GRANT}")
-        if error.number == errno.EBUSY:
-            owner = self._owner(int(what.split()[-1]))
-            return StartError(f"{what} is read by another program{owner}", "a group can be read by one program; give "
-                              "this one another, and a rule that logs to it")  # fmt: skip
         if error.number == errno.EINVAL:
             return StartError(f"{what}: {error}", "if the kernel has no nfnetlink_log, modprobe nfnetlink_log loads it")
         return StartError(f"{what}: {error}")
 
-    def _owner(self, group: int) -> str:
+    def _owner(self, group: str) -> str:
         """Who has a group, as far as the kernel tells: a netlink port, which mostly is the number of the process."""
         try:
             with inside(self.config.network_namespace_path), open(OWNERS, encoding="ascii") as lines:
                 for line in lines:
                     fields = line.split()
-                    if fields[0] == str(group):
-                        return f" (netlink port {fields[1]}, mostly its process id)"
+                    if fields[0] == group:
+                        return f" (netlink port {fields[1]}, mostly the number of its process)"
         except (OSError, IndexError):
             pass
         return ""
