@@ -25,6 +25,8 @@ from ulogd_tw.transports.packed import PackedPort
 DATAGRAM = 32 << 10
 """Octets of packets that the kernel gathers before it sends them; single larger packets come nevertheless."""
 MOST_OF_A_PACKET = 0xFFFF
+LITTLE = 4 << 20
+"""Octets of a receive buffer that is full so soon that small batches must not wait."""
 OWNERS = "/proc/net/netfilter/nfnetlink_log"
 
 
@@ -49,7 +51,7 @@ TUNING = (
     Option("netlink_qtimeout", number, 0, "1/100 seconds after which it sends them in any case; 0: 10"),
     Option("receive_buffer", octets, 256 << 20, "octets of packets that the kernel may queue for us; a limit, not an "
            "allocation"),
-    Option("batch_latency", seconds, 0.02, "seconds that a small batch waits to grow"),
+    Option("batch_latency", seconds, 0.1, "seconds that a small batch waits to grow"),
     Option("network_namespace_path", text, "", "log in this network namespace, /run/netns/NAME, instead of ours"),
 )  # fmt: skip
 """Options of how packets come from the kernel."""
@@ -148,6 +150,8 @@ class NFLOG(Input):
             reactor=self._reactor,
         )
         port.open()
+        if port.effective_octets < LITTLE:
+            port.pause_s = min(port.pause_s, 0.005)
         self._port = port
         try:
             self._take_groups(wanted)
