@@ -10,7 +10,9 @@ from ulogd_tw import __version__
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="ulogd-tw", description="Meters, collects, aggregates and stores network flows."
+        prog="ulogd-tw",
+        description="Meters, collects, aggregates and stores network flows.",
+        epilog="ulogd-tw doctor [-c FILE] says what this machine lacks for a configuration, and what to do.",
     )
     parser.add_argument("-c", "--configfile", default="/etc/ulogd.conf", metavar="FILE", help="configuration file")
     parser.add_argument("-d", "--daemon", action="store_true", help="run in the background")
@@ -53,11 +55,15 @@ def twistd_arguments(argv: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Run twistd in this process, or one of the commands that ask the running service."""
+    """Run twistd in this process, or one of the other commands: ``doctor``, or those that ask the running service."""
     if sys.argv[1:2] and sys.argv[1] in ("query", "top"):
         from ulogd_tw import ask
 
         sys.exit(ask.main(sys.argv[1:]))
+    if sys.argv[1:2] == ["doctor"]:
+        from ulogd_tw import doctor
+
+        sys.exit(doctor.main(sys.argv[2:]))
     sys.argv = twistd_arguments(sys.argv[1:])
     from twisted.scripts.twistd import run
 

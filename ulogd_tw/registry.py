@@ -41,6 +41,7 @@ FILTERS = {
     "IP2HBIN": "ulogd_tw.plugins.filters.ip2hbin:IP2HBIN",
     "IP2STR": "ulogd_tw.plugins.filters.ip2str:IP2STR",
     "MARK": "ulogd_tw.plugins.filters.mark:MARK",
+    "MATCH": "ulogd_tw.plugins.filters.match:MATCH",
     "PRINTFLOW": "ulogd_tw.plugins.filters.printflow:PRINTFLOW",
     "PRINTPKT": "ulogd_tw.plugins.filters.printpkt:PRINTPKT",
 }

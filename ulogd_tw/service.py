@@ -132,7 +132,7 @@ class Ulogd(service.Service):
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reopen))
         if hasattr(signal, "SIGUSR2"):
-            signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(self.poll))
+            signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
         self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
 
@@ -187,16 +187,17 @@ class Ulogd(service.Service):
         for sibling in self.parent or ():
             if isinstance(sibling, LogFile):
                 sibling.reopen()
-        self._tell("reopen")
-
-    def poll(self) -> None:
-        """SIGUSR2: plugins that give something from time to time do so now."""
-        self._tell("poll")
-
-    def _tell(self, what: str) -> None:
         for node in self.graph.nodes:
             try:
-                getattr(node.plugin, what)()
+                node.plugin.reopen()
+            except Exception as error:
+                self._report(node.plugin, error)
+
+    def read_now(self) -> None:
+        """SIGUSR2: the inputs give what they know so far."""
+        for node in self.graph.inputs:
+            try:
+                node.plugin.read_now()
             except Exception as error:
                 self._report(node.plugin, error)
 

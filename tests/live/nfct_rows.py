@@ -2,11 +2,13 @@
 
     python -m tests.live.nfct_rows [--rows N] [--seconds S] [option=value ...]
 
+SIGUSR2 is handed to it; with --dumps "dump N" is printed when N readings of the kernel's table are complete.
 It ends by itself after N rows or S seconds, or on SIGTERM, with an orderly stop. "ready" is the first line.
 """
 
 import argparse
 import json
+import signal
 import sys
 
 from twisted.internet import defer, reactor
@@ -40,7 +42,7 @@ class Printer:
         self.plugin.counters.rows_emitted += batch.n
         if not self.quiet:
             for row in batch.rows():
-                print(json.dumps({name: _plain(value) for name, value in row.items()}))
+                print(json.dumps({name: _plain(value) for name, value in row.items()}), flush=True)
 
 
 def main():
@@ -50,6 +52,7 @@ def main():
     parser.add_argument("--rows", type=int, default=0)
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--wanted", default="")
+    parser.add_argument("--dumps", action="store_true")
     parser.add_argument("options", nargs="*")
     words = parser.parse_args()
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
@@ -63,7 +66,13 @@ def main():
     plugin.open()
     plugin.begin()
 
+    said = 0
+
     def enough():
+        nonlocal said
+        if words.dumps and plugin.counters.as_dict()["flows"]["dumps"] > said:
+            said += 1
+            print(f"dump {said}", flush=True)
         if words.rows and printer.rows >= words.rows:
             reactor.stop()
         else:
@@ -73,6 +82,7 @@ def main():
     reactor.callLater(words.seconds, lambda: reactor.running and reactor.stop())
     reactor.callWhenRunning(print, "ready", flush=True)
     reactor.callWhenRunning(enough)
+    signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(plugin.read_now))
     reactor.run()
     print(json.dumps({"counters": plugin.counters.as_dict()}), flush=True)
 

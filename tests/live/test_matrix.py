@@ -109,6 +109,10 @@ class MatrixTests(TestCase):
         """Over TLS, with both certificates."""
         self.secured("tls", "tcp")
 
+    def test_dtls(self):
+        """Over DTLS, with both certificates."""
+        self.secured("dtls", "udp")
+
     def test_sctp_in_udp(self):
         """Over SCTP in user space, within UDP."""
         require_library("libusrsctp.so.2", "libusrsctp2")

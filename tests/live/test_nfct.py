@@ -254,7 +254,7 @@ class NfctTests(SynchronousTestCase):
         self.assertIn("flow.end.sec", row)
 
     def test_other_namespace(self):
-        """network_namespace_path follows another namespace than its own, and the filters choose in it."""
+        """network_namespace_path follows another namespace than its own, and the kernel's filter chooses in it."""
         path = f"/run/netns/{self.namespaces.names['b']}"
         with Rows(self.namespaces, f"network_namespace_path={path}", "accept_proto_filter=icmp") as ours:
             for address in (self.namespaces.ipv4["b"], self.namespaces.ipv6["b"]):
@@ -263,7 +263,7 @@ class NfctTests(SynchronousTestCase):
             self.namespaces.run("b", ["conntrack", "-F"])
             wait_until(lambda: ours.received() >= 1, what="rows")
         self.assertEqual([row["orig.ip.protocol"] for row in ours.rows], [1])
-        self.assertGreaterEqual(ours.counters["rows_filtered"], 1)
+        self.assertEqual((ours.counters["messages_received"], ours.counters["rows_filtered"]), (1, 0))
 
     def test_no_privilege(self):
         """Without CAP_NET_ADMIN it says so, and how to grant it."""

@@ -17,7 +17,7 @@ from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import with_certificates
-from ulogd_tw import ask, cli, config, registry, tap
+from ulogd_tw import ask, cli, config, doctor, registry, tap
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import Input
 from ulogd_tw.flow import JOIN_ROWS
@@ -165,8 +165,9 @@ class CommandTests(SynchronousTestCase):
                 found += 1
                 try:
                     with contextlib.redirect_stderr(io.StringIO()) as said:
-                        asking = words[1:2] in (["query"], ["top"])
-                        (ask.parser().parse_args if asking else cli.twistd_arguments)(words[1:])
+                        readers = {"query": ask.parser().parse_args, "top": ask.parser().parse_args,
+                                   "doctor": lambda given: doctor.parser().parse_args(given[1:])}  # fmt: skip
+                        readers.get(words[1], cli.twistd_arguments)(shlex.split(" ".join(words))[1:])
                 except SystemExit:
                     self.fail(f"{where}: {' '.join(words)}: {said.getvalue()}")
         self.assertGreaterEqual(found, 2)
@@ -384,7 +385,7 @@ class ExplanationTests(SynchronousTestCase):
         self.assertEqual({name: f"{n:,}" for name, n in options.items() if name in named}, named)
         self.assertEqual({name for name in options if name.startswith("max_")} - {"max_malformed"}, set(named))
         bounds = [field for field in dataclasses.fields(Limits) if isinstance(field.default, int)]
-        of_collector = {"max_sessions", "max_sessions_of_address", "max_buffered", "max_handshakes"}
+        of_collector = {"max_sessions", "max_sessions_of_address", "max_buffered", "max_handshakes", "max_greetings"}
         expected = sorted(f"{field.default:,}" for field in bounds)
         self.assertEqual(expected, sorted(number for _, option, number, _ in rows if option not in of_collector))
 

@@ -124,9 +124,6 @@ class Plugin:
     def reopen(self) -> None:
         """SIGHUP: open files anew, since their names may have been rotated away."""
 
-    def poll(self) -> None:
-        """SIGUSR2: give now what it otherwise gives at its time."""
-
     def pause(self) -> None:
         """A queue below is full: an input stops reading what can wait, an aggregate keeps its rows."""
 
@@ -165,6 +162,9 @@ class Input(Plugin):
 
     def begin(self) -> None:
         """Start to read; everything is open by now."""
+
+    def read_now(self) -> None:
+        """SIGUSR2: give what is known so far, without waiting for its time."""
 
 
 class Filter(Plugin):

@@ -31,21 +31,22 @@ class Accept:
     def __init__(
         self, sources: Sequence[Network] = (), destinations: Sequence[Network] = (), protocols: Sequence[int] = ()
     ) -> None:
-        self._sides = [
+        self.sides = [
             (name, listed)
             for name, listed in (("orig.ip.saddr", sources), ("orig.ip.daddr", destinations))
             if listed
         ]
-        self._protocols = np.array(sorted(protocols), np.uint8)
-        self.keys = frozenset(name for name, _ in self._sides) | ({"orig.ip.protocol"} if protocols else set())
+        """Key of the address, and the networks of which one must have it."""
+        self.protocols = tuple(sorted(set(protocols)))
+        self.keys = frozenset(name for name, _ in self.sides) | ({"orig.ip.protocol"} if protocols else set())
 
     def rows(self, batch: Batch) -> np.ndarray:
         """The mask of the rows to keep."""
         kept = np.ones(batch.n, bool)
-        for name, listed in self._sides:
+        for name, listed in self.sides:
             kept &= _within(batch, name, listed)
-        if len(self._protocols):
-            kept &= np.isin(batch.columns["orig.ip.protocol"], self._protocols)
+        if self.protocols:
+            kept &= np.isin(batch.columns["orig.ip.protocol"], np.array(self.protocols, np.uint8))
         for name in self.keys & batch.missing.keys():
             kept &= ~batch.missing[name]
         return kept

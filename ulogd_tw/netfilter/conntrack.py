@@ -148,6 +148,10 @@ _MORE = (
     _address(known_key("postNATDestinationAddress"), "reply.src"),
     plain(known_key("postNAPTSourceTransportPort"), "reply.dport"),
     plain(known_key("postNAPTDestinationTransportPort"), "reply.sport"),
+    # The same numbers as deltas: every row has what was counted since the flow's last one.
+    *(Source(known_key(name), (field,), _counter(field), stand_ins=(field + "32",)) for name, field in (
+        ("octetDeltaCount", "orig.octets"), ("packetDeltaCount", "orig.packets"),
+        ("reverseOctetDeltaCount", "reply.octets"), ("reversePacketDeltaCount", "reply.packets"))),
     plain(Key("ct.status", types.UNSIGNED32), "status"),
     plain(Key("ct.timeout", types.UNSIGNED32, unit="seconds"), "timeout"),
     plain(Key("ct.use", types.UNSIGNED32), "use"),

@@ -198,7 +198,10 @@ def _addresses(source: Source) -> bool:
     return any(FIELDS[name].family for name in source.fields)
 
 
-_NOT_ATTACHED = ("flow.", "flowStart", "flowEnd", "observation", "oob.", "ct.event", "orig.raw.", "reply.raw.")
+_NOT_ATTACHED = (
+    "flow.", "flowStart", "flowEnd", "observation", "oob.", "ct.event", "orig.raw.", "reply.raw.", "octetDelta",
+    "packetDelta", "reverse",
+)  # fmt: skip
 """Keys that only an event has: the kernel attaches neither counters nor times."""
 _CONNECTION = tuple(
     _of_connection(source) for source in conntrack.SOURCES if not source.key.name.startswith(_NOT_ATTACHED)

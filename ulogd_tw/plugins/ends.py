@@ -13,9 +13,10 @@ from ulogd_tw.core.resolve import Found
 
 Find = Callable[[Batch, str], Found | None]
 
-KEYS = ("ct.event", "record_kind")
+KEYS = ("ct.event", "flowEndReason", "record_kind")
 """Keys that a plugin must ask for, where they are, to use `only_ends`."""
 _DESTROY = 4
+_ACTIVE_TIMEOUT = 2
 
 
 def only_ends(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
@@ -31,9 +32,20 @@ def only_ends(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
 
 
 def ended(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
-    """Of conntrack's events only the ends of flows; the others count as filtered by the plugin."""
-    event = (find or plugin.find)(batch, "ct.event")
-    return batch if event is None else _kept(plugin, batch, event.values == _DESTROY)
+    """Of conntrack's events only the ends of flows; the others count as filtered by the plugin.
+
+    Reports of flows that live stay: what they count is not in the end.
+    """
+    find = find or plugin.find
+    event = find(batch, "ct.event")
+    if event is None:
+        return batch
+    keep = event.values == _DESTROY
+    reason = find(batch, "flowEndReason")
+    if reason is not None:
+        reported = reason.values == _ACTIVE_TIMEOUT
+        keep |= reported if reason.missing is None else reported & ~reason.missing
+    return _kept(plugin, batch, keep)
 
 
 def options_rows(kinds: Column) -> np.ndarray | None:

@@ -122,7 +122,7 @@ class DatagramSender:
             except OSError as fault:
                 if fault.errno == errno.EMSGSIZE:
                     return TOO_LONG
-                self._fault(_REASONS.get(fault.errno, "send"), fault)
+                self._told_of(fault)
                 if fault.errno != errno.ECONNREFUSED:
                     break
                 # That was the ICMP answer to an earlier datagram, told once in place of sending this one.
@@ -149,7 +149,22 @@ class DatagramSender:
         return str(self.url)
 
     def connectionLost(self, reason: Any) -> None:
-        self.close()
+        """Nothing is lost: the reactor takes an ICMP error of a datagram (EPOLLERR) for the end of a connection."""
+        if self._socket is None:
+            return
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._told_of(OSError(number, os.strerror(number)))
+        self._go_on_waiting()
+
+    def _told_of(self, fault: OSError) -> str:
+        """The kernel has told of a fault."""
+        self._fault(REASONS.get(fault.errno, "send"), fault)
+        return FAILED
+
+    def _go_on_waiting(self) -> None:
+        if self._waits and self._socket is not None:
+            self._reactor.addWriter(self)
 
     def close(self) -> None:
         self._closed = True
@@ -163,7 +178,7 @@ class DatagramSender:
             self._socket = None
 
 
-_REASONS = {
+REASONS = {
     errno.ECONNREFUSED: "refused",
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETUNREACH: "unreachable",

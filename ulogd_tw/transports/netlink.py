@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import cffi
 import numpy as np
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -32,7 +33,8 @@ NETLINK_NETFILTER = 12
 # linux/netlink.h and asm-generic/socket.h; Python's socket module has none of these.
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_BROADCAST_ERROR, NETLINK_NO_ENOBUFS = 1, 2, 4, 5
-SO_RCVBUFFORCE, SO_MEMINFO = 33, 55
+SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_MEMINFO = 26, 33, 55
+_ffi = cffi.FFI()
 _MEMINFO = struct.Struct("=9I")
 _DROPS = 8
 
@@ -76,7 +78,8 @@ class NetlinkPort:
     lost     called with how many messages the kernel had to drop since the last call
 
     `pause_s`: when a read was not full, how long to wait before the next one, so that batches grow. `namespace`: path
-    of the network namespace to be in, "" for ours.
+    of the network namespace to be in, "" for ours. `program`: classic BPF that chooses among the events; it sees
+    answers to requests too.
     """
 
     make_socket = staticmethod(socket.socket)
@@ -94,6 +97,7 @@ class NetlinkPort:
         buffer_octets: int = 256 << 20,
         reliable: bool = False,
         namespace: str = "",
+        program: bytes | None = None,
         pause_s: float = 0.02,
         count: int = EVENTS_A_READ,
         stride: int = EVENT_OCTETS,
@@ -105,6 +109,7 @@ class NetlinkPort:
         self.groups, self.family = tuple(groups), family
         self.buffer_octets, self.reliable, self.pause_s = buffer_octets, reliable, pause_s
         self.namespace = namespace
+        self._program = program
         self.overruns = 0
         """How often the kernel said that its queue was full (ENOBUFS); the messages are counted by `lost`."""
         self.strangers = 0
@@ -142,6 +147,7 @@ class NetlinkPort:
             self._socket.bind((0, 0))
             self._port_id = self._socket.getsockname()[0]
             self._enlarge()
+            self._attach()
             if self.reliable:
                 self._set(NETLINK_BROADCAST_ERROR, 1)
                 self._set(NETLINK_NO_ENOBUFS, 1)
@@ -171,6 +177,20 @@ class NetlinkPort:
                 "sysctl -w net.core.rmem_max={wanted} allows more, CAP_NET_ADMIN does too",
                 effective=self.effective_octets, wanted=wanted,
             )  # fmt: skip
+
+    def _attach(self) -> None:
+        """Have the kernel choose; where it does not take the program, whoever reads has to."""
+        if not self._program:
+            return
+        octets = _ffi.from_buffer(self._program)
+        # struct sock_fprog: how many instructions of 8 octets, and where they are.
+        address = int(_ffi.cast("uintptr_t", octets))
+        try:
+            self._socket.setsockopt(
+                socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(self._program) // 8, address)
+            )
+        except OSError as error:
+            self.log.warn("the kernel takes no filter for its events, so all are read: {why}", why=error.strerror)
 
     def start(self) -> None:
         """Begin to read."""
@@ -252,6 +272,25 @@ class NetlinkPort:
         if len(events):
             self.events(messages.take(events))
         self._answers(messages.take(special.nonzero()[0]))
+
+    # --- catching up ------------------------------------------------------------------------------------------------
+
+    def caught_up(self) -> Deferred[None]:
+        """Fires when all that the kernel has queued until now is read."""
+        done: Deferred[None] = Deferred()
+        self._reactor.callLater(0, self._catch_up, done)
+        return done
+
+    def _catch_up(self, done: Deferred[None]) -> None:
+        # One read at a time, so that the reactor can do other things between.
+        try:
+            if self._socket is not None and self._read() == self._slab.count:
+                self._reactor.callLater(0, self._catch_up, done)
+                return
+        except OSError as error:
+            done.errback(NetlinkError(error.errno))
+            return
+        done.callback(None)
 
     # --- requests ---------------------------------------------------------------------------------------------------
 

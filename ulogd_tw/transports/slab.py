@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import sys
+from typing import Any
 
 import cffi
 import numpy as np
@@ -37,9 +38,14 @@ def _offset(*fields: str) -> int:
 
 _HEADS = np.dtype(
     {
-        "names": ["namelen", "flags", "length"],
-        "formats": ["u4", "i4", "u4"],
-        "offsets": [_offset("msg_hdr", "msg_namelen"), _offset("msg_hdr", "msg_flags"), _offset("msg_len")],
+        "names": ["namelen", "controllen", "flags", "length"],
+        "formats": ["u4", "u8", "i4", "u4"],
+        "offsets": [
+            _offset("msg_hdr", "msg_namelen"),
+            _offset("msg_hdr", "msg_controllen"),
+            _offset("msg_hdr", "msg_flags"),
+            _offset("msg_len"),
+        ],
         "itemsize": _ffi.sizeof("struct mmsghdr"),
     }
 )
@@ -50,9 +56,10 @@ class Slab:
 
     stride   octets of a row, a multiple of 8; longer datagrams go on in `spill` further octets each
     rows     (count, stride) uint8
+    control  octets that the kernel may tell about each datagram beside it (cmsg)
     """
 
-    def __init__(self, count: int, stride: int, spill: int = 0) -> None:
+    def __init__(self, count: int, stride: int, spill: int = 0, control: int = 0) -> None:
         if stride % 8:
             raise ValueError(f"stride {stride} is no multiple of 8")
         self.count, self.stride, self.spill = count, stride, spill
@@ -61,6 +68,7 @@ class Slab:
         # Not zeroed: pages that no long datagram has touched are never there.
         self._spilled = np.empty((count, spill), np.uint8)
         self._names = np.zeros((count, _NAME), np.uint8)
+        self._control = np.zeros((count, control), np.uint8)
         self._messages = _ffi.new("struct mmsghdr[]", count)
         self._parts = _ffi.new("struct iovec[]", 2 * count)
         self._heads = np.frombuffer(_ffi.buffer(self._messages), _HEADS)
@@ -70,6 +78,7 @@ class Slab:
         parts = 2 if self.spill else 1
         areas = [(self.rows, self.stride), (self._spilled, self.spill)][:parts]
         names = _ffi.cast("char *", self._names.ctypes.data)
+        told, room = _ffi.cast("char *", self._control.ctypes.data), self._control.shape[1]
         for i in range(self.count):
             for part, (area, size) in enumerate(areas):
                 vector = self._parts[2 * i + part]
@@ -78,11 +87,14 @@ class Slab:
             head = self._messages[i].msg_hdr
             head.msg_name, head.msg_namelen = names + i * _NAME, _NAME
             head.msg_iov, head.msg_iovlen = self._parts + 2 * i, parts
+            if room:
+                head.msg_control, head.msg_controllen = told + i * room, room
 
     def receive(self, descriptor: int) -> int:
         """Read what is there, at most `count` datagrams; how many. 0 for none. Raises OSError (ENOBUFS...)."""
         # The kernel has put the length that each address really had there.
         self._heads["namelen"][: self.n] = _NAME
+        self._heads["controllen"][: self.n] = self._control.shape[1]
         self.n = 0
         found = _libc.recvmmsg(descriptor, self._messages, self.count, MSG_DONTWAIT, _ffi.NULL)
         if found < 0:
@@ -125,6 +137,17 @@ class Slab:
         if name[8:20] == b"\0" * 10 + b"\xff\xff":
             return socket.inet_ntop(socket.AF_INET, name[20:24]), port
         return socket.inet_ntop(socket.AF_INET6, name[8:24]), port
+
+    def address(self, i: int) -> tuple[Any, ...]:
+        """Sender of one datagram as `socket.sendto` wants it, with the scope of a link-local one."""
+        name = self._names[i].tobytes()
+        if int.from_bytes(name[:2], sys.byteorder) == socket.AF_INET:
+            return self.peer(i)
+        return *self.peer(i), 0, int.from_bytes(name[24:28], sys.byteorder)
+
+    def control(self, i: int) -> bytes:
+        """What the kernel has told beside one datagram."""
+        return self._control[i].tobytes()[: int(self._heads["controllen"][i])]
 
     def peers(self) -> np.ndarray:
         """(n, 3) uint64 that are equal only for equal senders: family, port and scope, and the address.

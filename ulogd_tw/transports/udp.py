@@ -38,6 +38,9 @@ Received = Callable[["UdpListener", Slab], None]
 class UdpListener:
     """One bound socket. When a wake-up found few datagrams it is not read for `latency`, so that more come together."""
 
+    control = 0
+    """Octets that the kernel may tell about each datagram."""
+
     def __init__(self, bound: socket.socket, received: Received, latency: float) -> None:
         self._socket = bound
         self._received = received
@@ -46,7 +49,7 @@ class UdpListener:
         self.place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         """Where it listens, which tells it apart from others."""
         self._room = self.buffer / _KEPT_OCTETS / _FASTEST
-        self._slab = Slab(MOST_AT_ONCE, _STRIDE, 65536 - _STRIDE)
+        self._slab = Slab(MOST_AT_ONCE, _STRIDE, 65536 - _STRIDE, self.control)
         self._again: Any = None
         self._reading = False
         self.lost = 0

@@ -124,6 +124,10 @@ def row(octets, now):
         packets, volume = number(count, 1), number(count, 2)
         found[f"{side}.raw.pktcount"] = number(count, 3) if packets is None else packets
         found[f"{side}.raw.pktlen"] = number(count, 4) if volume is None else volume
+        deltas = ("octetDeltaCount", "packetDeltaCount")
+        for name, key in zip(deltas, ("pktlen", "pktcount"), strict=True):
+            reverse = f"reverse{name[0].upper()}{name[1:]}"
+            found[name if side == "orig" else reverse] = found[f"{side}.raw.{key}"]
     word = "icmp" if v4 else "icmpv6"
     for name, place in (("id", 4), ("type", 5), ("code", 6)):
         found[f"{word}.{name}"] = number(1, 2, place if v4 else place + 3)

@@ -95,6 +95,8 @@ class DecoderTests(SynchronousTestCase):
             "observationTimeMilliseconds": 1795394676082,
             "postNATSourceAddress": 0xCB007105, "postNATDestinationAddress": 0xC0000207,
             "postNAPTSourceTransportPort": 1025, "postNAPTDestinationTransportPort": 20,
+            "octetDeltaCount": 513, "packetDeltaCount": 5,
+            "reverseOctetDeltaCount": 2**40, "reversePacketDeltaCount": 3,
             "ct.status": 0x38E, "ct.timeout": 119, "ct.use": 1, "ct.zone": 7,
             "ct.labels": bytes(range(16)), "ct.helper": b"ftp", "ct.secctx": b"system_u:object_r:unlabeled_t",
             "ct.tcp.state": 8, "ct.tcp.wscale.orig": 10, "ct.tcp.wscale.reply": 7,

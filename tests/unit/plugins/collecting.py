@@ -57,6 +57,18 @@ class Listener:
         self.place = place
 
 
+def slab_of(datagrams):
+    """(octets, address, port) of each datagram, laid out as the kernel does it."""
+    slab = Slab(len(datagrams), 2048)
+    for row, (octets, peer, port) in enumerate(datagrams):
+        slab.rows[row, : len(octets)] = list(octets)
+        slab._heads["length"][row] = len(octets)
+        name = struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(peer) + bytes(20)
+        slab._names[row] = list(name)
+    slab.n = len(datagrams)
+    return slab
+
+
 class Collecting:
     """An opened COLLECTOR that listens nowhere; `now` is its clock. `rows` are those it has given, without context."""
 
@@ -102,14 +114,7 @@ class Collecting:
 
     def datagrams(self, *datagrams, place="udp:4739"):
         """All datagrams of one wake-up: (octets, address, port), laid out as the kernel does it; `place` is ours."""
-        slab = Slab(len(datagrams), 2048)
-        for row, (octets, peer, port) in enumerate(datagrams):
-            slab.rows[row, : len(octets)] = list(octets)
-            slab._heads["length"][row] = len(octets)
-            name = struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(peer) + bytes(20)
-            slab._names[row] = list(name)
-        slab.n = len(datagrams)
-        self.plugin._received(Listener(place), slab)
+        self.plugin._received(Listener(place), slab_of(datagrams))
 
     def heard(self, text):
         """The lines of the log that have this text."""

@@ -70,7 +70,7 @@ class NfacctTests(SynchronousTestCase):
         """Each counter is a row; a part of the answer that is none is counted."""
         for zero, kind in ((True, 0x702), (False, 0x701)):
             plugin, port = self.started(pollinterval=1, zerocounter=zero)
-            plugin.poll()
+            plugin.read_now()
             self.assertEqual(int.from_bytes(self.kernel.sent[-1][4:6], "little"), kind)
             self.clock.advance(3)
             counters = message(b"a\0", 1, 2), message(b"b\0", 3, 4), netlink(0x700, bytes(4))
@@ -83,11 +83,11 @@ class NfacctTests(SynchronousTestCase):
     def test_slow_kernel(self):
         """While an answer is awaited, nothing more is asked."""
         plugin, port = self.started()
-        plugin.poll()
-        plugin.poll()
+        plugin.read_now()
+        plugin.read_now()
         self.assertEqual((plugin.counters.more["polls"], plugin.counters.more["polls_skipped"]), (1, 1))
         self.answer(port, netlink(3, bytes(4)))
-        plugin.poll()
+        plugin.read_now()
         self.assertEqual(plugin.counters.more["polls"], 2)
 
     def test_refused_later(self):
@@ -95,7 +95,7 @@ class NfacctTests(SynchronousTestCase):
         plugin, port = self.started()
         with patch.object(plugin, "log") as log:
             for _ in range(2):
-                plugin.poll()
+                plugin.read_now()
                 self.answer(port, acknowledgement(0, errno.EPERM))
         self.assertEqual(plugin.counters.errors, {"query": 2})
         self.assertEqual(log.error.call_count, 1)
@@ -110,6 +110,6 @@ class NfacctTests(SynchronousTestCase):
     def test_stop(self):
         """A query that is under way ends quietly."""
         plugin, port = self.started()
-        plugin.poll()
+        plugin.read_now()
         plugin.stop()
         self.assertEqual(plugin.counters.errors, {})

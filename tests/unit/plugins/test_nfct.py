@@ -1,5 +1,6 @@
 """NFCT: options, groups, and what becomes of messages; the kernel is that of the transport's tests."""
 
+import struct
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,12 +8,12 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.netfilter.messages import DESTROY, NEW, attr, be, counters, flow_tuple, message, nest, ports
+from tests.unit.netfilter.messages import DESTROY, NEW, UPDATE, attr, be, counters, flow_tuple, message, nest, ports
 from tests.unit.transports.test_netlink import Kernel, Reactor
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.plugins.inputs import nfct
+from ulogd_tw.plugins import ctsettings
 from ulogd_tw.plugins.inputs.nfct import NFCT
 from ulogd_tw.transports.netlink import NetlinkPort
 
@@ -28,13 +29,17 @@ class NfctTestCase(SynchronousTestCase):
     """An instance with a kernel of our own, and the rows that it emitted."""
 
     def make(self, kernel=None, wanted=ALL, **values):
-        self.kernel, self.clock, self.rows = kernel or Kernel(), Reactor(), []
+        self.kernel, self.dump, self.clock, self.rows = kernel or Kernel(), Kernel(), Reactor(), []
+        self.dump.fileno = lambda: 98
         self.clock.advance(1000.5)
         plugin = NFCT("ct1", Options(NFCT.options, values), reactor=self.clock)
         plugin.wanted = wanted
         plugin.emit = lambda batch: self.rows.extend(batch.rows())
-        self.patch(NetlinkPort, "make_socket", self.kernel)
-        self.patch(NetlinkPort, "make_slab", self.kernel.slab)
+        # Events are read up to 1024 at a time, the parts of a dump 8 at a time.
+        self.patch(NetlinkPort, "make_socket", lambda *_: self.dump if self.kernel.made else self.kernel.make())
+        self.patch(
+            NetlinkPort, "make_slab", lambda _, n, *shape: (self.dump if n == 8 else self.kernel).slab(n, *shape)
+        )
         return plugin
 
     def memberships(self):
@@ -71,7 +76,9 @@ class OptionTests(NfctTestCase):
     def test_mistakes(self):
         """What is not there yet or can give no row is said, with the option's name."""
         for values in (
-            {"pollinterval": 10}, {"event_mask": 8}, {"event_mask": 1}, {"event_mask": 0, "hash_enable": False},
+            {"pollinterval": -1}, {"event_mask": 8}, {"event_mask": 1}, {"event_mask": 0, "hash_enable": False},
+            {"pollinterval": 5, "hash_enable": False}, {"active_timeout": 60.0, "hash_enable": False},
+            {"reset": True},
         ):  # fmt: skip
             self.assertEqual(
                 [option for option, _ in self.make(**values).mistakes()], [next(iter(values))], values
@@ -104,7 +111,7 @@ class EventTests(NfctTestCase):
         plugin.open()
         plugin.begin()
         self.addCleanup(plugin.stop)
-        return plugin, next(iter(self.clock.readers))
+        return plugin, plugin._port
 
     def test_rows_and_counters(self):
         """Each message is a row; what cannot be decoded is counted."""
@@ -153,7 +160,7 @@ class EventTests(NfctTestCase):
         for name, value in (("src", "10.0.0.300"), ("proto", "tpc"), ("proto", "256")):
             self.assertRaises(ValueError, option[f"accept_{name}_filter"].read, value)
 
-    def test_loss(self):
+    def test_drops(self):
         """Drops of the kernel are counted exactly and logged at most once a minute."""
         plugin, port = self.started()
         with patch.object(plugin, "log") as log:
@@ -175,6 +182,93 @@ class EventTests(NfctTestCase):
             self.clock.advance(0)
         self.assertEqual([row["ct.id"] for row in self.rows], list(range(50)))
 
+    def answer(self, *messages, error=None):
+        """The kernel's answer to the dump that was asked for last, read by the reactor."""
+        sequence = struct.unpack_from("<I", self.dump.sent[-1], 8)[0]
+        for octets in messages:
+            self.dump.queue.append((octets[:8] + struct.pack("<II", sequence, 4242) + octets[16:], 0))
+        kind, code = (3, 0) if error is None else (2, -error)
+        self.dump.queue.append((struct.pack("<IHHIIi", 20, kind, 2, sequence, 4242, code), 0))
+        while self.dump.queue:
+            next(reader for reader in self.clock.readers if reader.fileno() == 98).doRead()
+        self.clock.advance(0)
+        self.clock.advance(0)
+
+    def test_old_flows(self):
+        """What the first dump has and a later one has not, without an event, is told; with one it is told by that."""
+        plugin, port = self.started(wanted=frozenset({"ct.id", "ct.event", "flow.end.sec"}))
+        # IPCTNL_MSG_CT_GET as a dump, asked for before the start has ended.
+        self.assertEqual([struct.unpack_from("<HH", octets, 4) for octets in self.dump.sent], [(0x101, 0x301)])
+        self.answer(*[flow(UPDATE, ident) for ident in (1, 2, 3)])
+        self.assertEqual((self.rows, plugin.counters.more["flows"]()["followed"]), ([], 3))
+        self.kernel.queue.append((flow(DESTROY, 1), 0))
+        port.doRead()
+        self.clock.advance(60)
+        self.answer(flow(UPDATE, 3))
+        self.assertEqual(self.rows, [{"ct.id": 1, "ct.event": 4, "flow.end.sec": 1000}, {"ct.id": 2, "ct.event": 4}])
+        self.clock.advance(60)
+        self.answer()
+        self.assertEqual([row["ct.id"] for row in self.rows], [1, 2, 3])
+        self.assertEqual(plugin.counters.rows_received, 3)
+        asked = len(self.dump.sent)
+        self.clock.advance(600)
+        self.assertEqual(len(self.dump.sent), asked, "nothing is followed any more")
+
+    def test_events_before_what_lacks(self):
+        """The end that still waits in the socket when a dump is complete is told once, by its event."""
+        plugin, port = self.started(wanted=frozenset({"ct.id", "flow.end.sec"}))
+        self.answer(flow(UPDATE, 1))
+        self.kernel.queue.append((flow(DESTROY, 1), 0))
+        self.clock.advance(60)
+        self.answer()
+        self.assertEqual(self.rows, [{"ct.id": 1, "flow.end.sec": 1060}])
+
+    def test_loss(self):
+        """After a loss the table is read at once, and every flow that is in it is followed then."""
+        plugin, port = self.started(wanted=frozenset({"ct.id"}))
+        self.answer()
+        self.kernel.drops = 7
+        self.clock.advance(1)
+        self.clock.advance(0)
+        self.answer(flow(UPDATE, 5))
+        self.clock.advance(60)
+        self.answer()
+        self.assertEqual((self.rows, plugin.counters.lost), ([{"ct.id": 5}], {"kernel": 7}))
+
+    def test_failed_dump(self):
+        """A refusal is said with the remedy, and the dump is tried again."""
+        plugin, _ = self.started()
+        with patch.object(plugin._dumps, "log") as log:
+            self.answer(error=1)
+            self.assertIn("CAP_NET_ADMIN", log.error.call_args.kwargs["more"])
+        self.assertEqual(plugin.counters.more["flows"]()["dump_failures"], 1)
+        self.clock.advance(10)
+        self.answer(flow(UPDATE, 5))
+        self.assertEqual(plugin.counters.more["flows"]()["followed"], 1)
+
+    def test_no_table(self):
+        """With resync=0 or hash_enable=0 nothing is asked of the kernel."""
+        for values in ({"resync": 0.0}, {"hash_enable": False}):
+            self.started(**values)
+            self.kernel.drops = 7
+            self.clock.advance(100)
+            self.assertEqual(self.dump.sent, [], values)
+
+    def test_polling(self):
+        """With pollinterval there are no events, and no socket for them."""
+        self.make(pollinterval=5, wanted=frozenset({"ct.id", "ct.event"}))
+        self.kernel.made = True  # the first socket is that of the dumps
+        plugin = NFCT("ct1", Options(NFCT.options, {"pollinterval": 5}), reactor=self.clock)
+        plugin.wanted = frozenset({"ct.id", "ct.event"})
+        plugin.emit = lambda batch: self.rows.extend(batch.rows())
+        plugin.open()
+        plugin.begin()
+        self.addCleanup(plugin.stop)
+        for idents in ((1, 2), (2, 3), ()):
+            self.answer(*[flow(UPDATE, ident) for ident in idents])
+            self.clock.advance(5)
+        self.assertEqual(self.rows, [{"ct.id": ident, "ct.event": 4} for ident in (1, 2, 3)])
+
     def test_rows_outlive_the_slab(self):
         """Batches that were kept do not change when the slab is filled anew."""
         plugin, port = self.started(wanted=frozenset({"ct.id", "orig.ip.saddr", "ct.helper"}))
@@ -195,7 +289,7 @@ class PreflightTests(NfctTestCase):
             for name, value in settings.items():
                 Path(folder, f"nf_conntrack_{name}").write_text(f"{value}\n")
             plugin = self.make(wanted=wanted)
-            with patch.object(nfct, "SYSCTLS", Path(folder)), patch.object(plugin, "log") as log:
+            with patch.object(ctsettings, "SYSCTLS", Path(folder)), patch.object(plugin, "log") as log:
                 plugin.open()
             plugin.stop()
         return [call.args[0].format(**call.kwargs) for call in log.warn.call_args_list]

@@ -108,7 +108,9 @@ class CookieTests(DtlsCase):
         """Whatever is no ClientHello gets no answer."""
         hello = self.hello(self.client())
         for datagram in (b"", b"\x16", bytes(100), b"\x00\x0a" + bytes(30), hello[:24], b"\x17" + hello[1:],
-                         hello[:3] + b"\0\1" + hello[5:], hello + bytes(LONGEST)):  # fmt: skip
+                         hello[:3] + b"\0\1" + hello[5:], hello + bytes(LONGEST),
+                         hello[:21] + b"\1" + hello[22:], hello[:59] + b"\xff" + hello[60:],
+                         hello[:60] + b"\xff" + hello[61:]):  # fmt: skip
             self.assertEqual((None, []), self.porch.greet(HERE, datagram, 0.0))
 
     @given(st.integers(0, 400), st.lists(st.tuples(st.integers(0, 250), st.integers(0, 255)), max_size=4))

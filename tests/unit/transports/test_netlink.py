@@ -45,11 +45,15 @@ class Kernel:
         self.queue, self.sent, self.options = deque(), [], []
         self.refuse, self.most = refuse, most
         self.drops = 0
-        self.closed = False
+        self.closed = self.made = False
         self.buffer = 0
 
     # socket
     def __call__(self, *arguments):
+        return self
+
+    def make(self):
+        self.made = True
         return self
 
     def setblocking(self, blocking):
@@ -67,7 +71,7 @@ class Kernel:
     def setsockopt(self, level, option, value):
         if option == self.refuse and level != socket.SOL_SOCKET or (level, option) == self.refuse:
             raise PermissionError(errno.EPERM, "Operation not permitted")
-        if level == socket.SOL_SOCKET:
+        if level == socket.SOL_SOCKET and isinstance(value, int):
             self.buffer = min(value, self.most)
         self.options.append((level, option, value))
 

@@ -1,4 +1,4 @@
-"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP, TCP, TLS and SCTP, NetFlow and sFlow over UDP."""
+"""COLLECTOR: a Collecting Process (RFC 7011): IPFIX over UDP, DTLS, TCP, TLS and SCTP, NetFlow and sFlow over UDP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.udp import UdpListener
 from ulogd_tw.transports.url import Url, parse
 
-_LATER = {"dtls": 4740}
 _FED_AT_ONCE = 4 << 20
 """Octets from streams after which batches go on without waiting for `batch_latency`."""
 
@@ -43,18 +42,18 @@ class COLLECTOR(Collecting):
     samplingInterval; each counter sample is an options record. templateId is the sample's format, observationDomainId
     the sub-agent, exporterIPv4Address or exporterIPv6Address the agent.
 
-    A Transport Session is one TCP connection, one SCTP association, or one source address and port of UDP to one
-    listening address. Where templates and data of an exporter come from different ports, its address alone counts (see
-    session_key).
+    A Transport Session is one TCP connection, one SCTP or DTLS association, or one source address and port of UDP to
+    one listening address. Where templates and data of an exporter come over UDP from different ports, its address
+    alone counts (see session_key).
     """
 
     name = "COLLECTOR"
     listens = True
     options = (
         Option("listen", words, ("udp:4739", "tcp:4739"), "addresses: udp:PORT, tcp:PORT, tls:PORT, "
-               "sctp:PORT, udp:127.0.0.1:4739, udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
+               "dtls:PORT, sctp:PORT, udp:127.0.0.1:4739, udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
         Option("batch_latency", seconds, 0.004, "seconds that a small batch waits to grow"),
-        Option("receive_buffer", octets, 64 << 20, "octets of kernel buffer for each UDP socket"),
+        Option("receive_buffer", octets, 64 << 20, "octets of kernel buffer for each socket of UDP and DTLS"),
         Option("session_key", one_of("auto", "strict", "address"), "auto", "what tells UDP exporters apart: strict: "
                "address and port; address: the address alone; auto: address and port, until templates and data are "
                "seen to come from different ports of an address. The Observation Domain always counts too"),
@@ -63,11 +62,11 @@ class COLLECTOR(Collecting):
         Option("template_cache", text, "", "file that keeps UDP exporters' templates, and what they tell, over a "
                "restart, so that their records can be read at once"),
         Option("max_sessions", positive, 10_000, "Transport Sessions kept at once; a further exporter is refused"),
-        Option("max_sessions_of_address", positive, 1000, "UDP sessions of one address"),
+        Option("max_sessions_of_address", positive, 1000, "UDP sessions of one address; as many DTLS associations"),
         Option("max_buffered", octets, 64 << 20, "octets of messages that have not come whole over all TCP "
                "connections; one that would go beyond it is closed"),
         Option("idle_timeout", seconds, 1800.0, "seconds without a message after which a UDP session and its templates "
-               "are forgotten, and a TCP connection or SCTP association is closed"),
+               "are forgotten, and a connection or association is closed"),
         *security.LISTENING,
         Option("sctp_streams", positive, 64, "streams that an exporter may have in an SCTP association"),
         *SCTP_OPTIONS,
@@ -86,7 +85,8 @@ class COLLECTOR(Collecting):
         self._connections: dict[StreamConnection, _Connection] = {}
         self._nobody = Session("", 0, reliable=False)
         self._cache: TemplateCache | None = None
-        self._gate: Any = None
+        self._gates: dict[str, Any] = {}
+        """Where TLS and DTLS come in, by scheme."""
         self.buffered = 0
         self._fed = 0
         self._unsettled: set[_Connection] = set()
@@ -100,13 +100,10 @@ class COLLECTOR(Collecting):
             yield "listen", 'names no address, such as "udp:4739 tcp:4739"'
         for address in self.config.listen:
             try:
-                url = parse(address)
+                parse(address)
             except ValueError as error:
                 yield "listen", str(error)
-                continue
-            if url.scheme in _LATER:
-                yield "listen", f"{address}: {url.scheme} is not there yet; udp, tcp, tls and sctp are"
-        if any(address.strip().lower().startswith("tls:") for address in self.config.listen):
+        if any(address.strip().lower().startswith(("tls:", "dtls:")) for address in self.config.listen):
             yield from security.listening_mistakes(self.config)
         try:
             networks(self.config.allow)
@@ -128,8 +125,7 @@ class COLLECTOR(Collecting):
             Allowed(networks(config.allow)),
             config.idle_timeout,
         )
-        if any(url.scheme == "tls" for url in self._urls):
-            self._gate = security.gate(self)
+        self._open_gates({url.scheme for url in self._urls})
         sctp = sctp_options(config, 1, config.sctp_streams) if any(u.scheme == "sctp" for u in self._urls) else None
         try:
             for url in self._urls:
@@ -138,7 +134,9 @@ class COLLECTOR(Collecting):
                         url, self._received, self.config.receive_buffer, self.config.batch_latency
                     )
                 elif url.scheme == "tls":
-                    self._listeners += self._gate.bind(url, self._connected)
+                    self._listeners += self._gates["tls"].bind(url, self._connected)
+                elif url.scheme == "dtls":
+                    self._listeners += self._gates["dtls"].bind(url, config.receive_buffer, config.batch_latency)
                 elif url.scheme == "sctp":
                     from ulogd_tw.plugins.inputs.associations import SctpListener
 
@@ -152,10 +150,20 @@ class COLLECTOR(Collecting):
             self._close()
             raise StartError(f"listen on {url}: {error.strerror or error}", _remedy(error, url)) from None
 
+    def _open_gates(self, schemes: set[str]) -> None:
+        if "tls" in schemes:
+            self._gates["tls"] = security.gate(self)
+        if "dtls" in schemes:
+            from ulogd_tw.plugins.inputs import dtlssessions
+
+            self._gates["dtls"] = dtlssessions.gate(self)
+        if self._gates:
+            self.counters.more["handshakes"] = lambda: sum(map(len, self._gates.values()))
+
     def reopen(self) -> None:
         """SIGHUP: read the certificates anew."""
-        if self._gate is not None:
-            self._gate.credentials.reload()
+        for gate in self._gates.values():
+            gate.credentials.reload()
 
     def begin(self) -> None:
         if self.config.template_cache:
@@ -232,6 +240,19 @@ class COLLECTOR(Collecting):
                 return self._nobody
         return session
 
+    def forget_datagrams(self, connection: Any, session: Session) -> bool:
+        """An association of DTLS has ended, and its Transport Session with it; whether there was one."""
+        if self._connections.pop(connection, None) is None:
+            return False
+        self._exporters.streams -= 1
+        self.emit_all(self._datagrams, False, time.time())
+        self._datagrams.forget(session)
+        return True
+
+    def say_left(self, connection: Any, reason: str) -> None:
+        self.say(f"left {connection.peer}", time.time(), "{peer} has left: {reason}", peer=_where(connection.peer),
+                 reason=reason)  # fmt: skip
+
     def _forget_idle(self, now: float) -> None:
         """End UDP sessions that have been silent for `idle_timeout`."""
         for session in self._exporters.forget_idle(now):
@@ -257,16 +278,24 @@ class COLLECTOR(Collecting):
 
         self._connected(connection, Association)
 
-    def _connected(self, connection: StreamConnection, kind: type[_Connection] | None = None) -> None:
+    def _connected(self, connection: Any, kind: Any = None) -> None:
+        if self.take_connection(connection, kind or _Connection):
+            self.say_connected(connection)
+
+    def take_connection(self, connection: Any, kind: Any) -> bool:
+        """A connection or association becomes a Transport Session, unless there are too many already."""
         now = time.time()
         if reason := self._exporters.admit_stream(connection.peer[0]):
             self.refused(connection.peer, reason, now)
             connection.close()
-            return
-        self._connections[connection] = (kind or _Connection)(self, connection, now)
-        self.say(f"connected {connection.peer}", now, "{peer} has connected", peer=_where(connection.peer))
+            return False
+        self._connections[connection] = kind(self, connection, now)
         if self._paused:
             connection.pause()
+        return True
+
+    def say_connected(self, connection: Any) -> None:
+        self.say(f"connected {connection.peer}", time.time(), "{peer} has connected", peer=_where(connection.peer))
 
     def _hand_on_soon(self, octets_fed: int) -> None:
         """Let a batch from streams grow for `batch_latency`, unless it is large already."""
@@ -308,9 +337,13 @@ class COLLECTOR(Collecting):
         for connection in self._connections.values():
             yield connection.session
 
+    def _of_datagrams(self) -> Iterator[Session]:
+        """Those of UDP and DTLS."""
+        return (session for session in self.sessions() if not session.reliable)
+
     def wake(self, now: float) -> float | None:
         self._forget_idle(now)
-        self._datagrams.expire(self._exporters, now)
+        self._datagrams.expire(self._of_datagrams(), now)
         self._streams.expire((), now)
         if self._cache is not None:
             self._cache.wake(self._datagrams, self._exporters, now)
@@ -403,8 +436,7 @@ class _Connection:
             collector._exporters.streams -= 1
             collector._hand_on()
             collector._streams.forget(self.session)
-            collector.say(f"left {self.connection.peer}", time.time(), "{peer} has left: {reason}",
-                          peer=_where(self.connection.peer), reason=reason)  # fmt: skip
+            collector.say_left(self.connection, reason)
 
 
 def _where(peer: tuple[Any, ...]) -> str:

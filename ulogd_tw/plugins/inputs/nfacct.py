@@ -91,12 +91,12 @@ class NFACCT(Input):
         if self._due is None:
             self._due = now + interval
         elif now >= self._due:
-            self.poll()
+            self.read_now()
             # Once only for all times that were missed.
             self._due = max(self._due, now - interval) + interval
         return self._due - now
 
-    def poll(self) -> None:
+    def read_now(self) -> None:
         """Ask now; SIGUSR2 does so too."""
         if self._asking or self._port is None:
             self.counters.more["polls_skipped"] += 1

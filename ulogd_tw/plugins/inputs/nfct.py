@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from twisted.internet.defer import gatherResults, succeed
 from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.options import Option, boolean, number, octets, seconds, text, words
+from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, Input
+from ulogd_tw.netfilter import bpf
 from ulogd_tw.netfilter.accept import Accept, networks
 from ulogd_tw.netfilter.conntrack import KEYS, Decoder
 from ulogd_tw.netfilter.ctnetlink import (
@@ -22,19 +23,17 @@ from ulogd_tw.netfilter.ctnetlink import (
     NEW,
     UPDATE,
 )  # fmt: skip
+from ulogd_tw.netfilter.flows import END_REASON, FOLLOWED, REPORTED, Flows, interim
+from ulogd_tw.plugins import ctsettings
+from ulogd_tw.plugins.inputs.dumps import Dumps
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink import NetlinkPort
 from ulogd_tw.transports.nlmsg import Messages
 
-SYSCTLS = Path("/proc/sys/net/netfilter")
 _GROUPS = {NEW: GROUP_NEW, UPDATE: GROUP_UPDATE, DESTROY: GROUP_DESTROY}
-_COUNTERS = tuple(f"{side}.raw.{what}" for side in ("orig", "reply") for what in ("pktlen", "pktcount"))
-_TIMES = tuple(f"flow.{edge}.{part}" for edge in ("start", "end") for part in ("sec", "usec")) + (
-    "flowStartMilliseconds", "flowEndMilliseconds",
-)  # fmt: skip
 _SILENCE_S = 30.0
 """Seconds without any event after which we look whether the kernel follows connections at all."""
-_UNNEEDED = "accepted and not needed: no table of flows is kept, since the kernel tells the start with the end"
+_UNNEEDED = "accepted and not needed"
 
 
 def protocols(text: str) -> tuple[int, ...]:
@@ -54,21 +53,42 @@ class NFCT(Input):
     """Gives a row for each flow that ends, with the kernel's counters and its start and end time.
 
     With `hash_enable=0` flows that begin (and with bit 2 of `event_mask` those that change) have rows too; ct.event
-    tells which: 1 begins, 2 changes, 4 ends.
+    tells which: 1 begins, 2 changes, 4 ends. Flows that the kernel had before the start are read from its table, which
+    is read again until they have gone: those whose end no event tells have a row too, with the counters of the last
+    reading and without an end time. After a loss of events the table is read at once.
+
+    With `active_timeout` flows that live have rows meanwhile (ct.event 2, flowEndReason 2), and so have all flows upon
+    SIGUSR2, which sets the kernel's counters to 0. All rows of a flow have the octets and packets since its last row.
     """
 
     name = "NFCT"
     otype = FLOW
-    provides = KEYS
+    provides = (*KEYS, END_REASON)
     hidden = frozenset(
         {"flowStartMilliseconds", "flowEndMilliseconds", "postNATSourceAddress", "postNATDestinationAddress",
          "postNAPTSourceTransportPort", "postNAPTDestinationTransportPort", "ct.use", "ct.timeout", "ct.secctx",
          "observationTimeMilliseconds", "ct.tcp.wscale.orig", "ct.tcp.wscale.reply", "ct.tcp.flags.orig",
-         "ct.tcp.flags.reply"}
+         "ct.tcp.flags.reply", "octetDeltaCount", "packetDeltaCount", "reverseOctetDeltaCount",
+         "reversePacketDeltaCount", "flowEndReason"}
     )  # fmt: skip
     options = (
         Option("event_mask", number, NEW | DESTROY, "events to follow: 1 flow begins, 2 changes, 4 ends, added up"),
-        Option("hash_enable", boolean, True, "1: rows only for flows that end; 0: for every event of event_mask"),
+        Option("hash_enable", boolean, True, "1: rows only for flows that end; 0: for every event of event_mask, and "
+               "for nothing else: the kernel's table is not read"),
+        Option("resync", seconds, 60.0, "seconds between readings of the kernel's table while there are flows of which "
+               "the end may come without an event; with many flows it takes 1 % of the time at most; 0: no table"),
+        Option("follow", one_of("old", "all"), "old", "flows that are kept in memory, so that their end is noticed "
+               "without an event. old: those that the kernel had before the start, and after a loss of events all that "
+               "were there then; all: every flow, also those that have begun since, about 150 octets each"),
+        Option("max_flows", positive, 1_000_000, "flows kept in memory at most; what is beyond is told only by events"),
+        Option("active_timeout", seconds, 0.0, "seconds after which a flow that lives has a row with what was counted "
+               "since its last one; 0: only when it ends"),
+        Option("reset", boolean, False, "1: active_timeout sets the kernel's counters to 0 as it reads them, for all "
+               "flows at once, so that a restart counts nothing twice; others who read them see that"),
+        Option("pollinterval", number, 0, "seconds between readings of the kernel's table, instead of events: flows "
+               "that have gone since the last one have a row; 0: events"),
+        Option("sysctl", boolean, False, "1: set nf_conntrack_acct, nf_conntrack_timestamp and nf_conntrack_events to "
+               "1 where they are not, instead of a warning"),
         Option("receive_buffer", octets, 256 << 20, "octets of events that the kernel may queue for us; a limit, not "
                "an allocation"),
         Option("netlink_socket_buffer_size", octets, 0, "raises receive_buffer to at least this"),
@@ -78,12 +98,12 @@ class NFCT(Input):
         Option("batch_latency", seconds, 0.02, "seconds that a small batch waits to grow"),
         Option("accept_src_filter", networks, (), "follow only flows from these networks (original direction)"),
         Option("accept_dst_filter", networks, (), "follow only flows to these networks (original direction)"),
-        Option("accept_proto_filter", protocols, (), "follow only these protocols, by name or number"),
+        Option("accept_proto_filter", protocols, (), "follow only these protocols, by name or number; icmp is not "
+               "ipv6-icmp"),
         Option("network_namespace_path", text, "", "follow this network namespace, /run/netns/NAME, instead of ours"),
-        Option("pollinterval", number, 0, "seconds between dumps instead of events (not there yet)"),
+        Option("hash_max_entries", number, 32768, "raises max_flows to at least this"),
         Option("hash_buckets", number, 8192, _UNNEEDED),
-        Option("hash_max_entries", number, 32768, _UNNEEDED),
-        Option("netlink_resync_timeout", number, 60, _UNNEEDED),
+        Option("netlink_resync_timeout", number, 60, _UNNEEDED + ": after a loss the table is read at once"),
     )  # fmt: skip
     log = Logger()
 
@@ -93,56 +113,76 @@ class NFCT(Input):
             from twisted.internet import reactor
         self._reactor = reactor
         self._port: NetlinkPort | None = None
+        self._dumps: Dumps | None = None
         self._decoder: Decoder | None = None
+        self._following: Decoder | None = None
         self._accept = Accept()
+        config = self.config
+        self._births = config.follow == "all" and not config.pollinterval
+        most = max(config.max_flows, config.hash_max_entries)
+        self._flows = Flows(most, self._births, int(config.active_timeout * 1000))
+        self._vanished = self._interim = 0
         self._loss_said = float("-inf")
         self._loss_unsaid = 0
         self._silent_since: float | None = None
         self.counters.more["netlink"] = self._figures
+        self.counters.more["flows"] = self._table_figures
 
     # --- checks -----------------------------------------------------------------------------------------------------
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
-        if self.config.pollinterval:
-            yield "pollinterval", "polling is not there yet; leave it out: events tell of every flow when it ends"
-        if self.config.event_mask & ~(NEW | UPDATE | DESTROY):
-            yield "event_mask", f"{self.config.event_mask} has bits other than 1, 2 and 4"
-        elif not self.groups():
+        config = self.config
+        if config.pollinterval < 0:
+            yield "pollinterval", f"{config.pollinterval} is no time"
+        for option in ("pollinterval", "active_timeout"):
+            if not config.hash_enable and getattr(config, option):
+                yield option, "needs hash_enable=1"
+        if config.reset and not config.active_timeout:
+            yield "reset", "needs active_timeout"
+        if config.event_mask & ~(NEW | UPDATE | DESTROY):
+            yield "event_mask", f"{config.event_mask} has bits other than 1, 2 and 4"
+        elif not self.groups() and not config.pollinterval:
             yield "event_mask", (
-                f"{self.config.event_mask} gives no row; "
-                + ("with hash_enable=1 rows come of bit 4 only" if self.config.event_mask else "4 gives ended flows")
+                f"{config.event_mask} gives no row; "
+                + ("with hash_enable=1 rows come of bit 4 only" if config.event_mask else "4 gives ended flows")
             )
 
     def groups(self) -> list[int]:
-        """The multicast groups whose events become rows; the kernel need not make others for us."""
-        events = (DESTROY,) if self.config.hash_enable else (NEW, UPDATE, DESTROY)
-        return [_GROUPS[event] for event in events if self.config.event_mask & event]
+        """The multicast groups whose events are of use; the kernel need not make others for us."""
+        if self.config.pollinterval:
+            return []
+        events: Iterable[int] = (DESTROY,) if self.config.hash_enable else (NEW, UPDATE, DESTROY)
+        groups = [_GROUPS[event] for event in events if self.config.event_mask & event]
+        return [GROUP_NEW, *groups] if groups and self.config.hash_enable and self._births else groups
 
     def _preflight(self) -> None:
-        """One warning about all settings of the kernel that take away what is wanted."""
-        wrong = []
-        if not (SYSCTLS / "nf_conntrack_acct").exists():
+        """One warning about all settings of the kernel that take away what is wanted, or with sysctl=1 none."""
+        if not ctsettings.loaded():
             self.log.warn(
                 "{instance}: connection tracking is not loaded, so there are no flows yet; a firewall rule with "
                 "'ct state' (nft) or modprobe nf_conntrack loads it", instance=self.instance,
             )  # fmt: skip
             return
-        checks = (
-            ("nf_conntrack_acct", "0", "packets and octets are not counted", _COUNTERS),
-            ("nf_conntrack_timestamp", "0", "start times are not kept", _TIMES),
-            ("nf_conntrack_events", "0", "no events are sent at all", ()),
-            ("nf_conntrack_events", "2", "flows that began before this start are never reported", ()),
-        )
-        for name, bad, what, keys in checks:
-            if (not keys or any(key in self.wanted for key in keys)) and _sysctl(name) == bad:
-                wrong.append((what, f"net.netfilter.{name}=1"))
+        wrong = ctsettings.wrong(self.wanted, events=not self.config.pollinterval)
+        if self.config.sysctl:
+            wrong = [setting for setting in wrong if not self._mended(setting)]
         if wrong:
             self.log.warn(
                 "{instance}: {what}; for flows that begin from then on this helps: sysctl -w {settings}",
                 instance=self.instance,
-                what=", ".join(what for what, _ in wrong),
-                settings=" ".join(setting for _, setting in wrong),
+                what=", ".join(setting.what for setting in wrong),
+                settings=" ".join(setting.remedy for setting in wrong),
             )
+
+    def _mended(self, setting: ctsettings.Setting) -> bool:
+        try:
+            ctsettings.mend(setting)
+        except OSError as error:
+            self.log.warn("{instance}: {remedy}: {why}", instance=self.instance, remedy=setting.remedy,
+                          why=error.strerror)  # fmt: skip
+            return False
+        self.log.info("{instance}: {remedy} was set", instance=self.instance, remedy=setting.remedy)
+        return True
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -157,25 +197,59 @@ class NFCT(Input):
         config = self.config
         self._accept = Accept(config.accept_src_filter, config.accept_dst_filter, config.accept_proto_filter)
         wanted = self.wanted if self.wanted is ALL else self.wanted | self._accept.keys
+        followed = FOLLOWED | {"ct.event"} | (REPORTED if config.active_timeout else frozenset())
         self._decoder = Decoder(wanted, self.counters.errors)
+        self._following = Decoder(wanted if wanted is ALL else wanted | followed, self.counters.errors)
+        if not config.pollinterval:
+            self._open_events(max(old, config.receive_buffer))
+        self._open_dumps()
+        # Only now: joining the groups may have loaded the modules that have these settings.
+        with inside(config.network_namespace_path):
+            self._preflight()
+
+    def _open_events(self, buffer_octets: int) -> None:
         port = NetlinkPort(
             self._received,
             self._lost,
             groups=self.groups(),
-            buffer_octets=max(old, self.config.receive_buffer),
+            buffer_octets=buffer_octets,
             reliable=self.config.reliable,
             namespace=self.config.network_namespace_path,
+            program=bpf.program(self._accept),
             pause_s=self.config.batch_latency,
             reactor=self._reactor,
         )
         port.open()
         self._port = port
-        # Only now: joining the groups may have loaded the modules that have these settings.
-        with inside(self.config.network_namespace_path):
-            self._preflight()
+
+    def _open_dumps(self) -> None:
+        config = self.config
+        reports = config.active_timeout if config.reset else config.active_timeout / 2
+        periods = [config.pollinterval or config.resync, reports] if config.hash_enable else []
+        dumps = Dumps(
+            self._flows, self._following, self._report, self._gone,
+            self._port.caught_up if self._port is not None else lambda: succeed(None),
+            accept=self._accepted,
+            period=min((period for period in periods if period), default=None),
+            learning=bool(config.pollinterval or config.active_timeout or self._births),
+            asked=bool(config.pollinterval or config.active_timeout),
+            zeroing=config.reset,
+            namespace=config.network_namespace_path,
+            reactor=self._reactor,
+        )  # fmt: skip
+        dumps.fault = lambda error: self.fault(error)
+        dumps.open()
+        self._dumps = dumps
 
     def begin(self) -> None:
-        self._port.start()
+        if self._port is not None:
+            self._port.start()
+        self._dumps.begin()
+
+    def read_now(self) -> None:
+        """A row for each flow that lives; the kernel's counters begin anew at 0."""
+        config = self.config
+        self._dumps.soon(bool(config.pollinterval or config.active_timeout or self._births), zeroing=True)
 
     def wake(self, now: float) -> float | None:
         """Look once, some time after the start, whether anything comes; say why not where the kernel shows it."""
@@ -183,7 +257,7 @@ class NFCT(Input):
             self._silent_since = now
             return _SILENCE_S
         with inside(self.config.network_namespace_path):
-            followed = _sysctl("nf_conntrack_count")
+            followed = ctsettings.read("nf_conntrack_count")
         if not self.counters.messages_received and followed == "0":
             self.log.warn(
                 "{instance}: no flow for {seconds:.0f} s, and the kernel follows no connection: it does so only where "
@@ -195,7 +269,7 @@ class NFCT(Input):
 
     def stop(self) -> Any:
         """Read what the kernel still holds for us, then close."""
-        return self._port.stop() if self._port is not None else None
+        return gatherResults([part.stop() for part in (self._dumps, self._port) if part is not None])
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -208,19 +282,77 @@ class NFCT(Input):
     def _give(self, messages: Messages) -> None:
         self.counters.messages_received += len(messages)
         self.counters.octets_received += int(messages.lengths.sum())
-        for batch in self._decoder.decode(messages.rows, messages.lengths, self._reactor.seconds()):
+        follow = self._births or bool(self._flows)
+        decoder = self._following if follow else self._decoder
+        for batch in decoder.decode(messages.rows, messages.lengths, self._reactor.seconds()):
+            if follow and self._births:
+                batch = self._without_births(batch)
             self.counters.rows_received += batch.n
-            if self._accept.keys:
-                batch = self._accepted(batch)
-            if batch.n:
-                self.emit(batch)
+            kept = self._accepted(batch)
+            self.counters.rows_filtered += batch.n - kept.n
+            if kept.n:
+                self._emit(self._without_told(kept) if follow else kept)
 
     def _accepted(self, batch: Batch) -> Batch:
-        kept = batch.take(self._accept.rows(batch))
-        self.counters.rows_filtered += batch.n - kept.n
-        if self.wanted is ALL or self._accept.keys <= self.wanted:
-            return kept
-        return kept.select([name for name in kept.schema if name in self.wanted])
+        """The rows that the filters choose. Of events the kernel has chosen already, of its table it cannot."""
+        return batch.take(self._accept.rows(batch)) if self._accept.keys else batch
+
+    def _emit(self, batch: Batch) -> None:
+        """Hand rows on with the keys that are wanted."""
+        if self.wanted is not ALL and not all(name in self.wanted for name in batch.schema):
+            batch = batch.select([name for name in batch.schema if name in self.wanted])
+        self.emit(batch)
+
+    def _without_births(self, batch: Batch) -> Batch:
+        begun = batch.columns["ct.event"] == NEW
+        if not begun.any():
+            return batch
+        self._flows.born(self._accepted(batch.take(begun)))
+        if self._flows.crowded:
+            self._dumps.soon()
+        return batch.take(~begun)
+
+    def _without_told(self, batch: Batch) -> Batch:
+        """Note the ends of flows that are followed; of those that were reported only the rest is left."""
+        ends = batch.columns["ct.event"] == DESTROY
+        if ends.all():
+            return self._flows.ended(batch)
+        if ends.any():  # hash_enable=0, which keeps no flows but those of a dump that is asked for
+            self._flows.ended(batch.take(ends))
+        return batch
+
+    # --- the kernel's table -----------------------------------------------------------------------------------------
+
+    def _gone(self, batch: Batch) -> None:
+        """Flows that ended without an event."""
+        self._vanished += batch.n
+        self.counters.rows_received += batch.n
+        self._emit(batch)
+
+    def _report(self, batch: Batch) -> None:
+        """Flows that live, with what was counted since they were told last."""
+        if self.config.reset:
+            packets = [batch.columns[name] for name in ("orig.raw.pktcount", "reply.raw.pktcount")]
+            batch = batch.take((packets[0] != 0) | (packets[1] != 0))
+        self._interim += batch.n
+        self.counters.rows_received += batch.n
+        if batch.n:
+            with_reason = self.wanted is ALL or "flowEndReason" in self.wanted
+            self._emit(interim(batch, int(batch.now * 1000), with_reason))
+
+    def _table_figures(self) -> dict[str, Any]:
+        dumps = self._dumps
+        return {
+            "followed": len(self._flows),
+            "beyond_max_flows": self._flows.beyond,
+            "vanished": self._vanished,
+            "interim": self._interim,
+            "dumps": dumps.count if dumps is not None else 0,
+            "dump_seconds": round(dumps.took_s, 3) if dumps is not None else 0,
+            "dump_failures": dumps.failures if dumps is not None else 0,
+        }
+
+    # --- loss -------------------------------------------------------------------------------------------------------
 
     def _lost(self, n: int) -> None:
         self.counters.lost["kernel"] += n
@@ -232,6 +364,8 @@ class NFCT(Input):
                 octets=self._port.effective_octets,
             )  # fmt: skip
             self._loss_said, self._loss_unsaid = self._reactor.seconds(), 0
+        if self.config.hash_enable and self.config.resync and self._dumps is not None:
+            self._dumps.soon()
 
     def _figures(self) -> dict[str, int]:
         port = self._port
@@ -243,11 +377,3 @@ class NFCT(Input):
             "strangers": port.strangers,
             "broken_datagrams": port.broken,
         }
-
-
-def _sysctl(name: str) -> str:
-    """The setting, empty where it cannot be read (a container may hide it)."""
-    try:
-        return (SYSCTLS / name).read_text().strip()
-    except OSError:
-        return ""

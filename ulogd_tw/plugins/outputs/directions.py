@@ -251,6 +251,9 @@ def _end_reason(find: Find, batch: Batch, values: dict[str, Value]) -> Value:
         reasons = np.where(closed, np.uint8(END_OF_FLOW), reasons)
     if unknown is not None and "protocol" in values:
         unknown = unknown & (values["protocol"][0] == _TCP)
+    told = find(batch, "flowEndReason")  # of flows that live and are reported meanwhile
+    if told is not None and told.missing is None:
+        return told.values, None
     return reasons, _or_none(unknown)
 
 

@@ -1,4 +1,4 @@
-"""IPFIX: an Exporting Process (RFC 7011): flows to any number of collectors, over UDP, TCP, TLS and SCTP."""
+"""IPFIX: an Exporting Process (RFC 7011): flows to any number of collectors, over UDP, DTLS, TCP, TLS and SCTP."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ulogd_tw.plugins.outputs.anonymise import prefix_preserving, read_key, trun
 from ulogd_tw.plugins.outputs.collectors import Collector, Settings
 from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
 from ulogd_tw.plugins.outputs.directions import KEYS
+from ulogd_tw.plugins.outputs.dtls_collector import DtlsCollector
 from ulogd_tw.plugins.outputs.flowrecords import FlowRecords
 from ulogd_tw.plugins.outputs.messagespool import MessageSpool
 from ulogd_tw.plugins.outputs.routing import HASHED, MODES, Group, Routing
@@ -62,9 +63,9 @@ class IPFIX(Output):
     uses = ("orig.ip.saddr", "orig.ip.daddr")
     may_use = KEYS
     options = (
-        Option("collectors", words, (), "collectors: tcp:HOST:PORT tls:HOST:PORT sctp:HOST:PORT "
+        Option("collectors", words, (), "collectors: tcp:HOST:PORT tls:HOST:PORT dtls:HOST:PORT sctp:HOST:PORT "
                "udp:HOST:PORT udp:[::1]:4739, or names of sections [collector:NAME]; a missing port is 4739, or 4740 "
-               "for tls"),
+               "for tls and dtls"),
         Option("mode", one_of(*MODES), "all", "all: each collector gets everything; failover: the first in the list "
                "that is there; balance: each flow goes to one, chosen by its addresses, ports and protocol, and stays "
                "there when another collector leaves or returns"),
@@ -213,6 +214,8 @@ class IPFIX(Output):
     def _collector(self, target: Target, settings: Settings) -> Collector:
         if target.url.scheme == "tls":
             return TlsCollector(target, settings, self.config.tls_settle).read_files()
+        if target.url.scheme == "dtls":
+            return DtlsCollector(target, settings, self.config.dtls_rehandshake).read_files()
         if target.url.scheme == "sctp":
             return self._sctp_collector(target, settings)
         return {"udp": DatagramCollector, "tcp": StreamCollector}[target.url.scheme](target.url, settings)

@@ -27,7 +27,6 @@ SECTION = (
 )  # fmt: skip
 """Options of a section ``[collector:URL or NAME]``."""
 _NOTHING = Options(SECTION)
-_LATER = {"dtls": "DTLS"}
 
 
 @dataclass(frozen=True)
@@ -79,15 +78,13 @@ def mistakes(config: Any) -> Iterator[tuple[str, str]]:
             yield "collectors", f"[collector:{word}] url: {error}" if word in config.sections else str(error)
             continue
         url = target.url
-        if url.scheme in _LATER:
-            yield "collectors", f"{word}: {_LATER[url.scheme]} comes with a later version; udp, tcp, tls and sctp are"
-        elif not url.host:
+        if not url.host:
             yield "collectors", f"{word} names no host"
         elif url in seen:
             yield "collectors", f"{url} is there twice"
         elif url.scheme == "sctp":
             yield from ((_place(target, option), wrong) for option, wrong in sctp_mistakes(target.own, only_given=True))
-        elif url.scheme == "tls":
+        elif url.scheme in ("tls", "dtls"):
             wrong = [w for w in _wrong_tls(target) if w not in wrong_files]  # collectors share files
             wrong_files.update(wrong)
             yield from wrong

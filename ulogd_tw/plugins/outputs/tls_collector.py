@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 from ulogd_tw.plugins.outputs.collectors import Settings
 from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
@@ -12,7 +13,25 @@ from ulogd_tw.transports.tls import Credentials
 from ulogd_tw.transports.tlsexport import TlsSender
 
 
-class TlsCollector(StreamCollector):
+class Secured:
+    """What collectors over TLS and DTLS have in common; `_credentials` are those of a target."""
+
+    _credentials: Credentials
+    _say: Callable[..., None]
+
+    def _tell_of_files(self, text: str) -> None:
+        self._say(f"tls {text}", "TLS: {what}", what=text)
+
+    def read_files(self) -> Self:
+        """Before `open`; itself. Raises StartError."""
+        opened(self._credentials)
+        return self
+
+    def reopen(self) -> None:
+        self._credentials.reload()
+
+
+class TlsCollector(Secured, StreamCollector):
     """A collector over TCP with TLS; nothing is sent before it has accepted our certificate, and we its own."""
 
     def __init__(self, target: Target, settings: Settings, settle: float) -> None:
@@ -26,17 +45,6 @@ class TlsCollector(StreamCollector):
             self.url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed,
             self._credentials, self._settle_seconds,
         )  # fmt: skip
-
-    def _tell_of_files(self, text: str) -> None:
-        self._say(f"tls {text}", "TLS: {what}", what=text)
-
-    def read_files(self) -> TlsCollector:
-        """Before `open`; itself. Raises StartError."""
-        opened(self._credentials)
-        return self
-
-    def reopen(self) -> None:
-        self._credentials.reload()
 
     def figures(self) -> dict[str, Any]:
         return super().figures() | {"errors": dict(self.sender.errors), "tls": self.sender.protocol}

@@ -1,0 +1,273 @@
+"""Expressions: what they mean row by row, written out one value at a time; and what is said of mistakes."""
+
+import ipaddress
+import operator
+
+import numpy as np
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import given
+from ulogd_tw.core import types
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Coded, Octets
+from ulogd_tw.core.keys import Key, known
+from ulogd_tw.core.resolve import Provided, Sources
+from ulogd_tw.match.errors import MatchError
+from ulogd_tw.match.grammar import parse
+from ulogd_tw.match.terms import COMPARE
+
+SIGNS = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+def batch_of(rows, six=False, coded=False):
+    """A batch out of dicts; a key that a row lacks is missing there."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    keys, columns, missing = [], {}, {}
+    for name in names:
+        key = known(name)
+        values = [row.get(name) for row in rows]
+        if key.type in (types.ADDRESS, types.IPV4):
+            key = key.typed(types.IPV6 if six else types.IPV4)
+            numbers = [int(ipaddress.ip_address(v)) if v else 0 for v in values]
+            if six:
+                columns[name] = np.array([(n >> 64, n & (1 << 64) - 1) for n in numbers], np.uint64).reshape(-1, 2)
+            else:
+                columns[name] = np.array(numbers, np.uint32)
+        elif key.type.variable:
+            octets = [v or b"" for v in values]
+            different = sorted(set(octets))
+            codes = np.array([different.index(v) for v in octets], np.int64)
+            columns[name] = Coded(codes, different) if coded else Octets.of(octets)
+        else:
+            columns[name] = np.array([v or 0 for v in values], key.type.dtype)
+        keys.append(key)
+        if None in values:
+            missing[name] = np.array([v is None for v in values])
+    return Batch(Schema(keys), columns, missing, n=len(rows), now=0.0)
+
+
+def rows_of(text, batch, sets=None):
+    """The numbers of the rows of which an expression is true."""
+    term = parse(text, sets)
+    sources = Sources()
+    provided = Provided(batch.schema.values())
+    for name in term.keys():
+        sources.add(name, provided.recipes(name))
+    return np.flatnonzero(term.rows(sources.find, batch)).tolist()
+
+
+FLOWS = [
+    {"sourceAddress": "10.1.2.3", "destinationAddress": "192.0.2.1", "sourceTransportPort": 51000,
+     "destinationTransportPort": 443, "protocolIdentifier": 6, "octetDeltaCount": 1500, "packetDeltaCount": 3,
+     "tcpControlBits": 0x12, "ipClassOfService": 8, "flowStartMilliseconds": 1000, "flowEndMilliseconds": 2000,
+     "ingressInterface": 1, "egressInterface": 2, "bgpSourceAsNumber": 64512},
+    {"sourceAddress": "192.0.2.1", "destinationAddress": "10.1.2.3", "sourceTransportPort": 443,
+     "destinationTransportPort": 51000, "protocolIdentifier": 6, "octetDeltaCount": 900, "packetDeltaCount": 2,
+     "tcpControlBits": 0x02, "flowStartMilliseconds": 1000, "flowEndMilliseconds": 1000, "ingressInterface": 2},
+    {"sourceAddress": "172.16.0.9", "destinationAddress": "10.255.0.1", "sourceTransportPort": 53,
+     "destinationTransportPort": 53, "protocolIdentifier": 17, "octetDeltaCount": 2_000_000, "packetDeltaCount": 1},
+    {"sourceAddress": "10.0.0.1", "destinationAddress": "10.0.0.2", "protocolIdentifier": 1, "octetDeltaCount": 84,
+     "packetDeltaCount": 1},
+]  # fmt: skip
+
+
+class MeaningTests(SynchronousTestCase):
+    """Which of four flows an expression is true of."""
+
+    def check(self, expected, *texts, **keywords):
+        for text in texts:
+            self.assertEqual(expected, rows_of(text, batch_of(FLOWS), **keywords), text)
+
+    def test_addresses(self):
+        self.check([0, 3], "src net 10.0.0.0/8", "src ip 10/8", "src host in [10.1.2.3, 10.0.0.1]",
+                   "sourceAddress = 10.0.0.0/8", "sourceIPv4Address in [10.1.2.3/32 10.0.0.1]")  # fmt: skip
+        self.check([0, 1, 2, 3], "net 10.0.0.0/8", "src or dst net 10.0.0.0/8", "any")
+        self.check([3], "src and dst net 10.0.0.0/8")
+        self.check([0, 1], "ip 192.0.2.1", "host = 192.0.2.1")
+        self.check([1, 2], "src ip != 10.0.0.0/8", "not src ip 10.0.0.0/8")
+        self.check([], "ip 2001:db8::/32", "inet6")
+        self.check([0, 1, 2, 3], "inet", "ipv4", "src ip != 2001:db8::1")
+
+    def test_ports(self):
+        self.check([0, 1], "port 443", "port in [443, 80]", "port 440-450", "port = 443")
+        self.check([0], "dst port 443", "src port > 1024", "src port 1024-65535")
+        self.check([2], "port 53", "src port < 100 and dst port <= 53")
+        self.check([0, 1, 2], "src port >= 0", "exists sourceTransportPort")
+        self.check([3], "not src port >= 0", "not exists sourceTransportPort")
+        self.check([0, 2], "src port != 443")
+
+    def test_protocols(self):
+        self.check([0, 1], "proto tcp", "tcp", "proto 6", "protocolIdentifier = 6")
+        self.check([2, 3], "proto in [udp icmp]", "udp or icmp", "not tcp", "proto != tcp")
+
+    def test_counters(self):
+        """Factors of nfdump; the first counter that a row may have counts."""
+        self.check([0, 2], "octets > 1k", "bytes >= 1.5k", "octetDeltaCount > 1000")
+        self.check([2], "octets > 1M", "bytes 2m")
+        self.check([0, 1, 3], "octets < 2M")
+        self.check([0], "packets > 2")
+
+    def test_rates(self):
+        self.check([0], "bps > 11k", "pps = 3", "duration >= 1000", "bpp 500 and tcp and duration > 0")
+        self.check([1], "duration = 0 and pps = 0")
+
+    def test_flags(self):
+        self.check([0], "flags SA", "flags A", "flags = 0x12")
+        self.check([1], "flags S and not flags A")
+
+    def test_others(self):
+        self.check([0], "tos 8", "src as 64512", "in if 1", "out if 2")
+        self.check([0, 1], "if 2")
+        self.check([0, 1], "flowStartMilliseconds < 1970-01-01T00:00:02")
+        self.check([], "flowStartMilliseconds > 2020-01-01")
+
+    def test_joined(self):
+        """not binds closest, then and, then or; signs of C too."""
+        self.check([0, 2], "tcp and src net 10/8 or udp", "(tcp && src net 10/8) || udp")
+        self.check([0], "tcp and (src net 10/8 or udp)")
+        self.check([3], "! tcp && ! udp", "not (tcp or udp)")
+        self.check([0], "src net 10.0.0.0/8 and dst port 443 and octets > 1k and not proto icmp")
+        self.check([0, 1], "tcp # what stands behind this sign means nothing")
+
+    def test_sets(self):
+        sets = {"hosts": ["10.1.2.0/24", "192.0.2.1"], "ports": ["53", "440-450"], "none": []}
+        self.check([0, 1], "src ip in @hosts", "src ip @hosts", sets=sets)
+        self.check([0, 1, 2], "port in @ports", sets=sets)
+        self.check([], "src ip in @none", "port in @none", sets=sets)
+
+    def test_ipv6(self):
+        rows = [{"sourceAddress": "2001:db8::1"}, {"sourceAddress": "2001:db8:1::1"}, {"sourceAddress": "fe80::1"}]
+        for text, expected in (("src net 2001:db8::/48", [0]), ("src net 2001:db8::/32", [0, 1]),
+                               ("src ip fe80::1", [2]), ("inet6", [0, 1, 2]), ("src ip 10.0.0.1", [])):  # fmt: skip
+            self.assertEqual(expected, rows_of(text, batch_of(rows, six=True)), text)
+
+    def test_strings(self):
+        rows = [{"oob.prefix": b"drop ssh"}, {"oob.prefix": b"accept"}, {}, {"oob.prefix": b"drop web\0"}]
+        for coded in (False, True):
+            for text, expected in (
+                ('oob.prefix = "accept"', [1]), ('oob.prefix ~ "^drop"', [0, 3]), ('oob.prefix = "drop web"', [3]),
+                ('oob.prefix != "accept"', [0, 3]), ('oob.prefix !~ "drop"', [1]),
+                ("oob.prefix in ['accept', 'drop ssh']", [0, 1]), ('not oob.prefix ~ "drop"', [1, 2]),
+            ):  # fmt: skip
+                self.assertEqual(expected, rows_of(text, batch_of(rows, coded=coded)), text)
+
+    def test_octets(self):
+        key = Key("e4242id7", types.OCTETS, ((4242, 7),))
+        batch = Batch(Schema([key]), {key.name: Octets.of([b"\xab\x00", b"\xab"])}, n=2, now=0.0)
+        self.assertEqual([0], rows_of("e4242id7 = ab00", batch))
+        self.assertEqual([1], rows_of("e4242id7 = 0xAB", batch))
+
+    def test_macs(self):
+        rows = [{"sourceMacAddress": 0x020304050607}, {"sourceMacAddress": 1}]
+        self.assertEqual([0], rows_of("src mac 02:03:04:05:06:07", batch_of(rows)))
+        self.assertEqual([1], rows_of("mac != 02-03-04-05-06-07", batch_of(rows)))
+
+
+NUMBER_KEYS = ("sourceTransportPort", "octetDeltaCount", "mibObjectValueInteger", "protocolIdentifier")
+values = st.one_of(st.integers(-5, 70000), st.integers(-(2**70), 2**70), st.sampled_from((0.5, 255.5, -1.5)))
+leaf = st.tuples(st.sampled_from(NUMBER_KEYS), st.sampled_from(list(SIGNS)), values)
+ranges = st.tuples(st.sampled_from(NUMBER_KEYS), st.just("in"),
+                   st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=5))  # fmt: skip
+trees = st.recursive(leaf | ranges, lambda inner: st.tuples(st.sampled_from(("and", "or")), inner, inner)
+                     | st.tuples(st.just("not"), inner), max_leaves=8)  # fmt: skip
+
+
+def written(tree):
+    """A tree as an expression."""
+    if tree[0] in ("and", "or"):
+        return f"({written(tree[1])} {tree[0]} {written(tree[2])})"
+    if tree[0] == "not":
+        return f"not {written(tree[1])}"
+    if tree[1] == "in":
+        return f"{tree[0]} in [{' '.join(f'{min(pair)}-{max(pair)}' for pair in tree[2])}]"
+    return f"{tree[0]} {tree[1]} {tree[2]}"
+
+
+def holds(tree, row):
+    """Whether it is true of one row, as Python compares."""
+    if tree[0] == "and":
+        return holds(tree[1], row) and holds(tree[2], row)
+    if tree[0] == "or":
+        return holds(tree[1], row) or holds(tree[2], row)
+    if tree[0] == "not":
+        return not holds(tree[1], row)
+    value = row.get(tree[0])
+    if value is None:
+        return False
+    if tree[1] == "in":
+        return any(min(pair) <= value <= max(pair) for pair in tree[2])
+    return SIGNS[tree[1]](value, tree[2])
+
+
+row_of_numbers = st.fixed_dictionaries({}, optional={
+    "sourceTransportPort": st.integers(0, 400), "octetDeltaCount": st.integers(0, 2**64 - 1),
+    "mibObjectValueInteger": st.integers(-(2**31), 2**31 - 1), "protocolIdentifier": st.integers(0, 255),
+})  # fmt: skip
+networks = st.one_of(
+    st.builds(lambda n, bits: ipaddress.ip_network((n, bits), strict=False), st.integers(0, 2**32 - 1),
+              st.integers(0, 32)),
+    st.builds(lambda n, bits: ipaddress.ip_network((n, bits), strict=False), st.integers(2**32, 2**128 - 1),
+              st.integers(0, 128)),
+)  # fmt: skip
+
+
+class PropertyTests(SynchronousTestCase):
+    """Many rows at once give what each gives alone."""
+
+    @given(trees, st.lists(row_of_numbers, min_size=1, max_size=20))
+    def test_row_by_row(self, tree, rows):
+        rows[0] = {name: rows[0].get(name, 0) for name in NUMBER_KEYS}  # every key is there at least once
+        expected = [place for place, row in enumerate(rows) if holds(tree, row)]
+        self.assertEqual(expected, rows_of(written(tree), batch_of(rows)), written(tree))
+
+    @given(st.lists(networks, min_size=1, max_size=30), st.lists(st.integers(0, 2**128 - 1), min_size=1, max_size=10),
+           st.booleans())  # fmt: skip
+    def test_prefixes(self, nets, numbers, six):
+        """Few prefixes and many, of both families; also addresses at their edges."""
+        edges = [int(n[place]) for n in nets for place in (0, -1) if n.version == (6 if six else 4)]
+        numbers = [*edges, *(n + 1 for n in edges), *(n - 1 for n in edges if n), *numbers]
+        numbers = [n & (2**128 - 1 if six else 2**32 - 1) for n in numbers]
+        addresses = [ipaddress.IPv6Address(n) if six else ipaddress.IPv4Address(n) for n in numbers]
+        expected = [i for i, a in enumerate(addresses) if any(a in n for n in nets if n.version == a.version)]
+        batch = batch_of([{"sourceAddress": str(a)} for a in addresses], six=six)
+        self.assertEqual(expected, rows_of(f"src ip in [{', '.join(map(str, nets))}]", batch))
+
+    @given(st.text(alphabet="()[],!=<>~\"'@ abdenorstip0149./:k", max_size=40))
+    def test_any_text(self, text):
+        """A text is an expression, or a mistake with its place."""
+        try:
+            parse(text)
+        except MatchError as error:
+            self.assertTrue(1 <= error.column <= len(text) + 1, text)
+
+
+class MistakesTests(SynchronousTestCase):
+    """Mistakes are told where they are."""
+
+    def test_mistakes(self):
+        for text, column, expected in (
+            ("src port 80 and", 16, "a term is missing before the end"),
+            ("src prt 80", 5, "src prt has no meaning"),
+            ("octetDeltaCont > 5", 1, "did you mean octetDeltaCount?"),
+            ("src net 10.0.0.0/33", 9, "is no address, and no prefix"),
+            ("port 80 443", 9, "'443' does not go on from what stands before it"),
+            ("(tcp or udp", 12, "')' is missing before the end"),
+            ("proto foo", 7, "'foo' is no protocol"),
+            ("octets > many", 10, "'many' is no number"),
+            ("port 90-80", 6, "the second number is less than the first"),
+            ("flags Z", 7, "flags of TCP are letters"),
+            ('oob.prefix ~ "("', 14, "is no regular expression"),
+            ("src ip in @blocked", 11, "there is no set blocked"),
+            ("src ip in []", 12, "the list is empty"),
+            ('"tcp"', 1, "a term begins with a word"),
+            ("oob.prefix = 'x", 14, "the closing quote is missing"),
+            ("tcp & udp", 5, "'&' has no meaning here"),
+            ("basicList = 5", 11, "is missing"),
+        ):  # fmt: skip
+            error = self.assertRaises(MatchError, parse, text)
+            if expected != "is missing":
+                self.assertEqual((column, True), (error.column, expected in str(error)), f"{text}: {error}")
+
+    def test_all_signs(self):
+        self.assertEqual(set(SIGNS), set(COMPARE))

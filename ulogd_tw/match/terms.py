@@ -1,0 +1,275 @@
+"""Terms of an expression: each gives the rows of a batch that it is true of. A missing value makes a term false."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.resolve import Found
+from ulogd_tw.match.values import Numbers, Prefixes, Strings
+
+Find = Callable[[Batch, str], Found | None]
+COMPARE = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+           ">=": operator.ge}  # fmt: skip
+
+
+class Term:
+    """Something that is true or false of a row. `keys`: name -> whether it cannot do without."""
+
+    def rows(self, find: Find, batch: Batch) -> np.ndarray:
+        """A mask of the rows of which it is true."""
+        raise NotImplementedError
+
+    def keys(self) -> dict[str, bool]:
+        return {}
+
+    def terms(self) -> Iterator[Term]:
+        """It and all that it is made of."""
+        yield self
+
+
+@dataclass
+class Always(Term):
+    """``any``."""
+
+    def rows(self, find: Find, batch: Batch) -> np.ndarray:
+        return np.ones(batch.n, bool)
+
+
+@dataclass
+class Together(Term):
+    """Terms joined by ``and`` or ``or``."""
+
+    parts: list[Term]
+    all_: bool
+
+    def rows(self, find: Find, batch: Batch) -> np.ndarray:
+        found = self.parts[0].rows(find, batch)
+        for part in self.parts[1:]:
+            if self.all_ and not found.any() or not self.all_ and found.all():
+                break
+            found = found & part.rows(find, batch) if self.all_ else found | part.rows(find, batch)
+        return found
+
+    def keys(self) -> dict[str, bool]:
+        merged: dict[str, bool] = {}
+        for part in self.parts:
+            for name, needed in part.keys().items():
+                merged[name] = merged.get(name, False) or needed
+        return merged
+
+    def terms(self) -> Iterator[Term]:
+        yield self
+        for part in self.parts:
+            yield from part.terms()
+
+
+@dataclass
+class Not(Term):
+    """The rows of which a term is not true, also where it has no value to look at."""
+
+    part: Term
+
+    def rows(self, find: Find, batch: Batch) -> np.ndarray:
+        return ~self.part.rows(find, batch)
+
+    def keys(self) -> dict[str, bool]:
+        return self.part.keys()
+
+    def terms(self) -> Iterator[Term]:
+        yield self
+        yield from self.part.terms()
+
+
+@dataclass
+class OfKey(Term):
+    """A term about one value; `names` are the keys that may have it, of which the first that a batch has counts."""
+
+    names: tuple[str, ...]
+    needed: bool = True
+    column: int = field(default=0, compare=False)
+    negated: bool = False
+    """True for ``!=``: where there is a value, and it is another one."""
+
+    def keys(self) -> dict[str, bool]:
+        return dict.fromkeys(self.names, self.needed and len(self.names) == 1)
+
+    def found(self, find: Find, batch: Batch) -> Found | None:
+        for name in self.names:
+            value = find(batch, name)
+            if value is not None:
+                return value
+        return None
+
+    def rows(self, find: Find, batch: Batch) -> np.ndarray:
+        found = self.found(find, batch)
+        if found is None:
+            return np.zeros(batch.n, bool)
+        true = ~self.true(found) if self.negated else self.true(found)
+        return true if found.missing is None else true & ~found.missing
+
+    def true(self, found: Found) -> np.ndarray:
+        """The rows of which it is true, missing ones may be anything."""
+        raise NotImplementedError
+
+
+@dataclass
+class Exists(OfKey):
+    """Whether there is a value."""
+
+    def keys(self) -> dict[str, bool]:
+        return dict.fromkeys(self.names, False)
+
+    def true(self, found: Found) -> np.ndarray:
+        return np.ones(len(found.values), bool)
+
+
+@dataclass
+class Compare(OfKey):
+    """A number against another one."""
+
+    sign: str = "="
+    value: float = 0
+
+    def true(self, found: Found) -> np.ndarray:
+        column = found.values
+        if not isinstance(column, np.ndarray) or column.ndim != 1:
+            return np.zeros(len(column), bool)
+        return compared(column, self.sign, self.value)
+
+
+def compared(column: np.ndarray, sign: str, value: float) -> np.ndarray:
+    """Exact for whole numbers, whatever their width: a number that the column cannot have is above or below all."""
+    if column.dtype.kind == "b":
+        column = column.view(np.uint8)
+    if column.dtype.kind in "ui":
+        if value != int(value):  # between two whole numbers
+            if sign in ("=", "!="):
+                return np.full(len(column), sign == "!=")
+            value, sign = int(np.floor(value)), {"<": "<=", ">=": ">"}.get(sign, sign)
+        limits, value = np.iinfo(column.dtype), int(value)
+        if not limits.min <= value <= limits.max:
+            above = value > limits.max
+            return np.full(len(column), sign == "!=" or (sign in ("<", "<=")) == above and sign != "=")
+    return COMPARE[sign](column, column.dtype.type(value))
+
+
+@dataclass
+class InNumbers(OfKey):
+    """A number that is one of some ranges."""
+
+    numbers: Numbers = field(default_factory=lambda: Numbers(()))
+
+    def true(self, found: Found) -> np.ndarray:
+        if not isinstance(found.values, np.ndarray) or found.values.ndim != 1:
+            return np.zeros(len(found.values), bool)
+        return self.numbers.rows(found.values)
+
+
+@dataclass
+class InPrefixes(OfKey):
+    """An address that is in some networks."""
+
+    prefixes: Prefixes = field(default_factory=lambda: Prefixes(()))
+
+    def true(self, found: Found) -> np.ndarray:
+        if found.key.type.kind not in ("ipv4", "ipv6"):
+            return np.zeros(len(found.values), bool)
+        return self.prefixes.rows(found.values, found.key.type)
+
+
+@dataclass
+class InStrings(OfKey):
+    """A string that is one of some, or like a pattern."""
+
+    strings: Strings = field(default_factory=lambda: Strings(lambda value: False))
+
+    def true(self, found: Found) -> np.ndarray:
+        if isinstance(found.values, np.ndarray):
+            return np.zeros(len(found.values), bool)
+        return self.strings.rows(found.values)
+
+
+@dataclass
+class Bits(OfKey):
+    """A number with all of these bits."""
+
+    bits: int = 0
+
+    def true(self, found: Found) -> np.ndarray:
+        if not isinstance(found.values, np.ndarray) or found.values.dtype.kind not in "ui":
+            return np.zeros(len(found.values), bool)
+        if self.bits > np.iinfo(found.values.dtype).max:
+            return np.zeros(len(found.values), bool)
+        bits = found.values.dtype.type(self.bits)
+        return (found.values & bits) == bits
+
+
+@dataclass
+class Family(OfKey):
+    """Rows of one family of addresses."""
+
+    kind: str = "ipv4"
+
+    def true(self, found: Found) -> np.ndarray:
+        return np.full(len(found.values), found.key.type.kind == self.kind)
+
+
+@dataclass
+class Rate(Term):
+    """What is worked out of several values: ``bps``, ``pps``, ``bpp``, ``duration`` (ms), against a number."""
+
+    what: str
+    sign: str
+    value: float
+    octets: tuple[str, ...]
+    packets: tuple[str, ...]
+    times: tuple[str, str] = ("flowStartMilliseconds", "flowEndMilliseconds")
+
+    def keys(self) -> dict[str, bool]:
+        wanted = {"duration": self.times, "bps": (*self.octets, *self.times), "pps": (*self.packets, *self.times),
+                  "bpp": (*self.octets, *self.packets)}  # fmt: skip
+        return dict.fromkeys(wanted[self.what], False)
+
+    def rows(self, find: Find, batch: Batch) -> np.ndarray:
+        seconds = self._seconds(find, batch) if self.what != "bpp" else None
+        if self.what == "duration":
+            worked_out = seconds and (seconds[0] * 1000, seconds[1])
+        else:
+            over = _first(find, batch, self.octets if self.what in ("bps", "bpp") else self.packets)
+            under = _first(find, batch, self.packets) if self.what == "bpp" else seconds
+            worked_out = _ratio(over, under, 8.0 if self.what == "bps" else 1.0)
+        if worked_out is None:
+            return np.zeros(batch.n, bool)
+        values, there = worked_out
+        return COMPARE[self.sign](values, self.value) & there
+
+    def _seconds(self, find: Find, batch: Batch) -> tuple[np.ndarray, np.ndarray] | None:
+        start, end = (_first(find, batch, (name,)) for name in self.times)
+        if start is None or end is None:
+            return None
+        return np.maximum(end[0] - start[0], 0.0) / 1000.0, start[1] & end[1]
+
+
+def _first(find: Find, batch: Batch, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """The values of the first key that a batch has, as floats, and which there are."""
+    for name in names:
+        found = find(batch, name)
+        if found is not None and isinstance(found.values, np.ndarray) and found.values.ndim == 1:
+            there = np.ones(batch.n, bool) if found.missing is None else ~found.missing
+            return found.values.astype(np.float64), there
+    return None
+
+
+def _ratio(
+    over: tuple[np.ndarray, np.ndarray] | None, under: tuple[np.ndarray, np.ndarray] | None, factor: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """A rate; of a flow that lasted no time, or of no packets, it is 0, as nfdump has it."""
+    if over is None or under is None:
+        return None
+    none = under[0] == 0
+    return np.where(none, 0.0, factor * over[0] / np.where(none, 1.0, under[0])), over[1] & under[1]

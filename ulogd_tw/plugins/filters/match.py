@@ -1,0 +1,232 @@
+"""MATCH: rows chosen, marked or sent to some collectors by an expression."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from twisted.internet import threads
+from twisted.logger import Logger
+
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import Coded, joined
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.keys import Key, ulogd_keys
+from ulogd_tw.core.options import Option, one_of, positive, seconds, text, words
+from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Filter, Wanted
+from ulogd_tw.match import grammar
+from ulogd_tw.match.errors import MatchError
+from ulogd_tw.match.terms import Always, Term
+
+TAG, EXPORT_TO = ulogd_keys("tag", "export.to")
+_HASHED = ("sourceAddress", "destinationAddress", "sourceTransportPort", "destinationTransportPort",
+           "protocolIdentifier")  # fmt: skip
+_MOST_OCTETS = 256 << 20
+"""Of a file with a set."""
+
+
+class MATCH(Filter):
+    """Keeps the rows of which an expression is true, or leaves them out, or says something of them.
+
+    The expression is written as for tcpdump and nfdump: src net 10.0.0.0/8 and dst port 443 and octets > 1k and not
+    proto icmp. Any key can stand in it by its name. Where a row has no value, a term about it is false.
+    """
+
+    name = "MATCH"
+    itype = otype = RAW | PACKET | FLOW | SUM
+    options = (
+        Option("match", text, "any", "the expression"),
+        Option("action", one_of("accept", "drop", "tag"), "accept", "accept: keep the rows that match; drop: leave "
+               "them out; tag: keep all rows, and set tag and export_to of those that match"),
+        Option("tag", text, "", "value of the key tag for rows that match"),
+        Option("export_to", text, "", "value of the key export.to for rows that match: the names or URLs of those "
+               "collectors of an output IPFIX below that get them, with blanks between"),
+        Option("sample", positive, 1, "keep 1 in so many of the rows that match, chosen by a hash of the flow's "
+               "addresses, ports and protocol, the same for both directions"),
+        Option("sets", words, (), "NAME=FILE of sets for @NAME in the expression: a prefix, address, number, range or "
+               "text on each line, # begins a comment"),
+        Option("sets_interval", seconds, 5.0, "seconds after which it is looked whether a file of sets has changed"),
+    )  # fmt: skip
+    log = Logger()
+    in_thread = staticmethod(threads.deferToThread)
+
+    def __init__(self, instance: str, config: Any = None) -> None:
+        super().__init__(instance, config)
+        self._term: Term = Always()
+        self._read: dict[str, tuple[float, int]] = {}
+        """Time of change and size of each file of sets as it was read."""
+        self._reading = False
+        self.counters.more["rows_matched"] = 0
+
+    # declarations
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        config = self.config
+        for word in config.sets:
+            name, sign, path = word.partition("=")
+            if not (name and sign and path):
+                yield "sets", f"{word!r} is not NAME=FILE"
+        try:  # without the files, which a check does not open
+            self._term = grammar.parse(config.match, {name: [] for name in self._files})
+        except MatchError as error:
+            yield "match", f"{error}\n{config.match}\n{' ' * (error.column - 1)}^"
+        if config.action == "drop" and (config.tag or config.export_to or config.sample > 1):
+            yield "action", "drop leaves out what matches, so tag, export_to and sample mean nothing"
+        if config.action == "tag" and not (config.tag or config.export_to):
+            yield "action", "tag wants tag= or export_to="
+        if config.action == "tag" and config.sample > 1:
+            yield "sample", "tag keeps all rows; sample goes with accept"
+
+    @property
+    def _files(self) -> dict[str, str]:
+        return dict(word.partition("=")[::2] for word in self.config.sets)
+
+    def keys(self) -> Iterable[Key]:
+        return [key for key, value in ((TAG, self.config.tag), (EXPORT_TO, self.config.export_to)) if value]
+
+    def requests(self, wanted: Wanted) -> dict[str, bool]:
+        list(self.mistakes())
+        asked = self._term.keys()
+        for key in self.keys():
+            asked.setdefault(key.name, False)  # what an earlier one has said stays for the rows that do not match
+        if self.config.sample > 1:
+            asked |= {name: asked.get(name, False) for name in _HASHED}
+        return asked
+
+    # sets
+
+    def open(self) -> None:
+        """Read the sets. Raises `StartError` where one cannot be read or has a line of no sense."""
+        try:
+            self._take(*self._load())
+        except OSError as error:
+            raise StartError(f"sets: {error}", "make the file, readable for the user of ulogd") from None
+        except MatchError as error:
+            raise StartError(f"sets: {error}", "mend the line, or put a # before it") from None
+
+    def _load(self) -> tuple[Term, dict[str, tuple[float, int]]]:
+        """The term with the sets as the files have them now, and how these are."""
+        sets, read = {}, {}
+        for name, path in self._files.items():
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                lines = file.read(_MOST_OCTETS).decode("utf-8", "replace").splitlines()
+            sets[name] = [value for line in lines if (value := line.partition("#")[0].strip())]
+            read[name] = (status.st_mtime, status.st_size)
+        return grammar.parse(self.config.match, sets), read
+
+    def _take(self, term: Term, read: dict[str, tuple[float, int]]) -> None:
+        self._term, self._read = term, read
+
+    def wake(self, now: float) -> float | None:
+        """Read sets again whose file has changed, in a thread."""
+        if not self._files:
+            return None
+        if not self._reading and self._changed():
+            self._reading = True
+            self.in_thread(self._load).addCallbacks(self._loaded, self._not_loaded).addErrback(self.fault)
+        return self.config.sets_interval
+
+    def reopen(self) -> None:
+        """SIGHUP: look at once."""
+        self._read = {}
+        self.wake(0.0)
+
+    def _changed(self) -> bool:
+        for name, path in self._files.items():
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue  # perhaps it is being replaced; what was read stays
+            if self._read.get(name) != (status.st_mtime, status.st_size):
+                return True
+        return False
+
+    def _loaded(self, found: tuple[Term, dict[str, tuple[float, int]]]) -> None:
+        self._reading = False
+        self._take(*found)
+        self.log.info("{instance}: sets are read again", instance=self.instance)
+
+    def _not_loaded(self, failure: Any) -> None:
+        failure.trap(OSError, MatchError)
+        self._reading = False
+        self.counters.errors["sets"] += 1
+        self._read = {name: _status(path) for name, path in self._files.items()}  # not again before it changes
+        self.log.error(
+            "{instance}: the sets as they were stay: {reason}", instance=self.instance, reason=failure.getErrorMessage()
+        )
+
+    # rows
+
+    def process(self, batch: Batch) -> Batch | None:
+        matched = self._term.rows(self.find, batch)
+        self.counters.more["rows_matched"] += int(np.count_nonzero(matched))
+        action = self.config.action
+        if action == "drop":
+            return _kept(batch, ~matched)
+        if action == "accept":
+            if self.config.sample > 1:
+                matched &= self._sampled(batch)
+            batch = _kept(batch, matched)
+            matched = np.ones(batch.n, bool)
+        return self._said(batch, matched) if batch.n else None
+
+    def _said(self, batch: Batch, matched: np.ndarray) -> Batch:
+        """With tag and export.to of the rows that match; of others what was said before stays."""
+        for key, value in ((TAG, self.config.tag), (EXPORT_TO, self.config.export_to)):
+            if not value:
+                continue
+            before, others = self.find(batch, key.name), ~matched
+            said = Coded(np.broadcast_to(np.int32(0), batch.n), (value.encode(),))
+            if before is None or not others.any():
+                batch = batch.with_columns({key: said}, {key.name: others} if others.any() else {})
+                continue
+            both = joined([said, before.values])
+            rows = np.where(matched, np.arange(batch.n), np.arange(batch.n) + batch.n)
+            missing = others & before.missing if before.missing is not None else None
+            batch = batch.with_columns({key: both.take(rows)}, {} if missing is None else {key.name: missing})
+        return batch
+
+    def _sampled(self, batch: Batch) -> np.ndarray:
+        ends = []
+        for names in (_HASHED[0::2][:2], _HASHED[1::2][:2]):
+            end = np.zeros(batch.n, np.uint64)
+            for name in names:
+                found = self.find(batch, name)
+                if found is not None and isinstance(found.values, np.ndarray):
+                    end = _mixed(end ^ _numbers(found.values, found.missing))
+            ends.append(end)
+        protocol = self.find(batch, _HASHED[4])
+        both = ends[0] + ends[1]
+        if protocol is not None:
+            both = both ^ _numbers(protocol.values, protocol.missing)
+        return _mixed(both) % np.uint64(self.config.sample) == 0
+
+
+def _kept(batch: Batch, keep: np.ndarray) -> Batch:
+    return batch if keep.all() else batch.take(np.flatnonzero(keep))
+
+
+def _numbers(column: np.ndarray, missing: np.ndarray | None) -> np.ndarray:
+    values = column.astype(np.uint64)
+    if values.ndim == 2:
+        values = _mixed(values[:, 0]) + values[:, 1]
+    return values if missing is None else np.where(missing, np.uint64(0), values)
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Each number mixed up (the finalizer of splitmix64)."""
+    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+def _status(path: str) -> tuple[float, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (0.0, 0)
+    return status.st_mtime, status.st_size
