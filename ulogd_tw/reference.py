@@ -24,6 +24,7 @@ from ulogd_tw.core.plugin import ALL, Aggregator, Input, Output, Plugin, type_te
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.netfilter.accept import networks
 from ulogd_tw.plugins.inputs.nfct import protocols
+from ulogd_tw.plugins.inputs.nflog import groups
 from ulogd_tw.plugins.outputs.rules import marks
 
 COMMAND = "python -m ulogd_tw.reference > docs/reference.md"
@@ -59,6 +60,7 @@ FORMS: dict[Callable[[str], Any], Form] = {
     protocols: Form("protocols", "IP protocols by number or by name, with blanks or commas between them", ("tcp, 17",)),
     marks: Form("marks", "marks of 32 bits, after a slash the bits that count, with blanks or commas between them",
                 ("5", "0x10/0xf0 7")),
+    groups: Form("groups", "numbers of groups (0 to 65535) with blanks or commas between them", ("5", "5 6")),
     config._level: Form("level", "debug 1, info 3, notice 5, error 7, fatal 8", ("5",)),
     config._interval: Form("seconds over 0", "seconds as above, but more than 0", ("10", "1m")),
     manhole._listen: Form("address", "`tcp:HOST:PORT`; loopback where no host stands", ("tcp:127.0.0.1:5022", "5022")),

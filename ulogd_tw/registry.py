@@ -23,9 +23,13 @@ from ulogd_tw.errors import PluginError
 INPUTS = {
     "COLLECTOR": "ulogd_tw.plugins.inputs.collector:COLLECTOR",
     "IPFIXFILE": "ulogd_tw.plugins.inputs.ipfixfile:IPFIXFILE",
+    "NFACCT": "ulogd_tw.plugins.inputs.nfacct:NFACCT",
     "NFCT": "ulogd_tw.plugins.inputs.nfct:NFCT",
+    "NFLOG": "ulogd_tw.plugins.inputs.nflog:NFLOG",
     "PACKET": "ulogd_tw.plugins.inputs.packet:PACKET",
     "PCAPIN": "ulogd_tw.plugins.inputs.pcapin:PCAPIN",
+    "ULOG": "ulogd_tw.plugins.inputs.ulog:ULOG",
+    "UNIXSOCK": "ulogd_tw.plugins.inputs.unixsock:UNIXSOCK",
 }
 FILTERS = {
     "AGGREGATE": "ulogd_tw.plugins.filters.aggregate:AGGREGATE",

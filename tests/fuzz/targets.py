@@ -20,7 +20,10 @@ from tests.fuzz.replays import fragments, pcapin, segments
 from tests.support import shared_path
 from tests.unit.ipfix.walk import check_located
 from tests.unit.ipfix.wire import COUNTER, a_set, check, counts, message, options_template, template, varying
+from tests.unit.netfilter import logged as packets
 from tests.unit.netfilter import messages as netlink
+from tests.unit.netfilter.test_nfacct import message as counter_message
+from tests.unit.packets.test_handed import FULL
 from tests.unit.packets.wire import ip, pcap, pcapng, tcp, udp
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
@@ -33,8 +36,8 @@ from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.ipfix.structured import Lists, Plans
 from ulogd_tw.ipfix.template import parse_set
-from ulogd_tw.netfilter import conntrack
-from ulogd_tw.packets import headers
+from ulogd_tw.netfilter import conntrack, logged, nfacct
+from ulogd_tw.packets import handed, headers
 from ulogd_tw.packets.capture import Capture
 from ulogd_tw.packets.exports import Exports
 from ulogd_tw.packets.link import beginnings
@@ -300,6 +303,24 @@ def _packet_rows(octets, starts, lengths, links):
     return [(int(fault), *row) for fault, row in zip(faults, rows, strict=True)]
 
 
+def handed_over(data):
+    """Messages of UNIXSOCK: whatever is cut how, and what is held is less than one."""
+    framer = handed.Framer()
+    rows = []
+    try:
+        for at in range(0, len(data), 100):
+            for message in framer.feed(data[at : at + 100]):
+                try:
+                    rows.append(handed.row(message, Counter()))
+                except MessageError:
+                    continue
+            assert len(framer.held) <= handed.LONGEST
+    except MessageError:
+        pass
+    if rows:
+        assert handed.batch(rows, ALL, 1.0).n == len(rows)
+
+
 # netlink
 
 
@@ -319,12 +340,40 @@ def ctnetlink(data):
     assert _plain(batches) == single
 
 
+LOGGED = frozenset((*(key.name for key in logged.KEYS), *(key.name for key in logged.CONNECTION_KEYS)))
+
+
+def nflog(data):
+    """Logged packets: a batch equals what each gives by itself."""
+    parts = [part for part in cut(data) if len(part) >= 16]
+    if not parts:
+        return
+    refused = Counter()
+    decoder = logged.Decoder(LOGGED, refused)
+    batches = decoder.decode(*packets.together(parts), 1000.0)
+    assert sum(batch.n for batch in batches) + refused.total() == len(parts), (batches, refused, len(parts))
+    assert decoder.lost() < 1 << 32
+    single = Counter()
+    for part in parts:
+        single += _plain(logged.Decoder(LOGGED).decode(*packets.together([part]), 1000.0))
+    assert _plain(batches) == single
+
+
+def nfacct_counters(data):
+    """Named counters."""
+    refused = Counter()
+    assert nfacct.decode(cut(data), ALL, 1.0, refused).n + refused.total() == len(cut(data))
+
+
 def _plain(batches: list[Batch]) -> Counter:
     return Counter(tuple(sorted(row.items(), key=str)) for batch in batches for row in batch.rows())
 
 
 def netlink_messages(data):
     """Netlink messages in datagrams."""
+    views = [np.frombuffer(part + bytes(-len(part) % 4), np.uint8) for part in cut(data)]
+    octets, starts, lengths, broken = nlmsg.places(views)
+    assert (lengths >= 16).all() and (starts + lengths <= sum(map(len, views))).all() and broken <= len(views)
     found, broken = nlmsg.split(cut(data))
     assert 0 <= broken <= 200
     assert len(found) * 16 <= len(data)
@@ -333,6 +382,11 @@ def netlink_messages(data):
             nlmsg.control(octets)
         except MessageError:
             continue
+
+
+def _nflog_seeds():
+    datagrams = packets.recorded()
+    return [joined(packets.cut(datagram)[:8]) for datagram in datagrams]
 
 
 def _lists_seeds():
@@ -396,6 +450,9 @@ TARGETS = {
     "packet-headers": (packet_headers, lambda: (_PACKETS[0][1], _PACKETS[1][1], bytes(12) + b"\x81\0\0\5\x08\0"
                                                 + _PACKETS[0][1])),
     "ctnetlink": (ctnetlink, _netlink_seeds),
+    "nflog": (nflog, _nflog_seeds),
+    "nfacct": (nfacct_counters, lambda: (joined([counter_message(b"http\0", 1, 2), counter_message(b"x\0", 3, 4)]),)),
+    "unixsock": (handed_over, lambda: (FULL + FULL,)),
     "netlink": (netlink_messages, _netlink_seeds),
 }  # fmt: skip
 """name -> (target, what gives its seeds)."""

@@ -7,10 +7,11 @@ The numbers are those of include/uapi/linux/netfilter/nfnetlink_conntrack.h. The
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+import numpy as np
 
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.netfilter.attributes import attributes
+from ulogd_tw.netfilter.grammar import HEADERS, IPV4, IPV6, Field, Grammar, Walked, fields_of, step
 
 SUBSYSTEM = 1
 """NFNL_SUBSYS_CTNETLINK, the high octet of the message type."""
@@ -19,26 +20,9 @@ GROUP_NEW, GROUP_UPDATE, GROUP_DESTROY = 1, 2, 3
 """Multicast groups (enum nfnetlink_groups)."""
 NEW, UPDATE, DESTROY = 1, 2, 4
 """Events, as in ulogd2's ct.event and event_mask."""
-IPV4, IPV6 = 2, 10
-"""Address families."""
-
-HEADERS = 20
-"""Octets before the attributes: struct nlmsghdr (16) and struct nfgenmsg (4)."""
 _HEADERS = struct.Struct("=IHHIIBBH")
 _CREATED = 0x400 | 0x200
 """NLM_F_CREATE and NLM_F_EXCL: a NEW message without them is an update or an entry of a dump."""
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One value of a message; `octets` is its size, 0 for variable length. Numbers are in network byte order.
-
-    `family` is that of the messages that can have it, 0 for both.
-    """
-
-    name: str
-    octets: int
-    family: int = 0
 
 
 def _tuple(prefix: str) -> dict:
@@ -91,25 +75,8 @@ TREE: dict = {
 """Attribute type -> field, or the attributes nested in it; all others are stepped over."""
 
 
-def _fields(tree: dict) -> dict[str, Field]:
-    found = {}
-    for below in tree.values():
-        found |= _fields(below) if isinstance(below, dict) else {below.name: below}
-    return found
-
-
-FIELDS = _fields(TREE)
+FIELDS = fields_of(TREE)
 """All fields by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Walked:
-    """What a walk found. `heads`: offsets of all attribute headers; `fields`: name -> (offset, length)."""
-
-    family: int
-    event: int
-    heads: tuple[int, ...]
-    fields: dict[str, tuple[int, int]]
 
 
 def walk(octets: bytes) -> Walked:
@@ -128,7 +95,7 @@ def walk(octets: bytes) -> Walked:
         raise MessageError(f"address family {family} is neither IPv4 nor IPv6", "family")
     heads: list[int] = []
     fields: dict[str, tuple[int, int]] = {}
-    _step(octets, HEADERS, length, TREE, heads, fields)
+    step(octets, HEADERS, length, TREE, heads, fields)
     if kind & 0xFF == MSG_DELETE:
         event = DESTROY
     else:
@@ -136,18 +103,27 @@ def walk(octets: bytes) -> Walked:
     return Walked(family, event, tuple(heads), fields)
 
 
-def _step(octets: bytes, start: int, end: int, tree: dict, heads: list[int], fields: dict) -> None:
-    for kind, at, length in attributes(octets, start, end):
-        heads.append(at - 4)
-        below = tree.get(kind)
-        if isinstance(below, dict):
-            _step(octets, at, at + length, below, heads, fields)
-        # Empty ones are padding where the kernel aligns 64-bit values; before CTA_TIMESTAMP_EVENT (6.14) it is
-        # even of type 3, which is CTA_STATUS at that level.
-        elif below is not None and length:
-            if below.octets not in (0, length):
-                raise MessageError(f"{below.name} of {length} octets", "attribute size", at)
-            fields[below.name] = (at, length)
+_HASH = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35], np.uint32)
+
+
+def _hashed(words: np.ndarray) -> np.ndarray:
+    """Of the length, the type and flags, and the family."""
+    found = words[:, 0] * _HASH[0]
+    found ^= words[:, 1] * _HASH[1]
+    found ^= words[:, 4] * _HASH[2]
+    return found
+
+
+GRAMMAR = Grammar(
+    FIELDS,
+    walk,
+    fixed=((0, 8), (16, 4)),
+    key=lambda octets: octets[:8] + octets[16:20],
+    hashed=_hashed,
+    octets=320,
+    layouts=512,
+)
+"""Events and entries of dumps. Real systems have up to 3 layouts of one length, type and family."""
 
 
 def value(octets: bytes, field: str, walked: Walked) -> int | bytes | None:

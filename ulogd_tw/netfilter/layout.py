@@ -8,17 +8,17 @@ bounded; messages beyond that are walked each time.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.netfilter.ctnetlink import FIELDS, HEADERS, Walked, walk
+from ulogd_tw.netfilter.grammar import HEADERS, Field, Grammar, Walked
 
 MOST_OF_A_HEAD = 32
-"""Layouts that are learnt of one length, type and family. Real systems have up to 3."""
-MOST_LAYOUTS = 512
+"""Layouts that are learnt of one key of the grammar."""
 LONGEST = 512
 """Octets of the longest message that is matched by NumPy; longer ones (none seen) are matched one by one."""
 
@@ -26,21 +26,39 @@ FEW = 16
 """Up to this many messages are matched one by one, 1.5 us each: NumPy's fixed cost is 25 us."""
 
 _BUCKETS = 4096
-_HASH = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35], np.uint32)
 
 
 class _Layout:
-    __slots__ = ("ident", "mask", "expected", "length")
+    __slots__ = ("ident", "mask", "expected", "length", "open_at")
 
-    def __init__(self, ident: int, octets: bytes, walked: Walked) -> None:
+    def __init__(self, ident: int, octets: bytes, walked: Walked, fixed: tuple[tuple[int, int], ...]) -> None:
+        self.open_at = walked.open_at
+        self.length = walked.open_at + 4 if walked.open_at else len(octets)
+        """Octets of a message that are looked at."""
         mask = bytearray(len(octets))
-        # Length, type and flags; family, version and resource id; all attribute headers.
-        for at, size in ((0, 8), (16, 4), *((head, 4) for head in walked.heads)):
+        same = (walked.fields[name] for name in walked.same)
+        for at, size in (*fixed, *((head, 4) for head in walked.heads), *same):
             mask[at : at + size] = b"\xff" * size
+        if walked.open_at:
+            mask[walked.open_at : walked.open_at + 2] = bytes(2)
+        else:
+            mask[:4] = b"\xff" * 4
         self.ident = ident
-        self.length = len(octets)
         self.mask = int.from_bytes(mask, "little")
         self.expected = self.mask & int.from_bytes(octets, "little")
+
+    def fits(self, octets: bytes) -> bool:
+        """Whether the message, all of whose headers are those of the layout, has the length that they say."""
+        if not self.open_at:
+            return len(octets) == self.length
+        if int.from_bytes(octets[:4], sys.byteorder) != len(octets):
+            return False
+        size = int.from_bytes(octets[self.open_at : self.open_at + 2], sys.byteorder)
+        return size >= 4 and _padded(self.open_at + size) == _padded(len(octets)) and self.open_at + size <= len(octets)
+
+
+def _padded(length):
+    return (length + 3) & ~3
 
 
 class Places:
@@ -53,21 +71,24 @@ class Places:
     spans    (2, f, layouts): start and length of each field of variable size, in the order of `variable`
     absent   (fields, layouts): whether the field is not there, in the order of `row`
     event    (layouts)
+    same     for each layout the fields of one value: name -> value
     """
 
-    def __init__(self, fields: Iterable[str]) -> None:
+    def __init__(self, fields: Iterable[str], known: Mapping[str, Field]) -> None:
         names = tuple(fields)
+        self.known = known
+        self.same: dict[int, dict[str, bytes]] = {}
         self.row = {name: place for place, name in enumerate(names)}
-        self.variable = {name: place for place, name in enumerate(n for n in names if not FIELDS[n].octets)}
+        self.variable = {name: place for place, name in enumerate(n for n in names if not known[n].octets)}
         self.place: dict[str, int] = {}
         self.block: dict[int, slice] = {}
         end = 0
         for octets in (4, 2, 1, 8):
             start = end
             for name in names:
-                if FIELDS[name].octets in (octets, 2 * octets if octets == 8 else octets):
+                if known[name].octets in (octets, 2 * octets if octets == 8 else octets):
                     self.place[name] = end - start
-                    end += max(1, FIELDS[name].octets // 8)
+                    end += max(1, known[name].octets // 8)
             self.block[octets] = slice(start, end)
         self._low = end - start
         self.block[-8] = slice(end, end + self._low)
@@ -82,6 +103,7 @@ class Places:
             for name in ("words", "spans", "absent", "event"):
                 setattr(self, name, _wider(getattr(self, name), ident))
         self.event[ident] = walked.event
+        self.same[ident] = walked.same
         self.words[:, ident] = 0
         for name, row in self.row.items():
             there = name in walked.fields
@@ -93,7 +115,7 @@ class Places:
                 self._enter_words(name, ident, at // 4)
 
     def _enter_words(self, name: str, ident: int, word: int) -> None:
-        octets = FIELDS[name].octets
+        octets = self.known[name].octets
         first = self.block[min(octets, 8)].start + self.place[name]
         self.words[first, ident] = word
         for value in range(octets // 8):
@@ -111,14 +133,21 @@ def _wider(table: np.ndarray, ident: int) -> np.ndarray:
 class Layouts:
     """The layouts that were learnt, each with a number from 1 on. `places`: family -> what notes where values lie."""
 
-    def __init__(self, places: Mapping[int, Sequence[Places]]) -> None:
+    def __init__(self, grammar: Grammar, places: Mapping[int, Sequence[Places]]) -> None:
+        self.grammar = grammar
         self.places = places
         self.learnt = 0
         self.count = 1
         self.family = np.zeros(16, np.uint8)
+        self._open_at = np.zeros(16, np.intp)
         self._by_head: dict[bytes, list[_Layout]] = {}
         self._first = np.zeros(_BUCKETS, np.intp)
-        self._allocate_match(16, 40)
+        self._allocate_match(16, grammar.octets // 8)
+
+    @property
+    def octets(self) -> int:
+        """How much of each message `match` must be given, if it has as much."""
+        return 8 * self._expected.shape[1]
 
     def _allocate_match(self, room: int, wide: int) -> None:
         self._expected = np.zeros((room, wide), np.uint64)
@@ -130,8 +159,8 @@ class Layouts:
         """A new number with its places."""
         ident = self.count
         if ident >= len(self.family):
-            self.family = _wider(self.family, ident)
-        self.family[ident] = walked.family
+            self.family, self._open_at = _wider(self.family, ident), _wider(self._open_at, ident)
+        self.family[ident], self._open_at[ident] = walked.family, walked.open_at
         for places in self.places[walked.family]:
             places.enter(ident, walked)
         self.count += 1
@@ -145,26 +174,27 @@ class Layouts:
 
     def identify(self, octets: bytes) -> int:
         """The number of this message's layout, which is learnt if it is new. Raises `MessageError`."""
+        key = self.grammar.key(octets)
         number = int.from_bytes(octets, "little")
-        for layout in self._by_head.get(octets[:8] + octets[16:20], ()):
+        for layout in self._by_head.get(key, ()):
             # The length in the head is what the message says of itself.
-            if number & layout.mask == layout.expected and layout.length == len(octets):
+            if number & layout.mask == layout.expected and layout.fits(octets):
                 return layout.ident
-        return self._learn(octets)
+        return self._learn(key, octets)
 
-    def _learn(self, octets: bytes) -> int:
-        walked = walk(octets)
+    def _learn(self, key: bytes, octets: bytes) -> int:
+        walked = self.grammar.walk(octets)
         ident = self._enter(walked)
-        alike = self._by_head.setdefault(octets[:8] + octets[16:20], [])
+        alike = self._by_head.setdefault(key, [])
         # A number above the learnt ones is in use in this batch: then this layout has to wait for the next one.
-        if len(alike) < MOST_OF_A_HEAD and self.learnt < MOST_LAYOUTS and ident == self.learnt + 1:
+        if len(alike) < MOST_OF_A_HEAD and self.learnt < self.grammar.layouts and ident == self.learnt + 1:
             self.learnt = ident
-            layout = _Layout(ident, octets, walked)
+            layout = _Layout(ident, octets, walked, self.grammar.fixed)
             alike.append(layout)
-            if len(octets) <= LONGEST:
+            if layout.length <= LONGEST:
                 self._enter_match(layout)
         elif not alike:
-            del self._by_head[octets[:8] + octets[16:20]]
+            del self._by_head[key]
         return ident
 
     # --- many messages ----------------------------------------------------------------------------------------------
@@ -182,15 +212,22 @@ class Layouts:
         for table, number in ((self._expected, layout.expected), (self._mask, layout.mask)):
             table[layout.ident] = np.frombuffer(number.to_bytes(8 * wide, "little"), np.uint64)
         head = self._expected[layout.ident : layout.ident + 1].view(np.uint32)
-        bucket = int(_buckets(head)[0])
+        bucket = int(self._buckets(head)[0])
         self._next[layout.ident] = self._first[bucket]
         self._first[bucket] = layout.ident
 
-    def match(self, rows: np.ndarray, lengths: np.ndarray, refused: Counter[str]) -> np.ndarray:
+    def match(
+        self,
+        rows: np.ndarray,
+        lengths: np.ndarray,
+        refused: Counter[str],
+        whole: Callable[[int], bytes] | None = None,
+    ) -> np.ndarray:
         """The layout number of each message, 0 for those that are refused, which are counted by reason.
 
         `rows` is uint8 of shape (n, stride), each row C-contiguous, stride a multiple of 8; row i begins with a netlink
-        message of `lengths[i]` octets.
+        message of `lengths[i]` octets. Where rows hold only the first `octets` of messages, and whatever lies behind
+        shorter ones, `whole` gives message i.
         """
         if len(rows) <= FEW or rows.shape[1] < HEADERS:
             ids, unknown = np.zeros(len(rows), np.intp), range(len(rows))
@@ -200,14 +237,14 @@ class Layouts:
         sizes = lengths.tolist()
         for i in unknown:
             try:
-                ids[i] = self.identify(rows[i].tobytes()[: sizes[i]])
+                ids[i] = self.identify(whole(i) if whole else rows[i].tobytes()[: sizes[i]])
             except MessageError as error:
                 refused[error.reason] += 1
         return ids
 
     def _match(self, rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, list[int]]:
         words = rows.view(np.uint32)
-        ids = self._first.take(_buckets(words))
+        ids = self._first.take(self._buckets(words))
         # What a datagram says of itself must be what was received; identify() refuses it with the reason.
         wrong = words[:, 0] != lengths
         if wrong.any():
@@ -223,7 +260,25 @@ class Layouts:
             todo = todo[some]
             if len(todo):
                 todo = todo[self._differ(pairs[todo], ids[todo])]
-        return ids, np.concatenate(unknown).tolist() if unknown else []
+        misfits = self._misfits(rows, lengths, ids)
+        ids[misfits] = 0
+        unknown.append(misfits)
+        return ids, np.concatenate(unknown).tolist()
+
+    def _misfits(self, rows: np.ndarray, lengths: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """The messages of layouts with an open end whose last attribute does not end with the message."""
+        open_at = self._open_at.take(ids)
+        ours = open_at.nonzero()[0]
+        if not len(ours):
+            return ours
+        at = open_at[ours]
+        sizes = rows.view(np.uint16)[ours, at >> 1].astype(np.int64)
+        ends, lengths = at + sizes, lengths[ours]
+        return ours[(sizes < 4) | (_padded(ends) != _padded(lengths)) | (ends > lengths)]
+
+    def _buckets(self, words: np.ndarray) -> np.ndarray:
+        """A hash of what chooses the layouts to be tried, as an index."""
+        return self.grammar.hashed(words) >> np.uint32(20)
 
     def _differ(self, pairs: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Whether each message differs from the layout of this number in anything but values."""
@@ -235,11 +290,3 @@ class Layouts:
         found ^= pairs[:, :wide]
         found &= mask.take(ids, axis=0)
         return np.bitwise_or.reduce(found, axis=1) != 0
-
-
-def _buckets(words: np.ndarray) -> np.ndarray:
-    """A hash of the length, the type and flags, and the family of messages, as an index."""
-    found = words[:, 0] * _HASH[0]
-    found ^= words[:, 1] * _HASH[1]
-    found ^= words[:, 4] * _HASH[2]
-    return found >> np.uint32(20)

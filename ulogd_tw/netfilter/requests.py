@@ -10,7 +10,8 @@ import struct
 from dataclasses import dataclass
 
 from ulogd_tw.netfilter.attributes import attribute, nest
-from ulogd_tw.netfilter.ctnetlink import IPV4, IPV6, MSG_DELETE, MSG_GET, MSG_GET_CTRZERO, SUBSYSTEM
+from ulogd_tw.netfilter.ctnetlink import MSG_DELETE, MSG_GET, MSG_GET_CTRZERO, SUBSYSTEM
+from ulogd_tw.netfilter.grammar import IPV4, IPV6
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 TCP, UDP, UDPLITE, SCTP, DCCP, ICMP, ICMPV6, GRE = 6, 17, 136, 132, 33, 1, 58, 47
@@ -77,9 +78,7 @@ def dump(family: int = 0, zero: bool = False) -> Request:
 
 def get(flow: Tuple, zone: int = 0, zero: bool = False) -> Request:
     """The one entry whose original direction is `flow`. An unknown one is answered by ENOENT."""
-    return _request(
-        MSG_GET_CTRZERO if zero else MSG_GET, NLM_F_ACK, flow.family, flow.attribute(1), *_zone(zone)
-    )
+    return _request(MSG_GET_CTRZERO if zero else MSG_GET, NLM_F_ACK, flow.family, flow.attribute(1), *_zone(zone))
 
 
 def delete(flow: Tuple, ident: int | None = None, zone: int = 0) -> Request:

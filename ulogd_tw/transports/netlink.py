@@ -157,7 +157,7 @@ class NetlinkPort:
             self._close()
             raise StartError(f"netlink socket: {error.strerror}", _remedy(error)) from error
         count, stride = self._shape
-        self._slab = self.make_slab(count, stride, ANSWER_OCTETS - stride)
+        self._slab = self.make_slab(count, stride, max(ANSWER_OCTETS - stride, 0))
 
     def _set(self, option: int, number: int) -> None:
         self._socket.setsockopt(SOL_NETLINK, option, number)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +102,36 @@ def split(datagrams: Iterator[bytes] | list[bytes]) -> tuple[Messages, int]:
             at += (length + 3) & ~3
         broken += at < end
     return in_rows(found), broken
+
+
+_BEHIND = np.zeros(512, np.uint8)
+"""Behind the last message, so that the beginnings of all messages can be read alike."""
+
+
+def places(datagrams: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """The messages of datagrams of many messages: octets of our own, where messages lie in them, and their lengths.
+
+    A datagram is uint8, of which the octets up to the next multiple of 4 are there. The fourth is how many datagrams
+    had octets that are no message. One Python step a message (0.1 us): the length of each says where the next begins.
+    """
+    octets = np.concatenate([*(datagram[: len(datagram) & ~3] for datagram in datagrams), _BEHIND])
+    words = memoryview(octets).cast("I")
+    found: list[int] = []
+    note = found.append
+    broken = 0
+    at = 0
+    for datagram in datagrams:
+        end = at + (len(datagram) >> 2)
+        while end - at >= 4:
+            size = words[at]
+            if size < HEADER.size or at + (size + 3 >> 2) > end:
+                break
+            note(at)
+            at += size + 3 >> 2
+        broken += at < end
+        at = end
+    starts = np.array(found, np.int64)
+    return octets, starts << 2, octets.view(np.uint32).take(starts).astype(np.int64), broken
 
 
 def in_rows(messages: list[bytes]) -> Messages:

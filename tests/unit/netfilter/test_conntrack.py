@@ -4,6 +4,7 @@ import ipaddress
 import json
 import socket
 from collections import Counter
+from dataclasses import replace
 from itertools import permutations
 from random import Random
 from unittest import SkipTest
@@ -32,8 +33,9 @@ from tests.unit.netfilter.messages import (
 from ulogd_tw.core import types
 from ulogd_tw.core.keys import registry
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.netfilter import layout
+from ulogd_tw.netfilter import conntrack, layout
 from ulogd_tw.netfilter.conntrack import KEYS, Decoder
+from ulogd_tw.netfilter.ctnetlink import GRAMMAR
 
 NOW = 1795394676.25
 _ULOGD2 = set(registry.ulogd)
@@ -113,9 +115,7 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(
             [first.get(f"ct.sctp.{n}") for n in ("state", "vtag.orig", "vtag.reply")], [4, 0x01020304, 0xF1F2F3F4]
         )
-        self.assertEqual(
-            [second.get(f"ct.dccp.{n}") for n in ("state", "role", "handshake_seq")], [5, 1, 1 << 47]
-        )
+        self.assertEqual([second.get(f"ct.dccp.{n}") for n in ("state", "role", "handshake_seq")], [5, 1, 1 << 47])
         self.assertNotIn("ct.tcp.state", first | second)
 
     def test_icmp_has_no_ports(self):
@@ -371,7 +371,7 @@ class PropertyTests(SynchronousTestCase):
     @given(st.lists(MESSAGES, min_size=1, max_size=8))
     def test_more_layouts_than_are_learnt(self, different):
         """Messages beyond the bound are decoded alike, and the tables stay bounded."""
-        with patch.object(layout, "MOST_LAYOUTS", 3), patch.object(layout, "MOST_OF_A_HEAD", 1):
+        with patch.object(conntrack, "GRAMMAR", replace(GRAMMAR, layouts=3)), patch.object(layout, "MOST_OF_A_HEAD", 1):
             for few in (0, 100):
                 with patch.object(layout, "FEW", few):
                     decoder = Decoder(ALL)

@@ -18,7 +18,7 @@ from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, boolean, one_of
 from ulogd_tw.core.options import text as words
-from ulogd_tw.core.plugin import FLOW, PACKET, SUM
+from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
 from ulogd_tw.core.text import Form
 from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS, printed
 from ulogd_tw.plugins.outputs.textfile import SYNC, Sink, TextFile, TextOutput, file_option
@@ -148,7 +148,7 @@ class JSON(TextOutput):
     """
 
     name = "JSON"
-    itype = PACKET | FLOW | SUM
+    itype = RAW | PACKET | FLOW | SUM
     options = (
         file_option("/var/log/ulogd.json"),
         SYNC,

@@ -1,0 +1,111 @@
+"""What a kind of netfilter message consists of, as data: its attributes, and what all messages of one layout share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.netfilter.attributes import attributes
+
+HEADERS = 20
+"""Octets before the attributes: struct nlmsghdr (16) and struct nfgenmsg (4)."""
+IPV4, IPV6 = 2, 10
+"""Address families."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value of a message; `octets` is its size, 0 for variable length. Numbers are in network byte order.
+
+    `family` is that of the messages that can have it, 0 for any.
+    """
+
+    name: str
+    octets: int
+    family: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """An attribute that is a struct of this size: (offset, field) of what it holds. Offsets are multiples of 4."""
+
+    octets: int
+    inside: tuple[tuple[int, Field], ...]
+
+
+def fields_of(tree: Mapping) -> dict[str, Field]:
+    """All fields of a tree by name: attribute type -> `Field`, `Parts`, or the attributes nested in it."""
+    found: dict[str, Field] = {}
+    for below in tree.values():
+        if isinstance(below, Mapping):
+            found |= fields_of(below)
+        elif isinstance(below, Parts):
+            found |= {part.name: part for _, part in below.inside}
+        else:
+            found[below.name] = below
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a walk through one message found.
+
+    heads     offsets of all attribute headers
+    fields    name -> (offset, length)
+    open_at   offset of the header of the last attribute where that may be of any length; 0: the length of the message
+              is fixed
+    same      name -> value of the fields that are alike in all messages of the layout
+    """
+
+    family: int
+    event: int
+    heads: tuple[int, ...]
+    fields: dict[str, tuple[int, int]]
+    open_at: int = 0
+    same: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A kind of message.
+
+    walk      what finds the places of all values; raises `MessageError`
+    fixed     (offset, octets) of the parts of the headers that all messages of a layout share
+    key       the octets of one message that choose the layouts to be tried
+    hashed    the same for many: of the uint32 words of messages, shape (n, w), a hash each
+    octets    how much of a message its layouts are likely to look at, a multiple of 8
+    layouts   how many are learnt
+    """
+
+    fields: Mapping[str, Field]
+    walk: Callable[[bytes], Walked]
+    fixed: tuple[tuple[int, int], ...]
+    key: Callable[[bytes], bytes]
+    hashed: Callable[[np.ndarray], np.ndarray]
+    octets: int
+    layouts: int
+
+
+def step(octets: bytes, start: int, end: int, tree: Mapping, heads: list[int], fields: dict) -> None:
+    """Note the attributes between `start` and `end`: their headers, and the places of the fields of the tree.
+
+    Raises `MessageError`. Of an attribute that stands twice the last one counts, as in the kernel's nla_parse.
+    """
+    for kind, at, length in attributes(octets, start, end):
+        heads.append(at - 4)
+        below = tree.get(kind)
+        if isinstance(below, Mapping):
+            step(octets, at, at + length, below, heads, fields)
+        # Empty ones are padding where the kernel aligns 64-bit values; before CTA_TIMESTAMP_EVENT (6.14) it is
+        # even of type 3, which is CTA_STATUS at that level.
+        elif below is not None and length:
+            if below.octets not in (0, length):
+                name = below.name if isinstance(below, Field) else below.inside[0][1].name
+                raise MessageError(f"{name} of {length} octets", "attribute size", at)
+            if isinstance(below, Parts):
+                fields |= {part.name: (at + offset, part.octets) for offset, part in below.inside}
+            else:
+                fields[below.name] = (at, length)

@@ -1,0 +1,154 @@
+"""Messages of nfnetlink_log: the attributes of a logged packet, the walk through one, and the requests to log.
+
+The numbers are those of include/uapi/linux/netfilter/nfnetlink_log.h.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.netfilter import ctnetlink
+from ulogd_tw.netfilter.attributes import attribute
+from ulogd_tw.netfilter.grammar import HEADERS, IPV4, IPV6, Field, Grammar, Parts, Walked, fields_of, step
+from ulogd_tw.netfilter.requests import NLM_F_ACK, NLM_F_REQUEST, Request
+
+SUBSYSTEM = 4
+"""NFNL_SUBSYS_ULOG, the high octet of the message type."""
+MSG_PACKET, MSG_CONFIG = 0, 1
+FAMILIES = (1, 2, 3, 5, 7, 10)
+"""NFPROTO_INET, IPV4, ARP, NETDEV, BRIDGE, IPV6: which kind of rule has logged the packet."""
+PREFIX, PAYLOAD = 10, 9
+
+TREE: dict = {
+    1: Parts(4, ((0, Field("packet", 4)),)),
+    2: Field("nfmark", 4),
+    3: Parts(16, ((0, Field("time.sec", 8)), (8, Field("time.usec", 8)))),
+    4: Field("indev", 4),
+    5: Field("outdev", 4),
+    8: Parts(12, ((0, Field("hw.addrlen", 2)), (4, Field("hw.addr", 8)))),
+    PAYLOAD: Field("payload", 0),
+    PREFIX: Field("prefix", 0),
+    11: Field("uid", 4),
+    12: Field("seq", 4),
+    13: Field("seq.global", 4),
+    14: Field("gid", 4),
+    15: Field("hwtype", 2),
+    16: Field("hwheader", 0),
+    17: Field("hwlen", 2),
+    18: ctnetlink.TREE,
+    20: {1: Field("vlan.proto", 2), 2: Field("vlan.tci", 2)},
+}
+"""Attribute type -> field, struct, or the attributes nested in it; all others are stepped over.
+
+``packet`` is hw_protocol (16 bits), hook (8), padding (8).
+"""
+
+FIELDS = fields_of(TREE)
+_HEADERS, _ATTRIBUTE = struct.Struct("=IHHIIBBH"), struct.Struct("=HH")
+
+
+def walk(octets: bytes) -> Walked:
+    """Where everything lies in one message with a logged packet, from its nlmsghdr on. Raises `MessageError`.
+
+    The prefix, which a rule has fixed, belongs to the layout; the payload may have any length if it is the last.
+    """
+    if len(octets) < HEADERS:
+        raise MessageError(f"{len(octets)} octets are too few for nfnetlink_log", "length")
+    length, kind, _, _, _, family, _, _ = _HEADERS.unpack_from(octets)
+    if length != len(octets):
+        raise MessageError(f"message of {len(octets)} octets says {length}", "length")
+    if kind != SUBSYSTEM << 8 | MSG_PACKET:
+        raise MessageError(f"message type {kind:#x} is no logged packet", "type")
+    if family not in FAMILIES:
+        raise MessageError(f"{family} is no family of rules", "family")
+    heads: list[int] = []
+    fields: dict[str, tuple[int, int]] = {}
+    step(octets, HEADERS, length, TREE, heads, fields)
+    if "packet" not in fields:
+        raise MessageError("logged packet without its header", "attribute missing")
+    last = heads[-1]
+    open_at = last if fields.get("payload", (0, 0))[0] == last + 4 else 0
+    same = {}
+    if "prefix" in fields:
+        at, size = fields["prefix"]
+        same["prefix"] = octets[at : at + size].split(b"\0")[0]
+    return Walked(family, 0, tuple(heads), fields, open_at, same)
+
+
+def _key(octets: bytes) -> bytes:
+    size, kind = _ATTRIBUTE.unpack_from(octets, 28) if len(octets) >= 32 else (0, 0)
+    return octets[4:8] + octets[16:20] + octets[28 : 28 + (size if kind == PREFIX else 4)]
+
+
+_HASH = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F, 0x165667B1, 0xD3A2646D], np.uint32)
+
+
+def _hashed(words: np.ndarray) -> np.ndarray:
+    """Of the type, family and group, the header of the second attribute and, if that is a prefix, how it begins."""
+    found = words[:, 1] * _HASH[0]
+    found ^= words[:, 4] * _HASH[1]
+    found ^= words[:, 7] * _HASH[2]
+    # Twelve octets of it; a word beyond its end would be a value.
+    halves = words.view(np.uint16)
+    size = np.where(halves[:, 15] == PREFIX, halves[:, 14], 0)
+    for word in range(3):
+        found ^= np.where(size > 4 + 4 * word, words[:, 8 + word], 0) * _HASH[3 + word]
+    return found
+
+
+GRAMMAR = Grammar(FIELDS, walk, fixed=((4, 4), (16, 4)), key=_key, hashed=_hashed, octets=128, layouts=4096)
+"""Logged packets. A rule set has a layout for each prefix, direction, and whether a socket or a mark is there."""
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+BIND, UNBIND, PF_BIND, PF_UNBIND = 1, 2, 3, 4
+COPY_META, COPY_PACKET = 1, 2
+SEQ, SEQ_GLOBAL, CONNTRACK = 1, 2, 4
+"""Flags of NFULA_CFG_FLAGS."""
+
+
+def _config(family: int, group: int, *attributes: bytes) -> Request:
+    head = struct.pack(">BBH", family, 0, group)
+    return Request(SUBSYSTEM << 8 | MSG_CONFIG, NLM_F_REQUEST | NLM_F_ACK, head + b"".join(attributes))
+
+
+def bind(
+    group: int, *, copy_octets: int, flags: int, buffer_octets: int, threshold: int = 0, timeout_cs: int = 0
+) -> Request:
+    """Take a group, all its settings in one step, so that no packet is logged with others.
+
+    copy_octets     octets of each packet, 0 for none
+    buffer_octets   how long a datagram with several packets may become
+    threshold       packets after which it is sent, 0: the kernel's 100
+    timeout_cs      1/100 s after which it is sent, 0: the kernel's 1 s
+    """
+    mode = COPY_PACKET if copy_octets else COPY_META
+    parts = [
+        attribute(1, bytes([BIND])),
+        attribute(2, struct.pack(">IBx", copy_octets, mode)),
+        attribute(3, struct.pack(">I", buffer_octets)),
+        attribute(6, struct.pack(">H", flags)),
+    ]
+    if timeout_cs:
+        parts.append(attribute(4, struct.pack(">I", timeout_cs)))
+    if threshold:
+        parts.append(attribute(5, struct.pack(">I", threshold)))
+    return _config(0, group, *parts)
+
+
+def unbind(group: int) -> Request:
+    """Give a group back; what the kernel has gathered for it is sent."""
+    return _config(0, group, attribute(1, bytes([UNBIND])))
+
+
+def system_logging(family: int, bound: bool) -> Request:
+    """Make nfnetlink_log what the kernel itself logs packets of this family with, or nobody."""
+    return _config(family, 0, attribute(1, bytes([PF_BIND if bound else PF_UNBIND])))
+
+
+SYSTEM_FAMILIES = (IPV4, IPV6, 7)
+"""AF_INET, AF_INET6, AF_BRIDGE."""

@@ -1,0 +1,184 @@
+"""The values of many messages as columns: numbers gathered at once, addresses, texts; and what makes a key of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ulogd_tw.core import columns, types
+from ulogd_tw.core.columns import Column, Octets
+from ulogd_tw.core.keys import Key, ulogd_keys
+from ulogd_tw.netfilter.grammar import IPV4, IPV6, Field
+from ulogd_tw.netfilter.layout import Places
+
+_HALF = np.uint64(32)
+
+Value = tuple[Column, np.ndarray | None]
+"""A column and the mask of its missing rows, None where none is missing."""
+
+
+class Values:
+    """The fields of the messages of one family: the words of all numbers are gathered at once.
+
+    `octets` has all messages, message i of ours begins at octet `base[i]` and has the layout `ids[i]`. Of `places` the
+    first is for the fields that are always needed, the others are looked at when one of their fields is asked for.
+    """
+
+    def __init__(
+        self, family: int, places: Sequence[Places], octets: np.ndarray, base: np.ndarray, ids: np.ndarray
+    ) -> None:
+        self.family = family
+        self.n = len(ids)
+        self._octets, self._base, self._ids = octets, base, ids
+        self._places, self._later = places[0], places[1:]
+        self._kept: dict[str, Value] = {}
+        used = np.bincount(ids).nonzero()[0]
+        self._some_absent = self._places.absent[:, used].any(axis=1).tolist()
+        self._values = self._gather()
+
+    def _gather(self) -> dict[int, np.ndarray]:
+        """Octets of a value -> (values, n)."""
+        index = self._places.words.take(self._ids, axis=1)
+        index += self._base >> 2
+        words = self._octets.view(np.uint32).take(index)
+        if sys.byteorder == "little":
+            words.byteswap(inplace=True)
+        block = self._places.block
+        both = words[block[8]].astype(np.uint64)
+        both <<= _HALF
+        both |= words[block[-8]]
+        return {
+            1: (words[block[1]] >> np.uint32(24)).astype(np.uint8),
+            2: (words[block[2]] >> np.uint32(16)).astype(np.uint16),
+            4: words[block[4]],
+            8: both,
+        }
+
+    @cached_property
+    def _further(self) -> Values:
+        return Values(self.family, self._later, self._octets, self._base, self._ids)
+
+    def event(self) -> np.ndarray:
+        return self._places.event.take(self._ids)
+
+    def absent(self, name: str) -> np.ndarray | None:
+        """The rows without this field, None where all have it."""
+        row = self._places.row[name]
+        return self._places.absent[row].take(self._ids) if self._some_absent[row] else None
+
+    def once(self, name: str, make: Callable[[], Value]) -> Value:
+        """What `make` gives, made once."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
+    def number(self, name: str) -> Value:
+        """A field of 1, 2, 4 or 8 octets, in the natural width."""
+        if name not in self._places.row:
+            return self._further.number(name)
+        return self._values[self._places.known[name].octets][self._places.place[name]], self.absent(name)
+
+    def address(self, name: str) -> Value:
+        """An address of our family."""
+        return self.number(name + "4") if self.family == IPV4 else self.once(name, lambda: self._ipv6(name + "6"))
+
+    def _ipv6(self, name: str) -> Value:
+        place = self._places.place[name]
+        return np.ascontiguousarray(self._values[8][place : place + 2].T), self.absent(name)
+
+    def octets(self, name: str) -> Value:
+        """A field of variable size."""
+        starts, lengths = self._span(name)
+        if not lengths.any():
+            return columns.repeated(b"", self.n), self.absent(name)
+        return Octets.gathered(self._octets, starts, lengths), self.absent(name)
+
+    def text(self, name: str) -> Value:
+        """A field of variable size, up to its first NUL."""
+        starts, lengths = self._span(name)
+        if not lengths.any():
+            return columns.repeated(b"", self.n), self.absent(name)
+        column = Octets.gathered(self._octets, starts, lengths)
+        nul = np.append((column.data == 0).nonzero()[0], len(column.data))
+        lengths = np.minimum(nul[np.searchsorted(nul, column.offsets[:-1])] - column.offsets[:-1], lengths)
+        return Octets.gathered(self._octets, starts, lengths), self.absent(name)
+
+    def _span(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        starts, lengths = self._places.spans[:, self._places.variable[name]].take(self._ids, axis=1)
+        return starts + self._base, lengths
+
+
+Give = Callable[[Values, float], Value]
+"""Makes the values of a key, given `now`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the values of a key come from: the fields, and what makes the column of them.
+
+    `stand_ins` are fields that are looked at only where some message lacks the others. `families`: of the messages that
+    have the key, empty for all.
+    """
+
+    key: Key
+    fields: tuple[str, ...]
+    give: Give
+    families: tuple[int, ...] = (IPV4, IPV6)
+    stand_ins: tuple[str, ...] = ()
+
+    def key_of(self, family: int) -> Key:
+        """The key as a batch of this family holds it."""
+        if self.key.type is not types.ADDRESS:
+            return self.key
+        return self.key.typed(types.IPV4 if family == IPV4 else types.IPV6)
+
+
+def places(
+    family: int, sources: Sequence[Source], known: Mapping[str, Field], always: Sequence[str] = ()
+) -> tuple[Places, Places]:
+    """For the fields that these sources always need, and for their stand-ins."""
+    first = {name for source in sources for name in source.fields if known[name].family in (0, family)}
+    second = {name for source in sources for name in source.stand_ins} - first
+    return Places(sorted(first | set(always)), known), Places(sorted(second), known)
+
+
+def known_key(name: str) -> Key:
+    """The key of this name."""
+    return ulogd_keys(name)[0]
+
+
+def number(field: str) -> Give:
+    """Gives a field of numbers as it is."""
+    return lambda rows, _: rows.number(field)
+
+
+def plain(key: Key, field: str, *families: int) -> Source:
+    """A key that is a field of numbers."""
+    return Source(key, (field,), number(field), families or (IPV4, IPV6))
+
+
+def either(first: Value, second: Value) -> Value:
+    """`first` where it is there, else `second`."""
+    if first[1] is None:
+        return first
+    missing = None if second[1] is None else first[1] & second[1]
+    return np.where(first[1], second[0], first[0]), missing if missing is not None and missing.any() else None
+
+
+def or_constant(given: Value, number: int) -> Value:
+    """A value, or this number where it is missing."""
+    return given if given[1] is None else (np.where(given[1], given[0].dtype.type(number), given[0]), None)
+
+
+def changed(give: Give, change: Callable[[np.ndarray], np.ndarray]) -> Give:
+    """Gives what `change` makes of a column."""
+
+    def changing(rows: Values, now: float) -> Value:
+        column, absent = give(rows, now)
+        return change(column), absent
+
+    return changing

@@ -1,0 +1,158 @@
+"""NFACCT: the kernel's named counters (nfacct), asked for every now and then."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.keys import Key
+from ulogd_tw.core.options import Option, boolean, number, text
+from ulogd_tw.core.plugin import SUM, Input
+from ulogd_tw.netfilter import nfacct
+from ulogd_tw.transports.asking import AskingPort
+from ulogd_tw.transports.errors import NetlinkError
+from ulogd_tw.transports.netlink import GRANT
+from ulogd_tw.transports.nlmsg import Messages
+
+
+class NFACCT(Input):
+    """Gives a row for each named counter of the kernel, every `pollinterval` seconds and at SIGUSR2.
+
+    ``nfacct add NAME`` makes a counter, iptables ``-m nfacct --nfacct-name NAME`` counts with it.
+    """
+
+    name = "NFACCT"
+    otype = SUM
+    provides = nfacct.KEYS
+    options = (
+        Option("pollinterval", number, 0, "seconds between two looks at the counters; must be given"),
+        Option("zerocounter", boolean, True, "1: the kernel sets a counter to 0 as it is read, so that a row has what "
+               "was counted since the last one"),
+        Option("timestamp", boolean, False, "1: give oob.time.sec and oob.time.usec, the time of the query"),
+        Option("network_namespace_path", text, "", "ask in this network namespace, /run/netns/NAME, instead of ours"),
+    )  # fmt: skip
+    log = Logger()
+
+    def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
+        super().__init__(instance, config)
+        if reactor is None:
+            from twisted.internet import reactor
+        self._reactor = reactor
+        self._port: AskingPort | None = None
+        self._due: float | None = None
+        self._asked = 0.0
+        self._asking = False
+        self._complained = False
+        self.counters.more["polls"] = 0
+        self.counters.more["polls_skipped"] = 0
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.config.pollinterval < 1:
+            yield "pollinterval", "seconds between two looks at the counters must be given, 1 or more"
+
+    def keys(self) -> Iterable[Key]:
+        """The counter's, and with `timestamp` the time of the query."""
+        return nfacct.KEYS if self.config.timestamp else nfacct.COUNTER_KEYS
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the socket, and try whether the kernel answers. Raises `StartError`."""
+        port = AskingPort(
+            self._stray,
+            self._lost,
+            buffer_octets=4 << 20,
+            namespace=self.config.network_namespace_path,
+            pause_s=0.0,
+            count=16,
+            reactor=self._reactor,
+        )
+        port.open()
+        self._port = port
+        request = nfacct.probe()
+        try:
+            port.ask(request.kind, request.flags, request.payload)
+        except NetlinkError as error:
+            if error.number != errno.ENOENT:
+                port.close()
+                raise StartError(f"counters: {error}", _remedy(error.number)) from error
+
+    def begin(self) -> None:
+        self._port.start()
+
+    def wake(self, now: float) -> float | None:
+        """Ask when it is time, by a clock that does not drift with the work."""
+        interval = self.config.pollinterval
+        if self._due is None:
+            self._due = now + interval
+        elif now >= self._due:
+            self.read_now()
+            # Once only for all times that were missed.
+            self._due = max(self._due, now - interval) + interval
+        return self._due - now
+
+    def read_now(self) -> None:
+        """Ask now; SIGUSR2 does so too."""
+        if self._asking or self._port is None:
+            self.counters.more["polls_skipped"] += 1
+            return
+        self._asking = True
+        self._asked = self._reactor.seconds()
+        self.counters.more["polls"] += 1
+        request = nfacct.dump(self.config.zerocounter)
+        asked = self._port.request(request.kind, request.flags, request.payload, self._received)
+        asked.addCallbacks(self._answered, self._refused)
+
+    def stop(self) -> Any:
+        return self._port.stop() if self._port is not None else None
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def _received(self, messages: Messages) -> None:
+        try:
+            counters = self.counters
+            counters.messages_received += len(messages)
+            counters.octets_received += int(messages.lengths.sum())
+            batch = nfacct.decode(messages.octets(), self.wanted, self._asked, counters.errors)
+            counters.rows_received += batch.n
+            if batch.n:
+                self.emit(batch)
+        except Exception as error:
+            self.fault(error)
+
+    def _answered(self, _: Any) -> None:
+        self._asking = False
+        self._complained = False
+
+    def _refused(self, failure: Failure) -> None:
+        self._asking = False
+        failure.trap(NetlinkError)
+        number = failure.value.number
+        if number == errno.ESHUTDOWN:
+            return
+        self.counters.errors["query"] += 1
+        if not self._complained:
+            self._complained = True
+            self.log.error(
+                "{instance}: the counters cannot be read: {why}; {remedy}",
+                instance=self.instance, why=failure.getErrorMessage(), remedy=_remedy(number),
+            )  # fmt: skip
+
+    def _stray(self, messages: Messages) -> None:
+        self.counters.errors["unasked"] += len(messages)
+
+    def _lost(self, n: int) -> None:
+        self.counters.lost["kernel"] += n
+
+
+def _remedy(number: int) -> str:
+    if number in (errno.EPERM, errno.EACCES):
+        return f"it needs CAP_NET_ADMIN: {GRANT}"
+    if number == errno.EINVAL:
+        return "if the kernel has no nfnetlink_acct, modprobe nfnetlink_acct loads it"
+    return "asked again at the next time"

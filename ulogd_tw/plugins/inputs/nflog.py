@@ -1,0 +1,294 @@
+"""NFLOG: the packets that rules of the firewall log to a group, from the kernel's nfnetlink_log."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from twisted.logger import Logger
+
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.keys import Key
+from ulogd_tw.core.options import Option, boolean, number, octets, seconds, text, words
+from ulogd_tw.core.plugin import RAW, Input
+from ulogd_tw.netfilter import nflog
+from ulogd_tw.netfilter.logged import CONNECTION_KEYS, KEYS, Decoder
+from ulogd_tw.netfilter.requests import Request
+from ulogd_tw.transports.errors import NetlinkError
+from ulogd_tw.transports.namespace import inside
+from ulogd_tw.transports.netlink import GRANT
+from ulogd_tw.transports.packed import PackedPort
+
+DATAGRAM = 32 << 10
+"""Octets of packets that the kernel gathers before it sends them; single larger packets come nevertheless."""
+MOST_OF_A_PACKET = 0xFFFF
+LITTLE = 4 << 20
+"""Octets of a receive buffer that is full so soon that small batches must not wait."""
+OWNERS = "/proc/net/netfilter/nfnetlink_log"
+
+
+_CONNECTION = frozenset(key.name for key in CONNECTION_KEYS)
+
+
+def groups(written: str) -> tuple[int, ...]:
+    """Numbers of groups, 0 to 65535, with blanks or commas between. ValueError for others."""
+    found = tuple(dict.fromkeys(number(word) for word in words(written)))
+    for group in found:
+        if not 0 <= group <= 0xFFFF:
+            raise ValueError(f"{group} is no group (0 to 65535)")
+    if not found:
+        raise ValueError("no group")
+    return found
+
+
+TUNING = (
+    Option("copy_range", octets, MOST_OF_A_PACKET, "octets of each packet that are wanted"),
+    Option("netlink_qthreshold", number, 0, "packets that the kernel gathers before it sends them; 0: 100, or what the "
+           "rule says if that is less"),
+    Option("netlink_qtimeout", number, 0, "1/100 seconds after which it sends them in any case; 0: 10"),
+    Option("receive_buffer", octets, 256 << 20, "octets of packets that the kernel may queue for us; a limit, not an "
+           "allocation"),
+    Option("batch_latency", seconds, 0.1, "seconds that a small batch waits to grow"),
+    Option("network_namespace_path", text, "", "log in this network namespace, /run/netns/NAME, instead of ours"),
+)  # fmt: skip
+"""Options of how packets come from the kernel."""
+
+
+class NFLOG(Input):
+    """Gives a row for each packet that a rule logs: nft ``log group 5``, iptables ``-j NFLOG --nflog-group 5``.
+
+    The packet begins with its IP header (ARP: its ARP header); BASE decodes it. A group can be read by one program.
+    """
+
+    name = "NFLOG"
+    otype = RAW
+    provides = (*KEYS, *CONNECTION_KEYS)
+    hidden = frozenset(
+        key.name for key in CONNECTION_KEYS if key.name not in ("ct.mark", "ct.id", "ct.status", "ct.zone")
+    )
+    options = (
+        Option("group", groups, (0,), "groups to read, as the rules have them"),
+        Option("bind", boolean, False, "1: be also what the kernel itself logs packets with, IPv4, IPv6 and bridge; "
+               "always so with group 0"),
+        Option("unbind", boolean, True, "1: with bind, take that from whoever has it"),
+        Option("seq_local", boolean, False, "1: give oob.seq.local, which counts the packets of a group"),
+        Option("seq_global", boolean, False, "1: give oob.seq.global, which counts those of all groups"),
+        Option("numeric_label", number, 0, "value of raw.label, 0 to 255"),
+        Option("attach_conntrack", boolean, False, "1: give keys of the connection: ct.mark, ct.id, ct.status, "
+               "ct.zone, and by name the others of NFCT"),
+        Option("netlink_socket_buffer_size", octets, 0, "raises receive_buffer to at least this"),
+        Option("netlink_socket_buffer_maxsize", octets, 0, "raises receive_buffer to at least this"),
+        *TUNING,
+        Option("bufsize", number, 150000, "accepted and not needed: datagrams of all sizes are read"),
+    )  # fmt: skip
+    log = Logger()
+
+    def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
+        super().__init__(instance, config)
+        if reactor is None:
+            from twisted.internet import reactor
+        self._reactor = reactor
+        self._port: PackedPort | None = None
+        self._decoder: Decoder | None = None
+        self._datagrams_lost = 0
+        self._loss_said = float("-inf")
+        self._loss_unsaid = 0
+        self.counters.more["netlink"] = self._figures
+
+    def groups(self) -> tuple[int, ...]:
+        """The groups that are read."""
+        return self.config.group
+
+    def decoded(self) -> frozenset[str]:
+        """The keys that are decoded."""
+        return frozenset(key.name for key in self.keys() if key.name in self.wanted)
+
+    def least_buffer(self) -> int:
+        """Octets of receive buffer that an old configuration asks for."""
+        return max(self.config.netlink_socket_buffer_size, self.config.netlink_socket_buffer_maxsize)
+
+    def system_logging(self) -> bool:
+        """Whether to be what the kernel itself logs packets with; ulogd2 does so for group 0."""
+        return self.config.bind or 0 in self.groups()
+
+    def finished(self, batch: Batch) -> Batch:
+        """A batch as it goes out."""
+        return batch
+
+    # --- checks and keys --------------------------------------------------------------------------------------------
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if not 0 <= self.config.numeric_label <= 255:
+            yield "numeric_label", f"{self.config.numeric_label} is beyond 0 to 255"
+        for name in ("netlink_qthreshold", "netlink_qtimeout"):
+            if not 0 <= getattr(self.config, name) < 1 << 31:
+                yield name, "must be 0 or more"
+
+    def keys(self) -> Iterable[Key]:
+        """The keys of a packet; sequence numbers and the connection where the options ask for them."""
+        without = {"oob.seq.local": self.config.seq_local, "oob.seq.global": self.config.seq_global}
+        yield from (key for key in KEYS if without.get(key.name, True))
+        if self.config.attach_conntrack:
+            yield from CONNECTION_KEYS
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take the groups. Raises `StartError` without privilege, and where another program has one."""
+        config = self.config
+        wanted = self.decoded()
+        self._decoder = Decoder(wanted, self.counters.errors, config.numeric_label)
+        port = PackedPort(
+            self._received,
+            self._lost,
+            buffer_octets=max(self.least_buffer(), config.receive_buffer),
+            namespace=config.network_namespace_path,
+            pause_s=config.batch_latency,
+            reactor=self._reactor,
+        )
+        port.open()
+        if port.effective_octets < LITTLE:
+            port.pause_s = min(port.pause_s, 0.005)
+        self._port = port
+        try:
+            self._take_groups(wanted)
+        except StartError:
+            port.close()
+            raise
+
+    def _take_groups(self, wanted: frozenset[str]) -> None:
+        if self.system_logging():
+            self._become_system_logging()
+        # Sequence numbers tell what was lost, so they are always there.
+        flags = nflog.SEQ | nflog.SEQ_GLOBAL * ("oob.seq.global" in wanted)
+        if wanted & _CONNECTION:
+            flags |= nflog.CONNTRACK
+        packets = wanted & {"raw.pkt", "raw.pktlen"}
+        for group in self.groups():
+            flags = self._take_group(group, flags, min(self.config.copy_range, MOST_OF_A_PACKET) if packets else 0)
+
+    def _take_group(self, group: int, flags: int, copied: int) -> int:
+        """Take one group; the flags that the kernel knows."""
+        config = self.config
+        request = nflog.bind(
+            group,
+            copy_octets=copied,
+            flags=flags,
+            buffer_octets=DATAGRAM,
+            threshold=config.netlink_qthreshold,
+            timeout_cs=config.netlink_qtimeout or 10,
+        )
+        try:
+            self._ask(request)
+        except NetlinkError as error:
+            if flags & nflog.CONNTRACK and error.number == errno.EOPNOTSUPP:
+                self.log.warn(
+                    "{instance}: attach_conntrack: this kernel cannot attach the connection to a packet, so keys of it "
+                    "are missing; it needs the module nf_conntrack_netlink, and CONFIG_NETFILTER_NETLINK_GLUE_CT",
+                    instance=self.instance,
+                )
+                return self._take_group(group, flags & ~nflog.CONNTRACK, copied)
+            raise self._refused(f"group {group}", error) from error
+        return flags
+
+    def _become_system_logging(self) -> None:
+        for family in nflog.SYSTEM_FAMILIES:
+            try:
+                if self.config.unbind:
+                    self._ask(nflog.system_logging(family, False))
+                self._ask(nflog.system_logging(family, True))
+            except NetlinkError as error:
+                if error.number in (errno.EPERM, errno.EACCES):
+                    raise self._refused("system logging", error) from error
+                self.log.warn(
+                    "{instance}: bind: family {family}: {why}",
+                    instance=self.instance, family=family, why=error,
+                )  # fmt: skip
+
+    def _ask(self, request: Request) -> None:
+        self._port.ask(request.kind, request.flags, request.payload)
+
+    def _refused(self, what: str, error: NetlinkError) -> StartError:
+        owner = self._owner(what.removeprefix("group "))
+        # EPERM says either, 6.18 never EBUSY.
+        if owner or error.number == errno.EBUSY:
+            return StartError(f"{what} is read by another socket{owner}", "a group can be read by one; give this one "
+                              "another, and a rule that logs to it")  # fmt: skip
+        if error.number in (errno.EPERM, errno.EACCES):
+            return StartError(f"{what}: {error}", f"it needs CAP_NET_ADMIN: {GRANT}")
+        if error.number == errno.EINVAL:
+            return StartError(f"{what}: {error}", "if the kernel has no nfnetlink_log, modprobe nfnetlink_log loads it")
+        return StartError(f"{what}: {error}")
+
+    def _owner(self, group: str) -> str:
+        """Who has a group, as far as the kernel tells: a netlink port, which mostly is the number of the process."""
+        try:
+            with inside(self.config.network_namespace_path), open(OWNERS, encoding="ascii") as lines:
+                for line in lines:
+                    fields = line.split()
+                    if fields[0] == group:
+                        return f" (netlink port {fields[1]}, mostly the number of its process)"
+        except (OSError, IndexError):
+            pass
+        return ""
+
+    def begin(self) -> None:
+        self._port.start()
+
+    def stop(self) -> Any:
+        """Give the groups back, read what the kernel still holds for us, then close."""
+        if self._port is None:
+            return None
+        for group in self.groups():
+            request = nflog.unbind(group)
+            self._port.tell(request.kind, request.flags, request.payload)
+        return self._port.stop()
+
+    # --- packets ----------------------------------------------------------------------------------------------------
+
+    def _received(self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+        try:
+            self._give(octets, starts, lengths)
+        except Exception as error:
+            self.fault(error)
+
+    def _give(self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+        counters = self.counters
+        counters.messages_received += len(starts)
+        counters.octets_received += int(lengths.sum())
+        batches = self._decoder.decode(octets, starts, lengths, self._reactor.seconds())
+        if missing := self._decoder.lost():
+            self._count_lost(missing)
+        for batch in batches:
+            counters.rows_received += batch.n
+            self.emit(self.finished(batch))
+
+    def _lost(self, datagrams: int) -> None:
+        """How many packets were in them, their sequence numbers tell."""
+        self._datagrams_lost += datagrams
+
+    def _count_lost(self, n: int) -> None:
+        self.counters.lost["kernel"] += n
+        self._loss_unsaid += n
+        if self._reactor.seconds() - self._loss_said >= 60:
+            self.log.error(
+                "{instance}: the kernel dropped {n} packets because its queue of {octets} octets was full; "
+                "receive_buffer makes it larger", instance=self.instance, n=self._loss_unsaid,
+                octets=self._port.effective_octets,
+            )  # fmt: skip
+            self._loss_said, self._loss_unsaid = self._reactor.seconds(), 0
+
+    def _figures(self) -> dict[str, int]:
+        port = self._port
+        if port is None:
+            return {}
+        return {
+            "queue_octets": port.effective_octets,
+            "overruns": port.overruns,
+            "datagrams_lost": self._datagrams_lost,
+            "strangers": port.strangers,
+            "broken_datagrams": port.broken,
+        }

@@ -1,0 +1,159 @@
+"""UNIXSOCK: packets that other programs hand over through a Unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.options import Option, number, positive, text
+from ulogd_tw.core.plugin import RAW, Input
+from ulogd_tw.packets import handed
+from ulogd_tw.transports.unixlisten import UnixListener
+
+
+class _Client(Protocol):
+    """One program that hands packets over."""
+
+    def __init__(self, plugin: UNIXSOCK) -> None:
+        self._plugin = plugin
+        self._framer = handed.Framer()
+
+    def connectionMade(self) -> None:
+        self._plugin.joined(self)
+
+    def dataReceived(self, octets: bytes) -> None:
+        self._plugin.received(self, self._framer, octets)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._plugin.left(self, len(self._framer.held))
+
+
+class UNIXSOCK(Input):
+    """Gives a row for each packet that a program hands over, with what it tells beside: prefix, interfaces, user.
+
+    The format is that of ulogd2, which NuFW speaks. Any number of programs can be connected at once.
+    """
+
+    name = "UNIXSOCK"
+    otype = RAW
+    provides = handed.KEYS
+    listens = True
+    options = (
+        Option("socket_path", text, "/var/run/ulogd/ulogd2.sock", "where to listen"),
+        Option("perms", number, 0o600, "mode of the socket, as of chmod (0660); decimal without the 0 in front"),
+        Option("owner", text, "", "user that the socket is given to"),
+        Option("group", text, "", "group that it is given to"),
+        Option("max_clients", positive, 64, "programs that can be connected at once"),
+        Option("bufsize", number, 0, "accepted and not needed: there is room for the longest message of each client"),
+    )
+    log = Logger()
+
+    def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
+        super().__init__(instance, config)
+        if reactor is None:
+            from twisted.internet import reactor
+        self._reactor = reactor
+        self._listener: UnixListener | None = None
+        self._clients: set[_Client] = set()
+        self._paused = True
+        self._complained = float("-inf")
+        self.counters.more["clients"] = lambda: len(self._clients)
+        self.counters.more["clients_refused"] = 0
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if not 0 <= self.config.perms <= 0o777:
+            yield "perms", f"{self.config.perms:o} (octal) is no mode between 0 and 0777"
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Listen. Raises `StartError`."""
+        config = self.config
+        factory = Factory()
+        factory.noisy = False
+        factory.buildProtocol = self._build
+        self._listener = UnixListener(config.socket_path, config.perms, config.owner, config.group, self._reactor)
+        self._listener.open(factory)
+
+    def _build(self, _: Any) -> _Client | None:
+        if len(self._clients) < self.config.max_clients:
+            return _Client(self)
+        self.counters.more["clients_refused"] += 1
+        self._complain("more than max_clients={most} programs connect; the further ones are refused",
+                       most=self.config.max_clients)  # fmt: skip
+        return None
+
+    def begin(self) -> None:
+        self.resume()
+
+    def pause(self) -> None:
+        """Clients wait until there is room."""
+        self._paused = True
+        for client in self._clients:
+            client.transport.pauseProducing()
+
+    def resume(self) -> None:
+        self._paused = False
+        for client in self._clients:
+            client.transport.resumeProducing()
+
+    def stop(self) -> Any:
+        """Close the socket and all connections."""
+        if self._listener is None:
+            return None
+        for client in list(self._clients):
+            client.transport.abortConnection()
+        return self._listener.stop()
+
+    # --- clients ----------------------------------------------------------------------------------------------------
+
+    def joined(self, client: _Client) -> None:
+        """A program has connected."""
+        self._clients.add(client)
+        if self._paused:
+            client.transport.pauseProducing()
+
+    def left(self, client: _Client, held: int) -> None:
+        """A program has gone; `held` octets of its last message came without the rest."""
+        self._clients.discard(client)
+        if held:
+            self.counters.errors["cut"] += 1
+
+    def received(self, client: _Client, framer: handed.Framer, octets: bytes) -> None:
+        """Octets of one program: all its messages that are complete become rows."""
+        rows: list[dict[str, int | bytes]] = []
+        errors = self.counters.errors
+        self.counters.octets_received += len(octets)
+        try:
+            for message in framer.feed(octets):
+                self.counters.messages_received += 1
+                try:
+                    rows.append(handed.row(message, errors))
+                except MessageError as error:
+                    errors[error.reason] += 1
+        except MessageError as error:
+            errors[error.reason] += 1
+            framer.held.clear()
+            self._complain("a program is disconnected: {why}", why=error)
+            client.transport.abortConnection()
+        if rows:
+            self._give(rows)
+
+    def _give(self, rows: list[dict[str, int | bytes]]) -> None:
+        try:
+            batch = handed.batch(rows, self.wanted, self._reactor.seconds())
+            self.counters.rows_received += batch.n
+            self.emit(batch)
+        except Exception as error:
+            self.fault(error)
+
+    def _complain(self, what: str, **values: Any) -> None:
+        """Say it, at most once a minute."""
+        if self._reactor.seconds() - self._complained >= 60:
+            self._complained = self._reactor.seconds()
+            self.log.warn("{instance}: " + what, instance=self.instance, **values)
