@@ -10,8 +10,9 @@ from ulogd_tw.core import columns, types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Column
 from ulogd_tw.core.keys import Key, known, ulogd_keys
+from ulogd_tw.core.options import Option, one_of
 from ulogd_tw.core.plugin import PACKET, RAW, Filter, Wanted
-from ulogd_tw.packets import headers
+from ulogd_tw.packets import headers, tunnels
 from ulogd_tw.packets.headers import Headers
 from ulogd_tw.packets.link import beginnings
 
@@ -42,6 +43,10 @@ OF_PACKETS = ("octetDeltaCount", "packetDeltaCount", "raw.pkt")
 """What a packet is as a flow, and the packet itself, which is passed on only where it is asked for."""
 
 
+TUNNEL = ("tunnel.protocol", "tunnel.id", "tunnel.source", "tunnel.destination")
+"""With tunnels=inner: the protocol that carries the packet, the key or network identifier, the ends of the tunnel."""
+
+
 class BASE(Filter):
     """Reads the headers of packets: link, VLAN tags, MPLS labels, ARP, IPv4, IPv6, and what stands behind them.
 
@@ -54,8 +59,13 @@ class BASE(Filter):
     name = "BASE"
     itype = RAW
     otype = PACKET
-    provides = ulogd_keys(*FOUND[:51], "oob.protocol", *FOUND[51:], "oob.family", *COMMON, *OF_PACKETS)
-    hidden = frozenset((*COMMON, "octetDeltaCount", "packetDeltaCount"))
+    provides = ulogd_keys(*FOUND[:51], "oob.protocol", *FOUND[51:], "oob.family", *COMMON, *OF_PACKETS, *TUNNEL)
+    hidden = frozenset((*COMMON, "octetDeltaCount", "packetDeltaCount", *TUNNEL))
+    options = (
+        Option("tunnels", one_of("outer", "inner"), "outer", "inner: of IP in IP, GRE, VXLAN and GENEVE the headers of "
+               "the packet inside, and the keys tunnel.source, tunnel.destination, tunnel.protocol and tunnel.id of "
+               "what is around it"),
+    )  # fmt: skip
 
     def requests(self, wanted: Wanted) -> dict[str, bool]:
         return {"raw.pkt": True, "raw.pktlen": False, "raw.linktype": False, "oob.family": False, "oob.protocol": False}
@@ -90,11 +100,24 @@ class BASE(Filter):
             self._count("link", unknown)
         else:
             first = self._network(batch)
+        if self.config.tunnels == "inner":
+            inside = tunnels.inside(octets, starts, lengths, first)
+            if inside.any:
+                starts, lengths, first = inside.starts, inside.lengths, inside.first
+                batch = self._with_tunnels(batch, inside)
         parts = headers.decode(octets, starts, lengths, first, self._asked, faults)
         if faults.any():
             for fault, reason in _FAULTS.items():
                 self._count(reason, faults == fault)
         return [self._batch(batch, part, linked is not None, lengths) for part in parts]
+
+    def _with_tunnels(self, batch: Batch, inside: tunnels.Inside) -> Batch:
+        none = inside.protocol == 0
+        found = {"tunnel.protocol": (inside.protocol, none), "tunnel.id": (inside.ident, ~inside.has_ident),
+                 "tunnel.source": (inside.source, none), "tunnel.destination": (inside.destination, none)}  # fmt: skip
+        chosen = {name: pair for name, pair in found.items() if name in self._given and not pair[1].all()}
+        masks = {name: mask for name, (_, mask) in chosen.items() if mask.any()}
+        return batch.with_columns({known(name): column for name, (column, _) in chosen.items()}, masks)
 
     def _count(self, reason: str, rows: np.ndarray) -> None:
         if count := int(np.count_nonzero(rows)):
