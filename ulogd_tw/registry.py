@@ -51,6 +51,7 @@ OUTPUTS = {
     "IPFIXFILE": "ulogd_tw.plugins.outputs.ipfixfile:IPFIXFILE",
     "JSON": "ulogd_tw.plugins.outputs.json:JSON",
     "LOGEMU": "ulogd_tw.plugins.outputs.logemu:LOGEMU",
+    "NACCT": "ulogd_tw.plugins.outputs.nacct:NACCT",
     "MYSQL": "ulogd_tw.plugins.outputs.mysql:MYSQL",
     "OPRINT": "ulogd_tw.plugins.outputs.oprint:OPRINT",
     "PCAP": "ulogd_tw.plugins.outputs.pcap:PCAP",
