@@ -73,6 +73,7 @@ class LongestPrefixTests(SynchronousTestCase):
     @given(st.lists(networks(6), max_size=12), st.lists(addresses(6), max_size=8))
     @example([(0, 0), (2**128 - 1, 128)], [2**64])
     @example([(5, 128), (9, 128), (2**64, 64)], [7, 10])
+    @example([(0, 60), (0, 65)], [2**64 + 3])
     def test_ipv6(self, listed, asked):
         """The most specific network of IPv6, whichever half its edge is in."""
         self.check(listed, asked, 6)
