@@ -4,8 +4,9 @@ import time
 
 from twisted.trial.unittest import TestCase
 
-from tests.live.service import Service, generate, unaccounted
-from tests.support import free_port, sized, wait_until
+from tests.certificates import CA
+from tests.live.service import Service, generate, temporary, unaccounted
+from tests.support import free_port, require_library, sized, wait_until
 
 
 class SpoolTests(TestCase):
@@ -13,15 +14,18 @@ class SpoolTests(TestCase):
 
     timeout = sized(120, 400)
 
+    url, theirs, ours = "tcp:127.0.0.1:{far}", "", ""
+    """Where the far collector is, and the options of the exporter and of the collector."""
+
     def sink(self, directory=None):
         """The far collector."""
-        config = f'[col1]\nlisten="tcp:127.0.0.1:{self.far}"\n[json1]\nfile="{{dir}}/flows.json"\n'
+        config = f'[col1]\nlisten="{self.url}"\n{self.ours}\n[json1]\nfile="{{dir}}/flows.json"\n'
         return Service(["col1:COLLECTOR,json1:JSON"], config, directory=directory)
 
     def exporter(self, directory=None):
         config = (
-            f'[col1]\nlisten="tcp:127.0.0.1:{self.near}"\n[exp1]\ncollectors="tcp:127.0.0.1:{self.far}"\n'
-            'reconnect=1\nspool="{dir}/spool"\nspool_rate=100000\n'
+            f'[col1]\nlisten="tcp:127.0.0.1:{self.near}"\n[exp1]\ncollectors="{self.url}"\n'
+            'reconnect=1\nspool="{dir}/spool"\nspool_rate=100000\n' + self.theirs
         )
         return Service(["col1:COLLECTOR,exp1:IPFIX"], config, directory=directory)
 
@@ -34,8 +38,28 @@ class SpoolTests(TestCase):
 
     def test_outage_and_kill(self):
         """Before the outage, in it, after kill -9 in it, and after it: every record once."""
+        self.outage(sized(20_000, 200_000))
+
+    def test_over_sctp(self):
+        """The same over SCTP."""
+        require_library("libusrsctp.so.2", "libusrsctp2")
+        self.url, self.theirs = "sctp:127.0.0.1:4739", f"encapsulation_port={free_port('udp')}\n"
+        self.ours = self.theirs
+        self.outage(5000)
+
+    def test_over_tls(self):
+        """The same over TLS."""
+        ca = CA(temporary("spool"))
+        self.url = "tls:localhost:{far}"
+        self.theirs, self.ours = (
+            f'ca="{ca.file}"\ncert="{cert}"\nprivate_key="{key}"\n'
+            for cert, key in (ca.issue("exporter", "exporter.example"), ca.issue("collector", "localhost", "127.0.0.1"))
+        )
+        self.outage(5000)
+
+    def outage(self, n):
         self.near, self.far = free_port("tcp"), free_port("tcp")
-        n = sized(20_000, 200_000)
+        self.url = self.url.replace("{far}", str(self.far))
         with self.exporter() as exporter:
             with self.sink() as far:
                 sent = self.send(n)

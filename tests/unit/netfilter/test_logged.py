@@ -139,6 +139,38 @@ class DecoderTests(SynchronousTestCase):
                     self.assertEqual(rows(batches), [row(good, NOW)] * 2)
 
 
+class LayoutTests(SynchronousTestCase):
+    """Many messages of layouts that are known."""
+
+    def messages(self, prefix):
+        return [
+            packet(2, header(n, 1), *prefix, attr(2, be(4, n * 0x01010101)), attr(9, bytes(n % 50 + 1)))
+            for n in range(60)
+        ]
+
+    def test_none_is_looked_at_alone(self):
+        """Whatever the values and however long the packets, messages of a known layout are found together."""
+        for prefix in ([], [attr(10, b"in\0")], [attr(10, b"a longer prefix: \0")]):
+            messages = self.messages(prefix)
+            decoder = Decoder(WANTED)
+            decode(messages[:1], decoder=decoder)
+            with patch.object(decoder.layouts, "identify", side_effect=AssertionError):
+                batches, _ = decode(messages, decoder=decoder)
+            self.assertEqual(rows(batches), [row(m, NOW) for m in messages])
+
+    def test_length_of_the_packet(self):
+        """Of known layouts, too, a message is refused whose packet does not end with it."""
+        messages = self.messages([])
+        decoder = Decoder(WANTED)
+        decode(messages, decoder=decoder)
+        place = messages[0].index(b"\5\0\x09\0")
+        for size in (0, 3, 100, 0xFFFF):
+            wrong = messages[0][:place] + size.to_bytes(2, "little") + messages[0][place + 2 :]
+            decoder.refused.clear()
+            batches, refused = decode([*messages[1:], wrong], decoder=decoder)
+            self.assertEqual((refused, sum(b.n for b in batches)), ({"attribute length": 1}, 59))
+
+
 class RecordedTests(SynchronousTestCase):
     """What a kernel has sent."""
 

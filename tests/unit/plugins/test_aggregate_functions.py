@@ -234,3 +234,44 @@ class SpreadTests(AggregateCase):
         found = self.by_interval()
         octets, flows = (sum(sums[place] for sums in found.values()) for place in (0, 2))
         self.assertEqual((1440, 10**12 + 12, 3), (len(found), octets, flows))
+
+
+class TopTests(AggregateCase):
+    """top=: the largest groups of an interval."""
+
+    def test_top(self):
+        """The largest, in their order; all others are one row without keys; the sums stay."""
+        self.make(key="protocolIdentifier", top=2, by="octets", interval=60)
+        rows = [{"protocolIdentifier": n, "octetDeltaCount": octets, "packetDeltaCount": 1,
+                 "flowStartMilliseconds": 1000 + n, "flowEndMilliseconds": 2000 + n}
+                for n, octets in enumerate((5, 100, 7, 50, 1))]  # fmt: skip
+        self.give(batch_of(rows, now=130.0))
+        self.agg.flush()
+        found = self.rows()
+        self.assertEqual([(1, 100), (3, 50), (None, 13)], [(r.get("protocolIdentifier"), r["octets"]) for r in found])
+        others = {"flows": 3, "packets": 3, "octets": 13, "first_ms": 1000, "last_ms": 2004, "interval_start": 120}
+        self.assertEqual(others, found[2])
+
+    @given(st.lists(st.tuples(st.integers(0, 12), st.none() | st.integers(0, 5), st.booleans()), max_size=60),
+           st.integers(1, 6))  # fmt: skip
+    def test_any(self, rows, most):
+        """At most so many groups of all kinds, none of the others larger; nothing is missing in the sums."""
+        self.make(key="protocolIdentifier,sourceTransportPort", top=most)
+        sums = defaultdict(int)
+        for group, octets, port in rows:
+            row = {"protocolIdentifier": group} | ({"sourceTransportPort": 9} if port else {})
+            self.give(batch_of([row if octets is None else row | {"octetDeltaCount": octets}]))
+            sums[group, port] += octets or 0
+        self.agg.flush()
+        found = self.rows()
+        self.assertEqual((sum(sums.values()), len(rows)),
+                         (sum(r.get("octets", 0) for r in found), sum(r["flows"] for r in found)))  # fmt: skip
+        groups = [row for row in found if "protocolIdentifier" in row]
+        self.assertEqual(min(most, len(sums)), len(groups))
+        kept = sorted((row.get("octets", 0) for row in groups), reverse=True)
+        self.assertEqual(sorted(sums.values(), reverse=True)[: len(kept)], kept)
+
+    def test_mistakes(self):
+        plugin = AGGREGATE("a", Options(AGGREGATE.all_options(), {"top": 5, "by": "octet"}))
+        ((option, said),) = plugin.mistakes()
+        self.assertEqual(("by", True), (option, "is none of flows, packets, octets" in said))

@@ -8,6 +8,9 @@ from tests.unit.ipfix.wire import a_set, message, options_template, template
 from tests.unit.plugins.collecting import Collecting
 from tests.unit.plugins.exporting import V4, V6, exporter, flows
 from tests.unit.plugins.test_ipfix_output import RecordsCase
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Octets
+from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.plugins.outputs import flowrecords
@@ -102,6 +105,19 @@ class NamesTests(RecordsCase):
         ):
             plugin = IPFIX("e", Options(IPFIX.all_options(), {"fields": text, "collectors": ("udp:192.0.2.1",)}))
             self.assertEqual([("fields", expected)], list(plugin.mistakes()))
+
+
+class LengthTests(RecordsCase):
+    """Records of variable length."""
+
+    def test_too_long(self):
+        """One that fits into no message is dropped and counted; the others arrive."""
+        key = known("interfaceName")
+        texts = [b"eth0", b"x" * 2000, b"y" * 400, b"z"]
+        batch = Batch(Schema([key]), {key.name: Octets.of(texts)}, n=4, now=1700000006.0)
+        found = [record[82] for _, record in self.records(batch, mtu=600)]
+        self.assertEqual([b"eth0", b"y" * 400, b"z"], found)
+        self.assertEqual({"too_long": 1}, self.plugin.collectors[0].figures()["dropped"])
 
 
 class RequestsTests(SynchronousTestCase):

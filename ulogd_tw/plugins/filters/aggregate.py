@@ -11,11 +11,12 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key, known, nearest, registry
-from ulogd_tw.core.options import Option, one_of, positive, text
+from ulogd_tw.core.options import Option, number, one_of, positive, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.ends import only_ends
 from ulogd_tw.plugins.filters import derived, functions
+from ulogd_tw.plugins.filters.busiest import busiest
 from ulogd_tw.plugins.filters.spread import spread
 from ulogd_tw.plugins.filters.tally import VALUES, Overflow, Tally
 
@@ -48,6 +49,9 @@ class AGGREGATE(Aggregator):
         Option("functions", text, "", "further columns, each NAME=FUNCTION(KEY): sum, count, min, max, first, last, "
                "or (of bits), mean, distinct (how many values, to 6.5 %) and quantile(KEY,0.95) (to 4.4 %); without a "
                "NAME it is FUNCTION_KEY"),
+        Option("top", number, 0, "groups of an interval that are handed on at most, those with the greatest value of "
+               "by; all others become one row without keys, so that sums stay right. 0: all groups"),
+        Option("by", text, "octets", "the column that top looks at: flows, packets, octets, or one of functions"),
         Option("max_sketches", positive, 16384, "groups of an interval that have a distinct or quantile, the first "
                "ones: 256 octets and 2 kB each; others have none"),
         Option("interval", positive, 60, "seconds; intervals begin at multiples of it in UTC"),
@@ -90,6 +94,11 @@ class AGGREGATE(Aggregator):
                 near = nearest(base, registry.names())
                 yield "key", f"nobody knows the key {base}" + (f"; did you mean {near}?" if near else "")
         yield from (m for m in self._mistakes if m[0] != "key" or known(m[1].partition("/")[0].partition("@")[0]))
+        ranking = [key.name for key in (*VALUES, *(wish.key for wish in self.wishes)) if key.type.numeric]
+        if self.config.by not in ranking:
+            yield "by", f"{self.config.by} is none of {', '.join(ranking)}"
+        if self.config.top < 0:
+            yield "top", "must be 0 or more"
         taken = {*self.key_names, *(key.name for key in VALUES), INTERVAL_START.name}
         for wish in self.wishes:
             if wish.name in taken:
@@ -186,7 +195,8 @@ class AGGREGATE(Aggregator):
 
     def _emit_tally(self, start: int, now: float | None) -> None:
         tally = self._open.pop(start)
-        for batch in tally.batches(INTERVAL_START, start, float(start) if now is None else now):
+        batches = list(tally.batches(INTERVAL_START, start, float(start) if now is None else now))
+        for batch in busiest(batches, self.config.by, self.config.top) if self.config.top and batches else batches:
             self._outgoing.append(batch)
             self._outgoing_rows += batch.n
 

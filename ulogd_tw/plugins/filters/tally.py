@@ -271,12 +271,14 @@ class Tally:
 
     def batches(self, interval_key: Key, start: int, now: float) -> Iterator[Batch]:
         """The rows of this interval, a batch for each kind of group; ends the tally."""
+        plugin = self._plugin
+        wanted = frozenset((*plugin.wanted, *self._names, *((plugin.config.by,) if plugin.config.top else ())))
         for present, group in self._groups.items():
             if not group.table.n:
                 continue
             if present != _OTHER:
                 self._expected[present] = group.table.n
-            yield self._batch(group, interval_key, start, now, self._plugin.wanted, 1, group.table.n + 1)
+            yield self._batch(group, interval_key, start, now, wanted, 1, group.table.n + 1)
         self._groups = {}
 
     def peek(self, interval_key: Key, start: int, now: float, wanted: Wanted) -> Iterator[Batch]:
@@ -294,7 +296,7 @@ class Tally:
         by_name = {key.name: (key, column) for key, column in group.packing.unpack(words).items()}
         columns: dict[Key, Column] = {}
         for name in self._names:
-            if name in by_name and (name in wanted or wanted is self._plugin.wanted):
+            if name in by_name and name in wanted:
                 columns[by_name[name][0]] = by_name[name][1]
         missing: dict[str, np.ndarray] = {}
         for key, column, absent in self._worked_out(group, wanted, first, stop):

@@ -54,7 +54,8 @@ class PACKET(Input):
         Option("snaplen", positive, 262144, "octets that are taken of a packet at most; for flows 128 are enough"),
         Option("promiscuous", boolean, False, "1: also packets that are for other hosts"),
         Option("ring", octets, 64 << 20, "octets of the ring of each interface, which the kernel keeps in memory"),
-        Option("batch_latency", seconds, 0.02, "seconds that packets wait for others"),
+        Option("batch_latency", seconds, 0.1, "seconds that packets wait for others: a batch costs as much as "
+               "some thousand packets"),
         Option("fanout", number, 0, "number of a group (1 to 65535): processes with the same one share the packets of "
                "an interface, all of a flow to the same process; 0: no group"),
         Option("network_namespace_path", text, "", "the network namespace of the interfaces, such as "

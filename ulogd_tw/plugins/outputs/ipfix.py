@@ -189,6 +189,10 @@ class IPFIX(Output):
     def open(self) -> None:
         """Begin to connect. A collector that is away is no fault: it may come, and until then its messages wait."""
         config = self.config
+        if config.anonymise == "truncate":
+            self._anonymous = truncating(config.anonymise_prefix4, config.anonymise_prefix6).batch
+        elif config.anonymise == "cryptopan":
+            self._anonymous = prefix_preserving(read_key(config.anonymise_key)).batch
         settings = Settings(
             self.reactor, self.clock, config.oid, self.flows.outgoing.templates, config.collector_octets, config.mtu,
             config.reconnect, config.send_template, config.template_refresh, config.template_packets, self.flows.form,
@@ -204,10 +208,6 @@ class IPFIX(Output):
         self._telling = Telling(
             self.flows.outgoing, self.flows.form, config.oid, self.counters.dropped.total, self.inputs
         )
-        if config.anonymise == "truncate":
-            self._anonymous = truncating(config.anonymise_prefix4, config.anonymise_prefix6).batch
-        elif config.anonymise == "cryptopan":
-            self._anonymous = prefix_preserving(read_key(config.anonymise_key)).batch
         self._flushed = self.clock()
         self.flows.form.keep(self._flushed)
 
@@ -296,6 +296,11 @@ class IPFIX(Output):
             if builder is None:
                 builder = self._builders[group, limit] = MessageBuilder(limit, self.flows.form)
             self._hand_out(group, limit, builder.add(records))
+            if builder.too_long:  # not even alone in a message
+                for place in group:
+                    if self._limits[place] == limit:
+                        self.collectors[place].dropped["too_long"] += builder.too_long
+                builder.too_long = 0
 
     def _flush(self) -> None:
         for (group, limit), builder in self._builders.items():

@@ -1,0 +1,76 @@
+"""The largest groups of an interval, and one row of all others, so that nothing is missing in the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Column, repeated
+
+SUMS = ("flows", "packets", "octets", "reply_packets", "reply_octets")
+"""Columns that the row of all others has, beside the first start, the last end and the interval."""
+_EXTREMES = {"first_ms": np.minimum, "last_ms": np.maximum}
+
+
+def busiest(batches: Sequence[Batch], by: str, most: int) -> list[Batch]:
+    """At most so many rows of all batches together: those with the greatest `by`, largest first in each batch.
+
+    Rows without that value come last. The others become one row without keys.
+    """
+    ranks = [_rank(batch, by) for batch in batches]
+    total = sum(batch.n for batch in batches)
+    if total <= most:
+        return [batch.take(_descending(rank)) for batch, rank in zip(batches, ranks, strict=True)]
+    together = np.concatenate(ranks)
+    least = np.partition(together, total - most)[total - most]
+    room = most - int(np.count_nonzero(together > least))
+    kept, others = [], []
+    for batch, rank in zip(batches, ranks, strict=True):
+        chosen = rank > least
+        equal = np.flatnonzero(rank == least)[:room]
+        room -= len(equal)
+        chosen[equal] = True
+        if chosen.any():
+            rows = np.flatnonzero(chosen)
+            kept.append(batch.take(rows[_descending(rank[rows])]))
+        if not chosen.all():
+            others.append(batch.take(np.flatnonzero(~chosen)))
+    return [*kept, _summed(others)]
+
+
+def _rank(batch: Batch, by: str) -> np.ndarray:
+    """What rows are ordered by; below 0 where there is none."""
+    column = batch.columns.get(by)
+    if column is None:
+        return np.full(batch.n, -np.inf)
+    rank = column.astype(np.float64)
+    return np.where(batch.missing[by], -np.inf, rank) if by in batch.missing else rank
+
+
+def _descending(rank: np.ndarray) -> np.ndarray:
+    return np.argsort(-rank, kind="stable")
+
+
+def _summed(batches: Sequence[Batch]) -> Batch:
+    """One row of all of these."""
+    columns: dict = {}
+    for name in (*SUMS, *_EXTREMES, "interval_start"):
+        parts = [(batch.schema[name], _present(batch, name)) for batch in batches if name in batch.schema]
+        values = np.concatenate([part for _, part in parts]) if parts else np.zeros(0)
+        if not len(values):
+            continue
+        key = parts[0][0]
+        if name == "interval_start":
+            columns[key] = repeated(int(values[0]), 1, key.type.dtype)
+        elif name in _EXTREMES:
+            columns[key] = np.array([_EXTREMES[name].reduce(values)], key.type.dtype)
+        else:
+            columns[key] = np.array([values.sum(dtype=np.uint64)], key.type.dtype)
+    return Batch(Schema(list(columns)), {key.name: c for key, c in columns.items()}, n=1, now=batches[0].now)
+
+
+def _present(batch: Batch, name: str) -> Column:
+    column = batch.columns[name]
+    return column[~batch.missing[name]] if name in batch.missing else np.asarray(column)
