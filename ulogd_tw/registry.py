@@ -35,6 +35,7 @@ FILTERS = {
     "AGGREGATE": "ulogd_tw.plugins.filters.aggregate:AGGREGATE",
     "BASE": "ulogd_tw.plugins.filters.base:BASE",
     "FLOWCACHE": "ulogd_tw.plugins.filters.flowcache:FLOWCACHE",
+    "GROUP": "ulogd_tw.plugins.filters.group:GROUP",
     "HWHDR": "ulogd_tw.plugins.filters.hwhdr:HWHDR",
     "IFINDEX": "ulogd_tw.plugins.filters.ifindex:IFINDEX",
     "IP2BIN": "ulogd_tw.plugins.filters.ip2bin:IP2BIN",
@@ -63,6 +64,7 @@ _KINDS: dict[str, type[Plugin]] = {"input": Input, "filter": Filter, "output": O
 _GROUP = "ulogd_tw.plugins"
 _INSTALL = {
     "cffi": "pip install cffi",
+    "maxminddb": "pip install 'ulogd_tw[maxmind]'",
     "numpy": "pip install numpy",
     "polars": "pip install 'ulogd_tw[fast]'",
     "psycopg": "pip install 'ulogd_tw[postgresql]'",

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 TREE = Path(__file__).resolve().parents[2] / "ulogd_tw"
 
-CODECS = {"ipfix", "netfilter", "packets", "match"}
+CODECS = {"ipfix", "netfilter", "packets", "match", "naming"}
 
 # Part of ulogd_tw -> the parts that it may import besides itself. Parts that are not listed (tap, service, manhole,
 # metrics, registry, cli, testing) are on top: they may import all, and nothing listed here may import them.
@@ -18,6 +18,7 @@ LAYERS = {
     "netfilter": {"core"},
     "packets": {"core"},
     "match": {"core"},
+    "naming": {"core"},
     "transports": {"core"},
     "flow": {"core"},
     "plugins": {"core", "transports", "flow"} | CODECS,

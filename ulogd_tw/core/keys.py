@@ -164,6 +164,7 @@ _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeC
 
 _UNKNOWN = re.compile(r"e(\d+)id(\d+)$")
 _UNKNOWN9 = re.compile(r"v9(id|scope)(\d+)$")
+_NET_COLUMN = re.compile(r"(src|dst|exporter)\.net\.[A-Za-z0-9]+$")
 _OCCURRENCE = re.compile(r"#\d+$")
 
 
@@ -275,11 +276,16 @@ class Registry:
         return found
 
     def key(self, name: str) -> Key | None:
-        """The key of this name, or None. ``name#2`` is the second occurrence of an element in a record."""
+        """The key of this name, or None. ``name#2`` is the second occurrence of an element in a record.
+
+        ``src.net.COLUMN`` is a text that an administrator's file has for the network of the source.
+        """
         bare = _OCCURRENCE.sub("", name)
         for table in (self.ulogd, self.netfilter, self._context, self.neutral, self._iana_by_name):
             if bare in table:
                 return table[bare] if bare == name else Key(name, table[bare].type)
+        if _NET_COLUMN.match(name):
+            return Key(name, types.STRING)
         if match := _UNKNOWN.match(bare):
             return self.element(int(match[1]), int(match[2])).named(name)
         if match := _UNKNOWN9.match(bare):

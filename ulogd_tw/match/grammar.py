@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Mapping
 
 from ulogd_tw.core.keys import Key, known, nearest, registry
+from ulogd_tw.core.prefix import Span, span
+from ulogd_tw.core.protocols import PROTOCOLS
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.terms import (
     COMPARE,
@@ -30,7 +32,7 @@ from ulogd_tw.match.terms import (
     Together,
 )
 from ulogd_tw.match.tokens import Token, tokens
-from ulogd_tw.match.values import Numbers, Prefixes, Span, Strings, span
+from ulogd_tw.match.values import Numbers, Prefixes, Strings
 
 OCTETS = ("octetDeltaCount", "octetTotalCount", "octets", "raw.pktlen")
 PACKETS = ("packetDeltaCount", "packetTotalCount", "packets", "raw.pktcount")
@@ -49,12 +51,6 @@ _PLAIN = {
     "mark": ("ct.mark", "oob.mark"), "domain": ("observationDomainId",), "icmp-type": ("icmp.type", "icmpv6.type"),
     "icmp-code": ("icmp.code", "icmpv6.code"),
 }  # fmt: skip
-PROTOCOLS = {
-    "hopopt": 0, "icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "egp": 8, "igp": 9, "udp": 17, "dccp": 33, "ip6ip": 41,
-    "rsvp": 46, "gre": 47, "esp": 50, "ah": 51, "icmp6": 58, "icmpv6": 58, "ipv6-icmp": 58, "eigrp": 88, "ospf": 89,
-    "pim": 103, "ipcomp": 108, "vrrp": 112, "l2tp": 115, "sctp": 132, "udplite": 136,
-}  # fmt: skip
-"""IP protocols by name (IANA's registry, and the names of nfdump and iptables)."""
 _RATES = ("bps", "pps", "bpp", "duration")
 _FLAGS = {"f": 1, "s": 2, "r": 4, "p": 8, "a": 16, "u": 32, "e": 64, "c": 128}
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

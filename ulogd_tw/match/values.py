@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Iterable
 
 import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Coded, Column
+from ulogd_tw.core.prefix import Span
 from ulogd_tw.core.types import Type
 
-_IPV4 = re.compile(r"(\d+)\.(\d+)\.(\d+)\.(\d+)(?:/(\d+))?")
 _WORD = (1 << 64) - 1
 _SMALL = 1 << 16
 """Numbers below are looked up in a table."""
@@ -80,24 +78,6 @@ def _between(column: np.ndarray, low: int, high: int) -> np.ndarray:
     if above is None:
         return np.ones(len(column), bool) if below is None else below
     return above if below is None else above & below
-
-
-Span = tuple[int, int, int]
-"""A network: version of IP, first and last address."""
-
-
-def span(text: str) -> Span:
-    """The network or address of a text. ValueError for what is none. 1 us for one of IPv4, of which files have many."""
-    match = _IPV4.fullmatch(text)
-    if match is not None:
-        a, b, c, d, bits = match.groups(default="32")
-        octets, length = (int(a), int(b), int(c), int(d)), int(bits)
-        if max(octets) < 256 and length <= 32:
-            address = octets[0] << 24 | octets[1] << 16 | octets[2] << 8 | octets[3]
-            rest = (1 << 32 - length) - 1
-            return 4, address & ~rest, address | rest
-    network = ipaddress.ip_network(text, strict=False)
-    return network.version, int(network.network_address), int(network.broadcast_address)
 
 
 class Prefixes:

@@ -16,6 +16,7 @@ from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.stack import Builder, StackSpec
 from ulogd_tw.plugins.filters.match import MATCH
+from ulogd_tw.plugins.watched import Watched
 
 FLOWS = [{name.replace("Address", "IPv4Address"): value for name, value in row.items()} for row in ANY_FAMILY]
 
@@ -114,7 +115,7 @@ class SetsTests(MatchCase):
     """Sets in files."""
 
     def setUp(self):
-        self.patch(MATCH, "in_thread", staticmethod(defer.execute))
+        self.patch(Watched, "in_thread", staticmethod(defer.execute))
         self.path = self.mktemp()
         self.seconds = Counter()
 

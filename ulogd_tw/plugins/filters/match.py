@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from twisted.internet import threads
-from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, joined
-from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.options import Option, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Filter, Wanted
 from ulogd_tw.match import grammar
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.terms import Always, Term
+from ulogd_tw.plugins.watched import Watched
 
 TAG, EXPORT_TO = ulogd_keys("tag", "export.to")
 _HASHED = ("sourceAddress", "destinationAddress", "sourceTransportPort", "destinationTransportPort",
            "protocolIdentifier")  # fmt: skip
-_MOST_OCTETS = 256 << 20
-"""Of a file with a set."""
 
 
 class MATCH(Filter):
@@ -49,15 +44,11 @@ class MATCH(Filter):
                "text on each line, # begins a comment"),
         Option("sets_interval", seconds, 5.0, "seconds after which it is looked whether a file of sets has changed"),
     )  # fmt: skip
-    log = Logger()
-    in_thread = staticmethod(threads.deferToThread)
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self._term: Term = Always()
-        self._read: dict[str, tuple[float, int]] = {}
-        """Time of change and size of each file of sets as it was read."""
-        self._reading = False
+        self._sets = Watched(self, "sets", self._files.values(), self._parsed, self._take)
         self.counters.more["rows_matched"] = 0
 
     # declarations
@@ -99,64 +90,27 @@ class MATCH(Filter):
 
     def open(self) -> None:
         """Read the sets. Raises `StartError` where one cannot be read or has a line of no sense."""
-        try:
-            self._take(*self._load())
-        except OSError as error:
-            raise StartError(f"sets: {error}", "make the file, readable for the user of ulogd") from None
-        except MatchError as error:
-            raise StartError(f"sets: {error}", "mend the line, or put a # before it") from None
+        self._sets.open()
 
-    def _load(self) -> tuple[Term, dict[str, tuple[float, int]]]:
-        """The term with the sets as the files have them now, and how these are."""
-        sets, read = {}, {}
-        for name, path in self._files.items():
-            with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                lines = file.read(_MOST_OCTETS).decode("utf-8", "replace").splitlines()
+    def _parsed(self, files: list[bytes]) -> Term:
+        """The term with the sets as the files have them."""
+        sets = {}
+        for name, octets in zip(self._files, files, strict=True):
+            lines = octets.decode("utf-8", "replace").splitlines()
             sets[name] = [value for line in lines if (value := line.partition("#")[0].strip())]
-            read[name] = (status.st_mtime, status.st_size)
-        return grammar.parse(self.config.match, sets), read
+        return grammar.parse(self.config.match, sets)
 
-    def _take(self, term: Term, read: dict[str, tuple[float, int]]) -> None:
-        self._term, self._read = term, read
+    def _take(self, term: Term) -> None:
+        self._term = term
 
     def wake(self, now: float) -> float | None:
         """Read sets again whose file has changed, in a thread."""
-        if not self._files:
-            return None
-        if not self._reading and self._changed():
-            self._reading = True
-            self.in_thread(self._load).addCallbacks(self._loaded, self._not_loaded).addErrback(self.fault)
-        return self.config.sets_interval
+        self._sets.look()
+        return self.config.sets_interval if self._files else None
 
     def reopen(self) -> None:
         """SIGHUP: look at once."""
-        self._read = {}
-        self.wake(0.0)
-
-    def _changed(self) -> bool:
-        for name, path in self._files.items():
-            try:
-                status = os.stat(path)
-            except OSError:
-                continue  # perhaps it is being replaced; what was read stays
-            if self._read.get(name) != (status.st_mtime, status.st_size):
-                return True
-        return False
-
-    def _loaded(self, found: tuple[Term, dict[str, tuple[float, int]]]) -> None:
-        self._reading = False
-        self._take(*found)
-        self.log.info("{instance}: sets are read again", instance=self.instance)
-
-    def _not_loaded(self, failure: Any) -> None:
-        failure.trap(OSError, MatchError)
-        self._reading = False
-        self.counters.errors["sets"] += 1
-        self._read = {name: _status(path) for name, path in self._files.items()}  # not again before it changes
-        self.log.error(
-            "{instance}: the sets as they were stay: {reason}", instance=self.instance, reason=failure.getErrorMessage()
-        )
+        self._sets.look_anew()
 
     # rows
 
@@ -222,11 +176,3 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
     return numbers ^ (numbers >> np.uint64(31))
-
-
-def _status(path: str) -> tuple[float, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (0.0, 0)
-    return status.st_mtime, status.st_size
