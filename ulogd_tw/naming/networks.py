@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ulogd_tw.core.prefix import span
+from ulogd_tw.core.textlines import lines
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Labels, Texts
 from ulogd_tw.naming.prefixes import Networks, PrefixTable
@@ -49,7 +50,7 @@ def read(octets: bytes, columns: Iterable[str] = ("net",)) -> Names:
 
 def _lines(octets: bytes) -> Iterator[tuple[int, str, str]]:
     """(number of the line, prefix, what is behind it) of each line that is not empty."""
-    for number, line in enumerate(octets.decode("utf-8-sig", "surrogateescape").splitlines(), 1):
+    for number, line in enumerate(lines(octets), 1):
         line = line.partition("#")[0].strip()
         if not line:
             continue

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from ulogd_tw.core.protocols import PROTOCOLS
+from ulogd_tw.core.textlines import lines
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Texts
 
@@ -53,7 +54,7 @@ def read(octets: bytes) -> Services:
     A port may be a range (6000-6063/tcp); without a protocol it is that of every one with ports. Raises `NamesError`.
     """
     found = Services()
-    for number, line in enumerate(octets.decode("utf-8-sig", "surrogateescape").splitlines(), 1):
+    for number, line in enumerate(lines(octets), 1):
         words = line.partition("#")[0].replace(",", " ").split()
         if not words:
             continue
