@@ -31,6 +31,11 @@ class Dictionary:
         code = self._code
         return np.fromiter((code(v) for v in column.to_list()), np.uint32, len(column))
 
+    def restore(self, values: list[bytes]) -> None:
+        """The strings of another dictionary, with its codes."""
+        self.values = values
+        self._codes = {value: code for code, value in enumerate(values)}
+
     def _code(self, value: bytes) -> int:
         found = self._codes.get(value)
         if found is None:
@@ -107,6 +112,23 @@ class Packing:
             known_part = words[place.word]
             words[place.word] = word if known_part is None else known_part | word
         return [np.zeros(n, np.uint64) if w is None else w for w in words], fits
+
+    def again(self, words: list[np.ndarray], packing: Packing) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """As `pack`, for rows of another packing of the same keys."""
+        if not any(place.key.type.variable for place in self._places):
+            return words, None
+        columns = {key.name: column for key, column in packing.unpack(words).items()}
+        for name, column in columns.items():
+            if isinstance(column, Coded):  # only the strings that there are
+                codes, places = np.unique(column.codes, return_inverse=True)
+                columns[name] = Coded(places, [column.values[code] for code in codes.tolist()])
+        return self.pack(columns, len(words[0]))
+
+    def check(self, words: Sequence[np.ndarray]) -> None:
+        """Raise ValueError for words with a code that no string has."""
+        for key, column in self.unpack(words).items():
+            if isinstance(column, Coded) and len(column) and int(column.codes.max()) >= len(column.values):
+                raise ValueError(f"a string of {key.name} is missing")
 
     def unpack(self, words: Sequence[np.ndarray]) -> dict[Key, Column]:
         """The key columns of packed rows."""

@@ -248,7 +248,7 @@ class AggregateTests(AggregateCase):
     @given(
         st.lists(st.lists(one_row, max_size=30), max_size=6),
         st.integers(1, 40),
-        st.sampled_from(["emit", "other"]),
+        st.sampled_from(["emit", "other", "fold"]),
     )  # fmt: skip
     def test_nothing_is_lost_or_invented(self, batches, max_keys, overflow):
         """Any split into batches and any overflow: the sums over all rows are those of the input, key by key."""

@@ -17,8 +17,11 @@ from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.ends import only_ends
 from ulogd_tw.plugins.filters import derived, functions
 from ulogd_tw.plugins.filters.busiest import busiest
+from ulogd_tw.plugins.filters.checkpoints import Checkpoints
+from ulogd_tw.plugins.filters.fold import Fold
+from ulogd_tw.plugins.filters.groups import VALUES
 from ulogd_tw.plugins.filters.spread import spread
-from ulogd_tw.plugins.filters.tally import VALUES, Overflow, Tally
+from ulogd_tw.plugins.filters.tally import Overflow, Tally
 
 FIVE_TUPLE = (
     "sourceAddress",
@@ -61,8 +64,12 @@ class AGGREGATE(Aggregator):
         Option("lateness", positive, 60, "time=flow and time=spread: seconds for which an interval stays open after "
                "its end"),
         Option("max_keys", positive, 1_000_000, "keys kept at most, over all open intervals"),
-        Option("overflow", one_of("emit", "other", "refuse"), "emit", "what a new key beyond max_keys does: emit the "
-               "table early (then a key can have several rows an interval), count under NULL keys, or be refused"),
+        Option("overflow", one_of("emit", "other", "refuse", "fold"), "emit", "what a new key beyond max_keys does: "
+               "emit the table early (then a key can have several rows an interval), count under NULL keys (other), be "
+               "refused, or make room (fold): half of the groups, those with fewest octets, count under NULL keys"),
+        Option("state_file", text, "", "file in which open intervals are kept over a restart, instead of being emitted "
+               "early at the stop; of an instance that stands in several stacks the second has #2 behind the name"),
+        Option("checkpoint", positive, 60, "seconds between two writings of state_file: a crash costs at most so much"),
     )  # fmt: skip
     may_use = ("octetDeltaCount", "octetTotalCount", "packetDeltaCount", "packetTotalCount", "reverseOctetDeltaCount",
                "reverseOctetTotalCount", "reversePacketDeltaCount", "reversePacketTotalCount", "flowEndReason",
@@ -76,9 +83,12 @@ class AGGREGATE(Aggregator):
         self._derived = {name: found for name in self.key_names if (found := self._read("key", derived.parse, name))}
         self.wishes = self._read("functions", functions.parse, self.config.functions) or []
         self._open: dict[int, Tally] = {}
-        self._closed = 0
+        self.closed = 0
+        self._leaving: deque[tuple[Tally, float]] = deque()
         self._outgoing: deque[Batch] = deque()
         self._outgoing_rows = 0
+        self._fold: Fold | None = None
+        self._state: Checkpoints | None = None
         self._paused = False
         self._expected: dict[object, int] = {}
         self.counters.more["keys"] = lambda: sum(len(tally) for tally in self._open.values())
@@ -128,6 +138,18 @@ class AGGREGATE(Aggregator):
     def open(self) -> None:
         if self.source is not None:
             self.source.seconds_apart = True
+        if self.config.state_file:
+            self._state = Checkpoints(self)
+            restored, self.closed = self._state.open()
+            for tally, now in restored:
+                if now is None and tally.start not in self._open:
+                    self._open[tally.start] = tally
+                else:
+                    self._leaving.append((tally, float(tally.start) if now is None else now))
+                    self._outgoing_rows += len(tally)
+
+    def stop(self) -> Any:
+        return None if self._state is None else self._state.close()
 
     # rows in
 
@@ -151,7 +173,7 @@ class AGGREGATE(Aggregator):
         different = np.unique(starts)
         for start in different.tolist():
             part = batch if len(different) == 1 else batch.take(starts == start)
-            if start < self._closed:
+            if start < self.closed:
                 self.counters.more["rows_late"] += part.n
             yield start, part
         self._close(int(batch.now - self.config.lateness) // self.config.interval * self.config.interval)
@@ -173,15 +195,34 @@ class AGGREGATE(Aggregator):
         while True:
             tally = self._open.get(start)
             if tally is None:
-                tally = self._open[start] = Tally(self, Overflow(self.config.overflow), self._expected)
-            others = sum(len(t) for t in self._open.values()) - len(tally)
+                tally = self._open[start] = self.new_tally(start)
+            others = sum(t.keys for t in self._open.values()) - tally.keys
             left = tally.add(batch, self.config.max_keys - others)
+            if left is not None and self._fold is None and self.config.overflow == "fold":
+                self._fold = Fold(list(self._open.values()), self.config.max_keys)
+            if self._fold is not None:
+                self._go_on_folding(0 if left is None else left.n)
             if left is None:
                 return
-            # overflow=emit: everything goes out early, and the rows that found no room begin a new table
-            for early in sorted(self._open):
-                self._emit_tally(early, batch.now)
+            if self.config.overflow == "emit":  # the rows that found no room begin a new table
+                for early in sorted(self._open):
+                    self._emit_tally(early, batch.now)
             batch = left
+
+    def new_tally(self, start: int) -> Tally:
+        """An empty one, of the interval that begins then."""
+        return Tally(self, Overflow(self.config.overflow), self._expected, start)
+
+    def _go_on_folding(self, wanted: int = 0) -> None:
+        """Fold a slice, or as much as makes room for so many groups."""
+        most = self.config.max_keys
+        going = True
+        while going:
+            going = self._fold.step()
+            if sum(t.keys for t in self._open.values()) + wanted <= most:
+                break
+        if not self._fold.unfolded:
+            self._fold = None
 
     # rows out
 
@@ -189,20 +230,34 @@ class AGGREGATE(Aggregator):
         """Hand on all intervals that began before `until`."""
         for start in sorted(s for s in self._open if s < until):
             self._emit_tally(start, now)
-        self._closed = max(self._closed, until)
+        self.closed = max(self.closed, until)
         if self._outgoing_rows > self.config.max_keys:
             self._send(all_=True)  # what lies below counts what it cannot take; here nothing grows without bound
 
     def _emit_tally(self, start: int, now: float | None) -> None:
         tally = self._open.pop(start)
-        batches = list(tally.batches(INTERVAL_START, start, float(start) if now is None else now))
-        for batch in busiest(batches, self.config.by, self.config.top) if self.config.top and batches else batches:
-            self._outgoing.append(batch)
-            self._outgoing_rows += batch.n
+        self._leaving.append((tally, float(start) if now is None else now))
+        self._outgoing_rows += len(tally)
 
     def _send(self, all_: bool = False) -> None:
         """Emit what goes out, one slice, or all of it."""
-        while self._outgoing:
+        while self._outgoing or self._leaving:
+            if not self._outgoing:
+                tally, now = self._leaving[0]
+                while tally.unfolded:
+                    self._fold.step()
+                    if not all_:
+                        return
+                self._leaving.popleft()
+                self._outgoing_rows -= len(tally)
+                if self._state is not None:
+                    self._state.emitted(tally)
+                batches = list(tally.batches(INTERVAL_START, now))
+                if self.config.top and batches:
+                    batches = busiest(batches, self.config.by, self.config.top)
+                self._outgoing.extend(batches)
+                self._outgoing_rows += sum(batch.n for batch in self._outgoing)
+                continue
             batch = self._outgoing.popleft()
             part = batch if all_ or batch.n <= EMITTED_AT_ONCE else batch.take(slice(0, EMITTED_AT_ONCE))
             if part.n < batch.n:
@@ -220,11 +275,11 @@ class AGGREGATE(Aggregator):
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
         """The groups of all open intervals as they are now, in slices, with the columns of these names."""
         for start, tally in sorted(self._open.items()):
-            yield from tally.peek(INTERVAL_START, start, float(start), names)
+            yield from tally.peek(INTERVAL_START, float(start), names)
 
     @property
     def holds(self) -> bool:
-        return bool(self._open or self._outgoing)
+        return bool(self._open or self._leaving or self._outgoing)
 
     def pause(self) -> None:
         self._paused = True
@@ -246,13 +301,36 @@ class AGGREGATE(Aggregator):
                 self._close(max(self._open) + 1)
         elif self._open and min(self._open) + length + late <= now:
             self._close(int(now - late) // length * length, now)
-        if self._outgoing and not self._paused:
+        if self._fold is not None:
+            self._go_on_folding()
+        if (self._outgoing or self._leaving) and not self._paused:
             self._send()
-        if self._outgoing:
+        if self._state is not None:
+            self._state.wake(now)
+        if self._outgoing or self._leaving:
             return 0.05 if self._paused else 0.0
+        if self._fold is not None:
+            return 0.0
         return min(length - (now - late) % length, 1.0) + 0.001
 
+    @property
+    def kept(self) -> tuple[list[tuple[Tally, float | None]], int] | None:
+        """What a state file has to have: tallies, with the clock of those that wait to go out, and what is closed.
+
+        None while a table is folded.
+        """
+        if self._fold is not None:
+            return None
+        return [*((tally, None) for tally in self._open.values()), *self._leaving], self.closed
+
     def flush(self) -> None:
+        if self._state is not None:
+            self._send(all_=True)
+            while self._fold is not None:
+                self._go_on_folding()
+            if self._state.save():
+                self._open = {}
+                return
         for start in sorted(self._open):
             self._emit_tally(start, None)
         self._send(all_=True)

@@ -119,6 +119,8 @@ class State:
         self.values = np.empty((self.most + 1) * self.width, self.form)
         """Memory is reserved; it is used only as far as entries reach."""
         self.seen = np.empty(self.most + 1, bool)
+        self.partial = np.empty(self.most + 1, bool)
+        """Entries that were merged with one that had no sketch: they tell nothing."""
 
     @property
     def form(self) -> np.dtype:
@@ -127,7 +129,7 @@ class State:
 
     def nbytes(self, n: int) -> int:
         """Octets in use by n entries."""
-        return min(n, self.most) * (1 + self.width * self.values.itemsize)
+        return min(n, self.most) * (2 + self.width * self.values.itemsize)
 
     def begin(self, first: int, stop: int) -> None:
         """Set the state of new entries."""
@@ -135,6 +137,7 @@ class State:
         if first < stop:
             self.values[first * self.width : stop * self.width] = self.start()
             self.seen[first:stop] = False
+            self.partial[first:stop] = False
 
     def add(self, entries: np.ndarray, column: Column, missing: np.ndarray | None) -> None:
         """Take the values of rows; `entries` says of which entry each is."""
@@ -153,13 +156,48 @@ class State:
         """A value for each of the entries from `first` up to `stop`, and which have none."""
         told = max(min(stop, self.most + 1), first)
         values = self.told(first, told)
-        absent = ~self.seen[first:told]
+        absent = ~self.seen[first:told] | self.partial[first:told]
         if told < stop:
             values = np.concatenate((values, np.zeros(stop - told, values.dtype)))
             absent = np.concatenate((absent, np.ones(stop - told, bool)))
         return values, absent
 
+    def piece(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """A copy of the states of the entries from `first` up to `stop`, as far as they have one.
+
+        With an octet of flags for each: 1 for those that have seen a value, 2 for partial ones.
+        """
+        told = max(min(stop, self.most + 1), first)
+        flags = self.seen[first:told] + 2 * self.partial[first:told].astype(np.uint8)
+        return self.values[first * self.width : told * self.width].copy(), flags.astype(np.uint8)
+
+    def merge(self, entries: np.ndarray, values: np.ndarray, flags: np.ndarray) -> None:
+        """Add older states (see `piece`) to these entries, all different or all the same one.
+
+        Those beyond the flags have no state to add: where a sketch should be, what is there then is not whole.
+        """
+        within = entries <= self.most
+        has = len(flags)
+        if self.wish.function in _SKETCHES:
+            self.partial[entries[has:][within[has:]]] = True
+            self.partial[entries[:has][within[:has] & (flags > 1)]] = True
+        rows = np.flatnonzero(within[:has] & (flags & 1 > 0))
+        if len(rows):
+            entries = entries[:has][rows]
+            self.join(entries, values.reshape(-1, self.width)[rows])
+            self.seen[entries] = True
+
     # for subclasses
+
+    ufunc: np.ufunc | None = None
+    """What makes one state of two, value by value."""
+
+    def join(self, entries: np.ndarray, rows: np.ndarray) -> None:
+        """Make one of the states of entries and these `rows` of older ones."""
+        held = self.values.reshape(-1, self.width)
+        if entries[0] == entries[-1]:
+            rows, entries = self.ufunc.reduce(rows, axis=0, dtype=rows.dtype)[None], entries[:1]
+        held[entries] = self.ufunc(held[entries], rows)
 
     def start(self) -> object:
         """The state of an entry that has seen nothing."""
@@ -178,16 +216,24 @@ class State:
 
 
 class _Sum(State):
+    ufunc = np.add
+
     def take(self, entries: np.ndarray, column: Column) -> None:
         np.add.at(self.values, entries, self.as_held(column))
 
 
 class _Count(State):
+    ufunc = np.add
+
     def take(self, entries: np.ndarray, column: Column) -> None:
         np.add.at(self.values, entries, np.uint64(1))
 
 
 class _Extreme(State):
+    @property
+    def ufunc(self) -> np.ufunc:  # type: ignore[override]
+        return np.minimum if self.wish.function == "min" else np.maximum
+
     def start(self) -> object:
         if self.dtype.kind == "f":
             return np.inf if self.wish.function == "min" else -np.inf
@@ -195,16 +241,21 @@ class _Extreme(State):
         return limits.max if self.wish.function == "min" else limits.min
 
     def take(self, entries: np.ndarray, column: Column) -> None:
-        function = np.minimum if self.wish.function == "min" else np.maximum
-        function.at(self.values, entries, self.as_held(column))
+        self.ufunc.at(self.values, entries, self.as_held(column))
 
 
 class _Or(State):
+    ufunc = np.bitwise_or
+
     def take(self, entries: np.ndarray, column: Column) -> None:
         np.bitwise_or.at(self.values, entries, self.as_held(column))
 
 
 class _Last(State):
+    def join(self, entries: np.ndarray, rows: np.ndarray) -> None:
+        older = ~self.seen[entries]
+        self.values[entries[older]] = rows[older, 0]
+
     def take(self, entries: np.ndarray, column: Column) -> None:
         self.values[entries] = self.as_held(column)  # of rows with one entry the last one stays
 
@@ -214,12 +265,16 @@ class _First(State):
         known_ = self.seen[np.minimum(entries, self.most)]
         super().add(entries, column, known_ if missing is None else missing | known_)
 
+    def join(self, entries: np.ndarray, rows: np.ndarray) -> None:
+        self.values[entries[::-1]] = rows[::-1, 0]
+
     def take(self, entries: np.ndarray, column: Column) -> None:
         self.values[entries[::-1]] = self.as_held(column)[::-1]
 
 
 class _Mean(State):
     width = 2
+    ufunc = np.add
 
     def take(self, entries: np.ndarray, column: Column) -> None:
         np.add.at(self.values, 2 * entries, column.astype(np.float64))
@@ -234,6 +289,7 @@ class _Distinct(State):
     """A HyperLogLog: for each of the registers the greatest rank of a hash."""
 
     width = REGISTERS
+    ufunc = np.maximum
 
     @property
     def form(self) -> np.dtype:
@@ -262,6 +318,7 @@ class _Quantile(State):
     """A histogram with buckets of equal ratio, as DDSketch has them (Masson et al. 2019); below 1 is one bucket."""
 
     width = BUCKETS
+    ufunc = np.add
 
     @property
     def form(self) -> np.dtype:

@@ -64,3 +64,9 @@ def share(batch: Batch, values: np.ndarray) -> np.ndarray:
 def ending(batch: Batch) -> np.ndarray | None:
     """The rows with the last interval of their flow, which count it; None where all are."""
     return batch.columns.get(ENDS.name)
+
+
+def ended(batch: Batch) -> int:
+    """How many flows these rows count as."""
+    ends = ending(batch)
+    return batch.n if ends is None else int(np.count_nonzero(ends))

@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import secrets
+from collections import deque
+from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.packing import Dictionary, Packing, packed_type
+from ulogd_tw.core.packing import Dictionary, packed_type
 from ulogd_tw.core.resolve import Found
-from ulogd_tw.core.table import KeyTable
-from ulogd_tw.plugins.filters.functions import FUNCTIONS, Wish
-from ulogd_tw.plugins.filters.spread import ending, share
+from ulogd_tw.plugins.filters.fold import AT_ONCE, Fold
+from ulogd_tw.plugins.filters.groups import FIRST, FLOWS, LAST, NEVER, OCTETS, SEEN, SUMS, VALUES, Group, Piece
+from ulogd_tw.plugins.filters.spread import ended, ending, share
 
 if TYPE_CHECKING:
     from ulogd_tw.core.plugin import Plugin, Wanted
 
-FLOWS = Key("flows", types.UNSIGNED64, ((0, 3),), "flows", "deltaCounter")
-PACKETS = Key("packets", types.UNSIGNED64, ((0, 2),), "packets", "deltaCounter")
-OCTETS = Key("octets", types.UNSIGNED64, ((0, 1),), "octets", "deltaCounter")
-FIRST = Key("first_ms", types.MILLISECONDS, ((0, 152),), "milliseconds")
-LAST = Key("last_ms", types.MILLISECONDS, ((0, 153),), "milliseconds")
-REPLY_PACKETS = Key("reply_packets", types.UNSIGNED64, ((29305, 2),), "packets", "deltaCounter")
-REPLY_OCTETS = Key("reply_octets", types.UNSIGNED64, ((29305, 1),), "octets", "deltaCounter")
-VALUES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, REPLY_PACKETS, REPLY_OCTETS)
-
-_SUMS = (
-    (PACKETS, "packetDeltaCount", "packetTotalCount"),
-    (OCTETS, "octetDeltaCount", "octetTotalCount"),
-    (REPLY_PACKETS, "reversePacketDeltaCount", "reversePacketTotalCount"),
-    (REPLY_OCTETS, "reverseOctetDeltaCount", "reverseOctetTotalCount"),
-)
 _ACTIVE_TIMEOUT = 2
 """The flowEndReason of a record that is not the flow's last (RFC 5102 section 5.11.3)."""
-_SEEN = "seen"
-_VALUES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, _SEEN)
-"""What stands behind the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
-_NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
-_OTHER = "other"
+OTHER = "other"
+"""The group of the rows that found no room, all under NULL keys."""
 PEEKED_AT_ONCE = 32768
 """Entries that are copied in one turn of the reactor: some milliseconds."""
+_MORE_STRINGS = 1 << 20
 
 
 class Overflow(Enum):
@@ -53,98 +37,59 @@ class Overflow(Enum):
     EMIT = "emit"
     OTHER = "other"
     REFUSE = "refuse"
-
-
-class _Group:
-    """One table: the rows whose present keys are the same, held in the same types.
-
-    The values of an entry stand behind its key: flows, packets, octets, first, last, and the bits of what was seen:
-    bit i says that the sum `_SUMS[i]` had a value at least once; without one it is NULL. Sums of the reply direction,
-    which few inputs have, are columns of their own, made when the first ones come.
-    """
-
-    def __init__(
-        self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int,
-        wishes: Sequence[Wish], most: int,
-    ):  # fmt: skip
-        self.packing = Packing(present, dictionaries)
-        self.table = KeyTable(self.packing.words, capacity, expected, len(_VALUES))
-        self.places = {name: self.packing.words + place for place, name in enumerate(_VALUES)}
-        self.states = [FUNCTIONS[wish.function](wish, capacity, most) for wish in wishes]
-        self.reply: dict[Key, np.ndarray] = {}
-        self.seen_by_all: int | None = None
-        """The bits that every entry has; None while there is no entry."""
-        self._used = 0
-
-    def begin(self) -> slice:
-        """Set the values of entries that are new, and give their numbers."""
-        first, self._used = self._used + 1, self.table.n
-        for name, place in self.places.items():
-            self.table.column(place, first)[:] = _NEVER if name is FIRST else 0
-        for column in self.reply.values():
-            column[first : self._used + 1] = 0
-        for state in self.states:
-            state.begin(first, self._used + 1)
-        return slice(first, self._used + 1)
-
-    def values(self, key: Key, first: int, stop: int) -> np.ndarray:
-        """The column of a value over the entries from `first` up to `stop`, a copy."""
-        if key in self.places:
-            return self.table.column(self.places[key], first)[: stop - first].copy()
-        column = self.reply.get(key)
-        return np.zeros(stop - first, np.uint64) if column is None else column[first:stop].copy()
-
-    def add(self, key: Key, entries: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
-        """Add to a sum; `places` is where the rows of the entries begin."""
-        if key in self.places:
-            np.add.at(self.table.flat, places + self.places[key], values)
-            return
-        if key not in self.reply:
-            self.reply[key] = np.empty(self.table.capacity + 1, np.uint64)
-            self.reply[key][: self.table.n + 1] = 0
-        np.add.at(self.reply[key], entries, values)
-
-    def see(self, bits: int, partly: np.ndarray | None, places: np.ndarray, new: slice) -> None:
-        """Note which sums these rows had: `bits` all of them, `partly` (a mask of bits a row) some."""
-        column = self.places[_SEEN]
-        if new.stop > new.start:
-            self.table.column(column, new.start)[:] = bits
-        if self.seen_by_all is None:
-            self.seen_by_all = bits
-        elif bits & ~self.seen_by_all:
-            np.bitwise_or.at(self.table.flat, places + column, np.uint64(bits))
-        if new.stop > new.start:
-            self.seen_by_all &= bits
-        if partly is not None:
-            np.bitwise_or.at(self.table.flat, places + column, partly)
+    FOLD = "fold"
 
 
 class Tally:
     """All groups of one interval, at most as many as their caller allows."""
 
-    def __init__(self, plugin: Plugin, overflow: Overflow, expected: dict[object, int]) -> None:
+    def __init__(self, plugin: Plugin, overflow: Overflow, expected: dict[object, int], start: int) -> None:
+        self.start = start
+        """Of the interval, seconds since 1970."""
+        self.ident = secrets.token_hex(8)
+        """What no other one of any run is called."""
         self._plugin = plugin
         self._names: tuple[str, ...] = plugin.key_names
         self._overflow = overflow
         self._expected = expected
         """Entries of the last interval by kind of group, to size the next one's tables."""
         self._capacity: int = plugin.config.max_keys + 1  # one more for the rest of overflow=other
-        self._groups: dict[object, _Group] = {}
-        self._dictionaries = {name: Dictionary(self._capacity) for name in self._names}
+        self.groups: dict[object, Group] = {}
+        self.dictionaries = self._new_dictionaries()
+        self.folds = 0
+        """How often its entries were moved; what was copied of it before is of no use then."""
+        self._old: deque[tuple[object, Group, int]] = deque()
+        """Tables that are folded: those that replace them have their names in `groups`. And the first entry left."""
+        self.gone = False
+        """Whether its rows were emitted."""
 
     def __len__(self) -> int:
-        return sum(group.table.n for group in self._groups.values())
+        return sum(group.table.n for group in self.groups.values()) + self.unfolded
+
+    @property
+    def keys(self) -> int:
+        """Groups without the one of the rest."""
+        other = self.groups.get(OTHER)
+        return len(self) - (0 if other is None else other.table.n)
+
+    @property
+    def unfolded(self) -> int:
+        """Entries that still have to be looked at, since the table is being folded."""
+        return sum(group.table.n + 1 - first for _, group, first in self._old)
 
     @property
     def nbytes(self) -> int:
         """Octets of memory in use."""
-        return sum(
-            g.table.nbytes + 8 * len(g.reply) * g.table.n + sum(state.nbytes(g.table.n) for state in g.states)
-            for g in self._groups.values()
-        )
+        return sum(group.nbytes for group in [*self.groups.values(), *(group for _, group, _ in self._old)])
+
+    def _new_dictionaries(self) -> dict[str, Dictionary]:
+        most = self._capacity
+        if self._overflow is Overflow.FOLD:
+            most = 2 * most + _MORE_STRINGS  # rows that find no room at first have their strings in it too
+        return {name: Dictionary(most) for name in self._names}
 
     def add(self, batch: Batch, max_keys: int) -> Batch | None:
-        """Merge the rows; with overflow=emit, those for which there was no room come back."""
+        """Merge the rows; with overflow=emit and fold, those for which there was no room come back."""
         left = []
         for part, found in self._by_presence(batch):
             rest = self._add(part, found, max_keys)
@@ -168,26 +113,31 @@ class Tally:
             absent = {name for place, name in enumerate(masked) if value >> place & 1}
             yield part, {n: self._plugin.find(part, n) for n in found if n not in absent}
 
-    def _group(self, found: dict[str, Found]) -> _Group:
+    def _group(self, found: dict[str, Found]) -> Group:
         present = tuple(Key(name, packed_type(name, f.key), f.key.elements) for name, f in found.items())
-        group = self._groups.get(present)
+        return self.table(present, self._expected.get(present, 0))
+
+    def table(self, present: object, expected: int = 0) -> Group:
+        """The group of these present keys, a new one for about so many entries if there is none."""
+        if present == OTHER:
+            return self._other()
+        group = self.groups.get(present)
         if group is None:
-            expected = self._expected.get(present, 0)
-            group = self._groups[present] = self._new(present, self._capacity, expected)
+            group = self.groups[present] = self._new(present, self._capacity, expected)
         return group
 
-    def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> _Group:
+    def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> Group:
         plugin = self._plugin
-        return _Group(present, self._dictionaries, capacity, expected, plugin.wishes, plugin.config.max_sketches)
+        return Group(present, self.dictionaries, capacity, expected, plugin.wishes, plugin.config.max_sketches)
 
     def _add(self, batch: Batch, found: dict[str, Found], max_keys: int) -> Batch | None:
         group = self._group(found)
         counters = self._plugin.counters
         words, fits = group.packing.pack({name: f.values for name, f in found.items()}, batch.n)
         if fits is not None:
-            counters.dropped["key_range"] += batch.n - int(np.count_nonzero(fits))
+            counters.dropped["key_range"] += ended(batch) - ended(batch.take(fits))
             batch, words = batch.take(fits), [w[fits] for w in words]
-        room = max(max_keys - (len(self) - group.table.n), 0)
+        room = max(max_keys - (self.keys - group.table.n), 0)
         entries = group.table.entries(words, room)
         new = group.begin()
         if entries.all():
@@ -196,23 +146,89 @@ class Tally:
         beyond = entries == 0
         self._merge(group, entries[~beyond], batch.take(~beyond), new)
         rest = batch.take(beyond)
-        if self._overflow is Overflow.EMIT:
+        if self._overflow in (Overflow.EMIT, Overflow.FOLD):
             return rest
         if self._overflow is Overflow.REFUSE:
-            counters.dropped["max_keys"] += rest.n
+            counters.dropped["max_keys"] += ended(rest)
             return None
-        other = self._groups.get(_OTHER)
-        if other is None:
-            other = self._groups[_OTHER] = self._new((), 1, 1)
-        entries = other.table.entries([np.zeros(rest.n, np.uint64)])
-        new = other.begin()
-        counters.more["rows_other"] = counters.more.get("rows_other", 0) + rest.n
-        self._merge(other, entries, rest, new)
+        other = self._other()
+        entries = np.ones(rest.n, np.int64)
+        counters.more["rows_other"] = counters.more.get("rows_other", 0) + ended(rest)
+        self._merge(other, entries, rest, slice(2, 2))
         return None
 
-    def _merge(self, group: _Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
+    def _other(self) -> Group:
+        """The group of the rest, which has one entry."""
+        other = self.groups.get(OTHER)
+        if other is None:
+            other = self.groups[OTHER] = self._new((), 1, 1)
+            other.table.entries([np.zeros(1, np.uint64)])
+            other.begin()
+            other.see(0, None, np.empty(0, np.int64), slice(1, 2))
+        return other
+
+    # moving entries from table to table
+
+    def sizes(self, step: int) -> list[np.ndarray]:
+        """The octets of every `step`-th group."""
+        return [g.table.column(g.places[OCTETS])[::step] for present, g in self.groups.items() if present != OTHER]
+
+    def begin_fold(self) -> None:
+        """Start with new tables; the entries of those that there are follow with `fold`."""
+        self.folds += 1
+        for present in [present for present in self.groups if present != OTHER]:
+            group = self.groups.pop(present)
+            if group.table.n:
+                self._old.append((present, group, 1))
+        self.dictionaries = self._new_dictionaries()
+
+    def fold(self, fold: Fold) -> int:
+        """Move a slice of the entries of the old tables, large ones to the new one and others to the rest."""
+        if not self._old:
+            return 0
+        present, group, first = self._old.popleft()
+        stop = min(first + AT_ONCE, group.table.n + 1)
+        if stop <= group.table.n:
+            self._old.appendleft((present, group, stop))
+        if stop > first:
+            self.take(present, group, group.piece(first, stop), fold)
+        return stop - first
+
+    def take(self, present: object, source: Group, piece: Piece, fold: Fold | None) -> None:
+        """Merge a piece of another table, of which `fold` chooses what stays a group; None: all of it."""
+        if present == OTHER:
+            self._other().merge(np.ones(len(piece), np.int64), piece)
+            return
+        into = self.table(present)
+        words, fits = into.packing.again(piece.words, source.packing)
+        keep = np.ones(len(piece), bool) if fold is None else fold.keeps(piece.value(OCTETS))
+        if fits is not None:
+            keep &= fits
+        entries = np.zeros(len(piece), np.int64)
+        room = into.table.capacity if fold is None else into.table.n + fold.room
+        entries[keep] = into.table.entries([w[keep] for w in words], room)
+        rest = entries == 0
+        if rest.any():  # small ones, of which rows have come meanwhile, stay too
+            entries[rest] = into.table.entries([w[rest] for w in words], 0)
+        new = into.begin()
+        if fold is not None:
+            fold.room -= new.stop - new.start
+        rest = entries == 0
+        into.merge(entries[~rest], piece.take(~rest))
+        if rest.any():
+            self._fold_into_other(piece.take(rest))
+
+    def _fold_into_other(self, piece: Piece) -> None:
+        more = self._plugin.counters.more
+        more["groups_folded"] = more.get("groups_folded", 0) + len(piece)
+        more["rows_other"] = more.get("rows_other", 0) + int(piece.value(FLOWS).sum())
+        self._other().merge(np.ones(len(piece), np.int64), piece)
+
+    # rows in
+
+    def _merge(self, group: Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
         """Add the values of the rows to their entries, of which those in `new` are new."""
-        self._plugin.counters.rows_merged += batch.n
+        self._plugin.counters.rows_merged += ended(batch)
         if not batch.n:
             return
         places = entries * group.table.stride
@@ -221,7 +237,7 @@ class Tally:
         group.add(FLOWS, entries, places, flows)
         seen = 0
         partly = None
-        for place, (key, delta, total) in enumerate(_SUMS):
+        for place, (key, delta, total) in enumerate(SUMS):
             values, missing = self._counts(batch, delta, total)
             if values is None:
                 continue
@@ -259,38 +275,40 @@ class Tally:
             missing = None if missing is None else missing & deltas.missing
         return values, missing
 
-    def _times(self, group: _Group, places: np.ndarray, batch: Batch) -> None:
+    def _times(self, group: Group, places: np.ndarray, batch: Batch) -> None:
         start = self._plugin.find(batch, "flowStartMilliseconds")
         if start is not None:
-            values = start.values if start.missing is None else np.where(start.missing, _NEVER, start.values)
+            values = start.values if start.missing is None else np.where(start.missing, NEVER, start.values)
             np.minimum.at(group.table.flat, places + group.places[FIRST], values.astype(np.uint64, copy=False))
         end = self._plugin.find(batch, "flowEndMilliseconds")
         if end is not None:
             values = end.values if end.missing is None else np.where(end.missing, np.uint64(0), end.values)
             np.maximum.at(group.table.flat, places + group.places[LAST], values.astype(np.uint64, copy=False))
 
-    def batches(self, interval_key: Key, start: int, now: float) -> Iterator[Batch]:
+    # rows out
+
+    def batches(self, interval_key: Key, now: float) -> Iterator[Batch]:
         """The rows of this interval, a batch for each kind of group; ends the tally."""
+        self.gone = True
         plugin = self._plugin
         wanted = frozenset((*plugin.wanted, *self._names, *((plugin.config.by,) if plugin.config.top else ())))
-        for present, group in self._groups.items():
+        for present, group in self.groups.items():
             if not group.table.n:
                 continue
-            if present != _OTHER:
+            if present != OTHER:
                 self._expected[present] = group.table.n
-            yield self._batch(group, interval_key, start, now, wanted, 1, group.table.n + 1)
-        self._groups = {}
+            yield self._batch(group, interval_key, now, wanted, 1, group.table.n + 1)
+        self.groups = {}
 
-    def peek(self, interval_key: Key, start: int, now: float, wanted: Wanted) -> Iterator[Batch]:
+    def peek(self, interval_key: Key, now: float, wanted: Wanted) -> Iterator[Batch]:
         """The rows of this interval as they are now, with the `wanted` columns only, in slices; the tally goes on."""
-        for group in list(self._groups.values()):
+        whole = [(group, 1) for group in self.groups.values()]
+        for group, begin in [*((group, first) for _, group, first in self._old), *whole]:
             stop = group.table.n + 1
-            for first in range(1, stop, PEEKED_AT_ONCE):
-                yield self._batch(group, interval_key, start, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
+            for first in range(begin, stop, PEEKED_AT_ONCE):
+                yield self._batch(group, interval_key, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
 
-    def _batch(
-        self, group: _Group, interval_key: Key, start: int, now: float, wanted: Wanted, first: int, stop: int
-    ) -> Batch:
+    def _batch(self, group: Group, interval_key: Key, now: float, wanted: Wanted, first: int, stop: int) -> Batch:
         """The entries from `first` up to `stop`."""
         words = [group.table.column(place, first)[: stop - first] for place in range(group.packing.words)]
         by_name = {key.name: (key, column) for key, column in group.packing.unpack(words).items()}
@@ -305,20 +323,20 @@ class Tally:
                 if absent.any():
                     missing[key.name] = absent
         if interval_key.name in wanted:
-            columns[interval_key] = repeated(start, stop - first, np.dtype("I"))
+            columns[interval_key] = repeated(self.start, stop - first, np.dtype("I"))
         schema = Schema(list(columns))
         return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=stop - first, now=now)
 
     def _worked_out(
-        self, group: _Group, wanted: Wanted, first: int, stop: int
+        self, group: Group, wanted: Wanted, first: int, stop: int
     ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
         """Key, column and mask of the missing rows of each value of these entries."""
-        seen = group.values(_SEEN, first, stop)
-        sums = {key: place for place, (key, *_) in enumerate(_SUMS)}
+        seen = group.values(SEEN, first, stop)
+        sums = {key: place for place, (key, *_) in enumerate(SUMS)}
         for key in VALUES:
             if key.name in wanted:
                 column = group.values(key, first, stop)
-                nothing = _NEVER if key is FIRST else 0
+                nothing = NEVER if key is FIRST else 0
                 yield key, column, (seen & np.uint64(1 << sums[key])) == 0 if key in sums else column == nothing
         for state in group.states:
             if state.wish.name in wanted:
