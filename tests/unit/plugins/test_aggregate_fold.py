@@ -93,6 +93,20 @@ class FoldTests(AggregateCase):
             self.assertIn(found[port], (None, 3 + (port > 5)))
         self.assertIsNone(found[None])
 
+    def test_order(self):
+        """What a group had before a fold is older than what came during it."""
+        self.patch(tally, "AT_ONCE", 2)
+        self.make(key="sourceTransportPort", overflow="fold", max_keys=8,
+                  functions="a=first(packetDeltaCount) b=last(packetDeltaCount) m=mean(packetDeltaCount)")  # fmt: skip
+        self.give(batch_of([{"sourceTransportPort": n, "octetDeltaCount": n, "packetDeltaCount": n} for n in range(8)]))
+        self.give(batch_of([{"sourceTransportPort": 9, "octetDeltaCount": 9}]))
+        self.assertIsNotNone(self.agg._fold)
+        self.give(batch_of([{"sourceTransportPort": n, "octetDeltaCount": 9, "packetDeltaCount": 11} for n in (7, 1)]))
+        self.agg.flush()
+        found = {row.get("sourceTransportPort"): (row.get("a"), row.get("b"), row.get("m")) for row in self.rows()}
+        self.assertEqual((7, 11, 9.0), found[7])
+        self.assertEqual((11, 11, 11.0), found[1])
+
     def test_a_large_table_is_folded_while_rows_come(self):
         """A slice with each batch and each turn; `keys` never goes beyond max_keys."""
         self.patch(tally, "AT_ONCE", 10)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import tempfile
 import zipfile
@@ -33,7 +34,7 @@ class StateCase(AggregateCase):
         self.make(**{"state_file": str(self.path)} | options)
         self.agg.fault = lambda error: None
         self.agg.open()
-        self.agg.wake(0.0)
+        self.agg._state._due = math.inf  # a checkpoint is when the test says so
         return self.agg
 
     def end(self):
@@ -46,8 +47,10 @@ class StateCase(AggregateCase):
         """The process is gone: of its files only what it wrote is there."""
         self.agg._state.file.close()
 
-    def checkpoint(self, now=60.0):
-        self.agg.wake(now)
+    def checkpoint(self):
+        self.agg._state._due = 0.0
+        self.agg._state.wake(1.0)
+        self.agg._state._due = math.inf
 
 
 def protocols(*numbers, octets=10, **more):
@@ -98,6 +101,47 @@ class StateFileTests(StateCase):
             self.agg.wake(1200.0)
             self.assertEqual([], self.rows())
 
+    def test_emitted_while_a_thread_writes(self):
+        """What was copied before comes no more, although it is in the file."""
+        self.begin(key="protocolIdentifier", interval=600)
+        self.give(protocols(6))
+        waiting = []
+
+        def later(work, *arguments):
+            waiting.append((work, defer.Deferred()))
+            return waiting[-1][1]
+
+        self.patch(Checkpoints, "in_thread", staticmethod(later))
+        self.checkpoint()
+        work, done = waiting.pop()
+        done.callback(work())  # the interval is copied
+        writing = waiting.pop()
+        self.agg.wake(600.0)
+        self.assertEqual(1, len(self.rows()))
+        for work, done in (writing, *waiting):
+            done.callback(work())
+        while len(waiting) > 1:
+            work, done = waiting.pop()
+            done.callback(work())
+        self.assertEqual(1, self.agg.counters.more["states_written"])
+        self.crash()
+        self.patch(Checkpoints, "in_thread", staticmethod(defer.maybeDeferred))
+        self.begin(key="protocolIdentifier", interval=600)
+        self.agg.wake(600.0)
+        self.assertEqual([], self.rows())
+
+    def test_when_it_is_written(self):
+        """Every `checkpoint` seconds, where anything has changed."""
+        self.begin(key="protocolIdentifier", interval=600, checkpoint=20)
+        self.agg._state._due = None
+        written = []
+        for now in range(0, 100, 5):
+            if now in (0, 45):
+                self.give(protocols(6))
+            self.agg.wake(float(now))
+            written.append(self.agg.counters.more["states_written"])
+        self.assertEqual([0] * 4 + [1] * 8 + [2] * 8, written)
+
     def test_a_restored_interval_does_not_come_again(self):
         """A crash, a start that emits what was restored, and a crash before it writes the file."""
         self.begin(key="protocolIdentifier", interval=600)
@@ -133,14 +177,11 @@ class StateFileTests(StateCase):
         self.checkpoint()
         self.give(protocols(3))
         self.agg.wake(61.0)
-        early = self.rows()
-        self.agg._state._due = 0.0
-        self.checkpoint(62.0)
+        self.assertEqual([1, 2], sorted(r["protocolIdentifier"] for r in self.rows()))
         self.crash()
         self.begin(**options)
         self.agg.wake(600.0)
-        found = [r["protocolIdentifier"] for r in early + self.rows()]
-        self.assertEqual([1, 2, 3], sorted(found))
+        self.assertEqual([], self.rows())
 
     def test_late_rows_are_known_as_such_after_a_start(self):
         options = {"key": "protocolIdentifier", "interval": 10, "time": "flow", "lateness": 10}
@@ -267,6 +308,7 @@ class StateFileTests(StateCase):
         work, done = waiting.pop()
         done.callback(work())
         self.assertTrue(stopping.called)
+        self.assertEqual(1, self.agg.counters.more["states_written"])
         self.begin(key="protocolIdentifier", interval=600)
         self.assertEqual(2, self.agg.counters.more["groups_restored"])
         self.assertEqual(["state", "state.emitted"], sorted(p.name for p in self.path.parent.iterdir()))
@@ -287,16 +329,17 @@ class StateFileTests(StateCase):
         self.patch(statefile, "PIECE_OCTETS", 1)
         self.checkpoint()
         self.give(batch_of([{"sourceTransportPort": 9, "octetDeltaCount": 100}]))
+        self.agg._state._due = 0.0
         for now in range(61, 100):
             if waiting:
                 work, done = waiting.pop()
                 done.callback(work())
-            self.checkpoint(float(now))
+            self.agg.wake(float(now))
         self.assertEqual((1, []), (self.agg.counters.more["states_written"], waiting))
         self.crash()
         self.begin(**options)
-        self.agg.wake(600.0)
-        self.agg.wake(600.0)  # a slice each
+        for _ in range(2):  # a slice each
+            self.agg.wake(600.0)
         self.assertEqual((9, 128), tuple(sum(row[name] for row in self.rows()) for name in ("flows", "octets")))
 
     def test_the_file_has_no_pickles(self):
@@ -345,8 +388,7 @@ class RestartTests(StateCase):
             if event == "stop":
                 self.end()
             else:
-                self.agg._state._due = 0.0
-                self.checkpoint(1.0)
+                self.checkpoint()
             if event == "crash":
                 self.crash()
             if event != "checkpoint":
