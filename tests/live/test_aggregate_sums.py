@@ -15,8 +15,8 @@ from tests.live.service import Service, generate, sleep, temporary, unaccounted
 from tests.live.test_softflowd import _listens, _queue
 from tests.support import Daemon, free_port, require_program, wait_until
 
-LOAD = ("-n", 200_000, "-r", 200_000, "-F", 20_000, "-s", 7)
-"""200,000 IPFIX records of 20,000 IPv4 and IPv6 flows; with one seed the same ones every time."""
+LOAD = ("-n", 100_000, "-r", 50_000, "-F", 20_000, "-s", 7)
+"""100,000 IPFIX records of 20,000 IPv4 and IPv6 flows; with one seed the same ones every time."""
 KEYS = {
     # ours, nfdump -A, its columns, pmacct's aggregate and columns
     "proto": ("protocolIdentifier", (("proto",),), ("pr",), ("proto",), ("PROTOCOL",)),
@@ -105,7 +105,7 @@ class SumsTests(TestCase):
         with Daemon(["nfacctd", "-f", folder / "nfacctd.conf"], lambda d: _listens(port)) as daemon:
             self.send(port)
             wait_until(lambda: _queue(port) == 0, what="nfacctd has read all")
-            sleep(1)  # its processes hand records to each other
+            sleep(2)  # its processes hand records to each other
             daemon.stop(signal.SIGINT)
         for name, (_, _, _, _, columns) in keys.items():
             wait_until((folder / f"{name}.csv").exists, what=f"the sums of {name}")
