@@ -31,6 +31,11 @@ class Dictionary:
         code = self._code
         return np.fromiter((code(v) for v in column.to_list()), np.uint32, len(column))
 
+    def restore(self, values: list[bytes]) -> None:
+        """Have these values, with the codes of their places."""
+        self.values = values
+        self._codes = {value: code for code, value in enumerate(values)}
+
     def _code(self, value: bytes) -> int:
         found = self._codes.get(value)
         if found is None:

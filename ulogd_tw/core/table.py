@@ -56,6 +56,19 @@ class KeyTable:
         self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(words)]
         self._seed = np.uint64(secrets.randbits(64))
 
+    def restore(self, rows: np.ndarray) -> None:
+        """Take these entries (their words and values, flat) into the empty table. ValueError where they do not fit."""
+        n, rest = divmod(len(rows), self.stride)
+        if rest or n > self.capacity or self.n:
+            raise ValueError(f"{len(rows)} words are no entries of {self.stride}, or more than {self.capacity}")
+        self.flat[self.stride : (n + 1) * self.stride] = rows
+        while len(self._index) < 2 * n:
+            self._index = np.zeros(2 * len(self._index), np.uint64)
+        self.n = self._to_move = n
+        self._moved, self._old = 0, np.zeros(1, np.uint64) if n else None
+        while self._old is not None:
+            self._move()
+
     @property
     def nbytes(self) -> int:
         """Octets in use: the index, and the rows up to the last entry."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from twisted.internet import threads
+from twisted.logger import Logger
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key, known, nearest, registry
-from ulogd_tw.core.options import Option, number, one_of, positive, text
+from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.ends import only_ends
-from ulogd_tw.plugins.filters import derived, functions
+from ulogd_tw.plugins.filters import derived, functions, statefile
 from ulogd_tw.plugins.filters.busiest import busiest
 from ulogd_tw.plugins.filters.spread import spread
 from ulogd_tw.plugins.filters.tally import VALUES, Overflow, Tally
@@ -40,6 +44,8 @@ class AGGREGATE(Aggregator):
     """
 
     name = "AGGREGATE"
+    log = Logger()
+    in_thread = staticmethod(threads.deferToThread)
     itype = FLOW | PACKET
     otype = FLOW
     options = (
@@ -55,6 +61,10 @@ class AGGREGATE(Aggregator):
         Option("max_sketches", positive, 16384, "groups of an interval that have a distinct or quantile, the first "
                "ones: 256 octets and 2 kB each; others have none"),
         Option("interval", positive, 60, "seconds; intervals begin at multiples of it in UTC"),
+        Option("state_file", text, "", "file that keeps the open intervals over a restart; empty: a stop ends them "
+               "early"),
+        Option("checkpoint", seconds, 60.0, "seconds after which state_file is written again, which is what a kill can "
+               "cost; it is written too when an interval ends. 0: only at a stop"),
         Option("time", one_of("arrival", "flow", "spread"), "arrival", "what puts a row into an interval: when it "
                "arrived, or when its flow ended; spread: octets and packets are divided among all intervals of the "
                "flow's time, and flows and functions count in the last one"),
@@ -81,6 +91,9 @@ class AGGREGATE(Aggregator):
         self._outgoing_rows = 0
         self._paused = False
         self._expected: dict[object, int] = {}
+        self._saved, self._states = 0.0, 0
+        self._state_file = statefile.StateFile(self.config.state_file)
+        self._saving = self._closed_since = False
         self.counters.more["keys"] = lambda: sum(len(tally) for tally in self._open.values())
         self.counters.more["memory_octets"] = lambda: sum(tally.nbytes for tally in self._open.values())
         self.counters.more["rows_late"] = 0
@@ -128,6 +141,8 @@ class AGGREGATE(Aggregator):
     def open(self) -> None:
         if self.source is not None:
             self.source.seconds_apart = True
+        if self._keeps:
+            self._read_state()
 
     # rows in
 
@@ -173,7 +188,7 @@ class AGGREGATE(Aggregator):
         while True:
             tally = self._open.get(start)
             if tally is None:
-                tally = self._open[start] = Tally(self, Overflow(self.config.overflow), self._expected)
+                tally = self._open[start] = self._tally()
             others = sum(len(t) for t in self._open.values()) - len(tally)
             left = tally.add(batch, self.config.max_keys - others)
             if left is None:
@@ -195,6 +210,7 @@ class AGGREGATE(Aggregator):
 
     def _emit_tally(self, start: int, now: float | None) -> None:
         tally = self._open.pop(start)
+        self._closed_since = True
         batches = list(tally.batches(INTERVAL_START, start, float(start) if now is None else now))
         for batch in busiest(batches, self.config.by, self.config.top) if self.config.top and batches else batches:
             self._outgoing.append(batch)
@@ -211,6 +227,56 @@ class AGGREGATE(Aggregator):
             self.emit(part)
             if not all_:
                 return
+
+    # state
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether open intervals outlive the process; those of a file that is replayed need not."""
+        return bool(self.config.state_file) and not (self.source is not None and self.source.own_clock)
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        """What has to be the same for a state to be of use."""
+        config = self.config
+        return {"key": self.key_names, "functions": config.functions, "interval": config.interval,
+                "sketches": config.max_sketches, "max_keys": config.max_keys}  # fmt: skip
+
+    def _read_state(self) -> None:
+        path = self.config.state_file
+        try:
+            self._open = statefile.read(path, self._about, self._tally)
+        except FileNotFoundError:
+            return
+        except statefile.StateError as error:
+            self.counters.errors["state"] += 1
+            with contextlib.suppress(OSError):
+                os.replace(path, f"{path}.unusable")
+            self.log.error("{instance}: state_file {path}: {error}; it is {path}.unusable now", instance=self.instance,
+                           path=path, error=error)  # fmt: skip
+
+    def _checkpoint(self, now: float) -> None:
+        """Write the state in a thread, when it is time."""
+        if self._saving or not self._keeps or not self.config.checkpoint:
+            return
+        if not self._closed_since and now - self._saved < self.config.checkpoint:
+            return
+        self._saved, self._closed_since, self._saving = now, False, True
+        self._states += 1
+        state = statefile.copied(self._open, self._about)
+        done = self.in_thread(self._state_file.write, state, self._states)
+        done.addErrback(self._not_saved).addBoth(self._has_saved)
+
+    def _has_saved(self, _: Any) -> None:
+        self._saving = False
+
+    def _not_saved(self, failure: Any) -> None:
+        failure.trap(OSError)
+        self.counters.errors["state"] += 1
+        self.log.error("{instance}: state_file: {reason}", instance=self.instance, reason=failure.getErrorMessage())
+
+    def _tally(self) -> Tally:
+        return Tally(self, Overflow(self.config.overflow), self._expected)
 
     @property
     def columns(self) -> list[str]:
@@ -238,6 +304,7 @@ class AGGREGATE(Aggregator):
         The rows of a file that is replayed close intervals themselves: what time it is now means nothing to them. At
         its end all intervals are over.
         """
+        self._checkpoint(now)
         length = self.config.interval
         late = self.config.lateness if self.config.time != "arrival" else 0
         source = self.source
@@ -253,6 +320,20 @@ class AGGREGATE(Aggregator):
         return min(length - (now - late) % length, 1.0) + 0.001
 
     def flush(self) -> None:
+        if self._keeps and self._save():
+            self._open = {}
         for start in sorted(self._open):
             self._emit_tally(start, None)
         self._send(all_=True)
+
+    def _save(self) -> bool:
+        """Write the state at a stop; False where it cannot be written, and the intervals are handed on early."""
+        try:
+            self._states += 1
+            self._state_file.write(statefile.copied(self._open, self._about), self._states)
+        except OSError as error:
+            self.counters.errors["state"] += 1
+            said = "{instance}: state_file: {error}; open intervals end now"
+            self.log.error(said, instance=self.instance, error=error)
+            return False
+        return True

@@ -42,7 +42,7 @@ _SEEN = "seen"
 _VALUES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, _SEEN)
 """What stands behind the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
-_OTHER = "other"
+OTHER = "other"
 PEEKED_AT_ONCE = 32768
 """Entries that are copied in one turn of the reactor: some milliseconds."""
 
@@ -55,7 +55,7 @@ class Overflow(Enum):
     REFUSE = "refuse"
 
 
-class _Group:
+class Group:
     """One table: the rows whose present keys are the same, held in the same types.
 
     The values of an entry stand behind its key: flows, packets, octets, first, last, and the bits of what was seen:
@@ -86,6 +86,19 @@ class _Group:
         for state in self.states:
             state.begin(first, self._used + 1)
         return slice(first, self._used + 1)
+
+    def restore(self, rows: np.ndarray) -> None:
+        """Take entries of an earlier run into the empty group."""
+        self.table.restore(rows)
+        self._used = self.table.n
+        if self._used:
+            self.seen_by_all = int(np.bitwise_and.reduce(self.table.column(self.places[_SEEN])))
+
+    def restore_reply(self, name: str, column: np.ndarray) -> None:
+        """Take a column of the reply direction of an earlier run. KeyError for a name that is none."""
+        key = {key.name: key for key, *_ in _SUMS}[name]
+        self.reply[key] = np.empty(self.table.capacity + 1, np.uint64)
+        self.reply[key][: self.table.n + 1] = column
 
     def values(self, key: Key, first: int, stop: int) -> np.ndarray:
         """The column of a value over the entries from `first` up to `stop`, a copy."""
@@ -129,18 +142,18 @@ class Tally:
         self._expected = expected
         """Entries of the last interval by kind of group, to size the next one's tables."""
         self._capacity: int = plugin.config.max_keys + 1  # one more for the rest of overflow=other
-        self._groups: dict[object, _Group] = {}
-        self._dictionaries = {name: Dictionary(self._capacity) for name in self._names}
+        self.groups: dict[object, Group] = {}
+        self.dictionaries = {name: Dictionary(self._capacity) for name in self._names}
 
     def __len__(self) -> int:
-        return sum(group.table.n for group in self._groups.values())
+        return sum(group.table.n for group in self.groups.values())
 
     @property
     def nbytes(self) -> int:
         """Octets of memory in use."""
         return sum(
             g.table.nbytes + 8 * len(g.reply) * g.table.n + sum(state.nbytes(g.table.n) for state in g.states)
-            for g in self._groups.values()
+            for g in self.groups.values()
         )
 
     def add(self, batch: Batch, max_keys: int) -> Batch | None:
@@ -168,17 +181,24 @@ class Tally:
             absent = {name for place, name in enumerate(masked) if value >> place & 1}
             yield part, {n: self._plugin.find(part, n) for n in found if n not in absent}
 
-    def _group(self, found: dict[str, Found]) -> _Group:
+    def _group(self, found: dict[str, Found]) -> Group:
         present = tuple(Key(name, packed_type(name, f.key), f.key.elements) for name, f in found.items())
-        group = self._groups.get(present)
+        group = self.groups.get(present)
         if group is None:
             expected = self._expected.get(present, 0)
-            group = self._groups[present] = self._new(present, self._capacity, expected)
+            group = self.groups[present] = self._new(present, self._capacity, expected)
         return group
 
-    def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> _Group:
+    def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> Group:
         plugin = self._plugin
-        return _Group(present, self._dictionaries, capacity, expected, plugin.wishes, plugin.config.max_sketches)
+        return Group(present, self.dictionaries, capacity, expected, plugin.wishes, plugin.config.max_sketches)
+
+    def restored(self, present: object, n: int, rows: np.ndarray) -> Group:
+        """A group of an earlier run with n entries."""
+        other = present == OTHER
+        group = self.groups[present] = self._new(() if other else present, 1 if other else self._capacity, n)
+        group.restore(rows)
+        return group
 
     def _add(self, batch: Batch, found: dict[str, Found], max_keys: int) -> Batch | None:
         group = self._group(found)
@@ -201,16 +221,16 @@ class Tally:
         if self._overflow is Overflow.REFUSE:
             counters.dropped["max_keys"] += rest.n
             return None
-        other = self._groups.get(_OTHER)
+        other = self.groups.get(OTHER)
         if other is None:
-            other = self._groups[_OTHER] = self._new((), 1, 1)
+            other = self.groups[OTHER] = self._new((), 1, 1)
         entries = other.table.entries([np.zeros(rest.n, np.uint64)])
         new = other.begin()
         counters.more["rows_other"] = counters.more.get("rows_other", 0) + rest.n
         self._merge(other, entries, rest, new)
         return None
 
-    def _merge(self, group: _Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
+    def _merge(self, group: Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
         """Add the values of the rows to their entries, of which those in `new` are new."""
         self._plugin.counters.rows_merged += batch.n
         if not batch.n:
@@ -259,7 +279,7 @@ class Tally:
             missing = None if missing is None else missing & deltas.missing
         return values, missing
 
-    def _times(self, group: _Group, places: np.ndarray, batch: Batch) -> None:
+    def _times(self, group: Group, places: np.ndarray, batch: Batch) -> None:
         start = self._plugin.find(batch, "flowStartMilliseconds")
         if start is not None:
             values = start.values if start.missing is None else np.where(start.missing, _NEVER, start.values)
@@ -273,23 +293,23 @@ class Tally:
         """The rows of this interval, a batch for each kind of group; ends the tally."""
         plugin = self._plugin
         wanted = frozenset((*plugin.wanted, *self._names, *((plugin.config.by,) if plugin.config.top else ())))
-        for present, group in self._groups.items():
+        for present, group in self.groups.items():
             if not group.table.n:
                 continue
-            if present != _OTHER:
+            if present != OTHER:
                 self._expected[present] = group.table.n
             yield self._batch(group, interval_key, start, now, wanted, 1, group.table.n + 1)
-        self._groups = {}
+        self.groups = {}
 
     def peek(self, interval_key: Key, start: int, now: float, wanted: Wanted) -> Iterator[Batch]:
         """The rows of this interval as they are now, with the `wanted` columns only, in slices; the tally goes on."""
-        for group in list(self._groups.values()):
+        for group in list(self.groups.values()):
             stop = group.table.n + 1
             for first in range(1, stop, PEEKED_AT_ONCE):
                 yield self._batch(group, interval_key, start, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
 
     def _batch(
-        self, group: _Group, interval_key: Key, start: int, now: float, wanted: Wanted, first: int, stop: int
+        self, group: Group, interval_key: Key, start: int, now: float, wanted: Wanted, first: int, stop: int
     ) -> Batch:
         """The entries from `first` up to `stop`."""
         words = [group.table.column(place, first)[: stop - first] for place in range(group.packing.words)]
@@ -310,7 +330,7 @@ class Tally:
         return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=stop - first, now=now)
 
     def _worked_out(
-        self, group: _Group, wanted: Wanted, first: int, stop: int
+        self, group: Group, wanted: Wanted, first: int, stop: int
     ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
         """Key, column and mask of the missing rows of each value of these entries."""
         seen = group.values(_SEEN, first, stop)
