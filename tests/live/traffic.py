@@ -29,7 +29,8 @@ for i in range(n):
             tcp.settimeout(5); tcp.connect((host, 5000)); tcp.sendall(b"x" * (100 + i % 900))
             while tcp.recv(65536): pass
         with socket.socket(family, socket.SOCK_DGRAM) as udp:
-            udp.settimeout(5); udp.sendto(b"y" * (50 + i % 500), (host, 5001)); udp.recv(2000)
+            udp.bind(("", 20000 + i % 10000)); udp.settimeout(5)
+            udp.sendto(b"y" * (50 + i % 500), (host, 5001)); udp.recv(2000)
 for family, host in ((socket.AF_INET, ipv4), (socket.AF_INET6, ipv6)):
     try:
         socket.create_connection((host, 5999), 2)
@@ -44,7 +45,10 @@ def server_argv(spaces):
 
 
 def run_client(spaces, n):
-    """n rounds from side a: 4 connections each, and two refused ones; then pings."""
+    """n rounds from side a: 4 connections each, and two refused ones; then pings.
+
+    UDP has ports of its own: two sockets after another on one port would be one connection of the kernel.
+    """
     spaces.run("a", [sys.executable, "-c", CLIENT, spaces.ipv4["b"], spaces.ipv6["b"], str(n)], timeout=120)
     spaces.run("a", ["ping", "-c", "2", "-i", "0.2", spaces.ipv4["b"]])
     spaces.run("a", ["ping", "-c", "2", "-i", "0.2", spaces.ipv6["b"]])

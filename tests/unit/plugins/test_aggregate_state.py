@@ -142,6 +142,17 @@ class StateFileTests(StateCase):
             written.append(self.agg.counters.more["states_written"])
         self.assertEqual([0] * 4 + [1] * 8 + [2] * 8, written)
 
+    def test_only_at_the_stop(self):
+        """With checkpoint=0."""
+        self.begin(key="protocolIdentifier", interval=600, checkpoint=0)
+        self.agg._state._due = None
+        self.give(protocols(6))
+        for now in range(0, 500, 50):
+            self.agg.wake(float(now))
+        self.assertEqual(0, self.agg.counters.more["states_written"])
+        self.agg.flush()
+        self.assertEqual(1, self.agg.counters.more["states_written"])
+
     def test_a_restored_interval_does_not_come_again(self):
         """A crash, a start that emits what was restored, and a crash before it writes the file."""
         self.begin(key="protocolIdentifier", interval=600)

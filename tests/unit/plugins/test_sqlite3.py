@@ -12,12 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support import given
 from tests.unit.plugins.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output
 from ulogd_tw.core import types
+from ulogd_tw.core.columns import Coded
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.core.plugin import ALL
+from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.inputs.nfct import NFCT
 from ulogd_tw.plugins.outputs.database import Refused
-from ulogd_tw.plugins.outputs.sqlcolumns import Target, values_of
+from ulogd_tw.plugins.outputs.sqlcolumns import Target, values_of, worth_writing
 from ulogd_tw.plugins.outputs.sqlite3 import SQLITE3
 
 
@@ -107,6 +109,38 @@ class ValuesTests(SQLITE3TestCase):
         self.assertEqual(self.execute('SELECT number FROM "a""b ; c"'), [(1,), (2,)])
 
 
+class OptionsRecordsTests(SynchronousTestCase):
+    """Records about an exporter in a table of flows."""
+
+    def worth(self, *names, octets=(True, False, True, False)):
+        """Which rows of these columns are written; `octets`: whether there are any."""
+        values = {
+            "exporter": (np.arange(4, dtype=np.uint32), None), "record_kind": (KINDS, None),
+            "octetDeltaCount": (np.arange(4, dtype=np.uint64), ~np.array(octets)), "samplingInterval": None,
+        }  # fmt: skip
+        found = [(Target(name, (name,)), values[name] and Found(*values[name], known(name))) for name in names]
+        rows = worth_writing(found, Found(KINDS, None, known("record_kind")), 4)
+        return [0, 1, 2, 3] if rows is None else np.flatnonzero(rows).tolist()
+
+    def test_rows_of_nothing(self):
+        """Options records without any value but who sent them are left out; flows without one stay."""
+        self.assertEqual([0, 1, 2], self.worth("exporter", "octetDeltaCount", "samplingInterval"))
+        self.assertEqual([0, 1, 2, 3], self.worth("octetDeltaCount", octets=(True, False, True, True)))
+
+    def test_tables_of_records(self):
+        """A table that says what kind a record is gets all; so does one of exporters only."""
+        self.assertEqual([0, 1, 2, 3], self.worth("record_kind", "octetDeltaCount"))
+        self.assertEqual([0, 1, 2, 3], self.worth("exporter"))
+
+    def test_no_options(self):
+        kinds = Found(Coded(np.zeros(4, np.int64), (b"data",)), None, known("record_kind"))
+        self.assertIsNone(worth_writing([], kinds, 4))
+        self.assertIsNone(worth_writing([], None, 4))
+
+
+KINDS = Coded(np.array([0, 0, 1, 1]), (b"data", b"options"))
+
+
 class ExistingTableTests(SQLITE3TestCase):
     """A table that is there already."""
 
@@ -119,7 +153,8 @@ class ExistingTableTests(SQLITE3TestCase):
         made = self.output(create=False)
         made.prepare()
         self.assertEqual(
-            made.requests(frozenset()), {"orig.ip.saddr": True, "octetDeltaCount": True, "raw.mac_len": True}
+            made.requests(frozenset()),
+            {"orig.ip.saddr": True, "octetDeltaCount": True, "raw.mac_len": True, "record_kind": False},
         )
 
     async def test_columns_are_found_by_element(self):
@@ -158,7 +193,7 @@ class ExistingTableTests(SQLITE3TestCase):
         """keys= names what is written; the other columns are left alone."""
         self.execute("CREATE TABLE flows (other DEFAULT 7, number INTEGER)")
         rows, made = await self.stored(numbers(5, 1), keys=("number",))
-        self.assertEqual(made.requests(frozenset()), {"number": True})
+        self.assertEqual(made.requests(frozenset()), {"number": True, "record_kind": False})
         self.assertEqual(rows, [(7, 5)])
 
     async def test_chosen_keys_make_the_table(self):

@@ -11,7 +11,7 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key, known, nearest, registry
-from ulogd_tw.core.options import Option, number, one_of, positive, text
+from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.ends import only_ends
@@ -69,7 +69,8 @@ class AGGREGATE(Aggregator):
                "refused, or make room (fold): half of the groups, those with fewest octets, count under NULL keys"),
         Option("state_file", text, "", "file in which open intervals are kept over a restart, instead of being emitted "
                "early at the stop; of an instance that stands in several stacks the second has #2 behind the name"),
-        Option("checkpoint", positive, 60, "seconds between two writings of state_file: a crash costs at most so much"),
+        Option("checkpoint", seconds, 60, "time between two writings of state_file: a crash costs at most so much; 0: "
+               "it is written at the stop only"),
     )  # fmt: skip
     may_use = ("octetDeltaCount", "octetTotalCount", "packetDeltaCount", "packetTotalCount", "reverseOctetDeltaCount",
                "reverseOctetTotalCount", "reversePacketDeltaCount", "reversePacketTotalCount", "flowEndReason",

@@ -116,6 +116,8 @@ class Checkpoints:
 
     def wake(self, now: float) -> None:
         """Write the file when it is time, and something has changed."""
+        if not self._plugin.config.checkpoint:
+            return
         if self._due is None:
             self._due = now + self._plugin.config.checkpoint
         if now < self._due or self._steps is not None:

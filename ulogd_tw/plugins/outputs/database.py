@@ -26,10 +26,14 @@ MOST_REASONS = 3
 
 @dataclass(slots=True)
 class Refused:
-    """Rows that the database took none of since they do not fit the table, and why."""
+    """Rows that the database took none of since they do not fit the table, and why.
+
+    `nothing`: rows that have nothing to tell in this table, and were left out.
+    """
 
     rows: int = 0
     reasons: dict[str, int] | None = None
+    nothing: int = 0
 
     def add(self, reason: str) -> None:
         self.rows += 1

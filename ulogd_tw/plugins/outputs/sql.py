@@ -144,11 +144,11 @@ class SQLOutput(Output):
 
     def requests(self, wanted: Wanted) -> Any:
         if self.config.keys:
-            return dict.fromkeys(self.config.keys, True)
+            return {"record_kind": False} | dict.fromkeys(self.config.keys, True)
         if not self.existing:
             return ALL
         targets = self._choose(self.existing)
-        return {
+        return {"record_kind": False} | {
             name: len(target.keys) == 1 and not target.optional for target in targets for name in target.keys
         }
 
@@ -394,6 +394,7 @@ class SQLOutput(Output):
     def _count(self, refused: Refused) -> None:
         if not self.database.numbered:
             self._warn_unnumbered()
+        self.counters.rows_filtered += refused.nothing
         if not refused.rows:
             return
         self.counters.dropped["refused"] += refused.rows

@@ -10,8 +10,9 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.conversions import NTP_EPOCH
-from ulogd_tw.core.keys import Key, known, registry
+from ulogd_tw.core.keys import CONTEXT, Key, known, registry
 from ulogd_tw.core.resolve import Found
+from ulogd_tw.plugins.ends import options_rows
 from ulogd_tw.plugins.errors import TableError
 
 # names
@@ -151,6 +152,29 @@ def ntp_to_integer(ntp: np.ndarray, unit: int) -> np.ndarray:
 
 
 Find = Callable[[str], Found | None]
+_CONTEXT = frozenset(key.name for key in CONTEXT)
+
+
+def worth_writing(values: Values, kinds: Found | None, n: int) -> np.ndarray | None:
+    """The rows without those options records that have no value but who sent them and when; None where all stay.
+
+    In a table of flows they would be rows of NULL. A table with record_kind gets them. `kinds` is that key.
+    """
+    options = options_rows(kinds.values) if kinds is not None else None
+    if options is None:
+        return None
+    named = [(_CONTEXT.issuperset(target.keys), found) for target, found in values]
+    if any("record_kind" in target.keys for target, _ in values) or all(context for context, _ in named):
+        return None
+    there = np.zeros(n, bool)
+    for context, found in named:
+        if context or found is None:
+            continue
+        if found.missing is None:
+            return None
+        there |= ~found.missing
+    there |= ~options
+    return None if there.all() else there
 
 
 def values_of(targets: Iterable[Target], find: Find) -> Values:

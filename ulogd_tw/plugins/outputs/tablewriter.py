@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.outputs.database import Database, Refused
-from ulogd_tw.plugins.outputs.sqlcolumns import TableColumn, Target, values_of
+from ulogd_tw.plugins.outputs.sqlcolumns import TableColumn, Target, values_of, worth_writing
 
 Choose = Callable[[list[TableColumn]], list[Target]]
 KeysToMake = Callable[[Batch | None], list[Key] | None]
@@ -55,7 +57,14 @@ class TableWriter:
             if batch is None or self.targets is None:
                 return Refused()
             values = values_of(self.targets, lambda name: self._find(batch, name))
-            return self.database.store(connection, values, batch.n, number, again)
+            nothing = 0
+            if (kept := worth_writing(values, self._find(batch, "record_kind"), batch.n)) is not None:
+                batch = batch.take(np.flatnonzero(kept))
+                nothing = len(kept) - batch.n
+                values = values_of(self.targets, lambda name: self._find(batch, name))
+            refused = self.database.store(connection, values, batch.n, number, again) if batch.n else Refused()
+            refused.nothing = nothing
+            return refused
         except BaseException:
             self.disconnect(pool)
             raise
