@@ -21,6 +21,11 @@ class Dictionary:
         self.values: list[bytes] = []
         self._codes: dict[bytes, int] = {}
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another string."""
+        return len(self.values) >= self.most
+
     def codes(self, column: Octets | Coded) -> np.ndarray:
         """The code of each row, uint32; 0xFFFFFFFF for a new string when the dictionary is full.
 
@@ -39,7 +44,7 @@ class Dictionary:
     def _code(self, value: bytes) -> int:
         found = self._codes.get(value)
         if found is None:
-            if len(self.values) >= self.most:
+            if self.full:
                 return 0xFFFFFFFF
             found = self._codes[value] = len(self.values)
             self.values.append(value)

@@ -215,7 +215,7 @@ class AggregateTests(AggregateCase):
     def test_a_large_table_goes_out_in_slices(self):
         """So that the reactor can do other things in between; a full queue below makes it wait."""
         self.make(key="sourceTransportPort", interval=10)
-        self.patch(__import__("ulogd_tw.plugins.filters.aggregate", fromlist=["x"]), "EMITTED_AT_ONCE", 100)
+        self.patch(__import__("ulogd_tw.plugins.filters.leaving", fromlist=["x"]), "EMITTED_AT_ONCE", 100)
         self.give(batch_of([{"sourceTransportPort": p} for p in range(250)], now=0.0))
         self.assertEqual(self.agg.wake(10.0), 0.0)
         self.assertEqual([b.n for b in self.keep.batches], [100])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support import given, settings
 from tests.unit.plugins.test_aggregate import AggregateCase, batch_of
-from ulogd_tw.plugins.filters import fold, tally
+from ulogd_tw.plugins.filters import moving, tally
 
 a_row = st.fixed_dictionaries(
     {"octetDeltaCount": st.integers(0, 1000)},
@@ -55,7 +55,7 @@ class FoldTests(AggregateCase):
 
     def test_a_sample(self):
         """Of a table that is larger than the sample about half is folded, and none of the largest tenth."""
-        self.patch(fold, "SAMPLE", 100)
+        self.patch(moving, "SAMPLE", 100)
         self.make(key="sourceIPv4Address", overflow="fold", max_keys=10_000)
         random = np.random.default_rng(1)
         octets = random.permutation(10_000).astype(np.uint64)
@@ -100,7 +100,7 @@ class FoldTests(AggregateCase):
                   functions="a=first(packetDeltaCount) b=last(packetDeltaCount) m=mean(packetDeltaCount)")  # fmt: skip
         self.give(batch_of([{"sourceTransportPort": n, "octetDeltaCount": n, "packetDeltaCount": n} for n in range(8)]))
         self.give(batch_of([{"sourceTransportPort": 9, "octetDeltaCount": 9}]))
-        self.assertIsNotNone(self.agg._fold)
+        self.assertIsNotNone(self.agg._moving)
         self.give(batch_of([{"sourceTransportPort": n, "octetDeltaCount": 9, "packetDeltaCount": 11} for n in (7, 1)]))
         self.agg.flush()
         found = {row.get("sourceTransportPort"): (row.get("a"), row.get("b"), row.get("m")) for row in self.rows()}
@@ -121,7 +121,7 @@ class FoldTests(AggregateCase):
             self.agg.wake(10.0)
         self.assertEqual(1000, sum(row["flows"] for row in self.rows()))
         self.assertFalse(self.agg.holds)
-        self.assertIsNone(self.agg._fold)
+        self.assertIsNone(self.agg._moving)
 
     @settings(max_examples=200)
     @given(

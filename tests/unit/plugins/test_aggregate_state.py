@@ -405,10 +405,48 @@ class RestartTests(StateCase):
             if event != "checkpoint":
                 self.begin(**options)
         self.agg._close(10**9)
-        self.agg._send(all_=True)
+        self.agg._leaving.send(all_=True)
         self.assertEqual(expected, self.sorted_rows())
         self.assertEqual({}, self.agg.counters.errors)
         self.crash()
+
+    @settings(max_examples=60)
+    @given(st.lists(st.integers(0, 25) | st.sampled_from(["stop", "crash"]), max_size=12),
+           st.sampled_from([{"window": 30}, {"age": 20.0}]))  # fmt: skip
+    def test_windows_and_ages(self, events, options):
+        """Each step of the clock with a row; the windows and groups are those of a service that goes on."""
+        options |= {"key": "protocolIdentifier", "interval": 10, "functions": "n=last(octetDeltaCount)"}
+
+        def go_on(now):
+            while self.agg.wake(now) == 0.0:
+                pass
+
+        def rows(restarts):
+            begin = self.begin if restarts else self.make
+            now, found = 1000, []
+            begin(**options)
+            for number, event in enumerate(events):
+                if not isinstance(event, str):
+                    now += event
+                    go_on(float(now))
+                    row = {"protocolIdentifier": number % 3, "octetDeltaCount": number}
+                    self.give(batch_of([row], now=float(now)))
+                    go_on(now + 0.5)
+                elif restarts:
+                    self.checkpoint() if event == "crash" else self.agg.flush()
+                    found += self.sorted_rows()
+                    self.crash()
+                    begin(**options)
+            go_on(now + 100.0)
+            found += self.sorted_rows()
+            if restarts:
+                self.crash()
+            return sorted(found, key=repr)
+
+        expected = rows(False)
+        for path in self.path.parent.iterdir():
+            path.unlink()
+        self.assertEqual(expected, rows(True))
 
     def sorted_rows(self):
         return sorted((sorted(row.items()) for row in self.rows()), key=repr)
@@ -425,7 +463,7 @@ class RestartTests(StateCase):
         if ports[stop:]:
             self.give(batch_of([{"sourceTransportPort": port, "octetDeltaCount": 1} for port in ports[stop:]]))
         self.agg._close(60)
-        self.agg._send(all_=True)
+        self.agg._leaving.send(all_=True)
         self.crash()
         found = Counter()
         for row in self.rows():

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.ends import only_ends
-from ulogd_tw.plugins.filters import derived, functions
-from ulogd_tw.plugins.filters.busiest import busiest
+from ulogd_tw.plugins.filters import departures, derived, functions
 from ulogd_tw.plugins.filters.checkpoints import Checkpoints
-from ulogd_tw.plugins.filters.fold import Fold
-from ulogd_tw.plugins.filters.groups import VALUES
+from ulogd_tw.plugins.filters.groups import SPAN, VALUES
+from ulogd_tw.plugins.filters.leaving import INTERVAL_START, Leaving
+from ulogd_tw.plugins.filters.moving import Evict, Fold, Moving, Overflow
 from ulogd_tw.plugins.filters.spread import spread
-from ulogd_tw.plugins.filters.tally import Overflow, Tally
+from ulogd_tw.plugins.filters.tally import Tally
+from ulogd_tw.plugins.filters.totals import ASKS, Totals
+from ulogd_tw.plugins.filters.window import Window
 
 FIVE_TUPLE = (
     "sourceAddress",
@@ -30,9 +30,9 @@ FIVE_TUPLE = (
     "sourceTransportPort",
     "destinationTransportPort",
 )
-INTERVAL_START = Key("interval_start", types.SECONDS, unit="seconds")
-EMITTED_AT_ONCE = 16384
-"""Rows handed on in one turn of the reactor, so that a million of them do not stop it."""
+
+
+_MAKES_ROOM = {Overflow.FOLD: Fold, Overflow.EVICT: Evict}
 
 
 class AGGREGATE(Aggregator):
@@ -63,10 +63,20 @@ class AGGREGATE(Aggregator):
                "flow's time, and flows and functions count in the last one"),
         Option("lateness", positive, 60, "time=flow and time=spread: seconds for which an interval stays open after "
                "its end"),
+        Option("window", number, 0, "seconds, a multiple of interval: each row has the sums of so long a time, and at "
+               "the end of each interval there is one; interval_start is that of the window. 0: of the interval alone"),
+        Option("age", seconds, 0, "time after its first row when a group goes out at the latest, instead of "
+               "intervals; interval_start is when that row came. 0: there are intervals"),
+        Option("change", text, "", "one of the keys of key: when a row has another value of it than the last one of "
+               "the same other keys, the group with the former value goes out, and a return to it is a new group"),
+        Option("totals", one_of("last", "difference"), "last", "of records that have octetTotalCount and no "
+               "octetDeltaCount, packets alike; last: what the last record of a flow says is added; difference: what "
+               "each record says more than the one before it, for which the last totals of max_keys flows are kept"),
         Option("max_keys", positive, 1_000_000, "keys kept at most, over all open intervals"),
-        Option("overflow", one_of("emit", "other", "refuse", "fold"), "emit", "what a new key beyond max_keys does: "
-               "emit the table early (then a key can have several rows an interval), count under NULL keys (other), be "
-               "refused, or make room (fold): half of the groups, those with fewest octets, count under NULL keys"),
+        Option("overflow", one_of("emit", "other", "refuse", "fold", "evict"), "emit", "what a new key beyond max_keys "
+               "does: emit the table early (then a key can have several rows an interval; with window as fold), count "
+               "under NULL keys (other), be refused, or make room: half of the groups, those with fewest octets, "
+               "count under NULL keys (fold), or those whose last flow ended longest ago go out (evict)"),
         Option("state_file", text, "", "file in which open intervals are kept over a restart, instead of being emitted "
                "early at the stop; of an instance that stands in several stacks the second has #2 behind the name"),
         Option("checkpoint", seconds, 60, "time between two writings of state_file: a crash costs at most so much; 0: "
@@ -85,16 +95,23 @@ class AGGREGATE(Aggregator):
         self.wishes = self._read("functions", functions.parse, self.config.functions) or []
         self._open: dict[int, Tally] = {}
         self.closed = 0
-        self._leaving: deque[tuple[Tally, float]] = deque()
-        self._outgoing: deque[Batch] = deque()
-        self._outgoing_rows = 0
-        self._fold: Fold | None = None
+        self._leaving = Leaving(self)
+        self._moving: Moving | None = None
+        self._window = Window(self) if self.config.window else None
+        self._departures = departures.Departures(self) if self.config.age or self.config.change else None
+        self._totals = Totals(self.find, self.config.max_keys) if self.config.totals == "difference" else None
+        self._overflow = Overflow(self.config.overflow)
+        if self._window is not None and self._overflow is Overflow.EMIT:
+            self._overflow = Overflow.FOLD
         self._state: Checkpoints | None = None
+        self._now = 0.0
         self._paused = False
         self._expected: dict[object, int] = {}
-        self.counters.more["keys"] = lambda: sum(len(tally) for tally in self._open.values())
-        self.counters.more["memory_octets"] = lambda: sum(tally.nbytes for tally in self._open.values())
+        self.counters.more["keys"] = lambda: sum(len(tally) for tally in [*self._open.values(), *self._panes])
+        self.counters.more["memory_octets"] = lambda: sum(part.nbytes for part in self._held)
         self.counters.more["rows_late"] = 0
+        if self._totals is not None:
+            self.counters.more["rows_joined"] = lambda: self._totals.joined
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.key_names:
@@ -110,6 +127,7 @@ class AGGREGATE(Aggregator):
             yield "by", f"{self.config.by} is none of {', '.join(ranking)}"
         if self.config.top < 0:
             yield "top", "must be 0 or more"
+        yield from departures.mistakes(self.config, self.key_names)
         taken = {*self.key_names, *(key.name for key in VALUES), INTERVAL_START.name}
         for wish in self.wishes:
             if wish.name in taken:
@@ -122,9 +140,12 @@ class AGGREGATE(Aggregator):
     def requests(self, wanted: Wanted) -> dict[str, bool]:
         needed = dict.fromkeys((found.base for found in self._derived.values()), True)
         needed |= {wish.of: True for wish in self.wishes if wish.name in wanted}
-        return needed | {name: False for name in self.may_use if name not in needed}
+        may = (*self.may_use, *(ASKS if self._totals is not None else ()))
+        return needed | {name: False for name in may if name not in needed}
 
     def find(self, batch: Batch, name: str) -> Found | None:
+        if name == SPAN.name:
+            return Found(batch.columns[name], None, SPAN)
         found = self._derived.get(name)
         return super().find(batch, name) if found is None else found.find(super().find, batch)
 
@@ -143,11 +164,12 @@ class AGGREGATE(Aggregator):
             self._state = Checkpoints(self)
             restored, self.closed = self._state.open()
             for tally, now in restored:
-                if now is None and tally.start not in self._open:
-                    self._open[tally.start] = tally
+                if now is not None or tally.start in self._open:
+                    self._leaving.add(tally, now)
+                elif self._window is not None and tally.start < self.closed:
+                    self._window.add(tally)
                 else:
-                    self._leaving.append((tally, float(tally.start) if now is None else now))
-                    self._outgoing_rows += len(tally)
+                    self._open[tally.start] = tally
 
     def stop(self) -> Any:
         return None if self._state is None else self._state.close()
@@ -157,11 +179,20 @@ class AGGREGATE(Aggregator):
     def process(self, batch: Batch) -> None:
         batch = only_ends(self, batch)
         if batch.n:
+            self._now = batch.now
+            if self._totals is not None:
+                batch = self._totals.differenced(batch)
+            if self._departures is not None:
+                self._look(batch.now)
+                batch = self._departures.spanned(batch)
             for start, part in self._by_interval(batch):
                 self._add(start, part)
 
     def _by_interval(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
         """The batch in parts, each with the start of its interval."""
+        if self.config.age:
+            yield 0, batch
+            return
         now = int(batch.now) // self.config.interval * self.config.interval
         by_flow = self.config.time != "arrival"
         end = self.find(batch, "flowEndMilliseconds") if by_flow else None
@@ -199,74 +230,74 @@ class AGGREGATE(Aggregator):
                 tally = self._open[start] = self.new_tally(start)
             others = sum(t.keys for t in self._open.values()) - tally.keys
             left = tally.add(batch, self.config.max_keys - others)
-            if left is not None and self._fold is None and self.config.overflow == "fold":
-                self._fold = Fold(list(self._open.values()), self.config.max_keys)
-            if self._fold is not None:
-                self._go_on_folding(0 if left is None else left.n)
+            if left is not None and self._moving is None and self._overflow in _MAKES_ROOM:
+                self._moving = _MAKES_ROOM[self._overflow](list(self._open.values()), self.config.max_keys)
+            if self._moving is not None:
+                self._go_on_moving(0 if left is None else left.n)
             if left is None:
                 return
-            if self.config.overflow == "emit":  # the rows that found no room begin a new table
+            if self._overflow is Overflow.EMIT:  # the rows that found no room begin a new table
                 for early in sorted(self._open):
-                    self._emit_tally(early, batch.now)
+                    self._leaving.add(self._open.pop(early), batch.now)
             batch = left
 
     def new_tally(self, start: int) -> Tally:
         """An empty one, of the interval that begins then."""
-        return Tally(self, Overflow(self.config.overflow), self._expected, start)
+        return Tally(self, self._overflow, self._expected, start)
 
-    def _go_on_folding(self, wanted: int = 0) -> None:
-        """Fold a slice, or as much as makes room for so many groups."""
-        most = self.config.max_keys
-        going = True
-        while going:
-            going = self._fold.step()
-            if sum(t.keys for t in self._open.values()) + wanted <= most:
-                break
-        if not self._fold.unfolded:
-            self._fold = None
+    def _look(self, now: float) -> None:
+        """Let groups go out whose time has come."""
+        if self._moving is None:
+            self._moving = self._departures.look(list(self._open.values()), now)
+            if self._moving is not None:
+                self._go_on_moving()
+
+    def _go_on_moving(self, wanted: int = 0) -> None:
+        """Move a slice of the groups, or as much as makes room for so many."""
+        while self._moving.step() and self._keys() + wanted > self.config.max_keys:
+            pass
+        if self._moving.unmoved:
+            return
+        for out in (self._moving.outs or {}).values():
+            self._leaving.add(out, self._now)
+        self._moving = None
+        self._bound()
+
+    def _keys(self) -> int:
+        return sum(tally.keys for tally in self._open.values())
 
     # rows out
 
     def _close(self, until: int, now: float | None = None) -> None:
-        """Hand on all intervals that began before `until`."""
+        """Hand on all intervals that began before `until`, or the windows that end until then."""
         for start in sorted(s for s in self._open if s < until):
-            self._emit_tally(start, now)
+            tally = self._open.pop(start)
+            if self._window is None:
+                self._leaving.add(tally, now)
+            else:
+                self._window.add(tally)
+        if self._window is not None:
+            for whole in self._window.until(self.closed, until):
+                self._leaving.add(whole, now)
         self.closed = max(self.closed, until)
-        if self._outgoing_rows > self.config.max_keys:
-            self._send(all_=True)  # what lies below counts what it cannot take; here nothing grows without bound
+        self._bound()
 
-    def _emit_tally(self, start: int, now: float | None) -> None:
-        tally = self._open.pop(start)
-        self._leaving.append((tally, float(start) if now is None else now))
-        self._outgoing_rows += len(tally)
+    def _close_all(self) -> None:
+        """Hand on everything: there will be no rows."""
+        if self.config.age:
+            for start in list(self._open):
+                self._leaving.add(self._open.pop(start), self._now)
+        elif self._open:
+            self._close(max(self._open) + self.config.interval)
 
-    def _send(self, all_: bool = False) -> None:
-        """Emit what goes out, one slice, or all of it."""
-        while self._outgoing or self._leaving:
-            if not self._outgoing:
-                tally, now = self._leaving[0]
-                while tally.unfolded:
-                    self._fold.step()
-                    if not all_:
-                        return
-                self._leaving.popleft()
-                self._outgoing_rows -= len(tally)
-                if self._state is not None:
-                    self._state.emitted(tally)
-                batches = list(tally.batches(INTERVAL_START, now))
-                if self.config.top and batches:
-                    batches = busiest(batches, self.config.by, self.config.top)
-                self._outgoing.extend(batches)
-                self._outgoing_rows += sum(batch.n for batch in self._outgoing)
-                continue
-            batch = self._outgoing.popleft()
-            part = batch if all_ or batch.n <= EMITTED_AT_ONCE else batch.take(slice(0, EMITTED_AT_ONCE))
-            if part.n < batch.n:
-                self._outgoing.appendleft(batch.take(slice(part.n, batch.n)))
-            self._outgoing_rows -= part.n
-            self.emit(part)
-            if not all_:
-                return
+    def _bound(self) -> None:
+        if self._leaving.rows > self.config.max_keys:
+            self._leaving.send(all_=True)  # what lies below counts what it cannot take; here nothing grows unbounded
+
+    def emitted(self, tally: Tally) -> None:
+        """The rows of this table are handed on now."""
+        if self._state is not None:
+            self._state.emitted(tally)
 
     @property
     def columns(self) -> list[str]:
@@ -274,13 +305,13 @@ class AGGREGATE(Aggregator):
         return [key.name for key in self.keys()]
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
-        """The groups of all open intervals as they are now, in slices, with the columns of these names."""
-        for start, tally in sorted(self._open.items()):
-            yield from tally.peek(INTERVAL_START, float(start), names)
+        """The groups of all open intervals, and of those of a window, as they are now, in slices."""
+        for tally in [*self._panes, *(tally for _, tally in sorted(self._open.items()))]:
+            yield from tally.peek(INTERVAL_START, float(tally.start), names)
 
     @property
     def holds(self) -> bool:
-        return bool(self._open or self._leaving or self._outgoing)
+        return bool(self._open or self._leaving or self._moving is not None)
 
     def pause(self) -> None:
         self._paused = True
@@ -294,44 +325,74 @@ class AGGREGATE(Aggregator):
         The rows of a file that is replayed close intervals themselves: what time it is now means nothing to them. At
         its end all intervals are over.
         """
-        length = self.config.interval
-        late = self.config.lateness if self.config.time != "arrival" else 0
         source = self.source
         if source is not None and source.own_clock:
-            if source.at_end and self._open:
-                self._close(max(self._open) + 1)
-        elif self._open and min(self._open) + length + late <= now:
-            self._close(int(now - late) // length * length, now)
-        if self._fold is not None:
-            self._go_on_folding()
-        if (self._outgoing or self._leaving) and not self._paused:
-            self._send()
+            if source.at_end and self.holds:
+                self._finish_moving()
+                self._close_all()
+        elif self.config.age == 0:
+            self._close_over(now)
+        if self._moving is not None:
+            self._go_on_moving()
+        elif self._departures is not None and (source is None or not source.own_clock):
+            self._now = now
+            self._look(now)
+        if self._paused:
+            self._leaving.prepare()
+        else:
+            self._leaving.send()
         if self._state is not None:
             self._state.wake(now)
-        if self._outgoing or self._leaving:
+        if self._leaving:
             return 0.05 if self._paused else 0.0
-        if self._fold is not None:
+        if self._moving is not None:
             return 0.0
-        return min(length - (now - late) % length, 1.0) + 0.001
+        return min(self.config.interval - (now - self._late) % self.config.interval, 1.0) + 0.001
+
+    @property
+    def _late(self) -> int:
+        return self.config.lateness if self.config.time != "arrival" else 0
+
+    def _close_over(self, now: float) -> None:
+        """Close intervals whose time is over."""
+        until = int(now - self._late) // self.config.interval * self.config.interval
+        over = any(start < until for start in self._open)
+        if over or self._panes and until > self.closed:
+            self._close(until, now)
+
+    def _finish_moving(self) -> None:
+        while self._moving is not None:
+            self._go_on_moving()
 
     @property
     def kept(self) -> tuple[list[tuple[Tally, float | None]], int] | None:
         """What a state file has to have: tallies, with the clock of those that wait to go out, and what is closed.
 
-        None while a table is folded.
+        None while entries of a table are moved.
         """
-        if self._fold is not None:
+        if self._moving is not None or any(tally.unmoved for tally, _ in self._leaving):
             return None
-        return [*((tally, None) for tally in self._open.values()), *self._leaving], self.closed
+        return [*((tally, None) for tally in [*self._panes, *self._open.values()]), *self._leaving], self.closed
+
+    @property
+    def _panes(self) -> list[Tally]:
+        """Intervals that are over, of which a window still has to come."""
+        return [] if self._window is None else self._window.panes
+
+    @property
+    def _held(self) -> Iterator[Tally | Totals]:
+        yield from self._open.values()
+        yield from self._panes
+        yield from (tally for tally, _ in self._leaving)
+        if self._totals is not None:
+            yield self._totals
 
     def flush(self) -> None:
+        self._finish_moving()
         if self._state is not None:
-            self._send(all_=True)
-            while self._fold is not None:
-                self._go_on_folding()
+            self._leaving.send(all_=True)
             if self._state.save():
                 self._open = {}
                 return
-        for start in sorted(self._open):
-            self._emit_tally(start, None)
-        self._send(all_=True)
+        self._close_all()
+        self._leaving.send(all_=True)

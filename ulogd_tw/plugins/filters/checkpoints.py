@@ -29,6 +29,9 @@ class Checkpoints:
             "functions": [[wish.name, wish.function, wish.of, wish.share] for wish in plugin.wishes],
             "interval": config.interval,
             "time": config.time,
+            "window": bool(config.window),
+            "age": bool(config.age),
+            "change": config.change,
         }
         _, number, of_stack = plugin.instance.partition("#")
         self.file = StateFile(config.state_file + number + of_stack, settings)
@@ -124,7 +127,7 @@ class Checkpoints:
             return
         kept = self._plugin.kept
         if kept is None:
-            return  # when all is folded
+            return  # when all is moved
         tallies, closed = kept
         now_kept = (self._plugin.counters.rows_merged, [tally.ident for tally, _ in tallies])
         self._due = now + self._plugin.config.checkpoint
@@ -144,7 +147,7 @@ class Checkpoints:
                     break
                 yield self.in_thread(work)
         except Disturbed:
-            self._due = 0.0  # at once again, when all is folded
+            self._due = 0.0  # at once again, when all is moved
         except Exception as error:
             self._failed(error)
         finally:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ulogd_tw.core import types
-from ulogd_tw.core.columns import Coded, Column
+from ulogd_tw.core.columns import Column
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.types import Type
+from ulogd_tw.plugins.filters.hashes import hashes
 
 _NUMBERS = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds")
 _WHOLE = ("unsigned", "boolean", "seconds", "milliseconds")
@@ -296,10 +297,10 @@ class _Distinct(State):
         return np.dtype("B")
 
     def take(self, entries: np.ndarray, column: Column) -> None:
-        hashes = _hashes(column)
-        rest = (hashes >> np.uint64(4)) & np.uint64((1 << 52) - 1)  # as many bits as a float tells exactly
+        hashed = hashes(column)
+        rest = (hashed >> np.uint64(4)) & np.uint64((1 << 52) - 1)  # as many bits as a float tells exactly
         ranks = (53 - np.frexp(rest.astype(np.float64))[1]).astype(np.uint8)
-        np.maximum.at(self.values, entries * REGISTERS + (hashes >> np.uint64(56)).view(np.int64), ranks)
+        np.maximum.at(self.values, entries * REGISTERS + (hashed >> np.uint64(56)).view(np.int64), ranks)
 
     def told(self, first: int, stop: int) -> np.ndarray:
         registers = self.values[first * REGISTERS : stop * REGISTERS].reshape(-1, REGISTERS)
@@ -338,34 +339,6 @@ class _Quantile(State):
             bucket = (sums < rank[:, None]).sum(axis=1)
             found[at : at + _AT_ONCE] = np.where(bucket == 0, 0.0, np.exp2((bucket - 0.5) / _PER_OCTAVE))
         return found
-
-
-def _hashes(column: Column) -> np.ndarray:
-    """A hash of 64 bits for each value, the same in every process.
-
-    One Python step for each row of octets (2 M a second), for each different value where they are coded.
-    """
-    if isinstance(column, Coded):
-        return _hashes_of(column.values)[column.codes]
-    if not isinstance(column, np.ndarray):
-        return _hashes_of(column.to_list())
-    if column.ndim == 2:
-        return _mixed(_mixed(column[:, 0]) ^ column[:, 1])
-    return _mixed(column.astype(np.float64).view(np.uint64) if column.dtype.kind == "f" else column.astype(np.uint64))
-
-
-def _hashes_of(values: list[bytes] | tuple[bytes, ...]) -> np.ndarray:
-    from hashlib import blake2b
-
-    return np.array([int.from_bytes(blake2b(v, digest_size=8).digest(), "big") for v in values], np.uint64)
-
-
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Each number mixed up (the finalizer of splitmix64)."""
-    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
-    return numbers ^ (numbers >> np.uint64(31))
 
 
 FUNCTIONS: dict[str, type[State]] = {

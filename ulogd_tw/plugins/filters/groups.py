@@ -31,18 +31,22 @@ SUMS = (
 SEEN = "seen"
 PLACES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, SEEN)
 """What stands behind the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
+BORN = Key("born", types.MILLISECONDS, unit="milliseconds")
+"""When the first row of a group came."""
+SPAN = Key("span", types.UNSIGNED64)
+"""A key that is not handed on: rows whose key of the option `change` has one value without a break, see `spans`."""
 NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass
 class Piece:
-    """Some entries of a table, copied: `rows` (n, words + values), `reply` and `states` as far as entries have them.
+    """Some entries of a table, copied: `rows` (n, words + values), `more` and `states` as far as entries have them.
 
     A state is (its values, and an octet of flags for each entry that has one), see `State.piece`.
     """
 
     rows: np.ndarray
-    reply: dict[Key, np.ndarray]
+    more: dict[Key, np.ndarray]
     states: list[tuple[np.ndarray, np.ndarray]]
 
     def __len__(self) -> int:
@@ -67,18 +71,18 @@ class Piece:
             there = places[places < len(flags)]
             width = len(values) // len(flags) if len(flags) else 1
             states.append((values.reshape(-1, width)[there].ravel(), flags[there]))
-        return Piece(self.rows[places], {key: column[places] for key, column in self.reply.items()}, states)
+        return Piece(self.rows[places], {key: column[places] for key, column in self.more.items()}, states)
 
 
 class Group:
     """One table: the rows whose present keys are the same, held in the same types.
 
     The values of an entry stand behind its key: flows, packets, octets, first, last, and the bits of what was seen:
-    bit i says that the sum `SUMS[i]` had a value at least once; without one it is NULL. Sums of the reply direction,
-    which few inputs have, are columns of their own, made when the first ones come.
+    bit i says that the sum `SUMS[i]` had a value at least once; without one it is NULL. What few have, sums of the
+    reply direction and the time of the first row, are columns of their own, made when the first values come.
     """
 
-    REPLY = (REPLY_PACKETS, REPLY_OCTETS)
+    MORE = (REPLY_PACKETS, REPLY_OCTETS, BORN)
 
     def __init__(
         self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int,
@@ -88,7 +92,7 @@ class Group:
         self.table = KeyTable(self.packing.words, capacity, expected, len(PLACES))
         self.places = {name: self.packing.words + place for place, name in enumerate(PLACES)}
         self.states = [FUNCTIONS[wish.function](wish, capacity, most) for wish in wishes]
-        self.reply: dict[Key, np.ndarray] = {}
+        self.more: dict[Key, np.ndarray] = {}
         self.seen_by_all: int | None = None
         """The bits that every entry has; None while there is no entry."""
         self._used = 0
@@ -97,15 +101,15 @@ class Group:
     def nbytes(self) -> int:
         """Octets of memory in use."""
         n = self.table.n
-        return self.table.nbytes + 8 * len(self.reply) * n + sum(state.nbytes(n) for state in self.states)
+        return self.table.nbytes + 8 * len(self.more) * n + sum(state.nbytes(n) for state in self.states)
 
     def begin(self) -> slice:
         """Set the values of entries that are new, and give their numbers."""
         first, self._used = self._used + 1, self.table.n
         for name, place in self.places.items():
             self.table.column(place, first)[:] = NEVER if name is FIRST else 0
-        for column in self.reply.values():
-            column[first : self._used + 1] = 0
+        for key, column in self.more.items():
+            column[first : self._used + 1] = NEVER if key is BORN else 0
         for state in self.states:
             state.begin(first, self._used + 1)
         return slice(first, self._used + 1)
@@ -114,18 +118,33 @@ class Group:
         """The column of a value over the entries from `first` up to `stop`, a copy."""
         if key in self.places:
             return self.table.column(self.places[key], first)[: stop - first].copy()
-        column = self.reply.get(key)
+        column = self.more.get(key)
         return np.zeros(stop - first, np.uint64) if column is None else column[first:stop].copy()
+
+    def spans(self, piece: Piece) -> np.ndarray | None:
+        """The spans of a piece of this table."""
+        return self.packing.unpack(piece.words).get(SPAN)
 
     def add(self, key: Key, entries: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
         """Add to a sum; `places` is where the rows of the entries begin."""
         if key in self.places:
             np.add.at(self.table.flat, places + self.places[key], values)
             return
-        if key not in self.reply:
-            self.reply[key] = np.empty(self.table.capacity + 1, np.uint64)
-            self.reply[key][: self.table.n + 1] = 0
-        np.add.at(self.reply[key], entries, values)
+        np.add.at(self._column(key), entries, values)
+
+    def _column(self, key: Key) -> np.ndarray:
+        if key not in self.more:
+            self.more[key] = np.empty(self.table.capacity + 1, np.uint64)
+            self.more[key][: self.table.n + 1] = NEVER if key is BORN else 0
+        return self.more[key]
+
+    def born(self, entries: np.ndarray | slice, when: np.ndarray | int) -> None:
+        """Note when the first row of entries came, milliseconds since 1970."""
+        column = self._column(BORN)
+        if isinstance(entries, slice):
+            column[entries] = when
+        else:
+            np.minimum.at(column, entries, when)
 
     def see(self, bits: int, partly: np.ndarray | None, places: np.ndarray, new: slice) -> None:
         """Note which sums these rows had: `bits` all of them, `partly` (a mask of bits a row) some."""
@@ -145,8 +164,8 @@ class Group:
         """A copy of the entries from `first` up to `stop`."""
         stride = self.table.stride
         rows = self.table.flat[first * stride : stop * stride].reshape(-1, stride).copy()
-        reply = {key: column[first:stop].copy() for key, column in self.reply.items()}
-        return Piece(rows, reply, [state.piece(first, stop) for state in self.states])
+        more = {key: column[first:stop].copy() for key, column in self.more.items()}
+        return Piece(rows, more, [state.piece(first, stop) for state in self.states])
 
     def merge(self, entries: np.ndarray, piece: Piece) -> None:
         """Add what a piece of another table has; all `entries` are different ones, or all are the same one."""
@@ -155,8 +174,11 @@ class Group:
         places = entries * self.table.stride
         for key in (FLOWS, PACKETS, OCTETS):
             self.add(key, entries, places, piece.value(key))
-        for key, column in piece.reply.items():
-            self.add(key, entries, places, column)
+        for key, column in piece.more.items():
+            if key is BORN:
+                self.born(entries, column)
+            else:
+                self.add(key, entries, places, column)
         np.minimum.at(self.table.flat, places + self.places[FIRST], piece.value(FIRST))
         np.maximum.at(self.table.flat, places + self.places[LAST], piece.value(LAST))
         seen = piece.value(SEEN)

@@ -27,8 +27,8 @@ from ulogd_tw.core import types
 from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
-from ulogd_tw.plugins.filters.fold import AT_ONCE
 from ulogd_tw.plugins.filters.groups import PLACES, Group, Piece
+from ulogd_tw.plugins.filters.moving import AT_ONCE
 from ulogd_tw.plugins.filters.tally import OTHER, Tally
 
 VERSION = 1
@@ -181,7 +181,7 @@ def _put(archive: zipfile.ZipFile, arrays: dict[str, np.ndarray]) -> None:
 
 def _tally_steps(archive: zipfile.ZipFile, name: str, tally: Tally, head: dict[str, Any]) -> Iterator[Work]:
     """The steps of one tally, as far as it does not go away meanwhile; `head` gets what is written."""
-    folds = tally.folds
+    moves = tally.moves
     # what is made after this moment is not in the file
     groups = [(present, group, group.table.n) for present, group in tally.groups.items()]
     for place, (present, group, n) in enumerate(groups):
@@ -190,7 +190,7 @@ def _tally_steps(archive: zipfile.ZipFile, name: str, tally: Tally, head: dict[s
         for first in range(1, n + 1, at_once):
             if tally.gone:
                 return
-            if tally.folds != folds:
+            if tally.moves != moves:
                 raise Disturbed
             piece = group.piece(first, min(first + at_once, n + 1))
             yield _work(archive, f"{name}.g{place}.p{pieces}", piece)
@@ -211,7 +211,7 @@ def _at_once(group: Group) -> int:
 
 def _work(archive: zipfile.ZipFile, name: str, piece: Piece) -> Work:
     arrays = {f"{name}.rows": piece.rows}
-    arrays |= {f"{name}.{key.name}": column for key, column in piece.reply.items()}
+    arrays |= {f"{name}.{key.name}": column for key, column in piece.more.items()}
     for place, (values, flags) in enumerate(piece.states):
         arrays |= {f"{name}.v{place}": values, f"{name}.f{place}": flags}
     return lambda: _put(archive, arrays)
@@ -248,15 +248,15 @@ def _piece(arrays: Any, name: str, into: Group) -> Piece:
     rows = arrays[f"{name}.rows"]
     if rows.dtype != np.uint64 or rows.ndim != 2 or rows.shape[1] != into.packing.words + len(PLACES):
         raise ValueError(f"it is damaged: {name}")
-    reply = {key: arrays[f"{name}.{key.name}"] for key in into.REPLY if f"{name}.{key.name}" in arrays}
+    more = {key: arrays[f"{name}.{key.name}"] for key in into.MORE if f"{name}.{key.name}" in arrays}
     states = []
     for place, state in enumerate(into.states):
         values, flags = arrays[f"{name}.v{place}"], arrays[f"{name}.f{place}"]
         if values.dtype != state.form or values.shape != (len(flags) * state.width,) or flags.dtype != np.uint8:
             raise ValueError(f"it is damaged: {name}")
         states.append((values, flags))
-    if any(column.shape != (len(rows),) or column.dtype != np.uint64 for column in reply.values()):
+    if any(column.shape != (len(rows),) or column.dtype != np.uint64 for column in more.values()):
         raise ValueError(f"it is damaged: {name}")
-    piece = Piece(rows, reply, states)
+    piece = Piece(rows, more, states)
     into.packing.check(piece.words)
     return piece

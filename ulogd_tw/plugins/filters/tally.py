@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterator
-from enum import Enum
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,8 @@ from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.packing import Dictionary, packed_type
 from ulogd_tw.core.resolve import Found
-from ulogd_tw.plugins.filters.fold import AT_ONCE, Fold
-from ulogd_tw.plugins.filters.groups import FIRST, FLOWS, LAST, NEVER, OCTETS, SEEN, SUMS, VALUES, Group, Piece
+from ulogd_tw.plugins.filters.groups import BORN, FIRST, FLOWS, LAST, NEVER, SEEN, SPAN, SUMS, VALUES, Group, Piece
+from ulogd_tw.plugins.filters.moving import AT_ONCE, Moving, Overflow
 from ulogd_tw.plugins.filters.spread import ended, ending, share
 
 if TYPE_CHECKING:
@@ -31,15 +30,6 @@ PEEKED_AT_ONCE = 32768
 _MORE_STRINGS = 1 << 20
 
 
-class Overflow(Enum):
-    """What a new key does when the table is full."""
-
-    EMIT = "emit"
-    OTHER = "other"
-    REFUSE = "refuse"
-    FOLD = "fold"
-
-
 class Tally:
     """All groups of one interval, at most as many as their caller allows."""
 
@@ -50,21 +40,24 @@ class Tally:
         """What no other one of any run is called."""
         self._plugin = plugin
         self._names: tuple[str, ...] = plugin.key_names
+        self._inner = (SPAN.name,) if plugin.config.change else ()
         self._overflow = overflow
         self._expected = expected
         """Entries of the last interval by kind of group, to size the next one's tables."""
         self._capacity: int = plugin.config.max_keys + 1  # one more for the rest of overflow=other
         self.groups: dict[object, Group] = {}
         self.dictionaries = self._new_dictionaries()
-        self.folds = 0
+        self.moves = 0
         """How often its entries were moved; what was copied of it before is of no use then."""
+        self._moving: Moving | None = None
         self._old: deque[tuple[object, Group, int]] = deque()
-        """Tables that are folded: those that replace them have their names in `groups`. And the first entry left."""
+        """Tables whose entries are moved to those of the same names in `groups`. And the first entry left."""
+        self._sources: deque[Tally] = deque()
         self.gone = False
         """Whether its rows were emitted."""
 
     def __len__(self) -> int:
-        return sum(group.table.n for group in self.groups.values()) + self.unfolded
+        return sum(group.table.n for group in self.groups.values()) + self.unmoved
 
     @property
     def keys(self) -> int:
@@ -73,23 +66,28 @@ class Tally:
         return len(self) - (0 if other is None else other.table.n)
 
     @property
-    def unfolded(self) -> int:
-        """Entries that still have to be looked at, since the table is being folded."""
-        return sum(group.table.n + 1 - first for _, group, first in self._old)
+    def unmoved(self) -> int:
+        """Entries that still have to be moved."""
+        return sum(group.table.n + 1 - first for _, group, first in self._old) + sum(map(len, self._sources))
 
     @property
     def nbytes(self) -> int:
         """Octets of memory in use."""
         return sum(group.nbytes for group in [*self.groups.values(), *(group for _, group, _ in self._old)])
 
+    def born_after(self, limit: int) -> bool:
+        """Whether the first row of every group came after this time, milliseconds since 1970."""
+        columns = (group.values(BORN, 1, group.table.n + 1) for group in self.groups.values() if group.table.n)
+        return all(int(column.min()) > limit for column in columns)
+
     def _new_dictionaries(self) -> dict[str, Dictionary]:
         most = self._capacity
-        if self._overflow is Overflow.FOLD:
+        if self._overflow.waits:
             most = 2 * most + _MORE_STRINGS  # rows that find no room at first have their strings in it too
         return {name: Dictionary(most) for name in self._names}
 
     def add(self, batch: Batch, max_keys: int) -> Batch | None:
-        """Merge the rows; with overflow=emit and fold, those for which there was no room come back."""
+        """Merge the rows; with overflow=emit, fold and evict, those for which there was no room come back."""
         left = []
         for part, found in self._by_presence(batch):
             rest = self._add(part, found, max_keys)
@@ -99,7 +97,7 @@ class Tally:
 
     def _by_presence(self, batch: Batch) -> Iterator[tuple[Batch, dict[str, Found]]]:
         """Rows that lack the same keys together, with the keys that they have."""
-        found = {name: self._plugin.find(batch, name) for name in self._names}
+        found = {name: self._plugin.find(batch, name) for name in (*self._names, *self._inner)}
         found = {name: f for name, f in found.items() if f is not None}
         masked = [name for name, f in found.items() if f.missing is not None and f.missing.any()]
         if not masked:
@@ -132,10 +130,10 @@ class Tally:
 
     def _add(self, batch: Batch, found: dict[str, Found], max_keys: int) -> Batch | None:
         group = self._group(found)
-        counters = self._plugin.counters
         words, fits = group.packing.pack({name: f.values for name, f in found.items()}, batch.n)
         if fits is not None:
-            counters.dropped["key_range"] += ended(batch) - ended(batch.take(fits))
+            no_room = any(dictionary.full for dictionary in self.dictionaries.values())
+            self._turn_away(batch.take(~fits), "max_keys" if no_room else "key_range")
             batch, words = batch.take(fits), [w[fits] for w in words]
         room = max(max_keys - (self.keys - group.table.n), 0)
         entries = group.table.entries(words, room)
@@ -146,16 +144,23 @@ class Tally:
         beyond = entries == 0
         self._merge(group, entries[~beyond], batch.take(~beyond), new)
         rest = batch.take(beyond)
-        if self._overflow in (Overflow.EMIT, Overflow.FOLD):
+        if self._overflow.waits:
             return rest
-        if self._overflow is Overflow.REFUSE:
-            counters.dropped["max_keys"] += ended(rest)
-            return None
+        self._turn_away(rest, "max_keys")
+        return None
+
+    def _turn_away(self, rest: Batch, reason: str) -> None:
+        """Drop rows, or count them under NULL keys."""
+        counters = self._plugin.counters
+        if reason != "max_keys" or self._overflow is Overflow.REFUSE:
+            counters.dropped[reason] += ended(rest)
+            return
         other = self._other()
         entries = np.ones(rest.n, np.int64)
         counters.more["rows_other"] = counters.more.get("rows_other", 0) + ended(rest)
+        if self._plugin.config.age:
+            other.born(entries, int(rest.now * 1000))
         self._merge(other, entries, rest, slice(2, 2))
-        return None
 
     def _other(self) -> Group:
         """The group of the rest, which has one entry."""
@@ -169,21 +174,36 @@ class Tally:
 
     # moving entries from table to table
 
-    def sizes(self, step: int) -> list[np.ndarray]:
-        """The octets of every `step`-th group."""
-        return [g.table.column(g.places[OCTETS])[::step] for present, g in self.groups.items() if present != OTHER]
+    def sample(self, place: Key, step: int) -> list[np.ndarray]:
+        """A value of every `step`-th group."""
+        return [g.table.column(g.places[place])[::step] for present, g in self.groups.items() if present != OTHER]
 
-    def begin_fold(self) -> None:
-        """Start with new tables; the entries of those that there are follow with `fold`."""
-        self.folds += 1
-        for present in [present for present in self.groups if present != OTHER]:
+    def beside(self) -> Tally:
+        """An empty one of the same interval."""
+        return Tally(self._plugin, self._overflow, self._expected, self.start)
+
+    def begin_moving(self, moving: Moving) -> None:
+        """Start with new tables; the entries of those that there are follow with `move`."""
+        self.moves += 1
+        self._moving = moving
+        for present in [present for present in self.groups if moving.whole or present != OTHER]:
             group = self.groups.pop(present)
             if group.table.n:
                 self._old.append((present, group, 1))
         self.dictionaries = self._new_dictionaries()
 
-    def fold(self, fold: Fold) -> int:
-        """Move a slice of the entries of the old tables, large ones to the new one and others to the rest."""
+    def unite(self, others: Iterable[Tally]) -> None:
+        """The entries of other tables, newest ones first, follow with `move`; these keep them."""
+        self._sources.extend(others)
+
+    def move(self) -> int:
+        """Move a slice of the entries of the old tables; how many there were."""
+        if not self._old and self._sources:
+            source = self._sources[0]
+            if source.unmoved:
+                return source.move()
+            self._sources.popleft()
+            self._old.extend((present, group, 1) for present, group in source.groups.items())
         if not self._old:
             return 0
         present, group, first = self._old.popleft()
@@ -191,32 +211,43 @@ class Tally:
         if stop <= group.table.n:
             self._old.appendleft((present, group, stop))
         if stop > first:
-            self.take(present, group, group.piece(first, stop), fold)
+            self.take(present, group, group.piece(first, stop), self._moving)
         return stop - first
 
-    def take(self, present: object, source: Group, piece: Piece, fold: Fold | None) -> None:
-        """Merge a piece of another table, of which `fold` chooses what stays a group; None: all of it."""
+    def take(self, present: object, source: Group, piece: Piece, moving: Moving | None = None) -> None:
+        """Merge a piece of another table, of which `moving` chooses what stays here; None: all of it."""
+        stays = np.ones(len(piece), bool) if moving is None else moving.stays(source, piece)
         if present == OTHER:
-            self._other().merge(np.ones(len(piece), np.int64), piece)
+            if stays.any():
+                self._other().merge(np.ones(int(stays.sum()), np.int64), piece.take(stays))
+            self._part_with(present, source, piece.take(~stays), moving)
             return
         into = self.table(present)
         words, fits = into.packing.again(piece.words, source.packing)
-        keep = np.ones(len(piece), bool) if fold is None else fold.keeps(piece.value(OCTETS))
         if fits is not None:
-            keep &= fits
+            stays &= fits
         entries = np.zeros(len(piece), np.int64)
-        room = into.table.capacity if fold is None else into.table.n + fold.room
-        entries[keep] = into.table.entries([w[keep] for w in words], room)
+        room = into.table.capacity if moving is None else into.table.n + moving.room
+        entries[stays] = into.table.entries([w[stays] for w in words], room)
         rest = entries == 0
-        if rest.any():  # small ones, of which rows have come meanwhile, stay too
+        if rest.any() and (moving is None or moving.joins):
             entries[rest] = into.table.entries([w[rest] for w in words], 0)
         new = into.begin()
-        if fold is not None:
-            fold.room -= new.stop - new.start
+        if moving is not None:
+            moving.room -= new.stop - new.start
         rest = entries == 0
         into.merge(entries[~rest], piece.take(~rest))
-        if rest.any():
-            self._fold_into_other(piece.take(rest))
+        self._part_with(present, source, piece.take(rest), moving)
+
+    def _part_with(self, present: object, source: Group, piece: Piece, moving: Moving | None) -> None:
+        """Let entries that do not stay go out, or add them to the rest."""
+        if not len(piece):
+            return
+        out = None if moving is None else moving.out(self)
+        if out is None:
+            self._fold_into_other(piece)
+        else:
+            out.take(present, source, piece)
 
     def _fold_into_other(self, piece: Piece) -> None:
         more = self._plugin.counters.more
@@ -229,6 +260,8 @@ class Tally:
     def _merge(self, group: Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
         """Add the values of the rows to their entries, of which those in `new` are new."""
         self._plugin.counters.rows_merged += ended(batch)
+        if self._plugin.config.age and new.stop > new.start:
+            group.born(new, int(batch.now * 1000))
         if not batch.n:
             return
         places = entries * group.table.stride
@@ -323,9 +356,15 @@ class Tally:
                 if absent.any():
                     missing[key.name] = absent
         if interval_key.name in wanted:
-            columns[interval_key] = repeated(self.start, stop - first, np.dtype("I"))
+            columns[interval_key] = self._starts(group, first, stop)
         schema = Schema(list(columns))
         return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=stop - first, now=now)
+
+    def _starts(self, group: Group, first: int, stop: int) -> Column:
+        """Of the interval; where groups have an age, when the first row of each came. Seconds since 1970."""
+        if BORN in group.more:
+            return (group.values(BORN, first, stop) // np.uint64(1000)).astype(np.uint32)
+        return repeated(self.start, stop - first, np.dtype("I"))
 
     def _worked_out(
         self, group: Group, wanted: Wanted, first: int, stop: int
