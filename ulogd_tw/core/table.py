@@ -36,17 +36,22 @@ class KeyTable:
 
     The index holds ``tag << 32 | entry``, the tag being half of the hash, at most half full. The hash is seeded anew
     for each table, so that a peer cannot choose keys that collide. Memory is reserved for the whole capacity, but used
-    only as far as entries reach.
+    only as far as entries reach; `memory` is that of an earlier table of the same stride and capacity, which spares
+    the kernel's handing out of pages.
     """
 
-    def __init__(self, words: int, capacity: int, expected: int = 0, values: int = 0) -> None:
+    def __init__(
+        self, words: int, capacity: int, expected: int = 0, values: int = 0, memory: np.ndarray | None = None
+    ) -> None:
         self.n = 0
         self.capacity = capacity
         self.key_words = words
         self.stride = words + values
-        whole = np.empty((capacity + 1) * self.stride + _LINE // 8, np.uint64)
-        skip = -whole.ctypes.data % _LINE // 8
-        self.flat = whole[skip : skip + (capacity + 1) * self.stride]
+        if memory is None:
+            whole = np.empty((capacity + 1) * self.stride + _LINE // 8, np.uint64)
+            skip = -whole.ctypes.data % _LINE // 8
+            memory = whole[skip : skip + (capacity + 1) * self.stride]
+        self.flat = memory
         entries = FIRST_ENTRIES
         while entries < min(expected, capacity):
             entries *= 2

@@ -224,6 +224,7 @@ class AggregateTests(AggregateCase):
         self.assertEqual([b.n for b in self.keep.batches], [100])
         self.agg.resume()
         self.agg.wake(10.0)
+        self.agg.wake(10.0)
         self.assertGreater(self.agg.wake(10.0), 0.0)
         self.assertEqual([b.n for b in self.keep.batches], [100, 100, 50])
 

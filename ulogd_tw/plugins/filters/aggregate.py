@@ -15,7 +15,7 @@ from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.ends import only_ends
 from ulogd_tw.plugins.filters import departures, derived, functions
 from ulogd_tw.plugins.filters.checkpoints import Checkpoints
-from ulogd_tw.plugins.filters.groups import SPAN, VALUES
+from ulogd_tw.plugins.filters.groups import SPAN, VALUES, Spares
 from ulogd_tw.plugins.filters.leaving import INTERVAL_START, Leaving
 from ulogd_tw.plugins.filters.moving import Evict, Fold, Moving, Overflow
 from ulogd_tw.plugins.filters.spread import spread
@@ -95,6 +95,7 @@ class AGGREGATE(Aggregator):
         self.wishes = self._read("functions", functions.parse, self.config.functions) or []
         self._open: dict[int, Tally] = {}
         self.closed = 0
+        self.spares = Spares()
         self._leaving = Leaving(self)
         self._moving: Moving | None = None
         self._window = Window(self) if self.config.window else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -14,30 +14,51 @@ SUMS = ("flows", "packets", "octets", "reply_packets", "reply_octets")
 _EXTREMES = {"first_ms": np.minimum, "last_ms": np.maximum}
 
 
-def busiest(batches: Sequence[Batch], by: str, most: int) -> list[Batch]:
-    """At most so many rows of all batches together: those with the greatest `by`, largest first in each batch.
+class Busiest:
+    """At most `most` rows of all batches that are added: those with the greatest `by`.
 
     Rows without that value come last. The others become one row without keys.
     """
-    ranks = [_rank(batch, by) for batch in batches]
-    total = sum(batch.n for batch in batches)
-    if total <= most:
-        return [batch.take(_descending(rank)) for batch, rank in zip(batches, ranks, strict=True)]
-    together = np.concatenate(ranks)
-    least = np.partition(together, total - most)[total - most]
-    room = most - int(np.count_nonzero(together > least))
-    kept, others = [], []
-    for batch, rank in zip(batches, ranks, strict=True):
-        chosen = rank > least
-        equal = np.flatnonzero(rank == least)[:room]
-        room -= len(equal)
-        chosen[equal] = True
-        if chosen.any():
-            rows = np.flatnonzero(chosen)
-            kept.append(batch.take(rows[_descending(rank[rows])]))
-        if not chosen.all():
-            others.append(batch.take(np.flatnonzero(~chosen)))
-    return [*kept, _summed(others)]
+
+    def __init__(self, by: str, most: int) -> None:
+        self._by = by
+        self._most = most
+        self._kept: list[Batch] = []
+        self._others: Batch | None = None
+
+    def add(self, batch: Batch) -> None:
+        """Take the rows of a batch."""
+        batches = [*self._kept, batch]
+        total = sum(one.n for one in batches)
+        if total <= self._most:
+            self._kept = batches
+            return
+        ranks = [_rank(one, self._by) for one in batches]
+        together = np.concatenate(ranks)
+        least = np.partition(together, total - self._most)[total - self._most]
+        room = self._most - int(np.count_nonzero(together > least))
+        kept, others = [], [] if self._others is None else [self._others]
+        for one, rank in zip(batches, ranks, strict=True):
+            chosen = rank > least
+            equal = np.flatnonzero(rank == least)[:room]
+            room -= len(equal)
+            chosen[equal] = True
+            if chosen.any():
+                kept.append(one.take(np.flatnonzero(chosen)))
+            if not chosen.all():
+                others.append(one.take(np.flatnonzero(~chosen)))
+        self._kept, self._others = kept, _summed(others)
+
+    def batches(self) -> Iterator[Batch]:
+        """Those rows, largest first in each batch, a batch for each kind of rows; then that of all others."""
+        kinds: dict[Schema, list[Batch]] = {}
+        for batch in self._kept:
+            kinds.setdefault(batch.schema, []).append(batch)
+        for batches in kinds.values():
+            batch = Batch.joined(batches)
+            yield batch.take(_descending(_rank(batch, self._by)))
+        if self._others is not None:
+            yield self._others
 
 
 def _rank(batch: Batch, by: str) -> np.ndarray:

@@ -74,6 +74,22 @@ class Piece:
         return Piece(self.rows[places], {key: column[places] for key, column in self.more.items()}, states)
 
 
+class Spares:
+    """The memory of tables that are gone, for new ones."""
+
+    def __init__(self) -> None:
+        self._memory: dict[tuple[int, int], np.ndarray] = {}
+
+    def get(self, stride: int, capacity: int) -> np.ndarray | None:
+        """What there is for such a table."""
+        return self._memory.pop((stride, capacity), None)
+
+    def take(self, group: Group) -> None:
+        """Keep the memory of a table that nobody will look at, one of each kind."""
+        if not group.readers and group.table.n:
+            self._memory[group.table.stride, group.table.capacity] = group.table.flat
+
+
 class Group:
     """One table: the rows whose present keys are the same, held in the same types.
 
@@ -86,15 +102,18 @@ class Group:
 
     def __init__(
         self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int,
-        wishes: Sequence[Wish], most: int,
+        wishes: Sequence[Wish], most: int, spares: Spares,
     ):  # fmt: skip
         self.packing = Packing(present, dictionaries)
-        self.table = KeyTable(self.packing.words, capacity, expected, len(PLACES))
+        words = self.packing.words
+        self.table = KeyTable(words, capacity, expected, len(PLACES), spares.get(words + len(PLACES), capacity))
         self.places = {name: self.packing.words + place for place, name in enumerate(PLACES)}
         self.states = [FUNCTIONS[wish.function](wish, capacity, most) for wish in wishes]
         self.more: dict[Key, np.ndarray] = {}
         self.seen_by_all: int | None = None
         """The bits that every entry has; None while there is no entry."""
+        self.readers = 0
+        """Who goes through it in slices, and will want it to stay."""
         self._used = 0
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key
-from ulogd_tw.plugins.filters.busiest import busiest
+from ulogd_tw.plugins.filters.busiest import Busiest
 from ulogd_tw.plugins.filters.tally import Tally
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 INTERVAL_START = Key("interval_start", types.SECONDS, unit="seconds")
 EMITTED_AT_ONCE = 16384
 """Rows handed on in one turn of the reactor, so that a million of them do not stop it."""
+_END = object()
 
 
 class Leaving:
@@ -26,18 +27,19 @@ class Leaving:
     def __init__(self, plugin: AGGREGATE) -> None:
         self._plugin = plugin
         self._tallies: deque[tuple[Tally, float]] = deque()
-        self._batches: deque[Batch] = deque()
+        self._going: tuple[Tally, Iterator[Batch | None]] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._batches or self._tallies)
+        return bool(self._going or self._tallies)
 
     def __iter__(self) -> Iterator[tuple[Tally, float]]:
+        """Those of which no row has gone out yet, with the clock of their batches."""
         return iter(self._tallies)
 
     @property
     def rows(self) -> int:
         """How many rows wait, at most."""
-        return sum(len(tally) for tally, _ in self._tallies) + sum(batch.n for batch in self._batches)
+        return sum(len(tally) for tally, _ in self._tallies) + (len(self._going[0]) if self._going else 0)
 
     def add(self, tally: Tally, now: float | None) -> None:
         """Hand on a table; `now` is the clock of its batches, None: the start of its interval."""
@@ -50,28 +52,34 @@ class Leaving:
     def send(self, all_: bool = False) -> None:
         """Emit a slice, or all of it. What comes first may have entries that still have to be moved."""
         while self:
-            if not self._batches:
-                tally = self._tallies[0][0]
-                while tally.unmoved:
-                    tally.move()
-                    if not all_:
-                        return
-                self._open()
+            if self._going is not None:
+                self._send_slice()
+            elif self._tallies[0][0].unmoved:
+                self._tallies[0][0].move()
+            else:
+                tally, now = self._tallies.popleft()
+                self._plugin.emitted(tally)
+                self._going = tally, self._batches(tally, now)
                 continue
-            batch = self._batches.popleft()
-            part = batch if all_ or batch.n <= EMITTED_AT_ONCE else batch.take(slice(0, EMITTED_AT_ONCE))
-            if part.n < batch.n:
-                self._batches.appendleft(batch.take(slice(part.n, batch.n)))
-            self._plugin.emit(part)
             if not all_:
                 return
 
-    def _open(self) -> None:
-        """Make batches of the first table."""
-        tally, now = self._tallies.popleft()
-        plugin, config = self._plugin, self._plugin.config
-        plugin.emitted(tally)
-        batches = list(tally.batches(INTERVAL_START, now))
-        if config.top and batches:
-            batches = busiest(batches, config.by, config.top)
-        self._batches.extend(batches)
+    def _send_slice(self) -> None:
+        batch = next(self._going[1], _END)
+        if batch is _END:
+            self._going = None
+        elif batch is not None:
+            self._plugin.emit(batch)
+
+    def _batches(self, tally: Tally, now: float) -> Iterator[Batch | None]:
+        """What goes out of a table, with None where nothing does yet."""
+        slices = tally.batches(INTERVAL_START, now, EMITTED_AT_ONCE)
+        top = self._plugin.config.top
+        if not top:
+            yield from slices
+            return
+        busiest = Busiest(self._plugin.config.by, top)
+        for batch in slices:
+            busiest.add(batch)
+            yield None
+        yield from busiest.batches()

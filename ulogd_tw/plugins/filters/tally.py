@@ -126,7 +126,8 @@ class Tally:
 
     def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> Group:
         plugin = self._plugin
-        return Group(present, self.dictionaries, capacity, expected, plugin.wishes, plugin.config.max_sketches)
+        most = plugin.config.max_sketches
+        return Group(present, self.dictionaries, capacity, expected, plugin.wishes, most, plugin.spares)
 
     def _add(self, batch: Batch, found: dict[str, Found], max_keys: int) -> Batch | None:
         group = self._group(found)
@@ -222,7 +223,7 @@ class Tally:
                 self._other().merge(np.ones(int(stays.sum()), np.int64), piece.take(stays))
             self._part_with(present, source, piece.take(~stays), moving)
             return
-        into = self.table(present)
+        into = self.table(present, source.table.n)
         words, fits = into.packing.again(piece.words, source.packing)
         if fits is not None:
             stays &= fits
@@ -320,26 +321,33 @@ class Tally:
 
     # rows out
 
-    def batches(self, interval_key: Key, now: float) -> Iterator[Batch]:
-        """The rows of this interval, a batch for each kind of group; ends the tally."""
+    def batches(self, interval_key: Key, now: float, at_once: int) -> Iterator[Batch]:
+        """The rows of this interval in slices of so many, by kind of group; ends the tally."""
         self.gone = True
         plugin = self._plugin
         wanted = frozenset((*plugin.wanted, *self._names, *((plugin.config.by,) if plugin.config.top else ())))
-        for present, group in self.groups.items():
-            if not group.table.n:
-                continue
-            if present != OTHER:
-                self._expected[present] = group.table.n
-            yield self._batch(group, interval_key, now, wanted, 1, group.table.n + 1)
-        self.groups = {}
+        self._expected.update({p: group.table.n for p, group in self.groups.items() if p != OTHER and group.table.n})
+        while self.groups:
+            present = next(iter(self.groups))
+            group = self.groups[present]
+            for first in range(1, group.table.n + 1, at_once):
+                stop = min(first + at_once, group.table.n + 1)
+                yield self._batch(group, interval_key, now, wanted, first, stop)
+            plugin.spares.take(self.groups.pop(present))
 
     def peek(self, interval_key: Key, now: float, wanted: Wanted) -> Iterator[Batch]:
         """The rows of this interval as they are now, with the `wanted` columns only, in slices; the tally goes on."""
-        whole = [(group, 1) for group in self.groups.values()]
-        for group, begin in [*((group, first) for _, group, first in self._old), *whole]:
-            stop = group.table.n + 1
-            for first in range(begin, stop, PEEKED_AT_ONCE):
-                yield self._batch(group, interval_key, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
+        found = [*((group, first) for _, group, first in self._old), *((group, 1) for group in self.groups.values())]
+        for group, _ in found:
+            group.readers += 1
+        try:
+            for group, begin in found:
+                stop = group.table.n + 1
+                for first in range(begin, stop, PEEKED_AT_ONCE):
+                    yield self._batch(group, interval_key, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
+        finally:
+            for group, _ in found:
+                group.readers -= 1
 
     def _batch(self, group: Group, interval_key: Key, now: float, wanted: Wanted, first: int, stop: int) -> Batch:
         """The entries from `first` up to `stop`."""

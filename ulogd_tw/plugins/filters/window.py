@@ -50,6 +50,6 @@ class Window:
 
     def _of(self, panes: list[Tally], start: int | None = None) -> Tally:
         """The sums of these, which are added up as it goes out."""
-        whole = self._plugin.new_tally(panes[0].start if start is None else start)
+        whole = self._plugin.new_tally(panes[0].start if start is None else max(start, 0))
         whole.unite(reversed(panes))
         return whole
