@@ -122,12 +122,12 @@ def _text(value: Any) -> str:
 
 
 def _top(path: str, arguments: argparse.Namespace, out: TextIO) -> None:
-    table, columns = _chosen(ask(path, {"sql": "", "tables": True})["tables"], arguments.table)
+    told = ask(path, {"sql": "", "tables": True})
+    table, columns = _chosen(told["tables"], arguments.table)
     if arguments.by not in columns:
         raise AskError(f"{table} has no column {arguments.by}; there are {', '.join(columns)}")
     shown = [name for name in columns if name not in ("first_ms", "last_ms", "interval_start")]
-    listed = ", ".join(f'"{name}"' for name in shown)
-    request = {"sql": f'select {listed} from "{table}" order by "{arguments.by}" desc limit {arguments.rows}'}
+    request = {"sql": _top_query(table, shown, told["together"][table], arguments)}
     while True:
         answer = ask(path, request)
         rows = [[_short(name, value) for name, value in zip(shown, row, strict=True)] for row in answer["rows"]]
@@ -139,6 +139,16 @@ def _top(path: str, arguments: argparse.Namespace, out: TextIO) -> None:
         if arguments.once:
             return
         time.sleep(arguments.interval)
+
+
+def _top_query(table: str, shown: list[str], together: dict[str, str], arguments: argparse.Namespace) -> str:
+    """The largest groups, each once although it may have a row for each interval that is open."""
+    columns = {name: f'{together[name]}("{name}")' if name in together else f'"{name}"' for name in shown}
+    listed = ", ".join(f'{how} as "{name}"' for name, how in columns.items())
+    keys = ", ".join(f'"{name}"' for name in shown if name not in together)
+    grouped = f"group by {keys} " if keys else ""
+    order = columns.get(arguments.by, f'max("{arguments.by}")')
+    return f'select {listed} from "{table}" {grouped}order by {order} desc nulls last limit {arguments.rows}'
 
 
 def _chosen(tables: dict[str, list[str]], name: str | None) -> tuple[str, list[str]]:

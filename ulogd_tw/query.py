@@ -130,7 +130,9 @@ class _Asked(LineOnlyReceiver):
             self._answer({"error": 'a request is a line such as {"sql": "select * from agg1 limit 5"}'})
             return
         if request.get("tables"):
-            self._answer({"tables": {ident: plugin.columns for ident, plugin in self._service.database.tables.items()}})
+            tables = self._service.database.tables.items()
+            together = {ident: plugin.together for ident, plugin in tables}
+            self._answer({"tables": {ident: plugin.columns for ident, plugin in tables}, "together": together})
             return
         asked = self._service.database.query(text)
         asked.addCallbacks(self._found, self._failed)

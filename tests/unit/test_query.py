@@ -177,6 +177,27 @@ class DatabaseTests(AggregateCase, TestCase):
         self.assertEqual(2, sum("error" in answer for answer in answers))
 
 
+class TopTests(AggregateCase):
+    """What ``ulogd-tw top`` asks."""
+
+    def test_window(self):
+        """A group that is in several intervals comes once, with what they have together."""
+        self.make(key="protocolIdentifier", interval=10, window=30,
+                  functions="n=count(octetDeltaCount) least=min(octetDeltaCount) most=max(octetDeltaCount)")
+        for now in (1000, 1010, 1020):
+            rows = [{"protocolIdentifier": p, "octetDeltaCount": p * now} for p in (1, 2)]
+            self.give(batch_of([*rows, {"octetDeltaCount": 7}], now=float(now)))
+        shown = ["protocolIdentifier", "octets", "flows", "n", "least", "most"]
+        arguments = SimpleNamespace(by="octets", rows=2)
+        tables = {"agg": sql.Table(tuple(self.agg.columns), list(self.agg.peek(frozenset(self.agg.columns))))}
+        for engine in (sql.run, sql._sqlite):
+            found = engine(ask._top_query("agg", shown, self.agg.together, arguments), tables)
+            self.assertEqual((tuple(shown), [(2, 6060, 3, 3, 2000, 2040), (1, 3030, 3, 3, 1000, 1020)]),
+                             (found.columns, found.rows))  # fmt: skip
+        self.assertEqual(set(self.agg.columns) - set(self.agg.key_names) - {"first_ms", "last_ms", "interval_start"},
+                         set(self.agg.together))  # fmt: skip
+
+
 class PrintingTests(SynchronousTestCase):
     """What the commands print."""
 

@@ -18,7 +18,7 @@ from ulogd_tw.plugins.filters.checkpoints import Checkpoints
 from ulogd_tw.plugins.filters.groups import SPAN, VALUES, Spares
 from ulogd_tw.plugins.filters.leaving import INTERVAL_START, Leaving
 from ulogd_tw.plugins.filters.moving import Evict, Fold, Moving, Overflow
-from ulogd_tw.plugins.filters.spread import spread
+from ulogd_tw.plugins.filters.spread import by_flow_time
 from ulogd_tw.plugins.filters.tally import Tally
 from ulogd_tw.plugins.filters.totals import ASKS, Totals
 from ulogd_tw.plugins.filters.window import Window
@@ -202,7 +202,8 @@ class AGGREGATE(Aggregator):
                 self._close(now)
             yield now, batch
             return
-        batch, starts = self._starts(batch, end, now)
+        start = self.find(batch, "flowStartMilliseconds") if self.config.time == "spread" else None
+        batch, starts = by_flow_time(batch, start, end, now, self.config.interval)
         different = np.unique(starts)
         for start in different.tolist():
             part = batch if len(different) == 1 else batch.take(starts == start)
@@ -210,18 +211,6 @@ class AGGREGATE(Aggregator):
                 self.counters.more["rows_late"] += part.n
             yield start, part
         self._close(int(batch.now - self.config.lateness) // self.config.interval * self.config.interval)
-
-    def _starts(self, batch: Batch, end: Found, now: int) -> tuple[Batch, np.ndarray]:
-        """The rows, perhaps one for each interval of a flow, and the start of the interval of each, in seconds."""
-        length = self.config.interval * 1000
-        ends = end.values if end.missing is None else np.where(end.missing, np.uint64(now * 1000), end.values)
-        start = self.find(batch, "flowStartMilliseconds") if self.config.time == "spread" else None
-        if start is None:
-            return batch, (ends // np.uint64(length) * np.uint64(length) // np.uint64(1000)).astype(np.int64)
-        missing = [found.missing for found in (start, end) if found.missing is not None]
-        starts = np.where(np.logical_or.reduce(missing), ends, start.values) if missing else start.values
-        batch, begins = spread(batch, starts, ends, length)
-        return batch, begins // 1000
 
     def _add(self, start: int, batch: Batch) -> None:
         """Merge rows into the tally of their interval, making room as `overflow` says."""
@@ -304,6 +293,11 @@ class AGGREGATE(Aggregator):
     def columns(self) -> list[str]:
         """The names of the columns that `peek` can give."""
         return [key.name for key in self.keys()]
+
+    @property
+    def together(self) -> dict[str, str]:
+        """The SQL function that makes one value of those of a group in several rows, by column that is no key."""
+        return functions.TOGETHER_VALUES | {wish.name: functions.TOGETHER[wish.function] for wish in self.wishes}
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
         """The groups of all open intervals, and of those of a window, as they are now, in slices."""

@@ -346,3 +346,6 @@ FUNCTIONS: dict[str, type[State]] = {
     "mean": _Mean, "distinct": _Distinct, "quantile": _Quantile,
 }  # fmt: skip
 _NAMES = ", ".join(FUNCTIONS)
+TOGETHER = dict.fromkeys(FUNCTIONS, "max") | {"sum": "sum", "count": "sum", "min": "min", "first": "min", "mean": "avg"}
+"""The SQL function that comes nearest to making one value of several of a function."""
+TOGETHER_VALUES = dict.fromkeys(("flows", "packets", "octets", "reply_packets", "reply_octets"), "sum")

@@ -10,6 +10,7 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.resolve import Found
 
 BEFORE, UNTIL, WHOLE = (Key(f"spread.{name}", types.UNSIGNED64) for name in ("before", "until", "whole"))
 """How much of a flow's time is over when an interval begins and when it ends, and all of it, in equal units."""
@@ -19,6 +20,21 @@ MOST_INTERVALS = 1440
 """Of one flow: of a longer one the time before the last of them is in the first of them."""
 _MOST_UNITS = 1 << 32
 """Of a flow's time, so that products stay below 64 bits."""
+
+
+def by_flow_time(batch: Batch, start: Found | None, end: Found, now: int, interval: int) -> tuple[Batch, np.ndarray]:
+    """The rows, with `start` one for each interval of a flow, and where the interval of each row begins, in seconds.
+
+    A flow without an end counts as one that ended `now`.
+    """
+    length = interval * 1000
+    ends = end.values if end.missing is None else np.where(end.missing, np.uint64(now * 1000), end.values)
+    if start is None:
+        return batch, (ends // np.uint64(length) * np.uint64(length) // np.uint64(1000)).astype(np.int64)
+    missing = [found.missing for found in (start, end) if found.missing is not None]
+    starts = np.where(np.logical_or.reduce(missing), ends, start.values) if missing else start.values
+    batch, begins = spread(batch, starts, ends, length)
+    return batch, begins // 1000
 
 
 def spread(batch: Batch, start: np.ndarray, end: np.ndarray, length: int) -> tuple[Batch, np.ndarray]:
