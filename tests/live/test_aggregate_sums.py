@@ -145,6 +145,7 @@ class RestartTests(TestCase):
         for end in ("stop", "kill", "stop"):
             service = Service(["col1:COLLECTOR,agg1:AGGREGATE,out:JSON"], config, directory=folder / "run")
             service.start()
+            self.addCleanup(service.kill)
             load = generate(f"127.0.0.1:{port}", "-n", 50_000, "-r", 100_000, "-F", 5000)
             sent.update({name: load[name] for name in ("records", "packets", "octets")})
             if end == "kill":
