@@ -20,8 +20,16 @@ _LINE = 64
 FIRST_ENTRIES = 65536
 """Entries before the index grows for the first time; 1 MB of index."""
 _GROWTH = 4
-_MOVED_AT_ONCE = 65536
-"""Entries that move to a larger index with each batch: about 3 ms. Growing in one go would stop for 0.1 s and more."""
+_LARGE = 1 << 22
+"""Slots from which an index grows by 2 only, to spare memory."""
+_TOUCHED_A_ROW = 16
+"""Slots of the next index for which the kernel is asked for memory with each row, from three quarters of the growth on:
+of one that is twice as large all have it then."""
+_PAGE = 512
+"""Slots of a page of memory."""
+_MOVED_AT_ONCE = 16384
+"""Entries that move to a larger index with each batch, or as many as it has rows, so that all have moved before it
+grows again. Growing in one go would stop for 0.1 s and more."""
 
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
 """Spreads what the secret factors have mixed: one odd number in a hundred, drawn at random, would leave half of the
@@ -36,8 +44,8 @@ class KeyTable:
 
     The index holds ``tag << 32 | entry``, the tag being half of the hash, at most half full. The hash is seeded anew
     for each table, so that a peer cannot choose keys that collide. Memory is reserved for the whole capacity, but used
-    only as far as entries reach; `memory` is that of an earlier table of the same stride and capacity, which spares
-    the kernel's handing out of pages.
+    only as far as entries reach; the index has room for the `expected` entries at once, up to a million. `memory` is
+    that of an earlier table of the same stride and capacity, which spares the kernel's handing out of pages.
     """
 
     def __init__(
@@ -53,9 +61,12 @@ class KeyTable:
             memory = whole[skip : skip + (capacity + 1) * self.stride]
         self.flat = memory
         entries = FIRST_ENTRIES
-        while entries < min(expected, capacity):
+        while entries < min(expected, capacity, _LARGE // 4):
             entries *= 2
         self._index = np.zeros(2 * entries, np.uint64)
+        self._next: np.ndarray | None = None
+        """A larger index to come, of which `_touched` slots have memory: it would take 0.1 s and more at once."""
+        self._touched = 0
         self._old: np.ndarray | None = None
         self._moved = self._to_move = 0
         self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(words)]
@@ -64,7 +75,8 @@ class KeyTable:
     @property
     def nbytes(self) -> int:
         """Octets in use: the index, and the rows up to the last entry."""
-        return self._index.nbytes + 8 * self.stride * self.n
+        touched = 0 if self._next is None else 8 * self._touched
+        return self._index.nbytes + touched + 8 * self.stride * self.n
 
     def column(self, place: int, first: int = 1) -> np.ndarray:
         """A view of word `place` of the entries from `first` to the last one; values follow the key's words."""
@@ -88,7 +100,9 @@ class KeyTable:
         """
         limit = self.capacity if limit is None else min(limit, self.capacity)
         if self._old is not None:
-            self._move()
+            self._move(len(words[0]))
+        elif 8 * self.n > 3 * len(self._index) and 2 * limit > len(self._index):
+            self._prepare(_TOUCHED_A_ROW * len(words[0]))
         hashed = self._hash(words)
         tags = hashed & _HIGH
         found = self._find(self._index, words, tags, hashed)
@@ -186,17 +200,32 @@ class KeyTable:
         """A larger index; the entries follow in slices with the next batches."""
         while self._old is not None:
             self._move()
-        size = len(self._index)
-        while size < 2 * entries:
-            size *= _GROWTH
-        self._old, self._index = self._index, np.zeros(size, np.uint64)
+        size = self._larger(2 * entries)
+        if self._next is None or len(self._next) < size:
+            self._next = np.zeros(size, np.uint64)
+        self._old, self._index, self._next = self._index, self._next, None
         self._moved, self._to_move = 0, self.n
         if not self._to_move:
             self._old = None
 
-    def _move(self) -> None:
+    def _larger(self, slots: int) -> int:
+        """The size of the next index, which has so many slots at least."""
+        size = len(self._index)
+        while size < slots:
+            size *= _GROWTH if size < _LARGE else 2
+        return size
+
+    def _prepare(self, slots: int) -> None:
+        """Get memory for so many slots of the next index."""
+        if self._next is None:
+            self._next, self._touched = np.zeros(self._larger(len(self._index) + 1), np.uint64), 0
+        if self._touched < len(self._next):
+            self._next[self._touched : self._touched + slots : _PAGE] = 0
+            self._touched += slots
+
+    def _move(self, rows: int = 0) -> None:
         """Put the next slice of entries into the new index; they are in no slot of it yet."""
-        end = min(self._moved + _MOVED_AT_ONCE, self._to_move)
+        end = min(self._moved + max(_MOVED_AT_ONCE, rows), self._to_move)
         words = [self.column(place, self._moved + 1)[: end - self._moved] for place in range(self.key_words)]
         hashed = self._hash(words)
         values = (hashed & _HIGH) | np.arange(self._moved + 1, end + 1, dtype=np.uint64)

@@ -36,10 +36,11 @@ class KeyTableTests(SynchronousTestCase):
             self.assertEqual(row, [(value * (i + 1)) << (7 * i) for i in range(words)])
 
     @settings(max_examples=20)
-    @given(st.integers(0, 2**32), st.sampled_from([2, 8, 64]), st.integers(1, 40))
-    def test_growing_changes_nothing(self, seed, first, slice_):
-        """Whatever the first size and the size of the slices in which entries move."""
+    @given(st.integers(0, 2**32), st.sampled_from([2, 8, 64]), st.integers(1, 40), st.sampled_from([1, 64, 4096]))
+    def test_growing_changes_nothing(self, seed, first, slice_, large):
+        """Whatever the first size, the size of the slices in which entries move, and how far it grows at once."""
         self.patch(table, "FIRST_ENTRIES", first)
+        self.patch(table, "_LARGE", large)
         self.patch(table, "_MOVED_AT_ONCE", slice_)
         random = np.random.default_rng(seed)
         keys, numbers = KeyTable(2, 5000), {}
