@@ -59,6 +59,14 @@ class CheckTests(SynchronousTestCase):
                             ("f:3:", "sourceIPv4Address"), ("f:3:", "udp:70000")):  # fmt: skip
             self.assertTrue(any(place in line and text in line for line in lines), (place, text, wrong))
 
+    def test_an_option_that_cannot_be_read_hides_no_other_mistake(self):
+        """And is told once."""
+        text = GOOD.replace("[gp1]", 'overflow="drop"\nwindow=90\ninterval=60\nmax_keys="many"\n[gp1]')
+        status, _, said = self.check(text)
+        self.assertEqual(1, status)
+        for expected in ("overflow: 'drop' is none of", "window: 90 is no multiple", "max_keys: "):
+            self.assertEqual(1, said.count(expected), said)
+
     def test_a_file_that_is_not_there(self):
         self.patch(sys, "stderr", io.StringIO())
         self.assertEqual(tap.check("/nowhere/ulogd.conf"), 1)

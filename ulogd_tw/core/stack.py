@@ -235,14 +235,14 @@ class Builder:
         for place, ((ident, _), class_) in enumerate(zip(spec.parts, classes, strict=True)):
             options, mistakes = self.read_options(ident, class_)
             found += mistakes
-            if any(not m.tolerated for m in mistakes):
-                continue
-            plugin = self._instance(ident, class_, options)
+            unread = [m for m in mistakes if not m.tolerated]
+            plugin = class_(ident, options) if unread else self._instance(ident, class_, options)
             if place == 0:
                 plugin.otype = class_.flowing(classes[1])
-            wrong = [Mistake(spec.where, f"{ident}:{class_.name}: {o}: {text}") for o, text in plugin.mistakes()]
+            wrong = [Mistake(spec.where, f"{ident}:{class_.name}: {o}: {text}") for o, text in plugin.mistakes()
+                     if not any(f"] {o}:" in str(m) for m in unread)]  # fmt: skip
             found += wrong
-            if wrong:
+            if wrong or unread:
                 continue
             if prepare:
                 try:

@@ -176,7 +176,7 @@ class DerivedTests(AggregateCase):
             ("sourceAddress/", "behind the slash stands a number"),
             ("sourceIPv4Address/33", "prefixes have 0 to 32 bits"),
             ("sourceAddress/24:129", "prefixes have 0 to 32 bits"),
-            ("octetDeltaCount/0", "no number of which to take multiples"),
+            ("octetDeltaCount/0", "there are no multiples of 0"),
             ("interfaceName/5", "is no address, and no number"),
             ("protocolIdentifier/256", "no protocolIdentifier is so large"),
             ("sourceAdress/24", "did you mean sourceAddress?"),

@@ -66,7 +66,9 @@ def parse(name: str) -> Derived:
         if len(numbers) > 2 or not 0 <= four <= 128 or int(numbers[-1]) > 128 or key.type.kind == "ipv4" and four > 32:
             raise ValueError(f"{name}: prefixes have 0 to 32 bits, of IPv6 0 to 128, as in {base}/24:48")
         return Derived(name, base, (min(four, 32), int(numbers[-1])))
-    if key.type.kind not in _NUMBERS or len(numbers) != 1 or not int(numbers[0]):
+    if key.type.kind in _NUMBERS and len(numbers) == 1 and not int(numbers[0]):
+        raise ValueError(f"{name}: there are no multiples of 0")
+    if key.type.kind not in _NUMBERS or len(numbers) != 1:
         raise ValueError(f"{name}: {base} is no address, and no number of which to take multiples")
     if int(numbers[0]) > np.iinfo(key.type.dtype).max:
         raise ValueError(f"{name}: no {base} is so large")
