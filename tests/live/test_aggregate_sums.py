@@ -26,7 +26,8 @@ KEYS = {
     "pair": ("sourceAddress,destinationTransportPort", (("srcip,dstport",),), ("sa", "dp"), ("src_host", "dst_port"),
              ("SRC_IP", "DST_PORT")),
 }  # fmt: skip
-PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "icmp6": 58, "gre": 47, "esp": 50}
+PROTOCOLS = {"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "ipv6": 41, "gre": 47, "esp": 50, "ipv6-icmp": 58, "icmp6": 58,
+             "pim": 103, "vrrp": 112}  # fmt: skip
 
 
 class SumsTests(TestCase):

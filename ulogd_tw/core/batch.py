@@ -17,16 +17,20 @@ from ulogd_tw.core.keys import Key
 
 
 class Schema(Mapping[str, Key]):
-    """The keys of a batch in order, each with the type in which its column is held. Compared by value, hashed once."""
+    """The keys of a batch in order, each with the type in which its column is held. Compared by value, hashed once.
 
-    __slots__ = ("_keys", "_hash", "_derived")
+    `ipv6`: where there are addresses of both families, those of IPv6 are the rows' ones.
+    """
+
+    __slots__ = ("_keys", "_hash", "_derived", "ipv6")
 
     MOST_DERIVED = 64
 
-    def __init__(self, keys: Sequence[Key]) -> None:
+    def __init__(self, keys: Sequence[Key], ipv6: bool = False) -> None:
         self._keys = {key.name: key for key in keys}
-        self._hash = hash(tuple(self._keys.values()))
-        self._derived: dict[tuple[Key, ...] | tuple[str, ...], Schema] = {}
+        self.ipv6 = ipv6
+        self._hash = hash((*self._keys.values(), ipv6))
+        self._derived: dict[Any, Schema] = {}
 
     def with_keys(self, added: tuple[Key, ...]) -> Schema:
         """With further keys at the end, which replace those of their names. The same object for the same keys."""
@@ -42,10 +46,14 @@ class Schema(Mapping[str, Key]):
         """These keys in this order. The same object for the same names."""
         return self._derived.get(names) or self._keep(names, [self[name] for name in names])
 
-    def _keep(self, what: tuple[Key, ...] | tuple[str, ...], keys: Sequence[Key]) -> Schema:
+    def of_ipv6(self) -> Schema:
+        """The same keys for rows of IPv6. The same object each time."""
+        return self if self.ipv6 else self._derived.get("ipv6") or self._keep("ipv6", list(self.values()), True)
+
+    def _keep(self, what: Any, keys: Sequence[Key], ipv6: bool = False) -> Schema:
         if len(self._derived) >= self.MOST_DERIVED:
             self._derived.clear()
-        found = self._derived[what] = Schema(keys)
+        found = self._derived[what] = Schema(keys, ipv6 or self.ipv6)
         return found
 
     def __getitem__(self, name: str) -> Key:
@@ -63,7 +71,7 @@ class Schema(Mapping[str, Key]):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if not isinstance(other, Schema) or self._hash != other._hash:
+        if not isinstance(other, Schema) or self._hash != other._hash or self.ipv6 != other.ipv6:
             return False
         return tuple(self._keys.values()) == tuple(other._keys.values())
 
@@ -175,7 +183,7 @@ class Batch:
     def save(self, file: Any) -> None:
         """Write the batch to an open binary file as NumPy's npz, without pickles; `load` reads it."""
         keys = [[k.name, k.type.name, list(k.elements), k.unit, k.semantics] for k in self.schema.values()]
-        head = {"keys": keys, "n": self.n, "now": self.now}
+        head = {"keys": keys, "n": self.n, "now": self.now, "ipv6": self.schema.ipv6}
         arrays = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
         for place, name in enumerate(self.schema):
             column = self.columns[name]
@@ -210,7 +218,8 @@ class Batch:
                     found[key.name] = Octets(arrays[f"o{place}"], arrays[f"d{place}"])
                 if f"m{place}" in arrays:
                     missing[key.name] = arrays[f"m{place}"]
-        return cls(Schema(keys), found, missing, n=head["n"], now=head["now"])
+        schema = Schema(keys, bool(head.get("ipv6")))
+        return cls(schema, found, missing, n=head["n"], now=head["now"])
 
 
 _ABSENT = object()

@@ -108,7 +108,10 @@ class Sources:
 
     def _choose(self, schema: Schema, name: str) -> tuple[Recipe, Key] | None:
         asked = known(name)
-        for recipe in self.recipes.get(name, ()):
+        recipes = self.recipes.get(name, ())
+        if schema.ipv6 and asked is not None and asked.type is types.ADDRESS:
+            recipes = sorted(recipes, key=lambda recipe: not _is_ipv6(schema.get(recipe.inputs[0])))
+        for recipe in recipes:
             if not all(i in schema for i in recipe.inputs):
                 continue
             held = schema[recipe.inputs[0]]
@@ -120,6 +123,10 @@ class Sources:
             if asked is None or types.compatible(asked.type, held.type):
                 return recipe, held.named(name)
         return None
+
+
+def _is_ipv6(held: Key | None) -> bool:
+    return held is not None and held.type is types.IPV6
 
 
 def _fits(held: Key) -> bool:

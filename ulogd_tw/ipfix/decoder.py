@@ -23,6 +23,7 @@ from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.ipfix import netflow, sflow
 from ulogd_tw.ipfix.batches import Batches
 from ulogd_tw.ipfix.events import Event, Events, Kept, Limits
+from ulogd_tw.ipfix.families import by_family
 from ulogd_tw.ipfix.following import Following
 from ulogd_tw.ipfix.layout import BEFORE, Layout
 from ulogd_tw.ipfix.learning import Learning, template_sets
@@ -456,7 +457,7 @@ class Decoder:
         located = {layout: self._locate(layout) for layout in waiting if not layout.octets}
         self._following.settle()
         batches = (self._batches.of(layout, located.get(layout), self._spoiled, now, held) for layout in waiting)
-        found = [batch for batch in batches if batch is not None]
+        found = [part for batch in batches if batch is not None for part in by_family(batch)]
         found += self._sflow.drain(now, held)
         self._batches.end()
         return found

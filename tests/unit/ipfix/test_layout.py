@@ -30,7 +30,7 @@ NAMES = {
     "unsigned32": (10, "ingressInterface"), "unsigned64": (1, "octetDeltaCount"),
     "signed32": (434, "mibObjectValueInteger"), "float64": (311, "samplingProbability"),
     "boolean": (276, "dataRecordsReliability"), "ipv4Address": (8, "sourceIPv4Address"),
-    "ipv6Address": (27, "sourceIPv6Address"), "macAddress": (56, "sourceMacAddress"),
+    "ipv6Address": (62, "ipNextHopIPv6Address"), "macAddress": (56, "sourceMacAddress"),
     "dateTimeSeconds": (150, "flowStartSeconds"), "dateTimeMilliseconds": (152, "flowStartMilliseconds"),
     "dateTimeMicroseconds": (154, "flowStartMicroseconds"), "dateTimeNanoseconds": (156, "flowStartNanoseconds"),
     "string": (82, "interfaceName"), "octetArray": (313, "ipHeaderPacketSection"), "basicList": (291, "basicList"),

@@ -352,12 +352,12 @@ class Version9Tests(SynchronousTestCase):
 # An encoder of its own: (field type, octets, kind of the value)
 _KINDS = (
     (1, 4, "u"), (1, 8, "u"), (2, 3, "u"), (4, 1, "u"), (5, 1, "u"), (7, 2, "u"), (10, 2, "u"), (10, 4, "u"),
-    (8, 4, "4"), (12, 4, "4"), (27, 16, "6"), (56, 6, "u"), (61, 1, "u"), (82, 7, "s"), (95, 4, "s"), (40000, 5, "s"),
+    (8, 4, "4"), (12, 4, "4"), (62, 16, "6"), (56, 6, "u"), (61, 1, "u"), (82, 7, "s"), (95, 4, "s"), (40000, 5, "s"),
     (40001, 4, "4"), (57590, 2, "u"), (65, 2, "s"), (12345, 1, "s"),
 )  # fmt: skip
 _NAMES = {1: "octetDeltaCount", 2: "packetDeltaCount", 4: "protocolIdentifier", 5: "ipClassOfService",
           7: "sourceTransportPort", 10: "ingressInterface", 8: "sourceIPv4Address", 12: "destinationIPv4Address",
-          27: "sourceIPv6Address", 56: "sourceMacAddress", 61: "flowDirection", 82: "interfaceName",
+          62: "ipNextHopIPv6Address", 56: "sourceMacAddress", 61: "flowDirection", 82: "interfaceName",
           95: "applicationId",
           40000: "username", 40001: "xlate_src_addr_ipv4", 57590: "nprobe_proto", 65: "v9id65",
           12345: "v9id12345"}  # fmt: skip
