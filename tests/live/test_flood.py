@@ -12,7 +12,7 @@ import time
 
 from twisted.trial.unittest import TestCase
 
-from tests.live.service import Service, unaccounted
+from tests.live.service import Service, generate, unaccounted
 from tests.live.test_collector import data, message, template
 from tests.support import free_port, wait_until
 
@@ -31,6 +31,12 @@ file="{{dir}}/sums.json"
 """
 GOOD = 1_000_000
 """The domain of the exporter that does nothing wrong."""
+
+
+def megabytes(service):
+    """Resident memory."""
+    with open(f"/proc/{service.pid}/status") as file:
+        return next(int(line.split()[1]) >> 10 for line in file if line.startswith("VmRSS"))
 
 
 class FloodTests(TestCase):
@@ -70,7 +76,7 @@ class FloodTests(TestCase):
         """Wait for all messages; the good exporter's records are all there, memory is bounded, no row is lost."""
         expected = messages + sum(good.sent) // 10
         service.wait_for("col1", "messages_received", expected, 60 * SCALE)
-        self.assertLess(self.megabytes(service), MOST_MEGABYTES)
+        self.assertLess(megabytes(service), MOST_MEGABYTES)
         service.stop()
         counters = service.all_counters()
         self.assertEqual({}, unaccounted(counters))
@@ -80,10 +86,6 @@ class FloodTests(TestCase):
         flows = {row["exporter"]: row["flows"] for row in rows if row["observationDomainId"] == GOOD}
         self.assertEqual({"127.9.9.9": good.sent[0], "127.9.9.8": good.sent[1]}, flows)
         return counters["col1"], rows
-
-    def megabytes(self, service):
-        with open(f"/proc/{service.pid}/status") as file:
-            return next(int(line.split()[1]) >> 10 for line in file if line.startswith("VmRSS"))
 
     def slowly(self, service, sent):
         """What is sent shall not outrun the collector: then the kernel would drop, which is another matter."""
@@ -182,3 +184,40 @@ class FloodTests(TestCase):
         self.assertEqual({}, counters["lost"])
         (row,) = [row for row in rows if row["exporter"] == "127.4.0.1"]
         self.assertEqual((9000 * SCALE, 9_000_000 * SCALE), (row["flows"], row["octets"]))
+
+
+class KeyFloodTests(TestCase):
+    """Many more keys than an AGGREGATE has room for."""
+
+    timeout = 120 * SCALE
+    MOST = 50_000
+    RECORDS = 400_000 * SCALE
+
+    def test_keys(self):
+        """However it makes room: never more groups, memory is bounded, and every record is in a row or counted."""
+        ways, port = ("emit", "other", "refuse", "fold", "evict"), free_port("udp")
+        config = f'[col1]\nlisten="udp:127.0.0.1:{port}"\nreceive_buffer=64M\n'
+        for way in ways:
+            config += f'[{way}]\ninterval=36000\nmax_keys={self.MOST}\noverflow="{way}"\n'
+            config += f'[j{way}]\nfile="{{dir}}/{way}.json"\n'
+        with Service([f"col1:COLLECTOR,{way}:AGGREGATE,j{way}:JSON" for way in ways], config) as service:
+            sent = generate(f"127.0.0.1:{port}", "-n", self.RECORDS, "-r", 50_000, "-F", 10**6, "-s", 3)
+            service.wait_for("col1", "rows_received", self.RECORDS, 60 * SCALE)
+            for way in ways:
+                self.assertLessEqual(service.counters(way)["keys"], self.MOST + 1)
+            self.assertLess(megabytes(service), MOST_MEGABYTES)
+        counters = service.all_counters()
+        self.assertEqual({}, unaccounted(counters))
+        for way in ways:
+            flows = octets = rows = 0
+            with open(service.directory / f"{way}.json") as file:
+                for line in file:
+                    row = json.loads(line)
+                    flows, octets, rows = flows + row["flows"], octets + row["octets"], rows + 1
+            dropped = counters[way]["dropped"].get("max_keys", 0)
+            self.assertEqual(self.RECORDS, flows + dropped, way)
+            if way == "refuse":
+                self.assertEqual((self.MOST, True), (rows, dropped > 0))
+            else:
+                self.assertEqual((sent["octets"], 0), (octets, dropped), way)
+            self.assertTrue(rows <= self.MOST + 1 or way in ("emit", "evict"), (way, rows))

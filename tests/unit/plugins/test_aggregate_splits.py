@@ -1,0 +1,110 @@
+"""AGGREGATE gives the same, however its input is cut into batches and ordered, and whatever the size of its tables."""
+
+from collections import defaultdict
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tests.support import given, settings, sized
+from tests.unit.plugins.test_aggregate import AggregateCase, batch_of
+from ulogd_tw.core import table, types
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.keys import known
+from ulogd_tw.plugins.filters import leaving
+
+FUNCTIONS = ("n=count(packetDeltaCount) least=min(octetDeltaCount) most=max(octetDeltaCount) all=sum(octetDeltaCount) "
+             "flags=or(tcpControlBits) d=distinct(sourceTransportPort) q=quantile(octetDeltaCount,0.5)")  # fmt: skip
+KEYS = ("sourceAddress", "protocolIdentifier", "applicationName")
+a_row = st.fixed_dictionaries(
+    {"octetDeltaCount": st.integers(0, 2**40), "flowEndMilliseconds": st.integers(1000_000, 1200_000)},
+    optional={"sourceIPv4Address": st.integers(0, 9), "protocolIdentifier": st.integers(0, 2),
+              "applicationName": st.sampled_from([b"", b"a", b"bc"]), "packetDeltaCount": st.integers(0, 9),
+              "tcpControlBits": st.integers(0, 255), "sourceTransportPort": st.integers(0, 99)},
+)  # fmt: skip
+
+
+def of_ipv6(row):
+    """The row with an address of IPv6, where it has one."""
+    row = dict(row)
+    if "sourceIPv4Address" in row:
+        row["sourceIPv6Address"] = row.pop("sourceIPv4Address") + (1 << 64)
+    return row
+
+
+class SplitTests(AggregateCase):
+    """Of rows within the lateness."""
+
+    def groups(self, batches, **options):
+        """{(interval, key): its values} of these batches, a dict a row; a batch has one family."""
+        self.make(**{"key": ",".join(KEYS), "functions": FUNCTIONS, "time": "flow", "interval": 60,
+                     "lateness": 1000} | options)  # fmt: skip
+        for rows in batches:
+            for ipv6 in (False, True):
+                if part := [row for row in rows if ("sourceIPv6Address" in row) == ipv6]:
+                    self.give(batch_of(part, now=1200.0))
+        self.agg.flush()
+        self.assertEqual({}, self.graph.unaccounted())
+        found = {}
+        for row in self.rows():
+            key = (row.pop("interval_start"), *(row.pop(name, None) for name in KEYS))
+            self.assertNotIn(key, found)
+            found[key] = row
+        return found
+
+    @settings(max_examples=150)
+    @given(st.lists(a_row | a_row.map(of_ipv6), max_size=60), st.data(), st.sampled_from([1, 2, 16]),
+           st.sampled_from([1, 7]), st.integers(1, 50))  # fmt: skip
+    def test_any_split_and_order(self, rows, data, first_entries, moved, emitted):
+        """One row a batch in the order of their times, and any other order in any other batches."""
+        expected = self.groups([[row] for row in sorted(rows, key=lambda row: row["flowEndMilliseconds"])])
+        self.patch(table, "FIRST_ENTRIES", first_entries)
+        self.patch(table, "_MOVED_AT_ONCE", moved)
+        self.patch(table, "_LARGE", data.draw(st.sampled_from([1, 8, 64])))
+        self.patch(leaving, "EMITTED_AT_ONCE", emitted)
+        rows = data.draw(st.permutations(rows))
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=60)))
+        batches = [rows[a:b] for a, b in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
+        self.assertEqual(expected, self.groups(batches))
+        alone = defaultdict(lambda: [0, 0])
+        for row in rows:
+            address = row.get("sourceIPv4Address", row.get("sourceIPv6Address"))
+            key = (row["flowEndMilliseconds"] // 60_000 * 60, address, row.get("protocolIdentifier"))
+            alone[(*key, row.get("applicationName"))][0] += 1
+            alone[(*key, row.get("applicationName"))][1] += row["octetDeltaCount"]
+        found = defaultdict(lambda: [0, 0])
+        for key, values in expected.items():
+            found[key][0] += values["flows"]
+            found[key][1] += values["octets"]
+        self.assertEqual(alone, found)
+
+
+class SizeTests(AggregateCase):
+    """Many keys."""
+
+    def test_many_keys(self):
+        """A million (with make soak ten): each is there once with its sums, in the memory that the documents state."""
+        keys, at_once = sized(1_000_000, 10_000_000), 1 << 18
+        self.make(key="sourceIPv4Address,destinationIPv4Address,protocolIdentifier,sourceTransportPort,"
+                  "destinationTransportPort", max_keys=keys)  # fmt: skip
+        names = ("sourceIPv4Address", "destinationIPv4Address", "protocolIdentifier", "sourceTransportPort",
+                 "destinationTransportPort", "octetDeltaCount")  # fmt: skip
+        schema = Schema([known(name) for name in names])
+        for times in (1, 2):
+            for first in range(0, keys, at_once):
+                n = np.arange(first, min(first + at_once, keys), dtype=np.uint32)
+                columns = (n, n ^ np.uint32(0xDEADBEEF), n % 3, n % 60000, n % 443, n % 1000 * times)
+                types_ = [known(name).type.dtype for name in names]
+                held = {name: np.ascontiguousarray(c, t) for name, c, t in zip(names, columns, types_, strict=True)}
+                self.source.emit(Batch(schema, held, n=len(n), now=0.0))
+        self.assertEqual(keys, self.agg.counters.more["keys"]())
+        self.assertLess(self.agg.counters.more["memory_octets"](), 100 * keys)
+        seen = np.zeros(keys, bool)
+        self.agg.flush()
+        for batch in self.keep.batches:
+            n = batch.columns["sourceIPv4Address"]
+            self.assertTrue((batch.columns["octets"] == 3 * (n % 1000).astype(np.uint64)).all())
+            self.assertTrue((batch.columns["destinationTransportPort"] == n % 443).all())
+            self.assertFalse(seen[n].any())
+            seen[n] = True
+        self.assertTrue(seen.all())
+        self.assertIs(types.IPV4, batch.schema["sourceIPv4Address"].type)
