@@ -1,14 +1,19 @@
 """AGGREGATE: rows a second into tables of several sizes, in batches as they come from the wire; fold and state file."""
 
 import os
+import re
+import sqlite3
 import statistics
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks import collect
+from tests.live.service import Service, generate
+from tests.support import Daemon, free_port, require_program
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
@@ -21,6 +26,9 @@ NAMES = ("sourceIPv4Address", "destinationIPv4Address", "protocolIdentifier", "s
          "destinationTransportPort", "octetDeltaCount", "packetDeltaCount", "flowStartMilliseconds",
          "flowEndMilliseconds")  # fmt: skip
 RUNS = 5
+PERIOD = 5
+"""Seconds of an interval, beside nfacctd."""
+BESIDE, RATE = 1_000_000, 400_000
 
 
 def batches(keys, rows, size, zipf):
@@ -136,12 +144,85 @@ def checkpoint():
         print(f"read in {read:.2f} s ({again.counters.more['groups_restored']} groups)")
 
 
+def ours(directory, port, key, output):
+    """COLLECTOR -> AGGREGATE, rows each `PERIOD` seconds into a file or a table."""
+    key = {"5-tuple": "5tuple", "address": "sourceAddress"}[key]
+    name, options = {
+        "print": ("GPRINT", f'file="{directory}/out"'),
+        "sqlite3": ("SQLITE3", f'db="{directory}/db"\ntable="acct"\ncreate=1'),
+    }[output]
+    config = f'[col1]\nlisten="udp:127.0.0.1:{port}"\n[agg1]\nkey="{key}"\ninterval={PERIOD}\n[out]\n{options}\n'
+    return Service([f"col1:COLLECTOR,agg1:AGGREGATE,out:{name}"], config, directory=directory).daemon
+
+
+def nfacctd(directory, port, key, output):
+    """pmacct's collector, the same."""
+    words = {"5-tuple": "src_host, dst_host, src_port, dst_port, proto", "address": "src_host"}[key]
+    text = f"""daemonize: false
+nfacctd_ip: 127.0.0.1
+nfacctd_port: {port}
+nfacctd_pipe_size: 67108864
+nfacctd_time_new: true
+plugins: {output}[a]
+aggregate[a]: {words}
+plugin_buffer_size: 1024000
+plugin_pipe_size: 102400000
+"""
+    if output == "print":
+        text += f"print_output_file[a]: {directory}/out\nprint_refresh_time[a]: {PERIOD}\n"
+        text += "print_cache_entries[a]: 400003\nprint_output: csv\nprint_output_file_append[a]: true\n"
+    else:
+        columns = "ip_src CHAR(45), ip_dst CHAR(45), port_src INT, dst_port INT, port_dst INT, src_port INT"
+        sqlite3.connect(directory / "db").execute(
+            f"create table acct ({columns}, ip_proto CHAR(12), packets INT, bytes BIGINT)"
+        )
+        text += f"sql_db[a]: {directory}/db\nsql_table[a]: acct\nsql_refresh_time[a]: {PERIOD}\n"
+        text += "sql_optimize_clauses[a]: true\nsql_dont_try_update[a]: true\nsql_cache_entries[a]: 400003\n"
+        text += "sql_table_version[a]: 9\n"
+    (directory / "nfacctd.conf").write_text(text)
+    (program,) = require_program("nfacctd")
+    return Daemon([program, "-f", directory / "nfacctd.conf"], lambda d: collect.listens(port))
+
+
+def packets(directory, output):
+    """The packets in what was written."""
+    if output == "sqlite3":
+        return sqlite3.connect(directory / "db").execute("select sum(packets) from acct").fetchone()[0]
+    text = (directory / "out").read_text()
+    if text.startswith("SRC_IP"):
+        return sum(int(line.split(",")[-2]) for line in text.splitlines() if not line.startswith("SRC_IP"))
+    return sum(map(int, re.findall(r"\bpackets=([0-9]+)", text)))
+
+
+def one(make, key, output, flows):
+    """(CPU seconds a million records, with the writing of the rows; share of packets in them) of one run."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder, port = Path(folder), free_port("udp")
+        with make(folder, port, key, output) as daemon:
+            time.sleep(PERIOD - time.time() % PERIOD + 0.2)  # so that all is in one interval
+            before = collect.cpu(daemon.pid)
+            sent = generate(f"127.0.0.1:{port}", "-n", BESIDE, "-r", RATE, "-F", flows)
+            time.sleep(2 * PERIOD)
+            used = collect.cpu(daemon.pid) - before
+        return used / sent["records"] * 1e6, packets(folder, output) / sent["packets"]
+
+
 def beside():
-    """CPU of the whole programs for a million records, one run each, beside nfacctd."""
-    for flows in (100_000, 1_000_000):
-        for name, make in (("ulogd_tw", collect.ours), ("nfacctd", collect.nfacctd)):
-            seconds, lost = collect.run(make, 200_000, 1_000_000, flows)
-            print(f"{flows:9} flows {name:9} {seconds:.2f} CPU s a million records, datagrams lost {lost}", flush=True)
+    """CPU of the whole programs for a million records, until their rows are written, in turn."""
+    print(f"CPU s a million records at {RATE} a second, median of {RUNS}; share of the packets that is in the rows")
+    for output, key, flows in (
+        ("print", "5-tuple", 10_000), ("print", "5-tuple", 100_000), ("print", "5-tuple", 1_000_000),
+        ("print", "address", 100_000), ("sqlite3", "5-tuple", 100_000), ("sqlite3", "address", 100_000),
+    ):  # fmt: skip
+        found = {name: [] for name in ("ulogd_tw", "nfacctd")}
+        for _ in range(RUNS):
+            for name, make in (("ulogd_tw", ours), ("nfacctd", nfacctd)):
+                found[name].append(one(make, key, output, flows))
+        (mine, all_mine), (theirs, all_theirs) = (
+            (statistics.median(f for f, _ in figures), min(share for _, share in figures)) for figures in found.values()
+        )
+        print(f"{output:8} {key:8} {flows:8} flows: ulogd_tw {mine:.2f} ({all_mine:.4f}), nfacctd {theirs:.2f} "
+              f"({all_theirs:.4f}), ratio {mine / theirs:.2f}", flush=True)  # fmt: skip
 
 
 def main():

@@ -22,12 +22,12 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu(pid):
-    """CPU seconds of a process and its children that live."""
+    """CPU seconds of a process and its children."""
     total = 0.0
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         total += cpu(int(child))
     words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return total + (int(words[11]) + int(words[12])) / TICKS
+    return total + sum(map(int, words[11:15])) / TICKS
 
 
 def drops(port):
@@ -58,17 +58,18 @@ plugin_pipe_size: 102400000
 """
     (directory / "nfacctd.conf").write_text(text)
     (program,) = require_program("nfacctd")
-    return Daemon([program, "-f", directory / "nfacctd.conf"], lambda d: _listens(port))
+    return Daemon([program, "-f", directory / "nfacctd.conf"], lambda d: listens(port))
 
 
 def nfcapd(directory, port):
     """nfdump's collector: stores every record."""
     (program,) = require_program("nfcapd")
     words = [program, "-b", "127.0.0.1", "-p", port, "-w", directory, "-t", 3600, "-B", 67108864]
-    return Daemon(words, lambda d: _listens(port))
+    return Daemon(words, lambda d: listens(port))
 
 
-def _listens(port):
+def listens(port):
+    """Whether a UDP socket has this port."""
     return any(int(line.split()[1].split(":")[1], 16) == port for line in
                Path("/proc/net/udp").read_text().splitlines()[1:])  # fmt: skip
 

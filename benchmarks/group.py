@@ -20,16 +20,20 @@ def main():
     """Print the table."""
     print(f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}")
     random = np.random.default_rng(1)
-    for family, text in ((types.IPV4, _four(random)), (types.IPV6, _six(random))):
+    four, six = _four(random), _six(random)
+    for family, text, columns in (
+        (types.IPV4, four, ("net",)), (types.IPV6, six, ("net",)),
+        (types.IPV4, _with_times(four), ("net", networks.FROM, networks.UNTIL)),
+    ):  # fmt: skip
         began = time.perf_counter()
-        names = networks.read(text)
+        names = networks.read(text, columns)
         made = time.perf_counter() - began
-        table, texts = names.table, names.columns["net"]
+        table, texts, times = names.table, names.columns["net"], random.integers(0, 2_000_000, ROWS)
         batches = [_addresses(random, family) for _ in range(BATCHES)]
-        share = np.mean([table.codes(batch, family) > 0 for batch in batches])
-        rate = _rate(lambda batch: texts.column(table.codes(batch, family)), batches)  # noqa: B023
+        share = np.mean([names.codes(batch, family, None, times) > 0 for batch in batches])
+        rate = _rate(lambda batch: texts.column(names.codes(batch, family, None, times)), batches)  # noqa: B023
         size = f"{table.nbytes >> 20} MB, read in {made:.1f} s"
-        print(f"{rate:8.1f} M rows/s  {share:6.1%} have a name  {size}  {family}")
+        print(f"{rate:8.1f} M rows/s  {share:6.1%} have a name  {size}  {family}{' with times' * names.timed}")
     found = services.read(b"".join(b"s%d %d/tcp\n" % (port, port) for port in range(0, 65536, 10)))
     ports = [random.integers(0, 65536, ROWS).astype(np.uint16) for _ in range(BATCHES)]
     protocols = random.choice([6, 17], ROWS).astype(np.uint8)
@@ -60,6 +64,12 @@ def _six(random):
     bits = random.choice([32, 40, 48, 48, 64, 128], NETWORKS)
     return b"".join(b"%x:%x:%x::/%d,n%d\n" % (a >> 16, a & 0xFFFF, a * 7 & 0xFFFF, n, a % NAMES)
                     for a, n in zip(first.tolist(), bits.tolist(), strict=True))  # fmt: skip
+
+
+def _with_times(text):
+    """The same lines, each valid for half of the time, some from, some until 1,000,000."""
+    lines = text.splitlines()
+    return b"".join(line + (b",1000000,\n" if place % 2 else b",,1000000\n") for place, line in enumerate(lines))
 
 
 def _addresses(random, family):

@@ -40,6 +40,11 @@ def systems(octets: bytes) -> Names:
     })  # fmt: skip
 
 
+def is_database(octets: bytes) -> bool:
+    """Whether a file is of this format: near its end a marker begins what it says of itself."""
+    return octets.rfind(b"\xab\xcd\xefMaxMind.com", max(len(octets) - (128 << 10), 0)) >= 0
+
+
 def _names(octets: bytes, columns: dict[str, Callable[[list[Any]], Labels]]) -> Names:
     import maxminddb  # an optional extra
 

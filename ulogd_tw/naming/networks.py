@@ -6,13 +6,19 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from ulogd_tw.core.prefix import span
 from ulogd_tw.core.textlines import lines
+from ulogd_tw.core.types import Type
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Labels, Texts
 from ulogd_tw.naming.prefixes import Networks, PrefixTable
+from ulogd_tw.naming.validity import ALWAYS, Timed, moment
 
-_HEADINGS = frozenset({"prefix", "network", "net", "cidr", "subnet"})
+FROM, UNTIL = "net.from", "net.until"
+"""Columns with times: the name is valid from the one until before the other; empty: always."""
+HEADINGS = frozenset({"prefix", "network", "net", "cidr", "subnet"})
 """First words of a line with the names of columns."""
 
 
@@ -20,32 +26,78 @@ _HEADINGS = frozenset({"prefix", "network", "net", "cidr", "subnet"})
 class Names:
     """Networks, and for each column what their numbers stand for."""
 
-    table: PrefixTable
+    table: PrefixTable | Timed
     columns: dict[str, Labels]
+
+    @property
+    def timed(self) -> bool:
+        """Whether it matters when a row was."""
+        return isinstance(self.table, Timed)
+
+    def codes(self, column: np.ndarray, type_: Type, missing: np.ndarray | None, times: np.ndarray) -> np.ndarray:
+        """The number of the network of each address, int32; 0 where it has none. `times`: seconds, where it matters."""
+        return self.table.codes(column, type_, missing, *((times,) if self.timed else ()))
 
 
 def read(octets: bytes, columns: Iterable[str] = ("net",)) -> Names:
     """The networks of a file; `columns` are those behind the prefix. A network without a name is called by its prefix.
 
-    Of a network that is there twice the last line counts. Raises `NamesError`. About 2 us a line.
+    Of a network that is there twice the last line counts; with the columns `FROM` and `UNTIL` the last one that is
+    valid at the time. Raises `NamesError`. About 2 us a line, 5 us with times.
     """
     columns = tuple(columns)
     families = {4: Networks(), 6: Networks()}
     codes: dict[str, int] = {}
+    times = _Times(columns) if {FROM, UNTIL} & set(columns) else None
     for number, prefix, rest in _lines(octets):
         try:
             version, first, last = span(prefix)
         except ValueError:
-            if number == 1 and prefix.lower() in _HEADINGS:
+            if number == 1 and prefix.lower() in HEADINGS:
                 continue
             wrong = f"{prefix!r} is no address, and no prefix such as 10.0.0.0/8 or 2001:db8::/32"
             raise NamesError(wrong, number) from None
         width = 32 if version == 4 else 128
         code = codes.setdefault(rest or prefix, len(codes) + 1)
-        families[version].add(first, width - (last - first).bit_length(), code)
+        bits = width - (last - first).bit_length()
+        if times is None:
+            families[version].add(first, bits, code)
+        elif (node := times.add((version, first, bits), rest, code, number)) is not None:
+            families[version].add(first, bits, node)
     rows = [_words(rest, len(columns)) for rest in codes]
     texts = {name: Texts([b"", *(row[place] for row in rows)]) for place, name in enumerate(columns)}
-    return Names(PrefixTable(families[4], families[6]), texts)
+    if times is None:
+        return Names(PrefixTable(families[4], families[6]), texts)
+    return Names(Timed(families[4], families[6], times.names), texts)
+
+
+class _Times:
+    """When the names of networks are valid."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self._places = tuple(columns.index(name) if name in columns else -1 for name in (FROM, UNTIL))
+        self._nodes: dict[tuple[int, int, int], int] = {}
+        self.names: list[list[tuple[tuple[int, int], int]]] = []
+
+    def add(self, network: tuple[int, int, int], rest: str, code: int, line: int) -> int | None:
+        """A line with a name of a network: its number, where it had none yet."""
+        words = [b"", *_words(rest, max(self._places) + 1)]
+        found = []
+        for place, usual in zip(self._places, ALWAYS, strict=True):
+            text = words[place + 1].decode("utf-8", "replace") if place >= 0 else ""
+            try:
+                found.append(moment(text) if text else usual)
+            except ValueError:
+                wrong = f"{text!r} is no time such as 2026-11-23, 2026-11-23T14:00:00Z or 1795435200"
+                raise NamesError(wrong, line) from None
+        if found[0] >= found[1]:
+            raise NamesError("it is valid until a time that is not after its begin", line)
+        node = self._nodes.get(network)
+        if node is None:
+            self.names.append([])
+            self._nodes[network] = len(self.names)
+        self.names[(node or len(self.names)) - 1].append(((found[0], found[1]), code))
+        return None if node else len(self.names)
 
 
 def _lines(octets: bytes) -> Iterator[tuple[int, str, str]]:

@@ -37,16 +37,20 @@ class Networks:
 class Ranges:
     """Addresses of one family divided into ranges without gaps, each with the number of its network; 0 is none.
 
-    Range i begins at (high[i], low[i]) and ends before the next one.
+    Range i begins at (high[i], low[i]) and ends before the next one. `nested`: `parents` are the numbers of the
+    networks in which each is, where numbers are unique.
     """
 
-    def __init__(self, networks: Networks, width: int) -> None:
+    def __init__(self, networks: Networks, width: int, nested: bool = False) -> None:
         high, low = (np.asarray(half, np.uint64) for half in (networks.high, networks.low))
         bits, codes = np.asarray(networks.bits, np.int64), np.asarray(networks.codes, np.int32)
         high, low, first, behind = _points(high, low, width - bits)
         painted = np.zeros(len(high), np.int32)
+        self.parents = np.zeros(len(codes) if nested else 0, np.int32)
         for length in np.unique(bits).tolist():  # the more specific ones over the others
             chosen = bits == length
+            if nested:
+                self.parents[chosen] = painted[first[chosen]]
             _paint(painted, first[chosen], behind[chosen], codes[chosen])
         begins = np.ones(len(painted), bool)
         begins[1:] = painted[1:] != painted[:-1]
@@ -145,8 +149,8 @@ def _places(starts: np.ndarray, column: np.ndarray) -> np.ndarray:
 class PrefixTable:
     """Networks of both families."""
 
-    def __init__(self, four: Networks, six: Networks) -> None:
-        self._four, self._six = Ranges(four, 32), Ranges(six, 128)
+    def __init__(self, four: Networks, six: Networks, nested: bool = False) -> None:
+        self.families = self._four, self._six = Ranges(four, 32, nested), Ranges(six, 128, nested)
 
     def codes(self, column: np.ndarray, type_: Type, missing: np.ndarray | None = None) -> np.ndarray:
         """The number of the network of each address, int32; 0 where it is in none, or missing."""

@@ -10,7 +10,7 @@ from tests.unit.match.test_grammar import batch_of
 from tests.unit.naming.test_maxmind import DE, OTHER, SYSTEM, database
 from tests.unit.plugins.test_aggregate import PEER
 from ulogd_tw.core.errors import StartError
-from ulogd_tw.core.keys import Key, known
+from ulogd_tw.core.keys import Key, known, ulogd_keys
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import FLOW, PACKET, Filter
 from ulogd_tw.core.stack import Builder, StackSpec
@@ -49,11 +49,11 @@ class GroupCase(SynchronousTestCase):
         os.utime(path, (self.clock, self.clock))
         return path
 
-    def start(self, *filters, asked=None):
+    def start(self, *filters, asked=None, source=PEER):
         """The first filter of a stack of (class, options); `asked` are the keys that the output wants, else all."""
         asking = {} if asked is None else {"requests": lambda self, _: dict.fromkeys(asked, False)}
         keep = type("KEEP", (KEEP,), asking)
-        classes = {"PEER": PEER, "KEEP": keep} | {class_.name: class_ for class_, _ in filters}
+        classes = {"PEER": source, "KEEP": keep} | {class_.name: class_ for class_, _ in filters}
         given = {f"f{place}": options for place, (_, options) in enumerate(filters)}
         names = [class_.name for class_, _ in filters]
         parts = (("in", "PEER"), *zip(given, names, strict=True), ("keep", "KEEP"))
@@ -122,6 +122,45 @@ class NamesTests(GroupCase):
         self.assertEqual([b"DE", None, None], [row.get("src.country") for row in rows])
         self.assertEqual([64513, 64512, None], [row.get("dst.as") for row in rows])
         self.assertEqual([b"Other", b"Example", None], [row.get("dst.as.name") for row in rows])
+
+    def test_systems_of_a_text(self):
+        self.group(asn=self.write("a", b"10.0.0.0/8 64512\n"))
+        self.assertEqual([64512, None, None], self.column("src.as"))
+
+    def test_interfaces(self):
+        """By exporter and number; also of rows that have no exporter."""
+        self.group(interfaces=self.write("i", b"192.0.2.1,3,uplink\n,4,usual\n"))
+        rows = [{"exporter": "192.0.2.1", "ingressInterface": 3, "egressInterface": 4},
+                {"exporter": "192.0.2.2", "ingressInterface": 3}]  # fmt: skip
+        found = self.give(batch_of(rows))
+        self.assertEqual([(b"uplink", b"usual"), (None, None)],
+                         [(row.get("in.interface"), row.get("out.interface")) for row in found])  # fmt: skip
+        self.assertEqual([b"usual"], self.column("in.interface", batch_of([{"ingressInterface": 4}])))
+
+    def test_marks_and_zones(self):
+        """Of connections, else of packets."""
+        source = type("PEER", (PEER,), {"provides": ulogd_keys("ct.mark", "ct.zone", "oob.mark")})
+        files = {"marks": self.write("m", b"0x10/0xf0,web\n"), "zones": self.write("z", b"7,tenant\n")}
+        self.start((GROUP, files), source=source)
+        (row,) = self.give(batch_of([{"ct.mark": 0x13, "ct.zone": 7}]))
+        self.assertEqual((b"web", b"tenant"), (row["mark.name"], row["zone.name"]))
+        (row,) = self.give(batch_of([{"oob.mark": 0x13}]))
+        self.assertEqual((b"web", None), (row["mark.name"], row.get("zone.name")))
+        rows = self.give(batch_of([{"ct.mark": 0x20, "ct.zone": 7}, {"octetDeltaCount": 1}]))
+        self.assertEqual([None, None], [row.get("mark.name") for row in rows])
+        self.assertEqual([b"tenant", None], [row.get("zone.name") for row in rows])
+
+    def test_names_for_a_time(self):
+        """That of the flow's end counts, else its start, else the clock of the batch, which is 0 here."""
+        self.group(["src.net", "src.net.site"], columns=("site", "from", "until"), networks=self.write(
+            "n", b"10.0.0.0/8,old,Bonn,,100\n10.0.0.0/8,new,Berlin,100\n"))  # fmt: skip
+        rows = [{"sourceIPv4Address": "10.1.1.1", "flowStartMilliseconds": 99_000, "flowEndMilliseconds": 100_000},
+                {"sourceIPv4Address": "10.1.1.1", "flowStartMilliseconds": 101_000},
+                {"sourceIPv4Address": "10.1.1.1"}]  # fmt: skip
+        found = self.give(batch_of(rows))
+        self.assertEqual([b"new", b"new", b"old"], [row["src.net"] for row in found])
+        self.assertEqual([b"Berlin", b"Berlin", b"Bonn"], [row["src.net.site"] for row in found])
+        self.assertNotIn("src.net.from", found[0])
 
     def test_only_what_is_wanted(self):
         """Keys that nobody asks for are neither made nor cause others to be decoded."""
@@ -204,7 +243,7 @@ class FilesTests(GroupCase):
 
     def test_mistakes(self):
         for options, expected in (
-            ({}, "is not given, nor services, country or asn"),
+            ({}, "is not given, nor services, country, asn, interfaces, marks, zones"),
             ({"columns": ("site",), "services": "x"}, "are columns of networks"),
             ({"networks": "x", "columns": ("a.b",)}, "names of columns have letters and digits"),
         ):

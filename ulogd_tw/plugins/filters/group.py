@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any
+from itertools import chain
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,22 +17,28 @@ from ulogd_tw.core.keys import Key, known, ulogd_keys
 from ulogd_tw.core.options import Option, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, Filter, Wanted
 from ulogd_tw.core.resolve import Found
-from ulogd_tw.naming import maxmind, networks, services
+from ulogd_tw.naming import maxmind, networks, numbers, services, systems
 from ulogd_tw.naming.labels import Labels
 from ulogd_tw.naming.networks import Names
+from ulogd_tw.naming.numbers import Interfaces, Marks
 from ulogd_tw.naming.services import Services
 from ulogd_tw.plugins.watched import Watched
 
 _ADDRESSES = {"src": "sourceAddress", "dst": "destinationAddress", "exporter": "exporter"}
 _PORTS = {"src": "sourceTransportPort", "dst": "destinationTransportPort"}
 _PROTOCOL = "protocolIdentifier"
+_INTERFACES = {"in": "ingressInterface", "out": "egressInterface"}
+_NUMBERS = {"marks": ("mark.name", ("ct.mark", "oob.mark")), "zones": ("zone.name", ("ct.zone",))}
+"""The key that an option gives, and those that may have the number."""
+_END, _START = "flowEndMilliseconds", "flowStartMilliseconds"
 _COLUMNS = {"country": ("country",), "asn": ("as", "as.name")}
 """What the database of an option has, of either end."""
+_NOW = np.zeros(0, np.int64)
 _SERVICES = ("src.service", "dst.service", "service")
 
 
 class GROUP(Filter):
-    """Gives names to rows: of networks, countries, autonomous systems and services, from files.
+    """Gives names to rows: of networks, countries, autonomous systems, services, interfaces, marks, zones, from files.
 
     The most specific network counts. Only what is asked for is looked up; where there is no name, the key has no value.
     """
@@ -41,49 +48,61 @@ class GROUP(Filter):
     options = (
         Option("networks", text, "", "file of networks, PREFIX,NAME on each line: keys src.net, dst.net and "
                "exporter.net; # begins a comment"),
-        Option("columns", words, (), "names of further columns of networks, behind NAME: keys src.net.COLUMN ..."),
+        Option("columns", words, (), "names of further columns of networks, behind NAME: keys src.net.COLUMN ...; "
+               "those called from and until say when a line is valid, as 2026-11-23, 2026-11-23T14:00:00Z or seconds "
+               "since 1970, and the time of the flow's end counts"),
         Option("services", text, "", "file of services such as /etc/services: keys src.service, dst.service, and "
                "service, that of the destination port or else of the source port"),
         Option("country", text, "", "database of countries in MaxMind's format (.mmdb): keys src.country, dst.country"),
-        Option("asn", text, "", "database of autonomous systems in MaxMind's format (.mmdb): keys src.as, dst.as, "
-               "src.as.name, dst.as.name"),
+        Option("asn", text, "", "database of autonomous systems in MaxMind's format (.mmdb), or text with PREFIX "
+               "NUMBER [NAME] on each line: keys src.as, dst.as, src.as.name, dst.as.name"),
+        Option("interfaces", text, "", "file of interfaces, EXPORTER,INDEX,NAME on each line, where EXPORTER is an "
+               "address or prefix, or empty: any: keys in.interface, out.interface"),
+        Option("marks", text, "", "file of marks of connections and packets, NUMBER,NAME or NUMBER/MASK,NAME on each "
+               "line: key mark.name"),
+        Option("zones", text, "", "file of conntrack zones, NUMBER,NAME on each line: key zone.name"),
         Option("files_interval", seconds, 5.0, "seconds after which it is looked whether a file has changed"),
     )  # fmt: skip
     provides = ulogd_keys("src.net", "dst.net", "exporter.net", "src.country", "dst.country", "src.as", "dst.as",
-                          "src.as.name", "dst.as.name", *_SERVICES)  # fmt: skip
+                          "src.as.name", "dst.as.name", *_SERVICES, "in.interface", "out.interface", "mark.name",
+                          "zone.name")  # fmt: skip
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self._names: dict[str, Names] = {}
         """By option."""
         self._services: Services | None = None
-        self._files = [self._watched(option) for option in ("networks", "services", "country", "asn")
-                       if getattr(self.config, option)]  # fmt: skip
+        self._interfaces: Interfaces | None = None
+        self._marks: dict[str, Marks] = {}
+        """By option."""
+        self._files = [self._watched(option) for option in self._READERS if getattr(self.config, option)]
 
     # declarations
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if not self._files:
-            yield "networks", "is not given, nor services, country or asn; there would be no names"
+            yield "networks", f"is not given, nor {', '.join(list(self._READERS)[1:])}; there would be no names"
         if config.columns and not config.networks:
             yield "columns", "are columns of networks, which is not given"
         for name in config.columns:
             if not re.fullmatch("[A-Za-z0-9]+", name):
                 yield "columns", f"{name!r}: names of columns have letters and digits"
         for option in ("country", "asn"):
-            if getattr(config, option) and find_spec("maxminddb") is None:
+            if getattr(config, option).endswith(".mmdb") and find_spec("maxminddb") is None:
                 yield option, "needs maxminddb: pip install 'ulogd_tw[maxmind]'"
 
     def keys(self) -> Iterable[Key]:
         names = [f"{side}.{column}" for option in self._columns for side, column in self._of(option)]
         names += _SERVICES if self.config.services else ()
+        names += [f"{side}.interface" for side in _INTERFACES] if self.config.interfaces else ()
+        names += [name for option, (name, _) in _NUMBERS.items() if getattr(self.config, option)]
         return [key for name in names if (key := known(name)) is not None] or self.provides
 
     @property
     def _columns(self) -> dict[str, tuple[str, ...]]:
         """The columns that each option gives."""
-        further = tuple(f"net.{name}" for name in self.config.columns)
+        further = tuple(f"net.{name}" for name in self.config.columns if name not in ("from", "until"))
         every = {"networks": ("net", *further)} | _COLUMNS
         return {option: columns for option, columns in every.items() if getattr(self.config, option)}
 
@@ -95,27 +114,41 @@ class GROUP(Filter):
 
     def requests(self, wanted: Wanted) -> dict[str, bool]:
         asked = {key.name for key in self.keys() if key.name in wanted}
-        sides = {name.partition(".")[0] for name in asked - set(_SERVICES)}
-        found = {_ADDRESSES[side]: False for side in _ADDRESSES if side in sides}
-        found |= {port: False for side, port in _PORTS.items() if {f"{side}.service", "service"} & asked}
-        return found | ({_PROTOCOL: False} if asked & set(_SERVICES) else {})
+        ends = {name.partition(".")[0] for name in asked if name.partition(".")[2] in self._of_ends}
+        found = [_ADDRESSES[side] for side in ends]
+        found += [port for side, port in _PORTS.items() if {f"{side}.service", "service"} & asked]
+        found += [_PROTOCOL] if asked & set(_SERVICES) else []
+        sides = [of for side, of in _INTERFACES.items() if f"{side}.interface" in asked]
+        found += [*sides, "exporter"] if sides else []
+        found += [of for name, numbers in _NUMBERS.values() if name in asked for of in numbers]
+        if ends and {"from", "until"} & set(self.config.columns):
+            found += [_END, _START]
+        return dict.fromkeys(found, False)
+
+    @property
+    def _of_ends(self) -> set[str]:
+        return {column for columns in self._columns.values() for column in columns}
 
     # files
 
+    _READERS: ClassVar[dict[str, Callable[..., Any]]] = {
+        "networks": networks.read, "services": services.read, "country": maxmind.countries, "asn": systems.read,
+        "interfaces": numbers.interfaces, "marks": numbers.marks, "zones": numbers.marks,
+    }  # fmt: skip
+
     def _watched(self, option: str) -> Watched[Any]:
-        columns = ("net", *(f"net.{name}" for name in self.config.columns))
-        make: Callable[[bytes], Any] = {
-            "networks": lambda octets: networks.read(octets, columns),
-            "services": services.read,
-            "country": maxmind.countries,
-            "asn": maxmind.systems,
-        }[option]
-        return Watched(self, option, [getattr(self.config, option)], lambda files: make(files[0]),
+        more = (("net", *(f"net.{name}" for name in self.config.columns)),) if option == "networks" else ()
+        read = self._READERS[option]
+        return Watched(self, option, [getattr(self.config, option)], lambda files: read(files[0], *more),
                        lambda made: self._take(option, made))  # fmt: skip
 
-    def _take(self, option: str, made: Names | Services) -> None:
+    def _take(self, option: str, made: Any) -> None:
         if isinstance(made, Services):
             self._services = made
+        elif isinstance(made, Interfaces):
+            self._interfaces = made
+        elif isinstance(made, Marks):
+            self._marks[option] = made
         else:
             self._names[option] = made
 
@@ -138,7 +171,8 @@ class GROUP(Filter):
     def process(self, batch: Batch) -> Batch:
         added: dict[Key, Column] = {}
         missing: dict[str, np.ndarray] = {}
-        for name, labels, codes in (*self._by_address(batch), *self._by_port(batch)):
+        found = (self._by_address(batch), self._by_port(batch), self._by_interface(batch), self._by_number(batch))
+        for name, labels, codes in chain(*found):
             column, none = labels.column(codes)
             added[known(name)] = column
             if none is not None:
@@ -162,8 +196,38 @@ class GROUP(Filter):
             found = self.find(batch, _ADDRESSES[side])
             if found is not None:
                 names = self._names[option]
-                codes = names.table.codes(found.values, found.key.type, found.missing)
+                times = self._times(batch) if names.timed else _NOW
+                codes = names.codes(found.values, found.key.type, found.missing, times)
                 yield from ((f"{side}.{column}", names.columns[column], codes) for column in columns)
+
+    def _times(self, batch: Batch) -> np.ndarray:
+        """When each row was: the end of the flow, else its start, else now. Seconds since 1970."""
+        times = np.full(batch.n, int(batch.now))
+        for name in (_START, _END):
+            found = self.find(batch, name)
+            if found is not None:
+                seconds_ = (found.values // np.uint64(1000)).astype(np.int64)
+                times = seconds_ if found.missing is None else np.where(found.missing, times, seconds_)
+        return times
+
+    def _by_interface(self, batch: Batch) -> Iterator[tuple[str, Labels, np.ndarray]]:
+        """As `_by_address`, of interfaces."""
+        if self._interfaces is None:
+            return
+        exporter = self.find(batch, "exporter")
+        address = (None, None) if exporter is None else (exporter.values, exporter.key.type)
+        for side, name in _INTERFACES.items():
+            if f"{side}.interface" in self.wanted and (index := self.find(batch, name)) is not None:
+                codes = self._interfaces.codes(index.values, *address)
+                yield f"{side}.interface", self._interfaces.labels, _without(codes, index.missing)
+
+    def _by_number(self, batch: Batch) -> Iterator[tuple[str, Labels, np.ndarray]]:
+        """As `_by_address`, of marks and zones."""
+        for option, made in self._marks.items():
+            name, of = _NUMBERS[option]
+            found = next((one for one in (self.find(batch, key) for key in of) if one is not None), None)
+            if name in self.wanted and found is not None:
+                yield name, made.labels, _without(made.codes(found.values), found.missing)
 
     def _by_port(self, batch: Batch) -> Iterator[tuple[str, Labels, np.ndarray]]:
         """As `_by_address`, of services."""
@@ -187,5 +251,9 @@ class GROUP(Filter):
         if port is None or protocol is None:
             return None
         codes = services_.codes(port.values, protocol.values)
-        masks = [found.missing for found in (port, protocol) if found.missing is not None]
-        return np.where(np.logical_or.reduce(masks), np.int32(0), codes) if masks else codes
+        return _without(_without(codes, port.missing), protocol.missing)
+
+
+def _without(codes: np.ndarray, missing: np.ndarray | None) -> np.ndarray:
+    """No code where the value is missing."""
+    return codes if missing is None else np.where(missing, np.int32(0), codes)
