@@ -20,7 +20,7 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import Wanted
-from ulogd_tw.ipfix import netflow, sflow
+from ulogd_tw.ipfix import mixed, netflow, sflow
 from ulogd_tw.ipfix.batches import Batches
 from ulogd_tw.ipfix.events import Event, Events, Kept, Limits
 from ulogd_tw.ipfix.families import by_family
@@ -223,7 +223,60 @@ class Decoder:
             return
         for first, last, alike in runs(sessions, found, lengths):
             if not (alike and self._feed_alike(sessions[first], rows[first:last], found[first:last], now)):
-                self._feed_rows(sessions[first:last], rows[first:last], lengths[first:last], now)
+                self._feed_mixed(sessions[first:last], rows[first:last], found[first:last], lengths[first:last], now)
+
+    def _feed_mixed(
+        self, sessions: Sequence[Session], rows: np.ndarray, found: np.ndarray, lengths: np.ndarray, now: float
+    ) -> None:
+        """Messages that differ, by session and domain; `found` are the words of their headers."""
+        if len(rows) < mixed.FEWEST:
+            self._feed_rows(sessions, rows, lengths, now)
+            return
+        memory = np.ascontiguousarray(rows).reshape(-1)
+        whose = np.fromiter(map(id, sessions), np.uint64, len(sessions))
+        for places in mixed.by_domain(whose, found):
+            session = sessions[int(places[0])]
+            while len(places) >= mixed.FEWEST:
+                n = self._feed_walked(session, memory, places * rows.shape[1], found[places], lengths[places], now)
+                places = places[n:]
+                if len(places):
+                    alone = places[:1] if n >= mixed.FEWEST else places[: mixed.FEWEST]
+                    self._feed_rows([session] * len(alone), rows[alone], lengths[alone], now)
+                    places = places[len(alone) :]
+            if len(places):
+                self._feed_rows([session] * len(places), rows[places], lengths[places], now)
+
+    def _feed_walked(
+        self, session: Session, memory: np.ndarray, starts: np.ndarray, found: np.ndarray, lengths: np.ndarray,
+        now: float,
+    ) -> int:  # fmt: skip
+        """Take the first of these Messages of one domain that have nothing but Data Sets; how many they are."""
+        domain = session.domains.get(int(found[0, mixed.NUMBER + 1]))
+        if domain is None:
+            return 0
+        walked = mixed.walk(memory, starts, found, lengths, domain)
+        n = walked.n
+        if not n:
+            return 0
+        numbers, records = found[:n, mixed.NUMBER], walked.records
+        sequence = domain.sequence
+        if int(numbers[0]) == sequence.expected and (np.diff(numbers) == records[:-1].astype(np.uint32)).all():
+            sequence.expected = (int(numbers[-1]) + int(records[-1])) & MASK
+        else:
+            for number, count in zip(numbers.tolist(), records.tolist(), strict=True):
+                self._follow(session, domain, number, count)
+        self.counters.messages_received += n
+        self.counters.octets_received += int(lengths[:n].sum())
+        session.last_received = now
+        session.messages += n
+        domain.rows += int(records.sum())
+        for learnt, export_time, body in walked.bodies(memory, found[:, mixed.EXPORTED]):
+            layout = learnt.layout
+            if not layout.bodies:
+                self._waiting.append(layout)
+            layout.bodies.append(body)
+            layout.sources.append((learnt, export_time, now, None))
+        return n
 
     def _feed_rows(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
         """Each row by itself."""

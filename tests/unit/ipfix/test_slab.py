@@ -1,13 +1,16 @@
 """Messages in the rows of an array: the same as feeding each of them."""
 
+import struct
+
 import numpy as np
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given
+from tests.support import given, settings
 from tests.unit.ipfix.wire import a_set, check, message, options_template, template
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
+from ulogd_tw.ipfix import mixed
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.session import Session
 
@@ -24,7 +27,8 @@ def arrivals(draw):
     found, numbers = [], [0, 0, 0]
     for _ in range(draw(st.integers(1, 6))):
         session = draw(st.integers(0, 2))
-        kind = draw(st.sampled_from((256, 256, 257, 258, 259, 260, 300, "told", "junk", "two", "trailing", "cut")))
+        kind = draw(st.sampled_from((256, 256, 257, 258, 259, 260, 300, "told", "junk", "two", "trailing", "cut",
+                                     "sets", "sets", "sets", "lies")))  # fmt: skip
         body = draw(st.binary(max_size=40))
         domain = draw(st.sampled_from((1, 1, 1, 2)))
         export_time = draw(st.sampled_from((5, 6)))
@@ -39,6 +43,16 @@ def arrivals(draw):
                 octets = body
             elif kind == "two":
                 octets = message(a_set(256, body[:12]), a_set(258, body[:9]), **more)
+            elif kind == "sets":  # of fixed length, perhaps with padding
+                sizes = {256: 4, 257: 5, 260: 4}
+                idents = draw(st.lists(st.sampled_from((256, 257, 260)), max_size=4))
+                sets = [(ident, draw(st.integers(0, 11))) for ident in idents]
+                octets = message(*(a_set(ident, body[:size]) for ident, size in sets), **more)
+                if len(octets) <= STRIDE:
+                    numbers[session] += sum(min(size, len(body)) // sizes[ident] for ident, size in sets)
+            elif kind == "lies":  # of the length of its last Set
+                length = 4 + len(body) + draw(st.integers(-6, 3))
+                octets = message(a_set(256, body[:8]), struct.pack("!HH", 256, max(length, 0)) + body, **more)
             elif kind == "trailing":
                 octets = message(a_set(256, body[:16]), **more) + b"x"
             elif kind == "cut":
@@ -90,12 +104,39 @@ class SlabTests(SynchronousTestCase):
 
     @given(st.lists(arrivals(), min_size=1, max_size=3))
     def test_same_as_rows(self, parts):
-        """Rows, counters, events and order are those of feeding each Message."""
+        """Rows, counters, events and order are those of feeding each Message, where none are walked together."""
+        self.patch(mixed, "FEWEST", 10**9)
         slab, plain = Fed(parts, as_slab), Fed(parts, one_by_one)
         self.assertEqual(plain.rows, slab.rows)
         self.assertEqual(plain.counters.as_dict(), slab.counters.as_dict())
         self.assertEqual(plain.events, slab.events)
         self.assertEqual(plain.received, slab.received)
+
+    @settings(max_examples=300)
+    @given(st.lists(arrivals(), min_size=1, max_size=3), st.sampled_from([1, 2, 5]), st.sampled_from([2, 16]))
+    def test_mixed(self, parts, fewest, sets):
+        """The same where Messages that differ are walked together, but for the order of several exporters' rows."""
+        self.patch(mixed, "FEWEST", fewest)
+        self.patch(mixed, "_MOST_SETS", sets)
+        slab, plain = Fed(parts, as_slab), Fed(parts, one_by_one)
+        self.assertEqual(*(sorted(repr(row) for batch in fed.rows for row in batch) for fed in (plain, slab)))
+        self.assertEqual(plain.counters.as_dict(), slab.counters.as_dict())
+        self.assertEqual(sorted(plain.events), sorted(slab.events))
+        self.assertEqual(plain.received, slab.received)
+
+    def test_mixed_in_order(self):
+        """Of one exporter the rows of a template come in the order in which they were sent."""
+        self.patch(mixed, "FEWEST", 2)
+        parts, number = [], 0
+        for turn in range(30):
+            sets = [a_set(256, struct.pack("!2I", number, number + 1)), a_set(257, struct.pack("!IB", number, 6)),
+                    a_set(256, struct.pack("!I", number + 2))][: turn % 3 + 1]  # fmt: skip
+            records = (2, 3, 4)[turn % 3]
+            parts.append((0, message(*sets, number=number, export_time=turn // 7)))
+            number += records
+        slab, plain = Fed([parts], as_slab), Fed([parts], one_by_one)
+        self.assertEqual(plain.rows, slab.rows)
+        self.assertEqual({}, dict(slab.counters.lost))
 
     def test_differences(self):
         """Runs end wherever one thing differs: one of the header, the session, the length of the datagram."""
