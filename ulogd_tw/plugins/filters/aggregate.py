@@ -281,7 +281,8 @@ class AGGREGATE(Aggregator):
             self._close(max(self._open) + self.config.interval)
 
     def _bound(self) -> None:
-        if self._leaving.rows > self.config.max_keys:
+        intervals = max(self.config.window // self.config.interval, 1)
+        if self._leaving.rows > self.config.max_keys * intervals:
             self._leaving.send(all_=True)  # what lies below counts what it cannot take; here nothing grows unbounded
 
     def emitted(self, tally: Tally) -> None:
