@@ -48,6 +48,7 @@ FILTERS = {
 }
 OUTPUTS = {
     "GPRINT": "ulogd_tw.plugins.outputs.gprint:GPRINT",
+    "GRAPHITE": "ulogd_tw.plugins.outputs.graphite:GRAPHITE",
     "IPFIX": "ulogd_tw.plugins.outputs.ipfix:IPFIX",
     "IPFIXFILE": "ulogd_tw.plugins.outputs.ipfixfile:IPFIXFILE",
     "JSON": "ulogd_tw.plugins.outputs.json:JSON",
@@ -57,6 +58,7 @@ OUTPUTS = {
     "OPRINT": "ulogd_tw.plugins.outputs.oprint:OPRINT",
     "PCAP": "ulogd_tw.plugins.outputs.pcap:PCAP",
     "SQLITE3": "ulogd_tw.plugins.outputs.sqlite3:SQLITE3",
+    "SYSLOG": "ulogd_tw.plugins.outputs.syslog:SYSLOG",
 }
 BUILT_IN = {"input": INPUTS, "filter": FILTERS, "output": OUTPUTS}
 

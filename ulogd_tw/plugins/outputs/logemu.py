@@ -37,6 +37,8 @@ class LOGEMU(TextOutput):
     uses = ("print",)
     may_use = ("oob.time.sec",)
 
+    stamp = staticmethod(stamp)
+
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
         self._lines = Lines(b"\n", b" ", b"")
@@ -63,4 +65,4 @@ class LOGEMU(TextOutput):
         if at is not None and at.missing is not None:
             seconds = np.where(at.missing, now, seconds)
         different, codes = np.unique(seconds, return_inverse=True)
-        return Words([stamp(second) for second in different.tolist()], codes)
+        return Words([self.stamp(second) for second in different.tolist()], codes)

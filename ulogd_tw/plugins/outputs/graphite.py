@@ -1,0 +1,91 @@
+"""GRAPHITE: counters of the kernel (NFACCT) to a Carbon server, two lines each."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+
+from ulogd_tw.core.batch import Batch, plain_values
+from ulogd_tw.core.options import Option, text
+from ulogd_tw.core.plugin import SUM, Wanted
+from ulogd_tw.plugins.outputs.textfile import Sink, TextOutput
+
+_ODD = re.compile(rb"[\x00-\x20\x7f]")
+"""Octets that no part of a name of Carbon's lines may have."""
+_NAMES = ("sum.name", "sum.pkts", "sum.bytes")
+
+
+def pairs(octets: bytes, place: int) -> tuple[int, int]:
+    """The `Cut` of records of two lines."""
+    complete = octets.count(b"\n", 0, place) // 2
+    start = 0
+    for _ in range(2 * complete):
+        start = octets.index(b"\n", start) + 1
+    return start, complete
+
+
+class GRAPHITE(TextOutput):
+    """Send counters of NFACCT to a Carbon server over TCP: PREFIX.NAME.pkts and PREFIX.NAME.bytes, a line each.
+
+    The time is that of the query (NFACCT's timestamp=1), else that of output. Blanks in names become _.
+    """
+
+    name = "GRAPHITE"
+    itype = SUM
+    options = (
+        Option("host", text, "", "the server"),
+        Option("port", text, "2003", "its port, or the name of the service"),
+        Option("prefix", text, "", "what stands before the names; empty: nothing"),
+    )
+    uses = _NAMES
+    may_use = ("oob.time.sec",)
+    cut = staticmethod(pairs)
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if not self.config.host:
+            yield "host", "is not given"
+        try:
+            self._port()
+        except (OSError, ValueError):
+            yield "port", f"{self.config.port!r} is neither a port (1 to 65535) nor a known service"
+
+    def _port(self) -> int:
+        if not self.config.port.isdecimal():
+            return socket.getservbyname(self.config.port, "tcp")
+        if not 0 < int(self.config.port) < 65536:
+            raise ValueError(self.config.port)
+        return int(self.config.port)
+
+    def requests(self, wanted: Wanted) -> dict[str, bool]:
+        return dict.fromkeys(_NAMES, True) | {"oob.time.sec": False}
+
+    def make_sink(self) -> Sink:
+        """The peer's sink is made when it is opened."""
+        return Sink(self)
+
+    def open(self) -> None:
+        from twisted.internet import endpoints
+
+        from ulogd_tw.plugins.outputs.textsocket import Stream
+
+        host, port = self.config.host, self._port()
+        peer = f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
+        self.sink = Stream(self, peer, endpoints.HostnameEndpoint(self.clock, host, port))
+        self.sink.open()
+
+    def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
+        """One Python step a counter (1 M a second): a kernel has hundreds of them."""
+        columns = []
+        for name in _NAMES:
+            found = self.find(batch, name)
+            columns.append(plain_values(found.values, found.key))
+        when = self.find(batch, "oob.time.sec")
+        times = [int(batch.now)] * batch.n if when is None else when.values.tolist()
+        prefix = self.config.prefix.encode() + b"." if self.config.prefix else b""
+        lines = []
+        for name, packets, octets, time in zip(*columns, times, strict=True):
+            name = prefix + _ODD.sub(b"_", name)
+            lines.append(b"%s.pkts %d %d\n%s.bytes %d %d\n" % (name, packets, time, name, octets, time))
+        if lines:
+            yield b"".join(lines), batch.n
