@@ -123,6 +123,34 @@ class FoldTests(AggregateCase):
         self.assertFalse(self.agg.holds)
         self.assertIsNone(self.agg._moving)
 
+    def test_asked_while_it_is_folded(self):
+        """An answer that is copied in slices has each row once, although groups move from table to table meanwhile."""
+        self.patch(tally, "AT_ONCE", 4)
+        self.patch(tally, "PEEKED_AT_ONCE", 3)
+        self.make(key="sourceTransportPort", overflow="fold", max_keys=40)
+        self.give(batch_of([{"sourceTransportPort": port, "octetDeltaCount": port} for port in range(41)]))
+        self.assertIsNotNone(self.agg._moving)
+        flows = 0
+        for batch in self.agg.peek(frozenset(("flows",))):
+            flows += int(batch.columns["flows"].sum())
+            self.agg.wake(0.0)
+        while self.agg.wake(0.0) == 0.0:
+            pass
+        self.assertIsNone(self.agg._moving)
+        self.assertEqual(41, flows)
+
+    def test_stopped_while_it_is_asked(self):
+        """An answer that nobody takes to its end holds nothing up."""
+        self.patch(tally, "AT_ONCE", 4)
+        self.make(key="sourceTransportPort", overflow="fold", max_keys=40)
+        self.give(batch_of([{"sourceTransportPort": port, "octetDeltaCount": port} for port in range(41)]))
+        asked = self.agg.peek(frozenset(("flows",)))
+        next(asked)
+        self.agg.flush()
+        self.assertEqual(41, sum(row["flows"] for row in self.rows()))
+        asked.close()
+        self.assertFalse(self.agg.holds)
+
     @settings(max_examples=200)
     @given(
         st.lists(st.lists(a_row, min_size=1, max_size=25), max_size=8), st.integers(1, 30), st.integers(1, 12),

@@ -107,6 +107,7 @@ class AGGREGATE(Aggregator):
         self._state: Checkpoints | None = None
         self._now = 0.0
         self._paused = False
+        self._asked = 0
         self._expected: dict[object, int] = {}
         self.counters.more["keys"] = lambda: sum(len(tally) for tally in [*self._open.values(), *self._panes])
         self.counters.more["memory_octets"] = lambda: sum(part.nbytes for part in self._held)
@@ -242,8 +243,10 @@ class AGGREGATE(Aggregator):
             if self._moving is not None:
                 self._go_on_moving()
 
-    def _go_on_moving(self, wanted: int = 0) -> None:
-        """Move a slice of the groups, or as much as makes room for so many."""
+    def _go_on_moving(self, wanted: int = 0, anyway: bool = False) -> None:
+        """Move a slice of the groups, or as much as makes room for so many; none while they are asked."""
+        if self._asked and not anyway and self._keys() + wanted <= self.config.max_keys:
+            return
         while self._moving.step() and self._keys() + wanted > self.config.max_keys:
             pass
         if self._moving.unmoved:
@@ -301,9 +304,16 @@ class AGGREGATE(Aggregator):
         return functions.TOGETHER_VALUES | {wish.name: functions.TOGETHER[wish.function] for wish in self.wishes}
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
-        """The groups of all open intervals, and of those of a window, as they are now, in slices."""
-        for tally in [*self._panes, *(tally for _, tally in sorted(self._open.items()))]:
-            yield from tally.peek(INTERVAL_START, float(tally.start), names)
+        """The groups of all open intervals, and of those of a window, as they are now, in slices.
+
+        Groups are not moved meanwhile, but where new ones need their room: those can be told twice.
+        """
+        self._asked += 1
+        try:
+            for tally in [*self._panes, *(tally for _, tally in sorted(self._open.items()))]:
+                yield from tally.peek(INTERVAL_START, float(tally.start), names)
+        finally:
+            self._asked -= 1
 
     @property
     def holds(self) -> bool:
@@ -358,7 +368,7 @@ class AGGREGATE(Aggregator):
 
     def _finish_moving(self) -> None:
         while self._moving is not None:
-            self._go_on_moving()
+            self._go_on_moving(anyway=True)
 
     @property
     def kept(self) -> tuple[list[tuple[Tally, float | None]], int] | None:

@@ -337,16 +337,17 @@ class Tally:
 
     def peek(self, interval_key: Key, now: float, wanted: Wanted) -> Iterator[Batch]:
         """The rows of this interval as they are now, with the `wanted` columns only, in slices; the tally goes on."""
-        found = [*((group, first) for _, group, first in self._old), *((group, 1) for group in self.groups.values())]
-        for group, _ in found:
+        # what is moved meanwhile is told once: where it was
+        found = [*((group, 1) for group in self.groups.values()), *((group, first) for _, group, first in self._old)]
+        found = [(group, begin, group.table.n + 1) for group, begin in found]
+        for group, *_ in found:
             group.readers += 1
         try:
-            for group, begin in found:
-                stop = group.table.n + 1
+            for group, begin, stop in found:
                 for first in range(begin, stop, PEEKED_AT_ONCE):
                     yield self._batch(group, interval_key, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
         finally:
-            for group, _ in found:
+            for group, *_ in found:
                 group.readers -= 1
 
     def _batch(self, group: Group, interval_key: Key, now: float, wanted: Wanted, first: int, stop: int) -> Batch:
