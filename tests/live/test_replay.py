@@ -133,7 +133,7 @@ from twisted.internet import reactor, task
 from twisted.scripts.twistd import run
 from ulogd_tw.plugins.outputs.json import JSON
 write = JSON.write
-JSON.write = lambda self, batch: task.deferLater(reactor, 2.5, write, self, batch)
+JSON.write = lambda self, batch: task.deferLater(reactor, 1.2, write, self, batch)
 run()
 """
 """twistd, where each write of JSON takes longer than stop_timeout."""
