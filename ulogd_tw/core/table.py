@@ -20,11 +20,10 @@ _LINE = 64
 FIRST_ENTRIES = 65536
 """Entries before the index grows for the first time; 1 MB of index."""
 _GROWTH = 4
-_LARGE = 1 << 22
+_LARGE = 1 << 19
 """Slots from which an index grows by 2 only, to spare memory."""
-_TOUCHED_A_ROW = 16
-"""Slots of the next index for which the kernel is asked for memory with each row, from three quarters of the growth on:
-of one that is twice as large all have it then."""
+_MOST_EXPECTED = 1 << 20
+"""Entries for which there is room at once; memory for more would take too long at the first batch."""
 _PAGE = 512
 """Slots of a page of memory."""
 _MOVED_AT_ONCE = 16384
@@ -61,7 +60,7 @@ class KeyTable:
             memory = whole[skip : skip + (capacity + 1) * self.stride]
         self.flat = memory
         entries = FIRST_ENTRIES
-        while entries < min(expected, capacity, _LARGE // 4):
+        while entries < min(expected, capacity, _MOST_EXPECTED):
             entries *= 2
         self._index = np.zeros(2 * entries, np.uint64)
         self._next: np.ndarray | None = None
@@ -102,7 +101,7 @@ class KeyTable:
         if self._old is not None:
             self._move(len(words[0]))
         elif 8 * self.n > 3 * len(self._index) and 2 * limit > len(self._index):
-            self._prepare(_TOUCHED_A_ROW * len(words[0]))
+            self._prepare()
         hashed = self._hash(words)
         tags = hashed & _HIGH
         found = self._find(self._index, words, tags, hashed)
@@ -215,13 +214,14 @@ class KeyTable:
             size *= _GROWTH if size < _LARGE else 2
         return size
 
-    def _prepare(self, slots: int) -> None:
-        """Get memory for so many slots of the next index."""
+    def _prepare(self) -> None:
+        """Get memory for the next index while the last quarter of the entries comes for which this one has room."""
         if self._next is None:
             self._next, self._touched = np.zeros(self._larger(len(self._index) + 1), np.uint64), 0
-        if self._touched < len(self._next):
-            self._next[self._touched : self._touched + slots : _PAGE] = 0
-            self._touched += slots
+        until = len(self._next) * (8 * self.n - 3 * len(self._index)) // len(self._index)
+        if self._touched < until:
+            self._next[self._touched : until : _PAGE] = 0
+            self._touched = min(until, len(self._next))
 
     def _move(self, rows: int = 0) -> None:
         """Put the next slice of entries into the new index; they are in no slot of it yet."""
