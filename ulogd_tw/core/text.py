@@ -83,27 +83,48 @@ def _four_digits() -> np.ndarray:
     return np.frombuffer(b"".join(b"%04d" % i for i in range(10_000)), np.uint32)
 
 
-def _words(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Texts of at most 8 octets as right-aligned words, and their lengths."""
-    words = np.frombuffer(b"".join(t.rjust(8, b"\0") for t in texts), np.uint64)
-    return words, np.fromiter(map(len, texts), np.int8, len(texts))
+def _words(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Texts (dtype S) of at most 8 octets as right-aligned words, and their lengths."""
+    texts = texts.astype("S8")
+    lengths = np.strings.str_len(texts)
+    words = texts.view("<u8") << (64 - 8 * lengths).astype(np.uint64)
+    return np.where(lengths, words, np.uint64(0)), lengths.astype(np.int8)
+
+
+def _right_aligned(digits: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Octets in rows of 8, of which only the last `lengths` are kept, as words."""
+    digits[np.arange(8) < 8 - lengths[:, None]] = 0
+    return digits.reshape(-1).view("<u8")
 
 
 @cache
 def _small_numbers() -> tuple[np.ndarray, np.ndarray]:
-    return _words([b"%d" % i for i in range(65536)])
+    numbers = np.arange(65536)
+    digits = np.zeros((65536, 8), np.uint8)
+    lengths = np.ones(65536, np.int8)
+    for place in range(5):
+        digits[:, 7 - place] = ord("0") + numbers // 10**place % 10
+        lengths += place > 0 and (numbers >= 10**place)
+    return _right_aligned(digits, lengths), lengths
+
+
+def _pairs(first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two numbers of an octet each, with these texts before them."""
+    octets = np.arange(256).astype("S3")
+    one, two = (np.strings.add(before.encode(), octets) if before else octets for before in (first, second))
+    return _words(np.strings.add(one[:, None], two[None, :]).reshape(-1))
 
 
 @cache
 def _first_half() -> tuple[np.ndarray, np.ndarray]:
     """``a.b`` of an IPv4 address."""
-    return _words([b"%d.%d" % (i >> 8, i & 255) for i in range(65536)])
+    return _pairs("", ".")
 
 
 @cache
 def _second_half() -> tuple[np.ndarray, np.ndarray]:
     """``.c.d`` of an IPv4 address."""
-    return _words([b".%d.%d" % (i >> 8, i & 255) for i in range(65536)])
+    return _pairs(".", ".")
 
 
 _NOTHING, _COLON, _TWO_COLONS = 65536, 65537, 65538
@@ -112,7 +133,16 @@ _NOTHING, _COLON, _TWO_COLONS = 65536, 65537, 65538
 @cache
 def _groups() -> tuple[np.ndarray, np.ndarray]:
     """``:abcd`` for each group of an IPv6 address, then nothing, ``:`` and ``::`` for groups left out."""
-    return _words([*(b":%x" % i for i in range(65536)), b"", b":", b"::"])
+    numbers = np.arange(65536)
+    digits = np.zeros((65536, 8), np.uint8)
+    lengths = np.full(65536, 2, np.int8)
+    for place in range(4):
+        digits[:, 7 - place] = np.frombuffer(b"0123456789abcdef", np.uint8)[numbers >> 4 * place & 15]
+        lengths += place > 0 and (numbers >= 16**place)
+    digits[numbers, 8 - lengths] = ord(":")
+    rest = _words(np.array([b"", b":", b"::"]))
+    words = np.concatenate([_right_aligned(digits, lengths), rest[0]])
+    return words, np.concatenate([lengths, rest[1]])
 
 
 @cache
