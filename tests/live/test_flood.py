@@ -213,7 +213,7 @@ class KeyFloodTests(TestCase):
         with Service([f"col1:COLLECTOR,{way}:AGGREGATE,j{way}:JSON" for way in ways], config) as service:
             before = megabytes(service)
             with ThreadPoolExecutor(1) as pool:
-                words = ("-n", self.RECORDS, "-r", 50_000, "-F", 10**6, "-s", 3)
+                words = ("-n", self.RECORDS, "-r", 50_000, "-F", 10**6, "-s", 3, "-W", 110)
                 sending = pool.submit(generate, f"127.0.0.1:{port}", *words)
                 wait_until(lambda: self.received(service, ways) == self.RECORDS, 60 * SCALE, "all is read")
                 sent = sending.result()
