@@ -292,6 +292,7 @@ class DtlsListener(UdpListener):
     """One bound socket and its associations, by sender: those that are up, and those in their handshake."""
 
     control = CONTROL
+    spared = 0  # a handshake shall not wait
 
     def __init__(self, bound: socket.socket, received: Any, latency: float) -> None:
         ask(bound)
