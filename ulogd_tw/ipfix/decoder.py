@@ -4,8 +4,8 @@
 of all of them at once. A Message whose lengths are impossible is dropped whole (RFC 7011 section 9.1): it is read
 through before anything of it takes effect, except for records of variable length, which are walked when drained, many
 Messages at a time; until then their Sequence Numbers wait too (`following`). NetFlow v9 and v5 are taken by
-`netflow.NetFlow`, sFlow by `sflow.SFlow`; `learning` keeps templates, `parking` Data Sets without one, `batches` makes
-the columns.
+`netflow.NetFlow`, sFlow by `sflow.SFlow`, Messages that come many at once by `together.Together`; `learning` keeps
+templates, `parking` Data Sets without one, `batches` makes the columns.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import Wanted
-from ulogd_tw.ipfix import mixed, netflow, sflow
+from ulogd_tw.ipfix import netflow, sflow
 from ulogd_tw.ipfix.batches import Batches
+from ulogd_tw.ipfix.context import Source
 from ulogd_tw.ipfix.events import Event, Events, Kept, Limits
 from ulogd_tw.ipfix.families import by_family
 from ulogd_tw.ipfix.following import Following
@@ -38,9 +39,9 @@ from ulogd_tw.ipfix.message import (
 )
 from ulogd_tw.ipfix.parking import Parking
 from ulogd_tw.ipfix.sequence import MASK
-from ulogd_tw.ipfix.session import Domain, Fate, Parked, Session
-from ulogd_tw.ipfix.slab import NUMBER, headers, runs
+from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Parked, Session
 from ulogd_tw.ipfix.template import Template
+from ulogd_tw.ipfix.together import Together
 from ulogd_tw.ipfix.told import Options, Told
 from ulogd_tw.ipfix.varying import Located, locate
 
@@ -81,11 +82,12 @@ class Decoder:
         """Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped."""
         self.homes: list[tuple[Session, Session]] = []
         """Sessions that lack templates, each behind the one that seems to have them: see `merge`."""
-        self._netflow = netflow.NetFlow(self)
+        self.netflow = netflow.NetFlow(self)
+        self._together = Together(self)
         self._sflow = sflow.SFlow(self, wanted, scale)
         self._waiting: list[Layout] = []
         self._following = Following(counters, self._events)
-        self._follow = self._following.follow
+        self.follow = self._following.follow
         self._spoiled = False
         self._batches = Batches(
             wanted, counters, limits, self._learning, self._options, self._events, scale=scale, name=name
@@ -133,7 +135,7 @@ class Decoder:
                     if number == sequence.expected:
                         sequence.expected = (number + rows) & MASK
                     else:
-                        self._follow(session, domain, number, rows)
+                        self.follow(session, domain, number, rows)
                 else:
                     fate = Fate(number, 0, False, domain, domain.stamp)
                     self._following.defer(session, domain, fate)
@@ -193,127 +195,46 @@ class Decoder:
         if number == sequence.expected:
             sequence.expected = (number + rows) & MASK
         else:
-            self._follow(session, domain, number, rows)
+            self.follow(session, domain, number, rows)
         for learnt, body in parts:
-            layout = learnt.layout
-            if not layout.bodies:
-                self._waiting.append(layout)
-            layout.bodies.append(body)
-            layout.sources.append((learnt, export_time, now, None))
+            self.wait(learnt, body, (learnt, export_time, now, None))
         return True
+
+    def wait(self, learnt: Learnt, body: bytes | np.ndarray, source: Source) -> None:
+        """Put the records of a Data Set aside until `drain`; `body` has `layout.BEFORE` octets before them."""
+        layout = learnt.layout
+        if not layout.bodies:
+            self._waiting.append(layout)
+        layout.bodies.append(body)
+        layout.sources.append(source)
+
+    def took(
+        self, session: Session, domain: Domain, numbers: np.ndarray, steps: np.ndarray | int, octets: int, rows: int,
+        now: float, unit: str = "records",
+    ) -> None:  # fmt: skip
+        """Count Messages of one domain that were taken together.
+
+        `numbers` are their Sequence Numbers (uint32), `steps` what each number grows by, the others are sums of all.
+        """
+        steps = np.broadcast_to(np.asarray(steps).astype(np.uint32), numbers.shape)
+        sequence = domain.sequence
+        if int(numbers[0]) == sequence.expected and (np.diff(numbers) == steps[:-1]).all():
+            sequence.expected = (int(numbers[-1]) + int(steps[-1])) & MASK
+        else:
+            for number, step in zip(numbers.tolist(), steps.tolist(), strict=True):
+                self.follow(session, domain, number, step, unit)
+        self.counters.messages_received += len(numbers)
+        self.counters.octets_received += octets
+        session.last_received = now
+        session.messages += len(numbers)
+        domain.rows += rows
 
     def feed_slab(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
         """Take many Messages, as if each row were fed: `rows` is uint8 (n, stride), each as long as in `lengths`.
 
         `sessions` has the session of each row. The array may be used again afterwards.
         """
-        if not len(rows):
-            return
-        if rows.shape[1] < netflow.BEFORE_RECORDS:
-            self._feed_rows(sessions, rows, lengths, now)
-            return
-        found = headers(rows)
-        if netflow.any_of(found):
-            for first, last, words in netflow.runs(sessions, rows, lengths):
-                size = int(lengths[first])
-                if words is None or not self._netflow.feed_alike(
-                    sessions[first], rows[first:last, :size], words, now
-                ):
-                    self._feed_rows(sessions[first:last], rows[first:last], lengths[first:last], now)
-            return
-        for first, last, alike in runs(sessions, found, lengths):
-            if not (alike and self._feed_alike(sessions[first], rows[first:last], found[first:last], now)):
-                self._feed_mixed(sessions[first:last], rows[first:last], found[first:last], lengths[first:last], now)
-
-    def _feed_mixed(
-        self, sessions: Sequence[Session], rows: np.ndarray, found: np.ndarray, lengths: np.ndarray, now: float
-    ) -> None:
-        """Messages that differ, by session and domain; `found` are the words of their headers."""
-        if len(rows) < mixed.FEWEST:
-            self._feed_rows(sessions, rows, lengths, now)
-            return
-        memory = np.ascontiguousarray(rows).reshape(-1)
-        whose = np.fromiter(map(id, sessions), np.uint64, len(sessions))
-        for places in mixed.by_domain(whose, found):
-            session = sessions[int(places[0])]
-            while len(places) >= mixed.FEWEST:
-                n = self._feed_walked(session, memory, places * rows.shape[1], found[places], lengths[places], now)
-                places = places[n:]
-                if len(places):
-                    alone = places[:1] if n >= mixed.FEWEST else places[: mixed.FEWEST]
-                    self._feed_rows([session] * len(alone), rows[alone], lengths[alone], now)
-                    places = places[len(alone) :]
-            if len(places):
-                self._feed_rows([session] * len(places), rows[places], lengths[places], now)
-
-    def _feed_walked(
-        self, session: Session, memory: np.ndarray, starts: np.ndarray, found: np.ndarray, lengths: np.ndarray,
-        now: float,
-    ) -> int:  # fmt: skip
-        """Take the first of these Messages of one domain that have nothing but Data Sets; how many they are."""
-        domain = session.domains.get(int(found[0, mixed.NUMBER + 1]))
-        if domain is None:
-            return 0
-        walked = mixed.walk(memory, starts, found, lengths, domain)
-        n = walked.n
-        if not n:
-            return 0
-        numbers, records = found[:n, mixed.NUMBER], walked.records
-        sequence = domain.sequence
-        if int(numbers[0]) == sequence.expected and (np.diff(numbers) == records[:-1].astype(np.uint32)).all():
-            sequence.expected = (int(numbers[-1]) + int(records[-1])) & MASK
-        else:
-            for number, count in zip(numbers.tolist(), records.tolist(), strict=True):
-                self._follow(session, domain, number, count)
-        self.counters.messages_received += n
-        self.counters.octets_received += int(lengths[:n].sum())
-        session.last_received = now
-        session.messages += n
-        domain.rows += int(records.sum())
-        for learnt, export_time, body in walked.bodies(memory, found[:, mixed.EXPORTED]):
-            layout = learnt.layout
-            if not layout.bodies:
-                self._waiting.append(layout)
-            layout.bodies.append(body)
-            layout.sources.append((learnt, export_time, now, None))
-        return n
-
-    def _feed_rows(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
-        """Each row by itself."""
-        octets, stride, feed = memoryview(np.ascontiguousarray(rows).reshape(-1)), rows.shape[1], self.feed
-        for place, (session, length) in enumerate(zip(sessions, lengths.tolist(), strict=True)):
-            feed(session, bytes(octets[place * stride : place * stride + length]), now)
-
-    def _feed_alike(self, session: Session, rows: np.ndarray, found: np.ndarray, now: float) -> bool:
-        """Take a run of alike Messages at once; False where their records have to be looked at."""
-        length, export_time, number, domain_id, set_id = found[0].tolist()
-        size, set_id = length & 0xFFFF, set_id >> 16
-        domain = session.domains.get(domain_id)
-        learnt = domain.templates.get(set_id) if domain is not None else None
-        if learnt is None or not learnt.octets:
-            return False
-        records = (size - BEFORE) // learnt.octets
-        octets = records * learnt.octets
-        body = np.empty(BEFORE + octets * len(rows), np.uint8)
-        body[BEFORE:].reshape(len(rows), octets)[:] = rows[:, BEFORE : BEFORE + octets]
-        numbers = found[:, NUMBER]
-        sequence = domain.sequence
-        if number == sequence.expected and (np.diff(numbers) == np.uint32(records)).all():
-            sequence.expected = (int(numbers[-1]) + records) & MASK
-        else:
-            for number in numbers.tolist():
-                self._follow(session, domain, number, records)
-        self.counters.messages_received += len(rows)
-        self.counters.octets_received += size * len(rows)
-        session.last_received = now
-        session.messages += len(rows)
-        domain.rows += records * len(rows)
-        layout = learnt.layout
-        if not layout.bodies:
-            self._waiting.append(layout)
-        layout.bodies.append(body)
-        layout.sources.append((learnt, export_time, now, None))
-        return True
+        self._together.feed(sessions, rows, lengths, now)
 
     def _feed_any(self, session: Session, message: bytes, now: float) -> None:
         """Any Message: first all that can be wrong with it, then what it does, in the order of its Sets."""
@@ -321,7 +242,7 @@ class Decoder:
             self._sflow.feed(session, message, now)
             return
         if message[:2] in (netflow.V9, netflow.V5):
-            self._netflow.feed(session, message, now)
+            self.netflow.feed(session, message, now)
             return
         domain_id = 0
         try:
@@ -376,13 +297,9 @@ class Decoder:
         elif rows >= 0 and number == domain.sequence.expected:
             domain.sequence.expected = (number + rows) & MASK
         else:
-            self._follow(session, domain, number, rows)
+            self.follow(session, domain, number, rows)
         for learnt, body, own in parts:
-            layout = learnt.layout
-            if not layout.bodies:
-                self._waiting.append(layout)
-            layout.bodies.append(body)
-            layout.sources.append((learnt, export_time, now, own or fate))
+            self.wait(learnt, body, (learnt, export_time, now, own or fate))
 
     def _header(self, message: bytes) -> tuple[bytes, int, int, int]:
         """The Message as long as it says, Export Time, Sequence Number, Observation Domain."""
@@ -436,12 +353,8 @@ class Decoder:
             else:  # a template of NetFlow v9 whose records have no octets
                 self.counters.errors["empty_records"] += 1
                 continue
-            layout = learnt.layout
-            if not layout.bodies:
-                self._waiting.append(layout)
-            layout.bodies.append(body)
             source = (learnt, parked.export_time, parked.received, fate)
-            layout.sources.append((*source, parked.clock) if parked.clock else source)
+            self.wait(learnt, body, (*source, parked.clock) if parked.clock else source)
 
     def merge(self, home: Session, other: Session) -> None:
         """Two sessions are one exporter, whose templates and data came from different ports: all of it is `home`'s."""

@@ -15,14 +15,12 @@ from ulogd_tw.core.columns import taken
 from ulogd_tw.ipfix.layout import BEFORE
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, HEADER, SET_HEADER, VERSION
 from ulogd_tw.ipfix.session import Domain, Learnt
-from ulogd_tw.ipfix.slab import NUMBER
+from ulogd_tw.ipfix.slab import DOMAIN
 
 FEWEST = 24
 """Messages; fewer are fed one by one, which is as fast."""
 _MOST_SETS = 16
 """Of a Message; one that has more is fed by itself."""
-EXPORTED = 1
-"""The word of the Export Time."""
 
 
 @dataclass
@@ -107,7 +105,7 @@ def _sorted(rounds: list[tuple[Learnt, np.ndarray, np.ndarray, np.ndarray]], goo
 
 def by_domain(whose: np.ndarray, words: np.ndarray) -> Iterator[np.ndarray]:
     """The places of the Messages of each session (`whose` tells it) and domain, in the order of their first ones."""
-    domains = words[:, NUMBER + 1]
+    domains = words[:, DOMAIN]
     if (whose == whose[0]).all() and (domains == domains[0]).all():
         yield np.arange(len(whose))
         return

@@ -290,32 +290,15 @@ class NetFlow:
             return False
         body = np.empty(BEFORE + octets * count, np.uint8)
         body[BEFORE:].reshape(count, octets)[:] = rows[:, BEFORE_RECORDS : BEFORE_RECORDS + octets]
-        sequence = domain.sequence
-        if int(numbers[0]) == sequence.expected and (np.diff(numbers) == np.uint32(step)).all():
-            sequence.expected = (int(numbers[-1]) + step) & MASK
-        else:
-            unit = "records" if domain.place >> 32 == 5 else "packets"
-            for number in numbers.tolist():
-                decoder._follow(session, domain, number, step, unit)
-        decoder.counters.messages_received += count
-        decoder.counters.octets_received += size * count
-        session.last_received = now
-        session.messages += count
-        domain.rows += records * count
-        self._wait(learnt, body, (learnt, seconds, now, None, clock))
+        unit = "records" if domain.place >> 32 == 5 else "packets"
+        decoder.took(session, domain, numbers, step, size * count, records * count, now, unit)
+        decoder.wait(learnt, body, (learnt, seconds, now, None, clock))
         return True
 
     def _domain(self, session: Session, version: int, number: int) -> Domain | None:
         """The domain of a Source ID or engine; None where the session has too many."""
         place = version << 32 | number
         return session.domains.get(place) or self._decoder._learning.new_domain(session, number, place)
-
-    def _wait(self, learnt: Learnt, body: bytes, source: Source) -> None:
-        layout = learnt.layout
-        if not layout.bodies:
-            self._decoder._waiting.append(layout)
-        layout.bodies.append(body)
-        layout.sources.append(source)
 
     def _feed9(
         self, session: Session, packet: bytes, now: float, source: int, _version: int, _count: int, uptime: int,
@@ -329,7 +312,7 @@ class NetFlow:
         if number == domain.sequence.expected:
             domain.sequence.expected = (number + 1) & MASK
         else:
-            decoder._follow(session, domain, number, 1, "packets")
+            decoder.follow(session, domain, number, 1, "packets")
         for set_id, start, end in flowsets(packet):
             if set_id >= FIRST_DATA_SET:
                 if (learnt := domain.templates.get(set_id)) is None:
@@ -338,9 +321,9 @@ class NetFlow:
                 elif octets := learnt.octets:
                     rows, padding = divmod(end - start, octets)
                     domain.rows += rows
-                    self._wait(learnt, packet[start - BEFORE : end - padding], (learnt, seconds, now, None, clock))
+                    decoder.wait(learnt, packet[start - BEFORE : end - padding], (learnt, seconds, now, None, clock))
                 elif learnt.template.variable:  # not in RFC 3954; lengths are written as those of IPFIX
-                    self._wait(learnt, packet[start - BEFORE : end], (learnt, seconds, now, Fate(number), clock))
+                    decoder.wait(learnt, packet[start - BEFORE : end], (learnt, seconds, now, Fate(number), clock))
                 else:
                     decoder.counters.errors["empty_records"] += 1
             elif set_id in (TEMPLATE_FLOWSET, OPTIONS_FLOWSET):
@@ -379,6 +362,6 @@ class NetFlow:
         if number == domain.sequence.expected:
             domain.sequence.expected = (number + count) & MASK
         else:
-            self._decoder._follow(session, domain, number, count)
+            self._decoder.follow(session, domain, number, count)
         clock = (seconds * 1000 + nanoseconds // 1_000_000, uptime)
-        self._wait(learnt, packet[HEADER5.size - BEFORE : end], (learnt, seconds, now, None, clock))
+        self._decoder.wait(learnt, packet[HEADER5.size - BEFORE : end], (learnt, seconds, now, None, clock))

@@ -68,7 +68,7 @@ class SFlow:
         domain = session.domains.get(place) or decoder._learning.new_domain(session, sub_agent, place)
         if domain is None:
             return
-        decoder._follow(session, domain, number, 1, "datagrams")
+        decoder.follow(session, domain, number, 1, "datagrams")
         self._waiting.append(Datagram(session, domain, message, head.size // 4, samples, now, agent))
 
     def drain(self, now: float, held: bool) -> Iterator[Batch]:

@@ -10,8 +10,8 @@ import numpy as np
 from ulogd_tw.ipfix.layout import BEFORE
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, VERSION
 
-NUMBER = 2
-"""The word of the Sequence Number."""
+EXPORTED, NUMBER, DOMAIN = 1, 2, 3
+"""The words of the Export Time, the Sequence Number and the Observation Domain."""
 _ALIKE = (0, 1, 3, 4)
 """Version and length, Export Time, Observation Domain, Set ID and length: what is equal in alike Messages."""
 FEWEST = 4
