@@ -257,7 +257,8 @@ class _Reading:
 
     def _wrong(self, entry: Entry, what: str, tolerated: bool = False) -> None:
         where = self.config.place(entry.line)
-        self.mistakes.append(Mistake(where, f"[{self.section.name}] {entry.key}: {what}", tolerated))
+        text = f"[{self.section.name}] {entry.key}: {what}"
+        self.mistakes.append(Mistake(where, text, tolerated, option=entry.key))
 
 
 def parse(text: str, file: str) -> Config:

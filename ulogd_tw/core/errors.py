@@ -20,14 +20,18 @@ class MessageError(UlogdError):
 
 
 class Mistake:
-    """One fault of a configuration: where, what, and whether an old configuration may keep it (a warning)."""
+    """One fault of a configuration: where, what, and whether an old configuration may keep it (a warning).
 
-    __slots__ = ("where", "text", "tolerated")
+    `option` is the one whose value could not be read, if that is the fault.
+    """
 
-    def __init__(self, where: str, text: str, tolerated: bool = False) -> None:
+    __slots__ = ("where", "text", "tolerated", "option")
+
+    def __init__(self, where: str, text: str, tolerated: bool = False, option: str = "") -> None:
         self.where = where
         self.text = text
         self.tolerated = tolerated
+        self.option = option
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}" if self.where else self.text

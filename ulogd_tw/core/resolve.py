@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,10 @@ class Found:
     values: Column
     missing: np.ndarray | None
     key: Key
+
+
+Find = Callable[[Batch, str], Found | None]
+"""How a plugin finds a key in a batch: `Plugin.find`."""
 
 
 class Sources:

@@ -239,8 +239,9 @@ class Builder:
             plugin = class_(ident, options) if unread else self._instance(ident, class_, options)
             if place == 0:
                 plugin.otype = class_.flowing(classes[1])
-            wrong = [Mistake(spec.where, f"{ident}:{class_.name}: {o}: {text}") for o, text in plugin.mistakes()
-                     if not any(f"] {o}:" in str(m) for m in unread)]  # fmt: skip
+            known_wrong = {mistake.option for mistake in unread}
+            wrong = [Mistake(spec.where, f"{ident}:{class_.name}: {o}: {text}", option=o)
+                     for o, text in plugin.mistakes() if o not in known_wrong]  # fmt: skip
             found += wrong
             if wrong or unread:
                 continue

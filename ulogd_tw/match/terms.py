@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.resolve import Find, Found
 from ulogd_tw.match.values import Numbers, Prefixes, Strings
 
-Find = Callable[[Batch, str], Found | None]
 COMPARE = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
            ">=": operator.ge}  # fmt: skip
 

@@ -76,6 +76,15 @@ class TotalsTests(AggregateCase):
             self.give_totals(*((1, total, 1, {"observationDomainId": domain}) for domain in (1, 2)))
         self.assertEqual((220, 2), self.sums())
 
+    def test_a_key_that_others_have(self):
+        """A flow is the same whether its records lack a key alone or with all that came with them."""
+        self.make()
+        flow = {"sourceTransportPort": 1, "packetTotalCount": 1}
+        self.give(batch_of([flow | {"octetTotalCount": 100}]))
+        self.give(batch_of([flow | {"octetTotalCount": 110}, {"sourceTransportPort": 2, "octetTotalCount": 5,
+                                                              "packetTotalCount": 1, "vlanId": 7}]))  # fmt: skip
+        self.assertEqual((115, 2), self.sums())
+
     def test_deltas_are_as_they_are(self):
         """A row that has a delta counts it."""
         self.make()

@@ -13,7 +13,7 @@ from ulogd_tw.core.options import Option, number, one_of, positive, seconds, tex
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.ends import only_ends
-from ulogd_tw.plugins.filters import departures, derived, functions
+from ulogd_tw.plugins.filters import busiest, departures, derived, functions
 from ulogd_tw.plugins.filters.checkpoints import Checkpoints
 from ulogd_tw.plugins.filters.groups import SPAN, VALUES, Spares
 from ulogd_tw.plugins.filters.leaving import INTERVAL_START, Leaving
@@ -301,7 +301,7 @@ class AGGREGATE(Aggregator):
     @property
     def together(self) -> dict[str, str]:
         """The SQL function that makes one value of those of a group in several rows, by column that is no key."""
-        return functions.TOGETHER_VALUES | {wish.name: functions.TOGETHER[wish.function] for wish in self.wishes}
+        return dict.fromkeys(busiest.SUMS, "sum") | {wish.name: functions.TOGETHER[wish.function] for wish in self.wishes}
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
         """The groups of all open intervals, and of those of a window, as they are now, in slices.

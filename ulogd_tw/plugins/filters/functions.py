@@ -13,9 +13,9 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Column
+from ulogd_tw.core.hashes import hashes
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.types import Type
-from ulogd_tw.plugins.filters.hashes import hashes
 
 _NUMBERS = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds")
 _WHOLE = ("unsigned", "boolean", "seconds", "milliseconds")
@@ -348,4 +348,3 @@ FUNCTIONS: dict[str, type[State]] = {
 _NAMES = ", ".join(FUNCTIONS)
 TOGETHER = dict.fromkeys(FUNCTIONS, "max") | {"sum": "sum", "count": "sum", "min": "min", "first": "min", "mean": "avg"}
 """The SQL function that comes nearest to making one value of several of a function."""
-TOGETHER_VALUES = dict.fromkeys(("flows", "packets", "octets", "reply_packets", "reply_octets"), "sum")

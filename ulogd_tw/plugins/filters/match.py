@@ -9,6 +9,7 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, joined
+from ulogd_tw.core.hashes import mixed, of_flows
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.options import Option, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Filter, Wanted
@@ -144,35 +145,8 @@ class MATCH(Filter):
         return batch
 
     def _sampled(self, batch: Batch) -> np.ndarray:
-        ends = []
-        for names in (_HASHED[0::2][:2], _HASHED[1::2][:2]):
-            end = np.zeros(batch.n, np.uint64)
-            for name in names:
-                found = self.find(batch, name)
-                if found is not None and isinstance(found.values, np.ndarray):
-                    end = _mixed(end ^ _numbers(found.values, found.missing))
-            ends.append(end)
-        protocol = self.find(batch, _HASHED[4])
-        both = ends[0] + ends[1]
-        if protocol is not None:
-            both = both ^ _numbers(protocol.values, protocol.missing)
-        return _mixed(both) % np.uint64(self.config.sample) == 0
+        return mixed(of_flows(self.find, batch, _HASHED)) % np.uint64(self.config.sample) == 0
 
 
 def _kept(batch: Batch, keep: np.ndarray) -> Batch:
     return batch if keep.all() else batch.take(np.flatnonzero(keep))
-
-
-def _numbers(column: np.ndarray, missing: np.ndarray | None) -> np.ndarray:
-    values = column.astype(np.uint64)
-    if values.ndim == 2:
-        values = _mixed(values[:, 0]) + values[:, 1]
-    return values if missing is None else np.where(missing, np.uint64(0), values)
-
-
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Each number mixed up (the finalizer of splitmix64)."""
-    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
-    return numbers ^ (numbers >> np.uint64(31))

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ulogd_tw.core.hashes import of_rows
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.core.table import KeyTable
-from ulogd_tw.plugins.filters.hashes import hashes, mixed
 
 _VALUE, _SPAN = 1, 2
 """Places behind the hash in a row of the table."""
@@ -34,7 +34,7 @@ class Spans:
 
     def of(self, group: Sequence[Found | None], value: Found | None, n: int) -> np.ndarray:
         """The span of each of n rows (uint64): `group` are the columns that it belongs to, `value` the changing one."""
-        groups, values = self._hashes(group, n), self._hashes([value], n)
+        groups, values = of_rows(group, n, self._secret), of_rows([value], n, self._secret)
         found = []
         for first in range(0, n, self._most):
             part, known = groups[first : first + self._most], self._table.n
@@ -55,19 +55,6 @@ class Spans:
     def any_ended(self) -> bool:
         """Whether `ended` has any."""
         return bool(self._ended)
-
-    def _hashes(self, columns: Sequence[Found | None], n: int) -> np.ndarray:
-        """One for each row, of all columns; a missing value has its own."""
-        found = np.full(n, self._secret)
-        for column in columns:
-            if column is None:
-                found = mixed(found)
-                continue
-            part = mixed(hashes(column.values) ^ self._secret)
-            if column.missing is not None:
-                part[column.missing] = 0
-            found = mixed(found + part)
-        return found
 
     def _spans(self, entries: np.ndarray, values: np.ndarray, known: int) -> np.ndarray:
         """As `of`, for entries of the table, of which those beyond `known` are new."""

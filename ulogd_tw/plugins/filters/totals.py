@@ -8,16 +8,15 @@ after the last record's end, and after a record that was its last (flowEndReason
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.hashes import of_rows
 from ulogd_tw.core.keys import known
-from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.resolve import Find, Found
 from ulogd_tw.core.table import KeyTable
 from ulogd_tw.plugins.filters.groups import SUMS
-from ulogd_tw.plugins.filters.hashes import hashes, mixed
 
 IDENTITY = ("exporter", "exporter_port", "observationDomainId", "flowId", "sourceAddress", "destinationAddress",
             "protocolIdentifier", "sourceTransportPort", "destinationTransportPort", "ingressInterface", "vlanId",
@@ -27,8 +26,6 @@ ASKS = (*IDENTITY, START, END, REASON)
 _GOES_ON = 2
 _END = 1 + len(SUMS)
 """Place of the last record's end in a row of a table; totals stand between it and the hash. 0: there was no record."""
-
-Find = Callable[[Batch, str], Found | None]
 
 
 class Totals:
@@ -89,15 +86,7 @@ class Totals:
 
     def _entries(self, batch: Batch) -> np.ndarray:
         """The entry of each row's flow in the new table, which has what the old one had of it."""
-        hashed = np.full(batch.n, self._secret)
-        for name in IDENTITY:
-            column = self._find(batch, name)
-            if column is None:
-                continue
-            part = mixed(hashes(column.values) ^ self._secret)
-            if column.missing is not None:
-                part[column.missing] = 0
-            hashed = mixed(hashed + part)
+        hashed = of_rows((self._find(batch, name) for name in IDENTITY), batch.n, self._secret)
         before = self._new.n
         entries = self._new.entries([hashed])
         self._begin(before)

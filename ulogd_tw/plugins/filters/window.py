@@ -21,17 +21,10 @@ class Window:
         self.panes: list[Tally] = []
         """In the order of their times."""
 
-    def __len__(self) -> int:
-        return sum(map(len, self.panes))
-
     def add(self, tally: Tally) -> None:
         """Take an interval that is over, perhaps one that came late."""
         self.panes.append(tally)
         self.panes.sort(key=lambda pane: pane.start)
-
-    def next_end(self) -> int | None:
-        """When the earliest window ends that has the first pane in it."""
-        return self.panes[0].start + self._interval if self.panes else None
 
     def until(self, closed: int, until: int) -> Iterator[Tally]:
         """The windows that end after `closed` and not after `until`, in turn, for intervals added as they went by.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import repeated, take
-from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.resolve import Find, Found
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.uniflow import (
     ICMP,
@@ -51,7 +51,6 @@ ICMP_PAIRS = {4: ((8, 0), (13, 14), (15, 16), (17, 18)), 6: ((128, 129), (139, 1
 
 Value = tuple[np.ndarray, np.ndarray | None]
 """A column and the mask of its missing rows, None where none is missing."""
-Find = Callable[[Batch, str], Found | None]
 
 _ABSENT_BITS = (
     ("source", NO_ADDRESSES), ("destination", NO_ADDRESSES), ("source_port", NO_PORTS), ("destination_port", NO_PORTS),

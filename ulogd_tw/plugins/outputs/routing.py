@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.hashes import mixed, of_flows
+from ulogd_tw.core.resolve import Find
 from ulogd_tw.plugins.outputs import rules
 from ulogd_tw.plugins.outputs.collectors import Collector
 from ulogd_tw.plugins.outputs.rules import Rule
 
 Group = tuple[int, ...]
 """The numbers of collectors that get the same records."""
-Find = Callable[[Batch, str], Found | None]
 MODES = ("all", "failover", "balance")
 HASHED = ("orig.ip.saddr", "orig.ip.daddr", "orig.l4.sport", "orig.l4.dport", "orig.ip.protocol")
 """Keys of a row that choose its collector; both directions of a flow give the same."""
-
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-_STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
-_LAST = np.uint64(31)
 
 
 class Routing:
@@ -68,7 +64,7 @@ class Routing:
         if self.mode == "failover" or len(there) == 1:
             yield (there[0],), batch
             return
-        chosen = self._choose(_hash(find, batch), there)
+        chosen = self._choose(of_flows(find, batch, HASHED), there)
         for place, number in enumerate(there):
             rows = chosen == place
             count = int(np.count_nonzero(rows))
@@ -84,7 +80,7 @@ class Routing:
         """For each row the place in `there` of the collector with the highest score."""
         best, chosen = None, np.zeros(len(hashes), np.int64)
         for place, number in enumerate(there):
-            score = _mixed(hashes ^ self._seeds[number])
+            score = mixed(hashes ^ self._seeds[number])
             if best is None:
                 best = score
                 continue
@@ -136,31 +132,3 @@ def _by_column(taking: np.ndarray) -> Iterator[tuple[list[int], np.ndarray]]:
 
 def _seed(url: str) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.blake2b(url.encode(), digest_size=8).digest(), "big"))
-
-
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Each number mixed up (the finalizer of splitmix64)."""
-    numbers = numbers + _ODD
-    for shift, factor in _STEPS:
-        numbers = (numbers ^ (numbers >> shift)) * factor
-    return numbers ^ (numbers >> _LAST)
-
-
-def _hash(find: Find, batch: Batch) -> np.ndarray:
-    """A number for each row, the same for a flow and its reverse."""
-    ends = []
-    for address, port in (("orig.ip.saddr", "orig.l4.sport"), ("orig.ip.daddr", "orig.l4.dport")):
-        end = np.zeros(batch.n, np.uint64)
-        for name in (address, port):
-            found = find(batch, name)
-            if found is not None and isinstance(found.values, np.ndarray):
-                values = found.values.astype(np.uint64)
-                if values.ndim == 2:
-                    values = _mixed(values[:, 0]) + values[:, 1]
-                if found.missing is not None:
-                    values = np.where(found.missing, np.uint64(0), values)
-                end = _mixed(end ^ values)
-        ends.append(end)
-    protocol = find(batch, "orig.ip.protocol")
-    both = ends[0] + ends[1]
-    return both if protocol is None else both ^ protocol.values.astype(np.uint64)

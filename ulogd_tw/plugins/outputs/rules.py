@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,9 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded
 from ulogd_tw.core.options import number
-from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.resolve import Find, Found
 from ulogd_tw.netfilter.accept import Network
 
-Find = Callable[[Batch, str], Found | None]
 EXPORT_TO = "export.to"
 """The key that a filter sets: names or URLs of collectors, with blanks between; rows without it are not bound by it."""
 MARKS = ("ct.mark", "oob.mark")

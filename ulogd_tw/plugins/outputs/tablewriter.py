@@ -9,13 +9,12 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.resolve import Find
 from ulogd_tw.plugins.outputs.database import Database, Refused
 from ulogd_tw.plugins.outputs.sqlcolumns import TableColumn, Target, values_of, worth_writing
 
 Choose = Callable[[list[TableColumn]], list[Target]]
 KeysToMake = Callable[[Batch | None], list[Key] | None]
-Find = Callable[[Batch, str], Found | None]
 
 
 class TableWriter:
