@@ -140,7 +140,7 @@ run()
 
 
 class CapturedTests(TwoCollectors, Job):
-    """The datagrams that nfcapd was sent, captured by tcpdump on their way and replayed."""
+    """What nfcapd is sent, captured by tcpdump on their way and replayed."""
 
     def export(self, path, port, version):
         """softflowd exports, and tcpdump writes what it sends; a last datagram elsewhere shows that all is written."""
@@ -156,7 +156,7 @@ class CapturedTests(TwoCollectors, Job):
             wait_until(lambda: end in captured.read_bytes(), what="the capture")
         self.port = port
 
-    def collector(self, folder, version):
+    def collector(self, folder, version, datagrams):
         """The totals of the capture, of the same as pcapng, and with nanoseconds: all the same."""
         (editcap,) = require_program("editcap")
         captured, found = folder / f"exports{version}.pcap", []

@@ -301,7 +301,8 @@ class AGGREGATE(Aggregator):
     @property
     def together(self) -> dict[str, str]:
         """The SQL function that makes one value of those of a group in several rows, by column that is no key."""
-        return dict.fromkeys(busiest.SUMS, "sum") | {wish.name: functions.TOGETHER[wish.function] for wish in self.wishes}
+        wishes = {wish.name: functions.TOGETHER[wish.function] for wish in self.wishes}
+        return dict.fromkeys(busiest.SUMS, "sum") | wishes
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
         """The groups of all open intervals, and of those of a window, as they are now, in slices.
