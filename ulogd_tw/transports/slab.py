@@ -18,6 +18,8 @@ import numpy as np
 MSG_DONTWAIT, MSG_TRUNC = 0x40, 0x20
 _NAME = 28
 """Octets of a peer's address that are kept: struct sockaddr_in6, the longest of those used here."""
+_MOST_A_CALL = 1024
+"""Datagrams that the kernel gives to one recvmmsg (UIO_MAXIOV, include/uapi/linux/uio.h)."""
 
 _ffi = cffi.FFI()
 _ffi.cdef(
@@ -64,6 +66,7 @@ class Slab:
             raise ValueError(f"stride {stride} is no multiple of 8")
         self.count, self.stride, self.spill = count, stride, spill
         self.n = 0
+        self._fault: OSError | None = None
         self.rows = np.zeros((count, stride), np.uint8)
         # Not zeroed: pages that no long datagram has touched are never there.
         self._spilled = np.empty((count, spill), np.uint8)
@@ -90,20 +93,31 @@ class Slab:
             if room:
                 head.msg_control, head.msg_controllen = told + i * room, room
 
-    def receive(self, descriptor: int) -> int:
-        """Read what is there, at most `count` datagrams; how many. 0 for none. Raises OSError (ENOBUFS...)."""
+    def receive(self, descriptor: int, most: int | None = None) -> int:
+        """Read what is there, at most `most` datagrams (`count`); how many. 0 for none. Raises OSError (ENOBUFS...)."""
+        if self._fault:
+            fault, self._fault = self._fault, None
+            raise fault
         # The kernel has put the length that each address really had there.
         self._heads["namelen"][: self.n] = _NAME
         self._heads["controllen"][: self.n] = self._control.shape[1]
-        self.n = 0
-        found = _libc.recvmmsg(descriptor, self._messages, self.count, MSG_DONTWAIT, _ffi.NULL)
-        if found < 0:
-            number = _ffi.errno
-            if number in (errno.EAGAIN, errno.EINTR):
-                return 0
-            raise OSError(number, os.strerror(number))
-        self.n = found
-        return found
+        self.n, most = 0, most or self.count
+        while self.n < most:
+            asked = min(most - self.n, _MOST_A_CALL)
+            found = _libc.recvmmsg(descriptor, self._messages + self.n, asked, MSG_DONTWAIT, _ffi.NULL)
+            if found < 0:
+                number = _ffi.errno
+                if number in (errno.EAGAIN, errno.EINTR):
+                    break
+                fault = OSError(number, os.strerror(number))
+                if not self.n:
+                    raise fault
+                self._fault = fault  # the kernel tells it once; what is there comes first
+                break
+            self.n += found
+            if found < asked:
+                break
+        return self.n
 
     @property
     def lengths(self) -> np.ndarray:

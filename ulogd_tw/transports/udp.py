@@ -21,10 +21,13 @@ _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
 _MEMINFO_DROPS = 8
 """Index of SK_MEMINFO_DROPS among the 32-bit words of SO_MEMINFO (include/uapi/linux/sock_diag.h)."""
-MOST_AT_ONCE = 512
+MOST_AT_ONCE = 2048
 """Datagrams of one wake-up; more stay in the kernel for the next one, so that other sockets get their turn."""
+_FEWEST = 64
+_TURN = 0.02
+"""Seconds that a wake-up may take; where what stands below is slow, it gets fewer datagrams."""
 _LONGER = 4
-_LONGEST = 12
+_LONGEST = 24
 _KEPT_OCTETS = 2304
 """Octets of buffer that the kernel counts for a datagram of a full Ethernet frame."""
 _FASTEST = 200_000
@@ -42,7 +45,7 @@ class UdpListener:
 
     control = 0
     """Octets that the kernel may tell about each datagram."""
-    spared = 9
+    spared = 19
     """How many times as long as a read took there is none, as long as that is not beyond `_LONGEST` times `latency`."""
 
     def __init__(self, bound: socket.socket, received: Received, latency: float) -> None:
@@ -54,6 +57,7 @@ class UdpListener:
         """Where it listens, which tells it apart from others."""
         self._room = self.buffer / _KEPT_OCTETS / _FASTEST
         self._slab = Slab(MOST_AT_ONCE, _STRIDE, 65536 - _STRIDE, self.control)
+        self._most = MOST_AT_ONCE
         self._again: Any = None
         self._reading = False
         self.lost = 0
@@ -87,18 +91,27 @@ class UdpListener:
         self.close()
 
     def doRead(self) -> None:
-        began = time.perf_counter()
+        began, most = time.perf_counter(), self._most
         count = self._read()
-        if count < MOST_AT_ONCE and self._latency and self._reading:
+        spent = time.perf_counter() - began
+        self._fit(count, spent)
+        if count < most and self._latency and self._reading:
             reactor.removeReader(self)
-            self._again = reactor.callLater(self._pause(count, time.perf_counter() - began), self._resume)
+            self._again = reactor.callLater(self._pause(count, spent), self._resume)
+
+    def _fit(self, count: int, spent: float) -> None:
+        """The next read brings half as many datagrams where this one took longer than `_TURN`; or twice as many."""
+        if spent > _TURN:
+            self._most = max(min(count, self._most) // 2, _FEWEST)
+        elif count == self._most and spent < _TURN / 2:
+            self._most = min(2 * self._most, MOST_AT_ONCE)
 
     def _pause(self, count: int, spent: float) -> float:
         """Seconds until the next read: `latency`, and up to four times that while much comes.
 
-        And so much that a tenth of the time is spent with reading, but no more than twelve times that: a wake-up with
-        all that stands below it costs 1 to 2 ms whatever it brings, so longer pauses halve the cost of a record. What
-        may come meanwhile must fit into the kernel's buffer.
+        And so much that a twentieth of the time is spent with reading, but no more than 24 times that: a wake-up with
+        all that stands below it costs 1 to 2 ms whatever it brings, so longer pauses make a record cheaper. What may
+        come meanwhile must fit into the kernel's buffer.
         """
         while_much = self._latency * min(1 + count // 16, _LONGER)
         return min(max(while_much, min(self.spared * spent, _LONGEST * self._latency)), self._room)
@@ -111,7 +124,7 @@ class UdpListener:
     def _read(self) -> int:
         """Read as many datagrams as the slab holds and hand them over; how many there were."""
         try:
-            count = self._slab.receive(self._socket.fileno())
+            count = self._slab.receive(self._socket.fileno(), self._most)
         except OSError as fault:
             if fault.errno != errno.ECONNREFUSED:  # the echo of an ICMP error; nothing was lost
                 raise
@@ -133,7 +146,7 @@ class UdpListener:
         most = max(self.buffer // 256, MOST_AT_ONCE)
         while most > 0:
             count = self._read()
-            if count < MOST_AT_ONCE:
+            if count < self._most:
                 break
             most -= count
         self.look()

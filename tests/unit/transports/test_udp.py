@@ -1,4 +1,4 @@
-"""How long a UDP socket is not read, so that datagrams come together."""
+"""How long a UDP socket is not read, so that datagrams come together, and how many are read at once."""
 
 import socket
 
@@ -19,12 +19,26 @@ class PauseTests(SynchronousTestCase):
         return found
 
     def test_pauses(self):
-        """The latency at least, four times that while much comes; nine times what a read took, at most 48 ms."""
+        """The latency at least, four times that while much comes; 19 times what a read took, at most 96 ms."""
         listener = self.listener(1 << 20)
         listener._room = 1.0
         for count, spent, expected in ((1, 0.0, 0.004), (15, 0.0001, 0.004), (16, 0.0, 0.008), (500, 0.0, 0.016),
-                                       (1, 0.002, 0.018), (500, 0.002, 0.018), (10, 0.1, 0.048)):  # fmt: skip
+                                       (1, 0.002, 0.038), (500, 0.002, 0.038), (10, 0.1, 0.096)):  # fmt: skip
             self.assertAlmostEqual(expected, listener._pause(count, spent), msg=(count, spent))
+
+    def test_turns(self):
+        """Fewer datagrams at once where what stands below takes longer than 20 ms for them, and more again later."""
+        listener = self.listener(1 << 20)
+        steps = (
+            (2048, 0.019, 2048), (2048, 0.03, 1024), (700, 0.05, 350), (350, 0.015, 350), (100, 0.001, 350),
+            (350, 0.009, 700), (700, 1.0, 350), (80, 1.0, 64), (64, 1.0, 64), (64, 0.001, 128),
+        )  # fmt: skip
+        for count, spent, expected in steps:
+            listener._fit(count, spent)
+            self.assertEqual(listener._most, expected, (count, spent))
+        for _ in range(9):
+            listener._fit(listener._most, 0.0)
+        self.assertEqual(listener._most, 2048)
 
     def test_room(self):
         """Never so long that 200,000 datagrams a second would not fit into the buffer: 2304 octets each."""

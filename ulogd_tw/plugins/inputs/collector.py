@@ -52,8 +52,8 @@ class COLLECTOR(Collecting):
     options = (
         Option("listen", words, ("udp:4739", "tcp:4739"), "addresses: udp:PORT, tcp:PORT, tls:PORT, "
                "dtls:PORT, sctp:PORT, udp:127.0.0.1:4739, udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
-        Option("batch_latency", seconds, 0.004, "seconds that a small batch waits to grow; over UDP up to twelve times "
-               "that, as long as taking batches is more than a tenth of the time"),
+        Option("batch_latency", seconds, 0.004, "seconds that a small batch waits to grow; over UDP up to 24 times "
+               "that, as long as taking batches is more than a twentieth of the time"),
         Option("receive_buffer", octets, 64 << 20, "octets of kernel buffer for each socket of UDP and DTLS"),
         Option("session_key", one_of("auto", "strict", "address"), "auto", "what tells UDP exporters apart: strict: "
                "address and port; address: the address alone; auto: address and port, until templates and data are "
