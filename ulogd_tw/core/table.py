@@ -24,6 +24,10 @@ _LARGE = 1 << 19
 """Slots from which an index grows by 2 only, to spare memory."""
 _MOST_EXPECTED = 1 << 20
 """Entries for which there is room at once; memory for more would take too long at the first batch."""
+_AHEAD = np.arange(1, 9)
+"""Slots that are looked at together behind one that holds another key: a cache line."""
+_FEW = 4096
+"""Rows for which calls cost more than what they do."""
 _PAGE = 512
 """Slots of a page of memory."""
 _MOVED_AT_ONCE = 16384
@@ -104,38 +108,52 @@ class KeyTable:
             self._prepare()
         hashed = self._hash(words)
         tags = hashed & _HIGH
-        found = self._find(self._index, words, tags, hashed)
+        found, slots = self._find(self._index, words, tags, hashed)
         if found.all():
             return found
         rows = np.flatnonzero(found == 0)
         if self._old is not None:
             part = [w[rows] for w in words]
-            found[rows] = self._find(self._old, part, tags[rows], hashed[rows])
+            found[rows] = self._find(self._old, part, tags[rows], hashed[rows])[0]
             rows = rows[found[rows] == 0]
         if len(rows):
-            found[rows] = self._insert([w[rows] for w in words], tags[rows], hashed[rows], limit)
+            found[rows] = self._insert([w[rows] for w in words], tags[rows], hashed[rows], slots[rows], limit)
         return found
 
-    def _find(self, index: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray, hashed: np.ndarray) -> np.ndarray:
-        """Entries of the keys that are in `index`, 0 for the others."""
-        mask = np.uint64(len(index) - 1)
-        slots = (hashed & mask).view(np.int64)
+    def _find(
+        self, index: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray, hashed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Entries of the keys that are in `index`, 0 for the others; and the slots of the keys, or where they belong.
+
+        For the last rows several slots are looked at together, which spares most of the rounds.
+        """
+        mask = np.int64(len(index) - 1)
+        slots = hashed.view(np.int64) & mask
         held = index.take(slots)
         found, differs = self._compare(held, words, tags)
         if not differs.any():
-            return found
+            return found, slots
         rows = np.flatnonzero(differs)
-        held = held[rows]
         found[rows] = 0
-        rows = rows[held != 0]
-        while len(rows):  # the slot holds another key: try the next one
-            slots_of = (slots[rows] + 1) & np.int64(mask)
-            slots[rows] = slots_of
-            held = index.take(slots_of)
-            entry, differs = self._compare(held, [w[rows] for w in words], tags[rows])
-            found[rows] = np.where(differs, 0, entry)
+        rows = rows[held.take(rows) != 0]
+        while len(rows):  # the slot holds another key: look at the next ones
+            tag = tags.take(rows)
+            steps = _AHEAD if len(rows) < _FEW else _AHEAD[:1]
+            ahead = slots.take(rows)[:, None] + steps
+            ahead &= mask
+            held = index.take(ahead)
+            ends = (held ^ tag[:, None]) <= _LOW
+            ends |= held == 0
+            ends[:, -1] = True
+            nearest = ends.argmax(axis=1)
+            nearest += np.arange(0, ends.size, len(steps))
+            held = held.ravel().take(nearest)
+            slots[rows] = ahead.ravel().take(nearest)
+            entry, differs = self._compare(held, [w.take(rows) for w in words], tag)
+            entry[differs] = 0
+            found[rows] = entry
             rows = rows[differs & (held != 0)]
-        return found
+        return found, slots
 
     def _compare(
         self, held: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray
@@ -152,14 +170,16 @@ class KeyTable:
             place += 1
         return entry, differs
 
-    def _insert(self, words: list[np.ndarray], tags: np.ndarray, hashed: np.ndarray, limit: int) -> np.ndarray:
-        """Entries for keys that are in no index; equal ones among them share one."""
+    def _insert(
+        self, words: list[np.ndarray], tags: np.ndarray, hashed: np.ndarray, slots: np.ndarray, limit: int
+    ) -> np.ndarray:
+        """Entries for keys that are in no index, from their slots on; equal ones among them share one."""
         if 2 * min(self.n + len(tags), limit) > len(self._index):
             self._grow(min(self.n + len(tags), limit))
+            slots = (hashed & np.uint64(len(self._index) - 1)).view(np.int64)
         index, mask = self._index, np.int64(len(self._index) - 1)
         found = np.zeros(len(tags), np.int64)
         rows = np.arange(len(tags))
-        slots = (hashed & np.uint64(mask)).view(np.int64)
         while len(rows):
             empty = np.flatnonzero(index.take(slots) == 0)
             if len(empty):

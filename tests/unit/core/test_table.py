@@ -36,9 +36,15 @@ class KeyTableTests(SynchronousTestCase):
             self.assertEqual(row, [(value * (i + 1)) << (7 * i) for i in range(words)])
 
     @settings(max_examples=20)
-    @given(st.integers(0, 2**32), st.sampled_from([2, 8, 64]), st.integers(1, 40), st.sampled_from([1, 64, 4096]))
-    def test_growing_changes_nothing(self, seed, first, slice_, large):
-        """Whatever the first size, the size of the slices in which entries move, and how far it grows at once."""
+    @given(
+        st.integers(0, 2**32), st.sampled_from([2, 8, 64]), st.integers(1, 40), st.sampled_from([1, 64, 4096]),
+        st.sampled_from([0, 30, 4096]),
+    )  # fmt: skip
+    def test_growing_changes_nothing(self, seed, first, slice_, large, few_rows):
+        """Whatever the first size, the size of the slices in which entries move, how far it grows at once, and which
+        rows are looked up with several slots together.
+        """
+        self.patch(table, "_FEW", few_rows)
         self.patch(table, "FIRST_ENTRIES", first)
         self.patch(table, "_LARGE", large)
         self.patch(table, "_MOVED_AT_ONCE", slice_)
