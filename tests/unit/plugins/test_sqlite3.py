@@ -1,6 +1,7 @@
 """SQLITE3: the values that a file holds after a batch, rows that do not fit, files that change underneath."""
 
 import sqlite3
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ulogd_tw.core.keys import Key, known
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.inputs.nfct import NFCT
-from ulogd_tw.plugins.outputs.database import Refused
+from ulogd_tw.plugins.outputs import sqlite3 as sqlite3_output
 from ulogd_tw.plugins.outputs.sqlcolumns import Target, values_of, worth_writing
 from ulogd_tw.plugins.outputs.sqlite3 import SQLITE3
 
@@ -234,23 +235,35 @@ class RequestTests(SynchronousTestCase):
 class RefusedTests(SQLITE3TestCase):
     """Rows that do not fit the table."""
 
-    @given(st.lists(st.booleans(), max_size=40))
-    def test_others_are_written(self, bad):
-        """Whichever rows are refused, all others are in the table, in order."""
+    @given(
+        st.lists(st.integers(0, 12), max_size=40),
+        st.sampled_from(["", "ABORT", "FAIL", "IGNORE", "REPLACE"]),
+        st.integers(1, 6),
+    )
+    def test_others_are_written(self, numbers, clause, at_once):
+        """Whatever a table's constraints do with single rows: many rows a statement leave the same in it, in order."""
+        self.patch(sqlite3_output, "_PARAMETERS", at_once)
         made = self.output()
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        connection.execute("CREATE TABLE flows (number INTEGER CHECK (number < 1000))")
-        ports = np.where(np.array(bad, bool), 1000, 0) + np.arange(len(bad))
-        batch = batch_of((NUMBER_KEYS[1], ports.tolist()), n=0)
+        clause = clause and f"ON CONFLICT {clause}"
+        ddl = f"CREATE TABLE flows (number INTEGER CHECK (number < 12) UNIQUE {clause}, more)"
+        ours, plain = (sqlite3.connect(":memory:", isolation_level=None) for _ in range(2))
+        expected = 0
+        for connection in (ours, plain):
+            connection.execute(ddl)
+        for number in numbers:
+            try:
+                plain.execute("INSERT INTO flows VALUES (?, NULL)", (number,))
+            except sqlite3.IntegrityError:
+                expected += 1
         made.sources.add("number", [])
-        values = values_of([Target("number", ("number",))], lambda name: made.find(batch, name))
-        refused = Refused()
-        made.database.begin(connection)
-        made.database.insert(connection, values, len(bad), refused)
-        connection.commit()
-        self.assertEqual(refused.rows, sum(bad))
-        found = [row[0] for row in connection.execute("SELECT number FROM flows")]
-        self.assertEqual(found, [p for p, b in zip(ports.tolist(), bad, strict=True) if not b])
+        made.database.numbered = False
+        refused = 0
+        for part in (numbers[:20], numbers[20:]):
+            batch = batch_of((NUMBER_KEYS[1], part))
+            values = values_of([Target("number", ("number",)), Target("more", ("more",))], partial(made.find, batch))
+            refused += made.database.store(ours, values, len(part), 1, False).rows
+        self.assertEqual(refused, expected)
+        self.assertEqual(*(c.execute("SELECT * FROM flows ORDER BY rowid").fetchall() for c in (ours, plain)))
 
     async def test_refused_rows_are_counted(self):
         """And told once, with the reason."""
