@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import collect
-from tests.live.service import Service, generate
+from tests.live.service import generate
 from tests.support import Daemon, free_port, require_program
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import known
@@ -154,7 +154,7 @@ def ours(directory, port, key, output):
         "sqlite3": ("SQLITE3", f'db="{directory}/db"\ntable="acct"\ncreate=1'),
     }[output]
     config = f'[col1]\nlisten="udp:127.0.0.1:{port}"\n[agg1]\nkey="{key}"\ninterval={PERIOD}\n[out]\n{options}\n'
-    return Service([f"col1:COLLECTOR,agg1:AGGREGATE,out:{name}"], config, directory=directory).daemon
+    return collect.Service([f"col1:COLLECTOR,agg1:AGGREGATE,out:{name}"], config, directory=directory).daemon
 
 
 def nfacctd(directory, port, key, output):

@@ -146,7 +146,8 @@ collectors="udp:127.0.0.1:{port}"
         with NetworkNamespaces() as spaces:
             rule = f"host {spaces.ipv4['a']} and host {spaces.ipv4['b']}"
             config = config.replace("RULE", rule)
-            tcpdump = ["tcpdump", "-i", "veth0", "-U", "--immediate-mode", "-Z", "root", "-w", folder / "traffic.pcap", rule]
+            tcpdump = ["tcpdump", "-i", "veth0", "-U", "--immediate-mode", "-Z", "root"]
+            tcpdump += ["-w", folder / "traffic.pcap", rule]
             nfcapd = Daemon(spaces.argv("a", words), lambda d: "Startup" in d.output() or d.running)
             with (
                 nfcapd,
