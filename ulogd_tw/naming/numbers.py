@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from ulogd_tw.core.prefix import span
-from ulogd_tw.core.textlines import lines
+from ulogd_tw.core.textlines import entries
 from ulogd_tw.core.types import Type
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Texts
-from ulogd_tw.naming.prefixes import Networks, PrefixTable
+from ulogd_tw.naming.prefixes import Families, PrefixTable
 
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
 _ALL = 0xFFFFFFFF
@@ -93,7 +93,7 @@ def interfaces(octets: bytes) -> Interfaces:
 
     Raises `NamesError`.
     """
-    families, numbers, entries = {4: Networks(), 6: Networks()}, {}, {}
+    families, numbers, names = Families(), {}, {}
     for line, exporter, rest in _lines(octets):
         index, comma, name = rest.partition(b",")
         if not comma or not name.strip():
@@ -101,27 +101,24 @@ def interfaces(octets: bytes) -> Interfaces:
         number = 0
         if exporter not in ("", "*"):
             try:
-                version, first, last = span(exporter)
+                network = span(exporter)
             except ValueError:
                 raise NamesError(f"{exporter!r} is no address or prefix of an exporter", line) from None
-            number = numbers.get((version, first, last))
+            number = numbers.get(network)
             if number is None:
-                number = numbers[version, first, last] = len(numbers) + 1
-                width = 32 if version == 4 else 128
-                families[version].add(first, width - (last - first).bit_length(), number)
-        entries[number, _read(index.decode("ascii", "replace").strip(), line)] = name.strip()
-    return Interfaces(PrefixTable(families[4], families[6]), entries)
+                number = numbers[network] = len(numbers) + 1
+                families.add(network, number)
+        names[number, _read(index.decode("ascii", "replace").strip(), line)] = name.strip()
+    return Interfaces(PrefixTable(families.four, families.six), names)
 
 
 def _lines(octets: bytes) -> Iterator[tuple[int, str, bytes]]:
     """(number of the line, first word, what is behind the comma) of each line that is not empty."""
-    for number, line in enumerate(lines(octets), 1):
-        line = line.partition("#")[0].strip()
-        if line:
-            first, comma, rest = line.partition(",")
-            if not comma or not rest.strip():
-                raise NamesError(f"{line!r} has no name behind a comma", number)
-            yield number, first.strip(), rest.strip().encode("utf-8", "surrogateescape")
+    for number, line in entries(octets):
+        first, comma, rest = line.partition(",")
+        if not comma or not rest.strip():
+            raise NamesError(f"{line!r} has no name behind a comma", number)
+        yield number, first.strip(), rest.strip().encode("utf-8", "surrogateescape")
 
 
 def _read(text: str, line: int) -> int:

@@ -34,6 +34,23 @@ class Networks:
         self.codes.append(code)
 
 
+@dataclass
+class Families:
+    """Networks of IPv4 and of IPv6."""
+
+    four: Networks = field(default_factory=Networks)
+    six: Networks = field(default_factory=Networks)
+
+    def add(self, network: tuple[int, int, int], code: int) -> None:
+        """One more network: version, first and last address, as `span` gives them."""
+        version, first, last = network
+        free = (last - first).bit_length()
+        if version == 4:
+            self.four.add(first, 32 - free, code)
+        else:
+            self.six.add(first, 128 - free, code)
+
+
 class Ranges:
     """Addresses of one family divided into ranges without gaps, each with the number of its network; 0 is none.
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from ulogd_tw.core.protocols import PROTOCOLS
-from ulogd_tw.core.textlines import lines
+from ulogd_tw.core.textlines import entries
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Texts
 
@@ -54,14 +54,14 @@ def read(octets: bytes) -> Services:
     A port may be a range (6000-6063/tcp); without a protocol it is that of every one with ports. Raises `NamesError`.
     """
     found = Services()
-    for number, line in enumerate(lines(octets), 1):
-        words = line.partition("#")[0].replace(",", " ").split()
+    for number, line in entries(octets):
+        words = line.replace(",", " ").split()
         if not words:
             continue
         name, ports = (words[1], words[0]) if len(words) > 1 and _PORT.fullmatch(words[0]) else (words * 2)[:2]
         match = _PORT.fullmatch(ports)
         if match is None or len(words) < 2:
-            raise NamesError(f"{line.strip()!r} is no service such as: https 443/tcp", number)
+            raise NamesError(f"{line!r} is no service such as: https 443/tcp", number)
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last or last > 0xFFFF:
             raise NamesError(f"{ports}: ports are 0 to 65535", number)

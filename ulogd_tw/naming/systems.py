@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from ulogd_tw.core.prefix import span
-from ulogd_tw.core.textlines import lines
+from ulogd_tw.core.textlines import entries
 from ulogd_tw.naming import maxmind
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Numbers, Texts
 from ulogd_tw.naming.networks import HEADINGS, Names
-from ulogd_tw.naming.prefixes import Networks, PrefixTable
+from ulogd_tw.naming.prefixes import Families, PrefixTable
 
 _SYSTEM = re.compile(r"\{?(?:AS)?(\d{1,10})(?:_[\d_]*|(?:,\d+)*\})?(?:[\s,]+(.*))?", re.ASCII)
 
@@ -26,19 +26,16 @@ def _text(octets: bytes) -> Names:
     """
     if b"\0" in octets[:4096]:
         raise NamesError("it is no database of MaxMind's format, and no text with PREFIX NUMBER on each line")
-    families, numbers, names = {4: Networks(), 6: Networks()}, [0], [b""]
+    families, numbers, names = Families(), [0], [b""]
     codes: dict[str, int] = {}
-    for line, text in enumerate(lines(octets), 1):
-        text = re.split("[;#]", text, maxsplit=1)[0].strip()
-        if not text:
-            continue
+    for line, text in entries(octets, ";#"):
         prefix, *rest = re.split(r"[\s,]+", text, maxsplit=1)
         words = rest[0] if rest else ""
         if line == 1 and prefix.lower() in HEADINGS:
             continue
         code = codes.get(words)
         try:
-            version, first, last = span(prefix)
+            network = span(prefix)
             if code is None:
                 match = _SYSTEM.fullmatch(words)
                 if match is None or int(match[1]) >> 32:
@@ -48,5 +45,5 @@ def _text(octets: bytes) -> Names:
                 names.append((match[2] or "").strip(' "').encode("utf-8", "surrogateescape"))
         except ValueError:
             raise NamesError(f"{text!r} is no network and number such as 192.0.2.0/24 64500", line) from None
-        families[version].add(first, (32 if version == 4 else 128) - (last - first).bit_length(), code)
-    return Names(PrefixTable(families[4], families[6]), {"as": Numbers(numbers), "as.name": Texts(names)})
+        families.add(network, code)
+    return Names(PrefixTable(families.four, families.six), {"as": Numbers(numbers), "as.name": Texts(names)})

@@ -4,9 +4,8 @@ from twisted.internet import defer, protocol, reactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from tests.unit.plugins.text_rows import batch_of
+from tests.unit.plugins.text_rows import ByName, batch_of
 from ulogd_tw.core.options import Options
-from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.outputs.graphite import GRAPHITE, pairs
 
 ROWS = [{"sum.name": "http in", "sum.pkts": 7, "sum.bytes": 900, "oob.time.sec": 1_700_000_000},
@@ -15,13 +14,8 @@ LINES = (b"fw1.http_in.pkts 7 1700000000\nfw1.http_in.bytes 900 1700000000\n"
          b"fw1.ssh.pkts 1099511627776 1700000001\nfw1.ssh.bytes 0 1700000001\n")  # fmt: skip
 
 
-class Graphite(GRAPHITE):
-    """Finds keys by their names."""
-
-    def find(self, batch, name):
-        if name not in batch.columns:
-            return None
-        return Found(batch.columns[name], batch.missing.get(name), batch.schema[name])
+class Graphite(ByName, GRAPHITE):
+    """In such a stack."""
 
 
 def output(clock=None, **options):

@@ -5,8 +5,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import shared_path
-from tests.unit.plugins.text_rows import GOLDEN, batch_of, printed
-from ulogd_tw.core.resolve import Found
+from tests.unit.plugins.text_rows import GOLDEN, ByName, batch_of, printed
 from ulogd_tw.plugins.outputs.nacct import NACCT
 
 NAMES = {"src_ip": "orig.ip.saddr", "dest_ip": "orig.ip.daddr", "icmp.type": "icmp.type", "icmp.code": "icmp.code"}
@@ -14,13 +13,8 @@ ASKED = ("orig.ip.protocol", "orig.l4.sport", "orig.l4.dport", "reply.raw.pktlen
          "flow.end.sec", "ct.event")  # fmt: skip
 
 
-class Nacct(NACCT):
-    """Finds keys by their names, as in a stack where the plugin above gives them all."""
-
-    def find(self, batch, name):
-        if name not in batch.columns:
-            return None
-        return Found(batch.columns[name], batch.missing.get(name), batch.schema[name])
+class Nacct(ByName, NACCT):
+    """In such a stack."""
 
 
 class NacctTests(SynchronousTestCase):

@@ -10,20 +10,14 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.plugins.text_rows import batch_of
+from tests.unit.plugins.text_rows import ByName, batch_of
 from ulogd_tw.core.options import Options
-from ulogd_tw.core.resolve import Found
 from ulogd_tw.plugins.outputs import syslog
 from ulogd_tw.plugins.outputs.syslog import SYSLOG
 
 
-class Log(SYSLOG):
-    """Finds keys by their names."""
-
-    def find(self, batch, name):
-        if name not in batch.columns:
-            return None
-        return Found(batch.columns[name], batch.missing.get(name), batch.schema[name])
+class Log(ByName, SYSLOG):
+    """In such a stack."""
 
 
 class SyslogTests(SynchronousTestCase):

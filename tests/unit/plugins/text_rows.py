@@ -13,6 +13,7 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
+from ulogd_tw.core.resolve import Found
 
 GOLDEN = ("ulogd2", "golden", "out")
 
@@ -36,6 +37,16 @@ def batch_of(rows, now=0.0):
             found[name] = np.array([int(v) for v in values], np.int64).astype(key.type.dtype)
         keys.append(key)
     return Batch(Schema(keys), found, n=len(rows), now=now)
+
+
+class ByName:
+    """An output that finds keys by their names, as in a stack where the plugin above gives them all."""
+
+    def find(self, batch, name):
+        """What `Plugin.find` gives in such a stack."""
+        if name not in batch.columns:
+            return None
+        return Found(batch.columns[name], batch.missing.get(name), batch.schema[name])
 
 
 def plugin(class_, path, **options):

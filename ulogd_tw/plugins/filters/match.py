@@ -13,7 +13,7 @@ from ulogd_tw.core.hashes import mixed, of_flows
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.options import Option, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Filter, Wanted
-from ulogd_tw.core.textlines import lines
+from ulogd_tw.core.textlines import entries
 from ulogd_tw.match import grammar
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.terms import Always, Term
@@ -98,7 +98,7 @@ class MATCH(Filter):
         """The term with the sets as the files have them."""
         sets = {}
         for name, octets in zip(self._files, files, strict=True):
-            sets[name] = [value for line in lines(octets) if (value := line.partition("#")[0].strip())]
+            sets[name] = [value for _, value in entries(octets)]
         return grammar.parse(self.config.match, sets)
 
     def _take(self, term: Term) -> None:

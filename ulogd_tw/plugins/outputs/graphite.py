@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 
 from ulogd_tw.core.batch import Batch, plain_values
 from ulogd_tw.core.options import Option, text
 from ulogd_tw.core.plugin import SUM, Wanted
 from ulogd_tw.plugins.outputs.textfile import Sink, TextOutput
+from ulogd_tw.plugins.outputs.textsocket import service_port, sink_for
 
 _ODD = re.compile(rb"[\x00-\x20\x7f]")
 """Octets that no part of a name of Carbon's lines may have."""
@@ -46,16 +46,9 @@ class GRAPHITE(TextOutput):
         if not self.config.host:
             yield "host", "is not given"
         try:
-            self._port()
-        except (OSError, ValueError):
-            yield "port", f"{self.config.port!r} is neither a port (1 to 65535) nor a known service"
-
-    def _port(self) -> int:
-        if not self.config.port.isdecimal():
-            return socket.getservbyname(self.config.port, "tcp")
-        if not 0 < int(self.config.port) < 65536:
-            raise ValueError(self.config.port)
-        return int(self.config.port)
+            service_port(self.config.port, "tcp")
+        except ValueError as error:
+            yield "port", str(error)
 
     def requests(self, wanted: Wanted) -> dict[str, bool]:
         return dict.fromkeys(_NAMES, True) | {"oob.time.sec": False}
@@ -65,13 +58,7 @@ class GRAPHITE(TextOutput):
         return Sink(self)
 
     def open(self) -> None:
-        from twisted.internet import endpoints
-
-        from ulogd_tw.plugins.outputs.textsocket import Stream
-
-        host, port = self.config.host, self._port()
-        peer = f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
-        self.sink = Stream(self, peer, endpoints.HostnameEndpoint(self.clock, host, port))
+        self.sink = sink_for(self, "tcp", self.config.host, service_port(self.config.port, "tcp"))
         self.sink.open()
 
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from twisted.internet import endpoints
 
 from ulogd_tw.core import columns, text, types
 from ulogd_tw.core.aligned import Part, Strings
@@ -22,6 +22,7 @@ from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
 from ulogd_tw.core.text import Form
 from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS, printed
 from ulogd_tw.plugins.outputs.textfile import SYNC, Sink, TextFile, TextOutput, file_option
+from ulogd_tw.plugins.outputs.textsocket import Stream, service_port, sink_for
 
 RENAMED = {
     "ip.saddr.str": "src_ip", "ip.daddr.str": "dest_ip", "orig.ip.saddr.str": "src_ip", "orig.ip.daddr.str": "dest_ip",
@@ -171,17 +172,9 @@ class JSON(TextOutput):
         """A port that is neither a number nor a known service."""
         if self.config.mode in ("tcp", "udp"):
             try:
-                self._port()
-            except (OSError, ValueError):
-                yield "port", f"{self.config.port!r} is neither a port (1 to 65535) nor a known service"
-
-    def _port(self) -> int:
-        if self.config.port.isdigit():
-            port = int(self.config.port)
-            if not 0 < port < 65536:
-                raise ValueError(port)
-            return port
-        return socket.getservbyname(self.config.port, self.config.mode)
+                service_port(self.config.port, self.config.mode)
+            except ValueError as error:
+                yield "port", str(error)
 
     def make_sink(self) -> Sink:
         """The file; a peer's sink is made when it is opened."""
@@ -193,17 +186,10 @@ class JSON(TextOutput):
         self.sink.open()
 
     def _remote(self) -> Sink:
-        from twisted.internet import endpoints
-
-        from ulogd_tw.plugins.outputs.textsocket import Datagrams, Stream
-
-        mode, host = self.config.mode, self.config.host
-        if mode == "unix":
-            return Stream(self, self.config.file, endpoints.UNIXClientEndpoint(self.clock, self.config.file))
-        peer = f"{mode}:[{host}]:{self._port()}" if ":" in host else f"{mode}:{host}:{self._port()}"
-        if mode == "udp":
-            return Datagrams(self, peer, host, self._port(), self.clock)
-        return Stream(self, peer, endpoints.HostnameEndpoint(self.clock, host, self._port()))
+        config = self.config
+        if config.mode == "unix":
+            return Stream(self, config.file, endpoints.UNIXClientEndpoint(self.clock, config.file))
+        return sink_for(self, config.mode, config.host, service_port(config.port, config.mode))
 
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
         plan = self._plans.get(batch.schema)

@@ -1,4 +1,4 @@
-"""Lines of text to a peer: a TCP or Unix stream, connected again with back-off, or UDP with a line a datagram."""
+"""Lines of text to a peer: a TCP or Unix stream, connected again with back-off, or datagrams with a line each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import errno
 import socket
 from typing import Any
 
-from twisted.internet import defer, protocol, threads
+from twisted.internet import defer, endpoints, protocol, threads
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import connectionDone
 from zope.interface import implementer
 
-from ulogd_tw.plugins.outputs.textfile import BUSY, TURN, Sink, TextOutput
+from ulogd_tw.plugins.outputs.textfile import BUSY, RETRY, TURN, Sink, TextOutput
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 """Seconds before a lost peer is tried again: doubled each time."""
@@ -19,6 +19,25 @@ PIECE = 1 << 16
 """Octets that Twisted's buffer holds at most; only these must be asked back from it when a connection ends."""
 NETWORK_DOWN = {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EPERM, errno.EACCES}
 """What a UDP socket says of one datagram and not of the next."""
+
+
+def service_port(name: str, kind: str) -> int:
+    """A port of tcp or udp, by its number or the name of its service. ValueError for what is neither."""
+    try:
+        port = int(name) if name.isdecimal() else socket.getservbyname(name, kind)
+    except (OSError, ValueError):
+        port = 0
+    if not 0 < port < 65536:
+        raise ValueError(f"{name!r} is neither a port (1 to 65535) nor a known service")
+    return port
+
+
+def sink_for(output: TextOutput, kind: str, host: str, port: int) -> Remote:
+    """A sink to a peer by tcp or udp."""
+    peer = f"{kind}:[{host}]:{port}" if ":" in host else f"{kind}:{host}:{port}"
+    if kind == "udp":
+        return Datagrams(output, peer, host, port, output.clock)
+    return Stream(output, peer, endpoints.HostnameEndpoint(output.clock, host, port))
 
 
 class Remote(Sink):
@@ -178,11 +197,33 @@ class Stream(Remote):
         return self._gone
 
 
-class Datagrams(Remote, protocol.DatagramProtocol):
-    """UDP, a line a datagram: about 0.2 M lines a second, since each is a system call of its own.
+class LineByLine(Sink):
+    """A line a datagram. One that no datagram can hold is dropped as ``too_long``."""
 
-    The kernel tells of a peer that is not there only by the next datagram; such rows count as written. A line that no
-    datagram can hold is dropped as ``too_long``.
+    def send(self, line: bytes) -> bool:
+        """Send a line with its end; False where it has to wait."""
+        raise NotImplementedError
+
+    def pump(self) -> bool:
+        until = self.clock.seconds() + TURN
+        while line := self.rest.record():
+            if not self.send(line):
+                return False
+            self.rest.sent(len(line))
+            if self.clock.seconds() > until:
+                self.later(0)
+                return False
+        return True
+
+    def too_long(self, peer: str) -> None:
+        self.fault("too_long", "{peer}: a line is longer than a datagram: dropped", peer=peer)
+        self.output.counters.dropped["too_long"] += 1
+
+
+class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
+    """UDP: about 0.2 M lines a second, since each is a system call of its own.
+
+    The kernel tells of a peer that is not there only by the next datagram; such rows count as written.
     """
 
     noisy = False
@@ -201,30 +242,21 @@ class Datagrams(Remote, protocol.DatagramProtocol):
         self.transport.connect(address, self.port)
 
     def pump(self) -> bool:
-        if not self.up:
-            return False
-        until = self.clock.seconds() + TURN
-        while line := self.rest.record():
-            try:
-                self.transport.write(bytes(line))
-            except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-                    self.later(BUSY)
-                    return False
-                self._refused(error)
-            self.rest.sent(len(line))
-            if self.clock.seconds() > until:
-                self.later(0)
-                return False
-        return True
+        return self.up and super().pump()
 
-    def _refused(self, error: OSError) -> None:
-        if error.errno in NETWORK_DOWN:
-            self.fault("connection", "{peer}: {error}", peer=self.peer, error=error.strerror)
-            self.output.counters.dropped["write"] += 1
-        else:  # Twisted's MessageLengthError has no errno
-            self.fault("too_long", "{peer}: a line is longer than a datagram: dropped", peer=self.peer)
-            self.output.counters.dropped["too_long"] += 1
+    def send(self, line: bytes) -> bool:
+        try:
+            self.transport.write(bytes(line))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                self.later(BUSY)
+                return False
+            if error.errno in NETWORK_DOWN:
+                self.fault("connection", "{peer}: {error}", peer=self.peer, error=error.strerror)
+                self.output.counters.dropped["write"] += 1
+            else:  # Twisted's MessageLengthError has no errno
+                self.too_long(self.peer)
+        return True
 
     def connectionRefused(self) -> None:
         """ICMP said that nobody listens: an earlier datagram is lost."""
@@ -233,3 +265,61 @@ class Datagrams(Remote, protocol.DatagramProtocol):
     def close(self) -> Any:
         super().close()
         return self.transport.stopListening() if self.transport is not None else None
+
+
+class UnixDatagrams(LineByLine):
+    """To a Unix socket that another process has: about 0.3 M lines a second, without the ends of the lines.
+
+    While nobody listens there or the socket is full, rows wait, and are tried again.
+    """
+
+    def __init__(self, output: TextOutput, path: str) -> None:
+        super().__init__(output)
+        self.path = path
+        self._socket: socket.socket | None = None
+
+    def open(self) -> None:
+        """Connected with the first line: a peer that is not there yet is no reason not to start."""
+
+    def reopen(self) -> None:
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def close(self) -> defer.Deferred[None] | None:
+        self._disconnect()
+        return None
+
+    def send(self, line: bytes) -> bool:
+        try:
+            if self._socket is None:
+                self._socket = _connected(self.path)
+            self._socket.send(line[:-1])
+        except BlockingIOError:
+            self.later(BUSY)
+            return False
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                self._missed(error)
+                return False
+            self.too_long(self.path)
+        return True
+
+    def _missed(self, error: OSError) -> None:
+        self._disconnect()
+        self.fault("connection", "{path}: {error}; its rows wait and are tried again every {retry} s",
+                   path=self.path, error=error.strerror, retry=RETRY)  # fmt: skip
+        self.later(RETRY)
+
+
+def _connected(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        made.connect(path)
+    except OSError:
+        made.close()
+        raise
+    return made
