@@ -15,13 +15,12 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from ipaddress import IPv6Address
 from typing import Any
 
 import numpy as np
 
-from ulogd_tw.core import columns
+from ulogd_tw.core import columns, texttables
 from ulogd_tw.core.aligned import CHUNK, Aligned, Part, Strings, window
 from ulogd_tw.core.columns import Coded, Column, Octets
 from ulogd_tw.core.keys import Key
@@ -74,104 +73,7 @@ PLAIN = Form(b"", _plain_escape, _special(b""), (b"0", b"1"), None)
 """Text without quotes; control characters become backslash escapes, so that a value cannot end its line."""
 
 
-# lookup tables, made at first use
-
-
-@cache
-def _four_digits() -> np.ndarray:
-    """0 to 9999 as four digits each."""
-    return np.frombuffer(b"".join(b"%04d" % i for i in range(10_000)), np.uint32)
-
-
-def _words(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Texts (dtype S) of at most 8 octets as right-aligned words, and their lengths."""
-    texts = texts.astype("S8")
-    lengths = np.strings.str_len(texts)
-    words = texts.view("<u8") << (64 - 8 * lengths).astype(np.uint64)
-    return np.where(lengths, words, np.uint64(0)), lengths.astype(np.int8)
-
-
-def _right_aligned(digits: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Octets in rows of 8, of which only the last `lengths` are kept, as words."""
-    digits[np.arange(8) < 8 - lengths[:, None]] = 0
-    return digits.reshape(-1).view("<u8")
-
-
-@cache
-def _small_numbers() -> tuple[np.ndarray, np.ndarray]:
-    numbers = np.arange(65536)
-    digits = np.zeros((65536, 8), np.uint8)
-    lengths = np.ones(65536, np.int8)
-    for place in range(5):
-        digits[:, 7 - place] = ord("0") + numbers // 10**place % 10
-        lengths += place > 0 and (numbers >= 10**place)
-    return _right_aligned(digits, lengths), lengths
-
-
-def _pairs(first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
-    """Two numbers of an octet each, with these texts before them."""
-    octets = np.arange(256).astype("S3")
-    one, two = (np.strings.add(before.encode(), octets) if before else octets for before in (first, second))
-    return _words(np.strings.add(one[:, None], two[None, :]).reshape(-1))
-
-
-@cache
-def _first_half() -> tuple[np.ndarray, np.ndarray]:
-    """``a.b`` of an IPv4 address."""
-    return _pairs("", ".")
-
-
-@cache
-def _second_half() -> tuple[np.ndarray, np.ndarray]:
-    """``.c.d`` of an IPv4 address."""
-    return _pairs(".", ".")
-
-
-_NOTHING, _COLON, _TWO_COLONS = 65536, 65537, 65538
-
-
-@cache
-def _groups() -> tuple[np.ndarray, np.ndarray]:
-    """``:abcd`` for each group of an IPv6 address, then nothing, ``:`` and ``::`` for groups left out."""
-    numbers = np.arange(65536)
-    digits = np.zeros((65536, 8), np.uint8)
-    lengths = np.full(65536, 2, np.int8)
-    for place in range(4):
-        digits[:, 7 - place] = np.frombuffer(b"0123456789abcdef", np.uint8)[numbers >> 4 * place & 15]
-        lengths += place > 0 and (numbers >= 16**place)
-    digits[numbers, 8 - lengths] = ord(":")
-    rest = _words(np.array([b"", b":", b"::"]))
-    words = np.concatenate([_right_aligned(digits, lengths), rest[0]])
-    return words, np.concatenate([lengths, rest[1]])
-
-
-@cache
-def _zero_runs() -> tuple[np.ndarray, np.ndarray]:
-    """For each mask of zero groups (bit 0: the first): what stands for group i (0: its digits); where the run is.
-
-    RFC 5952 section 4.2: the longest run of two or more, the first of equally long ones.
-    """
-    stands = np.zeros((256, 8), np.int32)
-    begins = np.full(256, -1, np.int8)
-    for mask in range(256):
-        runs = [
-            (length, -start)
-            for start in range(8)
-            for length in range(2, 9 - start)
-            if all(mask >> g & 1 for g in range(start, start + length))
-        ]
-        if runs:
-            length, start = max(runs)[0], -max(runs)[1]
-            stands[mask, start : start + length] = _NOTHING
-            stands[mask, start] = _TWO_COLONS if start + length == 8 else _COLON
-            begins[mask] = start
-    return stands, begins
-
-
-@cache
-def _hex() -> np.ndarray:
-    """Each octet as two hexadecimal digits."""
-    return np.frombuffer(b"".join(b"%02x" % i for i in range(256)), np.uint16)
+# numbers
 
 
 def _looked_up(table: tuple[np.ndarray, np.ndarray], index: np.ndarray, least: int) -> Aligned:
@@ -179,12 +81,9 @@ def _looked_up(table: tuple[np.ndarray, np.ndarray], index: np.ndarray, least: i
     return Aligned(words.take(index).view(np.uint8).reshape(-1, 8), lengths.take(index), least)
 
 
-# numbers
-
-
 def _digits(values: np.ndarray, groups: int) -> np.ndarray:
     """`4 * groups` decimal digits of unsigned numbers that have no more, as a matrix of octets."""
-    table = _four_digits()
+    table = texttables.four_digits()
     matrix = np.empty((len(values), groups), np.uint32)
     step = values.dtype.type(10_000)
     for group in range(groups - 1, 0, -1):
@@ -213,7 +112,7 @@ def _digit_counts(values: np.ndarray, low: int, high: int) -> np.ndarray | int:
 
 def _unsigned(values: np.ndarray, low: int, high: int) -> list[Part]:
     if high < 65536:
-        return [_looked_up(_small_numbers(), values.astype(np.intp), len(str(low)))]
+        return [_looked_up(texttables.small_numbers(), values.astype(np.intp), len(str(low)))]
     if high < 1 << 32 and values.itemsize > 4:
         values = values.astype(np.uint32)
     common = high // 10**8
@@ -266,7 +165,7 @@ def _float(value: float, form: Form) -> bytes:
 def _ipv4(values: np.ndarray) -> list[Part]:
     first = (values >> np.uint32(16)).astype(np.intp)
     second = (values & np.uint32(0xFFFF)).astype(np.intp)
-    return [_looked_up(_first_half(), first, 3), _looked_up(_second_half(), second, 4)]
+    return [_looked_up(texttables.first_half(), first, 3), _looked_up(texttables.second_half(), second, 4)]
 
 
 _IPV6_WIDTH = 48
@@ -280,8 +179,8 @@ def _ipv6(values: np.ndarray) -> list[Part]:
     mask = np.zeros(n, np.intp)
     for place in range(8):
         mask |= (groups[place] == 0).astype(np.intp) << place
-    stands, begins = _zero_runs()
-    words, lengths = _groups()
+    stands, begins = texttables.zero_runs()
+    words, lengths = texttables.groups()
     out = np.empty(n * _IPV6_WIDTH, np.uint8)
     to = window(out, 8)
     edge = np.arange(1, n + 1) * _IPV6_WIDTH
@@ -300,13 +199,13 @@ def _mac(values: np.ndarray) -> list[Part]:
     n = len(values)
     octets = values.astype(">u8").view(np.uint8).reshape(n, 8)[:, 2:]
     matrix = np.full((n, 6, 3), ord(":"), np.uint8)
-    matrix[:, :, 1:] = _hex().take(octets).view(np.uint8).reshape(n, 6, 2)
+    matrix[:, :, 1:] = texttables.hexadecimal().take(octets).view(np.uint8).reshape(n, 6, 2)
     return [Aligned(matrix.reshape(n, 18), 17, 17)]
 
 
 def _ntp(values: np.ndarray) -> list[Part]:
     octets = values.astype(">u8").view(np.uint8)
-    return [Aligned(_hex().take(octets).view(np.uint8).reshape(len(values), 16), 16, 16)]
+    return [Aligned(texttables.hexadecimal().take(octets).view(np.uint8).reshape(len(values), 16), 16, 16)]
 
 
 def _padded(octets: Octets) -> tuple[np.ndarray, np.ndarray]:
@@ -318,7 +217,7 @@ def _padded(octets: Octets) -> tuple[np.ndarray, np.ndarray]:
 
 def _hexadecimal(octets: Octets) -> list[Part]:
     data, edges = _padded(octets)
-    return [Strings(_hex().take(data).view(np.uint8), edges[1:] * 2, np.diff(edges) * 2)]
+    return [Strings(texttables.hexadecimal().take(data).view(np.uint8), edges[1:] * 2, np.diff(edges) * 2)]
 
 
 def _without_nuls(data: np.ndarray, edges: np.ndarray) -> np.ndarray:
