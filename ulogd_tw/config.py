@@ -20,34 +20,7 @@ from ulogd_tw.core.errors import ConfigError, Mistake
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.options import Option, Options, boolean, number, octets, positive, seconds, strtoul, text, words
 from ulogd_tw.core.stack import StackSpec
-
-ULOGD2_PLUGINS = {
-    "BASE": "raw2packet", "DBI": "output", "GPRINT": "output", "GRAPHITE": "output", "HWHDR": "filter",
-    "IFINDEX": "filter", "IP2BIN": "filter", "IP2HBIN": "filter", "IP2STR": "filter", "IPFIX": "output",
-    "JSON": "output", "LOGEMU": "output", "MARK": "filter", "MYSQL": "output", "NACCT": "output", "NFACCT": "inpflow",
-    "NFCT": "inpflow", "NFLOG": "inppkt", "OPRINT": "output", "PCAP": "output", "PGSQL": "output",
-    "PRINTFLOW": "filter", "PRINTPKT": "filter", "PWSNIFF": "filter", "SQLITE3": "output", "SYSLOG": "output",
-    "ULOG": "inppkt", "UNIXSOCK": "inppkt", "XML": "output",
-}  # fmt: skip
-"""ulogd2's plugins, and the word for their kind in the names of their shared objects."""
-
-SHARED_OBJECTS = frozenset(f"ulogd_{kind}_{name}.so" for name, kind in ULOGD2_PLUGINS.items())
-
-_SQL = "reconnect connect_timeout backlog_memcap backlog_oneshot_requests ring_buffer_size port"
-_NETLINK = "netlink_socket_buffer_size netlink_socket_buffer_maxsize"
-_INTEGERS = {
-    "[global]": "loglevel",
-    "DBI": _SQL, "MYSQL": _SQL, "PGSQL": _SQL,
-    "GPRINT": "sync timestamp", "JSON": "sync timestamp eventv1 boolean_label", "LOGEMU": "sync", "NACCT": "sync",
-    "OPRINT": "sync", "PCAP": "sync", "XML": "sync stdout", "IPFIX": "oid port mtu", "MARK": "mark mask",
-    "NFACCT": "pollinterval zerocounter timestamp",
-    "NFCT": "pollinterval hash_enable hash_buckets hash_max_entries event_mask netlink_resync_timeout reliable "
-            f"{_NETLINK}",
-    "NFLOG": "bufsize group unbind bind seq_local seq_global numeric_label netlink_qthreshold netlink_qtimeout "
-             f"attach_conntrack {_NETLINK}",
-    "ULOG": "bufsize nlgroup rmem numeric_label", "UNIXSOCK": "bufsize perms",
-}  # fmt: skip
-"""ulogd2's integer options: what it read with strtoul, so that garbage was 0."""
+from ulogd_tw.ulogd2 import INTEGERS, SHARED_OBJECTS
 
 INHERITED = ("queue_rows", "queue_octets")
 """Options of instances whose default can be set in [global]."""
@@ -195,7 +168,7 @@ class _Reading:
         self.section = section
         self.declared = {option.name: option for option in declared}
         self.kind = kind
-        self.integers = _INTEGERS.get(kind.removeprefix("plugin "), "").split()
+        self.integers = INTEGERS.get(kind.removeprefix("plugin "), "").split()
         self.mistakes = list(section.mistakes)
 
     def values(self) -> tuple[dict[str, Any], list[Mistake]]:

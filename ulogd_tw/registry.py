@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
 
-from ulogd_tw.config import ULOGD2_PLUGINS
+from ulogd_tw import ulogd2
 from ulogd_tw.core.keys import Key, known, nearest
 from ulogd_tw.core.options import Option, octets
 from ulogd_tw.core.plugin import ALL, Filter, Input, Output, Plugin, type_text
@@ -146,9 +146,9 @@ def _why_not(name: str, position: str | None) -> str:
     elsewhere = _positions(name)
     if position and elsewhere:
         return f"{name} is {' or '.join(map(_an, elsewhere))}, but {_an(position)} stands here"
-    if name in ULOGD2_PLUGINS:
+    if name in ulogd2.PLUGINS:
         return f"{name} is a plugin of ulogd2 that ulogd_tw does not have yet"
-    near = nearest(name, _names()) or nearest(name, ULOGD2_PLUGINS)
+    near = nearest(name, _names()) or nearest(name, ulogd2.PLUGINS)
     return f"there is no plugin {name}" + (f"; did you mean {near}?" if near else "")
 
 

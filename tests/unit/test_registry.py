@@ -8,8 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import with_certificates
-from ulogd_tw import config, registry, tap
-from ulogd_tw.config import ULOGD2_PLUGINS
+from ulogd_tw import config, registry, tap, ulogd2
 from ulogd_tw.core import types
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, boolean, positive, seconds, text, words
@@ -68,7 +67,7 @@ class MissingTests(SynchronousTestCase):
     def test_ulogd2(self):
         """A plugin of ulogd2 that is still to come."""
         here = {name for table in registry.BUILT_IN.values() for name in table}
-        for name in set(ULOGD2_PLUGINS) - here:
+        for name in set(ulogd2.PLUGINS) - here:
             self.assertEqual(f"{name} is a plugin of ulogd2 that ulogd_tw does not have yet", self.why(name, "output"))
 
     def test_unknown(self):
