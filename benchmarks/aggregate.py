@@ -108,6 +108,32 @@ def tables(most):
             print(f"{name:>9} {keys:9} {size:6} {ns:9.0f} {1e3 / ns:9.1f} {longest:17.1f} {octets:13.0f}", flush=True)
 
 
+def memory(ipv6):
+    """What resident memory has grown by when so many different 5-tuples have come, in a process of its own."""
+    names = [name.replace("IPv4", "IPv6") if ipv6 else name for name in NAMES]
+    schema, aggregate = Schema([known(name) for name in names]), stack(key="5tuple")
+
+    def feed(first, n):
+        number = np.arange(first, first + n, dtype=np.uint64)
+        columns = {name: (number % np.uint64(200)).astype(known(name).type.dtype) for name in names[2:]}
+        one, two = number * np.uint64(2654435761), number
+        for name, address in zip(names, (one, two), strict=False):
+            columns[name] = np.stack((address, number), axis=1) if ipv6 else address.astype(np.uint32)
+        aggregate.process(Batch(schema, columns, n=n, now=0.0))
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    feed(0, 1)
+    before, done = resident(), 1
+    for keys in (300_000, 1_000_000, 1_100_000, 2_000_000, 3_000_000, 10_000_000):
+        while done < keys:
+            n = min(8192, keys - done)
+            feed(done, n)
+            done += n
+        print(f"IPv{6 if ipv6 else 4} {keys:9} keys: {(resident() - before) / keys:.0f} octets a key", flush=True)
+
+
 def folding():
     """Four times as many keys as there is room for."""
     parts = batches(4_000_000, 8_000_000, 8192, True)
@@ -236,10 +262,16 @@ def beside(most):
 
 
 def main():
-    """Print what AGGREGATE costs; with the argument 10m also with ten million keys, with ``beside`` beside nfacctd."""
+    """Print what AGGREGATE costs; with the argument 10m also with ten million keys, with ``beside`` beside nfacctd.
+
+    With ``memory4`` or ``memory6`` what it takes of memory.
+    """
     most = 10_000_000 if "10m" in sys.argv else 1_000_000
     if "beside" in sys.argv:
         beside(most)
+        return
+    if sys.argv[1:] in (["memory4"], ["memory6"]):
+        memory(sys.argv[1] == "memory6")
         return
     tables(most)
     folding()
