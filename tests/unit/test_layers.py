@@ -13,7 +13,8 @@ CODECS = {"ipfix", "netfilter", "packets", "match", "naming"}
 # metrics, registry, cli, testing) are on top: they may import all, and nothing listed here may import them.
 LAYERS = {
     "core": set(),
-    "config": {"core"},
+    "ulogd2": set(),
+    "config": {"core", "ulogd2"},
     "ipfix": {"core", "packets"},
     "netfilter": {"core"},
     "packets": {"core"},
