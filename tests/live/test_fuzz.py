@@ -12,7 +12,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from tests.fuzz.targets import TARGETS
 from tests.support import TOP
 
-SECONDS = 60 if os.environ.get("ULOGD_TW_SOAK") else 3
+SECONDS = 60 if os.environ.get("ULOGD_TW_SOAK") else 2
 
 
 class AtherisTests(TestCase):

@@ -1,15 +1,15 @@
 """Databases in the format of MaxMind: the search tree of a file made into ranges, its records into columns.
 
-The tree is walked here, level by level with NumPy; the library maxminddb checks the file and reads each record once.
+The tree is walked here, level by level with NumPy; the library maxminddb reads what the file says of itself, and each
+record once. That is its part in Python: its C extension ends the process at some damaged files (3.2.0).
 The format: https://maxmind.github.io/MaxMind-DB/, version 2.0.
 """
 
 from __future__ import annotations
 
-import os
+import io
 import re
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from ulogd_tw.naming.prefixes import Networks, PrefixTable
 
 _MOST_NODES = 1 << 23
 """On one level; a damaged tree can have loops."""
+_SEPARATOR = 16
+"""Octets of zero between the tree and the records."""
 _COUNTRY = ("country.iso_code", "registered_country.iso_code", "country_code", "country")
 _AS = ("autonomous_system_number", "as_number", "asn")
 _AS_NAME = ("autonomous_system_organization", "as_name", "as_organization", "org", "name")
@@ -46,36 +48,38 @@ def is_database(octets: bytes) -> bool:
 
 
 def _names(octets: bytes, columns: dict[str, Callable[[list[Any]], Labels]]) -> Names:
-    import maxminddb  # an optional extra
+    # an optional extra
+    from maxminddb import MODE_FD
+    from maxminddb.decoder import Decoder
+    from maxminddb.reader import Reader
 
-    copy = os.memfd_create("maxmind")  # the library maps a file, and this one nobody can cut meanwhile
     try:
-        with open(copy, "wb", closefd=False) as file:
-            file.write(octets)
-        with maxminddb.open_database(f"/proc/self/fd/{copy}") as reader:
+        with Reader(_File(octets), MODE_FD) as reader:
             metadata = reader.metadata()
-            four, six = _tree(octets, metadata.node_count, metadata.record_size, metadata.ip_version)
-            records = [None, *_records(reader, four, six)]
+        four, six = _tree(octets, metadata.node_count, metadata.record_size, metadata.ip_version)
+        data = metadata.search_tree_size + _SEPARATOR
+        decoder = Decoder(octets, data)
+        places = data - metadata.node_count - _SEPARATOR + _different(four, six)
+        if len(places) and places.min() < data:
+            raise NamesError("its search tree is damaged")
+        records = [None, *(decoder.decode(place)[0] for place in places.tolist())]
     except NamesError:
         raise
     except Exception as error:  # noqa: BLE001 - of a damaged file the library raises this and that
         raise NamesError(f"no database of MaxMind's format: {error}") from None
-    finally:
-        os.close(copy)
     return Names(PrefixTable(four, six), {name: made(records) for name, made in columns.items()})
 
 
-def _records(reader: Any, four: Networks, six: Networks) -> Iterator[Any]:
-    """Each different record; the codes of the networks, which were its place in the file, become its number from 1."""
-    both = np.concatenate([four.codes, six.codes])
-    _, first, numbers = np.unique(both, return_index=True, return_inverse=True)
+class _File(io.BytesIO):
+    name = "the file"
+
+
+def _different(four: Networks, six: Networks) -> np.ndarray:
+    """What the tree has of each different record; the codes of the networks become its number from 1."""
+    found, numbers = np.unique(np.concatenate([four.codes, six.codes]), return_inverse=True)
     n = len(four.codes)
     four.codes, six.codes = (numbers[:n] + 1).astype(np.int32), (numbers[n:] + 1).astype(np.int32)
-    for row in first.tolist():
-        if row < n:
-            yield reader.get(IPv4Address(int(four.low[row])))
-        else:
-            yield reader.get(IPv6Address(int(six.high[row - n]) << 64 | int(six.low[row - n])))
+    return found
 
 
 def _tree(octets: bytes, nodes: int, record_bits: int, version: int) -> tuple[Networks, Networks]:
