@@ -2,13 +2,19 @@
 
     python -m tests.run [--slow] [NAME ...]     NAME: package, module, class or test; default tests.unit tests.live
 
+Without a NAME the two suites run side by side, as the live tests mostly wait for other programs; what the unit tests
+print follows when both have ended.
+
 Errors and unexpected successes count as failed, expected failures as passed. With CI=true a test that was left out
 for want of something installable (its reason begins with `install:`) makes the run fail: a skip is not a pass.
 """
 
 import argparse
 import os
+import re
+import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -61,6 +67,30 @@ def run_suites(names):
     return runner.run(TestLoader().loadByNames(names, recurse=True))
 
 
+class Beside:
+    """A suite in a process of its own, at a lower priority."""
+
+    def __init__(self, name, *options):
+        self.name = name
+        self._output = tempfile.TemporaryFile("w+", errors="replace")
+        words = ["nice", "-n", "5", sys.executable, "-m", "tests.run", *options, name]
+        self._process = subprocess.Popen(
+            words, cwd=TOP, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+        )
+
+    def end(self):
+        """Wait for its end and print what it printed; numbers of tests as of `counts`, and whether all is well."""
+        status = self._process.wait()
+        self._output.seek(0)
+        *lines, last = self._output.read().splitlines() or [""]
+        counts = re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", last)
+        print("", *lines, sep="\n")
+        if counts is None:
+            print(last, f"FAILED: {self.name} ended with status {status}.", sep="\n")
+            return (0, 1, 0), False
+        return tuple(map(int, counts.groups())), not status
+
+
 def print_slowest(elapsed_s, count=10):
     """The slowest tests, grouped by module, with the time of each."""
     slowest = sorted(elapsed_s.items(), key=lambda item: -item[1])[:count]
@@ -104,7 +134,9 @@ def main(arguments=None):
     parser.add_argument("--slow", action="store_true", help="list the slowest tests")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"suite, module, class or test ({' '.join(SUITES)})")
     options = parser.parse_args(arguments)
-    result = run_suites(options.names or SUITES)
+    first, last = SUITES
+    beside = None if options.names else Beside(first, *(["--slow"] if options.slow else []))
+    result = run_suites(options.names or [last])
     if options.slow:
         print_slowest(result.elapsed_s)
     if result.skips:
@@ -112,8 +144,10 @@ def main(arguments=None):
     reasons = list(complaints(result, ci=os.environ.get("CI") == "true"))
     for reason in reasons:
         print(f"FAILED: {reason}")
-    print("{} passed, {} failed, {} skipped".format(*result.counts()), flush=True)
-    return 1 if reasons else 0
+    counts, good = beside.end() if beside else ((0, 0, 0), True)
+    counts = map(sum, zip(counts, result.counts(), strict=True))
+    print("{} passed, {} failed, {} skipped".format(*counts), flush=True)
+    return 1 if reasons or not good else 0
 
 
 if __name__ == "__main__":
