@@ -57,3 +57,8 @@ class StartError(UlogdError):
     def __init__(self, text: str, remedy: str = "") -> None:
         super().__init__(f"{text}; {remedy}" if remedy else text)
         self.remedy = remedy
+
+
+def raised(error: Exception) -> None:
+    """What becomes of a fault where nobody has said whom to tell."""
+    raise error

@@ -12,6 +12,7 @@ from typing import Any
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.errors import raised
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, Options, octets, positive, text
 from ulogd_tw.core.resolve import Found, Sources
@@ -74,7 +75,7 @@ class Plugin:
         self.sources = Sources()
         self.wanted: Wanted = frozenset()
         self.emit: Callable[[Batch], None] = _unplugged
-        self.fault: Callable[[Exception], None] = _raise
+        self.fault: Callable[[Exception], None] = raised
         """Takes an exception that must not reach Twisted, which would close the socket that brought the octets."""
 
     def __repr__(self) -> str:
@@ -218,10 +219,6 @@ class Output(Plugin):
 
 def _nothing() -> None:
     pass
-
-
-def _raise(error: Exception) -> None:
-    raise error
 
 
 def _unplugged(batch: Batch) -> None:

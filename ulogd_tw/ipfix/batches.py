@@ -69,6 +69,7 @@ class Batches:
         n = int(counts.sum())
         if not n:
             return None
+        self._counters.rows_received += n
         compiled = self._use(layout)
         if located is None:
             dtype = compiled.runs[0].dtype
@@ -83,7 +84,6 @@ class Batches:
         for maker in layout.made:
             made += maker.add((columns, missing), sources, counts)
         self._skew.look(sources, now)
-        self._counters.rows_received += n
         for mask in missing.values():
             self._counters.errors["value"] += int(np.count_nonzero(mask))
         if layout.scopes:

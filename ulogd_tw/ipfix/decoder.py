@@ -11,13 +11,13 @@ templates, `parking` Data Sets without one, `batches` makes the columns.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
-from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.errors import MessageError, raised
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.ipfix import netflow, sflow
@@ -93,6 +93,8 @@ class Decoder:
             wanted, counters, limits, self._learning, self._options, self._events, scale=scale, name=name
         )
         self._expired = 0.0
+        self.fault: Callable[[Exception], None] = raised
+        """Told of errors of our own."""
 
     @property
     def events(self) -> list[Event]:
@@ -422,11 +424,20 @@ class Decoder:
         self._spoiled = False
         located = {layout: self._locate(layout) for layout in waiting if not layout.octets}
         self._following.settle()
-        batches = (self._batches.of(layout, located.get(layout), self._spoiled, now, held) for layout in waiting)
+        batches = (self._batch(layout, located.get(layout), now, held) for layout in waiting)
         found = [part for batch in batches if batch is not None for part in by_family(batch)]
         found += self._sflow.drain(now, held)
         self._batches.end()
         return found
+
+    def _batch(self, layout: Layout, located: Located | None, now: float, held: bool) -> Batch | None:
+        received = self.counters.rows_received
+        try:
+            return self._batches.of(layout, located, self._spoiled, now, held)
+        except Exception as error:  # an error of ours costs these records, and no others
+            self.counters.dropped["error"] += self.counters.rows_received - received
+            self.fault(error)
+            return None
 
     def _locate(self, layout: Layout) -> Located:
         """Find the records of variable length, and the Messages that are malformed in them."""

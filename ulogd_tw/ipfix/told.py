@@ -135,7 +135,7 @@ class Options:
     def read(self, learnts: Sequence[Learnt], counts: Sequence[int], found: Found, keys: Sequence[Key]) -> set[Session]:
         """Take the records of one layout: `counts` of each template. Gives the sessions that have new types."""
         columns, missing = found
-        used = [key for key in keys if key.name in USED and key.name in columns]
+        used = [key for key in keys if key.name in USED and key.name in columns and _readable(key)]
         if _TELLING.isdisjoint(key.name for key in used):
             return set()
         rows = _rows(used, columns, missing)
@@ -279,15 +279,16 @@ def _name(octets: bytes) -> bytes:
     return octets.rstrip(b"\0 ")[:LONGEST_NAME]
 
 
+def _readable(key: Key) -> bool:
+    """Whether its values are of its type; those of an impossible size are held as octets."""
+    expected = registry.key(key.name.partition("#")[0])
+    return expected is None or types.compatible(expected.type, key.type)
+
+
 def _rows(keys: Sequence[Key], columns: dict[str, Column], missing: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Plain rows; a value that is missing, or held as octets because its size is impossible, is left out."""
-    names, values = [], []
-    for key in keys:
-        expected = registry.key(key.name.partition("#")[0])
-        if expected is not None and not types.compatible(expected.type, key.type):
-            continue
-        names.append(key.name)
-        values.append(plain_values(columns[key.name], key))
+    """Plain rows of one key or more; a value that is missing is left out."""
+    names = [key.name for key in keys]
+    values = [plain_values(columns[key.name], key) for key in keys]
     masks = [missing[name].tolist() if name in missing else None for name in names]
     for place, row in enumerate(zip(*values, strict=True)):
         yield {

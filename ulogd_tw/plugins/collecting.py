@@ -105,7 +105,7 @@ class Collecting(Input):
 
     def decoder(self) -> Decoder:
         """A decoder for sessions that have one way of waiting; all of them share the limits."""
-        return Decoder(
+        decoder = Decoder(
             self.wanted,
             self.counters,
             self.limits(),
@@ -113,6 +113,8 @@ class Collecting(Input):
             scale=self.config.scale_sampled,
             name=self.config.add_names,
         )
+        decoder.fault = lambda error: self.fault(error)
+        return decoder
 
     def emit_all(self, decoder: Decoder, held: bool, now: float) -> None:
         """Hand on all records that wait in a decoder, and log what has changed."""

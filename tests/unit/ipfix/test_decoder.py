@@ -24,6 +24,7 @@ from tests.unit.ipfix.wire import (
 from ulogd_tw.core import types
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
+from ulogd_tw.ipfix.context import Context
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.session import Session
 
@@ -336,3 +337,24 @@ class BatchTests(SynchronousTestCase):
                     expected += values
                 self.assertEqual(expected, counts_of(found.rows()))
                 self.assertEqual(({}, 0), (found.errors, found.lost))
+
+    def test_own_error(self):
+        """An error of ours costs the records of one layout, counted and told; others come, and later ones."""
+        for layouts in ((COUNTER, template(257, (27, 16))), (template(257, (82, VARIABLE)), COUNTER)):
+            found, faults = Collected().feed(message(a_set(2, *layouts))), []
+            found.decoder.fault = lambda error, faults=faults: faults.append(type(error).__name__)
+            names, self.fails = Context.columns, True
+
+            def wrong(context, layout, *rest, names=names):
+                if self.fails and len(layout.fields) == 1 and layout.fields[0].ident in (27, 82):
+                    raise LookupError
+                return names(context, layout, *rest)
+
+            self.patch(Context, "columns", wrong)
+            other = a_set(257, varying(b"lo") if layouts[1] is COUNTER else bytes(16))
+            sent = [message(other, number=0), counts(1, number=1), message(other, number=2)]
+            self.assertEqual([1], counts_of(found.rows(*sent)))
+            self.assertEqual(["LookupError"], faults)
+            self.assertEqual(({"error": 2}, 3), (found.counters.dropped, found.counters.rows_received))
+            self.fails = False
+            self.assertEqual(4, len(found.rows(*sent, message(other, number=3))))

@@ -9,8 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import given, shared_path
 from tests.unit.ipfix.test_netflow import record5, v5, v9, v9_options
 from tests.unit.ipfix.wire import VARIABLE, Collected, a_set, hexed, message, options_template, template, varying
+from ulogd_tw.core.keys import registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.ipfix.decoder import Limits
+from ulogd_tw.ipfix.told import USED
 
 FLOW = template(256, (10, 4), (14, 4), (1, 8), (2, 4))
 SAMPLED = frozenset({"sampling_factor", "octetDeltaCount"})
@@ -81,6 +83,12 @@ class SamplingTests(SynchronousTestCase):
             (3 << 31, 4_000_000_000 << 31, 1 << 31, 1),
             (row["octetDeltaCount"], row["packetDeltaCount"], row["sampling_factor"], row["ingressInterface"]),
         )
+
+    def test_impossible_size(self):
+        """A rate of 16 octets says nothing, also where it is all that the record has."""
+        rate, own = (34, 16, 100), (141, 4, 7)
+        self.assertEqual((1, 1000), self.told(own, rate))
+        self.assertEqual((50, 1000), self.told(own, rate, (305, 4, 50)))
 
     def test_samplers(self):
         """A record that names its sampler is scaled by that one's rate; others by the only rate there is."""
@@ -170,6 +178,27 @@ class SamplingTests(SynchronousTestCase):
         together.rows()
         single.rows()
         self.assertEqual(factors(together, *sent), [row for octets in sent for row in factors(single, octets)])
+
+
+class SizeTests(SynchronousTestCase):
+    """Options templates of any elements in any sizes."""
+
+    KEYS = [registry.key(name) for name in USED]
+    ELEMENTS = sorted(ident for key in KEYS if key for enterprise, ident in key.elements if not enterprise)
+
+    @given(
+        st.lists(st.tuples(st.sampled_from([*ELEMENTS, 141, 999]), st.integers(1, 20)), min_size=1, max_size=6),
+        st.integers(1, 6),
+        st.binary(min_size=120, max_size=240),
+    )
+    def test_any(self, fields, scopes, octets):
+        """Every record is a row, and what comes afterwards is read."""
+        found = Collected(ALL)
+        size = sum(length for _, length in fields)
+        records = octets[: len(octets) // size * size]
+        rows = found.rows(message(options(300, *fields, scopes=min(scopes, len(fields))), a_set(300, records)))
+        self.assertEqual(len(records) // size, len(rows))
+        self.assertEqual(1, len(found.rows(message(a_set(2, FLOW), a_set(256, flow())))))
 
 
 class NameTests(SynchronousTestCase):
