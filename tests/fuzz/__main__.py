@@ -34,9 +34,7 @@ def run_all(words):
     """Each target in turn; the exit status."""
     from tests.fuzz.targets import TARGETS
 
-    unknown = set(words.targets) - set(TARGETS)
-    if unknown:
-        print(f"there is no target {', '.join(sorted(unknown))}; there are: {', '.join(TARGETS)}", file=sys.stderr)
+    if not _all_known(words.targets, TARGETS):
         return 2
     if words.replay:
         if len(words.targets) != 1:
@@ -61,6 +59,13 @@ def run_all(words):
     return 1 if failed else 0
 
 
+def _all_known(names, targets):
+    unknown = set(names) - set(targets)
+    if unknown:
+        print(f"there is no target {', '.join(sorted(unknown))}; there are: {', '.join(targets)}", file=sys.stderr)
+    return not unknown
+
+
 def _how_to_replay(name, path):
     return f"replay: {sys.executable} -m tests.fuzz {name} --replay {path}"
 
@@ -77,6 +82,8 @@ def with_atheris(name, seconds):
 
     with atheris.instrument_imports(include=["ulogd_tw"]):
         from tests.fuzz.targets import TARGETS
+    if not _all_known([name], TARGETS):
+        return 2
     target, seeds = TARGETS[name]
     corpus = FOUND / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)

@@ -12,24 +12,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_LOW = np.uint64(0xFFFFFFFF)
-_HIGH = np.uint64(0xFFFFFFFF00000000)
 _32 = np.uint64(32)
-_LINE = 64
-"""Octets of a cache line."""
+_LINE, _PAGE = 64, 4096
+"""Octets of a cache line, and of a page of memory."""
+_NARROW = 26
+"""Bits of an entry's number up to which a slot has 32 bits: those that are left for the tag spare 63 of 64 looks at
+other keys."""
 FIRST_ENTRIES = 65536
-"""Entries before the index grows for the first time; 1 MB of index."""
+"""Entries before the index grows for the first time; 512 KB of index."""
 _GROWTH = 4
 _LARGE = 1 << 19
 """Slots from which an index grows by 2 only, to spare memory."""
 _MOST_EXPECTED = 1 << 20
 """Entries for which there is room at once; memory for more would take too long at the first batch."""
 _AHEAD = np.arange(1, 9)
-"""Slots that are looked at together behind one that holds another key: a cache line."""
+"""Slots that are looked at together behind one that holds another key."""
 _FEW = 4096
 """Rows for which calls cost more than what they do."""
-_PAGE = 512
-"""Slots of a page of memory."""
 _MOVED_AT_ONCE = 16384
 """Entries that move to a larger index with each batch, or as many as it has rows, so that all have moved before it
 grows again. Growing in one go would stop for 0.1 s and more."""
@@ -45,8 +44,9 @@ class KeyTable:
     Entries are numbered from 1; 0 stands for none. Entry e is ``flat[e * stride:(e + 1) * stride]``: its words, then
     its values, which are for the caller to set (`n` tells which entries are new) and to change.
 
-    The index holds ``tag << 32 | entry``, the tag being half of the hash, at most half full. The hash is seeded anew
-    for each table, so that a peer cannot choose keys that collide. Memory is reserved for the whole capacity, but used
+    Slots of the index hold the number of an entry and, above it, a tag: as many high bits of the hash as 32 bits have
+    room for (64 bits from 2**26 entries on). At most half of them are used. The hash is seeded anew for each table, so
+    that a peer cannot choose keys that collide. Memory is reserved for the whole capacity, but used
     only as far as entries reach; the index has room for the `expected` entries at once, up to a million. `memory` is
     that of an earlier table of the same stride and capacity, which spares the kernel's handing out of pages.
     """
@@ -63,10 +63,14 @@ class KeyTable:
             skip = -whole.ctypes.data % _LINE // 8
             memory = whole[skip : skip + (capacity + 1) * self.stride]
         self.flat = memory
+        bits = capacity.bit_length()
+        self._slot: type = np.uint32 if bits <= _NARROW else np.uint64
+        self._low = self._slot((1 << bits) - 1)
+        """The bits of an entry's number."""
         entries = FIRST_ENTRIES
         while entries < min(expected, capacity, _MOST_EXPECTED):
             entries *= 2
-        self._index = np.zeros(2 * entries, np.uint64)
+        self._index = np.zeros(2 * entries, self._slot)
         self._next: np.ndarray | None = None
         """A larger index to come, of which `_touched` slots have memory: it would take 0.1 s and more at once."""
         self._touched = 0
@@ -78,7 +82,7 @@ class KeyTable:
     @property
     def nbytes(self) -> int:
         """Octets in use: the index, and the rows up to the last entry."""
-        touched = 0 if self._next is None else 8 * self._touched
+        touched = 0 if self._next is None else self._next.itemsize * self._touched
         return self._index.nbytes + touched + 8 * self.stride * self.n
 
     def column(self, place: int, first: int = 1) -> np.ndarray:
@@ -96,6 +100,12 @@ class KeyTable:
         hashed ^= hashed >> _32
         return hashed
 
+    def _tags(self, hashed: np.ndarray) -> np.ndarray:
+        """Of hashes, what slots hold of them."""
+        tags = (hashed >> _32).astype(np.uint32) if self._slot is np.uint32 else hashed.copy()
+        tags &= ~self._low
+        return tags
+
     def entries(self, words: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
         """The entry of each row (int64); a new key gets a new entry while there are fewer than `limit`, else 0.
 
@@ -107,7 +117,7 @@ class KeyTable:
         elif 8 * self.n > 3 * len(self._index) and 2 * limit > len(self._index):
             self._prepare()
         hashed = self._hash(words)
-        tags = hashed & _HIGH
+        tags = self._tags(hashed)
         found, slots = self._find(self._index, words, tags, hashed)
         if found.all():
             return found
@@ -142,7 +152,7 @@ class KeyTable:
             ahead = slots.take(rows)[:, None] + steps
             ahead &= mask
             held = index.take(ahead)
-            ends = (held ^ tag[:, None]) <= _LOW
+            ends = (held ^ tag[:, None]) <= self._low
             ends |= held == 0
             ends[:, -1] = True
             nearest = ends.argmax(axis=1)
@@ -159,10 +169,8 @@ class KeyTable:
         self, held: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The entries that slots hold, and which of them are not these keys. Entry 0 is never one."""
-        entry = (held & _LOW).view(np.int64)
-        held = held ^ tags
-        held &= _HIGH
-        differs = held != 0
+        entry = (held & self._low).astype(np.int64)
+        differs = (held ^ tags) > self._low
         differs |= entry == 0
         place = entry * self.stride
         for word in words:
@@ -201,7 +209,7 @@ class KeyTable:
         limit: int,
     ) -> None:
         """Give new entries to rows whose slot is empty. Of rows that meet in one slot the last one written wins."""
-        marks = rows.astype(np.uint64) + np.uint64(1)
+        marks = rows.astype(self._slot) + self._slot(1)
         index[slots] = marks
         won = index.take(slots) == marks
         winners, places = rows[won], slots[won]
@@ -213,7 +221,7 @@ class KeyTable:
         self.n += fresh
         for place, word in enumerate(words):
             self.column(place, first)[:] = word[winners]
-        index[places] = tags[winners] | np.arange(first, first + fresh, dtype=np.uint64)
+        index[places] = tags[winners] | np.arange(first, first + fresh, dtype=self._slot)
 
     def _grow(self, entries: int) -> None:
         """A larger index; the entries follow in slices with the next batches."""
@@ -221,7 +229,7 @@ class KeyTable:
             self._move()
         size = self._larger(2 * entries)
         if self._next is None or len(self._next) < size:
-            self._next = np.zeros(size, np.uint64)
+            self._next = np.zeros(size, self._slot)
         self._old, self._index, self._next = self._index, self._next, None
         self._moved, self._to_move = 0, self.n
         if not self._to_move:
@@ -237,10 +245,10 @@ class KeyTable:
     def _prepare(self) -> None:
         """Get memory for the next index while the last quarter of the entries comes for which this one has room."""
         if self._next is None:
-            self._next, self._touched = np.zeros(self._larger(len(self._index) + 1), np.uint64), 0
+            self._next, self._touched = np.zeros(self._larger(len(self._index) + 1), self._slot), 0
         until = len(self._next) * (8 * self.n - 3 * len(self._index)) // len(self._index)
         if self._touched < until:
-            self._next[self._touched : until : _PAGE] = 0
+            self._next[self._touched : until : _PAGE // self._next.itemsize] = 0
             self._touched = min(until, len(self._next))
 
     def _move(self, rows: int = 0) -> None:
@@ -248,7 +256,7 @@ class KeyTable:
         end = min(self._moved + max(_MOVED_AT_ONCE, rows), self._to_move)
         words = [self.column(place, self._moved + 1)[: end - self._moved] for place in range(self.key_words)]
         hashed = self._hash(words)
-        values = (hashed & _HIGH) | np.arange(self._moved + 1, end + 1, dtype=np.uint64)
+        values = self._tags(hashed) | np.arange(self._moved + 1, end + 1, dtype=self._slot)
         index, mask = self._index, np.int64(len(self._index) - 1)
         slots = (hashed & np.uint64(mask)).view(np.int64)
         while len(slots):

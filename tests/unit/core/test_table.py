@@ -38,18 +38,20 @@ class KeyTableTests(SynchronousTestCase):
     @settings(max_examples=20)
     @given(
         st.integers(0, 2**32), st.sampled_from([2, 8, 64]), st.integers(1, 40), st.sampled_from([1, 64, 4096]),
-        st.sampled_from([0, 30, 4096]),
+        st.sampled_from([0, 30, 4096]), st.sampled_from([0, 26]),
+        st.sampled_from([5000, (1 << 26) - 1]),
     )  # fmt: skip
-    def test_growing_changes_nothing(self, seed, first, slice_, large, few_rows):
-        """Whatever the first size, the size of the slices in which entries move, how far it grows at once, and which
-        rows are looked up with several slots together.
+    def test_growing_changes_nothing(self, seed, first, slice_, large, few_rows, narrow, capacity):
+        """Whatever the first size, the size of the slices in which entries move, how far it grows at once, which rows
+        are looked up with several slots together, and how many bits slots and their tags have.
         """
+        self.patch(table, "_NARROW", narrow)
         self.patch(table, "_FEW", few_rows)
         self.patch(table, "FIRST_ENTRIES", first)
         self.patch(table, "_LARGE", large)
         self.patch(table, "_MOVED_AT_ONCE", slice_)
         random = np.random.default_rng(seed)
-        keys, numbers = KeyTable(2, 5000), {}
+        keys, numbers = KeyTable(2, capacity), {}
         for _ in range(30):
             values = random.integers(0, 3000, random.integers(0, 200)).astype(np.uint64)
             for value, number in zip(
