@@ -3,18 +3,21 @@
     expression  = and { "or" and }            and = not { "and" not }
     not         = "not" not | "(" expression ")" | term
     term        = ["src" | "dst"] ("ip" | "host" | "net" | "port" | "as") ...    see `_Parser`
+                | ("tcp" | "udp" | "ip" | "ip6" | ...) [term]
                 | KEY sign value | KEY "in" list | KEY "~" "pattern" | "exists" KEY
+                | value                         after "and", "or", "not": of what the term before is about
+
+Words are those of nfdump(1) and pcap-filter(7), as far as flows have what they are about.
 """
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ulogd_tw.core.keys import Key, known, nearest, registry
-from ulogd_tw.core.prefix import Span, span
-from ulogd_tw.core.protocols import PROTOCOLS
+from ulogd_tw.match import literals, words
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.terms import (
     COMPARE,
@@ -34,32 +37,8 @@ from ulogd_tw.match.terms import (
 from ulogd_tw.match.tokens import Token, tokens
 from ulogd_tw.match.values import Numbers, Prefixes, Strings
 
-OCTETS = ("octetDeltaCount", "octetTotalCount", "octets", "raw.pktlen")
-PACKETS = ("packetDeltaCount", "packetTotalCount", "packets", "raw.pktcount")
-_SIDES: dict[str, dict[str, tuple[str, ...]]] = {
-    "ip": {"src": ("sourceAddress",), "dst": ("destinationAddress",)},
-    "port": {"src": ("sourceTransportPort",), "dst": ("destinationTransportPort",)},
-    "as": {"src": ("bgpSourceAsNumber",), "dst": ("bgpDestinationAsNumber",)},
-    "if": {"in": ("ingressInterface", "oob.ifindex_in"), "out": ("egressInterface", "oob.ifindex_out")},
-    "mac": {"src": ("sourceMacAddress",), "dst": ("destinationMacAddress",)},
-    "mask": {"src": ("sourceIPv4PrefixLength",), "dst": ("destinationIPv4PrefixLength",)},
-}
-_ALIASES = {"host": "ip", "net": "ip"}
-_PLAIN = {
-    "octets": OCTETS, "bytes": OCTETS, "packets": PACKETS, "flows": ("flows", "deltaFlowCount"),
-    "tos": ("ipClassOfService",), "vlan": ("vlanId", "dot1qVlanId"), "ttl": ("ipTTL",),
-    "mark": ("ct.mark", "oob.mark"), "domain": ("observationDomainId",), "icmp-type": ("icmp.type", "icmpv6.type"),
-    "icmp-code": ("icmp.code", "icmpv6.code"),
-}  # fmt: skip
-_RATES = ("bps", "pps", "bpp", "duration")
-_FLAGS = {"f": 1, "s": 2, "r": 4, "p": 8, "a": 16, "u": 32, "e": 64, "c": 128}
-_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_NUMBER = re.compile(r"(-?(?:0x[0-9a-f]+|\d+(?:\.\d+)?))([kmgt]?)$", re.IGNORECASE)
-_RANGE = re.compile(r"([^-]+)-([^-]+)$")
 _RESERVED = frozenset({"and", "or", "not", "in", "(", ")", "[", "]", ",", ""})
 _NUMERIC = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds")
-Lines = Callable[[str], list[str]]
-"""Gives the lines of a named set; KeyError where there is no such set."""
 
 
 def parse(text: str, sets: Mapping[str, list[str]] | None = None) -> Term:
@@ -67,11 +46,23 @@ def parse(text: str, sets: Mapping[str, list[str]] | None = None) -> Term:
     return _Parser(text, sets or {}).whole()
 
 
+@dataclass(frozen=True)
+class _Again:
+    """What a term was about, for a value that follows alone: ``port 80 or 443``.
+
+    `go_on` reads the value; `takes` says whether a word is one, by that and by whether it stands alone.
+    """
+
+    go_on: Callable[[], Term]
+    takes: Callable[[Token, bool], bool]
+
+
 class _Parser:
     def __init__(self, text: str, sets: Mapping[str, list[str]]) -> None:
         self._tokens = tokens(text)
         self._at = 0
         self._sets = sets
+        self._again: _Again | None = None
 
     # reading on
 
@@ -84,8 +75,8 @@ class _Parser:
         self._at += 1
         return token
 
-    def _taken(self, *words: str) -> bool:
-        if self._next.is_(*words):
+    def _taken(self, *signs: str) -> bool:
+        if self._next.is_(*signs):
             self._at += 1
             return True
         return False
@@ -134,8 +125,13 @@ class _Parser:
     # terms
 
     def _term(self) -> Term:
+        again, self._again = self._again, None
         token = self._take() if self._next.is_("in") else self._value("a term")
         word = token.text.lower()
+        alone = self._next.is_("and", "or", ")", "")
+        if again is not None and again.takes(token, alone):
+            self._at -= 1
+            return again.go_on()
         if token.quoted:
             raise MatchError(f"{token} is a text; a term begins with a word such as src, port or the name of a key",
                              token.column)  # fmt: skip
@@ -144,26 +140,54 @@ class _Parser:
         if word == "exists":
             name = self._value("the name of a key")
             return Exists((self._key(name).name,), False, name.column)
+        if word in words.FAMILIES and (word != "ip" or alone or self._next.is_(*words.QUALIFIED)):
+            return self._qualified(Family(("sourceAddress",), True, token.column, kind=words.FAMILIES[word]))
         if word in ("src", "dst", "in", "out"):
             return self._directed(token, word)
-        if word in _ALIASES or word in _SIDES:
-            return self._of_sides(token, word, tuple(_SIDES[_ALIASES.get(word, word)]))
+        if word == "nat" or words.ALIASES.get(word, word) in words.SIDES:
+            name = self._side(token)
+            return self._of_sides(token, name, tuple(words.SIDES[name]))
+        if word == "ether":
+            return self._ether()
         if word in ("proto", "protocol"):
             return self._protocol(token)
         if word == "flags":
             return self._flags(token)
-        if word in _RATES:
-            sign, value = self._sign(), self._number(self._value("a number"))
-            return Rate(word, sign, value, OCTETS, PACKETS)
-        if word in ("inet", "ipv4", "inet6", "ipv6"):
-            return Family(("sourceAddress",), True, token.column, kind="ipv6" if "6" in word else "ipv4")
-        if word in ("ident", "exporter") and not self._compares():
+        if word in words.RATES:
+            sign, value = self._sign(), literals.number(self._value("a number"))
+            return Rate(word, sign, value, words.OCTETS, words.PACKETS)
+        if word in words.EXPORTER and not self._compares():
             return self._addresses(("exporter",), token)
-        if word in _PLAIN:
-            return self._numbers(_PLAIN[word], token)
-        if known(token.text) is None and (number := _protocol_number(word)) is not None:
-            return self._one(("protocolIdentifier",), token, number)
+        if word in words.ADDRESSES and self._taken("ip", "host", "net"):
+            return self._addresses(words.ADDRESSES[word], token)
+        if word in words.LIMITS:
+            value = literals.number(self._value("a number"))
+            return Compare(words.LENGTH, True, token.column, sign=words.LIMITS[word], value=value)
+        if word == "dscp":
+            low, high = literals.number_range(code := self._value("a number"), "unsigned")
+            if low != high or not 0 <= low < 64:
+                raise MatchError(f"{code} is no code point from 0 to 63", code.column)
+            return Bits(words.PLAIN["tos"], True, token.column, bits=0xFC, value=low << 2)
+        if word == "vlan" and alone:
+            return Exists(words.PLAIN[word], False, token.column)
+        if word in words.PLAIN:
+            return self._numbers(words.PLAIN[word], token)
+        if known(token.text) is None and (number := literals.protocol(word)) is not None and not word.isdecimal():
+            return self._qualified(self._one(("protocolIdentifier",), token, number))
         return self._of_key(token)
+
+    def _qualified(self, first: Term) -> Term:
+        """``tcp port 80``, ``ip6 host ::1``: what follows a protocol or family without ``and``."""
+        if self._next.is_("["):
+            text = "octets of a header cannot be looked at; for flags of TCP there is flags S, for ICMP icmp-type 8"
+            raise MatchError(text, self._next.column)
+        return self._with(first, self._term) if self._next.is_(*words.QUALIFIED) else first
+
+    def _with(self, first: Term, go_on: Callable[[], Term]) -> Term:
+        found = Together([first, go_on()], True)
+        if (again := self._again) is not None:
+            self._again = _Again(lambda: self._with(first, again.go_on), again.takes)
+        return found
 
     def _directed(self, token: Token, word: str) -> Term:
         """``src port 80``, ``src or dst net ...``, ``in if 3``."""
@@ -172,26 +196,55 @@ class _Parser:
         if self._next.is_("and", "or") and self._tokens[self._at + 1].is_("src", "dst", "in", "out"):
             joined = self._take().text.lower()
             sides.append(self._take().text.lower())
-        kind = self._value("ip, net, port, as, if or mac")
-        name = _ALIASES.get(kind.text.lower(), kind.text.lower())
-        if name not in _SIDES or any(side not in _SIDES[name] for side in sides):
-            raise MatchError(f"{' '.join(sides)} {kind.text} has no meaning; after src and dst stand ip, net, port, as "
-                             "or mac, after in and out if", kind.column)  # fmt: skip
-        return self._of_sides(kind, kind.text.lower(), tuple(sides), joined == "and")
+        kind = self._value("ip, net, port, as, country, if or mac")
+        name = self._side(kind)
+        if name not in words.SIDES or any(side not in words.SIDES[name] for side in sides):
+            raise MatchError(f"{' '.join(sides)} {kind.text} has no meaning; after src and dst stand ip, net, port, "
+                             "nat ip, nat port, as, country or mac, after in and out if", kind.column)  # fmt: skip
+        return self._of_sides(kind, name, tuple(sides), joined == "and")
 
-    def _of_sides(self, token: Token, word: str, sides: tuple[str, ...], all_: bool = False) -> Term:
-        """A term about either side, or one."""
-        name = _ALIASES.get(word, word)
-        start = self._at
+    def _side(self, token: Token) -> str:
+        """What a word is about: the name of its `words.SIDES`, if there are any."""
+        word = token.text.lower()
+        if word == "nat":
+            word = f"nat {words.ALIASES.get(self._next.text.lower(), self._next.text.lower())}"
+            if word not in words.SIDES:
+                raise MatchError("after nat stands ip, net or port", self._next.column)
+            self._take()
+        return words.ALIASES.get(word, word)
+
+    def _of_sides(self, token: Token, name: str, sides: tuple[str, ...], all_: bool = False) -> Term:
+        """A term about either side, or one; and what a value says that follows it alone."""
+        again = _Again(lambda: self._of_sides(token, name, sides, all_), _TAKES.get(name, _is_number))
+        if self._taken("("):
+            self._again = again
+            found = self._or()
+            self._expect(")")
+            return found
+        start, differs = self._at, self._compares() and not self._next.is_("=")
         parts = []
         for side in sides:
             self._at = start
-            names = _SIDES[name][side]
-            parts.append(self._addresses(names, token) if name == "ip" else self._of_type(names, token))
+            parts.append(self._of_side(token, name, words.SIDES[name][side]))
+        self._again = None if differs else again
         return parts[0] if len(parts) == 1 else Together(parts, all_)
 
-    def _of_type(self, names: tuple[str, ...], token: Token) -> Term:
+    def _of_side(self, token: Token, name: str, names: tuple[str, ...]) -> Term:
+        if name.endswith("ip"):
+            return self._addresses(names, token, token.is_("net"))
+        if name.endswith("port"):
+            return self._numbers(names, token, "port")
+        if name == "country":
+            return self._strings(names, "string", token, str.upper)
         return self._for(names, known(names[0]), token)
+
+    def _ether(self) -> Term:
+        """``ether host ADDRESS``."""
+        token = self._value("src, dst or host")
+        if not token.is_("src", "dst", "host"):
+            raise MatchError("after ether stands src, dst or host", token.column)
+        sides = ("src", "dst") if token.is_("host") else (token.text.lower(),)
+        return self._of_sides(token, "mac", sides)
 
     def _of_key(self, token: Token) -> Term:
         return self._for((token.text,), self._key(token), token)
@@ -200,8 +253,10 @@ class _Parser:
         name = token.text.partition("@")[0]
         key = known(name)
         if key is None:
-            words = (*registry.names(), *_PLAIN, *_SIDES, *_RATES, *_ALIASES, "proto", "flags", "exporter")
-            near = nearest(name, words)
+            if name[:1].isdigit() or ":" in name:
+                raise MatchError(f"{token} says nothing alone; before it stands what it is, such as port or host",
+                                 token.column)  # fmt: skip
+            near = nearest(name, (*registry.names(), *words.ALL))
             raise MatchError(f"nobody knows {token.text}" + (f"; did you mean {near}?" if near else ""), token.column)
         return key.named(token.text)
 
@@ -227,10 +282,14 @@ class _Parser:
 
     # addresses
 
-    def _addresses(self, names: tuple[str, ...], token: Token) -> Term:
+    def _addresses(self, names: tuple[str, ...], token: Token, short: bool = False) -> Term:
         """``ip ADDRESS``, ``net PREFIX``, ``ip in [...]``, ``ip in @set``, ``KEY = ADDRESS``."""
         sign = self._sign("=", "!=")
-        nets = [_network(value.text, value.column) for value in self._values("an address")]
+        values = self._values("an address")
+        if self._taken("mask") or literals.is_dotted(self._next):
+            nets = [literals.masked(values[-1], self._value("a mask"))]
+        else:
+            nets = [literals.network(value, short) for value in values]
         return InPrefixes(names, True, token.column, sign == "!=", prefixes=Prefixes(nets))
 
     def _values(self, what: str) -> list[Token]:
@@ -269,8 +328,11 @@ class _Parser:
         if self._compares():
             sign = self._take().text
             value = self._value("a number")
-            return Compare(names, needed, token.column, sign=sign, value=self._number(value, kind))
-        ranges = [self._range(value, kind) for value in self._values("a number")]
+            return Compare(names, needed, token.column, sign=sign, value=literals.number(value, kind))
+        values = self._values("a number")
+        if len(values) == 1 and (masked := literals.number_and_mask(values[0])) is not None:
+            return Bits(names, needed, token.column, bits=masked[1], value=masked[0])
+        ranges = [literals.number_range(value, kind) for value in values]
         if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
             return Compare(names, needed, token.column, sign="=", value=ranges[0][0])
         return InNumbers(names, needed, token.column, numbers=Numbers(ranges))
@@ -278,54 +340,32 @@ class _Parser:
     def _one(self, names: tuple[str, ...], token: Token, number: int) -> Term:
         return Compare(names, True, token.column, sign="=", value=number)
 
-    def _range(self, token: Token, kind: str) -> tuple[int, int]:
-        match = _RANGE.match(token.text)
-        if match and _NUMBER.match(match[1]) and _NUMBER.match(match[2]):
-            low, high = (self._number(Token(part, token.column), kind) for part in match.groups())
-            if low > high:
-                raise MatchError(f"{token.text}: the second number is less than the first", token.column)
-            return int(low), int(high)
-        value = self._number(token, kind)
-        return value, value
-
-    def _number(self, token: Token, kind: str = "unsigned") -> float:
-        if kind in ("seconds", "milliseconds") and (time := _time(token.text)) is not None:
-            return int(time if kind == "seconds" else time * 1000)
-        if kind == "boolean" and token.text.lower() in ("true", "false"):
-            return int(token.text.lower() == "true")
-        match = _NUMBER.match(token.text)
-        if match is None:
-            raise MatchError(f"{token} is no number", token.column)
-        digits, factor = match[1].lower(), _FACTORS[match[2].lower()]
-        if "0x" in digits:
-            return int(digits, 16) * factor
-        return float(digits) * factor if "." in digits else int(digits) * factor
-
     # other kinds
 
     def _protocol(self, token: Token) -> Term:
         sign = self._sign("=", "!=")
         ranges = []
         for value in self._values("a protocol"):
-            number = _protocol_number(value.text.lower())
+            number = literals.protocol(value.text.lower())
             if number is None:
                 raise MatchError(f"{value} is no protocol, by name or number", value.column)
             ranges.append((number, number))
+        if sign == "=":
+            self._again = _Again(lambda: self._protocol(token), _is_number)
         return InNumbers(("protocolIdentifier",), True, token.column, sign == "!=", numbers=Numbers(ranges))
 
     def _flags(self, token: Token) -> Term:
-        """``flags SA``: all of these, as nfdump has it; ``flags = 0x12`` is the number."""
+        """``flags SA``: all of these, as nfdump has it; ``flags 0x12``: just these."""
         names = ("tcpControlBits",)
-        if self._compares():
+        if self._compares() or literals.is_number(self._next):
             return self._numbers(names, token)
-        value = self._value("letters of TCP flags (UAPRSFEC)")
-        if value.text.lower() == "x":
-            return Bits(names, True, token.column, bits=0x3F)
-        if not all(letter in _FLAGS for letter in value.text.lower()):
-            raise MatchError(f"{value}: flags of TCP are letters of UAPRSFEC, X for all of UAPRSF", value.column)
-        return Bits(names, True, token.column, bits=sum(_FLAGS[letter] for letter in set(value.text.lower())))
+        bits = literals.flags(self._value("letters of TCP flags (UAPRSFEC)"))
+        return Bits(names, True, token.column, bits=bits, value=bits)
 
-    def _strings(self, names: tuple[str, ...], kind: str, token: Token) -> Term:
+    def _strings(
+        self, names: tuple[str, ...], kind: str, token: Token, written: Callable[[str], str] | None = None
+    ) -> Term:
+        """Texts; `written` makes of them what rows have."""
         if self._next.is_("~", "!~"):
             sign, pattern = self._take().text, self._value("a pattern")
             try:
@@ -336,7 +376,10 @@ class _Parser:
                 names, True, token.column, sign == "!~", strings=Strings(lambda value: bool(search(value)))
             )
         sign = self._sign("=", "!=")
-        values = frozenset(_octets(value, kind) for value in self._values("a text"))
+        found = self._values("a text")
+        if written is not None:
+            found = [Token(written(value.text), value.column) for value in found]
+        values = frozenset(literals.octets(value, kind) for value in found)
         stripped = kind == "string"
         return InStrings(
             names, True, token.column, sign == "!=",
@@ -345,46 +388,32 @@ class _Parser:
 
     def _macs(self, names: tuple[str, ...], token: Token) -> Term:
         sign = self._sign("=", "!=")
-        ranges = []
-        for value in self._values("a MAC address"):
-            digits = re.sub(r"[:.-]", "", value.text)
-            if not re.fullmatch(r"[0-9a-fA-F]{12}", digits):
-                raise MatchError(f"{value} is no MAC address", value.column)
-            ranges.append((int(digits, 16),) * 2)
+        ranges = [(literals.mac(value),) * 2 for value in self._values("a MAC address")]
         return InNumbers(names, True, token.column, sign == "!=", numbers=Numbers(ranges))
 
 
-def _network(text: str, column: int) -> Span:
-    if re.fullmatch(r"\d+(\.\d+){0,2}/\d+", text):  # 10/8 as tcpdump has it
-        address, _, bits = text.partition("/")
-        text = address + ".0" * (3 - address.count(".")) + "/" + bits
+def _is_number(token: Token, alone: bool) -> bool:
+    return literals.is_number(token)
+
+
+def _is_address(token: Token, alone: bool) -> bool:
     try:
-        return span(text)
-    except ValueError:
-        raise MatchError(f"{text!r} is no address, and no prefix such as 10.0.0.0/8 or 2001:db8::/32", column) from None
+        literals.network(token)
+    except MatchError:
+        return False
+    return True
 
 
-def _protocol_number(name: str) -> int | None:
-    if name.isdecimal():
-        return int(name) if int(name) < 256 else None
-    return PROTOCOLS.get(name)
+def _is_port(token: Token, alone: bool) -> bool:
+    word = token.text.lower()
+    return literals.is_number(token) or (
+        alone and word not in words.FAMILIES and literals.protocol(word) is None and literals.service(word) is not None
+    )
 
 
-def _octets(token: Token, kind: str) -> bytes:
-    if kind == "string":
-        return token.text.encode()
-    try:
-        return bytes.fromhex(token.text.removeprefix("0x"))
-    except ValueError:
-        raise MatchError(f"{token}: octets are written in hexadecimal digits", token.column) from None
-
-
-def _time(text: str) -> float | None:
-    """Seconds since 1970 of a date and time, in UTC where it does not say; None for what is none."""
-    if not re.match(r"\d{4}-\d\d-\d\d", text):
-        return None
-    try:
-        time = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
+_TAKES: dict[str, Callable[[Token, bool], bool]] = {
+    "ip": _is_address, "nat ip": _is_address, "port": _is_port, "nat port": _is_port,
+    "country": lambda token, alone: alone and re.fullmatch("[A-Z]{2}", token.text) is not None,
+    "mac": lambda token, alone: re.fullmatch(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}", token.text) is not None,
+}  # fmt: skip
+"""Which words are a value of what; numbers of the others."""

@@ -195,17 +195,19 @@ class InStrings(OfKey):
 
 @dataclass
 class Bits(OfKey):
-    """A number with all of these bits."""
+    """A number whose `bits` are those of `value`."""
 
     bits: int = 0
+    value: int = 0
 
     def true(self, found: Found) -> np.ndarray:
         if not isinstance(found.values, np.ndarray) or found.values.dtype.kind not in "ui":
             return np.zeros(len(found.values), bool)
-        if self.bits > np.iinfo(found.values.dtype).max:
+        most = np.iinfo(found.values.dtype).max
+        if self.value & self.bits > most:
             return np.zeros(len(found.values), bool)
-        bits = found.values.dtype.type(self.bits)
-        return (found.values & bits) == bits
+        kind = found.values.dtype.type
+        return (found.values & kind(self.bits & most)) == kind(self.value & self.bits)
 
 
 @dataclass

@@ -40,6 +40,7 @@ def tokens(text: str) -> list[Token]:
         match = _TOKEN.match(text, at)
         if match is None:
             what = "the closing quote is missing" if text[at] in "\"'" else f"{text[at]!r} has no meaning here"
+            what += "; for flags of TCP there is flags S" if text[at] == "&" else ""
             raise MatchError(what, at + 1)
         kind, word = match.lastgroup, match[0]
         if kind == "string":

@@ -16,6 +16,7 @@ from ulogd_tw.core.resolve import Provided, Sources
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.grammar import parse
 from ulogd_tw.match.terms import COMPARE
+from ulogd_tw.match.words import ALL
 
 SIGNS = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
@@ -121,6 +122,54 @@ class MeaningTests(SynchronousTestCase):
         self.check([0, 1], "if 2")
         self.check([0, 1], "flowStartMilliseconds < 1970-01-01T00:00:02")
         self.check([], "flowStartMilliseconds > 2020-01-01")
+
+    def test_without_and(self):
+        """A protocol or family before ports and addresses, as pcap-filter(7) has it."""
+        self.check([0, 1], "tcp port 443", "ip host 192.0.2.1", "tcp net 10")
+        self.check([2], "udp src or dst port 53", "ip proto 17", "udp src port 53")
+        self.check([0, 1, 2, 3], "ip", "ip or tcp", "(ip)", "not ip6", "ip net 10")
+        self.check([], "ip6", "ip6 net ::/0", "tcp port 53")
+        self.check([1], "not udp and tcp src port 443", "! tcp dst port 443 && tcp")
+
+    def test_value_alone(self):
+        """A value without a word is of what the term before is about."""
+        self.check([0, 1, 2], "port 443 or 53", "tcp port 443 or udp", "port (443 or 53)", "port https or domain")
+        self.check([0, 1], "tcp port 443 or 53", "host 192.0.2.1 or 192.0.2.2", "proto 6 or 132", "if 1 or 2")
+        self.check([2, 3], "not (port 443 or 51000)", "net 10 and not 192.0.2.1")
+        self.check([0, 1, 2, 3], "not port 443 or 51000")
+        self.check([0], "dst port 80 or 443", "src port > 1024 and dst port 443 or 80", "ip 10.1.2.3 and dst port 443")
+
+    def test_short_networks(self):
+        """Networks as tcpdump and nfdump write them."""
+        self.check([0, 3], "src net 10", "src net 10.0.0.0 mask 255.0.0.0", "src net 10.0.0.0 255.0.0.0",
+                   "src net 10.1.2 or src net 10.0")  # fmt: skip
+        self.check([0, 1], "net 10.1.2.0 255.255.255.0", "net 10.1.2 and net 192.0.2")
+
+    def test_services(self):
+        """Names of services are their ports."""
+        self.check([2], "port domain", "src port domain")
+        self.check([0, 1], "port in [http https]", "port https")
+
+    def test_other_words(self):
+        """Next hops, NAT, countries, marks with a mask, lengths of packets, VLANs."""
+        rows = [
+            {"ipNextHopAddress": "192.0.2.7", "postNATSourceAddress": "198.51.100.1", "src.country": b"DE",
+             "postNAPTSourceTransportPort": 4000, "ct.mark": 0x15, "raw.pktlen": 60, "vlanId": 7, "engineType": 1,
+             "ipClassOfService": 0xB8, "src.as": 64500, "sourceMacAddress": 0x020000000001, "exporter": "192.0.2.1"},
+            {"ct.mark": 0x25, "raw.pktlen": 100, "src.country": b"FR", "ipClassOfService": 0xBB, "src.as": 3},
+            {"dst.country": b"DE"},
+        ]  # fmt: skip
+        for texts, expected in (
+            (("next ip 192.0.2.7", "src nat ip 198.51.100.0/24", "nat ip 198.51.100.1", "nat port 4000",
+              "src nat port 3000-5000", "mark 0x10/0xf0", "less 60", "len < 100", "not greater 61 and exists src.as",
+              "vlan", "vlan 7", "vlan and any", "engine-type 1", "src as 64500", "ether src 02:00:00:00:00:01",
+              "ether host 02:00:00:00:00:01", "router ip 192.0.2.1", "src country DE"), [0]),
+            (("src country DE or FR", "src country in [de fr]", "src geo = DE or FR", "dscp 46", "mark 5/7"), [0, 1]),
+            (("country DE", "geo de"), [0, 2]),
+            (("mark 0x100/0xff00", "mark 1/0xffffffffff", "bgpnext ip 10.0.0.1"), []),
+        ):  # fmt: skip
+            for text in texts:
+                self.assertEqual(expected, rows_of(text, batch_of(rows)), text)
 
     def test_joined(self):
         """not binds closest, then and, then or; signs of C too."""
@@ -233,7 +282,11 @@ class PropertyTests(SynchronousTestCase):
         batch = batch_of([{"sourceAddress": str(a)} for a in addresses], six=six)
         self.assertEqual(expected, rows_of(f"src ip in [{', '.join(map(str, nets))}]", batch))
 
-    @given(st.text(alphabet="()[],!=<>~\"'@ abdenorstip0149./:k", max_size=40))
+    @given(st.one_of(
+        st.text(alphabet="()[],!=<>~\"'@ abdenorstip0149./:k", max_size=40),
+        st.lists(st.sampled_from((*ALL, *"()[]=,~@", "and", "or", "not", "in", "src", "dst", "mask", "80", "10.0.0.1/8",
+                                  "1-2", "x", "10", "tcp", "SA", "'t'", "0x1/2")), max_size=9).map(" ".join),
+    ))  # fmt: skip
     def test_any_text(self, text):
         """A text is an expression, or a mistake with its place."""
         try:
@@ -263,6 +316,19 @@ class MistakesTests(SynchronousTestCase):
             ('"tcp"', 1, "a term begins with a word"),
             ("oob.prefix = 'x", 14, "the closing quote is missing"),
             ("tcp & udp", 5, "'&' has no meaning here"),
+            ("tcp[13] = 2", 4, "for flags of TCP there is flags S"),
+            ("octets > 5 and 80", 16, "'80' says nothing alone"),
+            ("port 80 or 10.0.0.1", 12, "'10.0.0.1' says nothing alone"),
+            ("port > 80 or 90", 14, "'90' says nothing alone"),
+            ("host www.example.org", 6, "names are not looked up"),
+            ("port nonesuch", 6, "no service of this machine"),
+            ("net 10.0.0.0 mask 255.0.255.0", 19, "is no mask"),
+            ("src ip 10.1", 8, "is no address"),
+            ("nat host-name x", 5, "after nat stands ip, net or port"),
+            ("ether proto 5", 7, "after ether stands src, dst or host"),
+            ("dscp 64", 6, "is no code point from 0 to 63"),
+            ("port (80 or 443", 16, "')' is missing before the end"),
+            ("tcp port", 9, "a number is missing before the end"),
             ("basicList = 5", 11, "is missing"),
         ):  # fmt: skip
             error = self.assertRaises(MatchError, parse, text)

@@ -1,0 +1,155 @@
+"""Values as they are written in an expression."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import re
+import socket
+
+from ulogd_tw.core.prefix import Span, span
+from ulogd_tw.core.protocols import PROTOCOLS
+from ulogd_tw.match.errors import MatchError
+from ulogd_tw.match.tokens import Token
+
+_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_NUMBER = re.compile(r"(-?(?:0x[0-9a-f]+|\d+(?:\.\d+)?))([kmgt]?)$", re.IGNORECASE)
+_WHOLE = re.compile(r"0x[0-9a-f]+|0|[1-9]\d*", re.IGNORECASE)
+_RANGE = re.compile(r"([^-]+)-([^-]+)$")
+_SHORT = re.compile(r"\d+(\.\d+){0,2}")
+"""The first numbers of an IPv4 address."""
+_SERVICE = re.compile(r"[a-z][a-z0-9_+.-]*", re.IGNORECASE)
+_FLAGS = {"f": 1, "s": 2, "r": 4, "p": 8, "a": 16, "u": 32, "e": 64, "c": 128}
+
+
+def network(token: Token, short: bool = False) -> Span:
+    """A prefix; also 10/8 and, where `short`, 10.1 for 10.1.0.0/16, as tcpdump has them."""
+    text, _, bits = token.text.partition("/")
+    if _SHORT.fullmatch(text) and (bits.isdecimal() or short and not bits):
+        missing = 3 - text.count(".")
+        text += ".0" * missing + "/" + (bits or str(32 - 8 * missing))
+    else:
+        text = token.text
+    try:
+        return span(text)
+    except ValueError:
+        more = "; names are not looked up" if re.fullmatch(r"[\w-]+(\.[\w-]+)*", text) and not text[0].isdigit() else ""
+        raise MatchError(
+            f"{token} is no address, and no prefix such as 10.0.0.0/8 or 2001:db8::/32{more}", token.column
+        ) from None
+
+
+def masked(address: Token, mask: Token) -> Span:
+    """``10.0.0.0 mask 255.0.0.0``."""
+    try:
+        bits = int(ipaddress.IPv4Address(mask.text)) ^ 0xFFFFFFFF
+    except ValueError:
+        bits = 2
+    if bits & (bits + 1):
+        raise MatchError(f"{mask} is no mask such as 255.255.0.0", mask.column)
+    return network(Token(f"{address.text}/{32 - bits.bit_length()}", address.column))
+
+
+def is_dotted(token: Token) -> bool:
+    """Whether it looks like an IPv4 address."""
+    return not token.quoted and re.fullmatch(r"\d+(\.\d+){3}", token.text) is not None
+
+
+def is_number(token: Token) -> bool:
+    """Whether it is a number, or two of them with ``-`` between."""
+    match = _RANGE.match(token.text)
+    return all(_NUMBER.match(part) for part in (match.groups() if match else (token.text,)))
+
+
+def number(token: Token, kind: str = "unsigned") -> float:
+    """A number of a kind of type; a port may be the name of a service."""
+    if kind in ("seconds", "milliseconds") and (time := _time(token.text)) is not None:
+        return int(time if kind == "seconds" else time * 1000)
+    if kind == "boolean" and token.text.lower() in ("true", "false"):
+        return int(token.text.lower() == "true")
+    if kind == "port" and (port := service(token.text)) is not None:
+        return port
+    match = _NUMBER.match(token.text)
+    if match is None:
+        text = f"{token} is no number" + (", and no service of this machine" if kind == "port" else "")
+        raise MatchError(text, token.column)
+    digits, factor = match[1].lower(), _FACTORS[match[2].lower()]
+    if "0x" in digits:
+        return int(digits, 16) * factor
+    return float(digits) * factor if "." in digits else int(digits) * factor
+
+
+def number_and_mask(token: Token) -> tuple[int, int] | None:
+    """``0x10/0xff``, as of marks of packets; None for what is none."""
+    value, slash, mask = token.text.partition("/")
+    if not slash or not _WHOLE.fullmatch(value) or not _WHOLE.fullmatch(mask):
+        return None
+    return int(value, 0), int(mask, 0)
+
+
+def number_range(token: Token, kind: str) -> tuple[int, int]:
+    """``1000-2000``, or a number as a range of its own."""
+    match = _RANGE.match(token.text)
+    if match and _NUMBER.match(match[1]) and _NUMBER.match(match[2]):
+        low, high = (number(Token(part, token.column), kind) for part in match.groups())
+        if low > high:
+            raise MatchError(f"{token.text}: the second number is less than the first", token.column)
+        return int(low), int(high)
+    value = number(token, kind)
+    return value, value
+
+
+def service(name: str) -> int | None:
+    """The port of a service of this machine (/etc/services)."""
+    if not _SERVICE.fullmatch(name):
+        return None
+    try:
+        return socket.getservbyname(name.lower())
+    except OSError:
+        return None
+
+
+def protocol(name: str) -> int | None:
+    """The number of a protocol, by name or number."""
+    if name.isdecimal():
+        return int(name) if int(name) < 256 else None
+    return PROTOCOLS.get(name)
+
+
+def flags(token: Token) -> int:
+    """The bits of some flags of TCP: letters, X for the first six."""
+    text = token.text.lower()
+    if text == "x":
+        return 0x3F
+    if text and all(letter in _FLAGS for letter in text):
+        return sum(_FLAGS[letter] for letter in set(text))
+    raise MatchError(f"{token}: flags of TCP are letters of UAPRSFEC, X for all of UAPRSF, or a number", token.column)
+
+
+def mac(token: Token) -> int:
+    """A MAC address, with any of ``:``, ``-`` and ``.`` between its digits."""
+    digits = re.sub(r"[:.-]", "", token.text)
+    if not re.fullmatch(r"[0-9a-fA-F]{12}", digits):
+        raise MatchError(f"{token} is no MAC address", token.column)
+    return int(digits, 16)
+
+
+def octets(token: Token, kind: str) -> bytes:
+    """A text, or octets in hexadecimal digits."""
+    if kind == "string":
+        return token.text.encode()
+    try:
+        return bytes.fromhex(token.text.removeprefix("0x"))
+    except ValueError:
+        raise MatchError(f"{token}: octets are written in hexadecimal digits", token.column) from None
+
+
+def _time(text: str) -> float | None:
+    """Seconds since 1970 of a date and time, in UTC where it does not say; None for what is none."""
+    if not re.match(r"\d{4}-\d\d-\d\d", text):
+        return None
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
