@@ -1,11 +1,14 @@
-"""Run fuzz targets: python -m tests.fuzz [TARGET ...] [--seconds N] [--replay FILE] [--with atheris|hypothesis]
+"""Run fuzz targets: python -m tests.fuzz [TARGET ...] [--seconds N] [--seed N] [--replay FILE] [--with ENGINE]
 
-atheris (pip install atheris) is guided by coverage; without it hypothesis changes the seeds. Without TARGET all run,
-each for N seconds. An input that breaks a promise is kept in a file, and the command that replays it is printed.
+The engine atheris (pip install atheris) is guided by coverage; without it hypothesis changes the seeds. Without TARGET
+all run, each for N seconds. With --seed atheris begins with the seeds alone and goes the same way each time; otherwise
+it goes on from what it has found. An input that breaks a promise is kept in a file, and the command that replays it is
+printed.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,12 +25,13 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("targets", nargs="*")
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--replay", type=Path)
     parser.add_argument("--with", dest="engine", choices=("atheris", "hypothesis"))
     words = parser.parse_args()
     if words.engine != "atheris" or len(words.targets) != 1:
         return run_all(words)
-    return with_atheris(words.targets[0], words.seconds)
+    return with_atheris(words.targets[0], words.seconds, words.seed)
 
 
 def run_all(words):
@@ -49,6 +53,7 @@ def run_all(words):
         if engine == "atheris":
             known = set(FOUND.glob(f"{name}-*"))
             command = [sys.executable, "-m", "tests.fuzz", name, "--with", "atheris", "--seconds", str(words.seconds)]
+            command += [] if words.seed is None else ["--seed", str(words.seed)]
             done = subprocess.run(command, check=False).returncode == 0
             for path in set(FOUND.glob(f"{name}-*")) - known:
                 print(_how_to_replay(name, path), file=sys.stderr)
@@ -76,7 +81,7 @@ def _has_atheris():
     return find_spec("atheris") is not None
 
 
-def with_atheris(name, seconds):
+def with_atheris(name, seconds, seed):
     """Hand the target to libFuzzer, which ends this process."""
     import atheris
 
@@ -85,12 +90,14 @@ def with_atheris(name, seconds):
     if not _all_known([name], TARGETS):
         return 2
     target, seeds = TARGETS[name]
-    corpus = FOUND / "corpus" / name
+    corpus = FOUND / ("corpus" if seed is None else f"corpus-{seed}") / name
+    if seed is not None:
+        shutil.rmtree(corpus, ignore_errors=True)
     corpus.mkdir(parents=True, exist_ok=True)
     for number, octets in enumerate(seeds()):
         (corpus / f"seed-{number}").write_bytes(octets)
-    arguments = [f"-max_total_time={seconds}", f"-timeout={MOST_SECONDS}", "-rss_limit_mb=2048", "-max_len=16384",
-                 "-verbosity=0", f"-artifact_prefix={FOUND}/{name}-", str(corpus)]  # fmt: skip
+    arguments = [f"-seed={seed or 0}", f"-max_total_time={seconds}", f"-timeout={MOST_SECONDS}", "-rss_limit_mb=2048",
+                 "-max_len=16384", "-verbosity=0", f"-artifact_prefix={FOUND}/{name}-", str(corpus)]  # fmt: skip
     atheris.Setup([sys.argv[0], *arguments], lambda data: target(bytes(data)))
     atheris.Fuzz()
 
