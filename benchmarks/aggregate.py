@@ -234,11 +234,12 @@ def packets(directory, output):
     return sum(map(int, re.findall(r"\bpackets=([0-9]+)", text)))
 
 
-def one(make, key, output, flows):
+def one(make, key, output, flows, intervals=2):
     """(CPU seconds a million records, with the writing of the rows; share of packets in them) of one run.
 
     The same comes in an interval before, which is not measured: nfacctd gets its memory at the start, and we with the
-    first records. Records come in the middle of an interval, as nfacctd writes up to two seconds after the end of one.
+    first records; `intervals` of 1 measures the first one. Records come in the middle of an interval, as nfacctd writes
+    up to two seconds after the end of one.
     """
     with tempfile.TemporaryDirectory() as folder:
         folder, port = Path(folder), free_port("udp")
@@ -246,7 +247,7 @@ def one(make, key, output, flows):
         used = collect.Used(daemon.pid)
         try:
             used.settle()
-            for _ in range(2):
+            for _ in range(intervals):
                 time.sleep((2 - time.time()) % PERIOD)
                 before = used.seconds
                 sent = generate(f"127.0.0.1:{port}", "-n", BESIDE, "-r", RATE, "-F", flows)
@@ -256,10 +257,10 @@ def one(make, key, output, flows):
         finally:
             daemon.stop(signal.SIGINT)
             used.end()
-        return cost, packets(folder, output) / sent["packets"] / 2
+        return cost, packets(folder, output) / sent["packets"] / intervals
 
 
-def beside(most):
+def beside(most, intervals=2):
     """CPU of the whole programs for a million records, until their rows are written, in turn."""
     print(f"CPU s a million records at {RATE} a second, median of {RUNS}; share of the packets that is in the rows")
     sizes = [flows for flows in (10_000, 100_000, 1_000_000, 10_000_000) if flows <= most]
@@ -267,7 +268,7 @@ def beside(most):
         found = {name: [] for name in ("ulogd_tw", "nfacctd")}
         for _ in range(RUNS):
             for name, make in (("ulogd_tw", ours), ("nfacctd", nfacctd)):
-                found[name].append(one(make, key, output, flows))
+                found[name].append(one(make, key, output, flows, intervals))
         (mine, all_mine), (theirs, all_theirs) = (
             (statistics.median(f for f, _ in figures), min(share for _, share in figures)) for figures in found.values()
         )
@@ -276,13 +277,14 @@ def beside(most):
 
 
 def main():
-    """Print what AGGREGATE costs; with the argument 10m also with ten million keys, with ``beside`` beside nfacctd.
+    """Print what AGGREGATE costs; with the argument 10m also with ten million keys, with ``beside`` beside nfacctd,
+    with ``beside first`` in the first interval.
 
     With ``memory4`` or ``memory6`` what it takes of memory.
     """
     most = 10_000_000 if "10m" in sys.argv else 1_000_000
     if "beside" in sys.argv:
-        beside(most)
+        beside(most, 1 if "first" in sys.argv else 2)
         return
     if sys.argv[1:] in (["memory4"], ["memory6"]):
         memory(sys.argv[1] == "memory6")

@@ -284,9 +284,11 @@ class StateFileTests(StateCase):
         self.assertRaises(StartError, self.begin, key="protocolIdentifier", state_file=str(self.path / "x" / "y"))
 
     def test_the_disk_is_full_at_the_stop(self):
-        """Then intervals are emitted, as without a file."""
+        """Then intervals are emitted, as without a file; and it is said which file could not be written."""
         self.begin(key="protocolIdentifier")
         self.give(protocols(6))
+        faults = []
+        self.agg.fault = lambda error: faults.append(str(error))
 
         def full(archive, arrays):
             raise OSError(28, "No space left on device")
@@ -295,6 +297,7 @@ class StateFileTests(StateCase):
         self.end()
         self.assertEqual([6], [r["protocolIdentifier"] for r in self.rows()])
         self.assertEqual(1, self.agg.counters.errors["state_file"])
+        self.assertEqual([f"[Errno 28] No space left on device: '{self.path}'"], faults)
 
     def test_a_stop_while_a_thread_writes(self):
         """What the thread still does takes nothing from what the stop wrote."""

@@ -161,4 +161,6 @@ class Checkpoints:
 
     def _failed(self, error: BaseException) -> None:
         self._plugin.counters.errors["state_file"] += 1
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(self.file.path)
         self._plugin.fault(error)
