@@ -286,8 +286,8 @@ class _Parser:
         """``ip ADDRESS``, ``net PREFIX``, ``ip in [...]``, ``ip in @set``, ``KEY = ADDRESS``."""
         sign = self._sign("=", "!=")
         values = self._values("an address")
-        if self._taken("mask") or literals.is_dotted(self._next):
-            nets = [literals.masked(values[-1], self._value("a mask"))]
+        if len(values) == 1 and (self._taken("mask") or literals.is_dotted(self._next)):
+            nets = [literals.masked(values[0], self._value("a mask"))]
         else:
             nets = [literals.network(value, short) for value in values]
         return InPrefixes(names, True, token.column, sign == "!=", prefixes=Prefixes(nets))

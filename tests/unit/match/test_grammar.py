@@ -323,6 +323,7 @@ class MistakesTests(SynchronousTestCase):
             ("host www.example.org", 6, "names are not looked up"),
             ("port nonesuch", 6, "no service of this machine"),
             ("net 10.0.0.0 mask 255.0.255.0", 19, "is no mask"),
+            ("net in [10.0.0.0 10.1.0.0] mask 255.0.0.0", 28, "'mask' does not go on"),
             ("src ip 10.1", 8, "is no address"),
             ("nat host-name x", 5, "after nat stands ip, net or port"),
             ("ether proto 5", 7, "after ether stands src, dst or host"),
