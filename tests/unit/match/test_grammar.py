@@ -2,6 +2,7 @@
 
 import ipaddress
 import operator
+import socket
 
 import numpy as np
 from hypothesis import strategies as st
@@ -73,8 +74,19 @@ FLOWS = [
 ]  # fmt: skip
 
 
+def service(name):
+    """Instead of this machine's services."""
+    try:
+        return {"http": 80, "https": 443, "domain": 53}[name]
+    except KeyError:
+        raise OSError("service/proto not found") from None
+
+
 class MeaningTests(SynchronousTestCase):
     """Which of four flows an expression is true of."""
+
+    def setUp(self):
+        self.patch(socket, "getservbyname", service)
 
     def check(self, expected, *texts, **keywords):
         for text in texts:
