@@ -13,8 +13,6 @@ from ulogd_tw.naming.prefixes import Networks, PrefixTable
 
 ALWAYS = (0, 1 << 33)
 """Seconds since 1970: from the first one, until before the second one, in the year 2242."""
-_SECONDS = np.uint64(34)
-"""Bits for a time in the words that are searched."""
 
 Span = tuple[int, int]
 
@@ -38,32 +36,47 @@ class Timed:
         self._parents = np.zeros(len(names) + 1, np.int32)
         for networks, ranges in zip((four, six), self._table.families, strict=True):
             self._parents[np.asarray(networks.codes, np.int32)] = ranges.parents
-        words, until, codes = array("Q", [0]), array("q", [0]), array("i", [0])
-        for node, spans in enumerate(names, 1):
-            for (first, last), code in _apart(spans):
-                words.append(node << int(_SECONDS) | first)
-                until.append(last)
+        starts, times, codes = array("i", [0]), array("q"), array("i")
+        for spans in names:
+            starts.append(len(codes))
+            for span, code in _apart(spans):
+                times.extend(span)
                 codes.append(code)
-        self._words, self._until, self._codes = (np.array(a) for a in (words, until, codes))
+        starts.append(len(codes))
+        self._starts, self._times, self._codes = (np.array(a) for a in (starts, times, codes))
 
     def codes(self, column: np.ndarray, type_: Type, missing: np.ndarray | None, times: np.ndarray) -> np.ndarray:
         """The code of the most specific network that has a name at its row's time (seconds since 1970); 0: none."""
-        nodes = np.array(self._table.codes(column, type_, missing))
-        found = np.zeros(len(nodes), np.int32)
-        rows = np.flatnonzero(nodes)
+        node = self._table.codes(column, type_, missing)
+        found = np.zeros(len(node), np.int32)
+        rows = np.flatnonzero(node)
+        node, time = node[rows], times[rows]
         while len(rows):
-            node, time = nodes[rows], times[rows]
-            word = node.astype(np.uint64) << _SECONDS | time.astype(np.uint64)
-            place = np.searchsorted(self._words, word, "right") - 1
-            good = (self._words[place] >> _SECONDS == node.astype(np.uint64)) & (self._until[place] > time)
+            place = self._last_begun(node, time)
+            good = self._times.take(2 * place) <= time
+            good &= time < self._times.take(2 * place + 1)
             found[rows[good]] = self._codes[place[good]]
-            nodes[rows] = self._parents[node]
-            rows = rows[~good & (nodes[rows] > 0)]
+            node = self._parents.take(node)
+            on = np.flatnonzero(~good & (node > 0))
+            rows, node, time = rows[on], node[on], time[on]
         return found
+
+    def _last_begun(self, node: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Of the names of each network the last one that has begun at a time, or else the first."""
+        place = self._starts.take(node).astype(np.int64)
+        last = self._starts.take(node + 1) - 1
+        rows = np.flatnonzero(place < last)
+        least, most, time = place[rows], last[rows].astype(np.int64), time[rows]
+        while (least < most).any():
+            middle = (least + most + 1) // 2
+            begun = self._times.take(2 * middle) <= time
+            least, most = np.where(begun, middle, least), np.where(begun, most, middle - 1)
+        place[rows] = least
+        return place
 
     @property
     def nbytes(self) -> int:
-        held = (self._parents, self._words, self._until, self._codes)
+        held = (self._parents, self._starts, self._times, self._codes)
         return self._table.nbytes + sum(array_.nbytes for array_ in held)
 
 
