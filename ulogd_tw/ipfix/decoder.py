@@ -422,9 +422,10 @@ class Decoder:
         """Batches of all records fed since the last call, one for each layout and address family of exporters."""
         waiting, self._waiting = self._waiting, []
         self._spoiled = False
-        located = {layout: self._locate(layout) for layout in waiting if not layout.octets}
+        located = {layout: self._located(layout) for layout in waiting if not layout.octets}
         self._following.settle()
-        batches = (self._batch(layout, located.get(layout), now, held) for layout in waiting)
+        sound = (layout for layout in waiting if layout.octets or located[layout] is not None)
+        batches = (self._batch(layout, located.get(layout), now, held) for layout in sound)
         found = [part for batch in batches if batch is not None for part in by_family(batch)]
         found += self._sflow.drain(now, held)
         self._batches.end()
@@ -436,6 +437,14 @@ class Decoder:
             return self._batches.of(layout, located, self._spoiled, now, held)
         except Exception as error:  # an error of ours costs these records, and no others
             self.counters.dropped["error"] += self.counters.rows_received - received
+            self.fault(error)
+            return None
+
+    def _located(self, layout: Layout) -> Located | None:
+        try:
+            return self._locate(layout)
+        except Exception as error:  # how many records there were is not known
+            layout.bodies, layout.sources = [], []
             self.fault(error)
             return None
 

@@ -24,9 +24,11 @@ from tests.unit.ipfix.wire import (
 from ulogd_tw.core import types
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
+from ulogd_tw.ipfix import decoder
 from ulogd_tw.ipfix.context import Context
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.session import Session
+from ulogd_tw.ipfix.varying import locate
 
 
 class Rfc7011Tests(SynchronousTestCase):
@@ -358,3 +360,14 @@ class BatchTests(SynchronousTestCase):
             self.assertEqual(({"error": 2}, 3), (found.counters.dropped, found.counters.rows_received))
             self.fails = False
             self.assertEqual(4, len(found.rows(*sent, message(other, number=3))))
+
+    def test_own_error_in_locating(self):
+        """The same where records of variable length begin and end."""
+        found, faults = Collected().feed(message(a_set(2, COUNTER, template(257, (82, VARIABLE))))), []
+        found.decoder.fault = lambda error: faults.append(type(error).__name__)
+        self.patch(decoder, "locate", lambda *_: {}[0])
+        sent = [message(a_set(257, varying(b"lo"))), counts(1, number=1), message(a_set(257, varying(b"lo")), number=2)]
+        self.assertEqual([1], counts_of(found.rows(*sent)))
+        self.assertEqual(["KeyError"], faults)
+        self.patch(decoder, "locate", locate)
+        self.assertEqual(3, len(found.rows(*sent)))
