@@ -146,6 +146,22 @@ def memory(ipv6):
         print(f"IPv{6 if ipv6 else 4} {keys:9} keys: {(resident() - before) / keys:.0f} octets a key", flush=True)
 
 
+def growing():
+    """The longest batch while ten million different 5-tuples come."""
+    random, schema = np.random.default_rng(1), Schema([known(name) for name in NAMES])
+    for size in (8192, 65536):
+        aggregate, took = stack(key="5tuple"), []
+        for _ in range(10_000_000 // size):
+            columns = {name: random.integers(0, 200, size).astype(known(name).type.dtype) for name in NAMES}
+            columns |= {name: random.integers(0, 2**32, size, np.uint32) for name in NAMES[:2]}
+            before = time.perf_counter()
+            aggregate.process(Batch(schema, columns, n=size, now=0.0))
+            took.append((time.perf_counter() - before) * 1e3)
+        took.sort()
+        print(f"ten million keys in batches of {size}: longest {took[-1]:.0f} ms, 99 % within "
+              f"{took[len(took) * 99 // 100]:.0f} ms, median {statistics.median(took):.1f} ms", flush=True)  # fmt: skip
+
+
 def folding():
     """Four times as many keys as there is room for."""
     parts = batches(4_000_000, 8_000_000, 8192, True)
@@ -290,6 +306,8 @@ def main():
         memory(sys.argv[1] == "memory6")
         return
     tables(most)
+    if most > 1_000_000:
+        growing()
     folding()
     checkpoint()
 

@@ -30,8 +30,8 @@ _AHEAD = np.arange(1, 9)
 _FEW = 4096
 """Rows for which calls cost more than what they do."""
 _MOVED_AT_ONCE = 16384
-"""Entries that move to a larger index with each batch, or as many as it has rows, so that all have moved before it
-grows again. Growing in one go would stop for 0.1 s and more."""
+"""Entries that move to a larger index with each batch, or twice as many as it has rows, so that all have moved before
+memory for the next one is to be got. Growing in one go would stop for 0.1 s and more."""
 
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
 """Spreads what the secret factors have mixed: one odd number in a hundred, drawn at random, would leave half of the
@@ -253,7 +253,7 @@ class KeyTable:
 
     def _move(self, rows: int = 0) -> None:
         """Put the next slice of entries into the new index; they are in no slot of it yet."""
-        end = min(self._moved + max(_MOVED_AT_ONCE, rows), self._to_move)
+        end = min(self._moved + max(_MOVED_AT_ONCE, 2 * rows), self._to_move)
         words = [self.column(place, self._moved + 1)[: end - self._moved] for place in range(self.key_words)]
         hashed = self._hash(words)
         values = self._tags(hashed) | np.arange(self._moved + 1, end + 1, dtype=self._slot)

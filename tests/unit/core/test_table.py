@@ -61,6 +61,28 @@ class KeyTableTests(SynchronousTestCase):
         self.assertEqual(keys.n, len(numbers))
         self.assertEqual(sorted(numbers.values()), list(range(1, keys.n + 1)))
 
+    def test_a_larger_index_is_ready_in_time(self):
+        """When it is needed it has its memory, and nothing is left to be moved, however many keys come at once."""
+        self.patch(table, "FIRST_ENTRIES", 4096)
+        self.patch(table, "_MOVED_AT_ONCE", 16)
+        self.patch(table, "_LARGE", 1)
+        grow, ready = KeyTable._grow, []
+
+        def grown(keys, entries):
+            ready.append((keys._old is None, 0 if keys._next is None else keys._touched / len(keys._next)))
+            grow(keys, entries)
+
+        self.patch(KeyTable, "_grow", grown)
+        for rows in (50, 333, 700):
+            keys, ready[:] = KeyTable(1, 1 << 20), []
+            for first in range(0, 200_000, rows):
+                keys.entries([np.arange(first, first + rows, dtype=np.uint64)])
+            self.assertEqual(6, len(ready))
+            for moved, touched in ready:
+                self.assertTrue(moved)
+                self.assertGreater(touched, 0.2)
+            self.assertGreater(ready[-1][1], 0.9)
+
     def test_a_limit_holds_within_a_batch(self):
         """New keys beyond it get 0, known ones still their number."""
         keys = KeyTable(1, 1000)
