@@ -41,9 +41,14 @@ _RESERVED = frozenset({"and", "or", "not", "in", "(", ")", "[", "]", ",", ""})
 _NUMERIC = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds")
 
 
-def parse(text: str, sets: Mapping[str, list[str]] | None = None) -> Term:
-    """The term that an expression is; `sets` are the values of named sets. Raises `MatchError`."""
-    return _Parser(text, sets or {}).whole()
+def parse(
+    text: str, sets: Mapping[str, list[str]] | None = None, service: Callable[[str], int | None] = lambda name: None
+) -> Term:
+    """The term that an expression is. Raises `MatchError`.
+
+    `sets` are the values of named sets, `service` gives the port of a service, None where there is none.
+    """
+    return _Parser(text, sets or {}, service).whole()
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,11 @@ class _Again:
 
 
 class _Parser:
-    def __init__(self, text: str, sets: Mapping[str, list[str]]) -> None:
+    def __init__(self, text: str, sets: Mapping[str, list[str]], service: Callable[[str], int | None]) -> None:
         self._tokens = tokens(text)
         self._at = 0
         self._sets = sets
+        self._service = service
         self._again: _Again | None = None
 
     # reading on
@@ -215,7 +221,8 @@ class _Parser:
 
     def _of_sides(self, token: Token, name: str, sides: tuple[str, ...], all_: bool = False) -> Term:
         """A term about either side, or one; and what a value says that follows it alone."""
-        again = _Again(lambda: self._of_sides(token, name, sides, all_), _TAKES.get(name, _is_number))
+        takes = self._is_port if name.endswith("port") else _TAKES.get(name, _is_number)
+        again = _Again(lambda: self._of_sides(token, name, sides, all_), takes)
         if self._taken("("):
             self._again = again
             found = self._or()
@@ -327,15 +334,29 @@ class _Parser:
         needed = len(names) == 1
         if self._compares():
             sign = self._take().text
-            value = self._value("a number")
+            value = self._port(self._value("a number")) if kind == "port" else self._value("a number")
             return Compare(names, needed, token.column, sign=sign, value=literals.number(value, kind))
-        values = self._values("a number")
+        values = [self._port(value) if kind == "port" else value for value in self._values("a number")]
         if len(values) == 1 and (masked := literals.number_and_mask(values[0])) is not None:
             return Bits(names, needed, token.column, bits=masked[1], value=masked[0])
         ranges = [literals.number_range(value, kind) for value in values]
         if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
             return Compare(names, needed, token.column, sign="=", value=ranges[0][0])
         return InNumbers(names, needed, token.column, numbers=Numbers(ranges))
+
+    def _port(self, token: Token) -> Token:
+        """A port, or ports, that may be written as the name of a service."""
+        if literals.is_number(token) or literals.number_and_mask(token) is not None:
+            return token
+        if (port := self._service(token.text.lower())) is None:
+            raise MatchError(f"{token} is no number, and no service of this machine", token.column)
+        return Token(str(port), token.column)
+
+    def _is_port(self, token: Token, alone: bool) -> bool:
+        word = token.text.lower()
+        return literals.is_number(token) or (
+            alone and word not in words.FAMILIES and literals.protocol(word) is None and self._service(word) is not None
+        )
 
     def _one(self, names: tuple[str, ...], token: Token, number: int) -> Term:
         return Compare(names, True, token.column, sign="=", value=number)
@@ -404,15 +425,8 @@ def _is_address(token: Token, alone: bool) -> bool:
     return True
 
 
-def _is_port(token: Token, alone: bool) -> bool:
-    word = token.text.lower()
-    return literals.is_number(token) or (
-        alone and word not in words.FAMILIES and literals.protocol(word) is None and literals.service(word) is not None
-    )
-
-
 _TAKES: dict[str, Callable[[Token, bool], bool]] = {
-    "ip": _is_address, "nat ip": _is_address, "port": _is_port, "nat port": _is_port,
+    "ip": _is_address, "nat ip": _is_address,
     "country": lambda token, alone: alone and re.fullmatch("[A-Z]{2}", token.text) is not None,
     "mac": lambda token, alone: re.fullmatch(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}", token.text) is not None,
 }  # fmt: skip

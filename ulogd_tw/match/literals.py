@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
-import socket
 
 from ulogd_tw.core.prefix import Span, span
 from ulogd_tw.core.protocols import PROTOCOLS
@@ -18,7 +17,6 @@ _WHOLE = re.compile(r"0x[0-9a-f]+|0|[1-9]\d*", re.IGNORECASE)
 _RANGE = re.compile(r"([^-]+)-([^-]+)$")
 _SHORT = re.compile(r"\d+(\.\d+){0,2}")
 """The first numbers of an IPv4 address."""
-_SERVICE = re.compile(r"[a-z][a-z0-9_+.-]*", re.IGNORECASE)
 _FLAGS = {"f": 1, "s": 2, "r": 4, "p": 8, "a": 16, "u": 32, "e": 64, "c": 128}
 
 
@@ -62,17 +60,14 @@ def is_number(token: Token) -> bool:
 
 
 def number(token: Token, kind: str = "unsigned") -> float:
-    """A number of a kind of type; a port may be the name of a service."""
+    """A number of a kind of type."""
     if kind in ("seconds", "milliseconds") and (time := _time(token.text)) is not None:
         return int(time if kind == "seconds" else time * 1000)
     if kind == "boolean" and token.text.lower() in ("true", "false"):
         return int(token.text.lower() == "true")
-    if kind == "port" and (port := service(token.text)) is not None:
-        return port
     match = _NUMBER.match(token.text)
     if match is None:
-        text = f"{token} is no number" + (", and no service of this machine" if kind == "port" else "")
-        raise MatchError(text, token.column)
+        raise MatchError(f"{token} is no number", token.column)
     digits, factor = match[1].lower(), _FACTORS[match[2].lower()]
     if "0x" in digits:
         return int(digits, 16) * factor
@@ -97,16 +92,6 @@ def number_range(token: Token, kind: str) -> tuple[int, int]:
         return int(low), int(high)
     value = number(token, kind)
     return value, value
-
-
-def service(name: str) -> int | None:
-    """The port of a service of this machine (/etc/services)."""
-    if not _SERVICE.fullmatch(name):
-        return None
-    try:
-        return socket.getservbyname(name.lower())
-    except OSError:
-        return None
 
 
 def protocol(name: str) -> int | None:

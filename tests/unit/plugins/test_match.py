@@ -1,6 +1,7 @@
 """MATCH in a stack: what it keeps, drops, says of rows; sets that change; sampling."""
 
 import os
+import socket
 from collections import Counter
 
 import numpy as np
@@ -59,6 +60,23 @@ class ActionTests(MatchCase):
         match = self.start({"match": "tcp"})
         self.assertEqual([51000, 443], self.ports(self.give(batch_of(FLOWS))))
         self.assertEqual((2, 2), (match.counters.rows_filtered, match.counters.more["rows_matched"]))
+
+    def test_services(self):
+        """Names of ports are those of this machine."""
+
+        def getservbyname(name):
+            if "\0" in name:
+                raise ValueError("embedded null character")
+            if name != "https":
+                raise OSError("service/proto not found")
+            return 443
+
+        self.patch(socket, "getservbyname", getservbyname)
+        self.start({"match": "src port https"})
+        self.assertEqual([443], self.ports(self.give(batch_of(FLOWS))))
+        for name in ("nonesuch", "https\0"):
+            match = MATCH("m", Options(MATCH.all_options(), {"match": f"port {name}"}))
+            self.assertIn("no service of this machine", dict(match.mistakes())["match"], name)
 
     def test_drop(self):
         self.start({"match": "tcp", "action": "drop"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -62,7 +63,7 @@ class MATCH(Filter):
             if not (name and sign and path):
                 yield "sets", f"{word!r} is not NAME=FILE"
         try:  # without the files, which a check does not open
-            self._term = grammar.parse(config.match, {name: [] for name in self._files})
+            self._term = grammar.parse(config.match, {name: [] for name in self._files}, port_of)
         except MatchError as error:
             yield "match", f"{error}\n{config.match}\n{' ' * (error.column - 1)}^"
         if config.action == "drop" and (config.tag or config.export_to or config.sample > 1):
@@ -99,7 +100,7 @@ class MATCH(Filter):
         sets = {}
         for name, octets in zip(self._files, files, strict=True):
             sets[name] = [value for _, value in entries(octets)]
-        return grammar.parse(self.config.match, sets)
+        return grammar.parse(self.config.match, sets, port_of)
 
     def _take(self, term: Term) -> None:
         self._term = term
@@ -146,6 +147,14 @@ class MATCH(Filter):
 
     def _sampled(self, batch: Batch) -> np.ndarray:
         return mixed(of_flows(self.find, batch, _HASHED)) % np.uint64(self.config.sample) == 0
+
+
+def port_of(service: str) -> int | None:
+    """The port of a service of this machine (/etc/services)."""
+    try:
+        return socket.getservbyname(service)
+    except (OSError, ValueError):  # ValueError: of octets that no name has
+        return None
 
 
 def _kept(batch: Batch, keep: np.ndarray) -> Batch:
