@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from tests.unit.plugins.exporting import exporter, flows
+from tests.unit.exporting.doubles import exporter, flows
 from ulogd_tw.core.keys import registry
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.builder import MessageBuilder

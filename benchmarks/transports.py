@@ -16,7 +16,7 @@ from benchmarks.collect import cpu
 from tests.certificates import CA
 from tests.live.service import Service, temporary
 from tests.support import free_port, require_library
-from tests.unit.plugins.exporting import exporter, flows
+from tests.unit.exporting.doubles import exporter, flows
 
 RUNS = 5
 RECORDS = 1_000_000

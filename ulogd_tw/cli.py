@@ -57,11 +57,11 @@ def twistd_arguments(argv: list[str]) -> list[str]:
 def main() -> None:
     """Run twistd in this process, or one of the other commands: ``doctor``, or those that ask the running service."""
     if sys.argv[1:2] and sys.argv[1] in ("query", "top"):
-        from ulogd_tw import ask
+        from ulogd_tw.operating import ask
 
         sys.exit(ask.main(sys.argv[1:]))
     if sys.argv[1:2] == ["doctor"]:
-        from ulogd_tw import doctor
+        from ulogd_tw.operating import doctor
 
         sys.exit(doctor.main(sys.argv[2:]))
     sys.argv = twistd_arguments(sys.argv[1:])

@@ -22,12 +22,12 @@ from twisted.application import service
 from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
-from ulogd_tw import metrics
 from ulogd_tw.core.errors import Mistake, StartError, UlogdError
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, queues
 from ulogd_tw.logs import LogFile
+from ulogd_tw.operating import metrics
 
 PATIENCE_S = 60.0
 """At the end of a batch job: for so long an output may write nothing. One write of a slow database takes a while."""

@@ -57,7 +57,7 @@ class Built:
         self.graph: Graph = builder.build(config.stacks(), prepare)
         self.manhole: Values | None = None
         if "manhole" in config.sections:
-            from ulogd_tw import manhole  # conch takes 0.2 s to import
+            from ulogd_tw.operating import manhole  # conch takes 0.2 s to import
 
             self.manhole, odd = config.read("manhole", manhole.OPTIONS, "[manhole]")
             if any(not m.tolerated for m in odd):
@@ -119,11 +119,11 @@ def makeService(options: Options) -> service.IService:
     ulogd = Ulogd(built.graph, built.settings, built.mistakes)
     ulogd.setServiceParent(parent)
     if built.settings.query_socket:
-        from ulogd_tw import query
+        from ulogd_tw.operating import query
 
         query.QueryService(query.Database(ulogd), built.settings.query_socket).setServiceParent(parent)
     if built.manhole is not None:
-        from ulogd_tw import inspection, manhole
+        from ulogd_tw.operating import inspection, manhole
 
         manhole.manhole_service(built.manhole, inspection.namespace(ulogd)).setServiceParent(parent)
     return parent

@@ -9,8 +9,8 @@ from twisted.logger import Logger
 from tests.unit.ipfix.wire import check
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.packets import streams
-from ulogd_tw.packets.streams import Fragments, Held, Stream
+from ulogd_tw.packets import reassembly
+from ulogd_tw.packets.reassembly import Fragments, Held, Stream
 from ulogd_tw.plugins.inputs.pcapin import PCAPIN
 
 _SENT = bytes((place * 7 + (place >> 8)) & 0xFF for place in range(1 << 16))
@@ -28,7 +28,7 @@ def segments(data):
     held = Held()
     all_ = [Stream(held) for _ in range(3)]
     first = [0xFFFFFF00, 5, 0x7FFFFFF0]
-    with patch.multiple(streams, MOST_HELD=_HELD, MOST_HELD_IN_ALL=_HELD_IN_ALL):
+    with patch.multiple(reassembly, MOST_HELD=_HELD, MOST_HELD_IN_ALL=_HELD_IN_ALL):
         for step in _steps(data, 5):
             which, begins = step[0] % 3, step[0] >= 0xC0
             stream, place, size = all_[which], int.from_bytes(step[1:3], "big"), int.from_bytes(step[3:], "big") % 2000
@@ -62,7 +62,7 @@ def fragments(data):
         whole = putting.take((step[0] % 60,), offset, more, octets, number / 50)
         assert whole is None or whole == _SENT[: len(whole)]
     for parts in putting._waiting.values():
-        assert parts.octets == sum(map(len, parts.pieces.values())) <= streams.MOST_DATAGRAM
+        assert parts.octets == sum(map(len, parts.pieces.values())) <= reassembly.MOST_DATAGRAM
 
 
 def pcapin(data):

@@ -23,27 +23,27 @@ from tests.unit.ipfix.wire import COUNTER, a_set, check, counts, message, option
 from tests.unit.netfilter import logged as packets
 from tests.unit.netfilter import messages as netlink
 from tests.unit.netfilter.test_nfacct import message as counter_message
-from tests.unit.packets.test_handed import FULL
+from tests.unit.packets.test_unixsock import FULL
 from tests.unit.packets.wire import ip, pcap, pcapng, tcp, udp
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.ipfix import mixed
+from ulogd_tw.ipfix import set_walk
 from ulogd_tw.ipfix.decoder import Decoder, Limits
 from ulogd_tw.ipfix.files import FileReader
 from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.ipfix.structured import Lists, Plans
 from ulogd_tw.ipfix.template import parse_set
-from ulogd_tw.netfilter import conntrack, logged, nfacct
-from ulogd_tw.packets import handed, headers
+from ulogd_tw.netfilter import conntrack, nfacct, nflog_decoder
+from ulogd_tw.packets import headers, unixsock
 from ulogd_tw.packets.capture import Capture
-from ulogd_tw.packets.exports import Exports
 from ulogd_tw.packets.link import beginnings
+from ulogd_tw.packets.payloads import Exports
 from ulogd_tw.plugins.filters.base import COMMON, FOUND, key_of
-from ulogd_tw.transports import nlmsg
+from ulogd_tw.transports.netlink import nlmsg
 
 LIMITS = Limits(
     domains=4, domains_in_all=6, templates=8, templates_in_all=12, fields=200, session_fields=400, fields_in_all=600,
@@ -162,7 +162,7 @@ def ipfix_streams(data):
 
 def slab(data):
     """Datagrams in the memory of recvmmsg give what each by itself gives."""
-    mixed.FEWEST = 2  # so that few Messages that differ are walked together too
+    set_walk.FEWEST = 2  # so that few Messages that differ are walked together too
     parts = [part[:2048] for part in cut(data)]
     one, two = (collect(parts, False, limits=Limits(), slab=kind) for kind in (False, True))
     for name in ("messages_received", "octets_received", "rows_received", "errors", "lost"):
@@ -309,20 +309,20 @@ def _packet_rows(octets, starts, lengths, links):
 
 def handed_over(data):
     """Messages of UNIXSOCK: whatever is cut how, and what is held is less than one."""
-    framer = handed.Framer()
+    framer = unixsock.Framer()
     rows = []
     try:
         for at in range(0, len(data), 100):
             for message in framer.feed(data[at : at + 100]):
                 try:
-                    rows.append(handed.row(message, Counter()))
+                    rows.append(unixsock.row(message, Counter()))
                 except MessageError:
                     continue
-            assert len(framer.held) <= handed.LONGEST
+            assert len(framer.held) <= unixsock.LONGEST
     except MessageError:
         pass
     if rows:
-        assert handed.batch(rows, ALL, 1.0).n == len(rows)
+        assert unixsock.batch(rows, ALL, 1.0).n == len(rows)
 
 
 # netlink
@@ -344,7 +344,7 @@ def ctnetlink(data):
     assert _plain(batches) == single
 
 
-LOGGED = frozenset((*(key.name for key in logged.KEYS), *(key.name for key in logged.CONNECTION_KEYS)))
+LOGGED = frozenset((*(key.name for key in nflog_decoder.KEYS), *(key.name for key in nflog_decoder.CONNECTION_KEYS)))
 
 
 def nflog(data):
@@ -353,13 +353,13 @@ def nflog(data):
     if not parts:
         return
     refused = Counter()
-    decoder = logged.Decoder(LOGGED, refused)
+    decoder = nflog_decoder.Decoder(LOGGED, refused)
     batches = decoder.decode(*packets.together(parts), 1000.0)
     assert sum(batch.n for batch in batches) + refused.total() == len(parts), (batches, refused, len(parts))
     assert decoder.lost() < 1 << 32
     single = Counter()
     for part in parts:
-        single += _plain(logged.Decoder(LOGGED).decode(*packets.together([part]), 1000.0))
+        single += _plain(nflog_decoder.Decoder(LOGGED).decode(*packets.together([part]), 1000.0))
     assert _plain(batches) == single
 
 

@@ -11,7 +11,7 @@ from twisted.internet import defer, error, protocol, reactor, task
 from twisted.trial.unittest import TestCase
 
 from tests.live.test_ipfix_export import ExportCase
-from tests.unit.plugins.exporting import Reader, flows
+from tests.unit.exporting.doubles import Reader, flows
 from ulogd_tw.transports.errors import SctpUnavailable
 from ulogd_tw.transports.sctp import Options, SCTPProtocol, connectSCTP, listenSCTP, uses_kernel
 

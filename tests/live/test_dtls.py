@@ -11,8 +11,8 @@ from twisted.trial.unittest import TestCase
 from tests.certificates import CA
 from tests.live.service import temporary
 from tests.support import Daemon, free_port, require_program, wait_until
-from ulogd_tw.transports.dtls import Porch, client
-from ulogd_tw.transports.tls import Credentials, Files
+from ulogd_tw.transports.dtls.layer import Porch, client
+from ulogd_tw.transports.tls.credentials import Credentials, Files
 
 
 class DtlsTests(TestCase):

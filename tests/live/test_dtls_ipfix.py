@@ -16,9 +16,9 @@ from tests.live.service import sleep, temporary
 from tests.live.test_collector import data, message, template
 from tests.live.test_tls import TlsCase
 from tests.support import Daemon, NetworkNamespaces, free_port, require_program, wait_until
-from tests.unit.plugins.exporting import Reader, flows
-from ulogd_tw.transports import dtls, dtlsexport
-from ulogd_tw.transports.tls import Credentials, Files
+from tests.unit.exporting.doubles import Reader, flows
+from ulogd_tw.transports.dtls import layer, sender
+from ulogd_tw.transports.tls.credentials import Credentials, Files
 
 
 class DtlsCase(TlsCase):
@@ -159,7 +159,7 @@ class CollectorTests(DtlsCase):
         """A peer that shows its cookie and says no more."""
         credentials = Credentials(Files(self.ca.file, *self.exporter), False, ("localhost",), datagrams=True)
         credentials.open()
-        end = dtls.client(credentials, 1200)
+        end = layer.client(credentials, 1200)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.connect(("127.0.0.1", self.port))
             peer.settimeout(5)
@@ -404,7 +404,7 @@ class RestartTests(DtlsCase):
     @defer.inlineCallbacks
     def test_silent_collector(self):
         """TLS-5: a collector that is gone without a sign is noticed by a new handshake, and so is its return."""
-        self.patch(dtlsexport, "HANDSHAKE_SECONDS", 1.0)
+        self.patch(sender, "HANDSHAKE_SECONDS", 1.0)
         service = self.service()
         with service:
             plugin = self.export(f"dtls:localhost:{self.port}", 1000, dtls_rehandshake=1.0)
@@ -465,7 +465,7 @@ class FloodTests(DtlsCase):
         """A ClientHello as a good exporter sends it."""
         credentials = Credentials(Files(self.ca.file, *self.exporter), False, ("localhost",), datagrams=True)
         credentials.open()
-        end = dtls.client(credentials, 1200)
+        end = layer.client(credentials, 1200)
         end.take(b"")
         return end.datagrams()[0]
 

@@ -14,7 +14,7 @@ from twisted.internet import defer, protocol, reactor, task, threads
 from twisted.trial.unittest import TestCase
 
 from tests.support import Daemon, free_port, require_program, require_root, sized
-from tests.unit.plugins.exporting import V4, Reader, exporter, flows
+from tests.unit.exporting.doubles import V4, Reader, exporter, flows
 
 
 def mixture():

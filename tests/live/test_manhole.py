@@ -9,13 +9,13 @@ from twisted.internet import defer, reactor, task, threads
 from twisted.trial.unittest import TestCase
 
 from tests.support import free_port, require_program
-from ulogd_tw import inspection, manhole
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL, FLOW, Filter, Input, Output
 from ulogd_tw.core.stack import Builder, StackSpec
+from ulogd_tw.operating import inspection, manhole
 
 PORT = Key("sourceTransportPort", types.UNSIGNED16, ((0, 7),))
 

@@ -303,7 +303,7 @@ class DoctorTests(TableTestCase):
     """ulogd-tw doctor on a real kernel."""
 
     def doctor(self, path):
-        return self.run_a(sys.executable, "-m", "ulogd_tw.doctor", "-c", path, cwd=TOP, check=False)
+        return self.run_a(sys.executable, "-m", "ulogd_tw.operating.doctor", "-c", path, cwd=TOP, check=False)
 
     def test_namespace(self):
         """It looks into the namespace that NFCT follows, and its status tells whether all is well there."""

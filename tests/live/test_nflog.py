@@ -16,7 +16,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.live.service import Service, temporary
 from tests.support import TOP, Daemon, NetworkNamespaces, require_program, wait_until
-from tests.unit.packets.test_handed import FULL
+from tests.unit.packets.test_unixsock import FULL
 
 RULES = """
 table inet utwlog {

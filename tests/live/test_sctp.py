@@ -25,7 +25,7 @@ from tests.support import (
     require_program,
     require_root,
 )
-from tests.unit.plugins.exporting import flows
+from tests.unit.exporting.doubles import flows
 from ulogd_tw.transports.namespace import inside
 
 CONFIG = """

@@ -15,9 +15,9 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support import TOP, Daemon, require_root, sized
-from tests.unit.plugins.sql_rows import numbers, opened, output
-from ulogd_tw.plugins.errors import NotWritten
+from tests.unit.storing.sql_rows import numbers, opened, output
 from ulogd_tw.plugins.outputs.sqlite3 import SQLITE3
+from ulogd_tw.storing.errors import NotWritten
 
 ROWS = 500
 
@@ -34,7 +34,7 @@ connection.execute("COMMIT")
 STARTER = """
 import os, sys
 from twisted.internet import defer, reactor, task
-from tests.unit.plugins.sql_rows import NUMBER_KEYS, output
+from tests.unit.storing.sql_rows import NUMBER_KEYS, output
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.plugins.outputs.sqlite3 import SQLITE3
 

@@ -16,9 +16,9 @@ from tests.live.service import Service, temporary
 from tests.live.test_collector import data, message, template
 from tests.live.test_ipfix_export import ExportCase
 from tests.support import Daemon, free_port, require_program, wait_until
-from tests.unit.plugins.exporting import Reader, flows
+from tests.unit.exporting.doubles import Reader, flows
 from tests.unit.test_documents import HOWTO, block
-from ulogd_tw.transports.tls import Credentials, Files
+from ulogd_tw.transports.tls.credentials import Credentials, Files
 
 CONFIG = """
 [col1]

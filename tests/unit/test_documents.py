@@ -17,15 +17,16 @@ from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import with_certificates
-from ulogd_tw import ask, cli, config, doctor, registry, tap
+from ulogd_tw import cli, config, registry, tap
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import Input
+from ulogd_tw.exporting.collector import STOP_SECONDS
 from ulogd_tw.flow import JOIN_ROWS
-from ulogd_tw.inspection import Inspection
 from ulogd_tw.ipfix.events import Limits
 from ulogd_tw.ipfix.sequence import FAR, MOST_GAPS
-from ulogd_tw.plugins.outputs.collectors import STOP_SECONDS
-from ulogd_tw.transports import tlslayer
+from ulogd_tw.operating import ask, doctor
+from ulogd_tw.operating.inspection import Inspection
+from ulogd_tw.transports.tls import layer
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
@@ -286,7 +287,7 @@ class CounterTests(SynchronousTestCase):
     def test_reasons_of_tls(self):
         """Every reason for which a peer is refused is in the table about TLS."""
         text = HOWTO.read_text("utf-8").partition("## Encrypt with TLS")[2].partition("\n## ")[0]
-        self.assertEqual(set(tlslayer.REASONS), set(re.findall("`(tls_(?!settle)[a-z_]+)`", text)))
+        self.assertEqual(set(layer.REASONS), set(re.findall("`(tls_(?!settle)[a-z_]+)`", text)))
 
     def test_command(self):
         """The command that shows what was lost runs on such a file, and prints only what is not empty."""

@@ -10,15 +10,16 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import ALL, Wanted
-from ulogd_tw.ipfix import known, netflow
+from ulogd_tw.ipfix import exporter_columns
+from ulogd_tw.ipfix.clock_skew import Skew
 from ulogd_tw.ipfix.context import Context, Source
 from ulogd_tw.ipfix.events import Events, Limits
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
-from ulogd_tw.ipfix.learning import Learning
-from ulogd_tw.ipfix.skew import Skew
+from ulogd_tw.ipfix.netflow import decoder
+from ulogd_tw.ipfix.options_records import USED, Options
 from ulogd_tw.ipfix.structured import Structured
-from ulogd_tw.ipfix.told import USED, Options
-from ulogd_tw.ipfix.varying import Located
+from ulogd_tw.ipfix.template_store import Learning
+from ulogd_tw.ipfix.variable_length import Located
 
 
 class Batches:
@@ -129,18 +130,18 @@ class Batches:
     def _compile(self, layout: Layout) -> None:
         wanted = self._wanted
         layout.made = []
-        if (times := netflow.times(layout.fields, wanted)) is not None:
+        if (times := decoder.times(layout.fields, wanted)) is not None:
             layout.made.append(times)
         if layout.scopes:
             wanted = wanted if wanted is ALL else wanted | USED
         else:
-            layout.made += known.made(layout.fields, wanted, self._scale, self._name)
+            layout.made += exporter_columns.made(layout.fields, wanted, self._scale, self._name)
         for maker in layout.made:
             wanted = maker.needed(wanted)
         columns = layout.columns = Columns(layout.fields, wanted, layout.described)
         columns.unwanted = [key.name for key in columns.keys if key.name not in self._wanted]
         if self._scale and not layout.scopes:
-            known.scaled(columns)
+            exporter_columns.scaled(columns)
 
 
 def _is_malformed(source: Source) -> bool:

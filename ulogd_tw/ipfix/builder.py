@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ulogd_tw.ipfix.encoder import Records
-from ulogd_tw.ipfix.forms import IPFIX, Form
 from ulogd_tw.ipfix.message import MAX_LENGTH, SET_HEADER
 from ulogd_tw.ipfix.template import Template, encode_record, record_ends
+from ulogd_tw.ipfix.wire_format import IPFIX, Form
 
 
 @dataclass(frozen=True, slots=True)

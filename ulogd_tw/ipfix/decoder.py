@@ -20,14 +20,11 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError, raised
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import Wanted
-from ulogd_tw.ipfix import netflow, sflow
 from ulogd_tw.ipfix.batches import Batches
 from ulogd_tw.ipfix.context import Source
 from ulogd_tw.ipfix.events import Event, Events, Kept, Limits
 from ulogd_tw.ipfix.families import by_family
-from ulogd_tw.ipfix.following import Following
 from ulogd_tw.ipfix.layout import BEFORE, Layout
-from ulogd_tw.ipfix.learning import Learning, template_sets
 from ulogd_tw.ipfix.message import (
     FIRST_DATA_SET,
     HEADER,
@@ -37,13 +34,17 @@ from ulogd_tw.ipfix.message import (
     VERSION,
     cut_sets,
 )
+from ulogd_tw.ipfix.netflow import decoder
+from ulogd_tw.ipfix.options_records import Options, Told
 from ulogd_tw.ipfix.parking import Parking
 from ulogd_tw.ipfix.sequence import MASK
+from ulogd_tw.ipfix.sequence_tracker import Following
 from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Parked, Session
+from ulogd_tw.ipfix.sflow import decoder as sflow
+from ulogd_tw.ipfix.slab_decoder import Together
 from ulogd_tw.ipfix.template import Template
-from ulogd_tw.ipfix.together import Together
-from ulogd_tw.ipfix.told import Options, Told
-from ulogd_tw.ipfix.varying import Located, locate
+from ulogd_tw.ipfix.template_store import Learning, template_sets
+from ulogd_tw.ipfix.variable_length import Located, locate
 
 IPFIX = b"\0\x0a"
 """How a Message begins (VERSION)."""
@@ -82,7 +83,7 @@ class Decoder:
         """Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped."""
         self.homes: list[tuple[Session, Session]] = []
         """Sessions that lack templates, each behind the one that seems to have them: see `merge`."""
-        self.netflow = netflow.NetFlow(self)
+        self.netflow = decoder.NetFlow(self)
         self._together = Together(self)
         self._sflow = sflow.SFlow(self, wanted, scale)
         self._waiting: list[Layout] = []
@@ -243,7 +244,7 @@ class Decoder:
         if message[:4] == sflow.START:
             self._sflow.feed(session, message, now)
             return
-        if message[:2] in (netflow.V9, netflow.V5):
+        if message[:2] in (decoder.V9, decoder.V5):
             self.netflow.feed(session, message, now)
             return
         domain_id = 0

@@ -20,7 +20,7 @@ from ulogd_tw.core.keys import CONTEXT, Element, Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template
 from ulogd_tw.ipfix.values import Make, held_type, plan, varying_values
-from ulogd_tw.ipfix.varying import Located, Shape
+from ulogd_tw.ipfix.variable_length import Located, Shape
 
 BEFORE = 20
 """Octets in front of the body of each waiting Data Set: the headers of a Message with one Set, so that such a Message

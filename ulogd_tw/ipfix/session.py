@@ -14,7 +14,7 @@ from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.template import Template
 
 if TYPE_CHECKING:
-    from ulogd_tw.ipfix.told import Told
+    from ulogd_tw.ipfix.options_records import Told
 
 
 class Session:

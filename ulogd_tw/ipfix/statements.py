@@ -15,10 +15,10 @@ from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.keys import NETFLOW9_SCOPE, REVERSE_PEN, registry
 from ulogd_tw.ipfix.builder import Messages
 from ulogd_tw.ipfix.encoder import Records
-from ulogd_tw.ipfix.forms import Form
-from ulogd_tw.ipfix.outgoing import Outgoing
+from ulogd_tw.ipfix.options_records import DATA_TYPES, SEMANTICS, UNITS
+from ulogd_tw.ipfix.record_encoder import Outgoing
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template
-from ulogd_tw.ipfix.told import DATA_TYPES, SEMANTICS, UNITS
+from ulogd_tw.ipfix.wire_format import Form
 
 _COUNT_BASED = 1
 """selectorAlgorithm: systematic count-based sampling (RFC 5477 section 8.2.1); samplingAlgorithm: deterministic."""

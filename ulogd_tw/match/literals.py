@@ -6,7 +6,7 @@ import datetime
 import ipaddress
 import re
 
-from ulogd_tw.core.prefix import Span, span
+from ulogd_tw.core.networks import Span, span
 from ulogd_tw.core.protocols import PROTOCOLS
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.tokens import Token

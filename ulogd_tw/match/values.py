@@ -8,7 +8,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Coded, Column
-from ulogd_tw.core.prefix import Span
+from ulogd_tw.core.networks import Span
 from ulogd_tw.core.types import Type
 
 _WORD = (1 << 64) - 1

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ulogd_tw.core.prefix import span
-from ulogd_tw.core.textlines import entries
+from ulogd_tw.core.entries import entries
+from ulogd_tw.core.networks import span
 from ulogd_tw.core.types import Type
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Labels, Texts

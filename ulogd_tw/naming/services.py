@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
+from ulogd_tw.core.entries import entries
 from ulogd_tw.core.protocols import PROTOCOLS
-from ulogd_tw.core.textlines import entries
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Texts
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ulogd_tw.core.prefix import span
-from ulogd_tw.core.textlines import entries
+from ulogd_tw.core.entries import entries
+from ulogd_tw.core.networks import span
 from ulogd_tw.naming import maxmind
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Numbers, Texts

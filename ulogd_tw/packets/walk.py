@@ -8,9 +8,9 @@ from functools import cache, lru_cache
 
 import numpy as np
 
+from ulogd_tw.core.column_set import Sheet
 from ulogd_tw.core.columns import Octets, taken
 from ulogd_tw.core.keys import known
-from ulogd_tw.core.sheet import Sheet
 
 CUT, MALFORMED = 1, 2
 """Faults: the captured octets end within a header; a header says what cannot be."""

@@ -13,8 +13,8 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from ulogd_tw.transports.listen import bind_all
 from ulogd_tw.transports.slab import Slab
+from ulogd_tw.transports.stream_listener import bind_all
 from ulogd_tw.transports.url import Url
 
 _SO_RCVBUFFORCE = 33

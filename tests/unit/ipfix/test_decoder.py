@@ -28,7 +28,7 @@ from ulogd_tw.ipfix import decoder
 from ulogd_tw.ipfix.context import Context
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.session import Session
-from ulogd_tw.ipfix.varying import locate
+from ulogd_tw.ipfix.variable_length import locate
 
 
 class Rfc7011Tests(SynchronousTestCase):

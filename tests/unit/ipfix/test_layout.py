@@ -23,7 +23,7 @@ from ulogd_tw.core.keys import registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.ipfix.layout import field_keys
 from ulogd_tw.ipfix.template import Field
-from ulogd_tw.ipfix.varying import FEW, locate
+from ulogd_tw.ipfix.variable_length import FEW, locate
 
 NAMES = {
     "unsigned8": (4, "protocolIdentifier"), "unsigned16": (7, "sourceTransportPort"),

@@ -15,11 +15,11 @@ from ulogd_tw.core import text
 from ulogd_tw.core.keys import registry
 from ulogd_tw.core.lines import ColumnField, Lines
 from ulogd_tw.core.types import BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST
-from ulogd_tw.inspection import row_lines
 from ulogd_tw.ipfix.events import Limits
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.structured import Lists, Plans
 from ulogd_tw.ipfix.template import Field, Template
+from ulogd_tw.operating.inspection import row_lines
 
 VARIABLE = 65535
 IDS = {BASIC_LIST: 291, SUB_TEMPLATE_LIST: 292, SUB_TEMPLATE_MULTI_LIST: 293}

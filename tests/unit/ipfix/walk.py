@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.unit.ipfix.wire import VARIABLE
-from ulogd_tw.ipfix.varying import Shape, locate
+from ulogd_tw.ipfix.variable_length import Shape, locate
 
 
 def walk(body, fields, before):

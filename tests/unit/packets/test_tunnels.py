@@ -11,7 +11,7 @@ from tests.support import given
 from tests.unit.packets import frames, plain, test_headers
 from tests.unit.packets.stacks import through
 from tests.unit.packets.test_headers import read_by_tshark
-from tests.unit.plugins.test_base import EVERY, KEYS, LINKED, keys_of, numbered, rows_of
+from tests.unit.plugins.filters.test_base import EVERY, KEYS, LINKED, keys_of, numbered, rows_of
 from ulogd_tw.plugins.filters.base import BASE, TUNNEL
 
 KINDS = ("ipip", "gre", "gre-ethernet", "vxlan", "vxlan-old", "geneve", "geneve-ip")

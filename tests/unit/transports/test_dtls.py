@@ -9,9 +9,9 @@ from OpenSSL import SSL
 from tests.certificates import CA, DAY
 from tests.support import given
 from tests.unit.transports.test_tls import TlsCase
-from ulogd_tw.transports.dtls import COOKIE_SECONDS, LONGEST, Porch, client
-from ulogd_tw.transports.tls import Credentials
-from ulogd_tw.transports.tlslayer import REASONS
+from ulogd_tw.transports.dtls.layer import COOKIE_SECONDS, LONGEST, Porch, client
+from ulogd_tw.transports.tls.credentials import Credentials
+from ulogd_tw.transports.tls.layer import REASONS
 
 HERE, THERE = b"192.0.2.9 4711", b"192.0.2.66 4711"
 

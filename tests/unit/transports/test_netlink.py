@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
 from ulogd_tw.core.errors import MessageError, StartError
-from ulogd_tw.transports import nlmsg
-from ulogd_tw.transports.netlink import NetlinkError, NetlinkPort
+from ulogd_tw.transports.netlink import nlmsg
+from ulogd_tw.transports.netlink.port import NetlinkError, NetlinkPort
 
 PORT = 4242
 

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.certificates import CA, DAY, pem
 from tests.support import given
 from ulogd_tw.transports.errors import TlsError
-from ulogd_tw.transports.tls import Credentials, Files, wrong_name
-from ulogd_tw.transports.tlslayer import REASONS
+from ulogd_tw.transports.tls.credentials import Credentials, Files, wrong_name
+from ulogd_tw.transports.tls.layer import REASONS
 
 
 class TlsCase(SynchronousTestCase):

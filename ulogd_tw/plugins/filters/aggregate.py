@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from ulogd_tw.aggregation import derived_keys, expiry, functions, top
+from ulogd_tw.aggregation.checkpoints import Checkpoints
+from ulogd_tw.aggregation.emission import INTERVAL_START, Leaving
+from ulogd_tw.aggregation.flow_time import by_flow_time
+from ulogd_tw.aggregation.group_table import SPAN, VALUES, Spares
+from ulogd_tw.aggregation.interval import Tally
+from ulogd_tw.aggregation.relocation import Evict, Fold, Moving, Overflow
+from ulogd_tw.aggregation.total_counters import ASKS, Totals
+from ulogd_tw.aggregation.window import Window
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.flow_rows import only_ends
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
-from ulogd_tw.plugins.ends import only_ends
-from ulogd_tw.plugins.filters import busiest, departures, derived, functions
-from ulogd_tw.plugins.filters.checkpoints import Checkpoints
-from ulogd_tw.plugins.filters.groups import SPAN, VALUES, Spares
-from ulogd_tw.plugins.filters.leaving import INTERVAL_START, Leaving
-from ulogd_tw.plugins.filters.moving import Evict, Fold, Moving, Overflow
-from ulogd_tw.plugins.filters.spread import by_flow_time
-from ulogd_tw.plugins.filters.tally import Tally
-from ulogd_tw.plugins.filters.totals import ASKS, Totals
-from ulogd_tw.plugins.filters.window import Window
 
 FIVE_TUPLE = (
     "sourceAddress",
@@ -91,7 +91,9 @@ class AGGREGATE(Aggregator):
         chosen = self.config.key.replace("5tuple", ",".join(FIVE_TUPLE))
         self.key_names = tuple(dict.fromkeys(name.strip() for name in chosen.split(",") if name.strip()))
         self._mistakes: list[tuple[str, str]] = []
-        self._derived = {name: found for name in self.key_names if (found := self._read("key", derived.parse, name))}
+        self._derived = {
+            name: found for name in self.key_names if (found := self._read("key", derived_keys.parse, name))
+        }
         self.wishes = self._read("functions", functions.parse, self.config.functions) or []
         self._open: dict[int, Tally] = {}
         self.closed = 0
@@ -99,7 +101,7 @@ class AGGREGATE(Aggregator):
         self._leaving = Leaving(self)
         self._moving: Moving | None = None
         self._window = Window(self) if self.config.window else None
-        self._departures = departures.Departures(self) if self.config.age or self.config.change else None
+        self._departures = expiry.Departures(self) if self.config.age or self.config.change else None
         self._totals = Totals(self.find, self.config.max_keys) if self.config.totals == "difference" else None
         self._overflow = Overflow(self.config.overflow)
         if self._window is not None and self._overflow is Overflow.EMIT:
@@ -129,7 +131,7 @@ class AGGREGATE(Aggregator):
             yield "by", f"{self.config.by} is none of {', '.join(ranking)}"
         if self.config.top < 0:
             yield "top", "must be 0 or more"
-        yield from departures.mistakes(self.config, self.key_names)
+        yield from expiry.mistakes(self.config, self.key_names)
         taken = {*self.key_names, *(key.name for key in VALUES), INTERVAL_START.name}
         for wish in self.wishes:
             if wish.name in taken:
@@ -302,7 +304,7 @@ class AGGREGATE(Aggregator):
     def together(self) -> dict[str, str]:
         """The SQL function that makes one value of those of a group in several rows, by column that is no key."""
         wishes = {wish.name: functions.TOGETHER[wish.function] for wish in self.wishes}
-        return dict.fromkeys(busiest.SUMS, "sum") | wishes
+        return dict.fromkeys(top.SUMS, "sum") | wishes
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
         """The groups of all open intervals, and of those of a window, as they are now, in slices.

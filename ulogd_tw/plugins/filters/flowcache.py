@@ -12,10 +12,10 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key, known, nearest, registry, ulogd_keys
 from ulogd_tw.core.options import Option, boolean, one_of, positive, seconds, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
+from ulogd_tw.metering.flow_ends import ACTIVE, ENDED, FORCED, IDLE, NO_ROOM, Rules
+from ulogd_tw.metering.flow_layout import BOUNDS, Layout, Wish, other_end, reverse
+from ulogd_tw.metering.flow_table import MOST_PACKETS, SLICE, Ended
 from ulogd_tw.plugins.filters.aggregate import FIVE_TUPLE
-from ulogd_tw.plugins.filters.flowbreaks import ACTIVE, ENDED, FORCED, IDLE, NO_ROOM, Rules
-from ulogd_tw.plugins.filters.flowlayout import BOUNDS, Layout, Wish, other_end, reverse
-from ulogd_tw.plugins.filters.flowtable import MOST_PACKETS, SLICE, Ended
 
 ICMP = ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6")
 COUNTS = ("packetDeltaCount", "octetDeltaCount")

@@ -22,7 +22,7 @@ from ulogd_tw.naming.labels import Labels
 from ulogd_tw.naming.networks import Names
 from ulogd_tw.naming.numbers import Interfaces, Marks
 from ulogd_tw.naming.services import Services
-from ulogd_tw.plugins.watched import Watched
+from ulogd_tw.transports.watched_files import Watched
 
 _ADDRESSES = {"src": "sourceAddress", "dst": "destinationAddress", "exporter": "exporter"}
 _PORTS = {"src": "sourceTransportPort", "dst": "destinationTransportPort"}

@@ -17,8 +17,8 @@ from ulogd_tw.core.options import Option, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Filter, Wanted
 from ulogd_tw.netfilter.links import RTNLGRP_LINK, link
 from ulogd_tw.transports.namespace import inside
-from ulogd_tw.transports.netlink import NetlinkPort
-from ulogd_tw.transports.nlmsg import Messages
+from ulogd_tw.transports.netlink.nlmsg import Messages
+from ulogd_tw.transports.netlink.port import NetlinkPort
 
 NETLINK_ROUTE = 0
 QUEUE_OCTETS = 1 << 17

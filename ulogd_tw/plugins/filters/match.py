@@ -10,15 +10,15 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, joined
+from ulogd_tw.core.entries import entries
 from ulogd_tw.core.hashes import mixed, of_flows
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.options import Option, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Filter, Wanted
-from ulogd_tw.core.textlines import entries
 from ulogd_tw.match import grammar
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.terms import Always, Term
-from ulogd_tw.plugins.watched import Watched
+from ulogd_tw.transports.watched_files import Watched
 
 TAG, EXPORT_TO = ulogd_keys("tag", "export.to")
 _HASHED = ("sourceAddress", "destinationAddress", "sourceTransportPort", "destinationTransportPort",

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from twisted.internet import defer, reactor
 
+from ulogd_tw.collecting.input import Collecting
+from ulogd_tw.collecting.template_cache import TemplateCache
 from ulogd_tw.core.errors import MessageError, StartError
 from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, text, words
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.exporters import Allowed, Exporters, networks, plain
 from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
-from ulogd_tw.plugins import security
-from ulogd_tw.plugins.collecting import Collecting
-from ulogd_tw.plugins.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
-from ulogd_tw.plugins.templatecache import TemplateCache
+from ulogd_tw.peers import tls
+from ulogd_tw.peers.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
 from ulogd_tw.transports.errors import SctpUnavailable
-from ulogd_tw.transports.listen import StreamConnection, StreamListener
 from ulogd_tw.transports.slab import Slab
+from ulogd_tw.transports.stream_listener import StreamConnection, StreamListener
 from ulogd_tw.transports.udp import UdpListener
 from ulogd_tw.transports.url import Url, parse
 
@@ -68,7 +68,7 @@ class COLLECTOR(Collecting):
                "connections; one that would go beyond it is closed"),
         Option("idle_timeout", seconds, 1800.0, "seconds without a message after which a UDP session and its templates "
                "are forgotten, and a connection or association is closed"),
-        *security.LISTENING,
+        *tls.LISTENING,
         Option("sctp_streams", positive, 64, "streams that an exporter may have in an SCTP association"),
         *SCTP_OPTIONS,
         Option("max_malformed", positive, 3, "malformed messages in a row after which a TCP connection or SCTP "
@@ -105,7 +105,7 @@ class COLLECTOR(Collecting):
             except ValueError as error:
                 yield "listen", str(error)
         if any(address.strip().lower().startswith(("tls:", "dtls:")) for address in self.config.listen):
-            yield from security.listening_mistakes(self.config)
+            yield from tls.listening_mistakes(self.config)
         try:
             networks(self.config.allow)
         except ValueError as error:
@@ -139,7 +139,7 @@ class COLLECTOR(Collecting):
                 elif url.scheme == "dtls":
                     self._listeners += self._gates["dtls"].bind(url, config.receive_buffer, config.batch_latency)
                 elif url.scheme == "sctp":
-                    from ulogd_tw.plugins.inputs.associations import SctpListener
+                    from ulogd_tw.collecting.sctp_session import SctpListener
 
                     self._listeners += SctpListener.bind(url, sctp, self._associated)
                 else:
@@ -153,11 +153,11 @@ class COLLECTOR(Collecting):
 
     def _open_gates(self, schemes: set[str]) -> None:
         if "tls" in schemes:
-            self._gates["tls"] = security.gate(self)
+            self._gates["tls"] = tls.gate(self)
         if "dtls" in schemes:
-            from ulogd_tw.plugins.inputs import dtlssessions
+            from ulogd_tw.collecting import dtls_session
 
-            self._gates["dtls"] = dtlssessions.gate(self)
+            self._gates["dtls"] = dtls_session.gate(self)
         if self._gates:
             self.counters.more["handshakes"] = lambda: sum(map(len, self._gates.values()))
 
@@ -275,7 +275,7 @@ class COLLECTOR(Collecting):
 
     def _associated(self, connection: Any) -> None:
         """An SCTP association has come up."""
-        from ulogd_tw.plugins.inputs.associations import Association
+        from ulogd_tw.collecting.sctp_session import Association
 
         self._connected(connection, Association)
 

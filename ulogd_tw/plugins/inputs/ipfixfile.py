@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
+from ulogd_tw.collecting.input import Collecting
+from ulogd_tw.collecting.replay import SLICE_OCTETS, Replaying
 from ulogd_tw.ipfix.files import FileReader
 from ulogd_tw.ipfix.session import Session
-from ulogd_tw.plugins.collecting import Collecting
-from ulogd_tw.plugins.replaying import SLICE_OCTETS, Replaying
 
 
 class IPFIXFILE(Replaying):

@@ -14,10 +14,10 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, boolean, number, text
 from ulogd_tw.core.plugin import SUM, Input
 from ulogd_tw.netfilter import nfacct
-from ulogd_tw.transports.asking import AskingPort
 from ulogd_tw.transports.errors import NetlinkError
-from ulogd_tw.transports.netlink import GRANT
-from ulogd_tw.transports.nlmsg import Messages
+from ulogd_tw.transports.netlink.nlmsg import Messages
+from ulogd_tw.transports.netlink.port import GRANT
+from ulogd_tw.transports.netlink.request_port import AskingPort
 
 
 class NFACCT(Input):

@@ -12,8 +12,9 @@ from twisted.logger import Logger
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, Input
+from ulogd_tw.metering import conntrack_settings
+from ulogd_tw.metering.conntrack_dumps import Dumps
 from ulogd_tw.netfilter import bpf
-from ulogd_tw.netfilter.accept import Accept, networks
 from ulogd_tw.netfilter.conntrack import KEYS, Decoder
 from ulogd_tw.netfilter.ctnetlink import (
     DESTROY,
@@ -23,12 +24,11 @@ from ulogd_tw.netfilter.ctnetlink import (
     NEW,
     UPDATE,
 )  # fmt: skip
-from ulogd_tw.netfilter.flows import END_REASON, FOLLOWED, REPORTED, Flows, interim
-from ulogd_tw.plugins import ctsettings
-from ulogd_tw.plugins.inputs.dumps import Dumps
+from ulogd_tw.netfilter.flow_filter import Accept, networks
+from ulogd_tw.netfilter.followed_flows import END_REASON, FOLLOWED, REPORTED, Flows, interim
 from ulogd_tw.transports.namespace import inside
-from ulogd_tw.transports.netlink import NetlinkPort
-from ulogd_tw.transports.nlmsg import Messages
+from ulogd_tw.transports.netlink.nlmsg import Messages
+from ulogd_tw.transports.netlink.port import NetlinkPort
 
 _GROUPS = {NEW: GROUP_NEW, UPDATE: GROUP_UPDATE, DESTROY: GROUP_DESTROY}
 _SILENCE_S = 30.0
@@ -157,13 +157,13 @@ class NFCT(Input):
 
     def _preflight(self) -> None:
         """One warning about all settings of the kernel that take away what is wanted, or with sysctl=1 none."""
-        if not ctsettings.loaded():
+        if not conntrack_settings.loaded():
             self.log.warn(
                 "{instance}: connection tracking is not loaded, so there are no flows yet; a firewall rule with "
                 "'ct state' (nft) or modprobe nf_conntrack loads it", instance=self.instance,
             )  # fmt: skip
             return
-        wrong = ctsettings.wrong(self.wanted, events=not self.config.pollinterval)
+        wrong = conntrack_settings.wrong(self.wanted, events=not self.config.pollinterval)
         if self.config.sysctl:
             wrong = [setting for setting in wrong if not self._mended(setting)]
         if wrong:
@@ -174,9 +174,9 @@ class NFCT(Input):
                 settings=" ".join(setting.remedy for setting in wrong),
             )
 
-    def _mended(self, setting: ctsettings.Setting) -> bool:
+    def _mended(self, setting: conntrack_settings.Setting) -> bool:
         try:
-            ctsettings.mend(setting)
+            conntrack_settings.mend(setting)
         except OSError as error:
             self.log.warn("{instance}: {remedy}: {why}", instance=self.instance, remedy=setting.remedy,
                           why=error.strerror)  # fmt: skip
@@ -257,7 +257,7 @@ class NFCT(Input):
             self._silent_since = now
             return _SILENCE_S
         with inside(self.config.network_namespace_path):
-            followed = ctsettings.read("nf_conntrack_count")
+            followed = conntrack_settings.read("nf_conntrack_count")
         if not self.counters.messages_received and followed == "0":
             self.log.warn(
                 "{instance}: no flow for {seconds:.0f} s, and the kernel follows no connection: it does so only where "

@@ -15,12 +15,12 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, boolean, number, octets, seconds, text, words
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.netfilter import nflog
-from ulogd_tw.netfilter.logged import CONNECTION_KEYS, KEYS, Decoder
+from ulogd_tw.netfilter.nflog_decoder import CONNECTION_KEYS, KEYS, Decoder
 from ulogd_tw.netfilter.requests import Request
 from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.namespace import inside
-from ulogd_tw.transports.netlink import GRANT
-from ulogd_tw.transports.packed import PackedPort
+from ulogd_tw.transports.netlink.multi_message_port import PackedPort
+from ulogd_tw.transports.netlink.port import GRANT
 
 DATAGRAM = 32 << 10
 """Octets of packets that the kernel gathers before it sends them; single larger packets come nevertheless."""

@@ -8,19 +8,19 @@ import ipaddress
 import zlib
 from collections.abc import Iterable, Iterator
 
+from ulogd_tw.collecting.captured_streams import IDLE_SECONDS, Connections
+from ulogd_tw.collecting.input import Collecting
+from ulogd_tw.collecting.replay import SET_BACK, Replaying
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, one_of, positive, text, words
 from ulogd_tw.core.plugin import FLOW, RAW
 from ulogd_tw.ipfix.exporters import LIMIT_SESSIONS, Allowed, Exporters, sender
 from ulogd_tw.ipfix.session import Session
+from ulogd_tw.metering import capture_rows
+from ulogd_tw.metering.capture_rows import Pace, PacketRows, stretches
 from ulogd_tw.packets.capture import Capture, Packets
-from ulogd_tw.packets.exports import Exports, Sent
-from ulogd_tw.plugins.collecting import Collecting
-from ulogd_tw.plugins.connections import IDLE_SECONDS, Connections
-from ulogd_tw.plugins.inputs import packetrows
-from ulogd_tw.plugins.inputs.packetrows import Pace, PacketRows, stretches
-from ulogd_tw.plugins.replaying import SET_BACK, Replaying
+from ulogd_tw.packets.payloads import Exports, Sent
 
 SLICE_OCTETS = 1 << 16
 """Octets that are read at once: if they are small packets, their headers take 20 ms."""
@@ -77,8 +77,8 @@ class PCAPIN(Replaying):
     name = "PCAPIN"
     otype = RAW | FLOW
     chooses = True
-    provides = (*packetrows.KEYS, *Replaying.provides)
-    hidden = packetrows.HIDDEN
+    provides = (*capture_rows.KEYS, *Replaying.provides)
+    hidden = capture_rows.HIDDEN
     options = (
         *Replaying.reading_options,
         Option("ports", words, PORTS, "ports of the collectors in the capture"),
@@ -113,7 +113,7 @@ class PCAPIN(Replaying):
 
     def keys(self) -> Iterable[Key]:
         """Of what flows; all where that is not settled."""
-        of = {RAW: packetrows.KEYS, FLOW: Replaying.provides}
+        of = {RAW: capture_rows.KEYS, FLOW: Replaying.provides}
         return of.get(self.otype, self.provides)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:

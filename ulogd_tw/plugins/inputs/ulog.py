@@ -11,7 +11,7 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Coded
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.options import Option, number, octets
-from ulogd_tw.netfilter.logged import KEYS
+from ulogd_tw.netfilter.nflog_decoder import KEYS
 from ulogd_tw.plugins.inputs.nflog import NFLOG, TUNING
 
 _INTERFACES = dict(zip(("oob.ifindex_in", "oob.ifindex_out"), ulogd_keys("oob.in", "oob.out"), strict=True))

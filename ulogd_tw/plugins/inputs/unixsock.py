@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.options import Option, number, positive, text
 from ulogd_tw.core.plugin import RAW, Input
-from ulogd_tw.packets import handed
-from ulogd_tw.transports.unixlisten import UnixListener
+from ulogd_tw.packets import unixsock
+from ulogd_tw.transports.unix_listener import UnixListener
 
 
 class _Client(Protocol):
@@ -21,7 +21,7 @@ class _Client(Protocol):
 
     def __init__(self, plugin: UNIXSOCK) -> None:
         self._plugin = plugin
-        self._framer = handed.Framer()
+        self._framer = unixsock.Framer()
 
     def connectionMade(self) -> None:
         self._plugin.joined(self)
@@ -41,7 +41,7 @@ class UNIXSOCK(Input):
 
     name = "UNIXSOCK"
     otype = RAW
-    provides = handed.KEYS
+    provides = unixsock.KEYS
     listens = True
     options = (
         Option("socket_path", text, "/var/run/ulogd/ulogd2.sock", "where to listen"),
@@ -124,7 +124,7 @@ class UNIXSOCK(Input):
         if held:
             self.counters.errors["cut"] += 1
 
-    def received(self, client: _Client, framer: handed.Framer, octets: bytes) -> None:
+    def received(self, client: _Client, framer: unixsock.Framer, octets: bytes) -> None:
         """Octets of one program: all its messages that are complete become rows."""
         rows: list[dict[str, int | bytes]] = []
         errors = self.counters.errors
@@ -133,7 +133,7 @@ class UNIXSOCK(Input):
             for message in framer.feed(octets):
                 self.counters.messages_received += 1
                 try:
-                    rows.append(handed.row(message, errors))
+                    rows.append(unixsock.row(message, errors))
                 except MessageError as error:
                     errors[error.reason] += 1
         except MessageError as error:
@@ -146,7 +146,7 @@ class UNIXSOCK(Input):
 
     def _give(self, rows: list[dict[str, int | bytes]]) -> None:
         try:
-            batch = handed.batch(rows, self.wanted, self._reactor.seconds())
+            batch = unixsock.batch(rows, self.wanted, self._reactor.seconds())
             self.counters.rows_received += batch.n
             self.emit(batch)
         except Exception as error:

@@ -11,7 +11,7 @@ from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, boolean
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
-from ulogd_tw.plugins.outputs.textfile import SYNC, TextOutput, file_option
+from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 
 MOST_SCHEMAS = 1024
 """Schemas (templates of exporters) whose plan is kept."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from ulogd_tw.core.batch import Batch, plain_values
 from ulogd_tw.core.options import Option, text
 from ulogd_tw.core.plugin import SUM, Wanted
-from ulogd_tw.plugins.outputs.textfile import Sink, TextOutput
-from ulogd_tw.plugins.outputs.textsocket import service_port, sink_for
+from ulogd_tw.writing.sockets import service_port, sink_for
+from ulogd_tw.writing.text import Sink, TextOutput
 
 _ODD = re.compile(rb"[\x00-\x20\x7f]")
 """Octets that no part of a name of Carbon's lines may have."""

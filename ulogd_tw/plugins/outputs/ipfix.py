@@ -14,30 +14,30 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output
-from ulogd_tw.ipfix import forms
+from ulogd_tw.exporting import flow_records, targets
+from ulogd_tw.exporting.anonymise import prefix_preserving, read_key, truncating
+from ulogd_tw.exporting.collector import Collector, Settings
+from ulogd_tw.exporting.directions import KEYS
+from ulogd_tw.exporting.dtls import DtlsCollector
+from ulogd_tw.exporting.flow_records import FlowRecords
+from ulogd_tw.exporting.message_spool import MessageSpool
+from ulogd_tw.exporting.options_records import Telling
+from ulogd_tw.exporting.routing import HASHED, MODES, Group, Routing
+from ulogd_tw.exporting.rules import ADDRESSES, EXPORT_TO, MARKS
+from ulogd_tw.exporting.targets import Target
+from ulogd_tw.exporting.tcp import StreamCollector
+from ulogd_tw.exporting.tls import TlsCollector
+from ulogd_tw.exporting.udp import DatagramCollector
+from ulogd_tw.ipfix import wire_format
 from ulogd_tw.ipfix.builder import MessageBuilder
 from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
-from ulogd_tw.ipfix.netflow import TEMPLATE5
-from ulogd_tw.plugins.outputs import flowrecords, targets
-from ulogd_tw.plugins.outputs.anonymise import prefix_preserving, read_key, truncating
-from ulogd_tw.plugins.outputs.collectors import Collector, Settings
-from ulogd_tw.plugins.outputs.datagram_collector import DatagramCollector
-from ulogd_tw.plugins.outputs.directions import KEYS
-from ulogd_tw.plugins.outputs.dtls_collector import DtlsCollector
-from ulogd_tw.plugins.outputs.flowrecords import FlowRecords
-from ulogd_tw.plugins.outputs.messagespool import MessageSpool
-from ulogd_tw.plugins.outputs.routing import HASHED, MODES, Group, Routing
-from ulogd_tw.plugins.outputs.rules import ADDRESSES, EXPORT_TO, MARKS
-from ulogd_tw.plugins.outputs.stream_collector import StreamCollector
-from ulogd_tw.plugins.outputs.targets import Target
-from ulogd_tw.plugins.outputs.telling import Telling
-from ulogd_tw.plugins.outputs.tls_collector import TlsCollector
-from ulogd_tw.plugins.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
-from ulogd_tw.plugins.security import EXPORTING
+from ulogd_tw.ipfix.netflow.decoder import TEMPLATE5
+from ulogd_tw.peers.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
+from ulogd_tw.peers.tls import EXPORTING
 
 _LEAST_MTU = 256
-_OF_NETFLOW5 = (flowrecords.AUTO, flowrecords.UNIFLOW)
+_OF_NETFLOW5 = (flow_records.AUTO, flow_records.UNIFLOW)
 _AT_ONCE = 4096
 """Rows encoded at a time: what they need stays in the processor's cache, which makes it three times as fast."""
 
@@ -69,7 +69,7 @@ class IPFIX(Output):
         Option("mode", one_of(*MODES), "all", "all: each collector gets everything; failover: the first in the list "
                "that is there; balance: each flow goes to one, chosen by its addresses, ports and protocol, and stays "
                "there when another collector leaves or returns"),
-        Option("fields", text, flowrecords.AUTO, flowrecords.MEANING),
+        Option("fields", text, flow_records.AUTO, flow_records.MEANING),
         Option("version", one_of("10", "9", "5"), "10", "10: IPFIX; 9 and 5: NetFlow v9 and v5, over UDP only, for "
                "collectors that know nothing else. v5 has IPv4 only, and counters that are missing are 0 in it"),
         Option("oid", number, 1, "Observation Domain ID; of NetFlow v9 the Source ID, of v5 engine type and id"),
@@ -130,8 +130,9 @@ class IPFIX(Output):
     @cached_property
     def flows(self) -> FlowRecords:
         """Makes the records, and has every template that was used so far."""
-        form = {"10": lambda now: forms.IPFIX, "9": forms.NetFlow9, "5": forms.NetFlow5}[self.config.version]
-        found = FlowRecords(self, flowrecords.parse(self.config.fields), form(self.clock()))
+        forms = {"10": lambda now: wire_format.IPFIX, "9": wire_format.NetFlow9, "5": wire_format.NetFlow5}
+        form = forms[self.config.version]
+        found = FlowRecords(self, flow_records.parse(self.config.fields), form(self.clock()))
         if found.form.version == TEMPLATE5.ident:
             found.outgoing.templates[TEMPLATE5.ident] = TEMPLATE5
         return found
@@ -142,7 +143,7 @@ class IPFIX(Output):
         config = self.config
         yield from targets.mistakes(config)
         try:
-            flowrecords.parse(config.fields)
+            flow_records.parse(config.fields)
         except ValueError as error:
             yield "fields", str(error)
         if config.anonymise == "cryptopan" and not config.anonymise_key:
@@ -181,7 +182,7 @@ class IPFIX(Output):
             yield "version", f"NetFlow v{config.version} goes over UDP only"
         if config.spool:
             yield "spool", f"files are IPFIX, which collectors of NetFlow v{config.version} do not read"
-        if config.fields == flowrecords.BIFLOW or config.version == "5" and config.fields not in _OF_NETFLOW5:
+        if config.fields == flow_records.BIFLOW or config.version == "5" and config.fields not in _OF_NETFLOW5:
             yield "fields", f"NetFlow v{config.version} has no records of {config.fields}"
 
     # start and stop
@@ -221,7 +222,7 @@ class IPFIX(Output):
         return {"udp": DatagramCollector, "tcp": StreamCollector}[target.url.scheme](target.url, settings)
 
     def _sctp_collector(self, target: Target, settings: Settings) -> Collector:
-        from ulogd_tw.plugins.outputs.sctp_collector import SctpCollector  # usrsctp's declarations take 60 ms to read
+        from ulogd_tw.exporting.sctp import SctpCollector  # usrsctp's declarations take 60 ms to read
 
         config, own = self.config, target.own
         options = sctp_options(config, own.sctp_streams or config.sctp_streams, 1, own.encapsulation_port)

@@ -15,13 +15,13 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, seconds, text
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
+from ulogd_tw.exporting import flow_records
+from ulogd_tw.exporting.flow_records import FlowRecords
 from ulogd_tw.ipfix.builder import MessageBuilder, Messages, template_messages
-from ulogd_tw.ipfix.outgoing import Outgoing
-from ulogd_tw.plugins.outputs import flowrecords
-from ulogd_tw.plugins.outputs.filewriter import FileWriter, Step
-from ulogd_tw.plugins.outputs.flowrecords import FlowRecords
-from ulogd_tw.plugins.outputs.partfile import Leftover, Names, PartFile, recover
-from ulogd_tw.plugins.outputs.textfile import SYNC, TURN
+from ulogd_tw.ipfix.record_encoder import Outgoing
+from ulogd_tw.writing.file_writer import FileWriter, Step
+from ulogd_tw.writing.part_file import Leftover, Names, PartFile, recover
+from ulogd_tw.writing.text import SYNC, TURN
 
 MOST_OCTETS = 65507
 """Octets of a Message: what one UDP datagram can carry, so that a file can be sent as it is."""
@@ -64,7 +64,7 @@ class IPFIXFILE(Output):
         Option("rotate_interval", seconds, 300.0, "seconds that a file lasts; intervals begin at multiples of it in "
                "UTC. 0: files do not end by time"),
         Option("rotate_size", octets, 0, "octets that a file has at most. 0: any number"),
-        Option("fields", text, flowrecords.AUTO, flowrecords.MEANING),
+        Option("fields", text, flow_records.AUTO, flow_records.MEANING),
         Option("domain", number, 0, "Observation Domain ID of the messages; 0 is that of records from several domains"),
         SYNC,
     )  # fmt: skip
@@ -91,7 +91,7 @@ class IPFIXFILE(Output):
     @cached_property
     def flows(self) -> FlowRecords:
         """Makes the records."""
-        return FlowRecords(self, flowrecords.parse(self.config.fields))
+        return FlowRecords(self, flow_records.parse(self.config.fields))
 
     @property
     def outgoing(self) -> Outgoing:
@@ -103,7 +103,7 @@ class IPFIXFILE(Output):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         try:
-            flowrecords.parse(config.fields)
+            flow_records.parse(config.fields)
         except ValueError as error:
             yield "fields", str(error)
         if not os.path.basename(config.file):

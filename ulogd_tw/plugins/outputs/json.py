@@ -21,8 +21,8 @@ from ulogd_tw.core.options import text as words
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
 from ulogd_tw.core.text import Form
 from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS, printed
-from ulogd_tw.plugins.outputs.textfile import SYNC, Sink, TextFile, TextOutput, file_option
-from ulogd_tw.plugins.outputs.textsocket import Stream, service_port, sink_for
+from ulogd_tw.writing.sockets import Stream, service_port, sink_for
+from ulogd_tw.writing.text import SYNC, Sink, TextFile, TextOutput, file_option
 
 RENAMED = {
     "ip.saddr.str": "src_ip", "ip.daddr.str": "dest_ip", "orig.ip.saddr.str": "src_ip", "orig.ip.daddr.str": "dest_ip",

@@ -13,7 +13,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.lines import Lines
 from ulogd_tw.core.phrases import Phrase, Words, value
 from ulogd_tw.core.plugin import FLOW, PACKET, Wanted
-from ulogd_tw.plugins.outputs.textfile import SYNC, TextOutput, file_option
+from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 

@@ -16,9 +16,9 @@ from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, number, octets, seconds
 from ulogd_tw.core.options import text as words
 from ulogd_tw.core.text import Form
-from ulogd_tw.plugins.outputs.database import Database, Fault, Refused
-from ulogd_tw.plugins.outputs.sql import COMMON, CONNECT_S, SQLOutput
-from ulogd_tw.plugins.outputs.sqlcolumns import TableColumn, Values
+from ulogd_tw.storing.columns import TableColumn, Values
+from ulogd_tw.storing.database import Database, Fault, Refused
+from ulogd_tw.storing.sql_output import COMMON, CONNECT_S, SQLOutput
 
 SOCKETS = ("/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock", "/tmp/mysql.sock", "/var/lib/mysql/mysql.sock")
 """Where a server of this host listens: libmysqlclient, and so ulogd2, takes such a socket for localhost."""

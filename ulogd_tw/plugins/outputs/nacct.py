@@ -9,14 +9,14 @@ import numpy as np
 from ulogd_tw.core import columns, types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Column
+from ulogd_tw.core.flow_rows import KEYS as ENDS
+from ulogd_tw.core.flow_rows import only_ends
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import Field, Lines
 from ulogd_tw.core.phrases import value
 from ulogd_tw.core.plugin import FLOW, PACKET
 from ulogd_tw.core.resolve import Found
-from ulogd_tw.plugins.ends import KEYS as ENDS
-from ulogd_tw.plugins.ends import only_ends
-from ulogd_tw.plugins.outputs.textfile import SYNC, TextOutput, file_option
+from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 
 _ICMP, _ICMPV6 = 1, 58
 _PLAIN = ("orig.ip.saddr", "orig.ip.daddr")

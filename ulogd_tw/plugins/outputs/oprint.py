@@ -9,7 +9,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.lines import ColumnField, Lines
 from ulogd_tw.core.plugin import FLOW, PACKET
 from ulogd_tw.plugins.outputs.gprint import printed
-from ulogd_tw.plugins.outputs.textfile import SYNC, TextOutput, file_option
+from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 
 BOUNDARY = b"===>PACKET BOUNDARY\n"
 

@@ -14,7 +14,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, one_of
 from ulogd_tw.core.plugin import PACKET, RAW, Wanted
 from ulogd_tw.packets import writing
-from ulogd_tw.plugins.outputs.textfile import SYNC, Rest, TextFile, TextOutput, file_option
+from ulogd_tw.writing.text import SYNC, Rest, TextFile, TextOutput, file_option
 
 SLICE_OCTETS = 1 << 20
 """About so many octets are put together at once."""

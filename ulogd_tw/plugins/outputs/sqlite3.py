@@ -13,9 +13,9 @@ from ulogd_tw.core import text
 from ulogd_tw.core.options import Option
 from ulogd_tw.core.options import text as words
 from ulogd_tw.core.resolve import Found
-from ulogd_tw.plugins.outputs.database import Database, Fault, Refused
-from ulogd_tw.plugins.outputs.sql import COMMON, SQLOutput
-from ulogd_tw.plugins.outputs.sqlcolumns import TableColumn, Values
+from ulogd_tw.storing.columns import TableColumn, Values
+from ulogd_tw.storing.database import Database, Fault, Refused
+from ulogd_tw.storing.sql_output import COMMON, SQLOutput
 
 BUSY_S = 0.5
 """Seconds that SQLite itself waits for a lock, in its thread, before the batch is tried again later."""

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from ulogd_tw.transports.listen import bind_socket
+from ulogd_tw.transports.stream_listener import bind_socket
 
 IPPROTO_SCTP = 132
 _AT_ONCE = 64

@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IReadDescriptor, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ulogd_tw.transports.listen import bind_all
 from ulogd_tw.transports.sctp.association import Association, Options, SCTPAddress, _Message
+from ulogd_tw.transports.stream_listener import bind_all
 from ulogd_tw.transports.url import Url
 
 PROTOCOL = 132

@@ -1,0 +1,277 @@
+"""Functions and derived keys of AGGREGATE, against the same worked out one row at a time."""
+
+import math
+from collections import defaultdict
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tests.support import given
+from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
+from ulogd_tw.core import types
+from ulogd_tw.core.columns import Coded
+from ulogd_tw.core.keys import known
+from ulogd_tw.core.options import Options
+from ulogd_tw.plugins.filters.aggregate import AGGREGATE
+
+ALL = "sum count min max first last or mean".split()
+one_row = st.tuples(st.integers(0, 3), st.none() | st.integers(0, 2**40))
+
+
+def plainly(values):
+    """What the functions are of these values, in their order."""
+    found = {"count": len(values)}
+    if values:
+        whole = 0
+        for value in values:
+            whole |= value
+        found |= {"sum": sum(values), "min": min(values), "max": max(values), "first": values[0], "last": values[-1],
+                  "or": whole, "mean": sum(values) / len(values)}  # fmt: skip
+    return found
+
+
+class FunctionsTests(AggregateCase):
+    """The option functions."""
+
+    def of_groups(self, rows):
+        """The columns of the functions by group."""
+        found = {}
+        for row in rows:
+            values = {name.partition("_")[0]: value for name, value in row.items() if name.endswith("_octetDeltaCount")}
+            found[row["protocolIdentifier"]] = values
+        return found
+
+    @given(st.lists(st.lists(one_row, max_size=20), min_size=1, max_size=5))
+    def test_row_by_row(self, batches):
+        """However rows come in batches, the functions are those of all values of a group in their order."""
+        words = ",".join(f"{name}(octetDeltaCount)" for name in ALL)
+        self.make(key="protocolIdentifier", functions=words)
+        expected = defaultdict(list)
+        for rows in batches:
+            for group, value in rows:
+                expected[group] += [] if value is None else [value]
+            if rows:
+                self.give(batch_of([{"protocolIdentifier": group, "octetDeltaCount": value} if value is not None else
+                                    {"protocolIdentifier": group} for group, value in rows]))  # fmt: skip
+        self.agg.flush()
+        found = self.of_groups(self.rows())
+        self.assertEqual(set(expected), set(found))
+        for group, values in expected.items():
+            plain = plainly(values)
+            if not values:
+                plain.pop("count")
+            mean, told = plain.pop("mean", 0.0), found[group].pop("mean", 0.0)
+            self.assertTrue(math.isclose(mean, told, rel_tol=1e-12), (mean, told))
+            self.assertEqual(plain, found[group])
+
+    def test_types(self):
+        """Signed and floating numbers and times keep what they are; min and max of negative ones too."""
+        self.make(key="protocolIdentifier",
+                  functions="min(mibObjectValueInteger) max(mibObjectValueInteger) max(samplingProbability) "
+                            "t=min(flowStartMilliseconds)")  # fmt: skip
+        rows = [{"protocolIdentifier": 6, "mibObjectValueInteger": v, "samplingProbability": v / 2,
+                 "flowStartMilliseconds": 1000 + v} for v in (-5, -1, -9)]  # fmt: skip
+        self.give(batch_of(rows))
+        self.agg.flush()
+        (row,) = self.rows()
+        names = ("min_mibObjectValueInteger", "max_mibObjectValueInteger", "max_samplingProbability", "t")
+        self.assertEqual((-9, -1, -0.5, 991), tuple(row[name] for name in names))
+        self.assertIs(types.MILLISECONDS, self.keep.batches[0].schema["t"].type)
+
+    def test_distinct(self):
+        """How many different values: nearly exact where there are few, to some percent where there are many."""
+        self.make(key="protocolIdentifier", functions="d=distinct(sourceIPv4Address) n=distinct(interfaceName)")
+        numbers = {6: 3, 17: 100, 1: 50_000}
+        for group, n in numbers.items():
+            rows = 3 * np.arange(n, dtype=np.uint32) % (3 * n)
+            batch = batch_of([{"protocolIdentifier": group, "sourceIPv4Address": 1}]).take(np.zeros(2 * n, np.int64))
+            names = Coded(np.arange(2 * n) % 2, (b"eth0", b"eth1"))
+            batch = batch.with_columns({known("sourceIPv4Address"): np.concatenate((rows, rows)),
+                                        known("interfaceName"): names})  # fmt: skip
+            self.give(batch)
+        self.agg.flush()
+        found = {row["protocolIdentifier"]: row for row in self.rows()}
+        self.assertEqual((3, {2}), (found[6]["d"], {row["n"] for row in found.values()}))
+        self.assertTrue(abs(found[17]["d"] - 100) <= 6, found[17]["d"])
+        self.assertTrue(abs(found[1]["d"] - 50_000) < 50_000 * 0.2, found[1]["d"])
+
+    @given(st.lists(st.integers(0, 2**63), min_size=1, max_size=60), st.sampled_from((0.0, 0.25, 0.5, 0.95, 1.0)))
+    def test_quantile(self, values, share):
+        """The value below which a share of all lies, to 4.4 %; values of 0 are 0."""
+        self.make(key="protocolIdentifier", functions=f"q=quantile(octetDeltaCount, {share})")
+        for value in values:
+            self.give(batch_of([{"protocolIdentifier": 6, "octetDeltaCount": value}]))
+        self.agg.flush()
+        (row,) = self.rows()
+        exact = sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
+        self.assertTrue(abs(row["q"] - exact) <= exact * 0.0443, (row["q"], exact))
+
+    def test_most_sketches(self):
+        """Groups beyond max_sketches have none; the other functions are there."""
+        functions = "d=distinct(octetDeltaCount) m=max(octetDeltaCount)"
+        self.make(key="protocolIdentifier", functions=functions, max_sketches=2)
+        self.give(batch_of([{"protocolIdentifier": n % 4, "octetDeltaCount": n} for n in range(40)]))
+        self.agg.flush()
+        found = {row["protocolIdentifier"]: row for row in self.rows()}
+        self.assertEqual([36, 37, 38, 39], [found[n]["m"] for n in range(4)])
+        self.assertEqual([True, True, False, False], ["d" in found[n] for n in range(4)])
+
+    def test_export(self):
+        """What is still a value of an element goes out as that."""
+        self.make(key="protocolIdentifier", functions="or(tcpControlBits) max(octetDeltaCount)")
+        row = {"protocolIdentifier": 6, "octetDeltaCount": 1}
+        self.give(batch_of([row | {"tcpControlBits": bits} for bits in (2, 16)]))
+        self.agg.flush()
+        keys = self.keep.batches[0].schema
+        self.assertEqual((((0, 6),), ()), (keys["or_tcpControlBits"].elements, keys["max_octetDeltaCount"].elements))
+        self.assertEqual(18, self.rows()[0]["or_tcpControlBits"])
+
+    def test_mistakes(self):
+        """What is wrong is said."""
+        for text, expected in (
+            ("peak(octetDeltaCount)", "there is no function peak"),
+            ("maxx(octetDeltaCount)", "did you mean max?"),
+            ("max(octetDeltaCont)", "did you mean octetDeltaCount?"),
+            ("max(sourceIPv4Address)", "sourceIPv4Address is no number"),
+            ("quantile(octetDeltaCount)", "a quantile has a share"),
+            ("quantile(octetDeltaCount,2)", "'2' is no share"),
+            ("max(octetDeltaCount,0.5)", "a quantile has a share"),
+            ("max octetDeltaCount", "is none such as"),
+            ("a=max(octetDeltaCount),a=min(octetDeltaCount)", "two functions are called a"),
+            ("octets=max(octetDeltaCount)", "octets is a column already"),
+        ):
+            plugin = AGGREGATE("a", Options(AGGREGATE.all_options(), {"functions": text}))
+            ((option, said),) = plugin.mistakes()
+            self.assertEqual(("functions", True), (option, expected in said), said)
+
+
+class DerivedTests(AggregateCase):
+    """Keys with a prefix or a step."""
+
+    def test_prefixes(self):
+        """Addresses of both families, each cut to its own length; the column is named as it was written."""
+        self.make(key="sourceAddress/24:48")
+        four = [{"sourceIPv4Address": 0x0A000000 + n, "octetDeltaCount": 1} for n in (1, 2, 256)]
+        six = [{"sourceIPv6Address": (0x20010DB8 << 96) + (n << 64), "octetDeltaCount": 1} for n in (1, 2, 1 << 16)]
+        self.give(batch_of(four))
+        self.give(batch_of(six, sourceIPv6Address=types.IPV6))
+        self.agg.flush()
+        found = {row["sourceAddress/24:48"]: row["flows"] for row in self.rows()}
+        self.assertEqual({0x0A000000: 2, 0x0A000100: 1, 0x20010DB8 << 96: 2, (0x20010DB8 << 96) + (1 << 80): 1}, found)
+
+    def test_steps(self):
+        """Numbers and times, rounded down; widths of the wire do not matter."""
+        self.make(key="destinationTransportPort/1024,flowStartMilliseconds/60000")
+        for port, type_ in ((80, types.UNSIGNED16), (443, types.UNSIGNED8), (8080, types.UNSIGNED16)):
+            rows = [{"destinationTransportPort": port % 256, "flowStartMilliseconds": 119_999}]
+            rows[0]["destinationTransportPort"] = port if type_ is types.UNSIGNED16 else port % 256
+            self.give(batch_of(rows, destinationTransportPort=type_))
+        self.agg.flush()
+        names = ("destinationTransportPort/1024", "flowStartMilliseconds/60000", "flows")
+        self.assertEqual([(0, 60_000, 2), (7168, 60_000, 1)],
+                         sorted(tuple(row[name] for name in names) for row in self.rows()))  # fmt: skip
+
+    def test_mistakes(self):
+        for text, expected in (
+            ("sourceAddress/", "behind the slash stands a number"),
+            ("sourceIPv4Address/33", "prefixes have 0 to 32 bits"),
+            ("sourceAddress/24:129", "prefixes have 0 to 32 bits"),
+            ("octetDeltaCount/0", "there are no multiples of 0"),
+            ("interfaceName/5", "is no address, and no number"),
+            ("protocolIdentifier/256", "no protocolIdentifier is so large"),
+            ("sourceAdress/24", "did you mean sourceAddress?"),
+        ):
+            plugin = AGGREGATE("a", Options(AGGREGATE.all_options(), {"key": text}))
+            ((option, said),) = plugin.mistakes()
+            self.assertEqual(("key", True), (option, expected in said), said)
+
+
+class SpreadTests(AggregateCase):
+    """time=spread: counters divided among the intervals of a flow's time."""
+
+    def by_interval(self):
+        self.agg.flush()
+        found = defaultdict(lambda: [0, 0, 0])
+        for row in self.rows():
+            sums = found[row["interval_start"]]
+            for place, name in enumerate(("octets", "packets", "flows")):
+                sums[place] += row.get(name, 0)
+        return dict(found)
+
+    def test_shares(self):
+        """By the time in each interval; the flow counts where it ends."""
+        self.make(key="protocolIdentifier", time="spread", interval=60, functions="n=count(octetDeltaCount)")
+        row = {"protocolIdentifier": 6, "flowStartMilliseconds": 90_000, "flowEndMilliseconds": 209_999,
+               "octetDeltaCount": 1200, "packetDeltaCount": 4}  # fmt: skip
+        self.give(batch_of([row], now=210.0))
+        self.assertEqual({60: [300, 1, 0], 120: [600, 2, 0], 180: [300, 1, 1]}, self.by_interval())
+        self.assertEqual({60: None, 120: None, 180: 1}, {row["interval_start"]: row.get("n") for row in self.rows()})
+
+    @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 2 * 10**6), st.none() | st.integers(0, 2**60)),
+                    min_size=1, max_size=20))  # fmt: skip
+    def test_nothing_is_lost(self, flows):
+        """All intervals together have what came, to the octet; each flow once; in no interval outside its time."""
+        self.make(key="protocolIdentifier", time="spread", interval=60, lateness=10_000)
+        rows = []
+        for start, duration, octets in flows:
+            row = {"protocolIdentifier": 6, "flowStartMilliseconds": start, "flowEndMilliseconds": start + duration}
+            rows.append(row if octets is None else row | {"octetDeltaCount": octets})
+        self.give(batch_of(rows, now=3000.0))
+        found = self.by_interval()
+        self.assertEqual(sum(f[2] or 0 for f in flows), sum(octets for octets, _, _ in found.values()))
+        self.assertEqual(len(flows), sum(n for _, _, n in found.values()))
+        inside = {60 * n for start, more, _ in flows for n in range(start // 60_000, (start + more) // 60_000 + 1)}
+        self.assertEqual(inside, set(found))
+
+    def test_odd_times(self):
+        """A flow that ends before it starts, one that lasts for years, and one without a start."""
+        self.make(key="protocolIdentifier", time="spread", interval=60)
+        year = 366 * 86_400_000
+        rows = [{"flowStartMilliseconds": 10 * year, "flowEndMilliseconds": 9 * year, "octetDeltaCount": 5},
+                {"flowStartMilliseconds": 0, "flowEndMilliseconds": 9 * year, "octetDeltaCount": 10**12},
+                {"flowEndMilliseconds": 9 * year, "octetDeltaCount": 7}]  # fmt: skip
+        self.give(batch_of([row | {"protocolIdentifier": 6} for row in rows], now=9 * year / 1000))
+        found = self.by_interval()
+        octets, flows = (sum(sums[place] for sums in found.values()) for place in (0, 2))
+        self.assertEqual((1440, 10**12 + 12, 3), (len(found), octets, flows))
+
+
+class TopTests(AggregateCase):
+    """top=: the largest groups of an interval."""
+
+    def test_top(self):
+        """The largest, in their order; all others are one row without keys; the sums stay."""
+        self.make(key="protocolIdentifier", top=2, by="octets", interval=60)
+        rows = [{"protocolIdentifier": n, "octetDeltaCount": octets, "packetDeltaCount": 1,
+                 "flowStartMilliseconds": 1000 + n, "flowEndMilliseconds": 2000 + n}
+                for n, octets in enumerate((5, 100, 7, 50, 1))]  # fmt: skip
+        self.give(batch_of(rows, now=130.0))
+        self.agg.flush()
+        found = self.rows()
+        self.assertEqual([(1, 100), (3, 50), (None, 13)], [(r.get("protocolIdentifier"), r["octets"]) for r in found])
+        others = {"flows": 3, "packets": 3, "octets": 13, "first_ms": 1000, "last_ms": 2004, "interval_start": 120}
+        self.assertEqual(others, found[2])
+
+    @given(st.lists(st.tuples(st.integers(0, 12), st.none() | st.integers(0, 5), st.booleans()), max_size=60),
+           st.integers(1, 6))  # fmt: skip
+    def test_any(self, rows, most):
+        """At most so many groups of all kinds, none of the others larger; nothing is missing in the sums."""
+        self.make(key="protocolIdentifier,sourceTransportPort", top=most)
+        sums = defaultdict(int)
+        for group, octets, port in rows:
+            row = {"protocolIdentifier": group} | ({"sourceTransportPort": 9} if port else {})
+            self.give(batch_of([row if octets is None else row | {"octetDeltaCount": octets}]))
+            sums[group, port] += octets or 0
+        self.agg.flush()
+        found = self.rows()
+        self.assertEqual((sum(sums.values()), len(rows)),
+                         (sum(r.get("octets", 0) for r in found), sum(r["flows"] for r in found)))  # fmt: skip
+        groups = [row for row in found if "protocolIdentifier" in row]
+        self.assertEqual(min(most, len(sums)), len(groups))
+        kept = sorted((row.get("octets", 0) for row in groups), reverse=True)
+        self.assertEqual(sorted(sums.values(), reverse=True)[: len(kept)], kept)
+
+    def test_mistakes(self):
+        plugin = AGGREGATE("a", Options(AGGREGATE.all_options(), {"top": 5, "by": "octet"}))
+        ((option, said),) = plugin.mistakes()
+        self.assertEqual(("by", True), (option, "is none of flows, packets, octets" in said))

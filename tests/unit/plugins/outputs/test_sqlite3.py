@@ -1,0 +1,362 @@
+"""SQLITE3: the values that a file holds after a batch, rows that do not fit, files that change underneath."""
+
+import sqlite3
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+from twisted.internet import defer, reactor, task
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.support import given
+from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output
+from ulogd_tw.core import types
+from ulogd_tw.core.columns import Coded
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.keys import Key, known
+from ulogd_tw.core.plugin import ALL
+from ulogd_tw.core.resolve import Found
+from ulogd_tw.plugins.inputs.nfct import NFCT
+from ulogd_tw.plugins.outputs import sqlite3 as sqlite3_output
+from ulogd_tw.plugins.outputs.sqlite3 import SQLITE3
+from ulogd_tw.storing.columns import Target, values_of, worth_writing
+
+
+def key(type_, name=None):
+    """A key of this type, called like it or `name`."""
+    return Key(name or type_.name, type_)
+
+
+class SQLITE3TestCase(TestCase):
+    """With a path for a file."""
+
+    def setUp(self):
+        self.path = self.mktemp()
+
+    def execute(self, statement, *arguments):
+        """The rows of one statement, on a connection of its own."""
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            return connection.execute(statement, arguments).fetchall()
+        finally:
+            connection.close()
+
+    def output(self, **options):
+        return output(SQLITE3, **{"db": self.path, "table": "flows", "create": True} | options)
+
+    async def stored(self, batch, **options):
+        """The rows of the table after the batch was written, and the output."""
+        made = await opened(self, self.output(**options), batch.schema.values())
+        await made.write(batch)
+        return self.execute("SELECT * FROM flows"), made
+
+
+class ValuesTests(SQLITE3TestCase):
+    """What stands in the file."""
+
+    async def test_every_type(self):
+        """Numbers are numbers, addresses and octets text, times integers since 1970, what is missing NULL."""
+        v6 = IPv6Address("fd77::1:0:0:9")
+        ntp = (2208988800 + 1_790_000_000) << 32 | 1 << 31
+        columns = [
+            (key(types.UNSIGNED8), [0, 255, None]),
+            (key(types.SIGNED64), [-(1 << 63), (1 << 63) - 1, None]),
+            (key(types.FLOAT64), [1.5, float("nan"), None]),
+            (key(types.BOOLEAN), [True, False, None]),
+            (key(types.IPV4), [0x0A4D0001, 0xFFFFFFFF, None]),
+            (key(types.IPV6), [int(v6), 0, None]),
+            (key(types.MAC), [0x0102030405FF, 0, None]),
+            (key(types.SECONDS), [1_790_000_000, 0, None]),
+            (key(types.MILLISECONDS), [1_790_000_000_123, 0, None]),
+            (key(types.MICROSECONDS), [ntp, ntp, None]),
+            (key(types.NANOSECONDS), [ntp, ntp, None]),
+            (key(types.STRING), ["é", "", None]),
+            (key(types.OCTETS), [b"\0\xff", b"", None]),
+        ]
+        rows, _ = await self.stored(batch_of(*columns))
+        us = 1_790_000_000_500_000
+        self.assertEqual(rows, [
+            (0, -(1 << 63), 1.5, 1, "10.77.0.1", "fd77::1:0:0:9", "01:02:03:04:05:ff", 1_790_000_000, 1_790_000_000_123,
+             us, us * 1000, "é", "00ff"),
+            (255, (1 << 63) - 1, None, 0, "255.255.255.255", "::", "00:00:00:00:00:00", 0, 0, us, us * 1000, "", ""),
+            (None,) * 13,
+        ])  # fmt: skip
+
+    async def test_large_numbers(self):
+        """Unsigned numbers that SQLite has no integers for are there as text, to the last digit."""
+        values = [0, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+        rows, _ = await self.stored(batch_of((known("octetDeltaCount"), values)))
+        self.assertEqual(rows, [(0,), ((1 << 63) - 1,), (str(1 << 63),), (str((1 << 64) - 1),)])
+
+    async def test_strings(self):
+        """Strings that are hard to quote come out as they went in; what is not UTF-8 becomes U+FFFD."""
+        rows, _ = await self.stored(batch_of((key(types.STRING, "s"), [*ODD_STRINGS, b"\xff\xfex"])))
+        self.assertEqual([row[0] for row in rows], [*ODD_STRINGS, "\ufffd\ufffdx"])
+
+    async def test_names_of_columns(self):
+        """A made table has the keys with _ for dots, quoted, in the order of the stack."""
+        keys = [known("orig.ip.saddr"), known("interface#2") or Key("order by", types.UNSIGNED8), known("e9id7")]
+        made = await opened(self, self.output(), keys)
+        self.assertIn('"orig_ip_saddr" TEXT', made.table_text(keys))
+        names = [row[1] for row in self.execute("PRAGMA table_info(flows)")]
+        self.assertEqual(names, ["orig_ip_saddr", "order by", "e9id7"])
+
+    async def test_table_name_is_quoted(self):
+        """Any name of a table will do, and a schema may stand before it."""
+        made = await opened(self, self.output(table='main.a"b ; c'))
+        await made.write(numbers(1, 2))
+        self.assertEqual(self.execute('SELECT number FROM "a""b ; c"'), [(1,), (2,)])
+
+
+class OptionsRecordsTests(SynchronousTestCase):
+    """Records about an exporter in a table of flows."""
+
+    def worth(self, *names, octets=(True, False, True, False)):
+        """Which rows of these columns are written; `octets`: whether there are any."""
+        values = {
+            "exporter": (np.arange(4, dtype=np.uint32), None), "record_kind": (KINDS, None),
+            "octetDeltaCount": (np.arange(4, dtype=np.uint64), ~np.array(octets)), "samplingInterval": None,
+        }  # fmt: skip
+        found = [(Target(name, (name,)), values[name] and Found(*values[name], known(name))) for name in names]
+        rows = worth_writing(found, Found(KINDS, None, known("record_kind")), 4)
+        return [0, 1, 2, 3] if rows is None else np.flatnonzero(rows).tolist()
+
+    def test_rows_of_nothing(self):
+        """Options records without any value but who sent them are left out; flows without one stay."""
+        self.assertEqual([0, 1, 2], self.worth("exporter", "octetDeltaCount", "samplingInterval"))
+        self.assertEqual([0, 1, 2, 3], self.worth("octetDeltaCount", octets=(True, False, True, True)))
+
+    def test_tables_of_records(self):
+        """A table that says what kind a record is gets all; so does one of exporters only."""
+        self.assertEqual([0, 1, 2, 3], self.worth("record_kind", "octetDeltaCount"))
+        self.assertEqual([0, 1, 2, 3], self.worth("exporter"))
+
+    def test_no_options(self):
+        kinds = Found(Coded(np.zeros(4, np.int64), (b"data",)), None, known("record_kind"))
+        self.assertIsNone(worth_writing([], kinds, 4))
+        self.assertIsNone(worth_writing([], None, 4))
+
+
+KINDS = Coded(np.array([0, 0, 1, 1]), (b"data", b"options"))
+
+
+class ExistingTableTests(SQLITE3TestCase):
+    """A table that is there already."""
+
+    async def test_columns_are_the_request(self):
+        """What is asked for are the keys of the columns; a number that SQLite gives itself is none."""
+        self.execute(
+            "CREATE TABLE flows (id INTEGER PRIMARY KEY, orig_ip_saddr TEXT, octetDeltaCount, raw_mac_len, "
+            "twice INTEGER GENERATED ALWAYS AS (octetDeltaCount * 2))"
+        )
+        made = self.output(create=False)
+        made.prepare()
+        self.assertEqual(
+            made.requests(frozenset()),
+            {"orig.ip.saddr": True, "octetDeltaCount": True, "raw.mac_len": True, "record_kind": False},
+        )
+
+    async def test_columns_are_found_by_element(self):
+        """A column takes the key of another name that is the same datum."""
+        self.execute("CREATE TABLE flows (orig_ip_saddr TEXT, number INTEGER)")
+        rows, _ = await self.stored(numbers(0x0A000001, 1), create=False)
+        self.assertEqual(rows, [("10.0.0.1", 0x0A000001)])
+
+    async def test_integer_columns_take_ipv4_addresses(self):
+        """As ulogd2 wrote them."""
+        self.execute("CREATE TABLE flows (orig_ip_saddr INTEGER)")
+        rows, _ = await self.stored(numbers(0x0A000001, 1), create=False)
+        self.assertEqual(rows, [(0x0A000001,)])
+
+    async def test_unknown_column(self):
+        """A column that is no key is a mistake that names the column, and the one that was meant."""
+        self.execute("CREATE TABLE flows (number INTEGER, octet_delta_Count INTEGER, octetDeltaCuont)")
+        made = self.output()
+        made.prepare()
+        with self.assertRaisesRegex(StartError, "column octet_delta_Count of table flows"):
+            await opened(self, made)
+
+    async def test_missing_table(self):
+        """Without create=1 a missing table keeps the stack from starting."""
+        self.execute("CREATE TABLE other (a)")
+        with self.assertRaisesRegex(StartError, "no table flows; make it, or set create=1"):
+            self.output(create=False).prepare()
+
+    def test_key_without_column(self):
+        """A key of keys= that the table has no column for."""
+        self.execute("CREATE TABLE flows (number INTEGER)")
+        with self.assertRaisesRegex(StartError, "no column for the key octetDeltaCount"):
+            self.output(keys=("number", "octetDeltaCount")).prepare()
+
+    async def test_chosen_keys(self):
+        """keys= names what is written; the other columns are left alone."""
+        self.execute("CREATE TABLE flows (other DEFAULT 7, number INTEGER)")
+        rows, made = await self.stored(numbers(5, 1), keys=("number",))
+        self.assertEqual(made.requests(frozenset()), {"number": True, "record_kind": False})
+        self.assertEqual(rows, [(7, 5)])
+
+    async def test_chosen_keys_make_the_table(self):
+        """In their order; the type of one that only a plugin knows comes with the first rows."""
+        rows, _ = await self.stored(numbers(5, 1), keys=("number", "sourceIPv4Address"))
+        self.assertEqual(rows, [(5, "0.0.0.5")])
+        self.assertEqual([row[2] for row in self.execute("PRAGMA table_info(flows)")], ["INTEGER", "TEXT"])
+
+
+class RequestTests(SynchronousTestCase):
+    """What is asked of the stack before anything is opened."""
+
+    def test_all(self):
+        """A table that nobody has seen: every key is asked for."""
+        self.assertIs(output(SQLITE3, db="x", table="t").requests(frozenset()), ALL)
+
+    def test_create_below_any_element(self):
+        """create=1 below a collector needs keys=."""
+        made = output(SQLITE3, db="x", table="t", create=True)
+        self.assertRegex("".join(made.available(None)), "needs keys=")
+        self.assertEqual(list(output(SQLITE3, db="x", table="t").available(None)), [])
+
+    def test_columns_that_clash(self):
+        """Two keys for one column are a mistake."""
+        made = output(SQLITE3, db="x", table="t", keys=("orig.ip.saddr", "orig_ip_saddr"))
+        self.assertEqual(len(list(made.mistakes())), 1)
+        made = output(SQLITE3, db="x", table="t", create=True)
+        self.assertRegex("".join(made.available((key(types.UNSIGNED8, "a.b"), key(types.UNSIGNED8, "A_B")))), "choose")
+
+    def test_keys_of_conntrack(self):
+        """All that NFCT gives fits into one table."""
+        made = output(SQLITE3, db="x", table="t", create=True)
+        shown = tuple(key for key in output(NFCT).keys() if key.name not in NFCT.hidden)
+        self.assertEqual(list(made.available(shown)), [])
+        self.assertIn('"orig_raw_pktlen"', made.table_text(made.offered.values()))
+
+
+class RefusedTests(SQLITE3TestCase):
+    """Rows that do not fit the table."""
+
+    @given(
+        st.lists(st.integers(0, 12), max_size=40),
+        st.sampled_from(["", "ABORT", "FAIL", "IGNORE", "REPLACE"]),
+        st.integers(1, 6),
+    )
+    def test_others_are_written(self, numbers, clause, at_once):
+        """Whatever a table's constraints do with single rows: many rows a statement leave the same in it, in order."""
+        self.patch(sqlite3_output, "_PARAMETERS", at_once)
+        made = self.output()
+        clause = clause and f"ON CONFLICT {clause}"
+        ddl = f"CREATE TABLE flows (number INTEGER CHECK (number < 12) UNIQUE {clause}, more)"
+        ours, plain = (sqlite3.connect(":memory:", isolation_level=None) for _ in range(2))
+        expected = 0
+        for connection in (ours, plain):
+            connection.execute(ddl)
+        for number in numbers:
+            try:
+                plain.execute("INSERT INTO flows VALUES (?, NULL)", (number,))
+            except sqlite3.IntegrityError:
+                expected += 1
+        made.sources.add("number", [])
+        made.database.numbered = False
+        refused = 0
+        for part in (numbers[:20], numbers[20:]):
+            batch = batch_of((NUMBER_KEYS[1], part))
+            values = values_of([Target("number", ("number",)), Target("more", ("more",))], partial(made.find, batch))
+            refused += made.database.store(ours, values, len(part), 1, False).rows
+        self.assertEqual(refused, expected)
+        self.assertEqual(*(c.execute("SELECT * FROM flows ORDER BY rowid").fetchall() for c in (ours, plain)))
+
+    async def test_refused_rows_are_counted(self):
+        """And told once, with the reason."""
+        self.execute("CREATE TABLE flows (number INTEGER NOT NULL UNIQUE)")
+        made = await opened(self, self.output())
+        await made.write(batch_of((NUMBER_KEYS[1], [1, 2, 2, None, 3])))
+        await made.write(batch_of((NUMBER_KEYS[1], [3, 4])))
+        self.assertEqual(self.execute("SELECT number FROM flows"), [(1,), (2,), (3,), (4,)])
+        self.assertEqual(made.counters.dropped, {"refused": 3})
+
+
+class FileTests(SQLITE3TestCase):
+    """The file itself."""
+
+    async def test_moved_file(self):
+        """Rows never go into a file that was moved away: a new one is made."""
+        made = await opened(self, self.output())
+        await made.write(numbers(1, 2))
+        for name in (self.path, self.path + "-wal", self.path + "-shm"):
+            if Path(name).exists():
+                Path(name).rename(name + ".old")
+        await made.write(numbers(3, 2))
+        self.assertEqual(self.execute("SELECT number FROM flows"), [(3,), (4,)])
+
+    async def test_moved_file_of_an_earlier_start(self):
+        """Where the table was there already at the start, the new one gets its columns again."""
+        first = await opened(self, self.output())
+        await first.write(numbers(1, 2))
+        await first.stop()
+        made = await opened(self, self.output())
+        await made.write(numbers(3, 2))
+        for name in (self.path, self.path + "-wal", self.path + "-shm"):
+            if Path(name).exists():
+                Path(name).rename(name + ".old")
+        await made.write(numbers(5, 2))
+        self.assertEqual(self.execute("SELECT number, sourceIPv4Address FROM flows"), [(5, "0.0.0.5"), (6, "0.0.0.6")])
+
+    async def test_full(self):
+        """A full disk is told and waited for; when there is room, every row is there once."""
+        made = await opened(self, self.output(reconnect=0.1))
+        await made.write(numbers(0, 10))
+
+        def limit(pages):
+            def opened(connection, before=made.database.opened):
+                before(connection)
+                connection.execute(f"PRAGMA max_page_count={pages}")
+            return opened
+
+        real = made.database.opened
+        made.database.opened = limit(1)
+        made.reopen()
+        writing = made.write(numbers(10, 20000))
+        await task.deferLater(reactor, 0.3, lambda: None)
+        self.assertFalse(writing.called)
+        self.assertGreater(made.counters.errors["full"], 1)
+        made.database.opened = real
+        await writing
+        self.assertEqual(self.execute("SELECT count(*), count(DISTINCT number) FROM flows"), [(20010, 20010)])
+
+    async def test_cannot_be_opened(self):
+        """A directory that is not there keeps the stack from starting."""
+        made = self.output(db=self.path + "/no/x")
+        made.prepare()
+        list(made.available(NUMBER_KEYS))
+        with self.assertRaisesRegex(StartError, "unable to open database file; the directory"):
+            await defer.maybeDeferred(made.open)
+
+    async def test_no_database(self):
+        """Nor is any other file taken for a database."""
+        Path(self.path).write_text("this is no database\n" * 100)
+        with self.assertRaisesRegex(StartError, "not a database"):
+            self.output().prepare()
+
+    async def test_batch_numbers(self):
+        """One row a run and instance says which batch was the last; old runs are forgotten."""
+        made = await opened(self, self.output())
+        for number in range(3):
+            await made.write(numbers(number, 1))
+        await made.stop()
+        self.assertEqual(
+            self.execute("SELECT run, instance, number FROM ulogd_tw_batches"), [(made.database.run, "db", 3)]
+        )
+        self.execute("UPDATE ulogd_tw_batches SET written_at = written_at - 90000")
+        again = await opened(self, self.output())
+        self.assertEqual(self.execute("SELECT * FROM ulogd_tw_batches"), [])
+        await again.write(numbers(9, 1))
+        self.assertEqual(self.execute("SELECT number FROM flows"), [(0,), (1,), (2,), (9,)])
+
+    async def test_addresses_of_both_families(self):
+        """One column holds both."""
+        keys = [known("sourceAddress")]
+        made = await opened(self, self.output(), keys)
+        for address in (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")):
+            type_ = types.IPV4 if address.version == 4 else types.IPV6
+            await made.write(batch_of((keys[0].typed(type_), [int(address)])))
+        self.assertEqual(self.execute("SELECT * FROM flows"), [("192.0.2.1",), ("2001:db8::1",)])

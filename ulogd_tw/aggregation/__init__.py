@@ -1,0 +1,1 @@
+"""AGGREGATE's engine (RFC 7015)."""

@@ -1,0 +1,208 @@
+"""One table of an AGGREGATE: groups whose present keys are the same, and what is added up for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ulogd_tw.aggregation.functions import FUNCTIONS, Wish
+from ulogd_tw.core import types
+from ulogd_tw.core.key_table import KeyTable
+from ulogd_tw.core.keys import Key
+from ulogd_tw.core.packing import Dictionary, Packing
+
+FLOWS = Key("flows", types.UNSIGNED64, ((0, 3),), "flows", "deltaCounter")
+PACKETS = Key("packets", types.UNSIGNED64, ((0, 2),), "packets", "deltaCounter")
+OCTETS = Key("octets", types.UNSIGNED64, ((0, 1),), "octets", "deltaCounter")
+FIRST = Key("first_ms", types.MILLISECONDS, ((0, 152),), "milliseconds")
+LAST = Key("last_ms", types.MILLISECONDS, ((0, 153),), "milliseconds")
+REPLY_PACKETS = Key("reply_packets", types.UNSIGNED64, ((29305, 2),), "packets", "deltaCounter")
+REPLY_OCTETS = Key("reply_octets", types.UNSIGNED64, ((29305, 1),), "octets", "deltaCounter")
+VALUES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, REPLY_PACKETS, REPLY_OCTETS)
+
+SUMS = (
+    (PACKETS, "packetDeltaCount", "packetTotalCount"),
+    (OCTETS, "octetDeltaCount", "octetTotalCount"),
+    (REPLY_PACKETS, "reversePacketDeltaCount", "reversePacketTotalCount"),
+    (REPLY_OCTETS, "reverseOctetDeltaCount", "reverseOctetTotalCount"),
+)
+SEEN = "seen"
+PLACES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, SEEN)
+"""What stands behind the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
+BORN = Key("born", types.MILLISECONDS, unit="milliseconds")
+"""When the first row of a group came."""
+SPAN = Key("span", types.UNSIGNED64)
+"""A key that is not handed on: rows whose key of the option `change` has one value without a break, see `spans`."""
+NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@dataclass
+class Piece:
+    """Some entries of a table, copied: `rows` (n, words + values), `more` and `states` as far as entries have them.
+
+    A state is (its values, and an octet of flags for each entry that has one), see `State.piece`.
+    """
+
+    rows: np.ndarray
+    more: dict[Key, np.ndarray]
+    states: list[tuple[np.ndarray, np.ndarray]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def words(self) -> list[np.ndarray]:
+        """The words of the keys."""
+        return [np.ascontiguousarray(self.rows[:, place]) for place in range(self.rows.shape[1] - len(PLACES))]
+
+    def value(self, name: Key | str) -> np.ndarray:
+        """The column of one of `PLACES`."""
+        return self.rows[:, self.rows.shape[1] - len(PLACES) + PLACES.index(name)]
+
+    def take(self, chosen: np.ndarray) -> Piece:
+        """The entries of a mask."""
+        places = np.flatnonzero(chosen)
+        if len(places) == len(self):
+            return self
+        states = []
+        for values, flags in self.states:
+            there = places[places < len(flags)]
+            width = len(values) // len(flags) if len(flags) else 1
+            states.append((values.reshape(-1, width)[there].ravel(), flags[there]))
+        return Piece(self.rows[places], {key: column[places] for key, column in self.more.items()}, states)
+
+
+class Spares:
+    """The memory of tables that are gone, for new ones."""
+
+    def __init__(self) -> None:
+        self._memory: dict[tuple[int, int], np.ndarray] = {}
+
+    def get(self, stride: int, capacity: int) -> np.ndarray | None:
+        """What there is for such a table."""
+        return self._memory.pop((stride, capacity), None)
+
+    def take(self, group: Group) -> None:
+        """Keep the memory of a table that nobody will look at, one of each kind."""
+        if not group.readers and group.table.n:
+            self._memory[group.table.stride, group.table.capacity] = group.table.flat
+
+
+class Group:
+    """One table: the rows whose present keys are the same, held in the same types.
+
+    The values of an entry stand behind its key: flows, packets, octets, first, last, and the bits of what was seen:
+    bit i says that the sum `SUMS[i]` had a value at least once; without one it is NULL. What few have, sums of the
+    reply direction and the time of the first row, are columns of their own, made when the first values come.
+    """
+
+    MORE = (REPLY_PACKETS, REPLY_OCTETS, BORN)
+
+    def __init__(
+        self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int,
+        wishes: Sequence[Wish], most: int, spares: Spares,
+    ):  # fmt: skip
+        self.packing = Packing(present, dictionaries)
+        words = self.packing.words
+        self.table = KeyTable(words, capacity, expected, len(PLACES), spares.get(words + len(PLACES), capacity))
+        self.places = {name: self.packing.words + place for place, name in enumerate(PLACES)}
+        self.states = [FUNCTIONS[wish.function](wish, capacity, most) for wish in wishes]
+        self.more: dict[Key, np.ndarray] = {}
+        self.seen_by_all: int | None = None
+        """The bits that every entry has; None while there is no entry."""
+        self.readers = 0
+        """Who goes through it in slices, and will want it to stay."""
+        self._used = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Octets of memory in use."""
+        n = self.table.n
+        return self.table.nbytes + 8 * len(self.more) * n + sum(state.nbytes(n) for state in self.states)
+
+    def begin(self) -> slice:
+        """Set the values of entries that are new, and give their numbers."""
+        first, self._used = self._used + 1, self.table.n
+        for name, place in self.places.items():
+            self.table.column(place, first)[:] = NEVER if name is FIRST else 0
+        for key, column in self.more.items():
+            column[first : self._used + 1] = NEVER if key is BORN else 0
+        for state in self.states:
+            state.begin(first, self._used + 1)
+        return slice(first, self._used + 1)
+
+    def values(self, key: Key, first: int, stop: int) -> np.ndarray:
+        """The column of a value over the entries from `first` up to `stop`, a copy."""
+        if key in self.places:
+            return self.table.column(self.places[key], first)[: stop - first].copy()
+        column = self.more.get(key)
+        return np.zeros(stop - first, np.uint64) if column is None else column[first:stop].copy()
+
+    def spans(self, piece: Piece) -> np.ndarray | None:
+        """The spans of a piece of this table."""
+        return self.packing.unpack(piece.words).get(SPAN)
+
+    def add(self, key: Key, entries: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
+        """Add to a sum; `places` is where the rows of the entries begin."""
+        if key in self.places:
+            np.add.at(self.table.flat, places + self.places[key], values)
+            return
+        np.add.at(self._column(key), entries, values)
+
+    def _column(self, key: Key) -> np.ndarray:
+        if key not in self.more:
+            self.more[key] = np.empty(self.table.capacity + 1, np.uint64)
+            self.more[key][: self.table.n + 1] = NEVER if key is BORN else 0
+        return self.more[key]
+
+    def born(self, entries: np.ndarray | slice, when: np.ndarray | int) -> None:
+        """Note when the first row of entries came, milliseconds since 1970."""
+        column = self._column(BORN)
+        if isinstance(entries, slice):
+            column[entries] = when
+        else:
+            np.minimum.at(column, entries, when)
+
+    def see(self, bits: int, partly: np.ndarray | None, places: np.ndarray, new: slice) -> None:
+        """Note which sums these rows had: `bits` all of them, `partly` (a mask of bits a row) some."""
+        column = self.places[SEEN]
+        if new.stop > new.start:
+            self.table.column(column, new.start)[:] = bits
+        if self.seen_by_all is None:
+            self.seen_by_all = bits
+        elif bits & ~self.seen_by_all:
+            np.bitwise_or.at(self.table.flat, places + column, np.uint64(bits))
+        if new.stop > new.start:
+            self.seen_by_all &= bits
+        if partly is not None:
+            np.bitwise_or.at(self.table.flat, places + column, partly)
+
+    def piece(self, first: int, stop: int) -> Piece:
+        """A copy of the entries from `first` up to `stop`."""
+        stride = self.table.stride
+        rows = self.table.flat[first * stride : stop * stride].reshape(-1, stride).copy()
+        more = {key: column[first:stop].copy() for key, column in self.more.items()}
+        return Piece(rows, more, [state.piece(first, stop) for state in self.states])
+
+    def merge(self, entries: np.ndarray, piece: Piece) -> None:
+        """Add what a piece of another table has; all `entries` are different ones, or all are the same one."""
+        if not len(entries):
+            return
+        places = entries * self.table.stride
+        for key in (FLOWS, PACKETS, OCTETS):
+            self.add(key, entries, places, piece.value(key))
+        for key, column in piece.more.items():
+            if key is BORN:
+                self.born(entries, column)
+            else:
+                self.add(key, entries, places, column)
+        np.minimum.at(self.table.flat, places + self.places[FIRST], piece.value(FIRST))
+        np.maximum.at(self.table.flat, places + self.places[LAST], piece.value(LAST))
+        seen = piece.value(SEEN)
+        np.bitwise_or.at(self.table.flat, places + self.places[SEEN], seen)
+        bits = int(np.bitwise_and.reduce(seen))
+        self.seen_by_all = bits if self.seen_by_all is None else self.seen_by_all & bits
+        for state, (values, flags) in zip(self.states, piece.states, strict=True):
+            state.merge(entries, values, flags)

@@ -1,0 +1,397 @@
+"""The tables of one interval of an AGGREGATE: groups of equal keys and what is added up for each."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ulogd_tw.aggregation.flow_time import ended, ending, share
+from ulogd_tw.aggregation.group_table import BORN, FIRST, FLOWS, LAST, NEVER, SEEN, SPAN, SUMS, VALUES, Group, Piece
+from ulogd_tw.aggregation.relocation import AT_ONCE, Moving, Overflow
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Column, repeated
+from ulogd_tw.core.keys import Key
+from ulogd_tw.core.packing import Dictionary, packed_type
+from ulogd_tw.core.resolve import Found
+
+if TYPE_CHECKING:
+    from ulogd_tw.core.plugin import Plugin, Wanted
+
+_ACTIVE_TIMEOUT = 2
+"""The flowEndReason of a record that is not the flow's last (RFC 5102 section 5.11.3)."""
+OTHER = "other"
+"""The group of the rows that found no room, all under NULL keys."""
+PEEKED_AT_ONCE = 32768
+"""Entries that are copied in one turn of the reactor: some milliseconds."""
+_MORE_STRINGS = 1 << 20
+
+
+class Tally:
+    """All groups of one interval, at most as many as their caller allows."""
+
+    def __init__(self, plugin: Plugin, overflow: Overflow, expected: dict[object, int], start: int) -> None:
+        self.start = start
+        """Of the interval, seconds since 1970."""
+        self.ident = secrets.token_hex(8)
+        """What no other one of any run is called."""
+        self._plugin = plugin
+        self._names: tuple[str, ...] = plugin.key_names
+        self._inner = (SPAN.name,) if plugin.config.change else ()
+        self._overflow = overflow
+        self._expected = expected
+        """Entries of the last interval by kind of group, to size the next one's tables."""
+        self._capacity: int = plugin.config.max_keys + 1  # one more for the rest of overflow=other
+        self.groups: dict[object, Group] = {}
+        self.dictionaries = self._new_dictionaries()
+        self.moves = 0
+        """How often its entries were moved; what was copied of it before is of no use then."""
+        self._moving: Moving | None = None
+        self._old: deque[tuple[object, Group, int]] = deque()
+        """Tables whose entries are moved to those of the same names in `groups`. And the first entry left."""
+        self._sources: deque[Tally] = deque()
+        self.gone = False
+        """Whether its rows were emitted."""
+
+    def __len__(self) -> int:
+        return sum(group.table.n for group in self.groups.values()) + self.unmoved
+
+    @property
+    def keys(self) -> int:
+        """Groups without the one of the rest."""
+        other = self.groups.get(OTHER)
+        return len(self) - (0 if other is None else other.table.n)
+
+    @property
+    def unmoved(self) -> int:
+        """Entries that still have to be moved."""
+        return sum(group.table.n + 1 - first for _, group, first in self._old) + sum(map(len, self._sources))
+
+    @property
+    def nbytes(self) -> int:
+        """Octets of memory in use."""
+        return sum(group.nbytes for group in [*self.groups.values(), *(group for _, group, _ in self._old)])
+
+    def born_after(self, limit: int) -> bool:
+        """Whether the first row of every group came after this time, milliseconds since 1970."""
+        columns = (group.values(BORN, 1, group.table.n + 1) for group in self.groups.values() if group.table.n)
+        return all(int(column.min()) > limit for column in columns)
+
+    def _new_dictionaries(self) -> dict[str, Dictionary]:
+        most = self._capacity
+        if self._overflow.waits:
+            most = 2 * most + _MORE_STRINGS  # rows that find no room at first have their strings in it too
+        return {name: Dictionary(most) for name in self._names}
+
+    def add(self, batch: Batch, max_keys: int) -> Batch | None:
+        """Merge the rows; with overflow=emit, fold and evict, those for which there was no room come back."""
+        left = []
+        for part, found in self._by_presence(batch):
+            rest = self._add(part, found, max_keys)
+            if rest is not None:
+                left.append(rest)
+        return Batch.joined(left) if left else None
+
+    def _by_presence(self, batch: Batch) -> Iterator[tuple[Batch, dict[str, Found]]]:
+        """Rows that lack the same keys together, with the keys that they have."""
+        found = {name: self._plugin.find(batch, name) for name in (*self._names, *self._inner)}
+        found = {name: f for name, f in found.items() if f is not None}
+        masked = [name for name, f in found.items() if f.missing is not None and f.missing.any()]
+        if not masked:
+            yield batch, found
+            return
+        pattern = np.zeros(batch.n, np.uint64)
+        for place, name in enumerate(masked):
+            pattern |= found[name].missing.astype(np.uint64) << np.uint64(place)
+        for value in np.unique(pattern).tolist():
+            part = batch.take(pattern == np.uint64(value))
+            absent = {name for place, name in enumerate(masked) if value >> place & 1}
+            yield part, {n: self._plugin.find(part, n) for n in found if n not in absent}
+
+    def _group(self, found: dict[str, Found]) -> Group:
+        present = tuple(Key(name, packed_type(name, f.key), f.key.elements) for name, f in found.items())
+        return self.table(present, self._expected.get(present, 0))
+
+    def table(self, present: object, expected: int = 0) -> Group:
+        """The group of these present keys, a new one for about so many entries if there is none."""
+        if present == OTHER:
+            return self._other()
+        group = self.groups.get(present)
+        if group is None:
+            group = self.groups[present] = self._new(present, self._capacity, expected)
+        return group
+
+    def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> Group:
+        plugin = self._plugin
+        most = plugin.config.max_sketches
+        return Group(present, self.dictionaries, capacity, expected, plugin.wishes, most, plugin.spares)
+
+    def _add(self, batch: Batch, found: dict[str, Found], max_keys: int) -> Batch | None:
+        group = self._group(found)
+        words, fits = group.packing.pack({name: f.values for name, f in found.items()}, batch.n)
+        if fits is not None:
+            no_room = any(dictionary.full for dictionary in self.dictionaries.values())
+            self._turn_away(batch.take(~fits), "max_keys" if no_room else "key_range")
+            batch, words = batch.take(fits), [w[fits] for w in words]
+        room = max(max_keys - (self.keys - group.table.n), 0)
+        entries = group.table.entries(words, room)
+        new = group.begin()
+        if entries.all():
+            self._merge(group, entries, batch, new)
+            return None
+        beyond = entries == 0
+        self._merge(group, entries[~beyond], batch.take(~beyond), new)
+        rest = batch.take(beyond)
+        if self._overflow.waits:
+            return rest
+        self._turn_away(rest, "max_keys")
+        return None
+
+    def _turn_away(self, rest: Batch, reason: str) -> None:
+        """Drop rows, or count them under NULL keys."""
+        counters = self._plugin.counters
+        if reason != "max_keys" or self._overflow is Overflow.REFUSE:
+            counters.dropped[reason] += ended(rest)
+            return
+        other = self._other()
+        entries = np.ones(rest.n, np.int64)
+        counters.more["rows_other"] = counters.more.get("rows_other", 0) + ended(rest)
+        if self._plugin.config.age:
+            other.born(entries, int(rest.now * 1000))
+        self._merge(other, entries, rest, slice(2, 2))
+
+    def _other(self) -> Group:
+        """The group of the rest, which has one entry."""
+        other = self.groups.get(OTHER)
+        if other is None:
+            other = self.groups[OTHER] = self._new((), 1, 1)
+            other.table.entries([np.zeros(1, np.uint64)])
+            other.begin()
+            other.see(0, None, np.empty(0, np.int64), slice(1, 2))
+        return other
+
+    # moving entries from table to table
+
+    def sample(self, place: Key, step: int) -> list[np.ndarray]:
+        """A value of every `step`-th group."""
+        return [g.table.column(g.places[place])[::step] for present, g in self.groups.items() if present != OTHER]
+
+    def beside(self) -> Tally:
+        """An empty one of the same interval."""
+        return Tally(self._plugin, self._overflow, self._expected, self.start)
+
+    def begin_moving(self, moving: Moving) -> None:
+        """Start with new tables; the entries of those that there are follow with `move`."""
+        self.moves += 1
+        self._moving = moving
+        for present in [present for present in self.groups if moving.whole or present != OTHER]:
+            group = self.groups.pop(present)
+            if group.table.n:
+                self._old.append((present, group, 1))
+        self.dictionaries = self._new_dictionaries()
+
+    def unite(self, others: Iterable[Tally]) -> None:
+        """The entries of other tables, newest ones first, follow with `move`; these keep them."""
+        self._sources.extend(others)
+
+    def move(self) -> int:
+        """Move a slice of the entries of the old tables; how many there were."""
+        if not self._old and self._sources:
+            source = self._sources[0]
+            if source.unmoved:
+                return source.move()
+            self._sources.popleft()
+            self._old.extend((present, group, 1) for present, group in source.groups.items())
+        if not self._old:
+            return 0
+        present, group, first = self._old.popleft()
+        stop = min(first + AT_ONCE, group.table.n + 1)
+        if stop <= group.table.n:
+            self._old.appendleft((present, group, stop))
+        if stop > first:
+            self.take(present, group, group.piece(first, stop), self._moving)
+        return stop - first
+
+    def take(self, present: object, source: Group, piece: Piece, moving: Moving | None = None) -> None:
+        """Merge a piece of another table, of which `moving` chooses what stays here; None: all of it."""
+        stays = np.ones(len(piece), bool) if moving is None else moving.stays(source, piece)
+        if present == OTHER:
+            if stays.any():
+                self._other().merge(np.ones(int(stays.sum()), np.int64), piece.take(stays))
+            self._part_with(present, source, piece.take(~stays), moving)
+            return
+        into = self.table(present, source.table.n)
+        words, fits = into.packing.again(piece.words, source.packing)
+        if fits is not None:
+            stays &= fits
+        entries = np.zeros(len(piece), np.int64)
+        room = into.table.capacity if moving is None else into.table.n + moving.room
+        entries[stays] = into.table.entries([w[stays] for w in words], room)
+        rest = entries == 0
+        if rest.any() and (moving is None or moving.joins):
+            entries[rest] = into.table.entries([w[rest] for w in words], 0)
+        new = into.begin()
+        if moving is not None:
+            moving.room -= new.stop - new.start
+        rest = entries == 0
+        into.merge(entries[~rest], piece.take(~rest))
+        self._part_with(present, source, piece.take(rest), moving)
+
+    def _part_with(self, present: object, source: Group, piece: Piece, moving: Moving | None) -> None:
+        """Let entries that do not stay go out, or add them to the rest."""
+        if not len(piece):
+            return
+        out = None if moving is None else moving.out(self)
+        if out is None:
+            self._fold_into_other(piece)
+        else:
+            out.take(present, source, piece)
+
+    def _fold_into_other(self, piece: Piece) -> None:
+        more = self._plugin.counters.more
+        more["groups_folded"] = more.get("groups_folded", 0) + len(piece)
+        more["rows_other"] = more.get("rows_other", 0) + int(piece.value(FLOWS).sum())
+        self._other().merge(np.ones(len(piece), np.int64), piece)
+
+    # rows in
+
+    def _merge(self, group: Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
+        """Add the values of the rows to their entries, of which those in `new` are new."""
+        self._plugin.counters.rows_merged += ended(batch)
+        if self._plugin.config.age and new.stop > new.start:
+            group.born(new, int(batch.now * 1000))
+        if not batch.n:
+            return
+        places = entries * group.table.stride
+        counting = ending(batch)
+        flows = np.ones(batch.n, np.uint64) if counting is None else counting.astype(np.uint64)
+        group.add(FLOWS, entries, places, flows)
+        seen = 0
+        partly = None
+        for place, (key, delta, total) in enumerate(SUMS):
+            values, missing = self._counts(batch, delta, total)
+            if values is None:
+                continue
+            if missing is None:
+                seen |= 1 << place
+            else:
+                values = np.where(missing, np.uint64(0), values)
+                bit = np.where(missing, np.uint64(0), np.uint64(1 << place))
+                partly = bit if partly is None else partly | bit
+            group.add(key, entries, places, share(batch, values))
+        group.see(seen, partly, places, new)
+        self._times(group, places, batch)
+        for state in group.states:
+            found = self._plugin.find(batch, state.wish.of)
+            if found is not None:
+                others = found.missing if counting is None else _either(found.missing, ~counting)
+                state.add(entries, found.values, others)
+
+    def _counts(self, batch: Batch, delta: str, total: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """What one counter adds: the delta, else the total where the record is the flow's last; and what is missing."""
+        deltas = self._plugin.find(batch, delta)
+        if deltas is not None and deltas.missing is None:
+            return deltas.values.astype(np.uint64, copy=False), None
+        totals = self._plugin.find(batch, total)
+        if totals is None:
+            return (None, None) if deltas is None else (deltas.values.astype(np.uint64), deltas.missing)
+        values = totals.values.astype(np.uint64, copy=False)
+        missing = totals.missing
+        reason = self._plugin.find(batch, "flowEndReason")
+        if reason is not None and (reason.values == _ACTIVE_TIMEOUT).any():
+            interim = reason.values == _ACTIVE_TIMEOUT
+            missing = interim if missing is None else missing | interim
+        if deltas is not None:
+            values = np.where(deltas.missing, values, deltas.values.astype(np.uint64))
+            missing = None if missing is None else missing & deltas.missing
+        return values, missing
+
+    def _times(self, group: Group, places: np.ndarray, batch: Batch) -> None:
+        start = self._plugin.find(batch, "flowStartMilliseconds")
+        if start is not None:
+            values = start.values if start.missing is None else np.where(start.missing, NEVER, start.values)
+            np.minimum.at(group.table.flat, places + group.places[FIRST], values.astype(np.uint64, copy=False))
+        end = self._plugin.find(batch, "flowEndMilliseconds")
+        if end is not None:
+            values = end.values if end.missing is None else np.where(end.missing, np.uint64(0), end.values)
+            np.maximum.at(group.table.flat, places + group.places[LAST], values.astype(np.uint64, copy=False))
+
+    # rows out
+
+    def batches(self, interval_key: Key, now: float, at_once: int) -> Iterator[Batch]:
+        """The rows of this interval in slices of so many, by kind of group; ends the tally."""
+        self.gone = True
+        plugin = self._plugin
+        wanted = frozenset((*plugin.wanted, *self._names, *((plugin.config.by,) if plugin.config.top else ())))
+        self._expected.update({p: group.table.n for p, group in self.groups.items() if p != OTHER and group.table.n})
+        while self.groups:
+            present = next(iter(self.groups))
+            group = self.groups[present]
+            for first in range(1, group.table.n + 1, at_once):
+                stop = min(first + at_once, group.table.n + 1)
+                yield self._batch(group, interval_key, now, wanted, first, stop)
+            plugin.spares.take(self.groups.pop(present))
+
+    def peek(self, interval_key: Key, now: float, wanted: Wanted) -> Iterator[Batch]:
+        """The rows of this interval as they are now, with the `wanted` columns only, in slices; the tally goes on."""
+        # what is moved meanwhile is told once: where it was
+        found = [*((group, 1) for group in self.groups.values()), *((group, first) for _, group, first in self._old)]
+        found = [(group, begin, group.table.n + 1) for group, begin in found]
+        for group, *_ in found:
+            group.readers += 1
+        try:
+            for group, begin, stop in found:
+                for first in range(begin, stop, PEEKED_AT_ONCE):
+                    yield self._batch(group, interval_key, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
+        finally:
+            for group, *_ in found:
+                group.readers -= 1
+
+    def _batch(self, group: Group, interval_key: Key, now: float, wanted: Wanted, first: int, stop: int) -> Batch:
+        """The entries from `first` up to `stop`."""
+        words = [group.table.column(place, first)[: stop - first] for place in range(group.packing.words)]
+        by_name = {key.name: (key, column) for key, column in group.packing.unpack(words).items()}
+        columns: dict[Key, Column] = {}
+        for name in self._names:
+            if name in by_name and name in wanted:
+                columns[by_name[name][0]] = by_name[name][1]
+        missing: dict[str, np.ndarray] = {}
+        for key, column, absent in self._worked_out(group, wanted, first, stop):
+            if not absent.all():
+                columns[key] = column
+                if absent.any():
+                    missing[key.name] = absent
+        if interval_key.name in wanted:
+            columns[interval_key] = self._starts(group, first, stop)
+        schema = Schema(list(columns))
+        return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=stop - first, now=now)
+
+    def _starts(self, group: Group, first: int, stop: int) -> Column:
+        """Of the interval; where groups have an age, when the first row of each came. Seconds since 1970."""
+        if BORN in group.more:
+            return (group.values(BORN, first, stop) // np.uint64(1000)).astype(np.uint32)
+        return repeated(self.start, stop - first, np.dtype("I"))
+
+    def _worked_out(
+        self, group: Group, wanted: Wanted, first: int, stop: int
+    ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
+        """Key, column and mask of the missing rows of each value of these entries."""
+        seen = group.values(SEEN, first, stop)
+        sums = {key: place for place, (key, *_) in enumerate(SUMS)}
+        for key in VALUES:
+            if key.name in wanted:
+                column = group.values(key, first, stop)
+                nothing = NEVER if key is FIRST else 0
+                yield key, column, (seen & np.uint64(1 << sums[key])) == 0 if key in sums else column == nothing
+        for state in group.states:
+            if state.wish.name in wanted:
+                column, absent = state.results(first, stop)
+                key = state.wish.key
+                yield key, column.astype(key.type.dtype), absent
+
+
+def _either(missing: np.ndarray | None, others: np.ndarray) -> np.ndarray:
+    return others if missing is None else missing | others

@@ -1,0 +1,262 @@
+"""The file in which an AGGREGATE keeps its open intervals over a restart, and the marks of those that were emitted.
+
+The file is a NumPy npz without pickles: for each interval its tables in pieces, as they were copied, and at the end a
+`head` in JSON. An interval is written as it is found while rows go on to come, so that a group has each of its rows
+whole or not at all. It takes the place of the former file only when it is whole and on the disk.
+
+Beside it ``PATH.emitted`` has a line for each interval that was handed on, written before its first row is: what the
+file still has of it does not come again. The process that uses a file holds a lock on this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ulogd_tw.aggregation.group_table import PLACES, Group, Piece
+from ulogd_tw.aggregation.interval import OTHER, Tally
+from ulogd_tw.aggregation.relocation import AT_ONCE
+from ulogd_tw.core import types
+from ulogd_tw.core.columns import Octets
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.keys import Key
+
+VERSION = 1
+PIECE_OCTETS = 4 << 20
+"""Copied in one turn of the reactor, about: some milliseconds."""
+
+Work = Callable[[], None]
+
+
+class Disturbed(Exception):
+    """Entries were moved while they were copied."""
+
+
+class StateFile:
+    """The file at `path` of the intervals of one AGGREGATE; `settings` says what they are sums of."""
+
+    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self._settings = settings
+        self._marks = -1
+        self._lock = threading.Lock()
+        self._newest: object = None
+        """The writing that may replace the file: a thread that is still at an older one must not."""
+
+    # marks
+
+    def open(self) -> None:
+        """Take the file for this process. Raises `StartError`."""
+        path = self.path.with_name(self.path.name + ".emitted")
+        try:
+            self._marks = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            fcntl.flock(self._marks, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise StartError(f"state_file {self.path} is in use by another AGGREGATE") from None
+        except OSError as error:
+            self.close()
+            raise StartError(f"state_file {self.path}: {error}") from None
+
+    def close(self) -> None:
+        if self._marks >= 0:
+            os.close(self._marks)
+            self._marks = -1
+
+    def mark(self, ident: str, closed: int) -> None:
+        """Note that the interval of this tally is emitted, and until when intervals are closed."""
+        os.write(self._marks, f"{ident} {closed}\n".encode())
+
+    def sync(self) -> None:
+        """Wait until the marks are on the disk."""
+        os.fdatasync(self._marks)
+
+    def forget(self, still: bool) -> None:
+        """Empty the marks, as a new file is in place; unless it has intervals that were emitted (`still`)."""
+        if not still:
+            os.ftruncate(self._marks, 0)
+
+    def emitted(self) -> tuple[set[str], int]:
+        """What was marked: tallies, and until when intervals are closed. A line that is cut is none."""
+        lines = os.pread(self._marks, os.fstat(self._marks).st_size, 0).decode("ascii", "replace").split("\n")[:-1]
+        words = [line.split(" ") for line in lines]
+        good = [(ident, int(closed)) for ident, closed in (w for w in words if len(w) == 2) if closed.isdecimal()]
+        return {ident for ident, _ in good}, max((closed for _, closed in good), default=0)
+
+    # write
+
+    def steps(self, tallies: list[tuple[Tally, float | None]], closed: int, suffix: str) -> Iterator[Work]:
+        """Write the intervals. Each step copies a piece, and gives what has to be done next, perhaps in a thread.
+
+        With each tally its clock, where it goes out already. Raises `Disturbed`.
+        """
+        beside = self.path.with_name(self.path.name + suffix)
+        file = open(beside, "wb")  # noqa: SIM115 - open from step to step
+        archive = zipfile.ZipFile(file, "w")
+        with self._lock:
+            self._newest = archive
+        try:
+            heads = []
+            for place, (tally, now) in enumerate(tallies):
+                head = {"ident": tally.ident, "start": tally.start, "now": now, "groups": [], "strings": {}}
+                yield from _tally_steps(archive, f"t{place}", tally, head)
+                if not tally.gone:
+                    heads.append((f"t{place}", head))
+            whole = {"ulogd_tw": "aggregate", "version": VERSION, "settings": self._settings, "closed": closed}
+            octets = np.frombuffer(json.dumps(whole | {"tallies": heads}).encode(), np.uint8)
+            yield lambda: _put(archive, {"head": octets})
+            yield lambda: self._finish(archive, file, beside)
+        finally:
+            with contextlib.suppress(OSError):  # a full disk was told before
+                archive.close()
+                file.close()
+            beside.unlink(missing_ok=True)
+
+    def _finish(self, archive: zipfile.ZipFile, file: io.BufferedWriter, beside: Path) -> None:
+        archive.close()
+        file.flush()
+        os.fsync(file.fileno())
+        with self._lock:
+            if self._newest is archive:
+                os.replace(beside, self.path)
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    # read
+
+    def load(self, make: Callable[[int], Tally]) -> tuple[list[tuple[Tally, float | None]], int] | None:
+        """The intervals with their clocks, of which none was emitted, and until when they are closed; None: no file.
+
+        Raises ValueError for a file that is damaged or has sums of something else.
+        """
+        gone, closed = self.emitted()
+        try:
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                head = json.loads(arrays["head"].tobytes())
+                if (head["ulogd_tw"], head["version"]) != ("aggregate", VERSION):
+                    raise ValueError("it is no state of this version")
+                if head["settings"] != self._settings:
+                    names = [n for n in self._settings if head["settings"].get(n) != self._settings[n]]
+                    raise ValueError(f"it was written with another {', '.join(names)}")
+                found = []
+                for name, saved in head["tallies"]:
+                    if saved["ident"] not in gone:
+                        tally = make(int(saved["start"]))
+                        tally.ident = str(saved["ident"])
+                        _restore(arrays, name, saved, tally)
+                        found.append((tally, None if saved["now"] is None else float(saved["now"])))
+                return found, max(closed, int(head["closed"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # whatever reading damaged zip files, arrays and JSON raises
+            raise ValueError(f"it is damaged: {type(error).__name__}: {error}") from None
+
+    def set_aside(self) -> Path:
+        """Give the file another name, and tell it."""
+        aside = self.path.with_name(self.path.name + ".aside")
+        os.replace(self.path, aside)
+        return aside
+
+
+def _put(archive: zipfile.ZipFile, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _tally_steps(archive: zipfile.ZipFile, name: str, tally: Tally, head: dict[str, Any]) -> Iterator[Work]:
+    """The steps of one tally, as far as it does not go away meanwhile; `head` gets what is written."""
+    moves = tally.moves
+    # what is made after this moment is not in the file
+    groups = [(present, group, group.table.n) for present, group in tally.groups.items()]
+    for place, (present, group, n) in enumerate(groups):
+        keys = None if present == OTHER else [[k.name, k.type.name, list(k.elements)] for k in present]
+        at_once, pieces = _at_once(group), 0
+        for first in range(1, n + 1, at_once):
+            if tally.gone:
+                return
+            if tally.moves != moves:
+                raise Disturbed
+            piece = group.piece(first, min(first + at_once, n + 1))
+            yield _work(archive, f"{name}.g{place}.p{pieces}", piece)
+            pieces += 1
+        head["groups"].append({"keys": keys, "pieces": pieces, "n": n})
+    for place, (key, dictionary) in enumerate(tally.dictionaries.items()):
+        if dictionary.values:
+            values = list(dictionary.values)
+            head["strings"][key] = place
+            yield _strings(archive, f"{name}.d{place}", values)
+
+
+def _at_once(group: Group) -> int:
+    """Entries of a piece."""
+    octets = 8 * group.table.stride + sum(state.width * state.values.itemsize for state in group.states)
+    return max(min(PIECE_OCTETS // octets, AT_ONCE), 1)
+
+
+def _work(archive: zipfile.ZipFile, name: str, piece: Piece) -> Work:
+    arrays = {f"{name}.rows": piece.rows}
+    arrays |= {f"{name}.{key.name}": column for key, column in piece.more.items()}
+    for place, (values, flags) in enumerate(piece.states):
+        arrays |= {f"{name}.v{place}": values, f"{name}.f{place}": flags}
+    return lambda: _put(archive, arrays)
+
+
+def _strings(archive: zipfile.ZipFile, name: str, values: list[bytes]) -> Work:
+    def work() -> None:
+        column = Octets.of(values)
+        _put(archive, {f"{name}.offsets": column.offsets, f"{name}.data": column.data})
+
+    return work
+
+
+def _restore(arrays: Any, name: str, saved: dict[str, Any], tally: Tally) -> None:
+    """Put what was saved into an empty tally."""
+    for key, place in saved["strings"].items():
+        offsets, data = arrays[f"{name}.d{place}.offsets"], arrays[f"{name}.d{place}.data"]
+        if (offsets.dtype, data.dtype, offsets.ndim, data.ndim) != (np.int64, np.uint8, 1, 1):
+            raise ValueError(f"it is damaged: {name}.d{place}")
+        if offsets[0] or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+            raise ValueError(f"it is damaged: {name}.d{place}")
+        tally.dictionaries[key].restore(Octets(offsets, data).to_list())
+    for place, group in enumerate(saved["groups"]):
+        present: Any = OTHER
+        if group["keys"] is not None:
+            present = tuple(Key(n, types.TYPES[t], tuple(map(tuple, elements))) for n, t, elements in group["keys"])
+        into = tally.table(present, int(group["n"]))
+        for number in range(group["pieces"]):
+            tally.take(present, into, _piece(arrays, f"{name}.g{place}.p{number}", into), None)
+
+
+def _piece(arrays: Any, name: str, into: Group) -> Piece:
+    """A piece as it was saved. Raises ValueError where it cannot be one of such a group."""
+    rows = arrays[f"{name}.rows"]
+    if rows.dtype != np.uint64 or rows.ndim != 2 or rows.shape[1] != into.packing.words + len(PLACES):
+        raise ValueError(f"it is damaged: {name}")
+    more = {key: arrays[f"{name}.{key.name}"] for key in into.MORE if f"{name}.{key.name}" in arrays}
+    states = []
+    for place, state in enumerate(into.states):
+        values, flags = arrays[f"{name}.v{place}"], arrays[f"{name}.f{place}"]
+        if values.dtype != state.form or values.shape != (len(flags) * state.width,) or flags.dtype != np.uint8:
+            raise ValueError(f"it is damaged: {name}")
+        states.append((values, flags))
+    if any(column.shape != (len(rows),) or column.dtype != np.uint64 for column in more.values()):
+        raise ValueError(f"it is damaged: {name}")
+    piece = Piece(rows, more, states)
+    into.packing.check(piece.words)
+    return piece

@@ -1,0 +1,48 @@
+"""A sliding window: what the last intervals add up to, at the end of each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ulogd_tw.aggregation.interval import Tally
+
+if TYPE_CHECKING:
+    from ulogd_tw.plugins.filters.aggregate import AGGREGATE
+
+
+class Window:
+    """The closed intervals ("panes") of one instance that a window still to come has in it."""
+
+    def __init__(self, plugin: AGGREGATE) -> None:
+        self._plugin = plugin
+        self._interval: int = plugin.config.interval
+        self._length: int = plugin.config.window
+        self.panes: list[Tally] = []
+        """In the order of their times."""
+
+    def add(self, tally: Tally) -> None:
+        """Take an interval that is over, perhaps one that came late."""
+        self.panes.append(tally)
+        self.panes.sort(key=lambda pane: pane.start)
+
+    def until(self, closed: int, until: int) -> Iterator[Tally]:
+        """The windows that end after `closed` and not after `until`, in turn, for intervals added as they went by.
+
+        An interval that came when the last window with it had gone out is one by itself.
+        """
+        while self.panes and self.panes[0].start + self._length <= closed:
+            yield self._of([self.panes.pop(0)])
+        end = closed
+        while self.panes and end < until:
+            end = max(end + self._interval, self.panes[0].start + self._interval)
+            if end > until:
+                return
+            yield self._of([pane for pane in self.panes if pane.start < end], end - self._length)
+            self.panes = [pane for pane in self.panes if pane.start + self._length > end]
+
+    def _of(self, panes: list[Tally], start: int | None = None) -> Tally:
+        """The sums of these, which are added up as it goes out."""
+        whole = self._plugin.new_tally(panes[0].start if start is None else max(start, 0))
+        whole.unite(reversed(panes))
+        return whole

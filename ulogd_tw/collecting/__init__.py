@@ -1,0 +1,1 @@
+"""The Collecting Process (RFC 7011)."""

@@ -1,0 +1,204 @@
+"""UDP exporters' templates in a file, so that their records can be read at once after a restart.
+
+Lines of JSON: a head, then for each session a line, for each of its domains one, for each template of that one; the
+last line has the number of those before it and their checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import defer, threads
+
+from ulogd_tw.core import types
+from ulogd_tw.core.keys import Key
+from ulogd_tw.ipfix.decoder import Decoder
+from ulogd_tw.ipfix.exporters import Exporters
+from ulogd_tw.ipfix.options_records import Told
+from ulogd_tw.ipfix.session import Session
+from ulogd_tw.ipfix.template import Field, Template
+
+if TYPE_CHECKING:
+    from ulogd_tw.collecting.input import Collecting
+
+_HEAD = {"ulogd_tw": "templates", "version": 1}
+SOONEST = 1.0
+"""Seconds between two writes, when templates change; twenty times as long as the last write took, if that is more."""
+LATEST = 300.0
+"""Seconds after which it is written anyway, because templates that were sent again live longer."""
+
+
+class TemplateCache:
+    """The file of one collector."""
+
+    def __init__(self, path: str, collector: Collecting) -> None:
+        self._path = Path(path)
+        self._collector = collector
+        self._written = 0.0
+        self._pause = SOONEST
+        self._changes = -1
+        self._writing: defer.Deferred[Any] | None = None
+
+    # read
+
+    def load(self, decoder: Decoder, exporters: Exporters, idle: float, now: float) -> None:
+        """Restore sessions that have not been silent for too long. A file that is not whole is left alone, and said."""
+        self._written = now
+        try:
+            lines = _checked(self._path.read_bytes())
+            sessions, templates = self._restore(lines, decoder, exporters, idle, now)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+            self._collector.counters.errors["template_cache"] += 1
+            self._collector.log.error(
+                "{instance}: template_cache {path} is not used: {error}; records wait until exporters send their "
+                "templates again", instance=self._collector.instance, path=str(self._path), error=error,
+            )  # fmt: skip
+            return
+        self._changes = decoder.changes
+        if sessions:
+            self._collector.log.info(
+                "{instance}: template_cache has {templates} templates of {sessions} exporters",
+                instance=self._collector.instance, templates=templates, sessions=sessions,
+            )  # fmt: skip
+
+    def _restore(
+        self, lines: list[dict[str, Any]], decoder: Decoder, exporters: Exporters, idle: float, now: float
+    ) -> tuple[int, int]:
+        lifetime = decoder.limits.template_lifetime
+        sessions = templates = 0
+        session: Session | str = ""
+        number = place = 0
+        for line in lines:
+            if "peer" in line:
+                session = ""
+                if now - line["last"] < idle:
+                    name = bytes.fromhex(line["sender"])
+                    session = exporters.restore(line["place"], name, (line["peer"], line["port"]), now)
+                if not isinstance(session, str):
+                    session.last_received = line["last"]
+                    decoder.restore_types(session, [_key(item) for item in line["types"]])
+                    sessions += 1
+            elif isinstance(session, str):
+                continue  # silent for too long, or refused
+            elif "domain" in line:
+                number, place = line["domain"], line["domain_place"]
+                told = _told(line["told"]) if line["told"] else None
+                decoder.restore_domain(session, number, place, float(line["origin"]), told)
+            elif not lifetime or now - line["received"] < lifetime:
+                fields = tuple(Field(*map(int, field)) for field in line["fields"])
+                template = Template(int(line["template"]), fields, int(line["scopes"]))
+                templates += decoder.restore(session, number, place, template, float(line["received"]))
+        return sessions, templates
+
+    # write
+
+    def wake(self, decoder: Decoder, exporters: Exporters, now: float) -> None:
+        """Write it when something has changed."""
+        age = now - self._written
+        changed = decoder.changes != self._changes
+        if self._writing is None and (age >= LATEST or (changed and age >= self._pause)):
+            self.save(decoder, exporters, now)
+
+    def save(self, decoder: Decoder, exporters: Exporters, now: float) -> defer.Deferred[Any]:
+        """Write it in a thread, in the place of the former one only when it is whole."""
+        if self._writing is not None:
+            return self._writing.addCallback(lambda _: self.save(decoder, exporters, now))
+        self._changes, self._written = decoder.changes, now
+        # References only: what they refer to is written in the thread, and never changes.
+        copy = [
+            (place, name, session, [(d, list(d.templates.values()), _plain(d.told)) for d in session.domains.values()])
+            for (place, name), session in exporters.items()
+        ]
+        began = time.monotonic()
+        writing = self._writing = threads.deferToThread(_write, self._path, copy)
+        writing.addErrback(self._failed)
+
+        def done(_: Any) -> None:
+            self._writing = None
+            self._pause = max(SOONEST, 20 * (time.monotonic() - began))
+
+        return writing.addCallback(done)
+
+    def _failed(self, failure: Any) -> None:
+        self._collector.fault(failure.value)
+
+
+def _write(path: Path, sessions: list[tuple]) -> None:
+    beside = path.with_name(path.name + ".new")
+    with open(beside, "wb") as file:
+        crc = count = 0
+        for line in _lines(sessions):
+            octets = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+            crc, count = zlib.crc32(octets, crc), count + 1
+            file.write(octets)
+        file.write(json.dumps({"lines": count, "crc32": crc}).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def _lines(sessions: list[tuple]) -> Iterator[dict[str, Any]]:
+    yield _HEAD
+    for place, name, session, domains in sessions:
+        described = [[*key.elements[0], key.name, key.type.name, key.unit, key.semantics]
+                     for key in list(session.types.values())]  # fmt: skip
+        yield {
+            "peer": session.peer, "port": session.peer_port, "place": place, "sender": name.hex(),
+            "last": session.last_received, "types": described,
+        }  # fmt: skip
+        for domain, templates, told in domains:
+            yield {"domain": domain.number, "domain_place": domain.place, "origin": domain.origin, "told": told}
+            for learnt in templates:
+                template = learnt.template
+                fields = [(field.pen, field.ident, field.length) for field in template.fields]
+                if not domain.place >> 32 == 5:  # the template of NetFlow v5 is always known
+                    yield {"template": template.ident, "scopes": template.scopes, "received": learnt.received,
+                           "fields": fields}  # fmt: skip
+
+
+def _checked(octets: bytes) -> list[dict[str, Any]]:
+    """The lines between the head and the end. Raises ValueError for a file that is not one of these, or not whole."""
+    body, newline, last = octets.rstrip(b"\n").rpartition(b"\n")
+    lines = [json.loads(line) for line in (body + newline).splitlines()]
+    end = json.loads(last)
+    if not lines or lines[0] != _HEAD:
+        raise ValueError("it is no template cache of this version")
+    if (end.get("lines"), end.get("crc32")) != (len(lines), zlib.crc32(body + newline)):
+        raise ValueError("its checksum is wrong")
+    return lines[1:]
+
+
+def _key(item: list[Any]) -> Key:
+    pen, ident, name, type_, unit, semantics = item
+    return Key(name, types.TYPES[type_], ((pen, ident),), unit, semantics)
+
+
+def _plain(told: Told | None) -> dict[str, Any] | None:
+    """What is told of a domain, as JSON has it."""
+    if told is None:
+        return None
+    return {
+        "samplers": list(told.samplers.items()),
+        "interfaces": [(index, name.decode("latin-1")) for index, name in told.interfaces.items()],
+        "applications": [(ident.hex(), name.decode("latin-1")) for ident, name in told.applications.items()],
+        "flow_keys": list(told.flow_keys.items()),
+        "statistics": [([list(part) for part in process], dict(v)) for process, v in told.statistics.items()],
+    }
+
+
+def _told(plain: dict[str, Any]) -> Told:
+    told = Told()
+    told.samplers = {sampler: float(factor) for sampler, factor in plain["samplers"]}
+    told.interfaces = {index: name.encode("latin-1") for index, name in plain["interfaces"]}
+    told.applications = {bytes.fromhex(ident): name.encode("latin-1") for ident, name in plain["applications"]}
+    told.flow_keys = dict(plain["flow_keys"])
+    told.statistics = {tuple(tuple(part) for part in process): dict(v) for process, v in plain["statistics"]}
+    return told

@@ -1,0 +1,1 @@
+"""The Exporting Process (RFC 7011)."""

@@ -1,0 +1,217 @@
+"""The collectors of an exporter: each a Transport Session with its own queue, sequence, templates and figures.
+
+Messages wait without Sequence Number and Export Time, and get both when they are sent: a new connection is a new
+Transport Session and begins at 0 (RFC 7011 section 3.1). A queue that is over its bound drops its oldest Messages,
+counts their records, and lets the Sequence Number go on, so that the collector sees the gap (section 10.2.2).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from ulogd_tw.exporting.spooling import Spooling
+from ulogd_tw.ipfix.builder import Messages, template_messages
+from ulogd_tw.ipfix.statements import counted
+from ulogd_tw.ipfix.template import Template
+from ulogd_tw.ipfix.wire_format import IPFIX, Form
+from ulogd_tw.transports.url import Url
+
+STOP_SECONDS = 5.0
+"""How long a collector may take at a stop."""
+_LOOK_SECONDS = 0.02
+
+
+@dataclass
+class Settings:
+    """What the collectors of one exporter have in common. `templates` grows; an id in it never changes."""
+
+    reactor: Any
+    clock: Callable[[], float]
+    domain: int
+    templates: dict[int, Template]
+    queue_octets: int
+    mtu: int | None = None
+    reconnect: float = 60.0
+    send_template: str = "once"
+    template_refresh: float = 60.0
+    template_packets: int = 0
+    form: Form = IPFIX
+
+
+class Collector(Spooling):
+    """One collector: messages wait in order of `put`. Subclasses send them. `drained` is called while there is room."""
+
+    log = Logger()
+    limit = 0
+    """Octets of a Message at most."""
+
+    def __init__(self, url: Url, settings: Settings) -> None:
+        super().__init__()
+        self.url = url
+        self.settings = settings
+        self.sequence = 0
+        """Data Records sent in this Transport Session, or dropped in it."""
+        self.dropped: Counter[str] = Counter()
+        self.dropped_counts = (0, 0)
+        """Packets and octets that the dropped records spoke of."""
+        self.drained: Callable[[], None] = lambda: None
+        self.connects = self.messages_sent = self.octets_sent = self.records_sent = self.records_moved = 0
+        self.options_sent = 0
+        """Options records among those sent."""
+        self.options_at = (0, 0.0)
+        """The session and the time from which on its options records are due after an interval."""
+        self.last_error = ""
+        self._queued_octets = 0
+        self.told: set[int] = set()
+        """Templates that this Transport Session has."""
+        self._said: dict[str, float] = {}
+        self._closed = False
+
+    def options_due(self, interval: float) -> bool:
+        """Whether it shall get options records now; then the next interval begins."""
+        now = self.settings.reactor.seconds()
+        session, since = self.options_at
+        if session != self.connects or not self.told:
+            self.options_at = self.connects, now
+        if now - self.options_at[1] < interval or not (self.in_session and self.available):
+            return False
+        self.options_at = self.connects, now
+        return True
+
+    @property
+    def waiting_records(self) -> int:
+        return sum(messages.all_records for messages in (*self._queue, *self._writing))
+
+    @property
+    def full(self) -> bool:
+        """Whether it can take no more without dropping something."""
+        return self._queued_octets >= self.settings.queue_octets
+
+    def put(self, messages: list[Messages]) -> None:
+        """Take messages, and send what can be sent."""
+        self._queue.extend(messages)
+        self._queued_octets += sum(m.nbytes for m in messages)
+        self.pump()
+
+    @property
+    def available(self) -> bool:
+        """Whether it is there, as far as is known; one that was not tried yet is."""
+        return True
+
+    def take_over(self, other: Collector) -> None:
+        """What waits for another collector, which is away, waits for this one now."""
+        blocks = other._out_of_queue()
+        other.records_moved += sum(messages.all_records for messages in blocks)
+        self._queue.extend(blocks)
+        self._queued_octets += sum(messages.nbytes for messages in blocks)
+        self.pump()
+
+    def trim(self) -> None:
+        """Drop the oldest messages beyond the bound: what is newest is worth most to whoever watches."""
+        while self._queue and (over := self._queued_octets - self.settings.queue_octets) > 0:
+            messages = self._queue[0]
+            count = min(-(-over // messages.length), messages.count)
+            self._drop(self._take(count), "queue_full")
+
+    def _take(self, count: int) -> Messages:
+        """The next `count` messages, out of the queue; no more than the first block has."""
+        messages = self._queue.popleft()
+        if count < messages.count:
+            self._queue.appendleft(messages.part(count))
+            messages = messages.part(0, count)
+        self._queued_octets -= messages.nbytes
+        return messages
+
+    def _drop(self, messages: Messages, reason: str) -> None:
+        self.dropped[reason] += messages.all_records
+        self.dropped_counts = tuple(map(sum, zip(self.dropped_counts, counted(messages, self.settings.templates),
+                                                 strict=True)))  # fmt: skip
+        if self.in_session:
+            self.sequence += messages.counted  # MSG-5: the loss shall be visible
+
+    def _count_sent(self, messages: int, octets: int, records: int) -> None:
+        self.messages_sent += messages
+        self.octets_sent += octets
+        self.records_sent += records
+
+    def _after_pump(self) -> None:
+        if self._queued_octets * 2 <= self.settings.queue_octets:
+            self.drained()
+
+    def _template_messages(self, ids: Any, now: float) -> list[bytes]:
+        templates = [self.settings.templates[ident] for ident in ids]
+        settings = self.settings
+        return template_messages(templates, self.limit, self.sequence, settings.domain, now, settings.form)
+
+    def _new_templates(self, messages: Messages) -> list[int]:
+        """Templates that go out before these messages."""
+        if self.settings.send_template == "never":
+            return []
+        if self.settings.send_template == "always":
+            return list(messages.templates)
+        return [ident for ident in messages.templates if ident not in self.told]
+
+    def _say(self, kind: str, text: str, **fields: Any) -> None:
+        """Log a fault, at most once a minute for each kind."""
+        now = self.settings.reactor.seconds()
+        if now - self._said.get(kind, float("-inf")) >= 60:
+            self._said[kind] = now
+            self.log.warn("collector {url}: " + text, url=str(self.url), **fields)
+
+    # for subclasses
+
+    state = "closed"
+    reliable = False
+    """Whether what was sent arrives, so that it need not be told again in a session."""
+    in_session = False
+    """Whether a Transport Session exists, whose Sequence Number tells of what is dropped now."""
+
+    def open(self) -> None:
+        """Begin; a collector that is away now may come later."""
+        raise NotImplementedError
+
+    def pump(self) -> None:
+        """Send what can be sent now."""
+        raise NotImplementedError
+
+    def look(self, now: float) -> None:
+        """Do what time asks for; called about every second."""
+
+    def reopen(self) -> None:
+        """SIGHUP: read files anew, where there are any."""
+
+    def stop(self) -> defer.Deferred[None]:
+        """Send what waits and close, within `STOP_SECONDS`; what is left is dropped and counted."""
+        raise NotImplementedError
+
+    def _drop_rest(self) -> None:
+        self.keep_rest()
+        self._closed = True
+        while self._queue:
+            self._drop(self._take(self._queue[0].count), "stop_timeout")
+        if left := self.dropped["stop_timeout"]:
+            self.log.error("collector {url}: {n} records were not sent before the stop", url=str(self.url), n=left)
+
+    def figures(self) -> dict[str, Any]:
+        """For `stats_file`."""
+        return {
+            "state": self.state, "connects": self.connects, "messages_sent": self.messages_sent,
+            "octets_sent": self.octets_sent, "records_sent": self.records_sent, "records_waiting": self.waiting_records,
+            "octets_waiting": self._queued_octets, "records_moved": self.records_moved,
+            "records_spooled": self.records_spooled, "records_in_spool": self.spool.records if self.spool else 0,
+            "octets_in_spool": self.spool.octets if self.spool else 0, "dropped": dict(self.dropped),
+            "options_sent": self.options_sent, "last_error": self.last_error,
+        }  # fmt: skip
+
+
+def pause(reactor: Any) -> defer.Deferred[None]:
+    """Fires after a moment, at a stop."""
+    waiting: defer.Deferred[None] = defer.Deferred()
+    reactor.callLater(_LOOK_SECONDS, waiting.callback, None)
+    return waiting

@@ -1,0 +1,248 @@
+"""Rows to Data Records in the way that the option `fields` says: what the outputs IPFIX and IPFIXFILE share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Column
+from ulogd_tw.core.flow_rows import KEYS as ENDS
+from ulogd_tw.core.flow_rows import ended, only_ends, options_rows
+from ulogd_tw.core.keys import Key, known, nearest, registry
+from ulogd_tw.core.plugin import ALL, Output
+from ulogd_tw.core.resolve import Found, Provided, Sources
+from ulogd_tw.exporting import netflow5
+from ulogd_tw.exporting.biflow import biflows
+from ulogd_tw.exporting.directions import KEYS, Direction, directions
+from ulogd_tw.exporting.rules import EXPORT_TO, MARKS
+from ulogd_tw.ipfix import uniflow
+from ulogd_tw.ipfix.encoder import Encoder, Records
+from ulogd_tw.ipfix.fields import field_of
+from ulogd_tw.ipfix.record_encoder import Outgoing
+from ulogd_tw.ipfix.template import Field, Template
+from ulogd_tw.ipfix.wire_format import IPFIX, Form, NetFlow9
+
+MEANING = (
+    "auto: connections become a record for each direction, and other rows go out with all their keys; uniflow: of any "
+    "row only the fields of such a record; biflow: one record a connection, with the reply as reverse elements (RFC "
+    "5103); all: every key as it is; or names of keys, with the octets that a number shall have behind a colon: "
+    "sourceAddress,octetDeltaCount:4"
+)
+"""Of the option `fields`."""
+AUTO, EVERY, UNIFLOW, BIFLOW = "auto", "all", "uniflow", "biflow"
+_WAYS = (AUTO, EVERY, UNIFLOW, BIFLOW)
+_ADDRESSES = ("orig.ip.saddr", "orig.ip.daddr")
+_REPLY = "reply.ip.saddr"
+"""A schema with this key is of connections: both directions in one row."""
+_TIMES = ("flowStartMilliseconds", "flowEndMilliseconds")
+_RELATIVE = {
+    "flowStartMilliseconds": frozenset(("flow.start.sec", "flow.start.usec", "flowStartDeltaMicroseconds",
+                                        "flowStartSysUpTime", "first")),
+    "flowEndMilliseconds": frozenset(("flow.end.sec", "flow.end.usec", "flowEndDeltaMicroseconds",
+                                      "flowEndSysUpTime", "last")),
+}  # fmt: skip
+"""Forms of a time that have no element, or mean something only beside the header of the Message that brought them."""
+_UPTIMES = {name: registry.element(0, uniflow.UPTIMES[edge].ident)
+            for name, edge in zip(_TIMES, ("start", "end"), strict=True)}  # fmt: skip
+MOST_SCHEMAS = 1024
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The option `fields`: a way, or the `names` of keys, and the octets that some of them shall have."""
+
+    way: str = ""
+    names: tuple[str, ...] = ()
+    lengths: dict[str, int] = field(default_factory=dict)
+
+
+def parse(text: str) -> Fields:
+    """What the option says. ValueError with the reason where it is wrong."""
+    words = text.replace(",", " ").split()
+    if len(words) == 1 and words[0] in _WAYS:
+        return Fields(words[0])
+    if not words:
+        raise ValueError(f"is empty; it is one of {', '.join(_WAYS)}, or names of keys")
+    lengths = {}
+    for word in words:
+        name, colon, octets = word.partition(":")
+        key = known(name)
+        if key is None:
+            near = nearest(name, (*registry.names(), *_WAYS))
+            raise ValueError(f"nobody knows the key {name}" + (f"; did you mean {near}?" if near else ""))
+        if not key.elements:
+            raise ValueError(f"no Information Element can hold {name}")
+        if colon:
+            lengths[name] = _length(name, key, octets)
+    return Fields("", tuple(dict.fromkeys(word.partition(":")[0] for word in words)), lengths)
+
+
+def _length(name: str, key: Key, octets: str) -> int:
+    if not octets.isdecimal():
+        raise ValueError(f"{name}:{octets}: {octets!r} is no number of octets")
+    if key.type.kind not in ("unsigned", "signed", "float"):
+        raise ValueError(f"{name}:{octets}: only numbers can have fewer octets")
+    pen, ident = key.elements[0]
+    try:
+        Encoder(Template(256, (Field(pen, ident, int(octets)),)))
+    except ValueError as error:
+        raise ValueError(f"{name}:{octets}: {error}") from None
+    return int(octets)
+
+
+class FlowRecords:
+    """Makes the records of an output's rows. `outgoing` has the templates; counts are the output's."""
+
+    def __init__(self, output: Output, fields: Fields, form: Form = IPFIX) -> None:
+        self.output = output
+        self.fields = fields
+        self.form = form
+        self.outgoing = Outgoing(output.counters, fields.lengths, form.version)
+        self._found: dict[Schema, Sources] = {}
+        self._said = 0
+        output.counters.more["replies_without_packets"] = 0
+        output.counters.more["keys_left_out"] = lambda: len(self.outgoing.left_out)
+
+    # keys
+
+    def requests(self, above: frozenset[str] | None) -> Any:
+        """What to ask of a stack that gives the keys `above`; None: any key may come."""
+        if self.fields.names:
+            return dict.fromkeys(self.fields.names, True) | dict.fromkeys(ENDS, False)
+        connections = above is not None and _REPLY in above
+        if self.fields.way == UNIFLOW or connections and self.fields.way != EVERY or self.form.version == 5:
+            more = netflow5.EXTRA.values() if self.form.version == 5 else ()
+            return dict.fromkeys(_ADDRESSES, True) | dict.fromkeys((*KEYS, *more), False)
+        return ALL
+
+    def find(self, batch: Batch, name: str) -> Found | None:
+        """As `Plugin.find`; where all keys were asked for, in whatever form the batch has them."""
+        if self.fields.names or self.fields.way == UNIFLOW or self.form.version == 5:
+            return self.output.sources.find(batch, name)
+        sources = self._found.get(batch.schema)
+        if sources is None:
+            if len(self._found) >= MOST_SCHEMAS:
+                self._found.clear()
+            sources = self._found[batch.schema] = Sources()
+            provided = Provided(batch.schema.values())
+            for key in (*_ADDRESSES, *KEYS, EXPORT_TO, *MARKS):
+                sources.add(key, provided.recipes(key))
+        return sources.find(batch, name)
+
+    # records
+
+    def records(self, batch: Batch) -> Iterator[Records]:
+        """The records of all rows, by template."""
+        way = self.fields.way
+        connections = _REPLY in batch.schema
+        if self.form.version == 5:
+            batch = only_ends(self.output, batch, self.find)
+            yield from netflow5.records(self.find, batch, self.form, self.output.counters) if batch.n else ()
+        elif self.fields.names:
+            yield from self._chosen(only_ends(self.output, batch, self.find))
+        elif way == UNIFLOW or way == AUTO and connections:
+            yield from self._uniflow(only_ends(self.output, batch, self.find))
+        elif way == BIFLOW and connections:
+            batch = only_ends(self.output, batch, self.find)
+            if batch.n:
+                yield from self.outgoing.records(biflows(self.find, batch))
+        elif self.form.version == 9:
+            yield from self._every(self._with_uptimes(self._with_times(only_ends(self.output, batch, self.find))))
+        else:
+            yield from self._every(self._with_times(ended(self.output, batch, self.find)))
+
+    def say_left_out(self, log: Any) -> None:
+        """Name the keys that cannot be told, each once."""
+        if len(self.outgoing.left_out) > self._said:
+            names = sorted(self.outgoing.left_out)
+            self._said = len(names)
+            log.info(
+                "{instance}: no Information Element can hold {names}, so they are left out",
+                instance=self.output.instance, names=", ".join(names),
+            )  # fmt: skip
+
+    def _uniflow(self, batch: Batch) -> Iterator[Records]:
+        """`ulogd_tw.ipfix.uniflow` has the fields."""
+        for direction in directions(self.find, batch) if batch.n else ():
+            self.output.counters.more["replies_without_packets"] += direction.left_out
+            uptimes = self.form.version == 9 and self._made_uptimes(direction)
+            for variant, columns, n in direction.parts():
+                if not columns:
+                    self.output.counters.dropped["no_fields"] += n
+                elif uptimes or self.form.version != 9:
+                    yield self.outgoing.fixed(uniflow.template(variant, uptimes)).encode(columns, n)
+                else:
+                    yield self.outgoing.encoder(uniflow.template(variant).fields).encode(columns, n)
+
+    def _made_uptimes(self, direction: Direction) -> bool:
+        """Whether all times can be told as NetFlow v9 does; then they are that. Others stay absolute."""
+        times = {name: direction.values[name] for name in uniflow.UPTIMES if name in direction.values}
+        if not all(_told(self.form, ms, missing) for ms, missing in times.values()):
+            return False
+        direction.values |= {name: (self.form.uptime(ms), missing) for name, (ms, missing) in times.items()}
+        return True
+
+    def _chosen(self, batch: Batch) -> Iterator[Records]:
+        keys: dict[Key, Column] = {}
+        missing = {}
+        for name in self.fields.names:
+            found = self.find(batch, name)
+            if found is not None and field_of(found.key) is not None:
+                keys[found.key.named(name)] = found.values
+                if found.missing is not None:
+                    missing[name] = found.missing
+        if not keys:
+            self.output.counters.dropped["no_fields"] += batch.n
+            return
+        columns = {key.name: column for key, column in keys.items()}
+        yield from self.outgoing.records(Batch(Schema(list(keys)), columns, missing, n=batch.n, now=batch.now))
+
+    def _every(self, batch: Batch) -> Iterator[Records]:
+        options = options_rows(batch.columns["record_kind"]) if "record_kind" in batch.schema else None
+        if options is None:
+            yield from self.outgoing.records(batch)
+        elif options.all():
+            yield from self.outgoing.records(batch, options=True)
+        else:
+            yield from self.outgoing.records(batch.take(~options))
+            yield from self.outgoing.records(batch.take(options), options=True)
+
+    def _with_times(self, batch: Batch) -> Batch:
+        """With times that stand for themselves instead of those that need something beside the record."""
+        columns: dict[Any, Column] = {}
+        missing, gone = {}, set()
+        for name in _TIMES:
+            others = _RELATIVE[name].intersection(batch.schema)
+            found = self.find(batch, name) if others else None
+            if found is not None:
+                gone |= others
+                columns[known(name)] = found.values
+                if found.missing is not None:
+                    missing[name] = found.missing
+        if not gone:
+            return batch
+        kept = batch.select([name for name in batch.schema if name not in gone])
+        return kept.with_columns(columns, missing)
+
+    def _with_uptimes(self, batch: Batch) -> Batch:
+        """With times as NetFlow v9 has them, where they can be told so."""
+        columns: dict[Any, Column] = {}
+        missing = {}
+        gone = [name for name in _TIMES if name in batch.schema]
+        if not gone or not all(_told(self.form, batch.columns[name], batch.missing.get(name)) for name in gone):
+            return batch
+        for name in gone:
+            uptime = _UPTIMES[name]
+            columns[uptime] = self.form.uptime(batch.columns[name])
+            if name in batch.missing:
+                missing[uptime.name] = batch.missing[name]
+        return batch.select([name for name in batch.schema if name not in gone]).with_columns(columns, missing)
+
+
+def _told(form: NetFlow9, ms: np.ndarray, missing: np.ndarray | None) -> bool:
+    told = form.tells(ms)
+    return bool((told if missing is None else told | missing).all())

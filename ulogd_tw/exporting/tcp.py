@@ -1,0 +1,152 @@
+"""A collector over TCP (RFC 7011 section 10.4)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from twisted.internet import defer
+
+from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, Settings, pause
+from ulogd_tw.exporting.message_spool import SpoolFile
+from ulogd_tw.ipfix.builder import Messages
+from ulogd_tw.transports.senders import StreamSender
+from ulogd_tw.transports.url import Url
+
+STREAM_MESSAGE = 16384
+"""Octets of a Message over TCP: its headers are 0.1 %, and what is sent again after a break begins at a Message."""
+WRITTEN_AT_ONCE = 262144
+"""Octets given to a TCP connection in one go; more wait here until it asks for them."""
+
+
+class StreamCollector(Collector):
+    """A collector over TCP. What its kernel has not acknowledged is kept, and sent again on the next connection."""
+
+    reliable = True
+
+    def __init__(self, url: Url, settings: Settings) -> None:
+        super().__init__(url, settings)
+        self.limit = settings.mtu or STREAM_MESSAGE
+        self.records_resent = 0
+        self._kept: deque[tuple[int, Messages]] = deque()
+        """Messages written to this connection, each block with the number of the octet at which it begins."""
+        self._kept_octets = 0
+        self.sender = self._sender()
+
+    def _sender(self) -> StreamSender:
+        settings = self.settings
+        return StreamSender(
+            self.url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed
+        )
+
+    @property
+    def state(self) -> str:
+        if self.sender.is_up:
+            return "connected"
+        return "closed" if self._closed else "connecting" if self.sender.connecting else "waiting"
+
+    @property
+    def in_session(self) -> bool:
+        return self.sender.is_up
+
+    @property
+    def available(self) -> bool:
+        return self.sender.is_up or not (self.connects or self.last_error)
+
+    def open(self) -> None:
+        self.sender.open()
+
+    def _connected(self) -> None:
+        """A new Transport Session: from 0, with all templates first (TCP-3)."""
+        self.connects += 1
+        self.sequence = 0
+        self.log.info("collector {url}: connected", url=str(self.url))
+        if self.settings.send_template != "never":
+            self._tell(sorted(self.settings.templates))
+        self.pump()
+
+    def _failed(self, reason: str) -> None:
+        self.last_error = reason
+        self._say("failed", "cannot connect: {reason}", reason=reason)
+
+    def _lost(self, reason: str, acknowledged: int) -> None:
+        """Put what the collector's kernel does not have back into the queue, in front."""
+        self.last_error = reason
+        self._settle(acknowledged)
+        again = [messages for _, messages in self._kept]
+        records = sum(m.all_records for m in again)
+        self.records_sent -= records
+        self.records_resent += records
+        self._queue.extendleft(reversed(again))
+        self._queued_octets += self._kept_octets
+        self._kept.clear()
+        self._kept_octets = 0
+        self._say("lost", "connection lost: {reason}; {n} records are sent again", reason=reason, n=records)
+
+    def _settle(self, acknowledged: int) -> None:
+        """Forget kept messages that were acknowledged as a whole."""
+        while self._kept:
+            start, messages = self._kept[0]
+            count = min((acknowledged - start) // messages.length, messages.count)
+            if count <= 0:
+                return
+            self._kept.popleft()
+            self._kept_octets -= count * messages.length
+            if count < messages.count:
+                self._kept.appendleft((start + count * messages.length, messages.part(count)))
+                return
+
+    def _left_of(self, file: SpoolFile) -> int:
+        kept = sum(messages.all_records for _, messages in self._kept if messages.origin is file)
+        return kept + super()._left_of(file)
+
+    def _tell(self, templates: list[int]) -> None:
+        if not templates:
+            return
+        for message in self._template_messages(templates, self.settings.clock()):
+            self.sender.write(message)
+            self._count_sent(1, len(message), 0)
+        self.told.update(templates)
+
+    def pump(self) -> None:
+        if self.sender.is_up and self._kept:
+            self._settle(self.sender.acknowledged())
+        while self._queue and self.sender.has_room:
+            first = self._queue[0]
+            messages = self._take(max(WRITTEN_AT_ONCE // first.length, 1))
+            self._tell(self._new_templates(messages))
+            self._kept.append((self.sender.written, messages))
+            self._kept_octets += messages.nbytes
+            octets = messages.stamped(self.sequence, self.settings.domain, self.settings.clock())
+            self.sequence += messages.all_records
+            self._count_sent(messages.count, messages.nbytes, messages.all_records)
+            self.sender.write(octets.tobytes())
+        self._after_pump()
+
+    def look(self, now: float) -> None:
+        self.pump()
+
+    @defer.inlineCallbacks
+    def stop(self) -> Any:
+        reactor = self.settings.reactor
+        deadline = reactor.seconds() + STOP_SECONDS
+        while (self._queue or self._kept) and reactor.seconds() < deadline:
+            if not self.sender.is_up and not self.sender.connecting:
+                break
+            yield pause(reactor)
+            self.pump()
+        finished = not self._queue and not self._kept
+        closing = self.sender.close()
+        if not finished:
+            self.sender.abort()
+        yield closing.addTimeout(max(deadline - reactor.seconds(), 0.5), reactor).addErrback(self._not_closed)
+        self._drop_rest()
+
+    def _not_closed(self, failure: Any) -> None:
+        failure.trap(defer.TimeoutError)
+        self.sender.abort()
+
+    def figures(self) -> dict[str, Any]:
+        return super().figures() | {
+            "records_resent": self.records_resent, "octets_unacknowledged": self._kept_octets,
+        }  # fmt: skip

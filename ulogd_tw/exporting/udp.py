@@ -1,0 +1,173 @@
+"""A collector over UDP (RFC 7011 sections 8.4 and 10.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import defer
+
+from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, Settings, pause
+from ulogd_tw.ipfix.builder import Messages, recut
+from ulogd_tw.transports.senders import LATER, SENT, TOO_LONG, DatagramSender
+from ulogd_tw.transports.url import Url
+
+UNKNOWN_PATH_MTU = 512
+"""Octets of a packet where nothing is known of the path (RFC 7011 section 10.3.3)."""
+_ANSWER_SECONDS = 0.9
+"""A host that has nobody listening says so (ICMP) within this time."""
+MOST_PATH_MTU = 1500
+"""A route's MTU is that of the first link only, and loopback's would fill a receiver's buffer with three datagrams."""
+
+
+class DatagramCollector(Collector):
+    """A collector over UDP: whatever the network loses is lost, and templates are told again (section 8.4)."""
+
+    def __init__(self, url: Url, settings: Settings) -> None:
+        super().__init__(url, settings)
+        self.limit = UNKNOWN_PATH_MTU - 28
+        self.sender = DatagramSender(url, settings.reactor, self._ready, settings.reconnect)
+        self._templates_at = float("-inf")
+        self._since_templates = 0
+        self._refused = 0
+        self._away = False
+
+    @property
+    def state(self) -> str:
+        return "closed" if self._closed else "open" if self.sender.is_open else "looking up"
+
+    @property
+    def in_session(self) -> bool:
+        return self.sender.is_open
+
+    @property
+    def full(self) -> bool:
+        """Never: what has no room takes the place of the oldest."""
+        return False
+
+    @property
+    def available(self) -> bool:
+        return self.sender.is_open and not self._away
+
+    def open(self) -> None:
+        self.sender.open()
+
+    def _ready(self) -> None:
+        if not self.connects:
+            self.connects = 1
+        self._measure()
+        self.pump()
+
+    def _measure(self) -> None:
+        """Set `limit` to what the path takes (UDP-1)."""
+        mtu = self.sender.path_mtu() or UNKNOWN_PATH_MTU
+        mtu = min(mtu, self.settings.mtu or MOST_PATH_MTU)
+        self.limit = mtu - self.sender.headers
+
+    def pump(self) -> None:
+        while self._queue and self.sender.is_open and not (self._away and self.spool is not None):
+            if self._queue[0].length > self.limit:
+                self._recut()
+                continue
+            now = self.settings.clock()
+            if not self._tell(self._new_templates(self._queue[0]), now):
+                break
+            if not self._send(self._queue[0], now):
+                break
+        self._after_pump()
+
+    def _recut(self) -> None:
+        """Cut the first messages, which were made for a wider path."""
+        wide = self._take(self._queue[0].count)
+        narrow = recut(wide, self.limit, self.settings.templates)
+        lost = wide.all_records - sum(m.all_records for m in narrow)
+        self.dropped["too_long"] += lost
+        self._queue.extendleft(reversed(narrow))
+        self._queued_octets += sum(m.nbytes for m in narrow)
+
+    def _tell(self, templates: list[int], now: float) -> bool:
+        """Send templates in messages of their own before their data, new ones twice (UDPT-2); False: not all."""
+        if not templates:
+            return True
+        new = not self.told.issuperset(templates)
+        for _ in range(2 if new else 1):
+            for message in self._template_messages(templates, now):
+                result = self.sender.send(message)
+                if result == LATER:
+                    return False
+                if result == TOO_LONG:
+                    self._narrow()
+                    return False
+                self._count_sent(1, len(message), 0)
+                self.sequence += self.settings.form.counted(1, 0)
+        self.told.update(templates)
+        return True
+
+    def _send(self, messages: Messages, now: float) -> bool:
+        """Send the first block of the queue; False when something stopped it, and what is left stays."""
+        if self.settings.send_template == "always":
+            messages = messages.part(0, 1)
+        octets = messages.stamped(self.sequence, self.settings.domain, now)
+        send, done, failed, result = self.sender.send, 0, 0, SENT
+        for message in octets:  # one Python step a datagram, 5 us with the system call
+            result = send(message)
+            if result in (LATER, TOO_LONG):
+                break
+            failed += result != SENT
+            done += 1
+        if done:
+            self._count_sent(done - failed, (done - failed) * messages.length, (done - failed) * messages.records)
+            if failed:
+                self.dropped["send_error"] += failed * messages.records
+            self.sequence += self._take(done).counted
+            self._since_templates += done
+        if result == TOO_LONG:
+            self._narrow()
+        return result != LATER
+
+    def _narrow(self) -> None:
+        """A message was longer than the path takes: learn how much that is; below 512 it is dropped."""
+        before, least = self.limit, UNKNOWN_PATH_MTU - self.sender.headers
+        self._measure()
+        if self.limit < before:
+            return
+        self._say("too_long", "a datagram of {n} octets is refused as too long", n=before)
+        self.limit = min(before, least)
+        if before <= least and self._queue:
+            self._drop(self._take(1), "too_long")
+
+    def look(self, now: float) -> None:
+        """Tell the templates again when it is time; sooner when the collector was away and may have forgotten them."""
+        if not self.sender.is_open:
+            return
+        settings = self.settings
+        due = settings.reactor.seconds() - self._templates_at >= settings.template_refresh
+        due |= 0 < settings.template_packets <= self._since_templates
+        refused = self.sender.errors["refused"]
+        if refused != self._refused:
+            self._away = True
+        elif self._away and settings.reactor.seconds() - self._templates_at >= _ANSWER_SECONDS:
+            self._away = False  # nobody has refused the templates that were sent again
+        if (due or refused != self._refused) and self.told and settings.send_template != "never":
+            self._refused = refused
+            self._templates_at = settings.reactor.seconds()
+            self._since_templates = 0
+            self._measure()  # the path may have changed, and may take more than it did
+            self._tell(sorted(self.told), now)
+        self.last_error = self.sender.last_error
+        if self.last_error:
+            self._say("send", "{error}", error=self.last_error)
+        self.pump()
+
+    @defer.inlineCallbacks
+    def stop(self) -> Any:
+        """Datagrams that find no room in the kernel's buffer are tried again for a while."""
+        deadline = self.settings.reactor.seconds() + STOP_SECONDS
+        self.pump()
+        while self._queue and self.sender.is_open and self.settings.reactor.seconds() < deadline:
+            yield pause(self.settings.reactor)
+            self.pump()
+        self._drop_rest()
+        self.sender.close()
+
+    def figures(self) -> dict[str, Any]:
+        return super().figures() | {"errors": dict(self.sender.errors), "message_octets": self.limit}

@@ -1,0 +1,1 @@
+"""NetFlow v9 and v5."""

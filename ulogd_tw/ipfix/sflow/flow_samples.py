@@ -1,0 +1,200 @@
+"""The packets of sFlow's flow samples: columns of what their records say (version 5, section 5.3, flow data)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.ipfix.sflow.samples import Chain, Samples
+from ulogd_tw.packets import headers
+from ulogd_tw.packets.headers import Headers
+
+_RAW, _ETHERNET, _IPV4, _IPV6, _SWITCH, _ROUTER, _GATEWAY = 1, 2, 3, 4, 1001, 1002, 1003
+READ = frozenset((_RAW, _ETHERNET, _IPV4, _IPV6, _SWITCH, _ROUTER, _GATEWAY))
+"""Formats of flow records that are read."""
+_LEAST = {_RAW: 16, _ETHERNET: 24, _IPV4: 32, _IPV6: 56, _SWITCH: 16, _ROUTER: 16, _GATEWAY: 24}
+"""How many octets they have at least."""
+_BEGINNINGS = np.zeros(14, np.int64)
+_BEGINNINGS[[1, 11, 12, 13]] = headers.ETHERNET, headers.IP, headers.IP, headers.MPLS
+"""header_protocol: Ethernet, IPv4, IPv6, MPLS; others cannot be read."""
+_MOST_SEGMENTS = 8
+"""Segments of an AS path that are followed; there are one or two."""
+
+
+class Sampled:
+    """The packets of some flow samples."""
+
+    def __init__(self, samples: Samples, wanted: Wanted) -> None:
+        self._samples = samples
+        self._reading = samples.reading
+        self._words = samples.reading.words
+        self._wanted = wanted
+        self._n = samples.n
+        self._octets = np.zeros(samples.n, np.int64)
+        """Octets of each frame, or else of the IP packet in it; 0 where nothing says."""
+        self._records: dict[int, Chain] = {}
+        tags, counts = np.unique(samples.records.tag, return_counts=True)
+        for tag in READ.intersection(tags.tolist()):
+            self._records[tag] = samples.records.firsts(tag, _LEAST[tag])
+        self.unread = sum(n for tag, n in zip(tags.tolist(), counts.tolist(), strict=True) if tag not in READ)
+        """How many records are of formats that are not read."""
+
+    def families(self) -> Iterator[Headers]:
+        """Columns by the family of the packets; each sample is in one of them."""
+        starts, lengths, first = (np.zeros(self._n, np.int64) for _ in range(3))
+        for tag in (_IPV6, _IPV4, _ETHERNET, _RAW):  # later ones know better
+            if tag in self._records:
+                here = self._records[tag]
+                self._octets[here.owner] = self._words[here.at + (tag == _RAW)]
+        if _RAW in self._records:
+            raw = self._records[_RAW]
+            protocol = self._words[raw.at].astype(np.int64)
+            starts[raw.owner] = (raw.at + 4) * 4
+            lengths[raw.owner] = np.minimum(self._words[raw.at + 3], raw.octets - 16)
+            first[raw.owner] = _BEGINNINGS[np.where(protocol < len(_BEGINNINGS), protocol, 0)]
+        for found in headers.decode(self._reading.octets, starts, lengths, first, self._wanted):
+            for one in [found] if found.family else self._by_the_agent(found):
+                self._complete(one)
+                yield one
+
+    def _by_the_agent(self, found: Headers) -> Iterator[Headers]:
+        """Samples without a header of IP: those whose agent read the packet itself (records 3 and 4), and the rest."""
+        left = np.ones(found.n, bool)
+        for family, tag in ((4, _IPV4), (6, _IPV6)):
+            rows, at = self._of(tag, found)
+            rows, at = rows[left[rows]], at[left[rows]]
+            if len(rows):
+                left[rows] = False
+                one = found.of(family, rows)
+                self._as_read(one, at)
+                yield one
+        if left.any():
+            yield found.of(0, np.flatnonzero(left))
+
+    def _as_read(self, found: Headers, at: np.ndarray) -> None:
+        """Records 3 and 4: the fields of the packet as the agent read them."""
+        four, words = found.family == 4, self._words
+        width = 1 if four else 4
+        for place, end in enumerate(("source", "destination")):
+            values = words[at + 2 + place] if four else self._ipv6(at + 2 + 4 * place)
+            found.put(f"{end}IPv{found.family}Address", values, None, "I" if four else "L")
+        protocol, rest = words[at + 1], at + 2 + 2 * width
+        found.put("protocolIdentifier", protocol, None, "B")
+        found.put("ipVersion", np.full(found.n, found.family), None, "B")
+        ports = np.isin(protocol, headers.WITH_PORTS)
+        found.put("sourceTransportPort", words[rest[ports]], ports, "H")
+        found.put("destinationTransportPort", words[rest[ports] + 1], ports, "H")
+        tcp = protocol == headers.TCP
+        found.put("tcpControlBits", words[rest[tcp] + 2], tcp, "H")
+        found.put("ipClassOfService", words[rest + 3], None, "B")
+
+    # what other records say
+
+    def _complete(self, found: Headers) -> None:
+        octets = self._octets[found.rows]
+        found.put("octetDeltaCount", octets[octets > 0], octets > 0, "L")
+        found.put("packetDeltaCount", np.ones(found.n), None, "L")
+        for tag, complete in (
+            (_ETHERNET, self._ethernet), (_SWITCH, self._switch), (_ROUTER, self._router), (_GATEWAY, self._gateway),
+        ):  # fmt: skip
+            if tag in self._records:
+                rows, at = self._of(tag, found)
+                if len(rows):
+                    complete(found, rows, at)
+
+    def _ethernet(self, found: Headers, rows: np.ndarray, at: np.ndarray) -> None:
+        """Record 2: addresses and type of the frame, where there is no raw header."""
+        without = found.missing.get("sourceMacAddress", np.full(found.n, "sourceMacAddress" not in found.columns))
+        if _RAW in self._records:
+            without = without & (self._having(_RAW)[found.rows] < 0)
+        rows, at = rows[without[rows]], at[without[rows]]
+        for name, offset in (("sourceMacAddress", 1), ("destinationMacAddress", 3)):
+            found.put(name, self._reading.number(at + offset, 8) >> np.uint64(16), rows, "L")
+        found.put("ethernetType", self._words[at + 5], rows, "H")
+
+    def _switch(self, found: Headers, rows: np.ndarray, at: np.ndarray) -> None:
+        """Record 1001: VLANs and priorities of the switch, before and behind it."""
+        for name, offset, form in (("vlanId", 0, "H"), ("dot1qPriority", 1, "B"), ("postVlanId", 2, "H")):
+            values = self._words[at + offset]
+            known = values <= 0xFFF  # others say: unknown
+            found.put(name, values[known], rows[known], form)
+
+    def _router(self, found: Headers, rows: np.ndarray, at: np.ndarray) -> None:
+        """Record 1002: the next hop, and the lengths of the prefixes."""
+        rows, at, _ = self._next_hop(found, rows, at, 2, "ipNextHop", _ROUTER)
+        if found.family:
+            for offset, end in ((0, "source"), (1, "destination")):
+                found.put(f"{end}IPv{found.family}PrefixLength", self._words[at + offset], rows, "B")
+
+    def _next_hop(
+        self, found: Headers, rows: np.ndarray, at: np.ndarray, words: int, name: str, tag: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Put an address that stands behind its type.
+
+        Gives the rows whose records have `words` more behind it, where these are, and where the records end.
+        """
+        kind, ends = self._words[at], self._ends(tag, found)
+        four, six = kind == 1, (kind == 2) & (at + 5 <= ends)
+        found.put(f"{name}IPv4Address", self._words[at[four] + 1], rows[four])
+        if six.any():
+            found.put(f"{name}IPv6Address", self._ipv6(at[six] + 1), rows[six], "L")
+        at = at + 1 + np.where(kind == 1, 1, np.where(kind == 2, 4, 0))
+        inside = at + words <= ends
+        return rows[inside], at[inside], ends[inside]
+
+    def _gateway(self, found: Headers, rows: np.ndarray, at: np.ndarray) -> None:
+        """Record 1003: autonomous systems by BGP. Without a source or a path it is the router's own."""
+        rows, at, ends = self._next_hop(found, rows, at, 4, "bgpNextHop", _GATEWAY)
+        own, source, before, segments = (self._words[at + offset].astype(np.int64) for offset in range(4))
+        last, following = self._path(at + 4, ends, segments)
+        known = following > 0
+        found.put("bgpSourceAsNumber", np.where(source > 0, source, own), rows)
+        found.put("bgpDestinationAsNumber", np.where(last > 0, last, own), rows)
+        found.put("bgpPrevAdjacentAsNumber", before[before > 0], rows[before > 0])
+        found.put("bgpNextAdjacentAsNumber", following[known], rows[known])
+
+    def _path(self, at: np.ndarray, ends: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The last and the first autonomous system of each path to a destination; 0 where it is empty."""
+        last, first = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
+        at = at.copy()
+        for turn in range(_MOST_SEGMENTS):
+            going = np.flatnonzero((segments > turn) & (at + 2 <= ends))
+            count = self._words[at[going] + 1].astype(np.int64)
+            fits = at[going] + 2 + count <= ends[going]
+            going, count = going[fits], count[fits]
+            if not len(going):
+                break
+            some = count > 0
+            last[going[some]] = self._words[at[going[some]] + 1 + count[some]]
+            if turn == 0:
+                first[going[some]] = self._words[at[going[some]] + 2]
+            at[going] += 2 + count
+        return last, first
+
+    # where things are
+
+    def _having(self, tag: int) -> np.ndarray:
+        """For each sample the place of its record of this tag, -1 where it has none."""
+        place = np.full(self._n, -1, np.int64)
+        place[self._records[tag].owner] = np.arange(len(self._records[tag].owner))
+        return place
+
+    def _of(self, tag: int, found: Headers) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of `found` that have such a record, and where it is."""
+        if tag not in self._records:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        place = self._having(tag)[found.rows]
+        rows = np.flatnonzero(place >= 0)
+        return rows, self._records[tag].at[place[rows]]
+
+    def _ends(self, tag: int, found: Headers) -> np.ndarray:
+        """Where the records that `_of` gives end."""
+        place = self._having(tag)[found.rows]
+        place, chain = place[place >= 0], self._records[tag]
+        return chain.at[place] + chain.octets[place] // 4
+
+    def _ipv6(self, at: np.ndarray) -> np.ndarray:
+        """An address of IPv6 in a column."""
+        return np.stack([self._reading.number(at, 8), self._reading.number(at + 2, 8)], axis=1)

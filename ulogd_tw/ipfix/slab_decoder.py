@@ -1,0 +1,106 @@
+"""Messages in the memory of recvmmsg, taken many at once: runs of alike ones, and others of one domain Set by Set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ulogd_tw.ipfix import set_walk
+from ulogd_tw.ipfix.layout import BEFORE
+from ulogd_tw.ipfix.message_runs import DOMAIN, EXPORTED, NUMBER, headers, runs
+from ulogd_tw.ipfix.netflow import decoder as netflow
+from ulogd_tw.ipfix.session import Session
+
+if TYPE_CHECKING:
+    from ulogd_tw.ipfix.decoder import Decoder
+
+
+class Together:
+    """Feeds the rows of arrays to a decoder. What can not be taken together is fed by itself."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def feed(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
+        """See `Decoder.feed_slab`."""
+        if not len(rows):
+            return
+        if rows.shape[1] < netflow.BEFORE_RECORDS:
+            self._each(sessions, rows, lengths, now)
+            return
+        words = headers(rows)
+        if netflow.any_of(words):
+            self._with_netflow(sessions, rows, lengths, now)
+            return
+        for first, last, alike in runs(sessions, words, lengths):
+            if not (alike and self._alike(sessions[first], rows[first:last], words[first:last], now)):
+                self._mixed(sessions[first:last], rows[first:last], words[first:last], lengths[first:last], now)
+
+    def _with_netflow(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
+        taken = self._decoder.netflow.feed_alike
+        for first, last, words in netflow.runs(sessions, rows, lengths):
+            size = int(lengths[first])
+            if words is None or not taken(sessions[first], rows[first:last, :size], words, now):
+                self._each(sessions[first:last], rows[first:last], lengths[first:last], now)
+
+    def _each(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
+        """Each row by itself."""
+        feed, stride = self._decoder.feed, rows.shape[1]
+        octets = memoryview(np.ascontiguousarray(rows).reshape(-1))
+        for place, (session, length) in enumerate(zip(sessions, lengths.tolist(), strict=True)):
+            feed(session, bytes(octets[place * stride : place * stride + length]), now)
+
+    def _alike(self, session: Session, rows: np.ndarray, words: np.ndarray, now: float) -> bool:
+        """Take a run of alike Messages; False where their records have to be looked at."""
+        length, export_time, _, domain_id, set_id = words[0].tolist()
+        domain = session.domains.get(domain_id)
+        learnt = domain.templates.get(set_id >> 16) if domain is not None else None
+        if learnt is None or not learnt.octets:
+            return False
+        size = length & 0xFFFF
+        records = (size - BEFORE) // learnt.octets
+        octets = records * learnt.octets
+        body = np.empty(BEFORE + octets * len(rows), np.uint8)
+        body[BEFORE:].reshape(len(rows), octets)[:] = rows[:, BEFORE : BEFORE + octets]
+        self._decoder.took(session, domain, words[:, NUMBER], records, size * len(rows), records * len(rows), now)
+        self._decoder.wait(learnt, body, (learnt, export_time, now, None))
+        return True
+
+    def _mixed(
+        self, sessions: Sequence[Session], rows: np.ndarray, words: np.ndarray, lengths: np.ndarray, now: float
+    ) -> None:
+        """Messages that differ, by session and domain."""
+        if len(rows) < set_walk.FEWEST:
+            self._each(sessions, rows, lengths, now)
+            return
+        memory = np.ascontiguousarray(rows).reshape(-1)
+        whose = np.fromiter(map(id, sessions), np.uint64, len(sessions))
+        for places in set_walk.by_domain(whose, words):
+            session = sessions[int(places[0])]
+            while len(places):
+                n = 0
+                if len(places) >= set_walk.FEWEST:
+                    n = self._walked(session, memory, places * rows.shape[1], words[places], lengths[places], now)
+                # what the walk ended at, and more where walking on is not worth it
+                alone = places[n : n + 1] if n >= set_walk.FEWEST else places[n : n + set_walk.FEWEST]
+                self._each([session] * len(alone), rows[alone], lengths[alone], now)
+                places = places[n + len(alone) :]
+
+    def _walked(
+        self, session: Session, memory: np.ndarray, starts: np.ndarray, words: np.ndarray, lengths: np.ndarray,
+        now: float,
+    ) -> int:  # fmt: skip
+        """Take the first of these Messages of one domain that have nothing but Data Sets; how many they are."""
+        domain = session.domains.get(int(words[0, DOMAIN]))
+        if domain is None:
+            return 0
+        walked = set_walk.walk(memory, starts, words, lengths, domain)
+        n, records = walked.n, walked.records
+        if n:
+            octets, rows = int(lengths[:n].sum()), int(records.sum())
+            self._decoder.took(session, domain, words[:n, NUMBER], records, octets, rows, now)
+            for learnt, export_time, body in walked.bodies(memory, words[:, EXPORTED]):
+                self._decoder.wait(learnt, body, (learnt, export_time, now, None))
+        return n

@@ -1,0 +1,330 @@
+"""Templates as they come, change and go (RFC 7011 section 8), within limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from weakref import WeakValueDictionary
+
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.ipfix.events import Events, Kept, Limits
+from ulogd_tw.ipfix.layout import Layout
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, TEMPLATE_SET
+from ulogd_tw.ipfix.sequence import Sequence
+from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Session
+from ulogd_tw.ipfix.template import Template, Withdrawal, parse_set
+from ulogd_tw.ipfix.variable_length import walk
+
+News = dict[int, list[Template | Withdrawal]]
+"""What the Template Sets of a Message say, by their place among its Sets."""
+
+
+class Learning:
+    """Keeps the templates of all sessions; counts refusals in `errors`, tells changes to `events`."""
+
+    def __init__(self, limits: Limits, kept: Kept, errors: Counter[str], events: Events) -> None:
+        self._limits = limits
+        self._kept = kept
+        self._errors = errors
+        self._events = events
+        self._changed: dict[Domain, None] = {}
+        self._former = 0
+        self.changes = 0
+        """How often a template has come or gone."""
+        self._layouts: WeakValueDictionary[tuple, Layout] = WeakValueDictionary()
+
+    def walked(
+        self,
+        session: Session,
+        domain: Domain | None,
+        message: bytes,
+        sets: list[tuple[int, int, int]],
+        news: dict[int, list[Template | Withdrawal]],
+    ) -> dict[int, int]:
+        """The records of each Data Set of variable length in a Message that has new templates too, by place.
+
+        Raises `MessageError` for one that is cut: the templates of the Message must not take effect then.
+        """
+        later = _Later(domain, session.reliable)
+        counts = {}
+        for index, (set_id, start, end) in enumerate(sets):
+            if index in news:
+                later.act(news[index])
+            elif set_id >= FIRST_DATA_SET and (template := later.find(set_id)):
+                layout = self.layout(template, session)
+                if layout.octets:
+                    continue
+                found: list[int] = []
+                shape = layout.shape
+                if not walk(message, start, end, shape, found):
+                    raise MessageError(f"a record of template {set_id} is cut", "record", start)
+                counts[index] = len(found) // (1 + 2 * len(shape.segments))
+        return counts
+
+    def learn_set(
+        self, session: Session, domain: Domain, octets: bytes, actions: list[Template | Withdrawal], now: float
+    ) -> None:
+        """Do what a Template Set says that has come now; `octets` are the whole Set."""
+        learnt: list[Learnt] | None = []
+        again = False
+        for action in actions:
+            if isinstance(action, Withdrawal):
+                learnt = None
+                self._withdraw(session, domain, action)
+            else:
+                old = domain.templates.get(action.ident)
+                found = self._learn(session, domain, action, now)
+                again |= found is not None and found is old
+                if found is None:
+                    learnt = None
+                elif learnt is not None:
+                    learnt.append(found)
+        if again:
+            self._tell_again(session, domain)
+        if learnt is not None and octets not in domain.announced:
+            if session.announced_octets + len(octets) <= self._limits.announced_octets:
+                session.announced_octets += len(octets)
+                domain.announced[octets] = tuple(learnt)
+
+    def again(self, session: Session, domain: Domain, octets: bytes, now: float) -> None:
+        """A Template Set that is known has come once more."""
+        for learnt in domain.announced.get(octets, ()):
+            learnt.received = now
+        self._tell_again(session, domain)
+
+    def _tell_again(self, session: Session, domain: Domain) -> None:
+        """That is no error (RFC 7011 section 8), and over UDP and of NetFlow as it should be (section 8.4)."""
+        if session.reliable and domain.place == domain.number:
+            self._events.add("template_again", session, domain.number)
+
+    def _learn(self, session: Session, domain: Domain, template: Template, now: float) -> Learnt | None:
+        """Take a template over; None where a limit refuses it, and then the old one is not valid any more either."""
+        old = domain.templates.get(template.ident)
+        if old is not None:
+            if old.template == template:
+                old.received = now
+                return old
+            self._drop(session, domain, old)
+        if reason := self._refusal(session, template):
+            self._errors[reason] += 1
+            self._events.add("limit", session, domain.number, template.ident, reason)
+            return None
+        learnt = self._add(session, domain, template, now)
+        self._forget_announced(session, domain)
+        kind = "template" if old is None else "template_changed"
+        self._events.add(kind, session, domain.number, template.ident, f"{len(template.fields)} fields")
+        return learnt
+
+    def _refusal(self, session: Session, template: Template) -> str:
+        """Which limit a further template goes beyond."""
+        limits, kept, fields = self._limits, self._kept, len(template.fields)
+        if fields > limits.fields:
+            return "limit_fields"
+        if session.fields + fields > limits.session_fields:
+            return "limit_session_fields"
+        if session.templates >= limits.templates:
+            return "limit_templates"
+        if kept.templates >= limits.templates_in_all or kept.fields + fields > limits.fields_in_all:
+            return "limit_templates_in_all"
+        return ""
+
+    def _add(self, session: Session, domain: Domain, template: Template, received: float) -> Learnt:
+        layout = self.layout(template, session)
+        # The layout's fields, so that equal templates of many exporters are in memory once.
+        template = Template(template.ident, layout.fields, template.scopes)
+        domain.lists = domain.lists or layout.lists
+        self._remember(domain, template.ident)
+        since = domain.exported if session.reliable and session.overtakes else -1
+        learnt = Learnt(session, domain, template, layout, layout.octets, received, since)
+        domain.templates[template.ident] = learnt
+        domain.missing.discard(template.ident)
+        self._count(session, learnt, 1)
+        return learnt
+
+    def _count(self, session: Session, learnt: Learnt, sign: int) -> None:
+        self.changes += 1
+        fields = sign * len(learnt.template.fields)
+        session.templates += sign
+        session.fields += fields
+        self._kept.templates += sign
+        self._kept.fields += fields
+
+    def restore(self, session: Session, domain: Domain, template: Template, received: float) -> bool:
+        """Take over a template that an earlier run knew; False where a limit refuses it."""
+        if template.ident in domain.templates or self._refusal(session, template):
+            return False
+        self._add(session, domain, template, received)
+        return True
+
+    def move(self, session: Session, domain: Domain, learnt: Learnt) -> None:
+        """A template of another session of the same exporter is this domain's from now on, unless it has its own."""
+        if learnt.template.ident not in domain.templates:
+            self._remember(domain, learnt.template.ident)
+            self._count(learnt.session, learnt, -1)
+            self._count(session, learnt, 1)
+            learnt.session, learnt.domain = session, domain
+            domain.templates[learnt.template.ident] = learnt
+            domain.lists = domain.lists or learnt.layout.lists
+
+    def retype(self, session: Session) -> None:
+        """Elements have got names and types: templates with them are read anew. Records that wait keep their layout."""
+        for domain in session.domains.values():
+            for learnt in domain.templates.values():
+                layout = self.layout(learnt.template, session)
+                if layout is not learnt.layout:
+                    learnt.layout, learnt.octets = layout, layout.octets
+                    domain.lists = domain.lists or layout.lists
+
+    def expire(self, session: Session, before: float) -> int:
+        """Forget templates that have not come since; how many."""
+        gone = 0
+        for domain in session.domains.values():
+            for learnt in [learnt for learnt in domain.templates.values() if 0 < learnt.received < before]:
+                self._drop(session, domain, learnt)
+                self._events.add("template_expired", session, domain.number, learnt.template.ident)
+                gone += 1
+        return gone
+
+    def forget(self, session: Session) -> None:
+        """Know nothing of the session any more: templates never outlive it (section 8)."""
+        kept = self._kept
+        kept.domains -= sum(max(len(domain.sequences), 1) for domain in session.domains.values())
+        kept.templates -= session.templates
+        kept.fields -= session.fields
+        kept.told -= len(session.types) + sum(len(d.told) for d in session.domains.values() if d.told is not None)
+        session.domains.clear()
+        session.types.clear()
+        session.templates = session.fields = session.announced_octets = 0
+
+    def _withdraw(self, session: Session, domain: Domain, withdrawal: Withdrawal) -> None:
+        if not session.reliable:  # RFC 7011 section 8.4: MUST be ignored over UDP
+            self._errors["withdrawal_ignored"] += 1
+            return
+        if withdrawal.ident < FIRST_DATA_SET:  # all of its kind, section 8.1
+            gone = [learnt for learnt in domain.templates.values() if learnt.template.options == withdrawal.options]
+        else:
+            learnt = domain.templates.get(withdrawal.ident)
+            gone = [learnt] if learnt and learnt.template.options == withdrawal.options else []
+            if not gone:
+                self._errors["withdrawal_unknown"] += 1
+                self._events.add("withdrawal_unknown", session, domain.number, withdrawal.ident)
+        for learnt in gone:
+            self._drop(session, domain, learnt)
+            self._events.add("template_withdrawn", session, domain.number, learnt.template.ident)
+
+    def _drop(self, session: Session, domain: Domain, learnt: Learnt) -> None:
+        self._remember(domain, learnt.template.ident)
+        domain.replaced = domain.replaced or (session.reliable and session.overtakes)
+        del domain.templates[learnt.template.ident]
+        self._count(session, learnt, -1)
+        self._forget_announced(session, domain)
+
+    def _remember(self, domain: Domain, ident: int) -> None:
+        """The template of this id is about to change."""
+        if not (domain.lists and (domain.deferring or domain.waits)):
+            return
+        if self._former >= self._limits.former:
+            self.forget_former()
+        self._former += 1
+        self._changed[domain] = None
+        domain.remember(ident)
+
+    def fate(self, domain: Domain, number: int) -> Fate:
+        """The fate of a Data Set whose Message also has templates: its records are counted, its lists still wait."""
+        domain.waits = True
+        self._changed[domain] = None
+        return Fate(number, -1, False, domain, domain.stamp)
+
+    def forget_former(self) -> None:
+        """No records wait any more that came before templates changed."""
+        for domain in self._changed:
+            domain.forget_former()
+        self._changed.clear()
+        self._former = 0
+
+    def _forget_announced(self, session: Session, domain: Domain) -> None:
+        session.announced_octets -= sum(map(len, domain.announced))
+        domain.announced.clear()
+
+    def layout(self, template: Template, session: Session) -> Layout:
+        """The one layout of all templates with these fields and scopes, for exporters of the session's family.
+
+        Elements that only this exporter has described are part of what makes layouts equal.
+        """
+        types = session.types
+        learnt = tuple(types[place] for f in template.fields if (place := (f.pen, f.ident)) in types) if types else ()
+        key = (template.fields, template.scopes, session.family, learnt)
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = Layout(template, session.family, learnt)
+        return layout
+
+    def new_domain(self, session: Session, number: int, place: int | None = None) -> Domain | None:
+        """A domain of which nothing is known yet; None when there are too many.
+
+        `place` is where it stands in the session's domains, if not under its number.
+        """
+        reason = ""
+        if len(session.domains) >= self._limits.domains:
+            reason = "limit_domains"
+        elif self._kept.domains >= self._limits.domains_in_all:
+            reason = "limit_domains_in_all"
+        if reason:
+            self._errors[reason] += 1
+            self._events.add("limit", session, number, 0, reason)
+            return None
+        place = number if place is None else place
+        domain = session.domains[place] = Domain(number, place)
+        self._kept.domains += 1
+        self._events.add("domain", session, number)
+        return domain
+
+    def new_sequence(self, domain: Domain, stream: int) -> None:
+        """Sequence Numbers of a further stream of an association; they are not followed when there are too many."""
+        domain.sequence = Sequence()
+        if self._kept.domains >= self._limits.domains_in_all:
+            self._errors["limit_domains_in_all"] += 1
+        else:
+            self._kept.domains += 1
+            domain.sequences[stream] = domain.sequence
+
+
+def template_sets(
+    domain: Domain | None, message: bytes, sets: list[tuple[int, int, int]]
+) -> dict[int, list[Template | Withdrawal]]:
+    """What the template sets of a Message say, by place; nothing when all of it is known. Raises `MessageError`."""
+    places = [place for place, (set_id, _, _) in enumerate(sets) if set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET)]
+    if not places:
+        return {}
+    if domain is not None and all(message[sets[p][1] - 4 : sets[p][2]] in domain.announced for p in places):
+        return {}
+    return {p: parse_set(sets[p][0], message[sets[p][1] : sets[p][2]]) for p in places}
+
+
+class _Later:
+    """The templates of a domain as they will be after some sets of a Message that may yet turn out malformed."""
+
+    def __init__(self, domain: Domain | None, reliable: bool) -> None:
+        self._now = domain.templates if domain is not None else {}
+        self._reliable = reliable
+        self._new: dict[int, Template | None] = {}
+        self._gone: set[bool] = set()
+
+    def act(self, actions: list[Template | Withdrawal]) -> None:
+        for action in actions:
+            if isinstance(action, Template):
+                self._new[action.ident] = action
+            elif not self._reliable:
+                continue
+            elif action.ident < FIRST_DATA_SET:
+                self._gone.add(action.options)
+                for ident, template in self._new.items():
+                    if template is not None and template.options == action.options:
+                        self._new[ident] = None
+            elif (template := self.find(action.ident)) and template.options == action.options:
+                self._new[action.ident] = None
+
+    def find(self, ident: int) -> Template | None:
+        if ident in self._new:
+            return self._new[ident]
+        learnt = self._now.get(ident)
+        return learnt.template if learnt and learnt.template.options not in self._gone else None

@@ -1,0 +1,1 @@
+"""The Metering Process (RFC 7011 section 2)."""

@@ -1,0 +1,202 @@
+"""Reading the kernel's table of flows: when to, through a socket of its own, and what comes of it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.logger import Logger
+
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.netfilter import requests
+from ulogd_tw.netfilter.conntrack import Decoder
+from ulogd_tw.netfilter.followed_flows import Flows
+from ulogd_tw.transports.errors import NetlinkError
+from ulogd_tw.transports.netlink.nlmsg import Messages
+from ulogd_tw.transports.netlink.port import ANSWER_OCTETS, GRANT, NetlinkPort
+
+DATAGRAMS_A_READ = 8
+"""Of up to 32 KiB: some 1000 flows, which take 2 ms to decode; then the reactor does other things."""
+ROWS_A_TURN = 8192
+LEAST_GAP_S, RETRY_S = 1.0, 10.0
+SHARE = 100
+"""A dump begins not before this many times the duration of the last one has passed: 1 % of the time at most."""
+SHARE_OF_REPORTS = 10
+"""The same for dumps that were asked for: by pollinterval, by active_timeout, by a loss."""
+
+
+class Dumps:
+    """Dumps of one namespace into `flows`, one at a time.
+
+    period     seconds between two of them; None for none but those that are asked for by `soon`
+    told       takes the rows of each part that are to be told although the flow lives
+    gone       takes the rows of flows that have gone without an event
+    settled    gives a Deferred that fires when all events until now were read
+    learning   whether a dump learns flows that are not followed yet; the first one always does
+    """
+
+    def __init__(
+        self,
+        flows: Flows,
+        decoder: Decoder,
+        told: Callable[[Batch], None],
+        gone: Callable[[Batch], None],
+        settled: Callable[[], Any],
+        *,
+        accept: Callable[[Batch], Batch],
+        period: float | None,
+        learning: bool,
+        asked: bool,
+        zeroing: bool = False,
+        namespace: str = "",
+        reactor: Any = None,
+    ) -> None:
+        self.flows, self._decoder = flows, decoder
+        self._told, self._gone, self._settled, self._accept = told, gone, settled, accept
+        self._period, self._learning, self._zeroing = period, learning, zeroing
+        self._share = SHARE_OF_REPORTS if asked else SHARE
+        self._reactor = reactor
+        self._port = NetlinkPort(
+            self._no_event, self._no_loss, namespace=namespace, pause_s=0, count=DATAGRAMS_A_READ, stride=ANSWER_OCTETS,
+            buffer_octets=1 << 20, reactor=reactor,
+        )  # fmt: skip
+        self._timer: Any = None
+        self._turn: Any = None
+        self._running = False
+        self._stopped = False
+        self._zeroes = self._learns = False
+        self._again: tuple[bool, bool] | None = None
+        self._began = 0.0
+        self._ended = float("-inf")
+        self._failed = float("-inf")
+        self.took_s = 0.0
+        """How long the last one took."""
+        self.count = 0
+        """Dumps that were complete."""
+        self.failures = 0
+        self.log = Logger()
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the socket, and ask for the first dump while there is the privilege for it."""
+        self._port.open()
+        if self._period is not None:
+            self._start(learn=True, zeroing=False)
+
+    def begin(self) -> None:
+        """Read the answer to the first one, and go on."""
+        self._port.start()
+
+    def stop(self) -> Any:
+        self._stopped = True
+        for timer in (self._timer, self._turn):
+            if timer is not None and timer.active():
+                timer.cancel()
+        return self._port.stop()
+
+    # --- when -------------------------------------------------------------------------------------------------------
+
+    def soon(self, learn: bool = True, zeroing: bool = False) -> None:
+        """A dump as soon as may be: after a loss, or because somebody asked."""
+        if self._running:
+            before = self._again or (False, False)
+            self._again = (learn or before[0], zeroing or before[1])
+            return
+        gap = 0.0 if zeroing else max(LEAST_GAP_S, SHARE_OF_REPORTS * self.took_s)
+        self._at(self._ended + gap, learn, zeroing)
+
+    def _at(self, when: float, learn: bool, zeroing: bool) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = self._reactor.callLater(max(when - self._reactor.seconds(), 0), self._start, learn, zeroing)
+
+    def _next(self) -> None:
+        """After a dump, or an attempt: the next one in time."""
+        self._running = False
+        self._ended = self._reactor.seconds()
+        if self._stopped:
+            return
+        again, self._again = self._again, None
+        if again is not None:
+            self.soon(*again)
+        elif self._period is not None and (self._learning or len(self.flows)):
+            gap = max(self._period, self._share * self.took_s)
+            self._at(self._began + gap, self._learning, self._zeroing)
+
+    # --- one dump ---------------------------------------------------------------------------------------------------
+
+    def _start(self, learn: bool, zeroing: bool = False) -> None:
+        self._running = True
+        self._began = self._reactor.seconds()
+        self._learns, self._zeroes = learn, zeroing
+        self.flows.begin(learn, zeroing)
+        request = requests.dump(zero=zeroing)
+        done = self._port.request(request.kind, request.flags, request.payload, self._part)
+        # Only when the events of flows that ended before the dump came to them are known is what lacks gone.
+        done.addCallback(lambda _: self._settled())
+        done.addCallbacks(lambda _: self._complete(), self._broken)
+        done.addErrback(self._fault)
+
+    def _part(self, messages: Messages) -> None:
+        try:
+            self._add(messages)
+        except Exception as error:
+            self.fault(error)
+
+    def _add(self, messages: Messages) -> None:
+        now = self._reactor.seconds()
+        for batch in self._decoder.decode(messages.rows, messages.lengths, now):
+            batch = self._accept(batch)
+            if batch.n:
+                told = self.flows.add(batch, int(now * 1000))
+                if told is not None and told.n:
+                    self._told(told)
+
+    def _complete(self) -> None:
+        self.took_s = self._reactor.seconds() - self._began
+        self.count += 1
+        self._hand_on(self.flows.finish())
+
+    def _hand_on(self, batches: Iterator[Batch]) -> None:
+        """A part of what has gone, then the reactor's turn."""
+        rows = 0
+        for batch in batches:
+            self._gone(batch)
+            rows += batch.n
+            if rows >= ROWS_A_TURN and not self._stopped:
+                self._turn = self._reactor.callLater(0, self._hand_on, batches)
+                return
+        self._next()
+
+    def _broken(self, failure: Any) -> None:
+        error = failure.trap(NetlinkError) and failure.value
+        self.flows.abandon()
+        if self._stopped:
+            return
+        self.failures += 1
+        if self._reactor.seconds() - self._failed >= 60:
+            self._failed = self._reactor.seconds()
+            more = GRANT if error.number in (errno.EPERM, errno.EACCES) else "it is tried again"
+            self.log.error("reading the kernel's table of flows: {why}; {more}", why=str(error), more=more)
+        self._running, self._again = False, None
+        self._ended = self._reactor.seconds()
+        if self._period is not None:
+            self._at(self._ended + min(self._period, RETRY_S), self._learns, self._zeroes)
+
+    def _fault(self, failure: Any) -> None:
+        self.fault(failure.value)
+        if self._running:
+            self.flows.abandon()
+            self._next()
+
+    def fault(self, error: Exception) -> None:
+        """To be replaced: takes an exception of what was called."""
+        raise error
+
+    def _no_event(self, messages: Messages) -> None:
+        """This socket is in no group."""
+
+    def _no_loss(self, n: int) -> None:
+        """The kernel goes on with a dump where it stopped, so nothing of it is lost."""

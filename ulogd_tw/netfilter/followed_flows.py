@@ -1,0 +1,363 @@
+"""The flows that live in the kernel, as its last dump showed them: which of them have gone, and what was told of each.
+
+A dump is read into a table of its own while the one before stays: `begin`, `add` for each part, `finish`; what the
+old table has, the dump has not and no event told of has gone. Events come at any time (`born`, `ended`). Rows that a
+dump gives are kept as columns of the wanted keys, so that a flow that has gone without an event can still be told.
+Counters of rows that are given out are what was counted since the last row of the same flow.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import numpy as np
+
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import repeated
+from ulogd_tw.core.key_table import KeyTable
+from ulogd_tw.core.keys import ulogd_keys
+from ulogd_tw.netfilter.ctnetlink import DESTROY
+
+_TUPLE = ("ct.id", "orig.ip.saddr", "orig.ip.daddr", "orig.ip.protocol", "orig.l4.sport", "orig.l4.dport")
+_START = "flowStartMilliseconds"
+_COUNTERS = ("orig.raw.pktlen", "orig.raw.pktcount", "reply.raw.pktlen", "reply.raw.pktcount")
+_DELTAS = ("octetDeltaCount", "packetDeltaCount", "reverseOctetDeltaCount", "reversePacketDeltaCount")
+"""The same numbers under other names."""
+FOLLOWED = frozenset({*_TUPLE, _START})
+"""Keys that batches must have to be followed; `REPORTED` too where flows are reported while they live."""
+REPORTED = frozenset(_COUNTERS)
+(END_REASON,) = ulogd_keys("flowEndReason")
+ACTIVE_TIMEOUT = 2
+"""flowEndReason of a record that is not the flow's last (RFC 5102 section 5.11.3)."""
+
+_STATE, _SINCE, _TOLD = 1, 2, 3
+"""Words of an entry behind its key: the bits below; ms of the last report; the four counters at that time."""
+_ENDED, _SEEN = np.uint64(1), np.uint64(2)
+"""An event or a report told of its end; the dump that is read has it too."""
+_JOINED_ROWS, _JOINED_PARTS = 8192, 64
+"""Small parts are joined when they have so many rows, or are so many."""
+_32 = np.uint64(32)
+_FACTORS = [np.uint64(secrets.randbits(64) | 1) for _ in range(12)]
+
+
+def _plain(batch: Batch, name: str) -> np.ndarray:
+    """A column with 0 where it is missing."""
+    column = batch.columns[name]
+    mask = batch.missing.get(name)
+    if mask is None:
+        return column
+    return np.where(mask if column.ndim == 1 else mask[:, None], column.dtype.type(0), column)
+
+
+class _Table:
+    """Flows by identity, each with the words of `_STATE` and so on, and their rows in parts of equal schema."""
+
+    def __init__(self, most: int, expected: int, words: int) -> None:
+        self.keys = KeyTable(1, most, expected, words)
+        self.ended = 0
+        self._parts: list[tuple[np.ndarray, Batch]] = []
+        self._small: dict[Schema, list[tuple[np.ndarray, Batch]]] = {}
+
+    @property
+    def alive(self) -> int:
+        return self.keys.n - self.ended
+
+    def find(self, identities: np.ndarray) -> np.ndarray:
+        """The entry of each flow, 0 for those that are not here."""
+        return self.keys.entries([identities], 0)
+
+    def places(self, entries: np.ndarray, word: int) -> np.ndarray:
+        """Where a word of these entries stands in `keys.flat`."""
+        return entries * self.keys.stride + word
+
+    def mark(self, entries: np.ndarray, bit: np.uint64) -> None:
+        """Set a bit of these entries. Entry 0 is none."""
+        entries = entries[entries != 0]
+        states = self.places(entries, _STATE)
+        before = self.keys.flat[states]
+        if bit == _ENDED:
+            self.ended += len(np.unique(entries[before & _ENDED == 0]))
+        self.keys.flat[states] = before | bit
+
+    def has(self, entries: np.ndarray, bit: np.uint64) -> np.ndarray:
+        """Which entries have the bit; entry 0 has none."""
+        return (entries != 0) & (self.keys.flat[self.places(entries, _STATE)] & bit != 0)
+
+    def told(self, entries: np.ndarray) -> list[np.ndarray]:
+        """The four counters that were reported of each entry, 0 for entry 0."""
+        flat, known = self.keys.flat, entries != 0
+        return [np.where(known, flat[self.places(entries, _TOLD + place)], np.uint64(0)) for place in range(4)]
+
+    def since(self, entries: np.ndarray) -> np.ndarray:
+        """ms of the last report of each entry."""
+        return self.keys.flat[self.places(entries, _SINCE)]
+
+    def enter(self, identities: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Entries for flows, 0 for those without room; and the rows, in order, whose flow is new here."""
+        before = self.keys.n
+        entries = self.keys.entries([identities])
+        for word in range(1, self.keys.stride):
+            self.keys.column(word, before + 1)[:] = 0
+        rows = np.flatnonzero(entries > before)
+        if len(rows):
+            kept, first = np.unique(entries[rows], return_index=True)
+            rows = rows[first]
+            self._keep(kept, batch.take(rows))
+        return entries, rows
+
+    def _keep(self, entries: np.ndarray, batch: Batch) -> None:
+        if batch.n >= _JOINED_ROWS // 8:
+            self._parts.append((entries, batch))
+            return
+        small = self._small.setdefault(batch.schema, [])
+        small.append((entries, batch))
+        if len(small) >= _JOINED_PARTS or sum(len(part) for part, _ in small) >= _JOINED_ROWS:
+            del self._small[batch.schema]
+            self._parts.append(_joined(small))
+
+    def left(self) -> Iterator[tuple[np.ndarray, Batch]]:
+        """Entries and rows of the flows of which no bit is set, a part at a time."""
+        for entries, batch in [*self._parts, *map(_joined, self._small.values())]:
+            alone = self.keys.flat[self.places(entries, _STATE)] == 0
+            if alone.any():
+                yield entries[alone], batch if alone.all() else batch.take(alone)
+
+
+def _joined(parts: list[tuple[np.ndarray, Batch]]) -> tuple[np.ndarray, Batch]:
+    return np.concatenate([entries for entries, _ in parts]), Batch.joined([batch for _, batch in parts])
+
+
+class Flows:
+    """The flows that are followed, at most `most`.
+
+    With `births` their begin may come as an event, which has no start time yet. With `active_ms` flows that have lived
+    so long since their begin or last report are reported by dumps.
+    """
+
+    def __init__(self, most: int, births: bool = False, active_ms: int = 0) -> None:
+        self.most = most
+        self.beyond = 0
+        """Flows that the last dump had and there was no room for."""
+        self._identity = _TUPLE if births else (*_TUPLE, _START)
+        self._active_ms = active_ms
+        self._words = 6 if active_ms else 1
+        self._now: _Table | None = None
+        self._next: _Table | None = None
+        self._late: list[np.ndarray] = []
+        self._learning = self._zeroing = False
+
+    def __len__(self) -> int:
+        """Flows that live, as far as is known."""
+        return self._now.alive if self._now is not None else 0
+
+    def __bool__(self) -> bool:
+        """Whether events matter: there are flows, or a dump is being read."""
+        return self._next is not None or bool(self._now is not None and self._now.alive)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a dump would make room: a table keeps its ended flows until the next one."""
+        table = self._now
+        return table is not None and table.keys.n > self.most // 2 and table.ended > table.alive
+
+    def _identities(self, batch: Batch) -> np.ndarray:
+        """64 bits that are as good as the flow: its id in the kernel is 32 bits, which two flows may share."""
+        found = np.zeros(batch.n, np.uint64)
+        factors = iter(_FACTORS)
+        for name in self._identity:
+            column = _plain(batch, name)
+            for word in column.T if column.ndim == 2 else (column,):
+                found ^= found >> _32
+                found += (word.astype(np.uint64) + np.uint64(1)) * next(factors)
+        found ^= found >> _32
+        return found * _FACTORS[-1]
+
+    # --- a dump -----------------------------------------------------------------------------------------------------
+
+    def begin(self, learn: bool = True, zeroing: bool = False) -> None:
+        """A dump begins; without `learn` only flows that are followed already stay. `zeroing`: it resets counters."""
+        self._next = _Table(self.most, len(self), self._words)
+        self._late = []
+        self._learning, self._zeroing = learn, zeroing
+        self.beyond = 0
+
+    def add(self, batch: Batch, now_ms: int) -> Batch | None:
+        """Rows of the dump. Gives those that are to be told although the flow lives, with counters since last time."""
+        identities = self._identities(batch)
+        known, alive = self._find(identities)
+        if not alive.all():
+            batch, identities, known = batch.take(alive), identities[alive], known[alive]
+        told = self._since_told(batch, known) if self._zeroing else None
+        if self._zeroing:
+            batch = _replaced(batch, {name: repeated(0, batch.n, np.uint64) for name in (*_COUNTERS, *_DELTAS)})
+        if not self._learning:
+            old = known != 0
+            batch, identities, known = batch.take(old), identities[old], known[old]
+        entries, fresh = self._next.enter(identities, batch)
+        self.beyond += int(np.count_nonzero(entries == 0))
+        if self._active_ms and len(fresh):
+            entries, batch, identities = entries[fresh], batch.take(fresh), identities[fresh]
+            self._carry(entries, batch, known[fresh], now_ms)
+            if not self._zeroing:
+                return self._due(entries, batch, identities, now_ms)
+        return told
+
+    def _find(self, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The old entries of flows that are in the dump, and which of these flows are alive.
+
+        Those whose end an event has told are not, although the kernel had them in its table for another moment.
+        """
+        table = self._now
+        if table is None:
+            return np.zeros(len(identities), np.int64), np.ones(len(identities), bool)
+        known = table.find(identities)
+        table.mark(known, _SEEN)
+        return known, ~table.has(known, _ENDED)
+
+    def _since_told(self, batch: Batch, known: np.ndarray) -> Batch:
+        """What each flow has counted since it was told last."""
+        return _less(batch, self._now.told(known)) if self._active_ms and known.any() else batch
+
+    def _carry(self, entries: np.ndarray, batch: Batch, known: np.ndarray, now_ms: int) -> None:
+        """Note when each new entry was reported last, and its counters then: as the old table has it."""
+        table = self._next
+        start = _plain(batch, _START)
+        since = np.where((start == 0) | (start > np.uint64(now_ms)), np.uint64(now_ms), start)
+        if self._zeroing:
+            since[:] = now_ms
+        elif known.any():
+            since = np.where(known == 0, since, self._now.since(known))
+            for place, told in enumerate(self._now.told(known)):
+                table.keys.flat[table.places(entries, _TOLD + place)] = told
+        table.keys.flat[table.places(entries, _SINCE)] = since
+
+    def _due(self, entries: np.ndarray, batch: Batch, identities: np.ndarray, now_ms: int) -> Batch | None:
+        """The rows of flows whose last report is old enough and that have had packets since."""
+        table = self._next
+        due = table.since(entries) + np.uint64(self._active_ms) <= now_ms
+        moved = np.zeros(batch.n, bool)
+        for name, before in zip(_COUNTERS, table.told(entries), strict=True):
+            moved |= batch.columns[name] != before
+            if name in batch.missing:
+                due &= ~batch.missing[name]
+        # Those whose end an event has told of meanwhile are complete.
+        due &= moved & ~np.isin(identities, np.concatenate(self._late) if self._late else [])
+        if not due.any():
+            return None
+        entries, batch = entries[due], batch.take(due)
+        told = self._without_told(table, entries, batch)
+        for place, name in enumerate(_COUNTERS):
+            table.keys.flat[table.places(entries, _TOLD + place)] = batch.columns[name]
+        table.keys.flat[table.places(entries, _SINCE)] = now_ms
+        return told
+
+    def finish(self) -> Iterator[Batch]:
+        """The dump is complete: the rows of flows that have gone, as ends, a part at a time."""
+        old, self._now, self._next = self._now, self._next, None
+        for identities in self._late:
+            self._now.mark(self._now.find(identities), _ENDED)
+        self._late = []
+        return self._gone(old) if old is not None else iter(())
+
+    def _gone(self, table: _Table) -> Iterator[Batch]:
+        for entries, batch in table.left():
+            yield self._without_told(table, entries, _as_end(batch))
+
+    def abandon(self) -> None:
+        """The dump failed: what was known before stays."""
+        self._next = None
+        self._late = []
+        if self._now is not None:
+            states = self._now.keys.column(_STATE)
+            states &= ~_SEEN
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def born(self, batch: Batch) -> None:
+        """Flows that have begun."""
+        table = self._next or self._now
+        if table is not None and batch.n:
+            entries, fresh = table.enter(self._identities(batch), batch)
+            self.beyond += int(np.count_nonzero(entries == 0))
+            if self._active_ms and len(fresh):
+                table.keys.flat[table.places(entries[fresh], _SINCE)] = _plain(batch, _START)[fresh]
+
+    def ended(self, batch: Batch) -> Batch:
+        """Flows that have ended, by events; gives them with what was counted since they were reported last."""
+        identities = self._identities(batch)
+        if self._next is not None:
+            self._late.append(identities)
+        for table in (self._now, self._next):
+            if table is not None:
+                table.mark(table.find(identities), _ENDED)
+        return self._rest(batch, identities) if self._active_ms else batch
+
+    def _rest(self, batch: Batch, identities: np.ndarray) -> Batch:
+        """What was counted since the last report, which the running dump may have made."""
+        tables = [table for table in (self._next, self._now) if table is not None]
+        for table in tables:
+            entries = table.find(identities)
+            batch = self._without_told(table, entries, batch)
+            identities = np.where(entries == 0, identities, np.uint64(0))
+        return batch
+
+    def _without_told(self, table: _Table, entries: np.ndarray, batch: Batch) -> Batch:
+        if not self._active_ms:
+            return batch
+        told = table.told(entries)
+        reported = np.logical_or.reduce([column != 0 for column in told])
+        return _from(_less(batch, told), table.since(entries), reported) if reported.any() else batch
+
+
+def _replaced(batch: Batch, columns: dict[str, np.ndarray], missing: dict[str, np.ndarray] | None = None) -> Batch:
+    """The same batch with other values in some of its columns; those that it has not are left out."""
+    columns = {name: column for name, column in columns.items() if name in batch.columns}
+    masks = {name: mask for name, mask in batch.missing.items() if name not in (missing or {})}
+    masks |= {name: mask for name, mask in (missing or {}).items() if name in batch.columns}
+    return Batch(batch.schema, batch.columns | columns, masks, n=batch.n, now=batch.now, held=batch.held)
+
+
+def _less(batch: Batch, told: list[np.ndarray]) -> Batch:
+    """The counters without what was told of them before; a counter that is below that was set to 0 meanwhile."""
+    found = {}
+    for counter, delta, before in zip(_COUNTERS, _DELTAS, told, strict=True):
+        if counter in batch.columns:
+            column = batch.columns[counter]
+            found[counter] = found[delta] = np.where(column >= before, column - before, column)
+    return _replaced(batch, found)
+
+
+def _times(ms: np.ndarray, edge: str) -> dict[str, np.ndarray]:
+    thousand = np.uint64(1000)
+    return {
+        f"flow.{edge}.sec": (ms // thousand).astype(np.uint32),
+        f"flow.{edge}.usec": (ms % thousand * thousand).astype(np.uint32),
+        f"flow{edge.title()}Milliseconds": ms,
+    }
+
+
+def _from(batch: Batch, since_ms: np.ndarray, rows: np.ndarray) -> Batch:
+    """These rows begin where the last report ended."""
+    found, missing = {}, {}
+    for name, column in _times(since_ms, "start").items():
+        if name in batch.columns:
+            found[name] = np.where(rows, column, batch.columns[name])
+            if name in batch.missing:
+                missing[name] = batch.missing[name] & ~rows
+    return _replaced(batch, found, missing)
+
+
+def _as_end(batch: Batch) -> Batch:
+    """The last known rows of flows as their ends. When they ended nobody knows."""
+    return _replaced(batch, {"ct.event": repeated(DESTROY, batch.n, np.uint32)})
+
+
+def interim(batch: Batch, now_ms: int, with_reason: bool) -> Batch:
+    """Rows of flows that live, told of until now; flowEndReason says that more will come."""
+    times = _times(repeated(now_ms, batch.n, np.uint64), "end")
+    empty = {name: np.zeros(batch.n, bool) for name in times if name in batch.missing}
+    batch = _replaced(batch, times, empty)
+    if not with_reason:
+        return batch
+    return batch.with_columns({END_REASON: repeated(ACTIVE_TIMEOUT, batch.n, np.uint8)})

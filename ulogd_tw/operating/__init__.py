@@ -1,0 +1,1 @@
+"""What an operator sees and asks: queries, manhole, doctor, reference, counters."""

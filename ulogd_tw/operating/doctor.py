@@ -1,0 +1,271 @@
+"""``ulogd-tw doctor``: what this machine gives to a configuration, each point with what to do where it does not.
+
+With a configuration only what its stacks use is looked at as needed; without one everything of conntrack is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib.util
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ulogd_tw import config as configuration
+from ulogd_tw import tap
+from ulogd_tw.core.errors import UlogdError
+from ulogd_tw.metering import conntrack_settings
+from ulogd_tw.transports.namespace import inside
+from ulogd_tw.transports.netlink.port import GRANT
+
+DEFAULT_CONFIG = "/etc/ulogd.conf"
+OK, WRONG, UNUSED = "ok", "wrong", "unused"
+_NET_ADMIN, _NET_RAW, _SYS_ADMIN = 12, 13, 21
+"""Numbers of capabilities (linux/capability.h)."""
+_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_DESTROY = 12, 270, 1, 3
+_GET_STATS = 0x105
+"""NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS, which has one short answer."""
+_ERROR = 2
+_OPTIONAL = (
+    ("polars", "pip install 'ulogd_tw[fast]'"),
+    ("psycopg", "pip install 'ulogd_tw[postgresql]'"),
+)
+_RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One point: its state, what was found, and what to do about it."""
+
+    state: str
+    name: str
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state:7}{self.name}: {self.found}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+Findings = Iterator[Finding]
+
+
+class Machine:
+    """What the configuration asks for, and the checks of it. `graph` None: no configuration."""
+
+    def __init__(self, graph: Any = None) -> None:
+        self.plugins = [node.plugin for node in graph.nodes] if graph is not None else []
+        self.whole = graph is None
+        self.capabilities = _capabilities()
+
+    def named(self, *names: str) -> list[Any]:
+        return [plugin for plugin in self.plugins if plugin.name in names]
+
+    def findings(self) -> Findings:
+        checks: tuple[Callable[[], Findings], ...] = (
+            self.privileges, self.conntrack, self.nflog, self.buffers, self.sctp, self.packages,
+        )  # fmt: skip
+        for check in checks:
+            yield from check()
+
+    # --- privileges -------------------------------------------------------------------------------------------------
+
+    def may(self, capability: int) -> bool:
+        return bool(self.capabilities >> capability & 1)
+
+    def privileges(self) -> Findings:
+        netlink = self.whole or self.named("NFCT", "NFLOG", "NFACCT")
+        if self.may(_NET_ADMIN):
+            yield Finding(OK, "CAP_NET_ADMIN", "there")
+        elif netlink:
+            yield Finding(WRONG, "CAP_NET_ADMIN", "not there, so the kernel tells nothing", GRANT)
+        else:
+            yield Finding(UNUSED, "CAP_NET_ADMIN", "not there, and no stack needs it")
+        if self.named("PACKET") and not self.may(_NET_RAW):
+            yield Finding(WRONG, "CAP_NET_RAW", "not there, so PACKET sees none", GRANT.replace("NET_ADMIN", "NET_RAW").
+                          replace("net_admin", "net_raw"))  # fmt: skip
+        elsewhere = [path for path in self._namespaces() if path]
+        if elsewhere and not self.may(_SYS_ADMIN):
+            yield Finding(WRONG, "CAP_SYS_ADMIN", f"not there; entering {', '.join(elsewhere)} needs it")
+
+    # --- netfilter --------------------------------------------------------------------------------------------------
+
+    def _namespaces(self) -> list[str]:
+        """The network namespaces that NFCT follows; "" is ours."""
+        if self.whole:
+            return [""]
+        return list(dict.fromkeys(plugin.config.network_namespace_path for plugin in self.named("NFCT")))
+
+    def conntrack(self) -> Findings:
+        for path in self._namespaces():
+            where = f" in {path}" if path else ""
+            try:
+                with inside(path):
+                    yield from self._netlink(where)
+                    yield from self._settings(where)
+            except OSError as error:
+                yield Finding(WRONG, f"network namespace {path}", error.strerror, "ip netns list shows what there is")
+
+    def _netlink(self, where: str) -> Findings:
+        name = "conntrack over netlink" + where
+        try:
+            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as made:
+                made.settimeout(2)
+                made.bind((0, 0))
+                # nlmsghdr with NLM_F_REQUEST | NLM_F_ACK, nfgenmsg
+                made.send(struct.pack("=IHHIIBBH", 20, _GET_STATS, 5, 1, 0, 0, 0, 0))
+                answer = made.recv(4096)
+                code = 0
+                if struct.unpack_from("=H", answer, 4)[0] == _ERROR:
+                    code = -struct.unpack_from("=i", answer, 16)[0]
+                if code:
+                    raise OSError(code, os.strerror(code))
+                made.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_DESTROY)
+        except OSError as error:
+            remedy = GRANT if error.errno in (errno.EPERM, errno.EACCES) else "modprobe nf_conntrack_netlink"
+            yield Finding(WRONG, name, error.strerror or str(error), remedy)
+        else:
+            yield Finding(OK, name, "answers")
+
+    def _settings(self, where: str) -> Findings:
+        if not conntrack_settings.loaded():
+            yield Finding(
+                WRONG, "conntrack" + where, "not loaded",
+                "a firewall rule with 'ct state' (nft) loads it, or modprobe nf_conntrack",
+            )  # fmt: skip
+            return
+        plugins = self.named("NFCT")
+        mends = bool(plugins) and all(plugin.config.sysctl for plugin in plugins)
+        wrong = {setting.name: setting for setting in conntrack_settings.wrong()}
+        for name in dict.fromkeys(setting.name for setting in conntrack_settings.SETTINGS):
+            found = f"{conntrack_settings.read(name) or 'cannot be read'}{where}"
+            if name not in wrong:
+                yield Finding(OK, name, found)
+            elif mends:
+                yield Finding(OK, name, f"{found}; sysctl=1 sets it at the start")
+            else:
+                yield Finding(WRONG, name, f"{found}: {wrong[name].what}", f"sysctl -w {wrong[name].remedy}")
+        yield from self._fill(where)
+
+    def _fill(self, where: str) -> Findings:
+        count, most = (conntrack_settings.read(f"nf_conntrack_{name}") for name in ("count", "max"))
+        if not (count.isdecimal() and most.isdecimal() and int(most)):
+            return
+        found = f"{count} of {most} flows{where}"
+        if int(count) > 0.9 * int(most):
+            yield Finding(WRONG, "nf_conntrack_max", found, f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}")
+        else:
+            yield Finding(OK, "nf_conntrack_max", found)
+
+    def nflog(self) -> Findings:
+        loaded = Path("/proc/net/netfilter/nfnetlink_log").exists()
+        if loaded:
+            yield Finding(OK, "nfnetlink_log", "loaded")
+        elif self.named("NFLOG"):
+            yield Finding(WRONG, "nfnetlink_log", "not loaded", "modprobe nfnetlink_log")
+        else:
+            yield Finding(UNUSED, "nfnetlink_log", "not loaded, and no stack needs it")
+
+    # --- sockets ----------------------------------------------------------------------------------------------------
+
+    def buffers(self) -> Findings:
+        """Receive buffers beyond net.core.rmem_max need CAP_NET_ADMIN."""
+        try:
+            most = int(_RMEM_MAX.read_text())
+        except (OSError, ValueError):
+            return  # not in a namespace of its own; the sockets say what they got
+        sizes = [p.config.receive_buffer for p in self.plugins if hasattr(p.config, "receive_buffer")]
+        wanted = max(sizes, default=0)
+        if wanted > most and not self.may(_NET_ADMIN):
+            remedy = f"sysctl -w net.core.rmem_max={wanted}"
+            yield Finding(WRONG, "net.core.rmem_max", f"{most}, below receive_buffer", remedy)
+        else:
+            yield Finding(OK, "net.core.rmem_max", f"{most}" + (", CAP_NET_ADMIN goes beyond" if wanted > most else ""))
+
+    def sctp(self) -> Findings:
+        from ulogd_tw.transports.errors import SctpUnavailable
+        from ulogd_tw.transports.sctp import kernel, usrsctp
+
+        used = any(str(word).startswith("sctp") for p in self.plugins for option in ("listen", "collectors")
+                   for word in _words(getattr(p.config, option, "")))  # fmt: skip
+        if kernel.has_sctp():
+            yield Finding(OK, "SCTP", "in the kernel")
+            return
+        try:
+            usrsctp.library()
+        except (SctpUnavailable, OSError) as error:
+            state, remedy = (WRONG, "modprobe sctp, or apt install libusrsctp2") if used else (UNUSED, "")
+            yield Finding(state, "SCTP", f"neither in the kernel nor by usrsctp ({error})", remedy)
+        else:
+            yield Finding(OK, "SCTP", "by usrsctp, in this process")
+
+    # --- Python -----------------------------------------------------------------------------------------------------
+
+    def packages(self) -> Findings:
+        """Optional ones; that a stack lacks one is a mistake of the configuration."""
+        for package, remedy in _OPTIONAL:
+            if importlib.util.find_spec(package) is not None:
+                yield Finding(OK, package, "installed")
+            else:
+                yield Finding(UNUSED, package, "not installed", remedy + " if you want it")
+
+
+def _words(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _capabilities() -> int:
+    """The effective capabilities of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def configured(path: str) -> tuple[list[Finding], Any]:
+    """What is wrong with a configuration, and its graph, None where it cannot be read."""
+    try:
+        built = tap.Built(configuration.load(path), prepare=False)
+    except UlogdError as error:
+        return [Finding(WRONG, "configuration", str(error))], None
+    found = [Finding(WRONG, "configuration", str(mistake)) for mistake in built.mistakes]
+    if not found:
+        found = [Finding(OK, "configuration", f"{path}, {len(built.graph.stacks)} stacks")]
+    return found, built.graph
+
+
+def examine(path: str | None) -> list[Finding]:
+    """All points, those of the configuration first."""
+    found: list[Finding] = []
+    graph = None
+    if path is None and Path(DEFAULT_CONFIG).exists():
+        path = DEFAULT_CONFIG
+    if path is not None:
+        found, graph = configured(path)
+    return [*found, *Machine(graph).findings()]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Its switches."""
+    found = argparse.ArgumentParser(
+        prog="ulogd-tw doctor", description="Says what this machine gives to a configuration, and what to do."
+    )
+    found.add_argument("-c", "--configfile", metavar="FILE", help=f"configuration file ({DEFAULT_CONFIG})")
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Print every point; the exit status: 0 where nothing is wrong."""
+    findings = examine(parser().parse_args(argv).configfile)
+    for finding in findings:
+        print(finding)
+    return int(any(finding.state == WRONG for finding in findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

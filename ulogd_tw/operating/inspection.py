@@ -1,0 +1,266 @@
+"""What the manhole offers: the live stacks and instances, their counters, why a key is read, and passing rows.
+
+Everything here looks at the graph of this moment and costs nothing while it is not called.
+"""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from twisted.internet import defer, reactor
+
+from ulogd_tw.core.batch import Batch, plain_values
+from ulogd_tw.core.keys import nearest
+from ulogd_tw.core.plugin import ALL, Output, type_text
+from ulogd_tw.core.stack import Graph, Node, Stack
+from ulogd_tw.core.types import Type
+from ulogd_tw.operating import metrics
+from ulogd_tw.operating.ask import write_table
+from ulogd_tw.operating.query import Database
+from ulogd_tw.operating.sql import Result
+
+MOST_ROWS = 10_000
+"""Rows that one tap shows at most: they are kept until they are printed."""
+TAP_SECONDS = 10.0
+_FIGURES = ("received", "emitted", "filtered", "merged", "written", "waiting")
+
+_HELP = """\
+exporters()           what each collecting input knows of its exporters: templates, losses, sampling, clock
+counters()            the counters of every instance, as in stats_file; counters("id") of one
+stacks                the stack lines that run
+instances             id -> the live plugin object; its options are .config, its counters .counters
+explain()             of every stack: types, keys wanted of each instance, where each key comes from;
+                      explain("text"): only the stacks that have this text or this instance
+query("select ...")   SQL over the open intervals of each AGGREGATE, which is a table by its id:
+                      query("select sourceAddress, sum(octets) from agg1 group by 1 order by 2 desc limit 10")
+tap("id", n)          the next n rows (10) that leave the instance (an output: that reach it), one JSON object a row,
+                      with the columns that something below wants; ends after 10 s, or tap("id", n, seconds)
+ulogd                 the service itself
+"""
+
+
+class Text(str):
+    """Text that a prompt shows as it is, not quoted."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def namespace(ulogd: Any, clock: Any = reactor) -> dict[str, Any]:
+    """The names of a manhole; `ulogd` has the graph as its attribute `graph`, which may be replaced."""
+    return dict(Inspection(ulogd, clock).names())
+
+
+def shown(result: Result) -> Text:
+    """The rows of a query as lines of columns."""
+    out = StringIO()
+    write_table(result.columns, result.rows, out)
+    return Text(out.getvalue().rstrip("\n") + ("\n(there are more)" if result.more else ""))
+
+
+class Inspection:
+    """Looks into a running service. `clock` ends taps."""
+
+    def __init__(self, ulogd: Any, clock: Any = reactor) -> None:
+        self.ulogd = ulogd
+        self.clock = clock
+        self.database = Database(ulogd)
+
+    @property
+    def graph(self) -> Graph:
+        return self.ulogd.graph
+
+    def names(self) -> dict[str, Any]:
+        """What stands in the namespace."""
+        return {
+            "counters": self.counters,
+            "exporters": self.exporters,
+            "explain": self.explain,
+            "query": self.query,
+            "tap": self.tap,
+            "stacks": _Stacks(self),
+            "instances": _Instances(self),
+            "help": lambda: Text(_HELP),
+            "ulogd": self.ulogd,
+        }
+
+    def query(self, text: str) -> defer.Deferred[Text]:
+        """SQL over the tables of the AGGREGATEs."""
+        return self.database.query(text).addCallback(shown)
+
+    def counters(self, ident: str | None = None) -> dict[str, Any]:
+        """The counters of every instance by its id, or those of one."""
+        if ident is not None:
+            return self._node(ident).plugin.counters.as_dict()
+        return metrics.snapshot(self.graph)["instances"]
+
+    def exporters(self, ident: str | None = None) -> Text:
+        """Of every collecting input, or of one: its exporters, one JSON object a line and Observation Domain."""
+        nodes = [self._node(ident)] if ident is not None else self.graph.inputs
+        lines = []
+        for node in nodes:
+            for found in getattr(node.plugin, "exporters", list)()[:MOST_ROWS]:
+                lines.append(json.dumps({"input": node.ident} | found))
+        return Text("\n".join(lines))
+
+    def explain(self, of: str = "") -> Text:
+        """Of each stack whose line has this text, or that has this instance: what flows where, and why."""
+        found = [s for s in self.graph.stacks if of in s.spec.text or any(n.ident == of for n in s.path)]
+        if not found:
+            raise LookupError(f"no stack has {of!r}; there are: " + " ".join(s.spec.text for s in self.graph.stacks))
+        return Text("\n".join(line for stack in found for line in _explained(stack)))
+
+    def tap(self, ident: str, n: int = 10, seconds: float = TAP_SECONDS) -> defer.Deferred[Text]:
+        """The next `n` rows that leave an instance, or those of the next `seconds`: a Deferred with their text."""
+        if not 1 <= n <= MOST_ROWS:
+            raise ValueError(f"n is 1 to {MOST_ROWS}")
+        return _Tap(self._node(ident), n).begin(self.clock, seconds)
+
+    def _node(self, ident: str) -> Node:
+        nodes = {node.ident: node for node in self.graph.nodes}
+        if ident in nodes:
+            return nodes[ident]
+        near = nearest(ident, nodes)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(nodes)}"
+        raise LookupError(f"there is no {ident!r}; {hint}")
+
+
+class _Stacks:
+    """The stacks of this moment: a sequence whose repr is their lines."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+
+    def __iter__(self) -> Any:
+        return iter(self._inspection.graph.stacks)
+
+    def __len__(self) -> int:
+        return len(self._inspection.graph.stacks)
+
+    def __getitem__(self, place: int) -> Stack:
+        return self._inspection.graph.stacks[place]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{stack.spec.where}: {stack.spec.text}" for stack in self)
+
+
+class _Instances:
+    """The instances of this moment by id: a mapping whose repr is a list of them."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+
+    def __getitem__(self, ident: str) -> Any:
+        return self._inspection._node(ident).plugin
+
+    def __iter__(self) -> Any:
+        return iter(self._inspection.graph.instances)
+
+    def __len__(self) -> int:
+        return len(self._inspection.graph.instances)
+
+    def keys(self) -> Any:
+        return self._inspection.graph.instances.keys()
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{ident}:{plugin.name}" for ident, plugin in self._inspection.graph.instances.items())
+
+
+def _explained(stack: Stack) -> list[str]:
+    lines = [f"{stack.spec.where}: stack {stack.spec.text}"]
+    for node in stack.path:
+        plugin, counters = node.plugin, node.plugin.counters
+        shared = [s.spec.text for s in node.stacks if s is not stack]
+        types = f"{type_text(plugin.itype)} -> {type_text(plugin.otype)}"
+        lines.append(f"  {node.ident}:{plugin.name} ({types}){', shared with ' + ' '.join(shared) if shared else ''}")
+        figures = [f"{getattr(counters, f'rows_{what}')} {what}" for what in _FIGURES]
+        lines.append(f"    rows: {', '.join(figures)}, {counters.dropped.total()} dropped")
+        if not isinstance(plugin, Output):
+            wanted = "every key" if plugin.wanted is ALL else ", ".join(sorted(plugin.wanted)) or "nothing"
+            lines.append(f"    wanted of it: {wanted}")
+        for name, recipes in plugin.sources.recipes.items():
+            ways = " or ".join("+".join(r.inputs) + (" (converted)" if r.convert else "") for r in recipes)
+            lines.append(f"    takes {name}" + ("" if ways == name else f" from {ways}"))
+    return lines
+
+
+class _Tap:
+    """A further child of a node, which keeps copies of the next rows and takes itself away.
+
+    An output has no children: there it becomes a child of every node above.
+    """
+
+    def __init__(self, node: Node, n: int) -> None:
+        self.node = node
+        self.left = n
+        self.lines: list[str] = []
+        self._at = node.parents if isinstance(node.plugin, Output) else [node]
+        self._timer: Any = None
+        self._done: defer.Deferred[Text] = defer.Deferred(lambda _: self._remove())
+
+    def begin(self, clock: Any, seconds: float) -> defer.Deferred[Text]:
+        for node in self._at:
+            node.children = [self, *node.children]  # a new list: one may be being walked over
+        self._timer = clock.callLater(seconds, self._finish)
+        return self._done
+
+    def receive(self, batch: Batch) -> None:
+        """Take what is still to be shown. A fault here must not harm the stack."""
+        taken = batch.take(slice(0, self.left))
+        self.left -= taken.n
+        try:
+            self.lines += row_lines(taken)
+        except Exception as error:
+            self._remove()
+            self._done.errback(error)
+            return
+        if not self.left:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._remove()
+        rest = [f"({len(self.lines)} rows passed before the time was over)"] if self.left else []
+        self._done.callback(Text("\n".join(self.lines + rest)))
+
+    def _remove(self) -> None:
+        for node in self._at:
+            node.children = [child for child in node.children if child is not self]
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+
+def row_lines(batch: Batch) -> list[str]:
+    """Each row as a JSON object in canonical values; missing ones are left out. For the few rows of a tap."""
+    values = []
+    for name, key in batch.schema.items():
+        column = [_canonical(value, key.type) for value in plain_values(batch.columns[name], key)]
+        missing = batch.missing.get(name)
+        if missing is not None:
+            column = [None if gone else value for value, gone in zip(column, missing, strict=True)]
+        values.append(column)
+    return [
+        json.dumps({name: value for name, value in zip(batch.schema, row, strict=True) if value is not None})
+        for row in zip(*values, strict=True)
+    ]
+
+
+def _canonical(value: Any, type_: Type) -> Any:
+    """Addresses as text, octets and NTP times as hexadecimal digits, strings as text, lists and numbers as they are."""
+    if type_.kind == "ipv4":
+        return str(IPv4Address(value))
+    if type_.kind == "ipv6":
+        return str(IPv6Address(value))
+    if type_.kind == "mac":
+        return ":".join(f"{octet:02x}" for octet in value.to_bytes(6, "big"))
+    if type_.kind == "ntp":
+        return f"{value:016x}"
+    if type_.kind == "list":
+        return json.loads(value)
+    if isinstance(value, bytes):
+        return value.rstrip(b"\0").decode("utf-8", "backslashreplace") if type_.kind == "string" else value.hex()
+    return value

@@ -1,0 +1,382 @@
+"""The reference, made from the declarations: every plugin with its options and keys, as Markdown.
+
+    python -m ulogd_tw.operating.reference > docs/reference.md
+
+Only what comes with ulogd_tw is in it, so it is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ulogd_tw import cli, config, registry, tap
+from ulogd_tw.core import conversions, options
+from ulogd_tw.core.keys import CONTEXT, Key, known
+from ulogd_tw.core.keys import registry as keys
+from ulogd_tw.core.options import Option
+from ulogd_tw.core.plugin import ALL, Aggregator, Input, Output, Plugin, type_text
+from ulogd_tw.exporting.rules import marks
+from ulogd_tw.ipfix import uniflow
+from ulogd_tw.netfilter.flow_filter import networks
+from ulogd_tw.operating import manhole
+from ulogd_tw.plugins.inputs.nfct import protocols
+from ulogd_tw.plugins.inputs.nflog import groups
+
+COMMAND = "python -m ulogd_tw.operating.reference > docs/reference.md"
+"""What makes the file anew."""
+
+
+# options
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the value of an option is typed; `examples` are texts that its reader takes."""
+
+    name: str
+    meaning: str
+    examples: tuple[str, ...]
+
+
+FORMS: dict[Callable[[str], Any], Form] = {
+    options.text: Form("text", "the text as it is; in `\"...\"` it may have blanks", ("/var/log/flows.json", "flows")),
+    options.number: Form("number", "an integer: decimal, hexadecimal or octal", ("10", "0x1f", "017", "-1")),
+    options.positive: Form("number from 1", "an integer of at least 1", ("1", "0x1000")),
+    options.seconds: Form(
+        "seconds", "a time: seconds, or a number with ms, s, m, h or d behind it",
+        ("30", "0.2", "500ms", "5m", "2h", "1d"),
+    ),
+    options.octets: Form("octets", "a size: octets, or a number with k, M or G behind it (powers of 1024)",
+                         ("65536", "64k", "256M", "1G")),
+    options.boolean: Form("boolean", "a switch", ("1", "yes", "on", "true", "0", "no", "off", "false")),
+    options.words: Form("words", "words with blanks or commas between them", ("udp:4739 tcp:4739", "a,b")),
+    networks: Form("networks", "networks and addresses of both families, with blanks or commas between them",
+                   ("10.0.0.0/8, 2001:db8::/32", "192.0.2.7")),
+    protocols: Form("protocols", "IP protocols by number or by name, with blanks or commas between them", ("tcp, 17",)),
+    marks: Form("marks", "marks of 32 bits, after a slash the bits that count, with blanks or commas between them",
+                ("5", "0x10/0xf0 7")),
+    groups: Form("groups", "numbers of groups (0 to 65535) with blanks or commas between them", ("5", "5 6")),
+    config._level: Form("level", "debug 1, info 3, notice 5, error 7, fatal 8", ("5",)),
+    config._interval: Form("seconds over 0", "seconds as above, but more than 0", ("10", "1m")),
+    manhole._listen: Form("address", "`tcp:HOST:PORT`; loopback where no host stands", ("tcp:127.0.0.1:5022", "5022")),
+}  # fmt: skip
+"""Readers of options; those of `one_of` bear their words as name."""
+
+
+def form_name(option: Option) -> str:
+    """The form of an option's value, for a table."""
+    form = FORMS.get(option.read)
+    if form is not None:
+        return form.name
+    if "|" not in option.read.__name__:
+        raise LookupError(f"FORMS does not say how {option.name} is typed ({option.read.__name__})")
+    choices = [f"`{word}`" for word in option.read.__name__.split("|")]
+    return ", ".join(choices[:-1]) + " or " + choices[-1]
+
+
+def typed_default(option: Option) -> str | None:
+    """The default as it would be typed; None where there is none."""
+    value = option.default
+    if value is None:
+        return None
+    if option.read is options.octets:
+        return _size(value)
+    if option.read is manhole._listen:
+        return "tcp:{}:{}".format(*value)
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _size(number: int) -> str:
+    for letter, shift in (("G", 30), ("M", 20), ("k", 10)):
+        if number and not number % (1 << shift):
+            return f"{number >> shift}{letter}"
+    return str(number)
+
+
+def _default(option: Option) -> str:
+    if option.mandatory:
+        return "*must be given*"
+    shown = typed_default(option)
+    if shown is None:
+        return "*none*"
+    return f"`{shown}`" if shown else "*empty*"
+
+
+def _options(declared: Iterable[Option]) -> Iterator[str]:
+    rows = [(f"`{o.name}`", form_name(o), _default(o), o.meaning) for o in declared]
+    return _table(("option", "form", "default", "meaning"), rows) if rows else iter(["None of its own.", ""])
+
+
+# Markdown
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield _row(heads)
+    yield _row(("---",) * len(heads))
+    for row in rows:
+        yield _row(row)
+    yield ""
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _prose(text: str) -> Iterator[str]:
+    """A docstring as Markdown: paragraphs joined, a sentence a line, code in single backticks."""
+    for paragraph in text.replace("``", "`").split("\n\n"):
+        yield from re.split(r"(?<=[.:]) (?=[A-Z])", " ".join(paragraph.split()))
+        yield ""
+
+
+# plugins
+
+
+def _types(position: str, class_: type[Plugin]) -> str:
+    takes, gives = type_text(class_.itype), type_text(class_.otype)
+    if position == "input":
+        return f"Input; gives {gives}."
+    if position == "output":
+        return f"Output; takes {takes}."
+    return f"Filter; takes {takes}, gives {gives}."
+
+
+def _instance(class_: type[Plugin]) -> Plugin:
+    """An instance with default options; those without a default get a placeholder."""
+    given = {option.name: option.read("x") for option in class_.all_options() if option.mandatory}
+    return class_(class_.name, options.Options(class_.all_options(), given))
+
+
+def _elements(key: Key) -> str:
+    shown = []
+    for pen, number in key.elements:
+        name = keys.element(pen, number).name
+        shown.append(f"{number} {name}" if not pen else f"{pen}/{number}")
+    return " or ".join(shown)
+
+
+def _given(position: str, class_: type[Plugin], instance: Plugin) -> Iterator[str]:
+    yield "**Keys it gives**"
+    yield ""
+    found = list(instance.keys())
+    if found:
+        rows = [(f"`{key.name}`", key.type.name, key.unit, _elements(key)) for key in found]
+        yield from _table(("key", "type", "unit", "Information Element"), rows)
+    if class_.open_keys:
+        yield "Any Information Element that an exporter sends, by its name; see [Keys](#keys)."
+        yield ""
+    if position == "filter" and class_.passes:
+        yield "The keys of the plugins above it reach the plugins below it too."
+        yield ""
+    elif position == "filter":
+        yield "The keys of the plugins above it end here."
+        yield ""
+
+
+def _asked(instance: Plugin) -> Iterator[str]:
+    yield "**Keys it asks for**"
+    yield ""
+    requests = instance.requests(ALL)
+    if requests is ALL:
+        named = {option.name for option in type(instance).all_options()}
+        if "keys" in named and "table" in named:
+            yield "Those of its option `keys`, else those that its table has columns for, else all that can reach it."
+        else:
+            yield "Every key that can reach it."
+        yield ""
+        return
+    rows = []
+    for request, required in requests.items():
+        key = known(request.partition("@")[0]) or _of_plugins(request)
+        rows.append((f"`{request}`", "yes" if required else "no", key.type.name, key.unit, _elements(key)))
+    yield from _table(("key", "needed", "type", "unit", "Information Element"), rows)
+
+
+def _of_plugins(name: str) -> Key:
+    """The key of a plugin's own, which no table has."""
+    for _, _, class_ in _plugins():
+        for key in _instance(class_).keys() if not issubclass(class_, Output) else ():
+            if key.name == name:
+                return key
+    raise LookupError(f"no plugin gives {name}")
+
+
+def _plugins() -> Iterator[tuple[str, str, type[Plugin]]]:
+    """(position, name, class) of every built-in plugin."""
+    for position, table in registry.BUILT_IN.items():
+        for name in sorted(table):
+            yield position, name, registry.lookup(name, position)
+
+
+def _plugin(position: str, name: str, class_: type[Plugin]) -> Iterator[str]:
+    instance = _instance(class_)
+    yield f"### {name} ({position})"
+    yield ""
+    yield _types(position, class_)
+    yield ""
+    yield from _prose(inspect.getdoc(class_) or "")
+    common = {option.name for option in class_.common_options}
+    yield "**Options**" + (", beside the [common ones](#options-of-every-output)" if common else "")
+    yield ""
+    yield from _options(option for option in class_.all_options() if option.name not in common)
+    if class_.section_options:
+        yield "Options of a section `[collector:WORD]`, for a word of `collectors`:"
+        yield ""
+        yield from _options(class_.section_options)
+    if position != "output":
+        yield from _given(position, class_, instance)
+    if position != "input":
+        yield from _asked(instance)
+
+
+# sections
+
+
+def _commands() -> Iterator[str]:
+    yield "## Commands"
+    yield ""
+    yield "Options of `twistd ulogd`, which stand behind the word `ulogd`:"
+    yield ""
+    rows = [(f"`--{long}`, `-{short}`", f"`{default}`" if default else "", meaning)
+            for long, short, default, meaning in tap.Options.optParameters]  # fmt: skip
+    rows += [(f"`--{long}`", "", meaning) for long, _, meaning in tap.Options.optFlags]
+    yield from _table(("option", "default", "meaning"), rows)
+    yield "Options of `ulogd-tw`, which are the switches of ulogd2:"
+    yield ""
+    rows = []
+    for action in cli._parser()._actions:
+        if action.help is not argparse.SUPPRESS:
+            default = f"`{action.default}`" if isinstance(action.default, str) and action.default[:1] == "/" else ""
+            rows.append((", ".join(f"`{word}`" for word in action.option_strings), default, action.help or ""))
+    yield from _table(("option", "default", "meaning"), rows)
+
+
+def _values() -> Iterator[str]:
+    yield "## Forms of values"
+    yield ""
+    rows = []
+    for form in FORMS.values():
+        rows.append((form.name, form.meaning, ", ".join(f"`{example}`" for example in form.examples)))
+    yield from _table(("form", "meaning", "examples"), rows)
+    yield "An option that lists words takes one of them."
+    yield "A value with blanks, tabs or `=` in it stands in `\"...\"`."
+    yield ""
+
+
+def _sections() -> Iterator[str]:
+    yield "## Options of [global]"
+    yield ""
+    rows = []
+    for option in config.GLOBAL_OPTIONS:
+        repeated = isinstance(option, config.Repeated)
+        form = form_name(option) + (", any number of times" if repeated else "")
+        rows.append((f"`{option.name}`", form, _default(option), option.meaning))
+    yield from _table(("option", "form", "default", "meaning"), rows)
+    yield "## Options of [manhole]"
+    yield ""
+    yield "The ssh server is there where the configuration has this section."
+    yield ""
+    yield from _options(manhole.OPTIONS)
+    yield "## Options of every output"
+    yield ""
+    yield f"The defaults of {' and '.join(f'`{name}`' for name in config.INHERITED)} can be set in `[global]`."
+    yield ""
+    yield from _options(Output.common_options)
+
+
+def _overview() -> Iterator[str]:
+    yield "## Plugins"
+    yield ""
+    rows = []
+    for position, name, class_ in _plugins():
+        kind = f"{position}, adds up" if issubclass(class_, Aggregator) else position
+        takes = "" if issubclass(class_, Input) else type_text(class_.itype)
+        gives = "" if issubclass(class_, Output) else type_text(class_.otype)
+        summary = next(_prose(inspect.getdoc(class_) or ""))
+        rows.append((f"[{name}](#{name.lower()}-{position})", kind, takes, gives, summary))
+    yield from _table(("plugin", "place", "takes", "gives", "what it does"), rows)
+    for position, name, class_ in _plugins():
+        yield from _plugin(position, name, class_)
+
+
+def _keys() -> Iterator[str]:
+    yield "## Keys"
+    yield ""
+    yield "A key is asked for by its name, and is met by a key of the same name or of the same Information Element."
+    yield ""
+    yield f"- IANA's {len(keys.iana)} Information Elements have their own names, such as `octetDeltaCount`."
+    yield "- The reverse of an element (RFC 5103) has `reverse` before its name, such as `reverseOctetDeltaCount`."
+    yield "- An enterprise's element has its own name, and `e<pen>.<name>` where IANA uses that name too."
+    yield "- An element that nobody has named is `e<pen>id<id>`; its value is octets."
+    yield "- `name#2` is the second field of that name in a record."
+    yield "- `key@instance` is the key as that instance gives it, where a nearer one gives a key of the same name."
+    yield ""
+    yield "### Keys of a collected record's context"
+    yield ""
+    yield from _table(("key", "type"), [(f"`{key.name}`", key.type.name) for key in CONTEXT])
+    yield "### Addresses without a family"
+    yield ""
+    yield "A row has the element of its own family; `reverse` before the name is the reverse direction."
+    yield ""
+    rows = [
+        (f"`{name}`", *(keys.element(*element).name for element in key.elements))
+        for name, key in keys.neutral.items()
+        if not name.startswith("reverse")
+    ]
+    yield from _table(("key", "IPv4", "IPv6"), rows)
+    yield "### Conversions"
+    yield ""
+    yield "Where the key itself is not there, it is made of others: of the first in this list that are there."
+    yield ""
+    rows = []
+    for target, ways in conversions.BY_TARGET.items():
+        rows.append((f"`{target}`", "<br>".join(" and ".join(f"`{i}`" for i in way.inputs) for way in ways)))
+    yield from _table(("key", "made of"), rows)
+
+
+def _templates() -> Iterator[str]:
+    yield "## Templates of the exporter"
+    yield ""
+    yield "These are the fields of whole records of the output IPFIX, with their Information Elements and octets."
+    yield "A record that lacks a value goes out in a further template without that field."
+    yield "A template id always means the same fields, also after a restart."
+    yield ""
+    rows = []
+    for variant, what in (
+        (0, "IPv4"), (uniflow.IPV6, "IPv6"), (uniflow.NAT, "IPv4, translated"), (uniflow.ICMP, "ICMP"),
+        (uniflow.IPV6 | uniflow.ICMP, "ICMPv6"),
+    ):  # fmt: skip
+        template = uniflow.template(variant)
+        fields = [f"{keys.element(f.pen, f.ident).name} ({f.ident}, {f.length})" for f in template.fields]
+        rows.append((str(template.ident), what, ", ".join(fields)))
+    yield from _table(("template", "records", "fields"), rows)
+
+
+def text() -> str:
+    """The whole reference."""
+    lines = [
+        "# Reference", "", f"Made by `{COMMAND}` from what the program itself declares.",
+        "`twistd ulogd --info PLUGIN` prints the same of one plugin, also of those that other packages bring.", "",
+    ]  # fmt: skip
+    for section in (_commands, _values, _sections, _overview, _templates, _keys):
+        lines += section()
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    """Print it."""
+    sys.stdout.write(text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Options and checks of TLS and SCTP, shared by inputs and outputs."""

@@ -1,0 +1,210 @@
+"""One connection to a database as SQLITE3 and MYSQL use it: blocking, in one thread, one transaction a batch.
+
+A connection can die while a commit is under way; whether the rows are there is then unknown. So every transaction also
+writes the number of its batch into the small table ``ulogd_tw_batches``, and who repeats a batch looks there first.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.logger import Logger
+
+from ulogd_tw.core.keys import Key
+from ulogd_tw.storing.columns import TableColumn, Values, column_name
+
+BATCHES = "ulogd_tw_batches"
+KEPT_S = 86400
+"""Seconds for which the batch numbers of earlier runs are kept."""
+MOST_REASONS = 3
+"""Reasons of refused rows that one log line tells."""
+
+
+@dataclass(slots=True)
+class Refused:
+    """Rows that the database took none of since they do not fit the table, and why.
+
+    `nothing`: rows that have nothing to tell in this table, and were left out.
+    """
+
+    rows: int = 0
+    reasons: dict[str, int] | None = None
+    nothing: int = 0
+
+    def add(self, reason: str) -> None:
+        self.rows += 1
+        self.reasons = self.reasons or {}
+        if reason in self.reasons or len(self.reasons) < MOST_REASONS:
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a batch could not be written now: one word for counters, and what the administrator can do.
+
+    `transient`: the database is away or busy, which ends without anybody's doing.
+    """
+
+    reason: str
+    remedy: str = ""
+    transient: bool = False
+
+
+# the connection
+
+_BATCHES_COLUMNS = (
+    "run VARCHAR(36) NOT NULL, instance VARCHAR(100) NOT NULL, number BIGINT NOT NULL, written_at BIGINT NOT NULL, "
+    "PRIMARY KEY (run, instance)"
+)
+
+
+class Database:
+    """A table in a database, through connections that somebody else opens. A connection is a DB-API one in autocommit.
+
+    Everything here but `interrupt` is called by one thread at a time.
+    """
+
+    log = Logger()
+    driver = ""
+    """The DB-API module, by name."""
+    mark = "?"
+    """What stands for a value in a statement."""
+    quote = '"'
+    longest_name = 0
+    """Characters that a column's name may have; 0: any number."""
+    upsert = ""
+    """The statement that stores the number of a batch; {table} in it, and values for run, instance, number, time."""
+    type_names: Mapping[str, str] = {}
+    """The column type of each key type, by its name or kind."""
+
+    def __init__(self, table: str, instance: str) -> None:
+        schema, _, name = table.rpartition(".")
+        self.schema, self.name = schema, name
+        self.table = ".".join(self.quoted(part) for part in (schema, name) if part)
+        self.batches = ".".join(self.quoted(part) for part in (schema, BATCHES) if part)
+        self.instance = instance[:100]
+        self.run = str(uuid.uuid4())
+        self.numbered = True
+        """Whether batch numbers can be stored."""
+        self.connection: Any = None
+        self._refused = (0, Refused())
+
+    # what each database does its own way
+
+    def keywords(self) -> dict[str, Any]:
+        """Arguments of the driver's `connect`."""
+        raise NotImplementedError
+
+    def opened(self, connection: Any) -> None:
+        """Prepare a new connection."""
+        self.connection = connection
+
+    def stale(self) -> bool:
+        """Whether the connection leads to something that is no longer the configured database."""
+        return False
+
+    def columns(self, connection: Any) -> list[TableColumn]:
+        """The columns of the table; none where there is no such table."""
+        raise NotImplementedError
+
+    def _exists(self, connection: Any, name: str) -> bool:
+        """Whether there is a table of this name beside ours."""
+        raise NotImplementedError
+
+    def begin(self, connection: Any) -> None:
+        """Begin a transaction."""
+        raise NotImplementedError
+
+    def insert(self, connection: Any, values: Values, n: int, refused: Refused) -> None:
+        """Insert `n` rows into the table; those that do not fit it go to `refused`."""
+        raise NotImplementedError
+
+    def fault(self, error: Exception) -> Fault | None:
+        """What an exception of the driver means; None for one that is not the driver's."""
+        raise NotImplementedError
+
+    def text(self, error: Exception) -> str:
+        """An exception for a log line."""
+        return str(error)
+
+    def interrupt(self) -> None:
+        """Make a call that is under way in another thread fail soon."""
+
+    # what they do alike
+
+    @classmethod
+    def quoted(cls, name: str) -> str:
+        """An identifier in quotes."""
+        return cls.quote + name.replace(cls.quote, 2 * cls.quote) + cls.quote
+
+    def ddl(self, keys: Iterable[Key]) -> str:
+        """The statement that makes the table with a column for each key."""
+        lines = [self.column_ddl(key) for key in keys]
+        return f"CREATE TABLE IF NOT EXISTS {self.table} (\n  " + ",\n  ".join(lines) + "\n)"
+
+    def column_ddl(self, key: Key) -> str:
+        """One line of `ddl`; also what stands after ADD COLUMN."""
+        type_name = self.type_names.get(key.type.name)
+        if type_name is None:
+            type_name = self.type_names[key.type.kind]
+        return f"{self.quoted(column_name(key.name))} {type_name}".rstrip()
+
+    def make(self, connection: Any, keys: Iterable[Key]) -> None:
+        """Make the table."""
+        self._execute(connection, self.ddl(keys))
+        self.log.info("{instance}: made the table {table}", instance=self.instance, table=self.table)
+
+    def number_batches(self, connection: Any) -> None:
+        """See that the table of batch numbers is there, and clear it of old ones; `numbered` says whether it can be."""
+        self.numbered = True
+        old = int(time.time()) - KEPT_S
+        try:
+            if not self._exists(connection, BATCHES):  # CREATE wants the privilege also where the table is there
+                self._execute(connection, f"CREATE TABLE IF NOT EXISTS {self.batches} ({_BATCHES_COLUMNS})")
+            self._execute(connection, f"DELETE FROM {self.batches} WHERE written_at < {self.mark}", old)
+        except Exception as error:
+            fault = self.fault(error)
+            if fault is None or fault.reason != "permission":
+                raise
+            self.numbered = False
+
+    def store(self, connection: Any, values: Values, n: int, number: int, again: bool) -> Refused:
+        """Write one batch in one transaction. `again`: an earlier try may have been committed without our knowing."""
+        if again and (stored := self.stored(connection, number)):
+            return stored
+        self.begin(connection)
+        refused = Refused()
+        if self.numbered:
+            statement = self.upsert.format(table=self.batches)
+            self._execute(connection, statement, self.run, self.instance, number, int(time.time()))
+        self.insert(connection, values, n, refused)
+        self._refused = (number, refused)
+        connection.commit()
+        return refused
+
+    def stored(self, connection: Any, number: int) -> Refused | None:
+        """The rows of the batch that were refused when it was committed; None when it was not, or nobody can tell."""
+        if not self.numbered or self._last_number(connection) < number:
+            return None
+        return self._refused[1] if self._refused[0] == number else Refused()
+
+    def _last_number(self, connection: Any) -> int:
+        mark = self.mark
+        rows = self._execute(
+            connection, f"SELECT number FROM {self.batches} WHERE run = {mark} AND instance = {mark}",
+            self.run, self.instance,
+        )  # fmt: skip
+        return rows[0][0] if rows else -1
+
+    def _execute(self, connection: Any, statement: str, *arguments: Any) -> list[tuple]:
+        """The rows of one small statement."""
+        cursor = connection.cursor()
+        try:
+            cursor.execute(statement, *([arguments] if arguments else []))
+            return list(cursor.fetchall())
+        finally:
+            cursor.close()

@@ -1,0 +1,435 @@
+"""What SQLITE3 and MYSQL share: which keys go into which columns, and batches that are written until it succeeds.
+
+`SQLOutput` is the reactor's side. All that blocks is in `tablewriter` and `database` beside this module and runs in the
+one thread of an adbapi pool.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from twisted.enterprise import adbapi
+from twisted.internet import defer, reactor, threads
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ulogd_tw.core import types
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.keys import Key, known, nearest, registry
+from ulogd_tw.core.options import Option, boolean, seconds, text, words
+from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
+from ulogd_tw.core.resolve import Found, Provided
+from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
+from ulogd_tw.storing.database import Database, Fault, Refused
+from ulogd_tw.storing.errors import NotWritten, TableError
+from ulogd_tw.storing.table_writer import TableWriter
+
+FIRST_PAUSE_S = 0.1
+"""Seconds before a batch that failed is tried again; doubled each time, up to `reconnect`."""
+SILENCE_S = 60.0
+"""Seconds between two log lines of one kind."""
+GRACE_S = 2.0
+"""Seconds that a write under way has at a stop before its connection is cut."""
+MOST_LOOKED_UP = 65536
+CONNECT_S = 3.0
+"""Seconds that a database has to answer at the start, where `connect_timeout` says nothing."""
+
+COMMON = (
+    Option("table", text, None, "the table (or view); a schema may stand before it with a dot", mandatory=True),
+    Option("create", boolean, False, "1: make the table where it is missing, with a column for each key, whose name "
+           "is the key's with _ for each dot"),
+    Option("keys", words, (), "the keys that are written, in this order; without it those that the table has columns "
+           "for, and with create=1 all that reach the output"),
+    Option("reconnect", seconds, 2.0, "seconds between two attempts while the database is away or refuses (the first "
+           "follow sooner); meanwhile rows wait. 0: not tried again, the rows are dropped"),
+)  # fmt: skip
+
+
+class Seldom:
+    """Log lines that come at most once a minute for each kind, with the number of those left out."""
+
+    def __init__(self, log: Logger, clock: Callable[[], float]) -> None:
+        self._log = log
+        self._clock = clock
+        self._said: dict[str, tuple[float, int]] = {}
+
+    def warn(self, kind: str, form: str, **fields: Any) -> None:
+        """Log it, unless it was said within the last minute."""
+        now = self._clock()
+        since, unsaid = self._said.get(kind, (now - SILENCE_S, 0))
+        if now - since < SILENCE_S:
+            self._said[kind] = (since, unsaid + 1)
+            return
+        self._said[kind] = (now, 0)
+        more = f" ({unsaid} more since the last time)" if unsaid else ""
+        self._log.warn(form + "{more}", more=more, **fields)
+
+
+class SQLOutput(Output):
+    """Writes rows into one table of a database, one transaction a batch, until they are there."""
+
+    itype = PACKET | FLOW | SUM
+    reactor: Any = reactor
+    log = Logger()
+    connect_s = CONNECT_S
+    """Seconds that the database has to answer at the start."""
+    skips_first = False
+    """Whether a first column that is no key fills itself, as ulogd2 takes it to be."""
+
+    def __init__(self, instance: str, config: Any = None) -> None:
+        super().__init__(instance, config)
+        self.database = self.database_of()
+        self.seldom = Seldom(self.log, time.monotonic)
+        self.existing: list[TableColumn] | None = None
+        """The columns of the table as `prepare` saw them: none where there is no table, None where nobody knows."""
+        self.offered: dict[str, Key] = {}
+        """The keys that can reach us, where we asked for all."""
+        self.writer = TableWriter(self.database, self._written, self._keys_to_make, self.find)
+        self.pool: adbapi.ConnectionPool | None = None
+        self._looked_up: set[tuple[Schema, str]] = set()
+        self._number = 0
+        self._stopping = False
+        self._was_cut = False
+        self._unnumbered = False
+        self._busy: defer.Deferred[Any] | None = None
+        self._pause: defer.Deferred[None] | None = None
+
+    # what each database does its own way
+
+    def database_of(self) -> Database:
+        """The database that the options name; opens nothing."""
+        raise NotImplementedError
+
+    def look(self) -> list[TableColumn] | None:
+        """The columns of the table, by a connection of its own; bounded. Raises what the driver raises."""
+        raise NotImplementedError
+
+    def table_text(self, keys: Iterable[Key]) -> str:
+        """The statement that makes the table for these keys."""
+        return self.database.ddl(keys)
+
+    # keys
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if wrong := self._wrong_names(self.config.keys):
+            yield "keys", wrong
+
+    def _wrong_names(self, keys: Iterable[str]) -> str | None:
+        if wrong := clash(keys):
+            return wrong
+        longest = self.database.longest_name
+        for key in keys if longest else ():
+            if len(column_name(key)) > longest:
+                return f"{key} is longer than the {longest} characters of a column's name"
+        return None
+
+    def prepare(self) -> None:
+        """Learn the columns of the table. A database that is away is no mistake."""
+        if self.existing is not None:
+            return
+        try:
+            existing = self.look()
+        except Exception as error:
+            fault = self._fault_at_start(error)
+            self._warn(error, fault)
+            return
+        if existing:
+            self._choose(existing)
+        elif not self.config.create:
+            raise StartError(f"there is no table {self.config.table}", "make it, or set create=1")
+        self.existing = existing
+
+    def requests(self, wanted: Wanted) -> Any:
+        if self.config.keys:
+            return {"record_kind": False} | dict.fromkeys(self.config.keys, True)
+        if not self.existing:
+            return ALL
+        targets = self._choose(self.existing)
+        return {"record_kind": False} | {
+            name: len(target.keys) == 1 and not target.optional for target in targets for name in target.keys
+        }
+
+    def available(self, keys: tuple[Key, ...] | None) -> Iterable[str]:
+        if not self.config.create:
+            return
+        if keys is None:
+            yield (
+                "create=1 below an input that gives any element a peer may send needs keys=, such as "
+                'keys="sourceAddress,destinationAddress,octetDeltaCount"'
+            )
+            return
+        raw = {key.name for key in registry.ulogd.values() if key.type is types.OCTETS}  # raw.pkt: only by name
+        offered = self.offered | {key.name: key for key in keys if key.name not in raw}
+        if wrong := self._wrong_names(offered):
+            yield f"create=1: {wrong}; choose with keys="
+        else:
+            self.offered = offered
+
+    def _choose(self, columns: list[TableColumn]) -> list[Target]:
+        """Which columns of the table are written, from which keys. Raises `StartError`."""
+        try:
+            return self._targets(columns)
+        except TableError as error:
+            raise StartError(str(error), error.remedy) from None
+
+    def _targets(self, columns: list[TableColumn]) -> list[Target]:
+        """The columns that the table and the options ask for. Raises `TableError`."""
+        table = self.config.table
+        if self.config.keys:
+            return chosen_targets(table, columns, self.config.keys)
+        return all_targets(table, columns, self.offered, self.skips_first)
+
+    def _written(self, columns: list[TableColumn]) -> list[Target]:
+        """The columns that are written, now that it is known which keys there are. Raises `TableError`."""
+        return [target for target in self._targets(columns) if not target.optional or self._given(target)]
+
+    def _given(self, target: Target) -> bool:
+        """Whether some plugin above gives a key of this column."""
+        return any(self.sources.recipes.get(key) for key in target.keys)
+
+    def _keys_to_make(self, batch: Batch | None) -> list[Key] | None:
+        """The columns of a table that is to be made; None where only a batch will tell the type of a key."""
+        if not self.config.create:
+            raise TableError(f"there is no table {self.config.table}", "make it, or set create=1")
+        names: Iterable[str] = self.config.keys
+        if not names:
+            if self.offered:
+                return list(self.offered.values())
+            # the table was there at the start and is gone: it gets the columns again that were written
+            names = [target.keys[0] for target in self._choose(self.existing or []) if self._given(target)]
+        found = []
+        for name in names:
+            key = known(name.partition("@")[0])
+            if key is None:
+                if batch is None:
+                    return None
+                held = self.find(batch, name)
+                key = held.key if held is not None else Key(name, types.STRING)
+            found.append(key.named(name))
+        return found
+
+    def _asked_for_all(self) -> bool:
+        return not self.config.keys and not self.existing
+
+    def find(self, batch: Batch, name: str) -> Found | None:
+        """As `Plugin.find`; where all keys were asked for, in whatever form the batch has them."""
+        if self._asked_for_all() and (batch.schema, name) not in self._looked_up:
+            if len(self._looked_up) >= MOST_LOOKED_UP:
+                self._looked_up.clear()
+            self._looked_up.add((batch.schema, name))
+            self.sources.add(name, Provided(batch.schema.values()).recipes(name))
+        return super().find(batch, name)
+
+    # start and stop
+
+    def open(self) -> defer.Deferred[None]:
+        """Connect, and make the table where that is wanted. Waits a few seconds at most for a database that is away."""
+        self._check_columns()
+        self._make_pool()
+        opened: defer.Deferred[None] = defer.Deferred()
+        timer = self.reactor.callLater(self.connect_s + 1, self._too_slow, opened)
+
+        def settled(result: Any) -> None:
+            if self._busy is attempt:
+                self._busy = None
+            if timer.active():  # else what is wrong will show again with the first batch
+                timer.cancel()
+                self._first_attempt(result, opened)
+
+        attempt = self._busy = self._in_thread(self.writer.write, self.pool, None, 0, False)
+        attempt.addBoth(settled)
+        return opened
+
+    def _first_attempt(self, result: Any, opened: defer.Deferred[None]) -> None:
+        if isinstance(result, Failure):
+            try:
+                self._warn(result.value, self._fault_at_start(result.value))
+            except Exception as error:
+                self._close_pool()
+                opened.errback(error)
+                return
+        opened.callback(None)
+
+    def _too_slow(self, opened: defer.Deferred[None]) -> None:
+        self.seldom.warn("away", "{instance}: {db} does not answer; rows wait", instance=self.instance, db=self.where)
+        opened.callback(None)
+
+    @property
+    def where(self) -> str:
+        """The database, for log lines."""
+        return self.config.db
+
+    def _check_columns(self) -> None:
+        """Columns that nobody knows are those of a plugin above, or a mistake."""
+        if self.config.keys or not self.existing:
+            return
+        for target in self._choose(self.existing):
+            if not target.optional and not self._given(target):
+                near = nearest(target.keys[0], {column_name(n) for n in registry.names()})
+                raise StartError(
+                    f"column {target.column} of table {self.config.table} is no key that reaches it",
+                    f"did you mean {near}?" if near else "name the keys that are written with keys=",
+                )
+
+    def _make_pool(self) -> None:
+        self.pool = adbapi.ConnectionPool(
+            self.database.driver, cp_reactor=self.reactor, cp_min=1, cp_max=1, cp_noisy=False,
+            cp_openfun=self.writer.opened, **self.database.keywords(),
+        )  # fmt: skip
+
+    def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
+        return threads.deferToThreadPool(self.reactor, self.pool.threadpool, call, *arguments)
+
+    def reopen(self) -> None:
+        """SIGHUP: a new connection for the next batch."""
+        self.writer.renew = True
+
+    @defer.inlineCallbacks
+    def stop(self) -> Any:
+        """Give up what could not be written, and close. A write that is under way has a moment to finish."""
+        self._stopping = True
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._busy is not None:
+            cut = self.reactor.callLater(GRACE_S, self._cut)
+            yield self._settled(self._busy)
+            if cut.active():
+                cut.cancel()
+        if self.pool is not None:
+            yield self._settled(self._in_thread(self.writer.disconnect, self.pool))
+            self._close_pool()
+
+    def _cut(self) -> None:
+        self._was_cut = True
+        self.database.interrupt()
+
+    @staticmethod
+    def _settled(waiting: defer.Deferred[Any]) -> defer.Deferred[None]:
+        """Fires when the Deferred does, with its result left to others."""
+        settled: defer.Deferred[None] = defer.Deferred()
+
+        def fire(result: Any) -> Any:
+            settled.callback(None)
+            return result
+
+        waiting.addBoth(fire)
+        return settled
+
+    def _close_pool(self) -> None:
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            pool.close()
+
+    # rows
+
+    def write(self, batch: Batch) -> defer.Deferred[None]:
+        """Write all rows; fires when they are committed. Errbacks with `NotWritten` when `stop` comes before that."""
+        self._number += 1
+        return defer.Deferred.fromCoroutine(self._write(batch, self._number))
+
+    async def _write(self, batch: Batch, number: int) -> None:
+        refused, failures, began = None, 0, self.reactor.seconds()
+        while refused is None and not self._stopping:
+            try:
+                refused = await self._attempt(batch, number, failures > 0)
+            except Exception as error:
+                fault = self._fault(error)
+                if fault is None:
+                    raise
+                failures += 1
+                self._failed(error, fault, failures)
+                await self._wait(failures)
+        if refused is None:
+            refused = await self._last_look(batch, number)
+        elif failures > 1:
+            self.log.info(
+                "{instance}: {db} takes rows again, after {seconds:.1f} s", instance=self.instance, db=self.where,
+                seconds=self.reactor.seconds() - began,
+            )  # fmt: skip
+        self._count(refused)
+
+    async def _attempt(self, batch: Batch, number: int, again: bool) -> Refused:
+        self._busy = self._in_thread(self.writer.write, self.pool, batch, number, again)
+        try:
+            return await self._busy
+        finally:
+            self._busy = None
+
+    def _failed(self, error: Exception, fault: Fault, failures: int) -> None:
+        self.counters.errors[fault.reason] += 1
+        if not self.config.reconnect:
+            raise NotWritten(f"{self.where}: {self.database.text(error)}") from error
+        if failures > 1 or not fault.transient:  # a closed idle connection is nothing to tell
+            self._warn(error, fault)
+
+    async def _wait(self, failures: int) -> None:
+        """Wait before the next attempt; `stop` ends it. The first follows at once: mostly an idle connection died."""
+        if failures < 2 or self._stopping:
+            return
+        self._pause = defer.Deferred()
+        pause = min(FIRST_PAUSE_S * 2 ** min(failures - 2, 20), self.config.reconnect)
+        timer = self.reactor.callLater(pause, self._pause.callback, None)
+        try:
+            await self._pause
+        except defer.CancelledError:
+            timer.cancel()
+        finally:
+            self._pause = None
+
+    async def _last_look(self, batch: Batch, number: int) -> Refused:
+        """At a stop: what was refused of the batch, where it was committed after all. Raises `NotWritten`."""
+        refused = None
+        if self._was_cut:  # else the last attempt failed before the stop, and nothing else was under way
+            try:
+                refused = await self._in_thread(self.writer.stored, self.pool, number)
+            except Exception as error:
+                self.log.debug("{instance}: {error}", instance=self.instance, error=error)
+        if refused is None:
+            raise NotWritten(f"{self.where}: stopped before {batch.n} rows could be written")
+        return refused
+
+    def _count(self, refused: Refused) -> None:
+        if not self.database.numbered:
+            self._warn_unnumbered()
+        self.counters.rows_filtered += refused.nothing
+        if not refused.rows:
+            return
+        self.counters.dropped["refused"] += refused.rows
+        reasons = "; ".join(f"{reason} ({n} rows)" for reason, n in (refused.reasons or {}).items())
+        self.seldom.warn(
+            "refused", "{instance}: {rows} rows do not fit table {table} and are dropped: {reasons}",
+            instance=self.instance, rows=refused.rows, table=self.config.table, reasons=reasons,
+        )  # fmt: skip
+
+    def _warn_unnumbered(self) -> None:
+        if not self._unnumbered:
+            self._unnumbered = True
+            self.log.warn(
+                "{instance}: the table {batches} cannot be made or written: a batch whose commit got no answer may be "
+                "written twice; grant CREATE, SELECT, INSERT, UPDATE and DELETE for it",
+                instance=self.instance, batches=self.database.batches,
+            )  # fmt: skip
+
+    def _fault(self, error: Exception) -> Fault | None:
+        if isinstance(error, TableError):
+            return Fault("table", error.remedy)
+        return self.database.fault(error)
+
+    def _fault_at_start(self, error: Exception) -> Fault:
+        """What the error means, where that can end by itself; else raises `StartError`, or the error."""
+        fault = self._fault(error)
+        if fault is None:
+            raise error
+        if not fault.transient:
+            raise StartError(f"{self.where}: {self.database.text(error)}", fault.remedy)
+        return fault
+
+    def _warn(self, error: Exception, fault: Fault) -> None:
+        remedy = f"; {fault.remedy}" if fault.remedy else ""
+        self.seldom.warn(
+            fault.reason, "{instance}: {db}: {error}{remedy}; rows wait", instance=self.instance, db=self.where,
+            error=self.database.text(error), remedy=remedy,
+        )  # fmt: skip

@@ -1,0 +1,97 @@
+"""Batches into a table, in the thread of a pool: its connection, the columns that were learnt, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.keys import Key
+from ulogd_tw.core.resolve import Find
+from ulogd_tw.storing.columns import TableColumn, Target, values_of, worth_writing
+from ulogd_tw.storing.database import Database, Refused
+
+Choose = Callable[[list[TableColumn]], list[Target]]
+KeysToMake = Callable[[Batch | None], list[Key] | None]
+
+
+class TableWriter:
+    """Writes through an `adbapi.ConnectionPool` of one thread, whose connection it throws away after every failure.
+
+    adbapi alone keeps a dead connection, and loses what is written to it. `choose` says which columns of the table are
+    written, `keys_to_make` (may raise `TableError`) with which keys a missing one is made.
+    """
+
+    def __init__(self, database: Database, choose: Choose, keys_to_make: KeysToMake, find: Find) -> None:
+        self.database = database
+        self.targets: list[Target] | None = None
+        """The columns that are written; None until they are learnt from this connection."""
+        self.renew = False
+        """Set to have a new connection for the next batch."""
+        self._choose = choose
+        self._keys_to_make = keys_to_make
+        self._find = find
+
+    def opened(self, connection: Any) -> None:
+        """adbapi has connected (its ``cp_openfun``)."""
+        self.targets = None
+        try:
+            self.database.opened(connection)
+            self.database.number_batches(connection)
+        except BaseException:
+            connection.close()  # adbapi forgets one whose cp_openfun fails
+            raise
+
+    def write(self, pool: Any, batch: Batch | None, number: int, again: bool) -> Refused:
+        """Write the batch in one transaction, or for None only see that the table is there.
+
+        `again`: an earlier attempt may have been committed without our knowing. After an error the connection is gone.
+        """
+        try:
+            connection = self._connection(pool)
+            if self.targets is None:
+                self.targets = self._learn(connection, batch)
+            if batch is None or self.targets is None:
+                return Refused()
+            values = values_of(self.targets, lambda name: self._find(batch, name))
+            nothing = 0
+            if (kept := worth_writing(values, self._find(batch, "record_kind"), batch.n)) is not None:
+                batch = batch.take(np.flatnonzero(kept))
+                nothing = len(kept) - batch.n
+                values = values_of(self.targets, lambda name: self._find(batch, name))
+            refused = self.database.store(connection, values, batch.n, number, again) if batch.n else Refused()
+            refused.nothing = nothing
+            return refused
+        except BaseException:
+            self.disconnect(pool)
+            raise
+
+    def stored(self, pool: Any, number: int) -> Refused | None:
+        """Whether this batch was committed, as `Database.stored` says it."""
+        return self.database.stored(self._connection(pool), number)
+
+    def disconnect(self, pool: Any) -> None:
+        """Close the connection, if there is one; what it has not committed is undone."""
+        for connection in list(pool.connections.values()):
+            pool.disconnect(connection)
+
+    def _connection(self, pool: Any) -> Any:
+        connection = pool.connect()
+        if self.renew or self.database.stale():
+            self.renew = False
+            pool.disconnect(connection)
+            connection = pool.connect()
+        return connection
+
+    def _learn(self, connection: Any, batch: Batch | None) -> list[Target] | None:
+        """The columns to write. Makes the table; None where a batch must come first, which tells the types of keys."""
+        columns = self.database.columns(connection)
+        if not columns:
+            keys = self._keys_to_make(batch)
+            if keys is None:
+                return None
+            self.database.make(connection, keys)
+            columns = self.database.columns(connection)
+        return self._choose(columns)

@@ -1,0 +1,428 @@
+"""A netlink socket on the reactor: multicast events in large reads, and requests with their answers.
+
+It knows the netlink header (`nlmsg`), not what the messages mean. Whatever the kernel could not deliver is known
+exactly from the socket's drop counter.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cffi
+import numpy as np
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ulogd_tw.core.errors import MessageError, StartError
+from ulogd_tw.transports.errors import NetlinkError
+from ulogd_tw.transports.namespace import inside
+from ulogd_tw.transports.netlink import nlmsg
+from ulogd_tw.transports.netlink.nlmsg import Control, Messages
+from ulogd_tw.transports.slab import Slab
+
+NETLINK_NETFILTER = 12
+# linux/netlink.h and asm-generic/socket.h; Python's socket module has none of these.
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_BROADCAST_ERROR, NETLINK_NO_ENOBUFS = 1, 2, 4, 5
+SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_MEMINFO = 26, 33, 55
+_ffi = cffi.FFI()
+_MEMINFO = struct.Struct("=9I")
+_DROPS = 8
+
+EVENTS_A_READ, EVENT_OCTETS = 1024, 512
+"""Conntrack events have up to 350 octets; what is longer costs a copy, not a loss."""
+ANSWER_OCTETS = 65536
+"""The kernel fills the datagrams of a dump up to 32 KiB where the reader has room for it."""
+
+GRANT = (
+    "run it as root, or in its systemd unit set AmbientCapabilities=CAP_NET_ADMIN, or "
+    "setcap cap_net_admin+ep on the interpreter that runs it"
+)
+
+
+def _remedy(error: OSError, namespace: str = "") -> str:
+    """What lets the socket be opened; `namespace` where it was that which could not be entered."""
+    if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+        return "this kernel has no nfnetlink; modprobe nfnetlink may load it"
+    if namespace:
+        return "entering one needs CAP_SYS_ADMIN" if error.errno == errno.EPERM else "ip netns list shows what there is"
+    return f"it needs CAP_NET_ADMIN: {GRANT}" if error.errno in (errno.EPERM, errno.EACCES) else ""
+
+
+class _Answer:
+    """A request that waits for its answer."""
+
+    def __init__(self, kind: int, flags: int, payload: bytes, received: Callable[[Messages], None] | None) -> None:
+        self.kind, self.flags, self.payload, self.received = kind, flags, payload, received
+        self.done: Deferred[list[bytes]] = Deferred()
+        self.sequence = 0
+        self.found: list[bytes] = []
+        self.interrupted = False
+
+
+@implementer(IReadDescriptor)
+class NetlinkPort:
+    """One netlink socket.
+
+    events   called with the `Messages` of each read that come from the kernel's multicast; they are valid only until
+             it returns
+    lost     called with how many messages the kernel had to drop since the last call
+
+    `pause_s`: when a read was not full, how long to wait before the next one, so that batches grow. `namespace`: path
+    of the network namespace to be in, "" for ours. `program`: classic BPF that chooses among the events; it sees
+    answers to requests too.
+    """
+
+    make_socket = staticmethod(socket.socket)
+    make_slab = Slab
+    drain_s = 5.0
+    """Longest time for reading, at the stop, what the socket still holds."""
+
+    def __init__(
+        self,
+        events: Callable[[Messages], None],
+        lost: Callable[[int], None],
+        *,
+        groups: Sequence[int] = (),
+        family: int = NETLINK_NETFILTER,
+        buffer_octets: int = 256 << 20,
+        reliable: bool = False,
+        namespace: str = "",
+        program: bytes | None = None,
+        pause_s: float = 0.02,
+        count: int = EVENTS_A_READ,
+        stride: int = EVENT_OCTETS,
+        reactor: Any = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self.events, self.lost = events, lost
+        self.groups, self.family = tuple(groups), family
+        self.buffer_octets, self.reliable, self.pause_s = buffer_octets, reliable, pause_s
+        self.namespace = namespace
+        self._program = program
+        self.overruns = 0
+        """How often the kernel said that its queue was full (ENOBUFS); the messages are counted by `lost`."""
+        self.strangers = 0
+        """Messages from other processes than the kernel, which are ignored."""
+        self.broken = 0
+        """Datagrams with octets that are no netlink message."""
+        self.effective_octets = 0
+        self.log = Logger()
+        self._reactor: IReactorFDSet = reactor
+        self._shape = (count, stride)
+        self._socket: socket.socket | None = None
+        self._slab: Slab | None = None
+        self._drops = 0
+        self._port_id = 0
+        self._watch = LoopingCall(self._read_drops)
+        self._watch.clock = reactor
+        self._resume: Any = None
+        self._reading = False
+        self._sequence = 0
+        self._waiting: deque[_Answer] = deque()
+        self._stopped: Deferred | None = None
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the socket and join the groups. Raises `StartError`."""
+        try:
+            with inside(self.namespace):
+                self._socket = self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.family)
+        except OSError as error:
+            where = f"network namespace {self.namespace}" if self.namespace else "netlink socket"
+            raise StartError(f"{where}: {error.strerror}", _remedy(error, self.namespace)) from error
+        try:
+            self._socket.setblocking(False)
+            self._socket.bind((0, 0))
+            self._port_id = self._socket.getsockname()[0]
+            self._enlarge()
+            self._attach()
+            if self.reliable:
+                self._set(NETLINK_BROADCAST_ERROR, 1)
+                self._set(NETLINK_NO_ENOBUFS, 1)
+            for group in self.groups:
+                self._set(NETLINK_ADD_MEMBERSHIP, group)
+        except OSError as error:
+            self._close()
+            raise StartError(f"netlink socket: {error.strerror}", _remedy(error)) from error
+        count, stride = self._shape
+        self._slab = self.make_slab(count, stride, max(ANSWER_OCTETS - stride, 0))
+
+    def _set(self, option: int, number: int) -> None:
+        self._socket.setsockopt(SOL_NETLINK, option, number)
+
+    def _enlarge(self) -> None:
+        """Let the kernel queue `buffer_octets`: it is a limit, not an allocation."""
+        wanted = min(self.buffer_octets, 0x3FFFFFFF)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, wanted)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+        # The kernel doubles what is asked, for its own overhead, and reports the double.
+        self.effective_octets = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        if self.effective_octets < wanted:
+            self.log.warn(
+                "the netlink socket queues {effective} octets instead of {wanted}, events may be lost; "
+                "sysctl -w net.core.rmem_max={wanted} allows more, CAP_NET_ADMIN does too",
+                effective=self.effective_octets, wanted=wanted,
+            )  # fmt: skip
+
+    def _attach(self) -> None:
+        """Have the kernel choose; where it does not take the program, whoever reads has to."""
+        if not self._program:
+            return
+        octets = _ffi.from_buffer(self._program)
+        # struct sock_fprog: how many instructions of 8 octets, and where they are.
+        address = int(_ffi.cast("uintptr_t", octets))
+        try:
+            self._socket.setsockopt(
+                socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(self._program) // 8, address)
+            )
+        except OSError as error:
+            self.log.warn("the kernel takes no filter for its events, so all are read: {why}", why=error.strerror)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._watch.start(1.0, now=False)
+        self._read_on()
+
+    def _read_on(self) -> None:
+        self._resume = None
+        if not self._reading and self._socket is not None:
+            self._reading = True
+            self._reactor.addReader(self)
+
+    def _pause(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._reactor.removeReader(self)
+        if self._resume is None:
+            self._resume = self._reactor.callLater(self.pause_s, self._read_on)
+
+    # --- what the reactor calls -------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def logPrefix(self) -> str:
+        return "netlink"
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._socket is not None and self._stopped is None:
+            self.log.error("netlink socket failed, nothing more is read from it: {why}", why=reason.getErrorMessage())
+        self._close()
+
+    def doRead(self) -> None:
+        """One read of up to a slab full of datagrams."""
+        n = self._read()
+        # While a request is under way the kernel sends the next part of a dump only after a read.
+        if n < self._slab.count and self.pause_s and not self._waiting and self._stopped is None:
+            self._pause()
+
+    def _read(self) -> int:
+        slab = self._slab
+        try:
+            n = slab.receive(self._socket.fileno())
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self.overruns += 1
+            self._read_drops()
+            return slab.count
+        self._read_drops()
+        if n:
+            self._received(slab)
+        return n
+
+    def _received(self, slab: Slab) -> None:
+        lengths = slab.lengths
+        rows = slab.rows[: slab.n]
+        senders = slab.names.view(np.uint32)[:, 1]
+        if not self._waiting and not senders.any() and nlmsg.one_each(rows, lengths):
+            self.events(Messages(rows, lengths))
+            return
+        ours = (senders == 0).nonzero()[0].tolist()
+        self.strangers += slab.n - len(ours)
+        self.broken += int(slab.truncated.sum())
+        messages, broken = nlmsg.split([slab.octets(i) for i in ours])
+        self.broken += broken
+        if len(messages):
+            self._deliver(messages)
+
+    def _deliver(self, messages: Messages) -> None:
+        """Hand events on, answers to who asked; netlink's own messages are for us."""
+        heads = nlmsg.headers(messages.rows)
+        ours = (heads[:, 3] == self._port_id) & (heads[:, 2] != 0)
+        special = ours | (nlmsg.types(messages.rows) < nlmsg.FIRST_TYPE)
+        if not special.any():
+            self.events(messages)
+            return
+        events = (~special).nonzero()[0]
+        if len(events):
+            self.events(messages.take(events))
+        self._answers(messages.take(special.nonzero()[0]))
+
+    # --- catching up ------------------------------------------------------------------------------------------------
+
+    def caught_up(self) -> Deferred[None]:
+        """Fires when all that the kernel has queued until now is read."""
+        done: Deferred[None] = Deferred()
+        self._reactor.callLater(0, self._catch_up, done)
+        return done
+
+    def _catch_up(self, done: Deferred[None]) -> None:
+        # One read at a time, so that the reactor can do other things between.
+        try:
+            if self._socket is not None and self._read() == self._slab.count:
+                self._reactor.callLater(0, self._catch_up, done)
+                return
+        except OSError as error:
+            done.errback(NetlinkError(error.errno))
+            return
+        done.callback(None)
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def request(
+        self, kind: int, flags: int, payload: bytes, received: Callable[[Messages], None] | None = None
+    ) -> Deferred[list[bytes]]:
+        """Ask the kernel; fires with the messages of the answer, in order, when it is complete.
+
+        With `received` the messages are handed to it as they come (valid until it returns) and the list is empty.
+        Requests are sent one after another. `NetlinkError` when the kernel refuses, EINTR when a dump was interrupted
+        by a change of the table, so that it may lack entries.
+        """
+        answer = _Answer(kind, flags, payload, received)
+        self._waiting.append(answer)
+        self._send_next()
+        return answer.done
+
+    def _send_next(self) -> None:
+        # What fires may ask again at once, so the first one may be under way already.
+        while self._waiting and not self._waiting[0].sequence:
+            answer = self._waiting[0]
+            self._sequence = self._sequence % 0xFFFFFFFF + 1
+            answer.sequence = self._sequence
+            try:
+                if self._socket is None:
+                    raise OSError(errno.ENOTCONN, "the netlink socket is closed")
+                self._socket.send(nlmsg.message(answer.kind, answer.flags, answer.sequence, answer.payload))
+            except OSError as error:
+                self._waiting.popleft()
+                answer.done.errback(NetlinkError(error.errno, str(error)))
+            else:
+                if self._resume is not None:
+                    self._resume.cancel()
+                    self._read_on()
+                return
+
+    def _answers(self, messages: Messages) -> None:
+        """Messages that are not events: parts of the answer under way, and messages of netlink itself."""
+        heads = nlmsg.headers(messages.rows)
+        kinds, flags, sequences = nlmsg.types(messages.rows), nlmsg.flags(messages.rows), heads[:, 2]
+        if self._waiting:
+            answer = self._waiting[0]
+            ours = sequences == answer.sequence
+            answer.interrupted |= bool((flags[ours] & nlmsg.DUMP_INTERRUPTED).any())
+            data = (ours & (kinds >= nlmsg.FIRST_TYPE)).nonzero()[0]
+            if len(data):
+                part = messages.take(data)
+                if answer.received is not None:
+                    answer.received(part)
+                else:
+                    answer.found.extend(part.octets())
+        for octets in messages.take((kinds < nlmsg.FIRST_TYPE).nonzero()[0]).octets():
+            try:
+                self._control(nlmsg.control(octets))
+            except MessageError:
+                self.broken += 1
+
+    def _control(self, control: Control) -> None:
+        if control.kind == nlmsg.OVERRUN:
+            self.overruns += 1
+        elif control.kind in (nlmsg.ERROR, nlmsg.DONE):
+            if self._waiting and self._waiting[0].sequence == control.sequence:
+                answer = self._waiting.popleft()
+                number = errno.EINTR if answer.interrupted and not control.code else -control.code
+                if number:
+                    answer.done.errback(NetlinkError(number))
+                else:
+                    answer.done.callback(answer.found)
+                self._send_next()
+
+    # --- loss -------------------------------------------------------------------------------------------------------
+
+    def _read_drops(self) -> None:
+        if self._socket is None:
+            return
+        drops = _MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))[_DROPS]
+        if drops != self._drops:
+            # A 32-bit counter of the kernel, which may wrap.
+            self.lost((drops - self._drops) & 0xFFFFFFFF)
+            self._drops = drops
+
+    # --- stopping ---------------------------------------------------------------------------------------------------
+
+    def stop(self) -> Deferred[None]:
+        """Leave the groups, read what the socket still holds, close. Fires when that is done."""
+        if self._socket is None:
+            return succeed(None)
+        if self._stopped is not None:
+            waiting: Deferred[None] = Deferred()
+            self._stopped.chainDeferred(waiting)
+            return waiting
+        self._stopped = Deferred()
+        stopped = self._stopped
+        for group in self.groups:
+            try:
+                self._set(NETLINK_DROP_MEMBERSHIP, group)
+            except OSError as error:
+                self.log.warn("leaving netlink group {group}: {why}", group=group, why=error.strerror)
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        if self._reading:
+            self._reading = False
+            self._reactor.removeReader(self)
+        self._drain(self._reactor.seconds() + self.drain_s)
+        return stopped
+
+    def _drain(self, deadline: float) -> None:
+        """One read at a time, so that the reactor can do other things between."""
+        try:
+            n = self._read()
+        except OSError as error:
+            self.log.warn("reading the rest of a netlink socket: {why}", why=error.strerror)
+            n = 0
+        if n and self._reactor.seconds() < deadline:
+            self._reactor.callLater(0, self._drain, deadline)
+            return
+        if n:
+            self.log.warn("netlink socket closed with messages in it after {seconds} s", seconds=self.drain_s)
+        self._close()
+        stopped, self._stopped = self._stopped, None
+        stopped.callback(None)
+
+    def _close(self) -> None:
+        if self._watch.running:
+            self._watch.stop()
+        if self._socket is not None:
+            if self._reading:
+                self._reading = False
+                self._reactor.removeReader(self)
+            self._socket.close()
+            self._socket = None
+        waiting, self._waiting = self._waiting, deque()
+        for answer in waiting:
+            answer.done.errback(NetlinkError(errno.ESHUTDOWN, "the netlink socket was closed"))

@@ -1,0 +1,1 @@
+"""Files and sockets that text outputs write to."""

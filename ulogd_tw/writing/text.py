@@ -1,0 +1,337 @@
+"""Outputs that write lines of text, and the file they write to.
+
+A sink (`TextFile` here, sockets in `ulogd_tw.writing.sockets`) takes one batch at a time as a `Rest`: what
+is still to be written of it. While it cannot write, it keeps that rest and the Deferred of `write` stays open, so
+the rows behind it wait in the queue before the output, which is bounded (``queue_rows``).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet import defer, threads
+from twisted.logger import Logger
+
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.errors import StartError, UlogdError
+from ulogd_tw.core.options import Option, Options, number, text
+from ulogd_tw.core.plugin import ALL, Output, Wanted
+
+TURN = 0.02
+"""Seconds that one turn of the reactor may write."""
+RETRY = 1.0
+"""Seconds until a file that refused (disk full) is tried again."""
+BUSY = 0.02
+"""Seconds until a pipe or terminal that was full is tried again."""
+SILENCE = 60.0
+"""Seconds between two log lines about the same fault."""
+
+Cut = Callable[[bytes, int], tuple[int, int]]
+"""(octets, place) -> where the record at that place begins, and how many records are complete before it."""
+
+
+def lines(octets: bytes, place: int) -> tuple[int, int]:
+    """The `Cut` of formats with one line a record."""
+    start = octets.rfind(b"\n", 0, place) + 1
+    return start, octets.count(b"\n", 0, start)
+
+
+class Rest:
+    """What is still to be written of one batch: texts of some rows each, made when they are asked for."""
+
+    def __init__(self, chunks: Iterator[tuple[bytes, int]], rows: int, cut: Cut = lines) -> None:
+        self.rows = rows
+        self.finished: defer.Deferred[None] | None = None
+        self._chunks = chunks
+        self._cut = cut
+        self._chunk = b""
+        self._chunk_rows = 0
+        self._done = 0
+        self._first = True
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of it is gone."""
+        return self._first and not self._done
+
+    def octets(self) -> memoryview:
+        """What comes next; empty at the end."""
+        if self._done == len(self._chunk):
+            self._first = self._first and not self._chunk
+            self.rows -= self._chunk_rows
+            self._chunk, self._chunk_rows = next(self._chunks, (b"", 0))
+            self._done = 0
+        return memoryview(self._chunk)[self._done :]
+
+    def record(self) -> memoryview:
+        """The next record alone (of formats with one line a record)."""
+        octets = self.octets()
+        return octets[: self._chunk.find(b"\n", self._done) + 1 - self._done]
+
+    def sent(self, octets: int) -> None:
+        """So many octets are gone."""
+        self._done += octets
+
+    def step_back(self) -> int:
+        """Go back to the beginning of a record that is gone in part; gives its octets that are gone."""
+        start, _ = self._cut(self._chunk, self._done)
+        octets, self._done = self._done - start, start
+        return octets
+
+    def rows_left(self) -> int:
+        """Rows that are not gone, or only in part."""
+        return self.rows - self._cut(self._chunk, self._done)[1]
+
+
+class Sink:
+    """Where the lines of one output go."""
+
+    log = Logger()
+
+    def __init__(self, output: TextOutput) -> None:
+        self.output = output
+        self.clock = output.clock
+        self.rest: Rest | None = None
+        self._timer: Any = None
+        self._said: dict[str, float] = {}
+
+    def open(self) -> Any:
+        """Open the file or begin to connect."""
+        raise NotImplementedError
+
+    def reopen(self) -> None:
+        """SIGHUP."""
+
+    def close(self) -> Any:
+        """Release what `open` took."""
+
+    def pump(self) -> bool:
+        """Write what can be written of `rest` now; True when all is gone."""
+        raise NotImplementedError
+
+    def write(self, rest: Rest) -> defer.Deferred[None] | None:
+        """Write it: None when that is done, else a Deferred that fires then."""
+        self.rest = rest
+        if self.pump():
+            self.rest = None
+            return None
+        rest.finished = defer.Deferred()
+        return rest.finished
+
+    def later(self, delay: float) -> None:
+        """Go on with the rest after some seconds."""
+        if self._timer is None:
+            self._timer = self.clock.callLater(delay, self._again)
+
+    def _again(self) -> None:
+        self._timer = None
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Write more of the rest, if there is one whose Deferred waits."""
+        rest = self.rest
+        if rest is None or rest.finished is None:
+            return
+        try:
+            if not self.pump():
+                return
+        except Exception as error:
+            self.rest = None
+            rest.finished.errback(error)
+            return
+        self.rest = None
+        rest.finished.callback(None)
+
+    def stop(self) -> Any:
+        """Try once more, then give the rest up: the whole batch back to the queue if nothing of it is gone.
+
+        Otherwise its rows that are not gone are dropped as ``write``, since the others must not be written twice.
+        """
+        self.go_on()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        rest, self.rest = self.rest, None
+        if rest is not None and rest.finished is not None:
+            if rest.untouched:
+                rest.finished.errback(UlogdError(f"{self.output.instance} was stopped before it could write"))
+            else:
+                self.output.counters.dropped["write"] += rest.rows_left()
+                rest.finished.callback(None)
+        return self.close()
+
+    def fault(self, kind: str, format: str, **fields: Any) -> bool:
+        """Count a fault, and log it at most once a minute; whether it was logged now."""
+        self.output.counters.errors[kind] += 1
+        now = self.clock.seconds()
+        if now - self._said.get(kind, -SILENCE) >= SILENCE:
+            self._said[kind] = now
+            self.log.error("{instance}: " + format, instance=self.output.instance, **fields)
+            return True
+        return False
+
+
+class TextFile(Sink):
+    """A file that lines are appended to, a pipe, or standard output (``-`` or ``stdout``).
+
+    A full disk takes no row away: what is not written is kept and tried again every second. A line that went out only
+    in part is taken back from a regular file at once. Pipes and terminals are written without blocking.
+    """
+
+    def __init__(self, output: TextOutput, path: str, sync: int = 0) -> None:
+        super().__init__(output)
+        self.path = path
+        self.sync = sync
+        self.fd = -1
+        self._refusing = False
+        self._syncing: defer.Deferred[None] = defer.succeed(None)
+
+    def open(self) -> None:
+        try:
+            self.fd = self._opened()
+        except OSError as error:
+            raise StartError(f"{self.path} cannot be opened for writing: {error.strerror}") from None
+
+    def _opened(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        if self.path not in ("-", "stdout"):
+            return os.open(self.path, flags | os.O_CREAT, 0o666)
+        try:  # opened anew, so that O_NONBLOCK is ours alone; a socket cannot be
+            return os.open("/proc/self/fd/1", flags)
+        except OSError:
+            return os.dup(1)
+
+    def reopen(self) -> None:
+        """Open the name anew; where that fails, go on with the file that is open."""
+        if self.fd < 0 or self.path in ("-", "stdout"):
+            return
+        try:
+            fresh = self._opened()
+        except OSError as error:
+            self.fault(
+                "reopen", "{path} cannot be opened anew ({error}); still writing to the file that was open",
+                path=self.path, error=error.strerror,
+            )  # fmt: skip
+            return
+        os.close(self.fd)
+        self.fd = fresh
+        if self.rest is not None:
+            self.rest.step_back()
+        self.go_on()
+
+    def close(self) -> defer.Deferred[None]:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        return self._syncing
+
+    def write(self, rest: Rest) -> defer.Deferred[None] | None:
+        waiting = super().write(rest)
+        if self.sync < 2 or not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            return waiting
+        return (waiting or defer.succeed(None)).addCallback(lambda _: self._on_disk())
+
+    def pump(self) -> bool:
+        until = self.clock.seconds() + TURN
+        while octets := self.rest.octets():
+            try:
+                count = os.write(self.fd, octets)
+            except BlockingIOError:
+                self.later(BUSY)
+                return False
+            except OSError as error:
+                self._refused(error)
+                return False
+            self.rest.sent(count)
+            if self.clock.seconds() > until:
+                self.later(0)
+                return False
+        if self._refusing:
+            self._refusing = False
+            self.log.info("{instance}: {path} takes lines again", instance=self.output.instance, path=self.path)
+        return True
+
+    def _refused(self, error: OSError) -> None:
+        self._refusing |= self.fault(
+            "write", "{path}: {error}; its rows wait and are tried again every {retry} s",
+            path=self.path, error=error.strerror, retry=RETRY,
+        )  # fmt: skip
+        self._take_back()
+        self.later(RETRY)
+
+    def _take_back(self) -> None:
+        """Cut off the part of a line at the end of a regular file, unless somebody has appended to it since."""
+        try:
+            status = os.fstat(self.fd)
+            if not stat.S_ISREG(status.st_mode) or os.lseek(self.fd, 0, os.SEEK_CUR) != status.st_size:
+                return
+            os.ftruncate(self.fd, status.st_size - self.rest.step_back())
+            os.lseek(self.fd, 0, os.SEEK_END)
+        except OSError as error:
+            self.fault("write", "{path}: {error}", path=self.path, error=error.strerror)
+
+    def _on_disk(self) -> defer.Deferred[None]:
+        """fdatasync in a thread, on a descriptor of its own, since ours may be closed meanwhile."""
+        copy = os.dup(self.fd)
+
+        def sync() -> None:
+            try:
+                os.fdatasync(copy)
+            finally:
+                os.close(copy)
+
+        def failed(failure: Any) -> None:
+            failure.trap(OSError)
+            self.fault("sync", "{path}: {error}", path=self.path, error=failure.getErrorMessage())
+
+        self._syncing = defer.Deferred()
+        return threads.deferToThread(sync).addErrback(failed).chainDeferred(self._syncing)
+
+
+def file_option(path: str) -> Option:
+    """The option ``file`` with ulogd2's default."""
+    return Option("file", text, path, "file that lines are appended to; - or stdout for standard output")
+
+
+SYNC = Option("sync", number, 0, "0 or 1: every batch goes to the kernel at once; 2: and is on the disk (fdatasync) "
+              "before its rows count as written")  # fmt: skip
+
+
+class TextOutput(Output):
+    """An output that writes every key of the stack as text. Subclasses give `texts`."""
+
+    cut: Cut = staticmethod(lines)
+
+    def __init__(self, instance: str, config: Options | None = None, clock: Any = None) -> None:
+        super().__init__(instance, config)
+        if clock is None:
+            from twisted.internet import reactor as clock
+        self.clock = clock
+        self.sink: Sink = self.make_sink()
+
+    def make_sink(self) -> Sink:
+        """Where lines go."""
+        return TextFile(self, self.config.file, self.config.sync)
+
+    def requests(self, wanted: Wanted) -> Any:
+        """Every key."""
+        return ALL
+
+    def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
+        """The records of a batch in slices: octets and the number of rows in them."""
+        raise NotImplementedError
+
+    def open(self) -> Any:
+        return self.sink.open()
+
+    def reopen(self) -> None:
+        self.sink.reopen()
+
+    def stop(self) -> Any:
+        return self.sink.stop()
+
+    def write(self, batch: Batch) -> defer.Deferred[None] | None:
+        return self.sink.write(Rest(self.texts(batch), batch.n, type(self).cut))
