@@ -112,7 +112,7 @@ def tables(most):
         parts = batches(keys, rows, size, zipf)
         for key in ("5tuple", "sourceAddress"):
             *figures, aggregate = measure(parts, RUNS if keys <= 1_000_000 else 1, key=key)
-            octets = aggregate.counters.more["memory_octets"]() / aggregate.counters.more["keys"]()
+            octets = aggregate.counters.figures["memory_octets"]() / aggregate.counters.figures["keys"]()
             shown = []
             for ns, longest in (figures[:2], figures[2:]):
                 shown += [f"{ns:.0f}", f"{1e3 / ns:.1f}", f"{longest:.1f}"]
@@ -167,7 +167,7 @@ def folding():
     parts = batches(4_000_000, 8_000_000, 8192, True)
     for overflow in ("other", "fold"):
         ns, longest, _, _, aggregate = measure(parts, 3, max_keys=1_000_000, overflow=overflow)
-        other = aggregate.counters.more["rows_other"] / 16e4
+        other = aggregate.counters.figures["rows_other"] / 16e4
         print(f"overflow={overflow:6} {ns:4.0f} ns a row, longest batch {longest:.1f} ms, {other:.1f} % in the rest")
 
 
@@ -189,7 +189,7 @@ def checkpoint():
             work()
         wrote, size = (
             time.perf_counter() - began,
-            os.path.getsize(f"{folder}/state") / aggregate.counters.more["keys"](),
+            os.path.getsize(f"{folder}/state") / aggregate.counters.figures["keys"](),
         )
         aggregate._state.close()
         began = time.perf_counter()
@@ -197,7 +197,7 @@ def checkpoint():
         again.open()
         read = time.perf_counter() - began
         print(f"state file: written in {wrote:.2f} s, longest copy {max(copied) * 1e3:.1f} ms, {size:.0f} octets a key")
-        print(f"read in {read:.2f} s ({again.counters.more['groups_restored']} groups)")
+        print(f"read in {read:.2f} s ({again.counters.figures['groups_restored']} groups)")
 
 
 def ours(directory, port, key, output):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 from tests.certificates import CA
 from tests.live.service import temporary
 from tests.support import Daemon, free_port, require_program, wait_until
-from ulogd_tw.transports.dtls.layer import Porch, client
+from ulogd_tw.transports.dtls.layer import CookieExchange, client
 from ulogd_tw.transports.tls.credentials import Credentials, Files
 
 
@@ -97,7 +97,7 @@ class DtlsTests(TestCase):
     def check_server(self, lose=()):
         """`openssl s_client` sends a message to our collector's end."""
         self.socket.bind(("127.0.0.1", self.port))
-        porch = Porch(self.credentials(self.collector, True, ("exporter.example",)), 1200)
+        porch = CookieExchange(self.credentials(self.collector, True, ("exporter.example",)), 1200)
         argv = [self.openssl, "s_client", "-dtls1_2", "-connect", f"127.0.0.1:{self.port}", "-CAfile", self.ca.file,
                 "-verify_return_error", "-cert", self.exporter[0], "-key", self.exporter[1], "-quiet"]  # fmt: skip
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -13,10 +13,9 @@ from tests.live.sql_proxy import Proxy
 from tests.support import PrivateMariaDB, sized
 from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output
 from ulogd_tw.core import types
-from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs.mysql import MYSQL
-from ulogd_tw.storing.errors import NotWritten
 
 ROWS = 500
 """Rows of a batch in tests that write many."""

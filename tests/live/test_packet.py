@@ -140,7 +140,7 @@ class PacketTests(TestCase):
         lost = packet.counters.lost["kernel"]
         self.assertGreater(lost, 1000)
         self.assertEqual(len(packet.got) + lost, 5000)
-        self.assertGreater(packet.counters.more["ring_full"](), 0)
+        self.assertGreater(packet.counters.figures["ring_full"](), 0)
         self.assertEqual(packet.counters.rows_received, len(packet.got))
 
     @defer.inlineCallbacks

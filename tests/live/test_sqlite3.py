@@ -16,8 +16,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.support import TOP, Daemon, require_root, sized
 from tests.unit.storing.sql_rows import numbers, opened, output
+from ulogd_tw.core.errors import NotWritten
 from ulogd_tw.plugins.outputs.sqlite3 import SQLITE3
-from ulogd_tw.storing.errors import NotWritten
 
 ROWS = 500
 

@@ -281,7 +281,7 @@ class CounterTests(SynchronousTestCase):
                 self.assertIn(f"`{counter}", text)
         for position, table in registry.BUILT_IN.items():
             for plugin in table:
-                for figure in registry.lookup(plugin, position)(plugin, _defaults(plugin, position)).counters.more:
+                for figure in registry.lookup(plugin, position)(plugin, _defaults(plugin, position)).counters.figures:
                     self.assertRegex(text, f"`(\\w+\\.)?{figure}[.`]", plugin)
 
     def test_reasons_of_tls(self):

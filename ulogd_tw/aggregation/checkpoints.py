@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import defer, threads
 from twisted.logger import Logger
 
-from ulogd_tw.aggregation.interval import Tally
+from ulogd_tw.aggregation.interval import IntervalTable
 from ulogd_tw.aggregation.state_file import Disturbed, StateFile, Work
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class Checkpoints:
         self._running: defer.Deferred[Any] = defer.succeed(None)
         self._unsynced = False
         self._written: object = None
-        plugin.counters.more |= {"states_written": 0, "groups_restored": 0, "groups_saved": 0}
+        plugin.counters.figures |= {"states_written": 0, "groups_restored": 0, "groups_saved": 0}
 
     # start and stop
 
-    def open(self) -> tuple[list[tuple[Tally, float | None]], int]:
+    def open(self) -> tuple[list[tuple[IntervalTable, float | None]], int]:
         """What an earlier run left: tallies, and until when intervals are closed. Raises `StartError`."""
         self.file.open()
         plugin = self._plugin
@@ -58,7 +58,7 @@ class Checkpoints:
         if found is None:
             return [], 0
         groups = sum(len(tally) for tally, _ in found[0])
-        plugin.counters.more["groups_restored"] = groups
+        plugin.counters.figures["groups_restored"] = groups
         if groups:
             self.log.info("{instance}: {path} has {groups} groups of {n} intervals", instance=plugin.instance,
                           path=str(self.file.path), groups=groups, n=len(found[0]))  # fmt: skip
@@ -90,13 +90,13 @@ class Checkpoints:
         except OSError as error:
             self._failed(error)
             return False
-        plugin.counters.more["groups_saved"] = sum(len(tally) for tally, _ in tallies)
+        plugin.counters.figures["groups_saved"] = sum(len(tally) for tally, _ in tallies)
         self._done(tallies)
         return True
 
     # while it runs
 
-    def emitted(self, tally: Tally) -> None:
+    def emitted(self, tally: IntervalTable) -> None:
         """The rows of this tally are handed on now."""
         try:
             self.file.mark(tally.ident, self._plugin.closed)
@@ -137,7 +137,7 @@ class Checkpoints:
         self._running = self._run(self._steps, tallies, now_kept)
 
     @defer.inlineCallbacks
-    def _run(self, steps: Iterator[Work], tallies: list[tuple[Tally, float | None]], kept: object) -> Any:
+    def _run(self, steps: Iterator[Work], tallies: list[tuple[IntervalTable, float | None]], kept: object) -> Any:
         try:
             while self._steps is steps:
                 work = next(steps, None)
@@ -155,8 +155,8 @@ class Checkpoints:
             if self._steps is steps:
                 self._steps = None
 
-    def _done(self, tallies: list[tuple[Tally, float | None]]) -> None:
-        self._plugin.counters.more["states_written"] += 1
+    def _done(self, tallies: list[tuple[IntervalTable, float | None]]) -> None:
+        self._plugin.counters.figures["states_written"] += 1
         self.file.forget(any(tally.gone for tally, _ in tallies))
 
     def _failed(self, error: BaseException) -> None:

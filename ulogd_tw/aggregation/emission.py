@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ulogd_tw.aggregation.interval import Tally
-from ulogd_tw.aggregation.top import Busiest
+from ulogd_tw.aggregation.interval import IntervalTable
+from ulogd_tw.aggregation.top import TopGroups
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key
@@ -21,18 +21,18 @@ EMITTED_AT_ONCE = 16384
 _END = object()
 
 
-class Leaving:
+class EmissionQueue:
     """Tables of one instance that wait to go out, oldest first."""
 
     def __init__(self, plugin: AGGREGATE) -> None:
         self._plugin = plugin
-        self._tallies: deque[tuple[Tally, float]] = deque()
-        self._going: tuple[Tally, Iterator[Batch | None]] | None = None
+        self._tallies: deque[tuple[IntervalTable, float]] = deque()
+        self._going: tuple[IntervalTable, Iterator[Batch | None]] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._going or self._tallies)
 
-    def __iter__(self) -> Iterator[tuple[Tally, float]]:
+    def __iter__(self) -> Iterator[tuple[IntervalTable, float]]:
         """Those of which no row has gone out yet, with the clock of their batches."""
         return iter(self._tallies)
 
@@ -41,7 +41,7 @@ class Leaving:
         """How many rows wait, at most."""
         return sum(len(tally) for tally, _ in self._tallies) + (len(self._going[0]) if self._going else 0)
 
-    def add(self, tally: Tally, now: float | None) -> None:
+    def add(self, tally: IntervalTable, now: float | None) -> None:
         """Hand on a table; `now` is the clock of its batches, None: the start of its interval."""
         self._tallies.append((tally, float(tally.start) if now is None else now))
 
@@ -71,14 +71,14 @@ class Leaving:
         elif batch is not None:
             self._plugin.emit(batch)
 
-    def _batches(self, tally: Tally, now: float) -> Iterator[Batch | None]:
+    def _batches(self, tally: IntervalTable, now: float) -> Iterator[Batch | None]:
         """What goes out of a table, with None where nothing does yet."""
         slices = tally.batches(INTERVAL_START, now, EMITTED_AT_ONCE)
         top = self._plugin.config.top
         if not top:
             yield from slices
             return
-        busiest = Busiest(self._plugin.config.by, top)
+        busiest = TopGroups(self._plugin.config.by, top)
         for batch in slices:
             busiest.add(batch)
             yield None

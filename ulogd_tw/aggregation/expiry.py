@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ulogd_tw.aggregation.group_table import SPAN
-from ulogd_tw.aggregation.interval import Tally
+from ulogd_tw.aggregation.interval import IntervalTable
 from ulogd_tw.aggregation.relocation import Leave
 from ulogd_tw.aggregation.spans import Spans
 from ulogd_tw.core.batch import Batch
@@ -37,7 +37,7 @@ def mistakes(config: Any, key_names: Sequence[str]) -> Iterator[tuple[str, str]]
         yield "overflow", "evict does not go together with window"
 
 
-class Departures:
+class Expiry:
     """Of one instance: every eighth of `age`, or each second, its groups are gone through where some have to go."""
 
     def __init__(self, plugin: AGGREGATE) -> None:
@@ -57,7 +57,7 @@ class Departures:
         group = [find(batch, name) for name in self._others]
         return batch.with_columns({SPAN: self._spans.of(group, find(batch, self._change), batch.n)})
 
-    def look(self, tallies: Sequence[Tally], now: float) -> Leave | None:
+    def look(self, tallies: Sequence[IntervalTable], now: float) -> Leave | None:
         """Begin to go through the groups, if it is time; `now` in seconds since 1970."""
         keys = sum(map(len, tallies))
         every = self._age / _LOOKS if self._age else max(1.0, keys * _SECONDS_A_KEY)

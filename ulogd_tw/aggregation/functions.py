@@ -30,7 +30,7 @@ _ALPHA = 0.7213 / (1 + 1.079 / REGISTERS)
 
 
 @dataclass(frozen=True)
-class Wish:
+class FunctionSpec:
     """One function that is asked for: `name` of its column, the `function`, the key `of` which, and its `share`."""
 
     name: str
@@ -51,7 +51,7 @@ class Wish:
         return Key(self.name, _held(of.type), elements, of.unit)
 
 
-def parse(text: str) -> list[Wish]:
+def parse(text: str) -> list[FunctionSpec]:
     """The functions of the option. ValueError with what is wrong with the first that is."""
     found = []
     for word in _words(text):
@@ -73,7 +73,7 @@ def _words(text: str) -> Iterator[str]:
             yield re.sub(r"\s", "", word)
 
 
-def _wish(word: str, name: str | None, function: str, of: str, share: str | None) -> Wish:
+def _wish(word: str, name: str | None, function: str, of: str, share: str | None) -> FunctionSpec:
     if function not in FUNCTIONS:
         near = nearest(function, FUNCTIONS)
         raise ValueError(f"there is no function {function}" + (f"; did you mean {near}?" if near else f": {_NAMES}"))
@@ -84,7 +84,7 @@ def _wish(word: str, name: str | None, function: str, of: str, share: str | None
     kinds = _WHOLE if function == "or" else _NUMBERS
     if function not in ("count", "distinct") and key.type.kind not in kinds:
         raise ValueError(f"{word}: {of} is no number")
-    wish = Wish(name or f"{function}_{of}", function, of)
+    wish = FunctionSpec(name or f"{function}_{of}", function, of)
     if (share is not None) != (function == "quantile"):
         raise ValueError(f"{word}: a quantile has a share, and nothing else: quantile({of},0.95)")
     if share is None:
@@ -112,7 +112,7 @@ class State:
 
     width = 1
 
-    def __init__(self, wish: Wish, capacity: int, most: int) -> None:
+    def __init__(self, wish: FunctionSpec, capacity: int, most: int) -> None:
         self.wish = wish
         self.most = min(capacity, most if wish.function in _SKETCHES else capacity)
         dtype = wish.key.type.dtype

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ulogd_tw.aggregation.functions import FUNCTIONS, Wish
+from ulogd_tw.aggregation.functions import FUNCTIONS, FunctionSpec
 from ulogd_tw.core import types
 from ulogd_tw.core.key_table import KeyTable
 from ulogd_tw.core.keys import Key
@@ -39,7 +39,7 @@ NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass
-class Piece:
+class Slice:
     """Some entries of a table, copied: `rows` (n, words + values), `more` and `states` as far as entries have them.
 
     A state is (its values, and an octet of flags for each entry that has one), see `State.piece`.
@@ -61,7 +61,7 @@ class Piece:
         """The column of one of `PLACES`."""
         return self.rows[:, self.rows.shape[1] - len(PLACES) + PLACES.index(name)]
 
-    def take(self, chosen: np.ndarray) -> Piece:
+    def take(self, chosen: np.ndarray) -> Slice:
         """The entries of a mask."""
         places = np.flatnonzero(chosen)
         if len(places) == len(self):
@@ -71,10 +71,10 @@ class Piece:
             there = places[places < len(flags)]
             width = len(values) // len(flags) if len(flags) else 1
             states.append((values.reshape(-1, width)[there].ravel(), flags[there]))
-        return Piece(self.rows[places], {key: column[places] for key, column in self.more.items()}, states)
+        return Slice(self.rows[places], {key: column[places] for key, column in self.more.items()}, states)
 
 
-class Spares:
+class MemoryPool:
     """The memory of tables that are gone, for new ones."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Group:
 
     def __init__(
         self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int,
-        wishes: Sequence[Wish], most: int, spares: Spares,
+        wishes: Sequence[FunctionSpec], most: int, spares: MemoryPool,
     ):  # fmt: skip
         self.packing = Packing(present, dictionaries)
         words = self.packing.words
@@ -140,7 +140,7 @@ class Group:
         column = self.more.get(key)
         return np.zeros(stop - first, np.uint64) if column is None else column[first:stop].copy()
 
-    def spans(self, piece: Piece) -> np.ndarray | None:
+    def spans(self, piece: Slice) -> np.ndarray | None:
         """The spans of a piece of this table."""
         return self.packing.unpack(piece.words).get(SPAN)
 
@@ -179,14 +179,14 @@ class Group:
         if partly is not None:
             np.bitwise_or.at(self.table.flat, places + column, partly)
 
-    def piece(self, first: int, stop: int) -> Piece:
+    def piece(self, first: int, stop: int) -> Slice:
         """A copy of the entries from `first` up to `stop`."""
         stride = self.table.stride
         rows = self.table.flat[first * stride : stop * stride].reshape(-1, stride).copy()
         more = {key: column[first:stop].copy() for key, column in self.more.items()}
-        return Piece(rows, more, [state.piece(first, stop) for state in self.states])
+        return Slice(rows, more, [state.piece(first, stop) for state in self.states])
 
-    def merge(self, entries: np.ndarray, piece: Piece) -> None:
+    def merge(self, entries: np.ndarray, piece: Slice) -> None:
         """Add what a piece of another table has; all `entries` are different ones, or all are the same one."""
         if not len(entries):
             return

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ulogd_tw.aggregation.flow_time import ended, ending, share
-from ulogd_tw.aggregation.group_table import BORN, FIRST, FLOWS, LAST, NEVER, SEEN, SPAN, SUMS, VALUES, Group, Piece
-from ulogd_tw.aggregation.relocation import AT_ONCE, Moving, Overflow
+from ulogd_tw.aggregation.group_table import BORN, FIRST, FLOWS, LAST, NEVER, SEEN, SPAN, SUMS, VALUES, Group, Slice
+from ulogd_tw.aggregation.relocation import AT_ONCE, Overflow, Relocation
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.keys import Key
@@ -30,7 +30,7 @@ PEEKED_AT_ONCE = 32768
 _MORE_STRINGS = 1 << 20
 
 
-class Tally:
+class IntervalTable:
     """All groups of one interval, at most as many as their caller allows."""
 
     def __init__(self, plugin: Plugin, overflow: Overflow, expected: dict[object, int], start: int) -> None:
@@ -49,10 +49,10 @@ class Tally:
         self.dictionaries = self._new_dictionaries()
         self.moves = 0
         """How often its entries were moved; what was copied of it before is of no use then."""
-        self._moving: Moving | None = None
+        self._moving: Relocation | None = None
         self._old: deque[tuple[object, Group, int]] = deque()
         """Tables whose entries are moved to those of the same names in `groups`. And the first entry left."""
-        self._sources: deque[Tally] = deque()
+        self._sources: deque[IntervalTable] = deque()
         self.gone = False
         """Whether its rows were emitted."""
 
@@ -158,7 +158,7 @@ class Tally:
             return
         other = self._other()
         entries = np.ones(rest.n, np.int64)
-        counters.more["rows_other"] = counters.more.get("rows_other", 0) + ended(rest)
+        counters.figures["rows_other"] = counters.figures.get("rows_other", 0) + ended(rest)
         if self._plugin.config.age:
             other.born(entries, int(rest.now * 1000))
         self._merge(other, entries, rest, slice(2, 2))
@@ -179,11 +179,11 @@ class Tally:
         """A value of every `step`-th group."""
         return [g.table.column(g.places[place])[::step] for present, g in self.groups.items() if present != OTHER]
 
-    def beside(self) -> Tally:
+    def beside(self) -> IntervalTable:
         """An empty one of the same interval."""
-        return Tally(self._plugin, self._overflow, self._expected, self.start)
+        return IntervalTable(self._plugin, self._overflow, self._expected, self.start)
 
-    def begin_moving(self, moving: Moving) -> None:
+    def begin_moving(self, moving: Relocation) -> None:
         """Start with new tables; the entries of those that there are follow with `move`."""
         self.moves += 1
         self._moving = moving
@@ -193,7 +193,7 @@ class Tally:
                 self._old.append((present, group, 1))
         self.dictionaries = self._new_dictionaries()
 
-    def unite(self, others: Iterable[Tally]) -> None:
+    def unite(self, others: Iterable[IntervalTable]) -> None:
         """The entries of other tables, newest ones first, follow with `move`; these keep them."""
         self._sources.extend(others)
 
@@ -215,7 +215,7 @@ class Tally:
             self.take(present, group, group.piece(first, stop), self._moving)
         return stop - first
 
-    def take(self, present: object, source: Group, piece: Piece, moving: Moving | None = None) -> None:
+    def take(self, present: object, source: Group, piece: Slice, moving: Relocation | None = None) -> None:
         """Merge a piece of another table, of which `moving` chooses what stays here; None: all of it."""
         stays = np.ones(len(piece), bool) if moving is None else moving.stays(source, piece)
         if present == OTHER:
@@ -240,7 +240,7 @@ class Tally:
         into.merge(entries[~rest], piece.take(~rest))
         self._part_with(present, source, piece.take(rest), moving)
 
-    def _part_with(self, present: object, source: Group, piece: Piece, moving: Moving | None) -> None:
+    def _part_with(self, present: object, source: Group, piece: Slice, moving: Relocation | None) -> None:
         """Let entries that do not stay go out, or add them to the rest."""
         if not len(piece):
             return
@@ -250,8 +250,8 @@ class Tally:
         else:
             out.take(present, source, piece)
 
-    def _fold_into_other(self, piece: Piece) -> None:
-        more = self._plugin.counters.more
+    def _fold_into_other(self, piece: Slice) -> None:
+        more = self._plugin.counters.figures
         more["groups_folded"] = more.get("groups_folded", 0) + len(piece)
         more["rows_other"] = more.get("rows_other", 0) + int(piece.value(FLOWS).sum())
         self._other().merge(np.ones(len(piece), np.int64), piece)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ulogd_tw.aggregation.group_table import BORN, LAST, OCTETS, Group, Piece
+from ulogd_tw.aggregation.group_table import BORN, LAST, OCTETS, Group, Slice
 
 if TYPE_CHECKING:
-    from ulogd_tw.aggregation.interval import Tally
+    from ulogd_tw.aggregation.interval import IntervalTable
 
 AT_ONCE = 32768
 """Entries that are moved with a batch, or in a turn of the reactor: about 10 ms."""
@@ -37,7 +37,7 @@ class Overflow(Enum):
         return self in (Overflow.EMIT, Overflow.FOLD, Overflow.EVICT)
 
 
-class Moving:
+class Relocation:
     """One time of going through `tallies`. `room` is that for old groups among the new ones."""
 
     joins = True
@@ -45,15 +45,15 @@ class Moving:
     whole = False
     """Whether the rest under NULL keys is gone through too."""
 
-    def __init__(self, tallies: Sequence[Tally], room: int) -> None:
+    def __init__(self, tallies: Sequence[IntervalTable], room: int) -> None:
         self.room = room
         self._tallies = list(tallies)
-        self.outs: dict[Tally, Tally] | None = None
+        self.outs: dict[IntervalTable, IntervalTable] | None = None
         """The groups of a tally that go out; None: those that do not stay are added to the rest."""
         for tally in tallies:
             tally.begin_moving(self)
 
-    def stays(self, source: Group, piece: Piece) -> np.ndarray:
+    def stays(self, source: Group, piece: Slice) -> np.ndarray:
         """A mask of the entries of a piece of `source` that may stay groups."""
         raise NotImplementedError
 
@@ -66,7 +66,7 @@ class Moving:
         """Move a slice of entries; False when nothing is left to do."""
         return any(tally.move() for tally in self._tallies)
 
-    def out(self, tally: Tally) -> Tally | None:
+    def out(self, tally: IntervalTable) -> IntervalTable | None:
         """Where the groups of a tally go out, if they do."""
         if self.outs is None:
             return None
@@ -75,7 +75,7 @@ class Moving:
         return self.outs[tally]
 
 
-class Halving(Moving):
+class Halving(Relocation):
     """The half of all groups with the smaller values at `place` does not stay.
 
     The bound is the median of all groups, or of a sample of them; of those that are just as large a part stays.
@@ -83,7 +83,7 @@ class Halving(Moving):
 
     place = OCTETS
 
-    def __init__(self, tallies: Sequence[Tally], max_keys: int) -> None:
+    def __init__(self, tallies: Sequence[IntervalTable], max_keys: int) -> None:
         keys = sum(tally.keys for tally in tallies)
         step = max(keys // SAMPLE, 1)
         values = np.concatenate([s for tally in tallies for s in tally.sample(self.place, step)])
@@ -95,7 +95,7 @@ class Halving(Moving):
         self._part = max(keep - larger, 0) / ties
         super().__init__(tallies, 3 * max_keys // 4)  # more than half, as a sample may err
 
-    def stays(self, source: Group, piece: Piece) -> np.ndarray:
+    def stays(self, source: Group, piece: Slice) -> np.ndarray:
         values = piece.value(self.place)
         keep = values > self._bound
         ties = np.flatnonzero(values == self._bound)
@@ -112,24 +112,24 @@ class Evict(Halving):
 
     place = LAST
 
-    def __init__(self, tallies: Sequence[Tally], max_keys: int) -> None:
+    def __init__(self, tallies: Sequence[IntervalTable], max_keys: int) -> None:
         super().__init__(tallies, max_keys)
         self.outs = {}
 
 
-class Leave(Moving):
+class Leave(Relocation):
     """Groups that began before `limit` (milliseconds), or whose span (see `spans`) has ended, go out."""
 
     joins = False
     whole = True
 
-    def __init__(self, tallies: Sequence[Tally], limit: int | None, ended: np.ndarray) -> None:
+    def __init__(self, tallies: Sequence[IntervalTable], limit: int | None, ended: np.ndarray) -> None:
         self._limit = limit
         self._ended = ended
         super().__init__(tallies, sum(len(tally) for tally in tallies) + 1)
         self.outs = {}
 
-    def stays(self, source: Group, piece: Piece) -> np.ndarray:
+    def stays(self, source: Group, piece: Slice) -> np.ndarray:
         keep = np.ones(len(piece), bool)
         if self._limit is not None and BORN in piece.more:
             keep &= piece.more[BORN] > np.uint64(self._limit)

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from ulogd_tw.aggregation.group_table import PLACES, Group, Piece
-from ulogd_tw.aggregation.interval import OTHER, Tally
+from ulogd_tw.aggregation.group_table import PLACES, Group, Slice
+from ulogd_tw.aggregation.interval import OTHER, IntervalTable
 from ulogd_tw.aggregation.relocation import AT_ONCE
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Octets
@@ -95,7 +95,7 @@ class StateFile:
 
     # write
 
-    def steps(self, tallies: list[tuple[Tally, float | None]], closed: int, suffix: str) -> Iterator[Work]:
+    def steps(self, tallies: list[tuple[IntervalTable, float | None]], closed: int, suffix: str) -> Iterator[Work]:
         """Write the intervals. Each step copies a piece, and gives what has to be done next, perhaps in a thread.
 
         With each tally its clock, where it goes out already. Raises `Disturbed`.
@@ -137,7 +137,7 @@ class StateFile:
 
     # read
 
-    def load(self, make: Callable[[int], Tally]) -> tuple[list[tuple[Tally, float | None]], int] | None:
+    def load(self, make: Callable[[int], IntervalTable]) -> tuple[list[tuple[IntervalTable, float | None]], int] | None:
         """The intervals with their clocks, of which none was emitted, and until when they are closed; None: no file.
 
         Raises ValueError for a file that is damaged or has sums of something else.
@@ -179,7 +179,7 @@ def _put(archive: zipfile.ZipFile, arrays: dict[str, np.ndarray]) -> None:
             np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _tally_steps(archive: zipfile.ZipFile, name: str, tally: Tally, head: dict[str, Any]) -> Iterator[Work]:
+def _tally_steps(archive: zipfile.ZipFile, name: str, tally: IntervalTable, head: dict[str, Any]) -> Iterator[Work]:
     """The steps of one tally, as far as it does not go away meanwhile; `head` gets what is written."""
     moves = tally.moves
     # what is made after this moment is not in the file
@@ -209,7 +209,7 @@ def _at_once(group: Group) -> int:
     return max(min(PIECE_OCTETS // octets, AT_ONCE), 1)
 
 
-def _work(archive: zipfile.ZipFile, name: str, piece: Piece) -> Work:
+def _work(archive: zipfile.ZipFile, name: str, piece: Slice) -> Work:
     arrays = {f"{name}.rows": piece.rows}
     arrays |= {f"{name}.{key.name}": column for key, column in piece.more.items()}
     for place, (values, flags) in enumerate(piece.states):
@@ -225,7 +225,7 @@ def _strings(archive: zipfile.ZipFile, name: str, values: list[bytes]) -> Work:
     return work
 
 
-def _restore(arrays: Any, name: str, saved: dict[str, Any], tally: Tally) -> None:
+def _restore(arrays: Any, name: str, saved: dict[str, Any], tally: IntervalTable) -> None:
     """Put what was saved into an empty tally."""
     for key, place in saved["strings"].items():
         offsets, data = arrays[f"{name}.d{place}.offsets"], arrays[f"{name}.d{place}.data"]
@@ -243,7 +243,7 @@ def _restore(arrays: Any, name: str, saved: dict[str, Any], tally: Tally) -> Non
             tally.take(present, into, _piece(arrays, f"{name}.g{place}.p{number}", into), None)
 
 
-def _piece(arrays: Any, name: str, into: Group) -> Piece:
+def _piece(arrays: Any, name: str, into: Group) -> Slice:
     """A piece as it was saved. Raises ValueError where it cannot be one of such a group."""
     rows = arrays[f"{name}.rows"]
     if rows.dtype != np.uint64 or rows.ndim != 2 or rows.shape[1] != into.packing.words + len(PLACES):
@@ -257,6 +257,6 @@ def _piece(arrays: Any, name: str, into: Group) -> Piece:
         states.append((values, flags))
     if any(column.shape != (len(rows),) or column.dtype != np.uint64 for column in more.values()):
         raise ValueError(f"it is damaged: {name}")
-    piece = Piece(rows, more, states)
+    piece = Slice(rows, more, states)
     into.packing.check(piece.words)
     return piece

@@ -14,7 +14,7 @@ SUMS = ("flows", "packets", "octets", "reply_packets", "reply_octets")
 _EXTREMES = {"first_ms": np.minimum, "last_ms": np.maximum}
 
 
-class Busiest:
+class TopGroups:
     """At most `most` rows of all batches that are added: those with the greatest `by`.
 
     Rows without that value come last. The others become one row without keys.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ulogd_tw.aggregation.interval import Tally
+from ulogd_tw.aggregation.interval import IntervalTable
 
 if TYPE_CHECKING:
     from ulogd_tw.plugins.filters.aggregate import AGGREGATE
@@ -18,15 +18,15 @@ class Window:
         self._plugin = plugin
         self._interval: int = plugin.config.interval
         self._length: int = plugin.config.window
-        self.panes: list[Tally] = []
+        self.panes: list[IntervalTable] = []
         """In the order of their times."""
 
-    def add(self, tally: Tally) -> None:
+    def add(self, tally: IntervalTable) -> None:
         """Take an interval that is over, perhaps one that came late."""
         self.panes.append(tally)
         self.panes.sort(key=lambda pane: pane.start)
 
-    def until(self, closed: int, until: int) -> Iterator[Tally]:
+    def until(self, closed: int, until: int) -> Iterator[IntervalTable]:
         """The windows that end after `closed` and not after `until`, in turn, for intervals added as they went by.
 
         An interval that came when the last window with it had gone out is one by itself.
@@ -41,7 +41,7 @@ class Window:
             yield self._of([pane for pane in self.panes if pane.start < end], end - self._length)
             self.panes = [pane for pane in self.panes if pane.start + self._length > end]
 
-    def _of(self, panes: list[Tally], start: int | None = None) -> Tally:
+    def _of(self, panes: list[IntervalTable], start: int | None = None) -> IntervalTable:
         """The sums of these, which are added up as it goes out."""
         whole = self._plugin.new_tally(panes[0].start if start is None else max(start, 0))
         whole.unite(reversed(panes))

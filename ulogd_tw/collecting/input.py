@@ -77,10 +77,10 @@ class Collecting(Input):
         self._kept = Kept()
         self._said: dict[str, float] = {}
         self._minute, self._lines = 0.0, 0
-        self.counters.more["log_lines_left_out"] = 0
-        self.counters.more["domains"] = lambda: self._kept.domains
-        self.counters.more["templates"] = lambda: self._kept.templates
-        self.counters.more["sets_parked"] = lambda: self._kept.parked_sets
+        self.counters.figures["log_lines_left_out"] = 0
+        self.counters.figures["domains"] = lambda: self._kept.domains
+        self.counters.figures["templates"] = lambda: self._kept.templates
+        self.counters.figures["sets_parked"] = lambda: self._kept.parked_sets
 
     def keys(self) -> Iterable[Key]:
         return self.provides
@@ -154,7 +154,7 @@ class Collecting(Input):
         if 0 <= now - self._said.get(kind, -60.0) < 60:
             return
         if self._lines >= _LINES_A_MINUTE:
-            self.counters.more["log_lines_left_out"] += 1
+            self.counters.figures["log_lines_left_out"] += 1
             return
         self._lines += 1
         if len(self._said) > 1000:

@@ -47,7 +47,7 @@ class Replaying(Collecting):
         self._later: Any = None
         self._paused = False
         self._stopped = False
-        self.counters.more["files_read"] = 0
+        self.counters.figures["files_read"] = 0
 
     def open(self) -> None:
         """Find the files; `StartError` where there is none, or one cannot be read."""
@@ -139,7 +139,7 @@ class Replaying(Collecting):
             except Exception as error:  # ours: the next file may do better
                 self.fault(error)
             self.end_file()
-            self.counters.more["files_read"] += 1
+            self.counters.figures["files_read"] += 1
         self.finish()
         yield None
 
@@ -160,7 +160,7 @@ class Replaying(Collecting):
         self.at_end = True
         self.log.info(
             "{instance}: read {files} files: {messages} messages, {rows} records, {malformed} messages malformed",
-            instance=self.instance, files=counters.more["files_read"], messages=counters.messages_received,
+            instance=self.instance, files=counters.figures["files_read"], messages=counters.messages_received,
             rows=counters.rows_received, malformed=self._decoder.malformed,
         )  # fmt: skip
         if self.exits:

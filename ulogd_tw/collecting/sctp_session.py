@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ulogd_tw.collecting.stream_session import StreamSession
 from ulogd_tw.ipfix.session import Session
-from ulogd_tw.plugins.inputs.collector import _Connection
 from ulogd_tw.transports.sctp.listen import SctpConnection, SctpListener
 
 __all__ = ["Association", "SctpConnection", "SctpListener"]
 
 
-class Association(_Connection):
+class Association(StreamSession):
     """One association. Its templates hold on all of its streams, each of which has its own Sequence Numbers.
 
     Data of one stream may overtake its template on another, and waits for it.

@@ -20,7 +20,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.keys import Key
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.exporters import Exporters
-from ulogd_tw.ipfix.options_records import Told
+from ulogd_tw.ipfix.options_records import ExporterInfo
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.ipfix.template import Field, Template
 
@@ -181,7 +181,7 @@ def _key(item: list[Any]) -> Key:
     return Key(name, types.TYPES[type_], ((pen, ident),), unit, semantics)
 
 
-def _plain(told: Told | None) -> dict[str, Any] | None:
+def _plain(told: ExporterInfo | None) -> dict[str, Any] | None:
     """What is told of a domain, as JSON has it."""
     if told is None:
         return None
@@ -194,8 +194,8 @@ def _plain(told: Told | None) -> dict[str, Any] | None:
     }
 
 
-def _told(plain: dict[str, Any]) -> Told:
-    told = Told()
+def _told(plain: dict[str, Any]) -> ExporterInfo:
+    told = ExporterInfo()
     told.samplers = {sampler: float(factor) for sampler, factor in plain["samplers"]}
     told.interfaces = {index: name.encode("latin-1") for index, name in plain["interfaces"]}
     told.applications = {bytes.fromhex(ident): name.encode("latin-1") for ident, name in plain["applications"]}

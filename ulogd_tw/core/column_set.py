@@ -9,7 +9,7 @@ import numpy as np
 from ulogd_tw.core.columns import Column, take
 
 
-class Sheet:
+class ColumnSet:
     """Columns of `n` rows by name, and masks of the rows that are missing. Names that are not `wanted` are not kept."""
 
     __slots__ = ("n", "wanted", "columns", "missing")
@@ -48,7 +48,7 @@ class Sheet:
             if mask.any():
                 self.missing[name] = mask
 
-    def take(self, other: Sheet, rows: np.ndarray) -> None:
+    def take(self, other: ColumnSet, rows: np.ndarray) -> None:
         """Add some rows of all columns of another sheet, as many as this one has. They complete columns of both."""
         for name, column in other.columns.items():
             missing = other.missing.get(name)

@@ -31,7 +31,7 @@ class Counters:
         self.dropped: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
-        self.more: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {}
         """Further figures of a plugin (``collectors`` of an exporter), printed as they are."""
 
     def unaccounted(self) -> int:
@@ -49,4 +49,4 @@ class Counters:
         )  # fmt: skip
         found: dict[str, Any] = {"plugin": self.plugin} | {name: getattr(self, name) for name in numbers}
         found |= {name: dict(getattr(self, name)) for name in ("dropped", "lost", "errors")}
-        return found | {name: value() if callable(value) else value for name, value in self.more.items()}
+        return found | {name: value() if callable(value) else value for name, value in self.figures.items()}

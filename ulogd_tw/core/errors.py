@@ -62,3 +62,7 @@ class StartError(UlogdError):
 def raised(error: Exception) -> None:
     """What becomes of a fault where nobody has said whom to tell."""
     raise error
+
+
+class NotWritten(UlogdError):
+    """The rows of a batch are in no database or file: it was away, or refused, until the output was stopped."""

@@ -24,6 +24,13 @@ from ulogd_tw.core.types import Type
 REVERSE_PEN = 29305
 """Private Enterprise Number of reverse elements (RFC 5103)."""
 NETFILTER_PEN = 21373
+FIVE_TUPLE = (
+    "sourceAddress",
+    "destinationAddress",
+    "protocolIdentifier",
+    "sourceTransportPort",
+    "destinationTransportPort",
+)
 
 NETFLOW9 = 1 << 32
 """In the place of an enterprise number: field types of NetFlow v9, where 40000 is a number like any other."""

@@ -15,7 +15,7 @@ from ulogd_tw.core import columns, text
 from ulogd_tw.core.aligned import Part, Texts, window
 from ulogd_tw.core.columns import Column, Octets
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.text import FEW, Form
+from ulogd_tw.core.text import FEW, TextFormat
 
 SLICE_OCTETS = 1 << 20
 """Octets that are put together at once: what stays in the second-level cache, and one write."""
@@ -45,7 +45,7 @@ class Field:
 class ColumnField(Field):
     """The values of a column."""
 
-    def __init__(self, piece: bytes, column: Column, missing: np.ndarray | None, key: Key, form: Form) -> None:
+    def __init__(self, piece: bytes, column: Column, missing: np.ndarray | None, key: Key, form: TextFormat) -> None:
         super().__init__(piece, missing)
         self.column = column
         self.key = key

@@ -33,7 +33,7 @@ FEW = 24
 
 
 @dataclass(frozen=True)
-class Form:
+class TextFormat:
     """How a kind of output writes texts, truth and numbers that are none.
 
     `special` marks the octets of a string that make `escape` necessary; octets over 127 always do.
@@ -45,7 +45,7 @@ class Form:
     truth: tuple[bytes, bytes]
     not_finite: bytes | None
 
-    def with_numbers_for_truth(self) -> Form:
+    def with_numbers_for_truth(self) -> TextFormat:
         """The same with 1 and 0, as ulogd2 writes its boolean keys."""
         return replace(self, truth=(b"0", b"1"))
 
@@ -68,8 +68,8 @@ def _plain_escape(text: str) -> str:
     return text.translate(_CONTROL)
 
 
-JSON = Form(b'"', _json_escape, _special(b'"\\'), (b"false", b"true"), b"null")
-PLAIN = Form(b"", _plain_escape, _special(b""), (b"0", b"1"), None)
+JSON = TextFormat(b'"', _json_escape, _special(b'"\\'), (b"false", b"true"), b"null")
+PLAIN = TextFormat(b"", _plain_escape, _special(b""), (b"0", b"1"), None)
 """Text without quotes; control characters become backslash escapes, so that a value cannot end its line."""
 
 
@@ -142,7 +142,7 @@ def _integers(values: np.ndarray) -> list[Part]:
     return [Aligned(matrix, lengths.astype(np.int8), 1)]
 
 
-def _floats(values: np.ndarray, form: Form) -> list[Part]:
+def _floats(values: np.ndarray, form: TextFormat) -> list[Part]:
     """One Python step for each different value (0.4 us); counters and times are never floats."""
     different, codes = np.unique(_bits(values), return_inverse=True)
     return [Strings.of([_float(v, form) for v in different.view(values.dtype).tolist()], codes)]
@@ -153,7 +153,7 @@ def _bits(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values).view(f"u{values.itemsize}")
 
 
-def _float(value: float, form: Form) -> bytes:
+def _float(value: float, form: TextFormat) -> bytes:
     if form.not_finite is not None and not math.isfinite(value):
         return form.not_finite
     return repr(value).encode()
@@ -230,7 +230,7 @@ def _without_nuls(data: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.maximum(last + 1 - edges[:-1], 0)
 
 
-def _strings(octets: Octets, form: Form) -> list[Part]:
+def _strings(octets: Octets, form: TextFormat) -> list[Part]:
     """Strings as they are; only those with an octet that needs it go through Python, once for each different one."""
     data, edges = _padded(octets)
     lengths = _without_nuls(data, edges)
@@ -252,7 +252,7 @@ def _strings(octets: Octets, form: Form) -> list[Part]:
     return [Strings(np.concatenate([data, np.frombuffer(b"".join(texts), np.uint8)]), ends, lengths)]
 
 
-def _string(value: bytes, form: Form) -> bytes:
+def _string(value: bytes, form: TextFormat) -> bytes:
     return form.escape(clean(value)).encode()
 
 
@@ -280,7 +280,7 @@ def one_value(column: Column) -> bool:
     return (values.ndim > 1 or values[0] == values[-1]) and bool((values == values[0]).all())
 
 
-def parts(column: Column, key: Key, form: Form) -> list[Part]:
+def parts(column: Column, key: Key, form: TextFormat) -> list[Part]:
     """A column of at least one row as parts, with quotes where the form wants them."""
     quote = form.quote if key.type.kind in _QUOTED else b""
     if one_value(column):
@@ -289,7 +289,7 @@ def parts(column: Column, key: Key, form: Form) -> list[Part]:
     return [quote, *found, quote] if quote else found
 
 
-def _parts(column: Column, key: Key, form: Form) -> list[Part]:
+def _parts(column: Column, key: Key, form: TextFormat) -> list[Part]:
     kind = key.type.kind
     if isinstance(column, Coded):
         return [Strings.of([_octets_token(v, kind, form) for v in column.values], column.codes)]
@@ -309,18 +309,18 @@ def _parts(column: Column, key: Key, form: Form) -> list[Part]:
     return {"ipv4": _ipv4, "ipv6": _ipv6, "mac": _mac, "ntp": _ntp}[kind](column)
 
 
-def _octets_token(value: bytes, kind: str, form: Form) -> bytes:
+def _octets_token(value: bytes, kind: str, form: TextFormat) -> bytes:
     if kind == "list":
         return value
     return _string(value, form) if kind == "string" else value.hex().encode()
 
 
-def token(column: Column, key: Key, form: Form) -> bytes:
+def token(column: Column, key: Key, form: TextFormat) -> bytes:
     """The text of the first row, without quotes."""
     return _tokens(columns.take(column, slice(0, 1)), key.type.kind, form)[0]
 
 
-def tokens(column: Column, key: Key, form: Form) -> list[bytes]:
+def tokens(column: Column, key: Key, form: TextFormat) -> list[bytes]:
     """The texts of a few rows, with quotes: the same as `parts`, quicker for up to FEW rows."""
     kind = key.type.kind
     found = _tokens(column, kind, form)
@@ -329,7 +329,7 @@ def tokens(column: Column, key: Key, form: Form) -> list[bytes]:
     return found
 
 
-def _tokens(column: Column, kind: str, form: Form) -> list[bytes]:
+def _tokens(column: Column, kind: str, form: TextFormat) -> list[bytes]:
     if not isinstance(column, np.ndarray):
         return [_octets_token(value, kind, form) for value in column.to_list()]
     values = column.tolist()

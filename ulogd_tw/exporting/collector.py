@@ -19,7 +19,7 @@ from ulogd_tw.exporting.spooling import Spooling
 from ulogd_tw.ipfix.builder import Messages, template_messages
 from ulogd_tw.ipfix.statements import counted
 from ulogd_tw.ipfix.template import Template
-from ulogd_tw.ipfix.wire_format import IPFIX, Form
+from ulogd_tw.ipfix.wire_format import IPFIX, WireFormat
 from ulogd_tw.transports.url import Url
 
 STOP_SECONDS = 5.0
@@ -41,7 +41,7 @@ class Settings:
     send_template: str = "once"
     template_refresh: float = 60.0
     template_packets: int = 0
-    form: Form = IPFIX
+    form: WireFormat = IPFIX
 
 
 class Collector(Spooling):

@@ -10,6 +10,7 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import repeated, take
+from ulogd_tw.core.icmp import ICMP_PAIRS
 from ulogd_tw.core.resolve import Find, Found
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.uniflow import (
@@ -45,9 +46,6 @@ _TIME_WAIT, _CLOSE = 7, 8
 """States of enum tcp_conntrack (nf_conntrack_tcp.h)."""
 ORIGINAL, REPLY = 0, 1
 """flowDirection as DESIGN has it."""
-
-# Query and answer (nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c); the others have none.
-ICMP_PAIRS = {4: ((8, 0), (13, 14), (15, 16), (17, 18)), 6: ((128, 129), (139, 140))}
 
 Value = tuple[np.ndarray, np.ndarray | None]
 """A column and the mask of its missing rows, None where none is missing."""

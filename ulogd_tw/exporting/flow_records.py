@@ -22,9 +22,9 @@ from ulogd_tw.exporting.rules import EXPORT_TO, MARKS
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.fields import field_of
-from ulogd_tw.ipfix.record_encoder import Outgoing
+from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.template import Field, Template
-from ulogd_tw.ipfix.wire_format import IPFIX, Form, NetFlow9
+from ulogd_tw.ipfix.wire_format import IPFIX, NetFlow9, WireFormat
 
 MEANING = (
     "auto: connections become a record for each direction, and other rows go out with all their keys; uniflow: of any "
@@ -97,15 +97,15 @@ def _length(name: str, key: Key, octets: str) -> int:
 class FlowRecords:
     """Makes the records of an output's rows. `outgoing` has the templates; counts are the output's."""
 
-    def __init__(self, output: Output, fields: Fields, form: Form = IPFIX) -> None:
+    def __init__(self, output: Output, fields: Fields, form: WireFormat = IPFIX) -> None:
         self.output = output
         self.fields = fields
         self.form = form
-        self.outgoing = Outgoing(output.counters, fields.lengths, form.version)
+        self.outgoing = RecordEncoder(output.counters, fields.lengths, form.version)
         self._found: dict[Schema, Sources] = {}
         self._said = 0
-        output.counters.more["replies_without_packets"] = 0
-        output.counters.more["keys_left_out"] = lambda: len(self.outgoing.left_out)
+        output.counters.figures["replies_without_packets"] = 0
+        output.counters.figures["keys_left_out"] = lambda: len(self.outgoing.left_out)
 
     # keys
 
@@ -168,7 +168,7 @@ class FlowRecords:
     def _uniflow(self, batch: Batch) -> Iterator[Records]:
         """`ulogd_tw.ipfix.uniflow` has the fields."""
         for direction in directions(self.find, batch) if batch.n else ():
-            self.output.counters.more["replies_without_packets"] += direction.left_out
+            self.output.counters.figures["replies_without_packets"] += direction.left_out
             uptimes = self.form.version == 9 and self._made_uptimes(direction)
             for variant, columns, n in direction.parts():
                 if not columns:

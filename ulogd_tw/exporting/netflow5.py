@@ -49,7 +49,7 @@ def records(find: Find, batch: Batch, form: NetFlow5, counters: Counters) -> Ite
     missing is 0, as the format has no other way; numbers that are too large are 0 and counted as ``errors{unfit}``.
     """
     for direction in directions(find, batch):
-        counters.more["replies_without_packets"] += direction.left_out
+        counters.figures["replies_without_packets"] += direction.left_out
         if direction.bits & IPV6:
             counters.dropped["ipv6"] += direction.n
             continue

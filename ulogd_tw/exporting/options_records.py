@@ -10,12 +10,12 @@ from ulogd_tw.exporting.collector import Collector
 from ulogd_tw.ipfix import statements
 from ulogd_tw.ipfix.builder import MessageBuilder
 from ulogd_tw.ipfix.encoder import Records
-from ulogd_tw.ipfix.record_encoder import Outgoing
+from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.statements import Loss
-from ulogd_tw.ipfix.wire_format import Form
+from ulogd_tw.ipfix.wire_format import WireFormat
 
 
-class Telling:
+class OptionsReporter:
     """Makes the options records for each collector.
 
     `not_sent` gives the rows that reached no collector at all; the losses of `inputs` are told, but those of collectors
@@ -23,7 +23,7 @@ class Telling:
     """
 
     def __init__(
-        self, outgoing: Outgoing, form: Form, domain: int, not_sent: Callable[[], int], inputs: Sequence[Input]
+        self, outgoing: RecordEncoder, form: WireFormat, domain: int, not_sent: Callable[[], int], inputs: Sequence[Input]
     ) -> None:
         self._inputs = inputs
         self._outgoing = outgoing

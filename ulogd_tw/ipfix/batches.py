@@ -18,7 +18,7 @@ from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
 from ulogd_tw.ipfix.netflow import decoder
 from ulogd_tw.ipfix.options_records import USED, Options
 from ulogd_tw.ipfix.structured import Structured
-from ulogd_tw.ipfix.template_store import Learning
+from ulogd_tw.ipfix.template_store import TemplateStore
 from ulogd_tw.ipfix.variable_length import Located
 
 
@@ -29,7 +29,7 @@ class Batches:
     """
 
     def __init__(
-        self, wanted: Wanted, counters: Counters, limits: Limits, learning: Learning, options: Options, events: Events,
+        self, wanted: Wanted, counters: Counters, limits: Limits, learning: TemplateStore, options: Options, events: Events,
         *, scale: bool, name: bool,
     ) -> None:  # fmt: skip
         self._wanted = wanted

@@ -16,7 +16,7 @@ import numpy as np
 from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import MAX_LENGTH, SET_HEADER
 from ulogd_tw.ipfix.template import Template, encode_record, record_ends
-from ulogd_tw.ipfix.wire_format import IPFIX, Form
+from ulogd_tw.ipfix.wire_format import IPFIX, WireFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Messages:
     records: int
     templates: tuple[int, ...]
     origin: Any = None
-    form: Form = IPFIX
+    form: WireFormat = IPFIX
 
     @property
     def count(self) -> int:
@@ -82,7 +82,7 @@ class MessageBuilder:
     The last Message stays open, and may take Sets of several templates, until it is full or `flush` is called.
     """
 
-    def __init__(self, max_length: int, form: Form = IPFIX) -> None:
+    def __init__(self, max_length: int, form: WireFormat = IPFIX) -> None:
         self._headers = form.size + form.set_header
         if not self._headers < max_length <= MAX_LENGTH:
             raise ValueError(f"a Message cannot have at most {max_length} octets")
@@ -168,7 +168,7 @@ class MessageBuilder:
         return [found]
 
 
-def _aligned(form: Form, octets: int) -> int:
+def _aligned(form: WireFormat, octets: int) -> int:
     return -(-octets // form.align) * form.align
 
 
@@ -192,13 +192,13 @@ def _records(template: Template, body: np.ndarray) -> Records:
     return Records(template, body, np.array([0, *record_ends(template, body.tobytes())], np.int64))
 
 
-def _sets(message: np.ndarray, form: Form) -> Iterator[tuple[int, np.ndarray]]:
+def _sets(message: np.ndarray, form: WireFormat) -> Iterator[tuple[int, np.ndarray]]:
     """Id and body of each Set of one of our own Messages."""
     for ident, start, end in _places(message, form):
         yield ident, message[start:end]
 
 
-def _places(message: np.ndarray, form: Form) -> Iterator[tuple[int, int, int]]:
+def _places(message: np.ndarray, form: WireFormat) -> Iterator[tuple[int, int, int]]:
     """Id of each Set of one of our own Messages, where its body begins and ends."""
     at = form.size
     if not form.set_header:
@@ -211,7 +211,7 @@ def _places(message: np.ndarray, form: Form) -> Iterator[tuple[int, int, int]]:
 
 
 def template_messages(
-    templates: Sequence[Template], max_length: int, sequence: int, domain: int, now: float, form: Form = IPFIX
+    templates: Sequence[Template], max_length: int, sequence: int, domain: int, now: float, form: WireFormat = IPFIX
 ) -> list[bytes]:
     """Messages with these templates and no data. Those of IPFIX leave the Sequence Number as it is (section 3.1)."""
     found: list[bytes] = []
@@ -229,7 +229,7 @@ def template_messages(
     return found
 
 
-def _template_message(form: Form, set_id: int, records: list[bytes], sequence: int, domain: int, now: float) -> bytes:
+def _template_message(form: WireFormat, set_id: int, records: list[bytes], sequence: int, domain: int, now: float) -> bytes:
     body = b"".join(records)
     length = _aligned(form, form.set_header + len(body))
     body += bytes(length - form.set_header - len(body))

@@ -12,13 +12,13 @@ from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.keys import CONTEXT, Key
 from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.ipfix.layout import Layout
-from ulogd_tw.ipfix.session import Fate, Learnt
+from ulogd_tw.ipfix.session import DeferredMessage, KnownTemplate
 
-Source = tuple[Learnt, int, float, Fate | None] | tuple[Learnt, int, float, Fate | None, tuple[int, int]]
+Source = tuple[KnownTemplate, int, float, DeferredMessage | None] | tuple[KnownTemplate, int, float, DeferredMessage | None, tuple[int, int]]
 """Of the records of one Data Set: template, Export Time (s), time of arrival (s), fate of its Message; for NetFlow also
 the `netflow.Clock` of its packet."""
 
-_OF_TEMPLATE: dict[str, Callable[[Learnt], Any]] = {
+_OF_TEMPLATE: dict[str, Callable[[KnownTemplate], Any]] = {
     "exporter": lambda learnt: learnt.session.address,
     "exporter_port": lambda learnt: learnt.session.peer_port,
     "observationDomainId": lambda learnt: learnt.domain.number,

@@ -4,7 +4,7 @@
 of all of them at once. A Message whose lengths are impossible is dropped whole (RFC 7011 section 9.1): it is read
 through before anything of it takes effect, except for records of variable length, which are walked when drained, many
 Messages at a time; until then their Sequence Numbers wait too (`following`). NetFlow v9 and v5 are taken by
-`netflow.NetFlow`, sFlow by `sflow.SFlow`, Messages that come many at once by `together.Together`; `learning` keeps
+`netflow.NetFlow`, sFlow by `sflow.SFlow`, Messages that come many at once by `together.SlabDecoder`; `learning` keeps
 templates, `parking` Data Sets without one, `batches` makes the columns.
 """
 
@@ -35,15 +35,15 @@ from ulogd_tw.ipfix.message import (
     cut_sets,
 )
 from ulogd_tw.ipfix.netflow import decoder
-from ulogd_tw.ipfix.options_records import Options, Told
+from ulogd_tw.ipfix.options_records import ExporterInfo, Options
 from ulogd_tw.ipfix.parking import Parking
 from ulogd_tw.ipfix.sequence import MASK
-from ulogd_tw.ipfix.sequence_tracker import Following
-from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Parked, Session
+from ulogd_tw.ipfix.sequence_tracker import SequenceTracker
+from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Parked, Session
 from ulogd_tw.ipfix.sflow import decoder as sflow
-from ulogd_tw.ipfix.slab_decoder import Together
+from ulogd_tw.ipfix.slab_decoder import SlabDecoder
 from ulogd_tw.ipfix.template import Template
-from ulogd_tw.ipfix.template_store import Learning, template_sets
+from ulogd_tw.ipfix.template_store import TemplateStore, template_sets
 from ulogd_tw.ipfix.variable_length import Located, locate
 
 IPFIX = b"\0\x0a"
@@ -76,7 +76,7 @@ class Decoder:
         self.limits = limits
         kept = kept or Kept()
         self._events = Events(limits.events)
-        self._learning = Learning(limits, kept, counters.errors, self._events)
+        self._learning = TemplateStore(limits, kept, counters.errors, self._events)
         self._parking = Parking(limits, kept, counters.errors, self._events)
         self._options = Options(limits, kept, counters, self._events, self._learning.new_domain)
         self.malformed = 0
@@ -84,10 +84,10 @@ class Decoder:
         self.homes: list[tuple[Session, Session]] = []
         """Sessions that lack templates, each behind the one that seems to have them: see `merge`."""
         self.netflow = decoder.NetFlow(self)
-        self._together = Together(self)
+        self._together = SlabDecoder(self)
         self._sflow = sflow.SFlow(self, wanted, scale)
         self._waiting: list[Layout] = []
-        self._following = Following(counters, self._events)
+        self._following = SequenceTracker(counters, self._events)
         self.follow = self._following.follow
         self._spoiled = False
         self._batches = Batches(
@@ -140,7 +140,7 @@ class Decoder:
                     else:
                         self.follow(session, domain, number, rows)
                 else:
-                    fate = Fate(number, 0, False, domain, domain.stamp)
+                    fate = DeferredMessage(number, 0, False, domain, domain.stamp)
                     self._following.defer(session, domain, fate)
                 layout = learnt.layout
                 if not layout.bodies:
@@ -203,7 +203,7 @@ class Decoder:
             self.wait(learnt, body, (learnt, export_time, now, None))
         return True
 
-    def wait(self, learnt: Learnt, body: bytes | np.ndarray, source: Source) -> None:
+    def wait(self, learnt: KnownTemplate, body: bytes | np.ndarray, source: Source) -> None:
         """Put the records of a Data Set aside until `drain`; `body` has `layout.BEFORE` octets before them."""
         layout = learnt.layout
         if not layout.bodies:
@@ -295,7 +295,7 @@ class Decoder:
                 self._unknown_set(session, domain, set_id)
         fate = None
         if varying and not news:
-            fate = Fate(number, rows, False, domain, domain.stamp)
+            fate = DeferredMessage(number, rows, False, domain, domain.stamp)
             self._following.defer(session, domain, fate)
         elif rows >= 0 and number == domain.sequence.expected:
             domain.sequence.expected = (number + rows) & MASK
@@ -384,7 +384,7 @@ class Decoder:
         """Elements that the exporter of this session had described."""
         self._options.restore_types(session, keys)
 
-    def restore_domain(self, session: Session, number: int, place: int, origin: float, told: Told | None) -> None:
+    def restore_domain(self, session: Session, number: int, place: int, origin: float, told: ExporterInfo | None) -> None:
         """A domain with the clock that its exporter had, and what it had told."""
         domain = session.domains.get(place) or self._learning.new_domain(session, number, place)
         if domain is not None:

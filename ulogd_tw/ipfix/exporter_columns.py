@@ -13,13 +13,13 @@ from ulogd_tw.core.keys import TOLD, Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.context import Source
 from ulogd_tw.ipfix.layout import Columns, Found, Made
-from ulogd_tw.ipfix.options_records import SAMPLERS, Told, told_of
+from ulogd_tw.ipfix.options_records import SAMPLERS, ExporterInfo, told_of
 from ulogd_tw.ipfix.template import Field
 
 FACTOR, INGRESS, EGRESS = TOLD
 APPLICATION = registry.element(0, 96)
 
-_NAMES: tuple[tuple[Key, str, Callable[[Told], dict]], ...] = (
+_NAMES: tuple[tuple[Key, str, Callable[[ExporterInfo], dict]], ...] = (
     (INGRESS, "ingressInterface", lambda told: told.interfaces),
     (EGRESS, "egressInterface", lambda told: told.interfaces),
     (APPLICATION, "applicationId", lambda told: told.applications),
@@ -154,7 +154,7 @@ class Factor:
 class Names:
     """The name of an interface or application by its number, as options records told it."""
 
-    def __init__(self, key: Key, column: str, table: Callable[[Told], dict], seldom: bool) -> None:
+    def __init__(self, key: Key, column: str, table: Callable[[ExporterInfo], dict], seldom: bool) -> None:
         self._key = key
         self._column = column
         self._table = table
@@ -217,7 +217,7 @@ def _cut(column: Column, start: int, end: int) -> Column:
     return column[start:end] if isinstance(column, np.ndarray) else column.take(slice(start, end))
 
 
-def _by_exporter(sources: Sequence[Source], counts: np.ndarray) -> list[tuple[Told | None, int, int]]:
+def _by_exporter(sources: Sequence[Source], counts: np.ndarray) -> list[tuple[ExporterInfo | None, int, int]]:
     """Neighbouring rows of which the same is known: what, the first, one after the last."""
     found, at = [], 0
     pairs = zip((source[0] for source in sources), np.asarray(counts).tolist(), strict=True)

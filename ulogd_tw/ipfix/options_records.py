@@ -17,7 +17,7 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.ipfix.events import Events, Kept, Limits
 from ulogd_tw.ipfix.layout import Found
-from ulogd_tw.ipfix.session import Domain, Learnt, Session
+from ulogd_tw.ipfix.session import Domain, KnownTemplate, Session
 
 SAMPLERS = ("selectorId", "samplerId")
 """Who samples: keys of an options record, and of the Data Records of what was sampled."""
@@ -64,7 +64,7 @@ _LOSSES = {
 """Total counters of what exporters lost, and the counters of ours that add them up; flows go to ``lost{exporter}``."""
 
 
-class Told:
+class ExporterInfo:
     """What is known of one Observation Domain.
 
     samplers       factor by the sampler's id; under None where the exporter names none
@@ -95,7 +95,7 @@ class Told:
         return rates.pop() if len(rates) == 1 else 1.0
 
 
-def told_of(learnt: Learnt) -> Told | None:
+def told_of(learnt: KnownTemplate) -> ExporterInfo | None:
     """What is known of the domain of a template, or else of domain 0, which stands for the whole exporter."""
     domain = learnt.domain
     if domain.told is not None:
@@ -130,9 +130,9 @@ class Options:
         self.changes = 0
         """How often something new was told."""
         for name in _LOSSES.values():
-            counters.more.setdefault(name, 0)
+            counters.figures.setdefault(name, 0)
 
-    def read(self, learnts: Sequence[Learnt], counts: Sequence[int], found: Found, keys: Sequence[Key]) -> set[Session]:
+    def read(self, learnts: Sequence[KnownTemplate], counts: Sequence[int], found: Found, keys: Sequence[Key]) -> set[Session]:
         """Take the records of one layout: `counts` of each template. Gives the sessions that have new types."""
         columns, missing = found
         used = [key for key in keys if key.name in USED and key.name in columns and _readable(key)]
@@ -146,14 +146,14 @@ class Options:
                     changed.add(learnt.session)
         return changed
 
-    def sampled(self, learnt: Learnt, interval: int) -> None:
+    def sampled(self, learnt: KnownTemplate, interval: int) -> None:
         """The header of a packet of NetFlow v5 names the interval; 0 and 1: not sampled."""
         domain = learnt.domain
         if domain.told is None:
-            domain.told = Told()
+            domain.told = ExporterInfo()
         self._keep(learnt, domain.told.samplers, None, float(interval or 1))
 
-    def _take(self, learnt: Learnt, row: dict[str, Any]) -> bool:
+    def _take(self, learnt: KnownTemplate, row: dict[str, Any]) -> bool:
         """One record; whether it described an element."""
         if "informationElementDataType" in row:
             return self._describe(learnt.session, row)
@@ -162,7 +162,7 @@ class Options:
             return False
         told = domain.told
         if told is None:
-            told = domain.told = Told()
+            told = domain.told = ExporterInfo()
         if (factor := packets_behind(row)) is not None:
             self._keep(learnt, told.samplers, next((row[name] for name in SAMPLERS if name in row), None), factor)
         name = row.get("interfaceName") or row.get("interfaceDescription")
@@ -177,14 +177,14 @@ class Options:
             self._statistics(learnt, told, row)
         return False
 
-    def _domain(self, learnt: Learnt, number: int | None) -> Domain | None:
+    def _domain(self, learnt: KnownTemplate, number: int | None) -> Domain | None:
         """The domain that a record is about: that of its Message, unless its scope names another one."""
         domain = learnt.domain
         if number is None or number == domain.number or domain.place != domain.number:
             return domain
         return learnt.session.domains.get(number) or self._new_domain(learnt.session, number)
 
-    def _keep(self, learnt: Learnt, table: dict[Any, Any], key: Any, value: Any) -> None:
+    def _keep(self, learnt: KnownTemplate, table: dict[Any, Any], key: Any, value: Any) -> None:
         if key not in table:
             if self._kept.told >= self._limits.told:
                 if not self._counters.errors["limit_told"]:
@@ -197,7 +197,7 @@ class Options:
         self.changes += 1
         table[key] = value
 
-    def _flow_keys(self, learnt: Learnt, domain: Domain, row: dict[str, Any]) -> None:
+    def _flow_keys(self, learnt: KnownTemplate, domain: Domain, row: dict[str, Any]) -> None:
         """Which fields of a template are flow keys (RFC 7011 section 4.4)."""
         ident = row.get(_TEMPLATE, row.get("scopeTemplate"))
         about, bits = domain.templates.get(ident), row["flowKeyIndicator"]
@@ -208,7 +208,7 @@ class Options:
             return
         self._keep(learnt, domain.told.flow_keys, ident, bits)
 
-    def _statistics(self, learnt: Learnt, told: Told, row: dict[str, Any]) -> None:
+    def _statistics(self, learnt: KnownTemplate, told: ExporterInfo, row: dict[str, Any]) -> None:
         """Total counters of a process: what they have grown by since the last time, or since its start."""
         process = tuple((name, row[name]) for name in _PROCESSES if name in row)
         if process not in told.statistics:
@@ -226,7 +226,7 @@ class Options:
             if name == "notSentFlowTotalCount":
                 self._counters.lost["exporter"] += grown
             elif name in _LOSSES:
-                self._counters.more[_LOSSES[name]] += grown
+                self._counters.figures[_LOSSES[name]] += grown
 
     def _describe(self, session: Session, row: dict[str, Any]) -> bool:
         """Type and name of an element of an enterprise (RFC 5610); what is known already stays as it is."""
@@ -267,7 +267,7 @@ class Options:
                 self._kept.told += 1
                 session.types[key.elements[0]] = key
 
-    def restore(self, domain: Domain, told: Told) -> None:
+    def restore(self, domain: Domain, told: ExporterInfo) -> None:
         """What an earlier run knew of a domain; nothing where it is too much."""
         if domain.told is None and self._kept.told + len(told) <= self._limits.told:
             self._kept.told += len(told)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ulogd_tw.ipfix.events import Events, Kept, Limits
-from ulogd_tw.ipfix.session import Domain, Learnt, Parked, Session
+from ulogd_tw.ipfix.session import Domain, KnownTemplate, Parked, Session
 
 
 class Parking:
@@ -43,7 +43,7 @@ class Parking:
         self._kept.parked_octets += octets
         self._kept.parked_sets += sets
 
-    def take(self, session: Session, domain: Domain) -> Iterator[tuple[Learnt, Parked]]:
+    def take(self, session: Session, domain: Domain) -> Iterator[tuple[KnownTemplate, Parked]]:
         """Those whose template is there now; they are parked no longer."""
         for set_id in [set_id for set_id in domain.parked if set_id in domain.templates]:
             parked = self._remove(session, domain, set_id)

@@ -74,7 +74,7 @@ class _Form:
         """Places of fields that some row had no value for."""
 
 
-class Outgoing:
+class RecordEncoder:
     """Encodes batches, and numbers the templates for that.
 
     Counts rows without any field as ``dropped{no_fields}``; as ``dropped{templates}`` rows that need a further template

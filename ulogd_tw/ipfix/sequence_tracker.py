@@ -5,10 +5,10 @@ from __future__ import annotations
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.sequence import MASK, Sequence
-from ulogd_tw.ipfix.session import Domain, Fate, Session
+from ulogd_tw.ipfix.session import DeferredMessage, Domain, Session
 
 
-class Following:
+class SequenceTracker:
     """Counts losses as ``lost{sequence}``, oddities in `errors`, and tells both to `events`."""
 
     def __init__(self, counters: Counters, events: Events) -> None:
@@ -16,7 +16,7 @@ class Following:
         self._events = events
         self._deferred: list[tuple[Domain, Session, Sequence]] = []
 
-    def defer(self, session: Session, domain: Domain, fate: Fate) -> None:
+    def defer(self, session: Session, domain: Domain, fate: DeferredMessage) -> None:
         """A Message of which it is not known yet how many records it has: it and those after it wait for `settle`."""
         sequence = domain.sequence
         if not sequence.deferred:
@@ -28,7 +28,7 @@ class Following:
     def follow(self, session: Session, domain: Domain, number: int, rows: int, unit: str = "records") -> None:
         """Take the Sequence Number of a Message of `rows` records; -1: of how many is unknown."""
         if domain.sequence.deferred:
-            domain.sequence.deferred.append(Fate(number, rows))
+            domain.sequence.deferred.append(DeferredMessage(number, rows))
             return
         if rows < 0:
             domain.sequence.unknown()

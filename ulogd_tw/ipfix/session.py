@@ -14,7 +14,7 @@ from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.template import Template
 
 if TYPE_CHECKING:
-    from ulogd_tw.ipfix.options_records import Told
+    from ulogd_tw.ipfix.options_records import ExporterInfo
 
 
 class Session:
@@ -85,22 +85,22 @@ class Domain:
     def __init__(self, number: int, place: int) -> None:
         self.number = number
         self.place = place
-        self.templates: dict[int, Learnt] = {}
+        self.templates: dict[int, KnownTemplate] = {}
         self.sequence = Sequence()
-        self.announced: dict[bytes, tuple[Learnt, ...]] = {}
+        self.announced: dict[bytes, tuple[KnownTemplate, ...]] = {}
         self.missing: set[int] = set()
         self.parked: dict[int, list[Parked]] = {}
         self.origin = 0.0
         self.rows = 0
         self.skewed = False
-        self.told: Told | None = None
+        self.told: ExporterInfo | None = None
         self.sequences: dict[int, Sequence] = {}
         self.deferring = 0
         self.exported = 0
         self.replaced = False
         self.lists = self.waits = False
         self.stamp = 0
-        self._former: dict[int, list[tuple[int, Learnt | None]]] = {}
+        self._former: dict[int, list[tuple[int, KnownTemplate | None]]] = {}
         self._oldest = 0
 
     def on_stream(self, stream: int) -> bool:
@@ -119,7 +119,7 @@ class Domain:
         self.stamp += 1
         self._former.setdefault(ident, []).append((self.stamp, self.templates.get(ident)))
 
-    def template_at(self, ident: int, stamp: int) -> Learnt | None:
+    def template_at(self, ident: int, stamp: int) -> KnownTemplate | None:
         """The template of this id when there had been `stamp` changes; None also where that is forgotten."""
         if stamp < self._oldest:
             return None
@@ -135,7 +135,7 @@ class Domain:
 
 
 @dataclass(slots=True, eq=False)
-class Learnt:
+class KnownTemplate:
     """A template as it was learnt in one domain of one session; `octets` is its layout's.
 
     `received` is when it last came, `since` the Export Time from which on it describes data, where that matters:
@@ -179,7 +179,7 @@ class Parked(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Fate:
+class DeferredMessage:
     """A Message of a domain that waits for records of variable length to be counted, or for one that does.
 
     `number` is its Sequence Number, `rows` its records as far as they are counted (below 0: that cannot be known);

@@ -15,7 +15,7 @@ from ulogd_tw.core.columns import taken
 from ulogd_tw.ipfix.layout import BEFORE
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, HEADER, SET_HEADER, VERSION
 from ulogd_tw.ipfix.message_runs import DOMAIN
-from ulogd_tw.ipfix.session import Domain, Learnt
+from ulogd_tw.ipfix.session import Domain, KnownTemplate
 
 FEWEST = 24
 """Messages; fewer are fed one by one, which is as fast."""
@@ -29,10 +29,10 @@ class Walked:
 
     n: int
     records: np.ndarray
-    found: list[tuple[Learnt, np.ndarray, np.ndarray, np.ndarray]]
+    found: list[tuple[KnownTemplate, np.ndarray, np.ndarray, np.ndarray]]
     """(template, number of the Message, place of the records, how many) for each Data Set, in order of arrival."""
 
-    def bodies(self, memory: np.ndarray, exported: np.ndarray) -> Iterator[tuple[Learnt, int, np.ndarray]]:
+    def bodies(self, memory: np.ndarray, exported: np.ndarray) -> Iterator[tuple[KnownTemplate, int, np.ndarray]]:
         """(template, Export Time, body) of what came together: `memory` has the Messages, octet by octet."""
         for learnt, messages, starts, counts in self.found:
             times = exported[messages]
@@ -81,10 +81,10 @@ def walk(memory: np.ndarray, starts: np.ndarray, words: np.ndarray, lengths: np.
     return _sorted(rounds, good)
 
 
-def _sorted(rounds: list[tuple[Learnt, np.ndarray, np.ndarray, np.ndarray]], good: int) -> Walked:
+def _sorted(rounds: list[tuple[KnownTemplate, np.ndarray, np.ndarray, np.ndarray]], good: int) -> Walked:
     """What was found of the first `good` Messages, by template and in order of arrival."""
     records = np.zeros(good, np.int64)
-    by_template: dict[int, list[tuple[Learnt, np.ndarray, np.ndarray, np.ndarray]]] = {}
+    by_template: dict[int, list[tuple[KnownTemplate, np.ndarray, np.ndarray, np.ndarray]]] = {}
     for learnt, messages, places, counts in rounds:
         within = messages < good
         if not within.all():

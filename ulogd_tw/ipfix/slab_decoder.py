@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ulogd_tw.ipfix.decoder import Decoder
 
 
-class Together:
+class SlabDecoder:
     """Feeds the rows of arrays to a decoder. What can not be taken together is fed by itself."""
 
     def __init__(self, decoder: Decoder) -> None:

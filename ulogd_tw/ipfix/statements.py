@@ -1,6 +1,6 @@
 """What an exporter tells about itself, as records of Options Templates: sampling, losses, keys, types, names.
 
-Each function gives the Records of one kind. Their templates come from an `Outgoing`, beside those of the flows.
+Each function gives the Records of one kind. Their templates come from an `RecordEncoder`, beside those of the flows.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ulogd_tw.core.keys import NETFLOW9_SCOPE, REVERSE_PEN, registry
 from ulogd_tw.ipfix.builder import Messages
 from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.options_records import DATA_TYPES, SEMANTICS, UNITS
-from ulogd_tw.ipfix.record_encoder import Outgoing
+from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template
-from ulogd_tw.ipfix.wire_format import Form
+from ulogd_tw.ipfix.wire_format import WireFormat
 
 _COUNT_BASED = 1
 """selectorAlgorithm: systematic count-based sampling (RFC 5477 section 8.2.1); samplingAlgorithm: deterministic."""
@@ -47,7 +47,7 @@ class Loss:
         self.flows, self.packets, self.octets = flows, packets, octets
 
 
-def _one(outgoing: Outgoing, scopes: int, *values: tuple[int, int]) -> Records:
+def _one(outgoing: RecordEncoder, scopes: int, *values: tuple[int, int]) -> Records:
     """A record of these elements of IANA and their values."""
     fields, columns = [], []
     for ident, value in values:
@@ -57,7 +57,7 @@ def _one(outgoing: Outgoing, scopes: int, *values: tuple[int, int]) -> Records:
     return outgoing.encoder(fields, scopes).encode(columns, 1)
 
 
-def sampling(outgoing: Outgoing, domain: int, form: Form) -> Records:
+def sampling(outgoing: RecordEncoder, domain: int, form: WireFormat) -> Records:
     """Every packet counts: 1 in 1 (RFC 7011 has no default; some collectors drop flows of which they do not know)."""
     if form.version == 9:
         scope, value = Field(NETFLOW9_SCOPE, 1, 4), np.array([domain], np.uint32)
@@ -67,17 +67,17 @@ def sampling(outgoing: Outgoing, domain: int, form: Form) -> Records:
     return _one(outgoing, 1, (149, domain), (304, _COUNT_BASED), (305, 1), (306, 0), (34, 1), (35, _COUNT_BASED))
 
 
-def metering_statistics(outgoing: Outgoing, domain: int, messages: int, records: int, octets: int) -> Records:
+def metering_statistics(outgoing: RecordEncoder, domain: int, messages: int, records: int, octets: int) -> Records:
     """What was exported (RFC 7011 section 4.1)."""
     return _one(outgoing, 1, (149, domain), (41, messages), (42, records), (40, octets))
 
 
-def metering_reliability(outgoing: Outgoing, domain: int, loss: Loss) -> Records:
+def metering_reliability(outgoing: RecordEncoder, domain: int, loss: Loss) -> Records:
     """What the kernel could not tell us (section 4.2): packets, or events of as many flows; octets are not known."""
     return _one(outgoing, 1, (149, domain), (164, loss.packets), (323, loss.first_ms), (323, loss.last_ms))
 
 
-def exporting_reliability(outgoing: Outgoing, process: int, loss: Loss) -> Records:
+def exporting_reliability(outgoing: RecordEncoder, process: int, loss: Loss) -> Records:
     """What was metered and not sent (section 4.3)."""
     return _one(
         outgoing, 1, (144, process), (166, loss.flows), (167, loss.packets), (168, loss.octets), (323, loss.first_ms),
@@ -85,7 +85,7 @@ def exporting_reliability(outgoing: Outgoing, process: int, loss: Loss) -> Recor
     )  # fmt: skip
 
 
-def flow_keys(outgoing: Outgoing, templates: Iterable[Template]) -> Records | None:
+def flow_keys(outgoing: RecordEncoder, templates: Iterable[Template]) -> Records | None:
     """Which fields of these templates tell flows apart (section 4.4)."""
     idents, bits = [], []
     for template in templates:
@@ -107,7 +107,7 @@ def _is_key(field: Field) -> bool:
     return field.ident not in _NO_KEYS and (address or key.semantics == "identifier")
 
 
-def element_types(outgoing: Outgoing, templates: Iterable[Template]) -> Records | None:
+def element_types(outgoing: RecordEncoder, templates: Iterable[Template]) -> Records | None:
     """What the elements of enterprises are in these templates (RFC 5610); the reverse of IANA's need no word."""
     elements = sorted({
         (field.pen, field.ident) for template in templates for field in template.fields
@@ -134,7 +134,7 @@ def _place(what: object, codes: Sequence[object]) -> int:
     return codes.index(what) if what in codes else 0
 
 
-def interface_names(outgoing: Outgoing, names: Mapping[int, str]) -> Records | None:
+def interface_names(outgoing: RecordEncoder, names: Mapping[int, str]) -> Records | None:
     """Names of interfaces by their index."""
     if not names:
         return None

@@ -10,7 +10,7 @@ from ulogd_tw.ipfix.events import Events, Kept, Limits
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, TEMPLATE_SET
 from ulogd_tw.ipfix.sequence import Sequence
-from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Session
+from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Session
 from ulogd_tw.ipfix.template import Template, Withdrawal, parse_set
 from ulogd_tw.ipfix.variable_length import walk
 
@@ -18,7 +18,7 @@ News = dict[int, list[Template | Withdrawal]]
 """What the Template Sets of a Message say, by their place among its Sets."""
 
 
-class Learning:
+class TemplateStore:
     """Keeps the templates of all sessions; counts refusals in `errors`, tells changes to `events`."""
 
     def __init__(self, limits: Limits, kept: Kept, errors: Counter[str], events: Events) -> None:
@@ -64,7 +64,7 @@ class Learning:
         self, session: Session, domain: Domain, octets: bytes, actions: list[Template | Withdrawal], now: float
     ) -> None:
         """Do what a Template Set says that has come now; `octets` are the whole Set."""
-        learnt: list[Learnt] | None = []
+        learnt: list[KnownTemplate] | None = []
         again = False
         for action in actions:
             if isinstance(action, Withdrawal):
@@ -96,7 +96,7 @@ class Learning:
         if session.reliable and domain.place == domain.number:
             self._events.add("template_again", session, domain.number)
 
-    def _learn(self, session: Session, domain: Domain, template: Template, now: float) -> Learnt | None:
+    def _learn(self, session: Session, domain: Domain, template: Template, now: float) -> KnownTemplate | None:
         """Take a template over; None where a limit refuses it, and then the old one is not valid any more either."""
         old = domain.templates.get(template.ident)
         if old is not None:
@@ -127,20 +127,20 @@ class Learning:
             return "limit_templates_in_all"
         return ""
 
-    def _add(self, session: Session, domain: Domain, template: Template, received: float) -> Learnt:
+    def _add(self, session: Session, domain: Domain, template: Template, received: float) -> KnownTemplate:
         layout = self.layout(template, session)
         # The layout's fields, so that equal templates of many exporters are in memory once.
         template = Template(template.ident, layout.fields, template.scopes)
         domain.lists = domain.lists or layout.lists
         self._remember(domain, template.ident)
         since = domain.exported if session.reliable and session.overtakes else -1
-        learnt = Learnt(session, domain, template, layout, layout.octets, received, since)
+        learnt = KnownTemplate(session, domain, template, layout, layout.octets, received, since)
         domain.templates[template.ident] = learnt
         domain.missing.discard(template.ident)
         self._count(session, learnt, 1)
         return learnt
 
-    def _count(self, session: Session, learnt: Learnt, sign: int) -> None:
+    def _count(self, session: Session, learnt: KnownTemplate, sign: int) -> None:
         self.changes += 1
         fields = sign * len(learnt.template.fields)
         session.templates += sign
@@ -155,7 +155,7 @@ class Learning:
         self._add(session, domain, template, received)
         return True
 
-    def move(self, session: Session, domain: Domain, learnt: Learnt) -> None:
+    def move(self, session: Session, domain: Domain, learnt: KnownTemplate) -> None:
         """A template of another session of the same exporter is this domain's from now on, unless it has its own."""
         if learnt.template.ident not in domain.templates:
             self._remember(domain, learnt.template.ident)
@@ -211,7 +211,7 @@ class Learning:
             self._drop(session, domain, learnt)
             self._events.add("template_withdrawn", session, domain.number, learnt.template.ident)
 
-    def _drop(self, session: Session, domain: Domain, learnt: Learnt) -> None:
+    def _drop(self, session: Session, domain: Domain, learnt: KnownTemplate) -> None:
         self._remember(domain, learnt.template.ident)
         domain.replaced = domain.replaced or (session.reliable and session.overtakes)
         del domain.templates[learnt.template.ident]
@@ -228,11 +228,11 @@ class Learning:
         self._changed[domain] = None
         domain.remember(ident)
 
-    def fate(self, domain: Domain, number: int) -> Fate:
+    def fate(self, domain: Domain, number: int) -> DeferredMessage:
         """The fate of a Data Set whose Message also has templates: its records are counted, its lists still wait."""
         domain.waits = True
         self._changed[domain] = None
-        return Fate(number, -1, False, domain, domain.stamp)
+        return DeferredMessage(number, -1, False, domain, domain.stamp)
 
     def forget_former(self) -> None:
         """No records wait any more that came before templates changed."""

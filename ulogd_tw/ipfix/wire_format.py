@@ -22,7 +22,7 @@ _BOOT_BEFORE = 20 * 86400
 _SOON_MS = 86_400_000
 
 
-class Form:
+class WireFormat:
     """IPFIX (RFC 7011 section 3). `size` is the header's; the Sequence Number counts `by_records`, else Messages."""
 
     version = message.VERSION
@@ -71,7 +71,7 @@ class Form:
         return np.dtype({"names": list(cls.names), "formats": codes, "offsets": offsets, "itemsize": length})
 
 
-class NetFlow9(Form):
+class NetFlow9(WireFormat):
     """NetFlow v9: the sequence counts packets, times of flows are milliseconds of uptime."""
 
     version = 9
@@ -121,4 +121,4 @@ class NetFlow5(NetFlow9):
         return version, count, uptime, seconds, 0, sequence, domain >> 8 & 0xFF, domain & 0xFF, 0
 
 
-IPFIX = Form()
+IPFIX = WireFormat()

@@ -10,10 +10,10 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Coded, Column, repeated
+from ulogd_tw.core.icmp import ICMP_PAIRS
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.core.packing import Dictionary, Packing, packed_type
 from ulogd_tw.core.resolve import Found
-from ulogd_tw.exporting.directions import ICMP_PAIRS
 from ulogd_tw.metering import flow_table as table
 from ulogd_tw.metering.flow_ends import CONTROL, REVERSE
 from ulogd_tw.metering.flow_table import Ended, FlowTable, Rows

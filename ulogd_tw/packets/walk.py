@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from ulogd_tw.core.column_set import Sheet
+from ulogd_tw.core.column_set import ColumnSet
 from ulogd_tw.core.columns import Octets, taken
 from ulogd_tw.core.keys import known
 
@@ -68,7 +68,7 @@ def _form(name: str) -> str:
     return dtype.char if dtype is not None else "I"
 
 
-class Headers(Sheet):
+class Headers(ColumnSet):
     """What was found of packets of one family (4, 6, `ARP`, or 0 for none of them), by the names of keys.
 
     `rows` says which packets they are. `payload` is where the octets behind the headers of IP begin, for each row;

@@ -12,7 +12,7 @@ from ulogd_tw.ipfix.exporters import NOT_ALLOWED, Allowed, networks
 from ulogd_tw.transports.dtls.listener import GARBAGE, PLAIN, STRAY, TOO_MANY, DtlsGate
 from ulogd_tw.transports.errors import TlsError
 from ulogd_tw.transports.tls.credentials import Credentials, Files, wrong_name
-from ulogd_tw.transports.tls.listener import Gate
+from ulogd_tw.transports.tls.listener import HandshakeGate
 
 FILES = (
     Option("ca", text, "", "TLS: the certificates that peers must come from (PEM): a file, or a directory of .pem, "
@@ -68,24 +68,24 @@ def opened(credentials: Credentials) -> Credentials:
     return credentials
 
 
-def gate(collector: Any) -> Gate:
+def gate(collector: Any) -> HandshakeGate:
     """Where the TLS connections of a COLLECTOR wait for the end of their handshake. Raises StartError."""
-    config, desk = collector.config, _Desk(collector, "TLS")
-    return Gate(desk.credentials(), desk.refused, config.max_handshakes, config.handshake_timeout, desk.admits)
+    config, desk = collector.config, GateReports(collector, "TLS")
+    return HandshakeGate(desk.credentials(), desk.refused, config.max_handshakes, config.handshake_timeout, desk.admits)
 
 
 def dtls_gate(collector: Any, connected: Any, settled: Any) -> DtlsGate:
     """The same for the senders of DTLS; both arguments as `DtlsGate` has them. Raises StartError."""
-    config, desk = collector.config, _Desk(collector, "DTLS")
+    config, desk = collector.config, GateReports(collector, "DTLS")
     made = DtlsGate(
         desk.credentials(datagrams=True), connected, desk.refused, desk.passed_over, config.max_handshakes,
         config.handshake_timeout, config.max_greetings, desk.admits, settled,
     )  # fmt: skip
-    collector.counters.more["associations"] = lambda: made.associations
+    collector.counters.figures["associations"] = lambda: made.associations
     return made
 
 
-class _Desk:
+class GateReports:
     """What a gate asks of its COLLECTOR and tells it."""
 
     def __init__(self, collector: Any, what: str) -> None:

@@ -1,12 +1,8 @@
-"""The exceptions of the plugins."""
+"""What is wrong with a table."""
 
 from __future__ import annotations
 
 from ulogd_tw.core.errors import UlogdError
-
-
-class NotWritten(UlogdError):
-    """The rows of a batch are in no database or file: it was away, or refused, until the output was stopped."""
 
 
 class TableError(UlogdError):

@@ -17,14 +17,14 @@ from twisted.python.failure import Failure
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.options import Option, boolean, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
 from ulogd_tw.core.resolve import Found, Provided
 from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
 from ulogd_tw.storing.database import Database, Fault, Refused
-from ulogd_tw.storing.errors import NotWritten, TableError
+from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.table_writer import TableWriter
 
 FIRST_PAUSE_S = 0.1
@@ -48,7 +48,7 @@ COMMON = (
 )  # fmt: skip
 
 
-class Seldom:
+class RateLimitedLog:
     """Log lines that come at most once a minute for each kind, with the number of those left out."""
 
     def __init__(self, log: Logger, clock: Callable[[], float]) -> None:
@@ -82,7 +82,7 @@ class SQLOutput(Output):
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self.database = self.database_of()
-        self.seldom = Seldom(self.log, time.monotonic)
+        self.seldom = RateLimitedLog(self.log, time.monotonic)
         self.existing: list[TableColumn] | None = None
         """The columns of the table as `prepare` saw them: none where there is no table, None where nobody knows."""
         self.offered: dict[str, Key] = {}

@@ -18,7 +18,7 @@ CONTROL = 64
 """Octets of what `ask` makes the kernel tell."""
 
 
-class Way(NamedTuple):
+class ReplyPath(NamedTuple):
     """Where an answer goes, and what `sendmsg` is told of where it comes from."""
 
     address: tuple[Any, ...]
@@ -33,15 +33,15 @@ def ask(bound: socket.socket) -> None:
         bound.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
-def way(slab: Slab, place: int) -> Way:
+def way(slab: Slab, place: int) -> ReplyPath:
     """The way back of one datagram."""
     told, address = slab.control(place), slab.address(place)
     if len(told) >= _HEAD.size:
         _, level, kind = _HEAD.unpack_from(told)
         body = told[_HEAD.size :]
         if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO) and len(body) >= 12:
-            return Way(address, ((level, kind, bytes(4) + body[4:8] + bytes(4)),))
+            return ReplyPath(address, ((level, kind, bytes(4) + body[4:8] + bytes(4)),))
         if (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO) and len(body) >= 20:
             # The interface counts only for an address of its link, and the sender's scope names it already.
-            return Way(address, ((level, kind, body[:16] + bytes(4)),))
-    return Way(address, ())
+            return ReplyPath(address, ((level, kind, body[:16] + bytes(4)),))
+    return ReplyPath(address, ())

@@ -11,8 +11,8 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ulogd_tw.core.errors import NotWritten
 from ulogd_tw.core.plugin import Output
-from ulogd_tw.storing.errors import NotWritten
 from ulogd_tw.writing.part_file import PART, PartFile
 from ulogd_tw.writing.text import RETRY, SILENCE
 

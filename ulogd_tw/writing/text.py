@@ -1,6 +1,6 @@
 """Outputs that write lines of text, and the file they write to.
 
-A sink (`TextFile` here, sockets in `ulogd_tw.writing.sockets`) takes one batch at a time as a `Rest`: what
+A sink (`TextFile` here, sockets in `ulogd_tw.writing.sockets`) takes one batch at a time as a `PendingText`: what
 is still to be written of it. While it cannot write, it keeps that rest and the Deferred of `write` stays open, so
 the rows behind it wait in the queue before the output, which is bounded (``queue_rows``).
 """
@@ -39,7 +39,7 @@ def lines(octets: bytes, place: int) -> tuple[int, int]:
     return start, octets.count(b"\n", 0, start)
 
 
-class Rest:
+class PendingText:
     """What is still to be written of one batch: texts of some rows each, made when they are asked for."""
 
     def __init__(self, chunks: Iterator[tuple[bytes, int]], rows: int, cut: Cut = lines) -> None:
@@ -94,7 +94,7 @@ class Sink:
     def __init__(self, output: TextOutput) -> None:
         self.output = output
         self.clock = output.clock
-        self.rest: Rest | None = None
+        self.rest: PendingText | None = None
         self._timer: Any = None
         self._said: dict[str, float] = {}
 
@@ -112,7 +112,7 @@ class Sink:
         """Write what can be written of `rest` now; True when all is gone."""
         raise NotImplementedError
 
-    def write(self, rest: Rest) -> defer.Deferred[None] | None:
+    def write(self, rest: PendingText) -> defer.Deferred[None] | None:
         """Write it: None when that is done, else a Deferred that fires then."""
         self.rest = rest
         if self.pump():
@@ -228,7 +228,7 @@ class TextFile(Sink):
             self.fd = -1
         return self._syncing
 
-    def write(self, rest: Rest) -> defer.Deferred[None] | None:
+    def write(self, rest: PendingText) -> defer.Deferred[None] | None:
         waiting = super().write(rest)
         if self.sync < 2 or not stat.S_ISREG(os.fstat(self.fd).st_mode):
             return waiting
@@ -334,4 +334,4 @@ class TextOutput(Output):
         return self.sink.stop()
 
     def write(self, batch: Batch) -> defer.Deferred[None] | None:
-        return self.sink.write(Rest(self.texts(batch), batch.n, type(self).cut))
+        return self.sink.write(PendingText(self.texts(batch), batch.n, type(self).cut))

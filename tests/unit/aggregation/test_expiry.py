@@ -84,7 +84,7 @@ class WindowTests(DeparturesCase):
         ended(128, 95)  # of none
         self.turn(145)
         self.assertEqual([(90, 1), (110, 2), (120, 1)], sorted(self.out("interval_start", "flows")))
-        self.assertEqual(2, self.agg.counters.more["rows_late"])
+        self.assertEqual(2, self.agg.counters.figures["rows_late"])
 
     def test_stop(self):
         """The windows that end with the open intervals."""
@@ -287,7 +287,7 @@ class EvictTests(DeparturesCase):
                 key = tuple(r.get(n) for n in names)
                 expected[key].update(octets=r["octetDeltaCount"], flows=1)
             self.give(batch_of(rows))
-            self.assertLessEqual(self.agg.counters.more["keys"](), max_keys)
+            self.assertLessEqual(self.agg.counters.figures["keys"](), max_keys)
         self.agg.flush()
         found = defaultdict(Counter)
         for r in self.rows():

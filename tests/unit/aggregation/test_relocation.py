@@ -31,7 +31,7 @@ class FoldTests(AggregateCase):
         self.agg.flush()
         found = {row.get("sourceTransportPort"): (row["octets"], row["flows"]) for row in self.rows()}
         self.assertEqual({1: (80, 1), 3: (70, 1), 5: (60, 1), 7: (50, 1), 9: (5, 1), None: (10, 4)}, found)
-        more = self.agg.counters.more
+        more = self.agg.counters.figures
         self.assertEqual((4, 4), (more["groups_folded"], more["rows_other"]))
         self.assertEqual(self.graph.unaccounted(), {})
 

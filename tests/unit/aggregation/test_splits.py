@@ -120,7 +120,7 @@ class LatenessTests(AggregateCase):
             self.assertNotIn(key, found)
             found[key] = [row["flows"], row["octets"], row.get("last_ms", 0)]
         self.assertEqual(expected, found)
-        self.assertEqual(0, self.agg.counters.more["rows_late"])
+        self.assertEqual(0, self.agg.counters.figures["rows_late"])
         starts = [key[0] for key in found]
         self.assertEqual(sorted(starts), starts)
         self.assertEqual({}, self.graph.unaccounted())
@@ -151,8 +151,8 @@ class SizeTests(AggregateCase):
                 types_ = [known(name).type.dtype for name in names]
                 held = {name: np.ascontiguousarray(c, t) for name, c, t in zip(names, columns, types_, strict=True)}
                 self.source.emit(Batch(schema, held, n=len(n), now=0.0))
-        self.assertEqual(keys, self.agg.counters.more["keys"]())
-        self.assertLess(self.agg.counters.more["memory_octets"](), 130 * keys)
+        self.assertEqual(keys, self.agg.counters.figures["keys"]())
+        self.assertLess(self.agg.counters.figures["memory_octets"](), 130 * keys)
         self.assertLess(resident() - before, 130 * keys + (100 << 20))  # and the batches
         seen = np.zeros(keys, bool)
         self.agg.flush()

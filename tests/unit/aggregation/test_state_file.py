@@ -68,7 +68,7 @@ class StateFileTests(StateCase):
         self.end()
         self.assertEqual([], self.rows())
         self.begin(key="protocolIdentifier", interval=600)
-        self.assertEqual(2, self.agg.counters.more["groups_restored"])
+        self.assertEqual(2, self.agg.counters.figures["groups_restored"])
         self.give(protocols(6, 1))
         self.agg.wake(600.0)
         found = {r["protocolIdentifier"]: (r["flows"], r["octets"], r["interval_start"]) for r in self.rows()}
@@ -123,7 +123,7 @@ class StateFileTests(StateCase):
         while len(waiting) > 1:
             work, done = waiting.pop()
             done.callback(work())
-        self.assertEqual(1, self.agg.counters.more["states_written"])
+        self.assertEqual(1, self.agg.counters.figures["states_written"])
         self.crash()
         self.patch(Checkpoints, "in_thread", staticmethod(defer.maybeDeferred))
         self.begin(key="protocolIdentifier", interval=600)
@@ -139,7 +139,7 @@ class StateFileTests(StateCase):
             if now in (0, 45):
                 self.give(protocols(6))
             self.agg.wake(float(now))
-            written.append(self.agg.counters.more["states_written"])
+            written.append(self.agg.counters.figures["states_written"])
         self.assertEqual([0] * 4 + [1] * 8 + [2] * 8, written)
 
     def test_only_at_the_stop(self):
@@ -149,9 +149,9 @@ class StateFileTests(StateCase):
         self.give(protocols(6))
         for now in range(0, 500, 50):
             self.agg.wake(float(now))
-        self.assertEqual(0, self.agg.counters.more["states_written"])
+        self.assertEqual(0, self.agg.counters.figures["states_written"])
         self.agg.flush()
-        self.assertEqual(1, self.agg.counters.more["states_written"])
+        self.assertEqual(1, self.agg.counters.figures["states_written"])
 
     def test_a_restored_interval_does_not_come_again(self):
         """A crash, a start that emits what was restored, and a crash before it writes the file."""
@@ -201,7 +201,7 @@ class StateFileTests(StateCase):
         self.end()
         self.begin(**options)
         self.give(batch_of([{"protocolIdentifier": 6, "flowEndMilliseconds": 100_000}], now=132.0))
-        self.assertEqual(1, self.agg.counters.more["rows_late"])
+        self.assertEqual(1, self.agg.counters.figures["rows_late"])
 
     def test_another_key_or_function(self):
         """The file is set aside, said and counted, and the next stop writes a new one."""
@@ -235,7 +235,7 @@ class StateFileTests(StateCase):
                 self.path.write_bytes(octets)
                 self.begin(**options)
                 if not self.agg.counters.errors["state_file"]:
-                    self.assertEqual(2, self.agg.counters.more["groups_restored"])
+                    self.assertEqual(2, self.agg.counters.figures["groups_restored"])
                 self.crash()
 
     def test_hostile(self):
@@ -270,7 +270,7 @@ class StateFileTests(StateCase):
         with open(self.path.with_name("state.emitted"), "ab") as file:
             file.write(b"\xff\xff 3\nab cd\n0123456789abcdef 6")
         self.begin(key="protocolIdentifier", interval=600)
-        self.assertEqual(1, self.agg.counters.more["groups_restored"])
+        self.assertEqual(1, self.agg.counters.figures["groups_restored"])
 
     def test_one_process_at_a_time(self):
         self.begin(key="protocolIdentifier")
@@ -322,9 +322,9 @@ class StateFileTests(StateCase):
         work, done = waiting.pop()
         done.callback(work())
         self.assertTrue(stopping.called)
-        self.assertEqual(1, self.agg.counters.more["states_written"])
+        self.assertEqual(1, self.agg.counters.figures["states_written"])
         self.begin(key="protocolIdentifier", interval=600)
-        self.assertEqual(2, self.agg.counters.more["groups_restored"])
+        self.assertEqual(2, self.agg.counters.figures["groups_restored"])
         self.assertEqual(["state", "state.emitted"], sorted(p.name for p in self.path.parent.iterdir()))
 
     def test_a_fold_while_a_thread_writes(self):
@@ -349,7 +349,7 @@ class StateFileTests(StateCase):
                 work, done = waiting.pop()
                 done.callback(work())
             self.agg.wake(float(now))
-        self.assertEqual((1, []), (self.agg.counters.more["states_written"], waiting))
+        self.assertEqual((1, []), (self.agg.counters.figures["states_written"], waiting))
         self.crash()
         self.begin(**options)
         for _ in range(2):  # a slice each

@@ -67,7 +67,7 @@ class TotalsTests(AggregateCase):
         self.give_totals((1, 10**9, 10**6, old), (1, 10**9 + 7, 10**6 + 1, old), (2, 40, 2, new))
         self.give_totals((3, 50, 5, {"flowStartMilliseconds": 900_000, "flowEndReason": END}))
         self.assertEqual((97, 8), self.sums())
-        self.assertEqual(1, self.agg.counters.more["rows_joined"]())
+        self.assertEqual(1, self.agg.counters.figures["rows_joined"]())
 
     def test_exporters_apart(self):
         """The same addresses and ports in two domains are two flows."""
@@ -100,7 +100,7 @@ class TotalsTests(AggregateCase):
             rows = [(1, 10 * turn, turn, {})] + [(1000 + 45 * turn + n, 1, 1, {}) for n in range(45)]
             self.give_totals(*rows)
         self.assertEqual((590 + 59 * 45, 59 + 59 * 45), self.sums())
-        self.assertLess(self.agg.counters.more["memory_octets"](), 10_000_000)
+        self.assertLess(self.agg.counters.figures["memory_octets"](), 10_000_000)
 
     @settings(max_examples=200)
     @given(st.lists(st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(0, 50), st.none() | st.integers(0, 9),

@@ -69,7 +69,7 @@ class CollectingTests(SynchronousTestCase):
         given = _Input(clock_skew=0.0)
         for host in range(150):
             given.take(f"192.0.2.{host}", message(a_set(2, COUNTER)))
-        self.assertEqual((100, 50), (len(self.lines), given.counters.more["log_lines_left_out"]))
+        self.assertEqual((100, 50), (len(self.lines), given.counters.figures["log_lines_left_out"]))
         given.take("198.51.100.1", message(a_set(2, COUNTER)), now=1061.0)
         self.assertEqual(101, len(self.lines))
 

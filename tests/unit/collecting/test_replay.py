@@ -101,7 +101,7 @@ class PcapTests(ReplayCase):
             [(r["octetDeltaCount"], r["exporter_port"], r["received_ms"]) for r in self.rows()],
         )
         self.assertTrue(all(batch.held for batch in self.batches))
-        self.assertEqual((5, 4), (plugin.counters.more["packets_read"], plugin.counters.messages_received))
+        self.assertEqual((5, 4), (plugin.counters.figures["packets_read"], plugin.counters.messages_received))
 
     def test_links(self):
         """Ethernet with and without tags, Linux cooked, loopback and raw IP; others are counted."""
@@ -155,7 +155,7 @@ class PcapTests(ReplayCase):
         self.file(pcap(packets[:1]), "b1")
         self.file(pcap(packets[1:]), "b2")
         plugin = self.run_all(self.make(PCAPIN, str(self.directory / "b*")))
-        self.assertEqual(([7], 2), (counts_of(self.rows()), plugin.counters.more["files_read"]))
+        self.assertEqual(([7], 2), (counts_of(self.rows()), plugin.counters.figures["files_read"]))
 
     def test_damaged(self):
         """What stands before the damage is read; it is counted, and the next file goes on."""
@@ -174,7 +174,7 @@ class PcapTests(ReplayCase):
         for place in range(2, len(packed)):
             broken = packed[:place] + bytes([packed[place] ^ 0xFF]) + packed[place + 1 :]
             plugin = self.run_all(self.make(PCAPIN, self.file(broken, "a"), self.file(whole, "b")))
-            self.assertEqual(2, plugin.counters.more["files_read"], place)
+            self.assertEqual(2, plugin.counters.figures["files_read"], place)
             self.assertEqual([7], counts_of(self.rows())[-1:], place)
             errors = plugin.counters.errors
             self.assertTrue(errors["file"] or errors["capture"] or place < 10, place)  # the head has times and names
@@ -317,7 +317,7 @@ class ConnectionTests(ReplayCase):
         self.assertEqual(expected, counts_of(self.rows()))
         self.assertEqual({"segments_missing": 1}, dict(plugin.counters.errors))
         read = sum(len(self.parts[n + 1]) for n in (-1, *expected))
-        self.assertEqual(len(whole) - (end - begin) - read, plugin.counters.more["octets_skipped"])
+        self.assertEqual(len(whole) - (end - begin) - read, plugin.counters.figures["octets_skipped"])
 
     def test_lost_at_the_end(self):
         """A gap that the connection ends with, or the file, is counted too, and so is what it ends within."""
@@ -336,7 +336,7 @@ class ConnectionTests(ReplayCase):
         if skipped <= len(TOLD):
             self.assertEqual(list(range(50)), counts_of(self.rows()))
             missed = (len(TOLD) - skipped) % len(TOLD)
-            self.assertEqual(missed, plugin.counters.more["octets_skipped"])
+            self.assertEqual(missed, plugin.counters.figures["octets_skipped"])
             self.assertEqual({}, dict(plugin.counters.errors))
 
     def test_files(self):
@@ -403,7 +403,7 @@ class DamageTests(ReplayCase):
         plugin = self.run_all(self.make(PCAPIN, self.file(octets[:size])))
         rows = [(row["octetDeltaCount"], row["received_ms"]) for row in self.rows()]
         self.assertEqual(whole[: len(rows)], rows)
-        self.assertEqual(sum(time < 1000 * (1 + plugin.counters.more["packets_read"]) for _, time in whole), len(rows))
+        self.assertEqual(sum(time < 1000 * (1 + plugin.counters.figures["packets_read"]) for _, time in whole), len(rows))
 
     @given(st.sampled_from((pcap, pcapng)), st.lists(st.tuples(st.integers(0, 2000), st.binary(min_size=1))))
     def test_garbage(self, form, places):
@@ -414,7 +414,7 @@ class DamageTests(ReplayCase):
             octets[place : place + len(wrong)] = wrong
         plugin = self.run_all(self.make(PCAPIN, self.file(bytes(octets))))
         self.rows()
-        self.assertEqual(1, plugin.counters.more["files_read"])
+        self.assertEqual(1, plugin.counters.figures["files_read"])
 
     @given(st.binary(max_size=300))
     def test_payload(self, octets):
@@ -584,14 +584,14 @@ class IpfixFileTests(ReplayCase):
             garbage += len(octets)
         plugin = self.read(b"".join(parts))
         self.assertEqual(list(range(9)), counts_of(self.rows()))
-        self.assertEqual(garbage, plugin.counters.more["octets_skipped"])
+        self.assertEqual(garbage, plugin.counters.figures["octets_skipped"])
 
     def test_ends_with_garbage(self):
         """Octets at the end that begin no Message are passed over, and no Message is cut."""
         plugin = self.read(TOLD + counts(1) + b"nonsense" * 5, TOLD + counts(2) + b"nonsense" * 5 + b"\0\x0a")
         self.assertEqual([1, 2], counts_of(self.rows()))
         self.assertEqual({"damaged": 2}, dict(plugin.counters.errors))
-        self.assertEqual(40 + 42, plugin.counters.more["octets_skipped"])
+        self.assertEqual(40 + 42, plugin.counters.figures["octets_skipped"])
 
     def test_wrong_length(self):
         """A Message whose length is too large swallows the next one or two, and then it goes on."""

@@ -8,7 +8,7 @@ from tests.certificates import CA, DAY
 from tests.unit.exporting.doubles import Reader, flows
 from tests.unit.plugins.outputs.test_ipfix import ExporterCase
 from ulogd_tw import config, tap
-from ulogd_tw.transports.dtls.layer import UNKNOWN, Porch
+from ulogd_tw.transports.dtls.layer import UNKNOWN, CookieExchange
 from ulogd_tw.transports.tls.credentials import Credentials, Files
 
 
@@ -18,7 +18,7 @@ class Server:
     def __init__(self, case, pair=None, peers=()):
         credentials = Credentials(Files(case.ca.file, *(pair or case.collector)), True, peers, datagrams=True)
         credentials.open()
-        self.porch = Porch(credentials, 1200)
+        self.porch = CookieExchange(credentials, 1200)
         self.layers, self.heard = {}, {}
 
     def talk(self, plugin, made, most=20):

@@ -19,7 +19,7 @@ from ulogd_tw.exporting import message_spool
 from ulogd_tw.exporting.message_spool import MessageSpool
 from ulogd_tw.exporting.spooling import Spooling
 from ulogd_tw.ipfix.builder import MessageBuilder, recut, template_messages
-from ulogd_tw.ipfix.record_encoder import Outgoing
+from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.template import Field, Template
 
 
@@ -304,7 +304,7 @@ class NumbersTests(SynchronousTestCase):
     def setUp(self):
         self.spool = MessageSpool(Path(self.mktemp()), 1 << 20, 1e9)
         self.spool.open()
-        self.names = Outgoing(Counters("test"))
+        self.names = RecordEncoder(Counters("test"))
         batch = Batch(
             Schema([known("interfaceName"), known("flowId")]),
             {"interfaceName": Octets.of([b"eth0", b"", b"x" * 300]), "flowId": np.arange(3, dtype=np.uint64)},

@@ -8,7 +8,7 @@ from tests.unit.plugins.outputs.test_ipfix import ExporterCase
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.ipfix import statements
 from ulogd_tw.ipfix.builder import MessageBuilder, template_messages
-from ulogd_tw.ipfix.record_encoder import Outgoing
+from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.template import Field, Template
 from ulogd_tw.ipfix.wire_format import IPFIX
 from ulogd_tw.plugins.inputs.nfct import NFCT
@@ -189,7 +189,7 @@ class StatementsTests(SynchronousTestCase):
     """Statements that no session is needed for."""
 
     def test_interfaces(self):
-        outgoing = Outgoing(Counters("test"))
+        outgoing = RecordEncoder(Counters("test"))
         records = statements.interface_names(outgoing, {1: "lo", 7: "eth0"})
         reader = Reader()
         for octets in template_messages(list(outgoing.templates.values()), 1400, 0, 1, 0, IPFIX):

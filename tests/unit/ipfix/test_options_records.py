@@ -308,7 +308,7 @@ class StatisticsTests(SynchronousTestCase):
     def test_grow(self):
         """Total counters count by what they have grown; one that is smaller has begun again."""
         found = Collected(frozenset())
-        more, lost = found.counters.more, found.counters.lost
+        more, lost = found.counters.figures, found.counters.lost
         found.rows(message(self.TELL, self.row(1, 5, 50, 500), self.row(2, 0, 0, 0)))
         self.assertEqual((5, 50, 500), (lost["exporter"], more["exporter_not_sent_packets"],
                                         more["exporter_not_sent_octets"]))  # fmt: skip
@@ -322,7 +322,7 @@ class StatisticsTests(SynchronousTestCase):
         found = Collected(frozenset())
         tell = options(300, (149, 4), (143, 4), (164, 8), (165, 8), (323, 8), (323, 8), scopes=2)
         found.rows(message(tell, a_set(300, struct.pack("!IIQQQQ", 1, 9, 22, 2200, 1, 2))))
-        more = found.counters.more
+        more = found.counters.figures
         self.assertEqual((22, 2200), (more["exporter_ignored_packets"], more["exporter_ignored_octets"]))
 
 

@@ -26,7 +26,7 @@ from ulogd_tw.ipfix import record_encoder
 from ulogd_tw.ipfix.builder import MessageBuilder, template_messages
 from ulogd_tw.ipfix.fields import field_of
 from ulogd_tw.ipfix.message import whole_messages
-from ulogd_tw.ipfix.record_encoder import Outgoing
+from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.template import VARIABLE, Field
 
 VALUES = {
@@ -97,7 +97,7 @@ class RoundTripTests(SynchronousTestCase):
         return rows
 
     def check(self, keys, rows):
-        made = Outgoing(Counters("test"))
+        made = RecordEncoder(Counters("test"))
         batch = batch_of(keys, rows)
         found = self.read(made, list(made.records(batch)))
         expected = [row for row in batch.rows() if row]
@@ -130,7 +130,7 @@ class RoundTripTests(SynchronousTestCase):
     def test_order(self):
         """Rows that have the same keys stay in order."""
         keys = [known("octetDeltaCount"), known("flowId")]
-        made = Outgoing(Counters("test"))
+        made = RecordEncoder(Counters("test"))
         rows = self.read(made, list(made.records(batch_of(keys, [(i, None if i % 3 else i) for i in range(100)]))))
         self.assertEqual([i for i in range(100) if not i % 3], [r["octetDeltaCount"] for r in rows if "flowId" in r])
         self.assertEqual([i for i in range(100) if i % 3], [r["octetDeltaCount"] for r in rows if "flowId" not in r])
@@ -145,7 +145,7 @@ class TemplateTests(SynchronousTestCase):
     """What stands on the wire, read with struct alone, where fields are fixed."""
 
     def written(self, *batches, options=False, made=None):
-        self.made = made or Outgoing(Counters("test"))
+        self.made = made or RecordEncoder(Counters("test"))
         reader = Reader()
         records = [r for batch in batches for r in self.made.records(batch, options)]
         for octets in octets_of(self.made, records):
@@ -248,7 +248,7 @@ class TemplateTests(SynchronousTestCase):
     def test_full(self):
         """Templates have a bound; after a restart they begin anew. Far beyond it rows are dropped."""
         self.patch(record_encoder, "MOST_TEMPLATES", 2)
-        made = Outgoing(Counters("test"))
+        made = RecordEncoder(Counters("test"))
         for name in ("flowId", "octetDeltaCount"):
             self.assertFalse(made.full)
             list(made.records(batch_of([known(name)], [(1,)])))
@@ -264,10 +264,10 @@ class TemplateTests(SynchronousTestCase):
     def test_numbers(self):
         """UDPT-6: a template has the same number in every run, whatever came before, and none of the exporter's own."""
         keys = [known(name) for name in ("flowId", "octetDeltaCount", "packetDeltaCount")]
-        first = Outgoing(Counters("test"))
+        first = RecordEncoder(Counters("test"))
         for key in keys:
             list(first.records(batch_of([key], [(1,)])))
-        second = Outgoing(Counters("test"))
+        second = RecordEncoder(Counters("test"))
         for key in reversed(keys):
             list(second.records(batch_of([key], [(1,)])))
         self.assertEqual(first.templates, second.templates)
@@ -277,7 +277,7 @@ class TemplateTests(SynchronousTestCase):
     def test_two_of_one_number(self):
         """Where two templates would have one number, the second takes the next."""
         self.patch(record_encoder, "_IDENTS", 2)
-        made = Outgoing(Counters("test"))
+        made = RecordEncoder(Counters("test"))
         for name in ("flowId", "octetDeltaCount"):
             list(made.records(batch_of([known(name)], [(1,)])))
         self.assertEqual({16640, 16641}, set(made.templates))
@@ -296,7 +296,7 @@ class TemplateTests(SynchronousTestCase):
         """Elements that an exporter has described itself (RFC 5610), once and twice in a record."""
         key = Key("flavour", types.UNSIGNED16, ((4242, 7),))
         batch = batch_of([key, Key("flavour#2", types.UNSIGNED16), known("flowId")], [(1, 2, 3), (4, None, 6)])
-        made = Outgoing(Counters("test"))
+        made = RecordEncoder(Counters("test"))
         records = list(made.records(batch))
         self.assertEqual(set(), made.left_out)
         rows = Collected().rows(*octets_of(made, records))
@@ -317,7 +317,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_round_trip(self):
         """An Options Template, whose scope is the exporter and its domain, then the record's own."""
-        made = Outgoing(Counters("test"))
+        made = RecordEncoder(Counters("test"))
         records = list(made.records(self.collected(), options=True))
         (found,) = made.templates.values()
         self.assertEqual(3, found.scopes)
@@ -335,7 +335,7 @@ class OptionsTests(SynchronousTestCase):
     def test_scope_without_an_element(self):
         """A scope of NetFlow v9 is left out; what is left has a scope nevertheless."""
         keys = [registry.element(NETFLOW9 + 1, 1), known("samplingInterval")]
-        made = Outgoing(Counters("test"))
+        made = RecordEncoder(Counters("test"))
         list(made.records(batch_of(keys, [(1, 100)]), options=True))
         (found,) = made.templates.values()
         self.assertEqual(([34], 1), ([field.ident for field in found.fields], found.scopes))

@@ -236,9 +236,9 @@ class SampleTests(SynchronousTestCase):
         (row,) = self.rows(datagram(strange, flow_sample(element(2001, b"abcde"), raw(TCP)), strange))
         self.assertEqual(443, row["destinationTransportPort"])
         self.assertEqual({"sample_format": 2}, self.found.errors)
-        self.assertEqual(1, self.found.counters.more["unread_records"])
+        self.assertEqual(1, self.found.counters.figures["unread_records"])
         self.rows(datagram(element(2, words(1, 3, 2) + element(1, INTERFACE) + element(7, b"1234"))))
-        self.assertEqual(1, self.found.counters.more["unread_records"])
+        self.assertEqual(1, self.found.counters.figures["unread_records"])
 
     def test_losses(self):
         """Datagrams by their number, of each agent and sub-agent its own; and what the agent could not sample."""
@@ -248,7 +248,7 @@ class SampleTests(SynchronousTestCase):
         found.rows(datagram(flow_sample(raw(TCP), drops=4), number=900, sub_agent=1))
         found.rows(datagram(flow_sample(raw(TCP), drops=4), number=7, agent="c0000208"))
         self.assertEqual({"sequence": 2}, dict(found.counters.lost))
-        self.assertEqual(15, found.counters.more["exporter_dropped_samples"])
+        self.assertEqual(15, found.counters.figures["exporter_dropped_samples"])
         self.assertEqual({}, found.errors)
         found.decoder.forget(found.session)
         self.assertEqual({}, found.decoder._sflow._drops)

@@ -299,7 +299,7 @@ class CollectorTests(SynchronousTestCase):
         self.send(first, (0, message(a_set(2, COUNTER))), (1, counts(1)))
         first.transport.loseConnection()
         self.ends.wire.run(1)
-        self.assertEqual(0, self.found.plugin.counters.more["sessions"]())
+        self.assertEqual(0, self.found.plugin.counters.figures["sessions"]())
         self.send(self.pair(), (1, counts(2)))
         self.assertEqual(([1], {"no_template": 1}), (counts_of(self.found.rows), self.found.errors))
 

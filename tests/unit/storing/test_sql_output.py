@@ -9,12 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import given
 from tests.unit.storing.sql_rows import batch_of, numbers, output
 from ulogd_tw.core import types
-from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known, registry
 from ulogd_tw.storing import columns as sqlcolumns
 from ulogd_tw.storing.columns import TableColumn, Target, column_name, key_names
 from ulogd_tw.storing.database import Database, Fault, Refused
-from ulogd_tw.storing.errors import NotWritten, TableError
+from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.sql_output import COMMON, SQLOutput
 
 AWAY = Fault("away", transient=True)

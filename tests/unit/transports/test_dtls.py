@@ -9,7 +9,7 @@ from OpenSSL import SSL
 from tests.certificates import CA, DAY
 from tests.support import given
 from tests.unit.transports.test_tls import TlsCase
-from ulogd_tw.transports.dtls.layer import COOKIE_SECONDS, LONGEST, Porch, client
+from ulogd_tw.transports.dtls.layer import COOKIE_SECONDS, LONGEST, CookieExchange, client
 from ulogd_tw.transports.tls.credentials import Credentials
 from ulogd_tw.transports.tls.layer import REASONS
 
@@ -26,7 +26,7 @@ class DtlsCase(TlsCase):
     def make_porch(self, pair=None, peers=(), mtu=1200):
         credentials = Credentials(self.files(pair or self.collector), True, peers, datagrams=True)
         credentials.open()
-        return Porch(credentials, mtu)
+        return CookieExchange(credentials, mtu)
 
     def client(self, pair=None, expects="collector.example", mtu=1200):
         credentials = Credentials(self.files(pair or self.exporter), False, (expects,), datagrams=True)

@@ -12,7 +12,7 @@ from tests.unit.transports.test_netlink import Kernel, Reactor, netlink
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.netlink import nlmsg
-from ulogd_tw.transports.netlink.multi_message_port import PackedPort
+from ulogd_tw.transports.netlink.multi_message_port import MultiMessagePort
 
 
 def acknowledgement(sequence, code=0):
@@ -42,7 +42,7 @@ class PackedTestCase(SynchronousTestCase):
 
     def make(self, kernel=None, **keywords):
         self.kernel, self.clock, self.found, self.lost = kernel or AskedKernel(), Reactor(), [], []
-        port = PackedPort(self.take, self.lost.append, count=4, stride=512, reactor=self.clock, **keywords)
+        port = MultiMessagePort(self.take, self.lost.append, count=4, stride=512, reactor=self.clock, **keywords)
         port.make_socket, port.make_slab = self.kernel, self.kernel.slab
         port.open()
         self.addCleanup(port.stop)
@@ -144,4 +144,4 @@ class AskTests(PackedTestCase):
 
     def test_no_privilege(self):
         """A namespace that cannot be entered is said."""
-        self.assertRaises(StartError, PackedPort(None, None, namespace="/nowhere", reactor=Reactor()).open)
+        self.assertRaises(StartError, MultiMessagePort(None, None, namespace="/nowhere", reactor=Reactor()).open)

@@ -6,7 +6,7 @@ from twisted.python.failure import Failure
 
 from tests.unit.transports.test_tls import TlsCase
 from ulogd_tw.transports.tls.credentials import Credentials
-from ulogd_tw.transports.tls.listener import Gate, TlsConnection
+from ulogd_tw.transports.tls.listener import HandshakeGate, TlsConnection
 
 
 class Transport(StringTransport):
@@ -38,7 +38,7 @@ class GateCase(TlsCase):
     def make(self, most=3, **keywords):
         credentials = Credentials(self.files(self.collector), True)
         credentials.open()
-        return Gate(credentials, lambda peer, fault: self.refused.append(fault.reason), most, 10, clock=self.clock,
+        return HandshakeGate(credentials, lambda peer, fault: self.refused.append(fault.reason), most, 10, clock=self.clock,
                     **keywords)  # fmt: skip
 
     def accept(self):

@@ -25,7 +25,7 @@ from ulogd_tw.ipfix.context import Source
 from ulogd_tw.ipfix.layout import BEFORE, PADDING, Found
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
 from ulogd_tw.ipfix.sequence import MASK
-from ulogd_tw.ipfix.session import Domain, Fate, Learnt, Parked, Session, origin
+from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Parked, Session, origin
 from ulogd_tw.ipfix.template import Field, Template
 from ulogd_tw.ipfix.values import held_type
 
@@ -281,7 +281,7 @@ class NetFlow:
                                 (exported, words[:, 1].astype(np.int64)), first[2], count)  # fmt: skip
 
     def _take_alike(
-        self, session: Session, learnt: Learnt, rows: np.ndarray, now: float, size: int, octets: int, records: int,
+        self, session: Session, learnt: KnownTemplate, rows: np.ndarray, now: float, size: int, octets: int, records: int,
         numbers: np.ndarray, step: int, clock: Clock, seconds: int, count: int,
     ) -> bool:  # fmt: skip
         """The records of packets of `size` octets, each with so many `records`; the numbers grow by `step`."""
@@ -323,7 +323,7 @@ class NetFlow:
                     domain.rows += rows
                     decoder.wait(learnt, packet[start - BEFORE : end - padding], (learnt, seconds, now, None, clock))
                 elif learnt.template.variable:  # not in RFC 3954; lengths are written as those of IPFIX
-                    decoder.wait(learnt, packet[start - BEFORE : end], (learnt, seconds, now, Fate(number), clock))
+                    decoder.wait(learnt, packet[start - BEFORE : end], (learnt, seconds, now, DeferredMessage(number), clock))
                 else:
                     decoder.counters.errors["empty_records"] += 1
             elif set_id in (TEMPLATE_FLOWSET, OPTIONS_FLOWSET):
@@ -354,7 +354,7 @@ class NetFlow:
         learnt = domain.templates.get(TEMPLATE5.ident)
         if learnt is None:
             layout = self._decoder._learning.layout(TEMPLATE5, session)
-            learnt = Learnt(session, domain, TEMPLATE5, layout, OCTETS5)
+            learnt = KnownTemplate(session, domain, TEMPLATE5, layout, OCTETS5)
             domain.templates[TEMPLATE5.ident] = learnt
         if sampling or domain.told is not None:
             self._decoder._options.sampled(learnt, sampling & INTERVAL5)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.column_set import Sheet
+from ulogd_tw.core.column_set import ColumnSet
 from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import CONTEXT, SFLOW_KEYS, TOLD, Key, known
@@ -48,7 +48,7 @@ class SFlow:
         self._schemas: dict[tuple, Schema] = {}
         self._drops: dict[tuple[Domain, int, int], int] = {}
         for name in ("exporter_dropped_samples", "unread_records"):
-            decoder.counters.more.setdefault(name, 0)
+            decoder.counters.figures.setdefault(name, 0)
 
     def feed(self, session: Session, message: bytes, now: float) -> None:
         """Take one datagram; its samples are looked at by `drain`."""
@@ -102,12 +102,12 @@ class SFlow:
 
     # flow samples
 
-    def _flows(self, samples: Samples) -> Iterator[tuple[Sheet, np.ndarray]]:
+    def _flows(self, samples: Samples) -> Iterator[tuple[ColumnSet, np.ndarray]]:
         """Columns of the flow samples by the family of their packets, and which samples they are."""
         self._count_drops(samples)
         sampled = Sampled(samples, self._wanted)
-        self._decoder.counters.more["unread_records"] += sampled.unread
-        said = Sheet(samples.n, self._wanted)
+        self._decoder.counters.figures["unread_records"] += sampled.unread
+        said = ColumnSet(samples.n, self._wanted)
         samples.put_source(said)
         for name, word in (("samplingInterval", "rate"), ("samplePool", "pool"), ("sampleDrops", "drops"),
                            ("dropReason", "reason")):  # fmt: skip
@@ -125,7 +125,7 @@ class SFlow:
                 found.columns["packetDeltaCount"] = said.columns[TOLD[0].name][found.rows].astype(np.uint64)
             yield found, found.rows
 
-    def _interfaces(self, samples: Samples, said: Sheet) -> None:
+    def _interfaces(self, samples: Samples, said: ColumnSet) -> None:
         for word, names in (("input", ("ingressInterface",)),
                             ("output", ("egressInterface", "dropReason", "outputInterfaces"))):  # fmt: skip
             if any(name in self._wanted for name in names):
@@ -134,7 +134,7 @@ class SFlow:
                     rows = (kinds == kind) & (values >= 0)
                     said.put(name, values[rows], rows)
 
-    def _times_and_factor(self, samples: Samples, said: Sheet) -> None:
+    def _times_and_factor(self, samples: Samples, said: ColumnSet) -> None:
         """A packet was seen when its datagram came, and stands for as many as the rate says."""
         for name in ("flowStartMilliseconds", "flowEndMilliseconds"):
             if name in self._wanted:
@@ -154,7 +154,7 @@ class SFlow:
         order = np.lexsort((indices, kinds, of_domain))
         keys = np.stack((of_domain, kinds, indices))[:, order]
         last = np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)
-        more, limit = self._decoder.counters.more, self._decoder.limits.told
+        more, limit = self._decoder.counters.figures, self._decoder.limits.told
         rows = order[last].tolist()
         for (number, kind, index), row in zip(keys[:, last].T.tolist(), rows, strict=True):  # a step for each source
             key, total = (domains[number], kind, index), int(totals[row])
@@ -167,9 +167,9 @@ class SFlow:
 
     # counter samples
 
-    def _counters(self, samples: Samples) -> Iterator[tuple[Sheet, np.ndarray]]:
+    def _counters(self, samples: Samples) -> Iterator[tuple[ColumnSet, np.ndarray]]:
         """Columns of the counter samples."""
-        sheet, reading = Sheet(samples.n, self._wanted), samples.reading
+        sheet, reading = ColumnSet(samples.n, self._wanted), samples.reading
         samples.put_source(sheet)
         read = 0
         for tag, keys in _COUNTERS.items():
@@ -182,13 +182,13 @@ class SFlow:
                     kept = values != np.iinfo(values.dtype).max  # all ones: the agent does not count this
                     sheet.put(key.name, values[kept], here.owner[kept], key.type.dtype.char)
                 at = at + key.type.octets // 4
-        self._decoder.counters.more["unread_records"] += len(samples.records.tag) - read
+        self._decoder.counters.figures["unread_records"] += len(samples.records.tag) - read
         yield sheet, np.arange(samples.n)
 
     # a batch
 
     def _batch(
-        self, datagrams: list[Datagram], sheet: Sheet, of_datagram: np.ndarray, formats: np.ndarray, options: bool,
+        self, datagrams: list[Datagram], sheet: ColumnSet, of_datagram: np.ndarray, formats: np.ndarray, options: bool,
         now: float, held: bool,
     ) -> Batch:  # fmt: skip
         context = self._context(datagrams, of_datagram, formats, options)
@@ -199,7 +199,7 @@ class SFlow:
         schema = self._schema([key for key, _ in context], sheet, _family(datagrams[0]))
         return Batch(schema, found, sheet.missing, n=sheet.n, now=now, held=held)
 
-    def _schema(self, context: list[Key], sheet: Sheet, family: tuple[int, int]) -> Schema:
+    def _schema(self, context: list[Key], sheet: ColumnSet, family: tuple[int, int]) -> Schema:
         """Schemas are kept: making one costs more than the rest of a small batch's columns."""
         names = (family, *sheet.columns)  # the context is the same for all of a family
         schema = self._schemas.get(names)

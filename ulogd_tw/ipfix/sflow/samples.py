@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ulogd_tw.core.column_set import Sheet
+from ulogd_tw.core.column_set import ColumnSet
 from ulogd_tw.ipfix.session import Domain, Session
 
 HEADS = {1: struct.Struct("!II4sIIII"), 2: struct.Struct("!II16sIIII")}
@@ -210,7 +210,7 @@ class Samples:
         values = np.where(expanded, values, values & NO_INTERFACE)
         return kinds, np.where((kinds == 0) & (values == NO_INTERFACE), -1, values)
 
-    def put_source(self, sheet: Sheet) -> None:
+    def put_source(self, sheet: ColumnSet) -> None:
         """Which source of the agent took the sample, and its number."""
         if "sampleSequence" in sheet.wanted:
             sheet.put("sampleSequence", self.word("sequence")[0])

@@ -9,28 +9,19 @@ import numpy as np
 
 from ulogd_tw.aggregation import derived_keys, expiry, functions, top
 from ulogd_tw.aggregation.checkpoints import Checkpoints
-from ulogd_tw.aggregation.emission import INTERVAL_START, Leaving
+from ulogd_tw.aggregation.emission import INTERVAL_START, EmissionQueue
 from ulogd_tw.aggregation.flow_time import by_flow_time
-from ulogd_tw.aggregation.group_table import SPAN, VALUES, Spares
-from ulogd_tw.aggregation.interval import Tally
-from ulogd_tw.aggregation.relocation import Evict, Fold, Moving, Overflow
+from ulogd_tw.aggregation.group_table import SPAN, VALUES, MemoryPool
+from ulogd_tw.aggregation.interval import IntervalTable
+from ulogd_tw.aggregation.relocation import Evict, Fold, Overflow, Relocation
 from ulogd_tw.aggregation.total_counters import ASKS, Totals
 from ulogd_tw.aggregation.window import Window
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_rows import only_ends
-from ulogd_tw.core.keys import Key, known, nearest, registry
+from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry
 from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
-
-FIVE_TUPLE = (
-    "sourceAddress",
-    "destinationAddress",
-    "protocolIdentifier",
-    "sourceTransportPort",
-    "destinationTransportPort",
-)
-
 
 _MAKES_ROOM = {Overflow.FOLD: Fold, Overflow.EVICT: Evict}
 
@@ -95,13 +86,13 @@ class AGGREGATE(Aggregator):
             name: found for name in self.key_names if (found := self._read("key", derived_keys.parse, name))
         }
         self.wishes = self._read("functions", functions.parse, self.config.functions) or []
-        self._open: dict[int, Tally] = {}
+        self._open: dict[int, IntervalTable] = {}
         self.closed = 0
-        self.spares = Spares()
-        self._leaving = Leaving(self)
-        self._moving: Moving | None = None
+        self.spares = MemoryPool()
+        self._leaving = EmissionQueue(self)
+        self._moving: Relocation | None = None
         self._window = Window(self) if self.config.window else None
-        self._departures = expiry.Departures(self) if self.config.age or self.config.change else None
+        self._departures = expiry.Expiry(self) if self.config.age or self.config.change else None
         self._totals = Totals(self.find, self.config.max_keys) if self.config.totals == "difference" else None
         self._overflow = Overflow(self.config.overflow)
         if self._window is not None and self._overflow is Overflow.EMIT:
@@ -111,11 +102,11 @@ class AGGREGATE(Aggregator):
         self._paused = False
         self._asked = 0
         self._expected: dict[object, int] = {}
-        self.counters.more["keys"] = lambda: sum(len(tally) for tally in [*self._open.values(), *self._panes])
-        self.counters.more["memory_octets"] = lambda: sum(part.nbytes for part in self._held)
-        self.counters.more["rows_late"] = 0
+        self.counters.figures["keys"] = lambda: sum(len(tally) for tally in [*self._open.values(), *self._panes])
+        self.counters.figures["memory_octets"] = lambda: sum(part.nbytes for part in self._held)
+        self.counters.figures["rows_late"] = 0
         if self._totals is not None:
-            self.counters.more["rows_joined"] = lambda: self._totals.joined
+            self.counters.figures["rows_joined"] = lambda: self._totals.joined
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.key_names:
@@ -211,7 +202,7 @@ class AGGREGATE(Aggregator):
         for start in different.tolist():
             part = batch if len(different) == 1 else batch.take(starts == start)
             if start < self.closed:
-                self.counters.more["rows_late"] += part.n
+                self.counters.figures["rows_late"] += part.n
             yield start, part
         self._close(int(batch.now - self.config.lateness) // self.config.interval * self.config.interval)
 
@@ -234,9 +225,9 @@ class AGGREGATE(Aggregator):
                     self._leaving.add(self._open.pop(early), batch.now)
             batch = left
 
-    def new_tally(self, start: int) -> Tally:
+    def new_tally(self, start: int) -> IntervalTable:
         """An empty one, of the interval that begins then."""
-        return Tally(self, self._overflow, self._expected, start)
+        return IntervalTable(self, self._overflow, self._expected, start)
 
     def _look(self, now: float) -> None:
         """Let groups go out whose time has come."""
@@ -290,7 +281,7 @@ class AGGREGATE(Aggregator):
         if self._leaving.rows > self.config.max_keys * intervals:
             self._leaving.send(all_=True)  # what lies below counts what it cannot take; here nothing grows unbounded
 
-    def emitted(self, tally: Tally) -> None:
+    def emitted(self, tally: IntervalTable) -> None:
         """The rows of this table are handed on now."""
         if self._state is not None:
             self._state.emitted(tally)
@@ -374,7 +365,7 @@ class AGGREGATE(Aggregator):
             self._go_on_moving(anyway=True)
 
     @property
-    def kept(self) -> tuple[list[tuple[Tally, float | None]], int] | None:
+    def kept(self) -> tuple[list[tuple[IntervalTable, float | None]], int] | None:
         """What a state file has to have: tallies, with the clock of those that wait to go out, and what is closed.
 
         None while entries of a table are moved.
@@ -384,12 +375,12 @@ class AGGREGATE(Aggregator):
         return [*((tally, None) for tally in [*self._panes, *self._open.values()]), *self._leaving], self.closed
 
     @property
-    def _panes(self) -> list[Tally]:
+    def _panes(self) -> list[IntervalTable]:
         """Intervals that are over, of which a window still has to come."""
         return [] if self._window is None else self._window.panes
 
     @property
-    def _held(self) -> Iterator[Tally | Totals]:
+    def _held(self) -> Iterator[IntervalTable | Totals]:
         yield from self._open.values()
         yield from self._panes
         yield from (tally for tally, _ in self._leaving)

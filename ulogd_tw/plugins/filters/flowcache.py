@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.keys import Key, known, nearest, registry, ulogd_keys
+from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry, ulogd_keys
 from ulogd_tw.core.options import Option, boolean, one_of, positive, seconds, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.metering.flow_ends import ACTIVE, ENDED, FORCED, IDLE, NO_ROOM, Rules
 from ulogd_tw.metering.flow_layout import BOUNDS, Layout, Wish, other_end, reverse
 from ulogd_tw.metering.flow_table import MOST_PACKETS, SLICE, Ended
-from ulogd_tw.plugins.filters.aggregate import FIVE_TUPLE
 
 ICMP = ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6")
 COUNTS = ("packetDeltaCount", "octetDeltaCount")
@@ -91,7 +90,7 @@ class FLOWCACHE(Aggregator):
         self._outgoing_rows = 0
         self._paused = self._held_back = self._held = False
         self._now = 0.0
-        more = self.counters.more
+        more = self.counters.figures
         more["flows"] = lambda: sum(layout.table.n for layout in self._layouts.values())
         more["memory_octets"] = lambda: sum(layout.table.nbytes for layout in self._layouts.values())
         more["ended"] = dict.fromkeys(_REASONS.values(), 0)
@@ -161,7 +160,7 @@ class FLOWCACHE(Aggregator):
         keep = None
         if self.config.sampling > 1:
             keep = self._sample(batch.n)
-            self.counters.more["packets_not_sampled"] += batch.n - int(np.count_nonzero(keep))
+            self.counters.figures["packets_not_sampled"] += batch.n - int(np.count_nonzero(keep))
         addresses = [n for n in self.key_names if known(n.partition("@")[0]).type.kind in ("address", "ipv4", "ipv6")]
         if addresses:
             found = [f for name in addresses if (f := self.find(batch, name)) is not None]
@@ -314,7 +313,7 @@ class FLOWCACHE(Aggregator):
         self._outgoing_rows += len(ended.reasons)
         counts = np.bincount(ended.reasons, minlength=NO_ROOM + 1).tolist()
         for reason, name in _REASONS.items():
-            self.counters.more["ended"][name] += counts[reason]
+            self.counters.figures["ended"][name] += counts[reason]
         if self._outgoing_rows > max(self.config.max_flows, SLICE):
             self._send(all_=True)  # what lies below counts what it cannot take; here nothing grows without bound
 

@@ -52,7 +52,7 @@ class MATCH(Filter):
         super().__init__(instance, config)
         self._term: Term = Always()
         self._sets = Watched(self, "sets", self._files.values(), self._parsed, self._take)
-        self.counters.more["rows_matched"] = 0
+        self.counters.figures["rows_matched"] = 0
 
     # declarations
 
@@ -118,7 +118,7 @@ class MATCH(Filter):
 
     def process(self, batch: Batch) -> Batch | None:
         matched = self._term.rows(self.find, batch)
-        self.counters.more["rows_matched"] += int(np.count_nonzero(matched))
+        self.counters.figures["rows_matched"] += int(np.count_nonzero(matched))
         action = self.config.action
         if action == "drop":
             return _kept(batch, ~matched)

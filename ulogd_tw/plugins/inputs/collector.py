@@ -11,12 +11,12 @@ import numpy as np
 from twisted.internet import defer, reactor
 
 from ulogd_tw.collecting.input import Collecting
+from ulogd_tw.collecting.stream_session import StreamSession, where
 from ulogd_tw.collecting.template_cache import TemplateCache
-from ulogd_tw.core.errors import MessageError, StartError
+from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, text, words
 from ulogd_tw.ipfix.decoder import Decoder
-from ulogd_tw.ipfix.exporters import Allowed, Exporters, networks, plain
-from ulogd_tw.ipfix.message import Framer
+from ulogd_tw.ipfix.exporters import Allowed, Exporters, networks
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.peers import tls
 from ulogd_tw.peers.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
@@ -83,18 +83,18 @@ class COLLECTOR(Collecting):
         self._datagrams: Decoder | None = None
         self._streams: Decoder | None = None
         self._exporters = Exporters("strict", 0, 0, Allowed(()), 0)
-        self._connections: dict[StreamConnection, _Connection] = {}
+        self._connections: dict[StreamConnection, StreamSession] = {}
         self._nobody = Session("", 0, reliable=False)
         self._cache: TemplateCache | None = None
         self._gates: dict[str, Any] = {}
         """Where TLS and DTLS come in, by scheme."""
         self.buffered = 0
         self._fed = 0
-        self._unsettled: set[_Connection] = set()
+        self._unsettled: set[StreamSession] = set()
         self._drain_later: Any = None
         self._paused = False
-        self.counters.more["sessions"] = lambda: len(self._exporters)
-        self.counters.more["datagrams_lost"] = lambda: sum(listener.lost for listener in self._listeners)
+        self.counters.figures["sessions"] = lambda: len(self._exporters)
+        self.counters.figures["datagrams_lost"] = lambda: sum(listener.lost for listener in self._listeners)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.config.listen:
@@ -159,7 +159,7 @@ class COLLECTOR(Collecting):
 
             self._gates["dtls"] = dtls_session.gate(self)
         if self._gates:
-            self.counters.more["handshakes"] = lambda: sum(map(len, self._gates.values()))
+            self.counters.figures["handshakes"] = lambda: sum(map(len, self._gates.values()))
 
     def reopen(self) -> None:
         """SIGHUP: read the certificates anew."""
@@ -251,7 +251,7 @@ class COLLECTOR(Collecting):
         return True
 
     def say_left(self, connection: Any, reason: str) -> None:
-        self.say(f"left {connection.peer}", time.time(), "{peer} has left: {reason}", peer=_where(connection.peer),
+        self.say(f"left {connection.peer}", time.time(), "{peer} has left: {reason}", peer=where(connection.peer),
                  reason=reason)  # fmt: skip
 
     def _forget_idle(self, now: float) -> None:
@@ -280,7 +280,7 @@ class COLLECTOR(Collecting):
         self._connected(connection, Association)
 
     def _connected(self, connection: Any, kind: Any = None) -> None:
-        if self.take_connection(connection, kind or _Connection):
+        if self.take_connection(connection, kind or StreamSession):
             self.say_connected(connection)
 
     def take_connection(self, connection: Any, kind: Any) -> bool:
@@ -296,7 +296,7 @@ class COLLECTOR(Collecting):
         return True
 
     def say_connected(self, connection: Any) -> None:
-        self.say(f"connected {connection.peer}", time.time(), "{peer} has connected", peer=_where(connection.peer))
+        self.say(f"connected {connection.peer}", time.time(), "{peer} has connected", peer=where(connection.peer))
 
     def _hand_on_soon(self, octets_fed: int) -> None:
         """Let a batch from streams grow for `batch_latency`, unless it is large already."""
@@ -354,94 +354,6 @@ class COLLECTOR(Collecting):
         for listener in self._listeners:
             listener.look()
         return 1.0
-
-
-class _Connection:
-    """One TCP connection: a Transport Session, cut into messages by their length."""
-
-    def __init__(self, collector: COLLECTOR, connection: StreamConnection, now: float) -> None:
-        self.collector = collector
-        self.connection = connection
-        self.session = Session(plain(connection.peer[0]), connection.peer[1], reliable=True)
-        self.session.last_received = now
-        self._framer = Framer()
-        self._buffered = 0
-        self._bad = self._trail = self._fed = self._settled = 0
-        connection.received = self.received
-        connection.lost = self.lost
-
-    def received(self, data: bytes) -> None:
-        try:
-            self._feed(data)
-        except Exception as error:
-            self.collector.fault(error)
-
-    def _feed(self, data: bytes) -> None:
-        collector, now = self.collector, time.time()
-        self.session.last_received = now
-        broken = None
-        try:
-            messages = self._framer.feed(data)
-        except MessageError as error:
-            messages, broken = error.messages, error
-        counters, feed = collector.counters, collector._streams.feed
-        for message in messages:
-            before = self.session.malformed
-            feed(self.session, message, now)
-            self._trail = 0 if self.session.malformed == before else self._trail + 1
-        self._fed += len(messages)
-        collector._unsettled.add(self)
-        if broken is not None:
-            counters.errors["framing"] += 1
-            collector.say(f"framing {self.session.peer}", now, "{peer} is closed: {error}",
-                          peer=_where(self.connection.peer), error=broken)  # fmt: skip
-            self.connection.close()
-        else:
-            self._keep(now)
-            self.judge(now)
-        collector._hand_on_soon(len(data))
-
-    def _keep(self, now: float) -> None:
-        """Account for the octets of a message that has not come whole."""
-        collector, waiting = self.collector, self._framer.waiting
-        collector.buffered += waiting - self._buffered
-        self._buffered = waiting
-        if collector.buffered > collector.config.max_buffered:
-            collector.counters.errors["limit_buffered"] += 1
-            collector.say("limit_buffered", now, "{peer} is closed: messages that have not come whole have more than "
-                          "max_buffered octets", peer=_where(self.connection.peer))  # fmt: skip
-            self.connection.close()
-
-    def judge(self, now: float, settled: bool = False) -> None:
-        """Close after too many malformed messages in a row. `settled`: all that was fed is decoded.
-
-        Records of variable length may turn out malformed only then.
-        """
-        found = self.session.malformed - self._settled
-        streak = self._bad + found if found >= self._fed else self._trail
-        if settled:
-            self._bad, self._fed, self._settled = streak, 0, self.session.malformed
-        if streak >= self.collector.config.max_malformed:
-            self.collector.say(f"closed {self.session.peer}", now, "{peer} is closed: {n} malformed messages in a row",
-                               peer=_where(self.connection.peer), n=streak)  # fmt: skip
-            self.connection.close()
-
-    def lost(self, reason: str) -> None:
-        """The connection has ended; its templates end with it (RFC 7011 section 8)."""
-        collector = self.collector
-        if self._framer.waiting:
-            collector.counters.errors["cut"] += 1
-        collector.buffered -= self._buffered
-        self._buffered = 0
-        if collector._connections.pop(self.connection, None) is not None:
-            collector._exporters.streams -= 1
-            collector._hand_on()
-            collector._streams.forget(self.session)
-            collector.say_left(self.connection, reason)
-
-
-def _where(peer: tuple[Any, ...]) -> str:
-    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
 def _remedy(error: OSError, url: Url) -> str:

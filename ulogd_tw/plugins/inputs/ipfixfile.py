@@ -24,7 +24,7 @@ class IPFIXFILE(Replaying):
 
     def __init__(self, instance: str, config=None) -> None:
         super().__init__(instance, config)
-        self.counters.more["octets_skipped"] = 0
+        self.counters.figures["octets_skipped"] = 0
         self._session: Session | None = None
 
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
@@ -35,7 +35,7 @@ class IPFIXFILE(Replaying):
             yield None
         self._feed(session, reader.finish())
         counters = self.counters
-        counters.more["octets_skipped"] += reader.skipped
+        counters.figures["octets_skipped"] += reader.skipped
         if reader.damages:
             counters.errors["damaged"] += reader.damages
             self.log.warn("{instance}: {path} is damaged in {n} places; {octets} octets were passed over",

@@ -17,7 +17,7 @@ from ulogd_tw.netfilter import nfacct
 from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.netlink.nlmsg import Messages
 from ulogd_tw.transports.netlink.port import GRANT
-from ulogd_tw.transports.netlink.request_port import AskingPort
+from ulogd_tw.transports.netlink.request_port import RequestPort
 
 
 class NFACCT(Input):
@@ -43,13 +43,13 @@ class NFACCT(Input):
         if reactor is None:
             from twisted.internet import reactor
         self._reactor = reactor
-        self._port: AskingPort | None = None
+        self._port: RequestPort | None = None
         self._due: float | None = None
         self._asked = 0.0
         self._asking = False
         self._complained = False
-        self.counters.more["polls"] = 0
-        self.counters.more["polls_skipped"] = 0
+        self.counters.figures["polls"] = 0
+        self.counters.figures["polls_skipped"] = 0
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if self.config.pollinterval < 1:
@@ -63,7 +63,7 @@ class NFACCT(Input):
 
     def open(self) -> None:
         """Open the socket, and try whether the kernel answers. Raises `StartError`."""
-        port = AskingPort(
+        port = RequestPort(
             self._stray,
             self._lost,
             buffer_octets=4 << 20,
@@ -99,11 +99,11 @@ class NFACCT(Input):
     def read_now(self) -> None:
         """Ask now; SIGUSR2 does so too."""
         if self._asking or self._port is None:
-            self.counters.more["polls_skipped"] += 1
+            self.counters.figures["polls_skipped"] += 1
             return
         self._asking = True
         self._asked = self._reactor.seconds()
-        self.counters.more["polls"] += 1
+        self.counters.figures["polls"] += 1
         request = nfacct.dump(self.config.zerocounter)
         asked = self._port.request(request.kind, request.flags, request.payload, self._received)
         asked.addCallbacks(self._answered, self._refused)

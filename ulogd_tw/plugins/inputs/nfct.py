@@ -125,8 +125,8 @@ class NFCT(Input):
         self._loss_said = float("-inf")
         self._loss_unsaid = 0
         self._silent_since: float | None = None
-        self.counters.more["netlink"] = self._figures
-        self.counters.more["flows"] = self._table_figures
+        self.counters.figures["netlink"] = self._figures
+        self.counters.figures["flows"] = self._table_figures
 
     # --- checks -----------------------------------------------------------------------------------------------------
 

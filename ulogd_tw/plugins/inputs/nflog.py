@@ -19,7 +19,7 @@ from ulogd_tw.netfilter.nflog_decoder import CONNECTION_KEYS, KEYS, Decoder
 from ulogd_tw.netfilter.requests import Request
 from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.namespace import inside
-from ulogd_tw.transports.netlink.multi_message_port import PackedPort
+from ulogd_tw.transports.netlink.multi_message_port import MultiMessagePort
 from ulogd_tw.transports.netlink.port import GRANT
 
 DATAGRAM = 32 << 10
@@ -91,12 +91,12 @@ class NFLOG(Input):
         if reactor is None:
             from twisted.internet import reactor
         self._reactor = reactor
-        self._port: PackedPort | None = None
+        self._port: MultiMessagePort | None = None
         self._decoder: Decoder | None = None
         self._datagrams_lost = 0
         self._loss_said = float("-inf")
         self._loss_unsaid = 0
-        self.counters.more["netlink"] = self._figures
+        self.counters.figures["netlink"] = self._figures
 
     def groups(self) -> tuple[int, ...]:
         """The groups that are read."""
@@ -141,7 +141,7 @@ class NFLOG(Input):
         config = self.config
         wanted = self.decoded()
         self._decoder = Decoder(wanted, self.counters.errors, config.numeric_label)
-        port = PackedPort(
+        port = MultiMessagePort(
             self._received,
             self._lost,
             buffer_octets=max(self.least_buffer(), config.receive_buffer),

@@ -69,8 +69,8 @@ class PACKET(Input):
         self.log = Logger()
         self._keys: tuple[Key, ...] = ()
         self._loss_said, self._loss_unsaid = float("-inf"), 0
-        self.counters.more["ring_octets"] = lambda: sum(port.ring_octets for port in self.ports)
-        self.counters.more["ring_full"] = lambda: sum(port.frozen for port in self.ports)
+        self.counters.figures["ring_octets"] = lambda: sum(port.ring_octets for port in self.ports)
+        self.counters.figures["ring_full"] = lambda: sum(port.frozen for port in self.ports)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config

@@ -97,9 +97,9 @@ class PCAPIN(Replaying):
         self._pace = Pace(0.0, SET_BACK)
         self._rows: PacketRows | None = None
         self._whole = True
-        self.counters.more["packets_read"] = 0
-        self.counters.more["sessions"] = lambda: len(self._exporters or ())
-        self.counters.more["octets_skipped"] = 0
+        self.counters.figures["packets_read"] = 0
+        self.counters.figures["sessions"] = lambda: len(self._exporters or ())
+        self.counters.figures["octets_skipped"] = 0
 
     @property
     def packets(self) -> bool:
@@ -133,7 +133,7 @@ class PCAPIN(Replaying):
         most, of_address = config.max_sessions, config.max_sessions_of_address
         self._exporters = Exporters(config.session_key, most, of_address, Allowed(()), IDLE_SECONDS)
         counters = self.counters
-        self._connections = Connections(self._message, self._over, counters.errors, counters.more, self._room)
+        self._connections = Connections(self._message, self._over, counters.errors, counters.figures, self._room)
         self._exports = Exports(frozenset(map(int, config.ports)), counters.errors)
 
     def sessions(self) -> Iterator[Session]:
@@ -147,7 +147,7 @@ class PCAPIN(Replaying):
                 packets, broken = capture.filled(count), None
             except MessageError as error:
                 packets, broken = error.packets, error
-            self.counters.more["packets_read"] += len(packets)
+            self.counters.figures["packets_read"] += len(packets)
             yield from self._rows_of(packets) if self.packets else self._replay(packets)
             if broken is not None:
                 self._damaged(path, f"{broken}; the rest of it is not read")

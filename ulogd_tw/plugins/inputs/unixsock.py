@@ -62,8 +62,8 @@ class UNIXSOCK(Input):
         self._clients: set[_Client] = set()
         self._paused = True
         self._complained = float("-inf")
-        self.counters.more["clients"] = lambda: len(self._clients)
-        self.counters.more["clients_refused"] = 0
+        self.counters.figures["clients"] = lambda: len(self._clients)
+        self.counters.figures["clients_refused"] = 0
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not 0 <= self.config.perms <= 0o777:
@@ -83,7 +83,7 @@ class UNIXSOCK(Input):
     def _build(self, _: Any) -> _Client | None:
         if len(self._clients) < self.config.max_clients:
             return _Client(self)
-        self.counters.more["clients_refused"] += 1
+        self.counters.figures["clients_refused"] += 1
         self._complain("more than max_clients={most} programs connect; the further ones are refused",
                        most=self.config.max_clients)  # fmt: skip
         return None

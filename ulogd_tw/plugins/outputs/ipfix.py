@@ -21,7 +21,7 @@ from ulogd_tw.exporting.directions import KEYS
 from ulogd_tw.exporting.dtls import DtlsCollector
 from ulogd_tw.exporting.flow_records import FlowRecords
 from ulogd_tw.exporting.message_spool import MessageSpool
-from ulogd_tw.exporting.options_records import Telling
+from ulogd_tw.exporting.options_records import OptionsReporter
 from ulogd_tw.exporting.routing import HASHED, MODES, Group, Routing
 from ulogd_tw.exporting.rules import ADDRESSES, EXPORT_TO, MARKS
 from ulogd_tw.exporting.targets import Target
@@ -124,8 +124,8 @@ class IPFIX(Output):
         self._limits: tuple[int, ...] = ()
         self._flushed = 0.0
         self._waiter: defer.Deferred[None] | None = None
-        self.counters.more["collectors"] = lambda: {str(c.url): c.figures() for c in self.collectors}
-        self.counters.more["records_encoded"] = 0
+        self.counters.figures["collectors"] = lambda: {str(c.url): c.figures() for c in self.collectors}
+        self.counters.figures["records_encoded"] = 0
 
     @cached_property
     def flows(self) -> FlowRecords:
@@ -206,7 +206,7 @@ class IPFIX(Output):
                 self._open_spool(collector)
             collector.open()
         self._routing = Routing(config.mode, self.collectors, [target.rule for target in found])
-        self._telling = Telling(
+        self._telling = OptionsReporter(
             self.flows.outgoing, self.flows.form, config.oid, self.counters.dropped.total, self.inputs
         )
         self._flushed = self.clock()
@@ -287,7 +287,7 @@ class IPFIX(Output):
 
     def _queue(self, records: Records, group: Group) -> None:
         """Put records into messages for these collectors, of each length that one of them takes."""
-        self.counters.more["records_encoded"] += len(records)
+        self.counters.figures["records_encoded"] += len(records)
         if self._limits != tuple(collector.limit for collector in self.collectors):
             self._flush()
             self._limits = tuple(collector.limit for collector in self.collectors)

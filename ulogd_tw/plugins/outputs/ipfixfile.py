@@ -18,7 +18,7 @@ from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
 from ulogd_tw.exporting import flow_records
 from ulogd_tw.exporting.flow_records import FlowRecords
 from ulogd_tw.ipfix.builder import MessageBuilder, Messages, template_messages
-from ulogd_tw.ipfix.record_encoder import Outgoing
+from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.writing.file_writer import FileWriter, Step
 from ulogd_tw.writing.part_file import Leftover, Names, PartFile, recover
 from ulogd_tw.writing.text import SYNC, TURN
@@ -84,7 +84,7 @@ class IPFIXFILE(Output):
         self._steps: list[Step] = []
         self._encoding = self._stopping = False
         self._pause: defer.Deferred[None] | None = None
-        more = self.counters.more
+        more = self.counters.figures
         more["records_encoded"] = 0
         more["files"] = lambda: self.writer.ended
 
@@ -94,7 +94,7 @@ class IPFIXFILE(Output):
         return FlowRecords(self, flow_records.parse(self.config.fields))
 
     @property
-    def outgoing(self) -> Outgoing:
+    def outgoing(self) -> RecordEncoder:
         """Has the templates of the file."""
         return self.flows.outgoing
 
@@ -198,7 +198,7 @@ class IPFIXFILE(Output):
                 self._end_file()
                 self.outgoing.restart()
             for records in self.flows.records(part):
-                self.counters.more["records_encoded"] += len(records)
+                self.counters.figures["records_encoded"] += len(records)
                 self._put(self._builder.add(records))
             if self.reactor.seconds() > until:
                 await task.deferLater(self.reactor, 0)

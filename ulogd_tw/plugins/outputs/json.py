@@ -19,7 +19,7 @@ from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, boolean, one_of
 from ulogd_tw.core.options import text as words
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
-from ulogd_tw.core.text import Form
+from ulogd_tw.core.text import TextFormat
 from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS, printed
 from ulogd_tw.writing.sockets import Stream, service_port, sink_for
 from ulogd_tw.writing.text import SYNC, Sink, TextFile, TextOutput, file_option
@@ -49,7 +49,7 @@ class _Member:
 
     piece: bytes
     key: Key
-    form: Form
+    form: TextFormat
     name: str
 
 

@@ -15,7 +15,7 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, number, octets, seconds
 from ulogd_tw.core.options import text as words
-from ulogd_tw.core.text import Form
+from ulogd_tw.core.text import TextFormat
 from ulogd_tw.storing.columns import TableColumn, Values
 from ulogd_tw.storing.database import Database, Fault, Refused
 from ulogd_tw.storing.sql_output import COMMON, CONNECT_S, SQLOutput
@@ -56,10 +56,10 @@ _FAULT_OF = {code: fault for fault, codes in _FAULTS for code in codes}
 _ESCAPES = str.maketrans({0: "\\0", 10: "\\n", 13: "\\r", 26: "\\Z", ord("'"): "\\'", ord("\\"): "\\\\"})
 
 
-def _form() -> Form:
+def _form() -> TextFormat:
     special = text.PLAIN.special.copy()
     special[[ord("'"), ord("\\")]] = True
-    return Form(b"'", lambda value: value.translate(_ESCAPES), special, (b"0", b"1"), b"NULL")
+    return TextFormat(b"'", lambda value: value.translate(_ESCAPES), special, (b"0", b"1"), b"NULL")
 
 
 LITERALS = _form()

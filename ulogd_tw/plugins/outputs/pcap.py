@@ -14,7 +14,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, one_of
 from ulogd_tw.core.plugin import PACKET, RAW, Wanted
 from ulogd_tw.packets import writing
-from ulogd_tw.writing.text import SYNC, Rest, TextFile, TextOutput, file_option
+from ulogd_tw.writing.text import SYNC, PendingText, TextFile, TextOutput, file_option
 
 SLICE_OCTETS = 1 << 20
 """About so many octets are put together at once."""
@@ -109,7 +109,7 @@ class PCAP(TextOutput):
     def write(self, batch: Batch) -> object:
         batch, links = self._writable(batch)
         cut = writing.pcap_cut if self.sink.classic else writing.pcapng_cut
-        return self.sink.write(Rest(self._slices(batch, links), batch.n, cut))
+        return self.sink.write(PendingText(self._slices(batch, links), batch.n, cut))
 
     def _writable(self, batch: Batch) -> tuple[Batch, np.ndarray]:
         """The rows that have a packet of a link that the file can have, and their links."""

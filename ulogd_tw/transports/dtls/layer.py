@@ -148,7 +148,7 @@ class DtlsLayer(Layer):
         return True
 
 
-class Porch:
+class CookieExchange:
     """Where a server answers senders that it does not know. It is one object for all of them, and does not grow.
 
     OpenSSL sees nothing of a sender before it has shown the cookie of its address.

@@ -13,16 +13,16 @@ from twisted.internet import reactor
 from ulogd_tw.transports.dtls.layer import (
     HANDSHAKE_OCTETS,
     UNKNOWN,
+    CookieExchange,
     DtlsLayer,
     Hello,
-    Porch,
     is_hello,
     is_record,
     is_stray,
     read_hello,
 )
 from ulogd_tw.transports.errors import TlsError
-from ulogd_tw.transports.reply_path import CONTROL, Way, ask, way
+from ulogd_tw.transports.reply_path import CONTROL, ReplyPath, ask, way
 from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.tls.credentials import Credentials
 from ulogd_tw.transports.udp import UdpListener
@@ -67,7 +67,7 @@ class DtlsGate:
         self.of_host: Counter[str] = Counter()
         """Associations of each address."""
         self._passed_over, self._admits, self._settled = passed_over, admits, settled
-        self._porch = Porch(credentials, HANDSHAKE_OCTETS)
+        self._porch = CookieExchange(credentials, HANDSHAKE_OCTETS)
         self._most = most
         self._seconds = seconds
         self._rate = self._allowance = greetings
@@ -166,7 +166,7 @@ class Association:
     """What one exporter sends from one port; its user sets `received` (a message) and `lost` (why it ended)."""
 
     def __init__(
-        self, gate: DtlsGate, listener: DtlsListener, name: bytes, back: Way, peer: tuple[str, int],
+        self, gate: DtlsGate, listener: DtlsListener, name: bytes, back: ReplyPath, peer: tuple[str, int],
         layer: DtlsLayer, hello: Hello,
     ) -> None:  # fmt: skip
         self.received: Callable[[bytes], None] = lambda message: None
@@ -300,7 +300,7 @@ class DtlsListener(UdpListener):
         self.associations: dict[bytes, Association] = {}
         self.unfinished: dict[bytes, Association] = {}
 
-    def send(self, octets: bytes, back: Way) -> None:
+    def send(self, octets: bytes, back: ReplyPath) -> None:
         """Answer a sender. What finds no room or no way is lost, as on any path."""
         with suppress(OSError):
             self._socket.sendmsg((octets,), back.ancillary, 0, back.address)

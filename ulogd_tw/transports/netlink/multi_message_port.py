@@ -9,7 +9,7 @@ import numpy as np
 
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.transports.netlink import nlmsg
-from ulogd_tw.transports.netlink.request_port import AskingPort
+from ulogd_tw.transports.netlink.request_port import RequestPort
 from ulogd_tw.transports.slab import Slab
 
 DATAGRAM_OCTETS = 67584
@@ -20,7 +20,7 @@ Packed = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 """Takes octets (uint8), and where messages lie in them: starts and lengths, in order."""
 
 
-class PackedPort(AskingPort):
+class MultiMessagePort(RequestPort):
     """A netlink socket for messages that come many in a datagram.
 
     `messages` is called with octets and where the messages of a read are in them; these octets are nobody else's.

@@ -14,7 +14,7 @@ EARLY = 1000
 """Datagrams that are kept until the reading starts."""
 
 
-class AskingPort(NetlinkPort):
+class RequestPort(NetlinkPort):
     """A netlink socket that can ask while it is being opened, so that a refusal is known then."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:

@@ -26,7 +26,7 @@ class _Ways(Protocol):
     def send(self, packet: bytes, peer: Peer) -> None: ...
 
 
-Way = tuple[_Ways, Peer]
+ReplyPath = tuple[_Ways, Peer]
 
 
 class Stack:
@@ -36,13 +36,13 @@ class Stack:
         self.library = usrsctp.library()
         self.sockets: dict[Any, Any] = {}
         """By socket, what takes its events: it has a method `event`."""
-        self._numbers: dict[Way, int] = {}
-        self._ways: dict[int, Way] = {}
+        self._numbers: dict[ReplyPath, int] = {}
+        self._ways: dict[int, ReplyPath] = {}
         self._users: dict[int, int] = {}
         self._ready: list[Any] = []
         self._draining = False
         self._key = os.urandom(16)
-        self._passing: tuple[int, Way] | None = None
+        self._passing: tuple[int, ReplyPath] | None = None
         self._timer: task.LoopingCall | None = None
         self._told = 0.0
         self._callbacks = self._make_callbacks()
@@ -87,12 +87,12 @@ class Stack:
         if number not in self._ways:
             self.library.usrsctp_deregister_address(address)
 
-    def _number(self, way: Way) -> int:
+    def _number(self, way: ReplyPath) -> int:
         """The same for the same way, since the peer's cookie has it in it; not to be guessed."""
         text = repr((id(way[0]), way[1])).encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=self._key).digest(), "big") | 1
 
-    def hold(self, way: Way) -> int:
+    def hold(self, way: ReplyPath) -> int:
         """The number of a way that is kept until `release`."""
         number = self._number(way)
         if number not in self._ways:
@@ -110,7 +110,7 @@ class Stack:
             if self._passing is None or self._passing[0] != number:
                 self.library.usrsctp_deregister_address(ffi.cast("void *", number))
 
-    def way(self, number: int) -> Way | None:
+    def way(self, number: int) -> ReplyPath | None:
         """The way of a number that is held, or of the packet that is being taken."""
         if self._passing is not None and self._passing[0] == number:
             return self._passing[1]

@@ -17,7 +17,7 @@ from ulogd_tw.transports.url import Url
 Connected = Callable[[StreamConnection], None]
 
 
-class Gate:
+class HandshakeGate:
     """Where connections wait until their handshake has ended: bounded in number and time.
 
     `admits` says whether a peer may begin one. `refused` takes the peer and why it is none of ours. Where there are
@@ -76,7 +76,7 @@ class Gate:
 class TlsConnection(StreamConnection):
     """One connection; its user knows it from the end of the handshake on, and sees plain octets."""
 
-    def __init__(self, gate: Gate, connected: Connected) -> None:
+    def __init__(self, gate: HandshakeGate, connected: Connected) -> None:
         super().__init__(connected)
         self._gate = gate
         self._layer: Layer | None = None
@@ -149,7 +149,7 @@ class TlsConnection(StreamConnection):
 class TlsListener(StreamListener):
     """One bound socket whose connections go through a gate."""
 
-    gate: Gate
+    gate: HandshakeGate
 
     def close(self) -> defer.Deferred[Any]:
         self.gate.close()

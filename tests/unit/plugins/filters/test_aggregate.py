@@ -210,7 +210,7 @@ class AggregateTests(AggregateCase):
         self.agg.flush()
         found = sorted((r["interval_start"], r["flows"]) for r in self.rows())
         self.assertEqual(found, [(100, 1), (100, 2), (110, 1), (130, 1)])
-        self.assertEqual(self.agg.counters.more["rows_late"], 1)
+        self.assertEqual(self.agg.counters.figures["rows_late"], 1)
 
     def test_a_large_table_goes_out_in_slices(self):
         """So that the reactor can do other things in between; a full queue below makes it wait."""

@@ -341,19 +341,19 @@ class BoundTests(FlowCacheTestCase):
             self.give(
                 [packet(1000 + i / 100, sourceTransportPort=i), packet(1000 + i / 100, sourceTransportPort=65535)]
             )
-            self.assertLessEqual(self.cache.counters.more["flows"](), 32)
+            self.assertLessEqual(self.cache.counters.figures["flows"](), 32)
         rows = self.rows()
         self.assertEqual(sum(r["packetDeltaCount"] for r in rows), 200)
         (busy,) = (r for r in rows if r["sourceTransportPort"] == 65535)
         self.assertEqual((busy["packetDeltaCount"], busy["flowEndReason"]), (100, 4))
         self.assertEqual({r["flowEndReason"] for r in rows if r["sourceTransportPort"] < 50}, {5})
-        self.assertGreater(self.cache.counters.more["ended"]["max_flows"], 60)
+        self.assertGreater(self.cache.counters.figures["ended"]["max_flows"], 60)
 
     def test_flows_of_one_moment_beyond_the_bound(self):
         """A flood in one batch, all at one time."""
         self.make(max_flows=10)
         self.give([packet(1000.0, sourceTransportPort=i) for i in range(5000)])
-        self.assertLessEqual(self.cache.counters.more["flows"](), 10)
+        self.assertLessEqual(self.cache.counters.figures["flows"](), 10)
         self.assertEqual(sum(r["packetDeltaCount"] for r in self.rows()), 5000)
 
     def test_a_file_of_an_earlier_time(self):

@@ -59,7 +59,7 @@ class ActionTests(MatchCase):
     def test_accept(self):
         match = self.start({"match": "tcp"})
         self.assertEqual([51000, 443], self.ports(self.give(batch_of(FLOWS))))
-        self.assertEqual((2, 2), (match.counters.rows_filtered, match.counters.more["rows_matched"]))
+        self.assertEqual((2, 2), (match.counters.rows_filtered, match.counters.figures["rows_matched"]))
 
     def test_services(self):
         """Names of ports are those of this machine."""

@@ -46,7 +46,7 @@ class SessionTests(SynchronousTestCase):
         found.datagrams((data, *peers[0]), place="udp:9995")  # it has no template there
         self.assertEqual([{"octetDeltaCount": 5}, {"packetDeltaCount": 5}, {"octetTotalCount": 5}], found.rows)
         self.assertEqual({"no_template": 1}, found.errors)
-        self.assertEqual(4, found.plugin.counters.more["sessions"]())
+        self.assertEqual(4, found.plugin.counters.figures["sessions"]())
         self.assertTrue(all(session.last_received > 0 for session in found.plugin.sessions()))
 
     def test_transports_apart(self):
@@ -84,7 +84,7 @@ class SessionTests(SynchronousTestCase):
         found.at(1050.0)
         found.datagrams((message(), "192.0.2.2", 1))
         found.at(1099.0)
-        self.assertEqual(2, found.plugin.counters.more["sessions"]())
+        self.assertEqual(2, found.plugin.counters.figures["sessions"]())
         found.at(1101.0)
         found.datagrams((counts(1), "192.0.2.1", 1), (counts(2), "192.0.2.2", 1))
         self.assertEqual([2], counts_of(found.rows))
@@ -122,7 +122,7 @@ class SessionTests(SynchronousTestCase):
             found.at(now)
             found.datagrams((TOLD, *peer))
         found.at(1299.0)
-        self.assertEqual(3, found.plugin.counters.more["templates"]())
+        self.assertEqual(3, found.plugin.counters.figures["templates"]())
         found.at(1320.0)
         found.datagrams((message(a_set(257, b"\6"), a_set(256, hexed("00000001"))), *peer))
         found.at(1570.0)

@@ -12,7 +12,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.plugins.inputs.nfacct import NFACCT
-from ulogd_tw.transports.netlink.request_port import AskingPort
+from ulogd_tw.transports.netlink.request_port import RequestPort
 
 
 class NfacctTests(SynchronousTestCase):
@@ -24,8 +24,8 @@ class NfacctTests(SynchronousTestCase):
         plugin = NFACCT("acct1", Options(NFACCT.options, values or {"pollinterval": 10}), reactor=self.clock)
         plugin.wanted = wanted
         plugin.emit = lambda batch: self.rows.extend(batch.rows())
-        self.patch(AskingPort, "make_socket", self.kernel)
-        self.patch(AskingPort, "make_slab", self.kernel.slab)
+        self.patch(RequestPort, "make_socket", self.kernel)
+        self.patch(RequestPort, "make_slab", self.kernel.slab)
         return plugin
 
     def started(self, **keywords):
@@ -62,7 +62,7 @@ class NfacctTests(SynchronousTestCase):
         kinds = []
         for now, wait in ((100.0, 10.0), (105.0, 5.0), (110.2, 9.8), (120.0, 10.0), (200.0, 0.0), (200.0, 10.0)):
             self.assertAlmostEqual(plugin.wake(now), wait)
-            kinds.append(plugin.counters.more["polls"])
+            kinds.append(plugin.counters.figures["polls"])
             self.answer(port, netlink(3, bytes(4)))
         self.assertEqual(kinds, [0, 0, 1, 2, 3, 4])
 
@@ -85,10 +85,10 @@ class NfacctTests(SynchronousTestCase):
         plugin, port = self.started()
         plugin.read_now()
         plugin.read_now()
-        self.assertEqual((plugin.counters.more["polls"], plugin.counters.more["polls_skipped"]), (1, 1))
+        self.assertEqual((plugin.counters.figures["polls"], plugin.counters.figures["polls_skipped"]), (1, 1))
         self.answer(port, netlink(3, bytes(4)))
         plugin.read_now()
-        self.assertEqual(plugin.counters.more["polls"], 2)
+        self.assertEqual(plugin.counters.figures["polls"], 2)
 
     def test_refused_later(self):
         """A refusal is counted each time and said once."""

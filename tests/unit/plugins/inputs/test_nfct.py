@@ -200,7 +200,7 @@ class EventTests(NfctTestCase):
         # IPCTNL_MSG_CT_GET as a dump, asked for before the start has ended.
         self.assertEqual([struct.unpack_from("<HH", octets, 4) for octets in self.dump.sent], [(0x101, 0x301)])
         self.answer(*[flow(UPDATE, ident) for ident in (1, 2, 3)])
-        self.assertEqual((self.rows, plugin.counters.more["flows"]()["followed"]), ([], 3))
+        self.assertEqual((self.rows, plugin.counters.figures["flows"]()["followed"]), ([], 3))
         self.kernel.queue.append((flow(DESTROY, 1), 0))
         port.doRead()
         self.clock.advance(60)
@@ -241,10 +241,10 @@ class EventTests(NfctTestCase):
         with patch.object(plugin._dumps, "log") as log:
             self.answer(error=1)
             self.assertIn("CAP_NET_ADMIN", log.error.call_args.kwargs["more"])
-        self.assertEqual(plugin.counters.more["flows"]()["dump_failures"], 1)
+        self.assertEqual(plugin.counters.figures["flows"]()["dump_failures"], 1)
         self.clock.advance(10)
         self.answer(flow(UPDATE, 5))
-        self.assertEqual(plugin.counters.more["flows"]()["followed"], 1)
+        self.assertEqual(plugin.counters.figures["flows"]()["followed"], 1)
 
     def test_no_table(self):
         """With resync=0 or hash_enable=0 nothing is asked of the kernel."""

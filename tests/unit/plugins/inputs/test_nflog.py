@@ -17,7 +17,7 @@ from ulogd_tw.netfilter.nflog_decoder import KEYS
 from ulogd_tw.plugins.inputs import ulog
 from ulogd_tw.plugins.inputs.nflog import NFLOG, groups
 from ulogd_tw.plugins.inputs.ulog import ULOG
-from ulogd_tw.transports.netlink.multi_message_port import PackedPort
+from ulogd_tw.transports.netlink.multi_message_port import MultiMessagePort
 
 PING = bytes.fromhex("45000054d7a9400040011b4a0a0900010a0900020800d3f51234000100")
 
@@ -37,8 +37,8 @@ class LogTestCase(SynchronousTestCase):
         plugin = class_("log1", Options(class_.options, values), reactor=self.clock)
         plugin.wanted = wanted
         plugin.emit = lambda batch: self.rows.extend(batch.rows())
-        self.patch(PackedPort, "make_socket", self.kernel)
-        self.patch(PackedPort, "make_slab", self.kernel.slab)
+        self.patch(MultiMessagePort, "make_socket", self.kernel)
+        self.patch(MultiMessagePort, "make_slab", self.kernel.slab)
         return plugin
 
     def started(self, *arguments, **values):

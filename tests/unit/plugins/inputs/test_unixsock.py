@@ -91,7 +91,7 @@ class UnixsockTests(SynchronousTestCase):
         for _ in range(2):
             self.connect(plugin)
         self.assertIsNone(plugin._listener.factory.buildProtocol(None))
-        self.assertEqual(plugin.counters.more["clients_refused"], 1)
+        self.assertEqual(plugin.counters.figures["clients_refused"], 1)
 
     def test_waiting(self):
         """Programs wait before the start, and while a queue below is full."""

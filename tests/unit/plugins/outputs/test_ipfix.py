@@ -256,8 +256,8 @@ class RecordsTests(RecordsCase):
         records = self.records(flows(3, reply__raw__pktcount=[5, 0, 0], missing=uncounted))
         found = sorted((record[61], record[148]) for _, record in records)
         self.assertEqual([(0, 100), (0, 101), (0, 102), (1, 100), (1, 102)], found)
-        self.assertEqual(1, self.plugin.counters.more["replies_without_packets"])
-        self.assertEqual(5, self.plugin.counters.more["records_encoded"])
+        self.assertEqual(1, self.plugin.counters.figures["replies_without_packets"])
+        self.assertEqual(5, self.plugin.counters.figures["records_encoded"])
 
     def test_icmp(self):
         """ICMP has type and code in place of ports; the reply's type is the answer to the query."""

@@ -129,7 +129,7 @@ class RotationTests(IPFIXFILECase):
         self.assertGreater(len(sizes), 3)
         self.assertLessEqual(max(sizes), 200_000)
         self.assertEqual(list(range(60_000)), [port for name in self.files() for port in self.ports(name)])
-        self.assertEqual(len(sizes), out.counters.more["files"]())
+        self.assertEqual(len(sizes), out.counters.figures["files"]())
 
     def test_smaller_than_a_message(self):
         """A file has at least one message."""
@@ -304,7 +304,7 @@ class FieldsTests(IPFIXFILECase):
                           (1, V4["b"], 2**32 + 1, 20)],
                          [(r[61], r[8], r[1], r[2]) for r in found])  # fmt: skip
         self.assertEqual({1700000000250}, {r[152] for r in found})
-        self.assertEqual((1, 4), (self.out.counters.rows_filtered, self.out.counters.more["records_encoded"]))
+        self.assertEqual((1, 4), (self.out.counters.rows_filtered, self.out.counters.figures["records_encoded"]))
 
     def test_connections_with_all_keys(self):
         """One record a connection, with the reply as reverse elements, and the times that have elements."""
@@ -317,7 +317,7 @@ class FieldsTests(IPFIXFILECase):
             - rows[0].items(), set(),
         )  # fmt: skip
         self.assertEqual({"ct.event", "ct.tcp.state"}, self.out.outgoing.left_out)
-        self.assertEqual((1, 2), (self.out.counters.rows_filtered, self.out.counters.more["keys_left_out"]()))
+        self.assertEqual((1, 2), (self.out.counters.rows_filtered, self.out.counters.figures["keys_left_out"]()))
 
     def test_uniflow_of_collected(self):
         """fields=uniflow: the exporter's fields only, of flows only."""
