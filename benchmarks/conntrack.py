@@ -129,4 +129,3 @@ def main():
 
 if __name__ == "__main__":
     main()
-

@@ -68,9 +68,7 @@ def one_exporter(messages: int) -> tuple[list, list, int]:
     """28 records of 51 octets a Message, one template."""
     records = random_records(V4 + COMMON, 28 * messages, 1)
     session = Session("192.0.2.1", 4739, reliable=False)
-    found = [
-        (session, message(28 * i, [(256, records[28 * i : 28 * i + 28].tobytes())])) for i in range(messages)
-    ]
+    found = [(session, message(28 * i, [(256, records[28 * i : 28 * i + 28].tobytes())])) for i in range(messages)]
     return [(session, message(0, [template(256, V4 + COMMON)]))], found, 28 * messages
 
 

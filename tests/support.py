@@ -25,19 +25,41 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from twisted.trial.unittest import FailTest
 
 __all__ = [
-    "Daemon", "NetworkNamespaces", "PrivateMariaDB", "free_port", "given", "require_netns", "require_program",
-    "require_root", "settings", "shared_path", "show_notes", "sized", "wait_until",
+    "Daemon",
+    "NetworkNamespaces",
+    "PrivateMariaDB",
+    "free_port",
+    "given",
+    "require_netns",
+    "require_program",
+    "require_root",
+    "settings",
+    "shared_path",
+    "show_notes",
+    "sized",
+    "wait_until",
 ]
 
 TOP = Path(__file__).resolve().parents[1]
 
 # Debian's package of a program, where the two names differ.
 PACKAGES = {
-    "busybox": "busybox-static", "ip": "iproute2", "linux.uml": "user-mode-linux",
-    "ipfixDump": "libfixbuf-tools", "mariadb-install-db": "mariadb-server",
-    "mariadbd": "mariadb-server", "nfacctd": "pmacct", "nfcapd": "nfdump", "nfpcapd": "nfdump", "nft": "nftables",
-    "ping": "iputils-ping", "pmacctd": "pmacct", "sfcapd": "nfdump-sflow",
-    "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ulogd": "ulogd2",
+    "busybox": "busybox-static",
+    "ip": "iproute2",
+    "linux.uml": "user-mode-linux",
+    "ipfixDump": "libfixbuf-tools",
+    "mariadb-install-db": "mariadb-server",
+    "mariadbd": "mariadb-server",
+    "nfacctd": "pmacct",
+    "nfcapd": "nfdump",
+    "nfpcapd": "nfdump",
+    "nft": "nftables",
+    "ping": "iputils-ping",
+    "pmacctd": "pmacct",
+    "sfcapd": "nfdump-sflow",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "ulogd": "ulogd2",
 }
 
 

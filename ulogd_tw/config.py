@@ -57,8 +57,12 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
     Repeated("stack", text, (), "id:PLUGIN,id:PLUGIN,...: from an input through filters to an output"),
     Option("stats_file", text, "", "file for the counters of every instance as JSON; empty: none"),
     Option("stats_interval", _interval, 10.0, "seconds after which stats_file is written again"),
-    Option("query_socket", text, "", "path of a socket where ulogd-tw query and ulogd-tw top ask the running service; "
-           "empty: none"),
+    Option(
+        "query_socket",
+        text,
+        "",
+        "path of a socket where ulogd-tw query and ulogd-tw top ask the running service; empty: none",
+    ),
     Option("stop_timeout", seconds, 10.0, "seconds that waiting rows have to be written at stop"),
     Option("strict", boolean, False, "1: any mistake ends the start, also those that ulogd2 tolerated"),
     Option("queue_rows", positive, 1_000_000, "default of every output's queue_rows"),

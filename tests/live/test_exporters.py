@@ -127,9 +127,7 @@ class ExporterTests(TestCase):
                 held.append(socket.create_connection(("127.0.0.1", self.port)))
                 self.addCleanup(held[-1].close)
                 held[-1].sendall(start + bytes(60_000))
-            wait_until(
-                lambda: service.counters("col1")["errors"].get("limit_buffered", 0) >= 20, 10, "refusals"
-            )
+            wait_until(lambda: service.counters("col1")["errors"].get("limit_buffered", 0) >= 20, 10, "refusals")
             self.sender().send(message(template(), data(2)))
             service.wait_for("json1", "rows_written", 2)
 

@@ -127,9 +127,7 @@ class ValuesTests(MYSQLTestCase):
             "twice INT AS (number * 2) PERSISTENT)"
         )
         made = await opened(self, self.output(create=False))
-        self.assertEqual(
-            made.requests(frozenset()), {"orig.ip.saddr": True, "number": True, "record_kind": False}
-        )
+        self.assertEqual(made.requests(frozenset()), {"orig.ip.saddr": True, "number": True, "record_kind": False})
         await made.write(numbers(7, 1))
         self.assertEqual(self.execute("SELECT * FROM {t}"), [(1, 7, 7, 14)])
 

@@ -78,9 +78,7 @@ class RequestTests(SynchronousTestCase):
         with NetworkNamespaces(conntrack=True) as ns:
             ns.run("a", [sys.executable, "-c", FLOWS, ns.ipv4["b"]])
             there = int(ns.run("a", ["conntrack", "-C"]).stdout)
-            said = json.loads(
-                ns.run("a", [sys.executable, "-c", REQUESTS, ns.ipv4["a"], ns.ipv4["b"]], cwd=TOP).stdout
-            )
+            said = json.loads(ns.run("a", [sys.executable, "-c", REQUESTS, ns.ipv4["a"], ns.ipv4["b"]], cwd=TOP).stdout)
         self.assertEqual(len(said["dump"]), there)
         self.assertLessEqual({1, 77, 2000}, {row.get("orig.l4.dport") for row in said["dump"]})
         self.assertTrue(all(row["oob.family"] == 10 for row in said["six"]))

@@ -122,8 +122,11 @@ def same(row, names):
     return tuple(sorted((name, row[name]) for name in names if name in row))
 
 
-COMPARED = [f"{side}.{key}" for side in ("orig", "reply") for key in (
-    "ip.saddr", "ip.daddr", "ip.protocol", "l4.sport", "l4.dport", "raw.pktcount", "raw.pktlen")] + ["ct.id"]
+COMPARED = [
+    f"{side}.{key}"
+    for side in ("orig", "reply")
+    for key in ("ip.saddr", "ip.daddr", "ip.protocol", "l4.sport", "l4.dport", "raw.pktcount", "raw.pktlen")
+] + ["ct.id"]
 
 
 class NfctTests(SynchronousTestCase):
@@ -146,8 +149,12 @@ class NfctTests(SynchronousTestCase):
         server = Daemon(ns.argv("b", [sys.executable, "-c", SERVER]), lambda daemon: "up" in daemon.output())
         with server:
             self.run_a(sys.executable, "-c", CLIENT, ns.ipv4["b"], ns.ipv6["b"])
-            self.run_a(sys.executable, "-c", CLIENT.replace("5000", "8080").split("        with socket.socket(family, "
-                       "socket.SOCK_DGRAM")[0], "10.99.0.1")
+            self.run_a(
+                sys.executable,
+                "-c",
+                CLIENT.replace("5000", "8080").split("        with socket.socket(family, socket.SOCK_DGRAM")[0],
+                "10.99.0.1",
+            )
         for address in (ns.ipv4["b"], ns.ipv6["b"]):
             self.run_a("ping", "-c", "2", "-i", "0.2", address)
 
@@ -246,9 +253,7 @@ class NfctTests(SynchronousTestCase):
             self.run_a("ping", "-c", "1", self.namespaces.ipv4["b"])
             self.run_a("conntrack", "-F")
             wait_until(lambda: ours.received() >= 1, what="rows")
-        self.assertIn(
-            "sysctl -w net.netfilter.nf_conntrack_acct=1 net.netfilter.nf_conntrack_timestamp=1", ours.log
-        )
+        self.assertIn("sysctl -w net.netfilter.nf_conntrack_acct=1 net.netfilter.nf_conntrack_timestamp=1", ours.log)
         (row,) = ours.rows
         self.assertFalse({"orig.raw.pktlen", "reply.raw.pktcount", "flow.start.sec"} & set(row))
         self.assertIn("flow.end.sec", row)
@@ -270,6 +275,7 @@ class NfctTests(SynchronousTestCase):
         argv = [sys.executable, "-m", "tests.live.nfct_rows"]
         nobody = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
         require_program("setpriv")
-        result = self.run_a(*nobody, *argv, check=False, cwd=TOP, stderr=subprocess.STDOUT, stdout=subprocess.PIPE,
-                            capture_output=False)
+        result = self.run_a(
+            *nobody, *argv, check=False, cwd=TOP, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, capture_output=False
+        )
         self.assertIn("AmbientCapabilities=CAP_NET_ADMIN", result.stdout)

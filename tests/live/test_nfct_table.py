@@ -190,8 +190,9 @@ class ReportTests(TableTestCase):
         self.assertGreaterEqual(len(interim), 6)
         for row in interim:
             self.assertEqual(row["flowEndReason"], 2)
-            self.assertEqual((row["octetDeltaCount"], row["packetDeltaCount"]),
-                             (row["orig.raw.pktlen"], row["orig.raw.pktcount"]))
+            self.assertEqual(
+                (row["octetDeltaCount"], row["packetDeltaCount"]), (row["orig.raw.pktlen"], row["orig.raw.pktcount"])
+            )
         self.assertEqual(Counter(row["ct.id"] for row in ours.rows if row["ct.event"] == 4), Counter(list(there)))
         for ident in there:
             parts = [row for row in ours.rows if row["ct.id"] == ident]
@@ -292,8 +293,12 @@ class SettingTests(TableTestCase):
             self.set(name, 0)
         with Rows(self.namespaces, "sysctl=1") as ours:
             pass
-        found = self.run_a("sh", "-c", "cat /proc/sys/net/netfilter/nf_conntrack_acct "
-                           "/proc/sys/net/netfilter/nf_conntrack_timestamp /proc/sys/net/netfilter/nf_conntrack_events")
+        found = self.run_a(
+            "sh",
+            "-c",
+            "cat /proc/sys/net/netfilter/nf_conntrack_acct "
+            "/proc/sys/net/netfilter/nf_conntrack_timestamp /proc/sys/net/netfilter/nf_conntrack_events",
+        )
         self.assertEqual(found.stdout.split(), ["1", "1", "1"])
         self.assertNotIn("sysctl -w", ours.log)
         self.assertIn("net.netfilter.nf_conntrack_acct=1 was set", ours.log)

@@ -102,5 +102,3 @@ class UidTests(SynchronousTestCase):
         lines = path.read_text().splitlines() if path.exists() else []
         ports = ("udp.dport", "dest_port", "orig.l4.dport")
         return any(json.loads(line).get(name) == 7777 for line in lines for name in ports)
-
-

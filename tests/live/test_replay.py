@@ -58,7 +58,6 @@ class Job(TestCase):
 class ReplayTests(Job):
     """The captures of the corpus as their projects have them."""
 
-
     def captures(self):
         """(case, file, reference) of cases that are one capture."""
         with shared_path("corpus", "ipfix", "manifest.csv").open() as file:
@@ -119,7 +118,7 @@ class ReplayTests(Job):
         files = [path for _, path, _ in self.captures()]
         directory, said = self.job(
             ["cap1:PCAPIN,json1:JSON"],
-            "[cap1]\nfile=\"" + " ".join(map(str, files)) + "\"\nexit=1\n",
+            '[cap1]\nfile="' + " ".join(map(str, files)) + '"\nexit=1\n',
             (sys.executable, "-c", SLOW),
         )
         counters = json.loads((directory / "stats.json").read_text())["instances"]

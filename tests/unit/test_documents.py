@@ -320,7 +320,7 @@ class SchemaTests(SynchronousTestCase):
         return path
 
     def built(self, stack, section, path):
-        text = f"[global]\nstack={stack}\n{section}\n[db1]\ndb=\"{path}\"\ntable=\"{path.stem}\"\n"
+        text = f'[global]\nstack={stack}\n{section}\n[db1]\ndb="{path}"\ntable="{path.stem}"\n'
         return tap.Built(config.parse(text, "x.conf"), prepare=True)
 
     def check(self, schema, stack, section):

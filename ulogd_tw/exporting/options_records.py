@@ -23,7 +23,12 @@ class OptionsReporter:
     """
 
     def __init__(
-        self, outgoing: RecordEncoder, form: WireFormat, domain: int, not_sent: Callable[[], int], inputs: Sequence[Input]
+        self,
+        outgoing: RecordEncoder,
+        form: WireFormat,
+        domain: int,
+        not_sent: Callable[[], int],
+        inputs: Sequence[Input],
     ) -> None:
         self._inputs = inputs
         self._outgoing = outgoing

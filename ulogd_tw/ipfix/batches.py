@@ -29,9 +29,17 @@ class Batches:
     """
 
     def __init__(
-        self, wanted: Wanted, counters: Counters, limits: Limits, learning: TemplateStore, options: Options, events: Events,
-        *, scale: bool, name: bool,
-    ) -> None:  # fmt: skip
+        self,
+        wanted: Wanted,
+        counters: Counters,
+        limits: Limits,
+        learning: TemplateStore,
+        options: Options,
+        events: Events,
+        *,
+        scale: bool,
+        name: bool,
+    ) -> None:
         self._wanted = wanted
         self._counters = counters
         self._limits = limits

@@ -229,7 +229,9 @@ def template_messages(
     return found
 
 
-def _template_message(form: WireFormat, set_id: int, records: list[bytes], sequence: int, domain: int, now: float) -> bytes:
+def _template_message(
+    form: WireFormat, set_id: int, records: list[bytes], sequence: int, domain: int, now: float
+) -> bytes:
     body = b"".join(records)
     length = _aligned(form, form.set_header + len(body))
     body += bytes(length - form.set_header - len(body))

@@ -14,7 +14,10 @@ from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.session import DeferredMessage, KnownTemplate
 
-Source = tuple[KnownTemplate, int, float, DeferredMessage | None] | tuple[KnownTemplate, int, float, DeferredMessage | None, tuple[int, int]]
+Source = (
+    tuple[KnownTemplate, int, float, DeferredMessage | None]
+    | tuple[KnownTemplate, int, float, DeferredMessage | None, tuple[int, int]]
+)
 """Of the records of one Data Set: template, Export Time (s), time of arrival (s), fate of its Message; for NetFlow also
 the `netflow.Clock` of its packet."""
 

@@ -384,7 +384,9 @@ class Decoder:
         """Elements that the exporter of this session had described."""
         self._options.restore_types(session, keys)
 
-    def restore_domain(self, session: Session, number: int, place: int, origin: float, told: ExporterInfo | None) -> None:
+    def restore_domain(
+        self, session: Session, number: int, place: int, origin: float, told: ExporterInfo | None
+    ) -> None:
         """A domain with the clock that its exporter had, and what it had told."""
         domain = session.domains.get(place) or self._learning.new_domain(session, number, place)
         if domain is not None:

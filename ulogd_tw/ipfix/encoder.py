@@ -194,9 +194,7 @@ class Encoder:
         """
         if not self.template.variable:
             return Records(self.template, self._parts[0].octets(columns, n))
-        parts = [
-            part.octets(columns, n) if isinstance(part, _Run) else columns[part].plain() for part in self._parts
-        ]
+        parts = [part.octets(columns, n) if isinstance(part, _Run) else columns[part].plain() for part in self._parts]
         sizes = np.zeros(n, np.int64)
         for part in parts:
             sizes += part.shape[1] if isinstance(part, np.ndarray) else _prefixed(part.lengths)

@@ -132,7 +132,9 @@ class Options:
         for name in _LOSSES.values():
             counters.figures.setdefault(name, 0)
 
-    def read(self, learnts: Sequence[KnownTemplate], counts: Sequence[int], found: Found, keys: Sequence[Key]) -> set[Session]:
+    def read(
+        self, learnts: Sequence[KnownTemplate], counts: Sequence[int], found: Found, keys: Sequence[Key]
+    ) -> set[Session]:
         """Take the records of one layout: `counts` of each template. Gives the sessions that have new types."""
         columns, missing = found
         used = [key for key in keys if key.name in USED and key.name in columns and _readable(key)]
@@ -246,9 +248,7 @@ class Options:
             name = f"e{pen}.{name}"
         semantics = row.get("informationElementSemantics", 0)
         semantics = SEMANTICS[semantics] if semantics < len(SEMANTICS) else ""
-        key = Key(
-            name, DATA_TYPES[code], ((pen, ident),), UNITS.get(row.get("informationElementUnits"), ""), semantics
-        )
+        key = Key(name, DATA_TYPES[code], ((pen, ident),), UNITS.get(row.get("informationElementUnits"), ""), semantics)
         if session.types.get((pen, ident)) == key:
             return False
         if (pen, ident) not in session.types:

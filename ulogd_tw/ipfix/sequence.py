@@ -19,7 +19,8 @@ class Sequence:
 
     `expected` is the next number, or -1 when it is not known: before the first Message, and after one whose records
     could not be counted. Only the next Message that continues it makes an unlikely number believed (section 11.6).
-    `deferred` are Messages (`session.DeferredMessage`) whose records are not counted yet, and those after them, in order.
+    `deferred` are Messages (`session.DeferredMessage`) whose records are not counted yet, and those after
+    them, in order.
     """
 
     __slots__ = ("expected", "deferred", "_held", "_gaps", "_suspect", "_told")

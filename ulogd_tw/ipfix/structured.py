@@ -294,9 +294,7 @@ class Lists:
                     if at > end:
                         raise MessageError("a record is longer than its list", "list")
                 if name is not None:
-                    record[name] = (
-                        self._list(value, type_, depth + 1) if type_.kind == "list" else _value(type_, value)
-                    )
+                    record[name] = self._list(value, type_, depth + 1) if type_.kind == "list" else _value(type_, value)
             records.append(record)
         return records
 

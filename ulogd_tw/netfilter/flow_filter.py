@@ -32,9 +32,7 @@ class Accept:
         self, sources: Sequence[Network] = (), destinations: Sequence[Network] = (), protocols: Sequence[int] = ()
     ) -> None:
         self.sides = [
-            (name, listed)
-            for name, listed in (("orig.ip.saddr", sources), ("orig.ip.daddr", destinations))
-            if listed
+            (name, listed) for name, listed in (("orig.ip.saddr", sources), ("orig.ip.daddr", destinations)) if listed
         ]
         """Key of the address, and the networks of which one must have it."""
         self.protocols = tuple(sorted(set(protocols)))

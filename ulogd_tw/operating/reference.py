@@ -269,7 +269,7 @@ def _values() -> Iterator[str]:
         rows.append((form.name, form.meaning, ", ".join(f"`{example}`" for example in form.examples)))
     yield from _table(("form", "meaning", "examples"), rows)
     yield "An option that lists words takes one of them."
-    yield "A value with blanks, tabs or `=` in it stands in `\"...\"`."
+    yield 'A value with blanks, tabs or `=` in it stands in `"..."`.'
     yield ""
 
 

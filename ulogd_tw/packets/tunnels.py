@@ -1,9 +1,9 @@
 """Packets within packets: what IP in IP, GRE, VXLAN and GENEVE carry, for many packets at once.
 
-    IP in IP   RFC 2003, RFC 2473, RFC 4213: protocols 4 and 41
-    GRE        RFC 2784, RFC 2890: checksum, key and sequence are optional; NVGRE (RFC 7637) is GRE with Ethernet
-    VXLAN      RFC 7348, UDP port 4789 (8472 in old kernels)
-    GENEVE     RFC 8926, UDP port 6081, options passed over
+IP in IP   RFC 2003, RFC 2473, RFC 4213: protocols 4 and 41
+GRE        RFC 2784, RFC 2890: checksum, key and sequence are optional; NVGRE (RFC 7637) is GRE with Ethernet
+VXLAN      RFC 7348, UDP port 4789 (8472 in old kernels)
+GENEVE     RFC 8926, UDP port 6081, options passed over
 """
 
 from __future__ import annotations

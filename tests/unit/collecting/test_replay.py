@@ -403,7 +403,9 @@ class DamageTests(ReplayCase):
         plugin = self.run_all(self.make(PCAPIN, self.file(octets[:size])))
         rows = [(row["octetDeltaCount"], row["received_ms"]) for row in self.rows()]
         self.assertEqual(whole[: len(rows)], rows)
-        self.assertEqual(sum(time < 1000 * (1 + plugin.counters.figures["packets_read"]) for _, time in whole), len(rows))
+        self.assertEqual(
+            sum(time < 1000 * (1 + plugin.counters.figures["packets_read"]) for _, time in whole), len(rows)
+        )
 
     @given(st.sampled_from((pcap, pcapng)), st.lists(st.tuples(st.integers(0, 2000), st.binary(min_size=1))))
     def test_garbage(self, form, places):

@@ -291,7 +291,6 @@ class TemplateTests(SynchronousTestCase):
         expected = [{e: v for e, v in zip(elements, row, strict=True) if v is not None} for row in rows]
         self.assertEqual(sorted(map(repr, expected)), sorted(repr(record) for _, record in reader.records))
 
-
     def test_described(self):
         """Elements that an exporter has described itself (RFC 5610), once and twice in a record."""
         key = Key("flavour", types.UNSIGNED16, ((4242, 7),))

@@ -94,7 +94,7 @@ class ReadingTests(SynchronousTestCase):
             (82, 4, b"eth0a\0\0\0", ["eth0", "a"]),
             (313, 2, b"\x01\x02", ["0102"]),
             (1, VARIABLE, varying(b"\1\0") + varying(b"\5", long=True) + varying(b""), [256, 5, ""]),
-            (82, VARIABLE, varying(b"eth0") + varying(b"x" * 300) + varying("é\"".encode()), ["eth0", "x" * 300, 'é"']),
+            (82, VARIABLE, varying(b"eth0") + varying(b"x" * 300) + varying('é"'.encode()), ["eth0", "x" * 300, 'é"']),
             (4, VARIABLE, varying(b"\x01\x02"), [258]),
         ):
             name = registry.element(0, element).name
@@ -404,9 +404,7 @@ class DecoderTests(SynchronousTestCase):
             told = message(a_set(2, template(301, (4, 1), (291, VARIABLE))))
             (batch,) = found.batches(told, message(a_set(301, *records)))
             key, column = batch.schema["basicList"], batch.columns["basicList"]
-            expected = [
-                {"semantic": 3, "element": "interfaceName", "values": ["é\n,="[: 2 + i % 3]]} for i in range(n)
-            ]
+            expected = [{"semantic": 3, "element": "interfaceName", "values": ["é\n,="[: 2 + i % 3]]} for i in range(n)]
             for form in (text.JSON, text.PLAIN):
                 self.assertEqual(expected, list(map(json.loads, text.tokens(column, key, form))))
             values = text.canonical_list(column, key)

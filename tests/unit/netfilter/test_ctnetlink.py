@@ -78,9 +78,7 @@ class RequestTests(SynchronousTestCase):
         six = ipaddress.ip_address("fd77::1")
         flow = requests.Tuple(six, six, 58, icmp=(7, 128, 0))
         detail = attr(7, be(2, 7)), attr(8, b"\x80"), attr(9, b"\0")
-        self.assertEqual(
-            requests.get(flow).payload, b"\x0a\0\0\0" + flow_tuple(1, six.packed, six.packed, 58, *detail)
-        )
+        self.assertEqual(requests.get(flow).payload, b"\x0a\0\0\0" + flow_tuple(1, six.packed, six.packed, 58, *detail))
 
     def test_flush(self):
         """A delete without a tuple deletes all."""

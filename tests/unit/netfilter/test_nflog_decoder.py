@@ -217,6 +217,7 @@ class SequenceTests(SynchronousTestCase):
 
     def test_groups(self):
         """Each group counts for itself, over all families."""
+
         def one(group, family, number):
             return packet(family, header(0x800, 1), attr(12, be(4, number)), group=group)
 

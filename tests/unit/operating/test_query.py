@@ -182,8 +182,12 @@ class TopTests(AggregateCase):
 
     def test_window(self):
         """A group that is in several intervals comes once, with what they have together."""
-        self.make(key="protocolIdentifier", interval=10, window=30,
-                  functions="n=count(octetDeltaCount) least=min(octetDeltaCount) most=max(octetDeltaCount)")
+        self.make(
+            key="protocolIdentifier",
+            interval=10,
+            window=30,
+            functions="n=count(octetDeltaCount) least=min(octetDeltaCount) most=max(octetDeltaCount)",
+        )
         for now in (1000, 1010, 1020):
             rows = [{"protocolIdentifier": p, "octetDeltaCount": p * now} for p in (1, 2)]
             self.give(batch_of([*rows, {"octetDeltaCount": 7}], now=float(now)))

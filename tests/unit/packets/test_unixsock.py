@@ -18,6 +18,7 @@ SIX = bytes.fromhex("6000000000083a40") + bytes(31) + b"\1" + bytes(8)
 
 def message(packet, *options):
     """As NuFW's program makes it: each text with its NUL, all values padded to 8 octets."""
+
     def padded(octets):
         return octets + bytes(-len(octets) % 8)
 

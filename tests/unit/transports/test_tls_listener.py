@@ -38,8 +38,9 @@ class GateCase(TlsCase):
     def make(self, most=3, **keywords):
         credentials = Credentials(self.files(self.collector), True)
         credentials.open()
-        return HandshakeGate(credentials, lambda peer, fault: self.refused.append(fault.reason), most, 10, clock=self.clock,
-                    **keywords)  # fmt: skip
+        return HandshakeGate(
+            credentials, lambda peer, fault: self.refused.append(fault.reason), most, 10, clock=self.clock, **keywords
+        )
 
     def accept(self):
         """A new connection, on its transport."""

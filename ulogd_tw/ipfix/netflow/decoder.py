@@ -281,9 +281,20 @@ class NetFlow:
                                 (exported, words[:, 1].astype(np.int64)), first[2], count)  # fmt: skip
 
     def _take_alike(
-        self, session: Session, learnt: KnownTemplate, rows: np.ndarray, now: float, size: int, octets: int, records: int,
-        numbers: np.ndarray, step: int, clock: Clock, seconds: int, count: int,
-    ) -> bool:  # fmt: skip
+        self,
+        session: Session,
+        learnt: KnownTemplate,
+        rows: np.ndarray,
+        now: float,
+        size: int,
+        octets: int,
+        records: int,
+        numbers: np.ndarray,
+        step: int,
+        clock: Clock,
+        seconds: int,
+        count: int,
+    ) -> bool:
         """The records of packets of `size` octets, each with so many `records`; the numbers grow by `step`."""
         decoder, domain = self._decoder, learnt.domain
         if size != rows.shape[1] or not records:
@@ -323,7 +334,9 @@ class NetFlow:
                     domain.rows += rows
                     decoder.wait(learnt, packet[start - BEFORE : end - padding], (learnt, seconds, now, None, clock))
                 elif learnt.template.variable:  # not in RFC 3954; lengths are written as those of IPFIX
-                    decoder.wait(learnt, packet[start - BEFORE : end], (learnt, seconds, now, DeferredMessage(number), clock))
+                    decoder.wait(
+                        learnt, packet[start - BEFORE : end], (learnt, seconds, now, DeferredMessage(number), clock)
+                    )
                 else:
                     decoder.counters.errors["empty_records"] += 1
             elif set_id in (TEMPLATE_FLOWSET, OPTIONS_FLOWSET):

@@ -142,9 +142,12 @@ class NFCT(Input):
         if config.event_mask & ~(NEW | UPDATE | DESTROY):
             yield "event_mask", f"{config.event_mask} has bits other than 1, 2 and 4"
         elif not self.groups() and not config.pollinterval:
-            yield "event_mask", (
-                f"{config.event_mask} gives no row; "
-                + ("with hash_enable=1 rows come of bit 4 only" if config.event_mask else "4 gives ended flows")
+            yield (
+                "event_mask",
+                (
+                    f"{config.event_mask} gives no row; "
+                    + ("with hash_enable=1 rows come of bit 4 only" if config.event_mask else "4 gives ended flows")
+                ),
             )
 
     def groups(self) -> list[int]:

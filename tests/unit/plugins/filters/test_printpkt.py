@@ -118,6 +118,7 @@ class PrintpktTests(SynchronousTestCase):
 
     def test_arp(self):
         """Requests and replies, whose sender has an address."""
+
         def arp(operation):
             return struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, operation, b"\2\0\0\0\0\1", bytes((10, 0, 0, 1)),
                                bytes(6), bytes((10, 0, 0, 2)))  # fmt: skip

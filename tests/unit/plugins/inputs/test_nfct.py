@@ -80,9 +80,7 @@ class OptionTests(NfctTestCase):
             {"pollinterval": 5, "hash_enable": False}, {"active_timeout": 60.0, "hash_enable": False},
             {"reset": True},
         ):  # fmt: skip
-            self.assertEqual(
-                [option for option, _ in self.make(**values).mistakes()], [next(iter(values))], values
-            )
+            self.assertEqual([option for option, _ in self.make(**values).mistakes()], [next(iter(values))], values)
 
     def test_buffer(self):
         """Sizes of old configurations only raise the queue."""

@@ -124,6 +124,7 @@ class OptionTests(LogTestCase):
 
     def test_keys(self):
         """Numbers and the connection are given only where the options ask for them, as in ulogd2."""
+
         def names(**values):
             return {key.name for key in self.make(**values).keys()}
 

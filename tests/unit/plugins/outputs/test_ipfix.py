@@ -753,5 +753,3 @@ class OptionsTests(SynchronousTestCase):
 
         longest = max(uniflow.template(bits).least_octets for bits in range(8))
         self.assertLessEqual(48 + 20 + longest, 256)
-
-

@@ -310,6 +310,7 @@ class FileTests(SQLITE3TestCase):
             def opened(connection, before=made.database.opened):
                 before(connection)
                 connection.execute(f"PRAGMA max_page_count={pages}")
+
             return opened
 
         real = made.database.opened
