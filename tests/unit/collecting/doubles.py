@@ -12,6 +12,7 @@ from twisted.logger import Logger, formatEvent
 from twisted.python.failure import Failure
 
 from tests.unit.ipfix.wire import without_context
+from ulogd_tw.collecting import sctp_session, stream_session
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.plugins.inputs import collector
@@ -76,7 +77,8 @@ class Collecting:
         self.clock = Clock()
         case.patch(collector, "reactor", self.clock)
         self.now = 1000.0
-        case.patch(collector, "time", SimpleNamespace(time=lambda: self.now))
+        for module in (collector, stream_session, sctp_session):
+            case.patch(module, "time", SimpleNamespace(time=lambda: self.now))
         self.said = []
         case.patch(COLLECTOR, "log", Logger("collector", observer=lambda event: self.said.append(formatEvent(event))))
         if plugin is None:
