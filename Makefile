@@ -1,6 +1,7 @@
 # make run    install into .venv and run etc/ulogd.conf in the foreground
 # make test   all tests; as root on Debian it first installs the peers that live tests meet
-# make unit | live | lint | bench | soak | clean
+# make unit | live | bench | soak | clean
+# make lint   ruff check, ruff format --check, mypy (its exceptions stand in pyproject.toml)
 # make fuzz   every decoder for SECONDS (60) each, or TARGET=name alone; crashes are kept in _fuzz
 #
 # PYTHON=/path/to/python3 chooses the interpreter, ARGS="..." is handed to run, the tests and the benchmarks.
@@ -40,11 +41,13 @@ soak: $(VENV)/installed-test
 	tests/install-peers
 	@ULOGD_TW_SOAK=1 HYPOTHESIS_EXAMPLES=2000 $(PY) -m tests.run $(ARGS)
 
-lint: $(VENV)/installed-dev
+lint: $(VENV)/installed-test $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PY) -m tests.typecheck
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .ruff_cache _trial_temp* _fuzz
+	rm -rf $(VENV) build dist *.egg-info .ruff_cache .mypy_cache _trial_temp* _fuzz
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
 

@@ -194,7 +194,7 @@ class Batch:
                 arrays[f"o{place}"], arrays[f"d{place}"] = plain.offsets, plain.data
             if name in self.missing:
                 arrays[f"m{place}"] = self.missing[name]
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy 2.0 declares them as bool
 
     @classmethod
     def load(cls, file: Any) -> Batch:

@@ -6,7 +6,7 @@ from collections.abc import Container
 
 import numpy as np
 
-from ulogd_tw.core.columns import Column, take
+from ulogd_tw.core.columns import Column, numbers, take
 
 
 class ColumnSet:
@@ -37,10 +37,11 @@ class ColumnSet:
         if not len(rows):
             return
         before = self.columns.get(name)
+        mask: np.ndarray | None
         if before is None:
             column, mask = np.zeros((self.n, *values.shape[1:]), dtype), np.ones(self.n, bool)
         else:
-            column, mask = before.copy(), self.missing.pop(name, None)
+            column, mask = numbers(before).copy(), self.missing.pop(name, None)
         column[rows] = values
         self.columns[name] = column
         if mask is not None:
@@ -57,7 +58,7 @@ class ColumnSet:
                 continue
             column = take(column, rows)
             if name in self.columns and mask is not None:
-                self.put(name, column[~mask], ~mask, column.dtype.char)
+                self.put(name, numbers(column)[~mask], ~mask, numbers(column).dtype.char)
                 continue
             self.columns[name] = column
             self.missing.pop(name, None)

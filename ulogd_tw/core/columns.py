@@ -157,6 +157,20 @@ class Coded:
 Column = np.ndarray | Octets | Coded
 
 
+def numbers(column: Column) -> np.ndarray:
+    """The column, which is an array; TypeError for strings."""
+    if isinstance(column, np.ndarray):
+        return column
+    raise TypeError(f"a column of numbers was expected, not {type(column).__name__}")
+
+
+def strings(column: Column) -> Octets | Coded:
+    """The column, which is of strings or octets; TypeError for an array."""
+    if isinstance(column, np.ndarray):
+        raise TypeError(f"a column of strings was expected, not an array of {column.dtype}")
+    return column
+
+
 def places(column: Octets | Coded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(buffer, starts, lengths) of a column of strings, where they are."""
     if isinstance(column, Pieces):
@@ -184,10 +198,11 @@ def joined(columns: Sequence[Column]) -> Column:
     if len(columns) == 1:
         return columns[0]
     if isinstance(columns[0], np.ndarray):
-        return np.concatenate(columns)
-    if all(isinstance(c, Coded) for c in columns) and len({c.values for c in columns}) == 1:
-        return Coded(np.concatenate([c.codes for c in columns]), columns[0].values)
-    parts = [c.plain() for c in columns]
+        return np.concatenate([numbers(c) for c in columns])
+    coded = [c for c in columns if isinstance(c, Coded)]
+    if len(coded) == len(columns) and len({c.values for c in coded}) == 1:
+        return Coded(np.concatenate([c.codes for c in coded]), coded[0].values)
+    parts = [strings(c).plain() for c in columns]
     offsets, data, base = [np.zeros(1, np.int64)], [], 0
     for part in parts:
         first, last = int(part.offsets[0]), int(part.offsets[-1])

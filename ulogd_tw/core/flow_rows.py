@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.columns import Coded, Column
+from ulogd_tw.core.columns import Coded, Column, strings
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.resolve import Found
 
@@ -40,10 +40,10 @@ def ended(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
     event = find(batch, "ct.event")
     if event is None:
         return batch
-    keep = event.values == _DESTROY
+    keep = event.numbers == _DESTROY
     reason = find(batch, "flowEndReason")
     if reason is not None:
-        reported = reason.values == _ACTIVE_TIMEOUT
+        reported = reason.numbers == _ACTIVE_TIMEOUT
         keep |= reported if reason.missing is None else reported & ~reason.missing
     return _kept(plugin, batch, keep)
 
@@ -55,7 +55,7 @@ def options_rows(kinds: Column) -> np.ndarray | None:
             return None
         found = np.array([value == b"options" for value in kinds.values])[kinds.codes]
     else:  # as they come back from a spool
-        found = np.array([value == b"options" for value in kinds.to_list()], bool)
+        found = np.array([value == b"options" for value in strings(kinds).to_list()], bool)
     return found if found.any() else None
 
 

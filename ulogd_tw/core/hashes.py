@@ -45,11 +45,16 @@ def of_rows(columns: Iterable[Found | None], n: int, secret: np.uint64) -> np.nd
     """
     found = np.full(n, secret)
     for column in columns:
-        part = np.uint64(0) if column is None else mixed(hashes(column.values) ^ secret)
-        if column is not None and column.missing is not None:
-            part[column.missing] = 0
-        found = mixed(found + part)
+        found = mixed(found + _part(column, secret)) if column is not None else mixed(found)
     return found
+
+
+def _part(column: Found, secret: np.uint64) -> np.ndarray:
+    """What one column adds to the hashes of the rows."""
+    part = mixed(hashes(column.values) ^ secret)
+    if column.missing is not None:
+        part[column.missing] = 0
+    return part
 
 
 def of_flows(find: Find, batch: Batch, names: tuple[str, str, str, str, str]) -> np.ndarray:
@@ -71,7 +76,7 @@ def of_flows(find: Find, batch: Batch, names: tuple[str, str, str, str, str]) ->
 
 
 def _numbers(found: Found) -> np.ndarray:
-    values = found.values.astype(np.uint64)
+    values = found.numbers.astype(np.uint64)
     if values.ndim == 2:
         values = mixed(values[:, 0]) + values[:, 1]
     return values if found.missing is None else np.where(found.missing, np.uint64(0), values)

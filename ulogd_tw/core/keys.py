@@ -273,10 +273,10 @@ class Registry:
     def _enterprise_by_name(self) -> dict[str, Key]:
         found: dict[str, Key] = {}
         scopes = (self.element(NETFLOW9_SCOPE, ident) for ident in _SCOPES)
-        of_netflow9 = (key for key in self.netflow9.values() if key.element[0] == NETFLOW9)
+        of_netflow9 = (key for key in self.netflow9.values() if _of_netflow9(key))
         for key in (*self.enterprise.values(), *of_netflow9, *scopes, *NETFLOW5_KEYS, *SFLOW_KEYS):
             other = found.get(key.name)
-            if other is None and key.element[0] == NETFLOW9:  # ntop's elements: the same names in capitals
+            if other is None and _of_netflow9(key):  # ntop's elements: the same names in capitals
                 other = found.get(key.name.upper())
             elements = other.elements + key.elements if other else key.elements
             found[key.name] = replace(other or key, name=key.name, elements=elements)
@@ -332,6 +332,10 @@ class Registry:
         return {name for table in tables for name in table}
 
 
+def _of_netflow9(key: Key) -> bool:
+    return key.element is not None and key.element[0] == NETFLOW9
+
+
 registry = Registry()
 """The one table of this process; reading it costs 5 ms, the enterprises' part 10 ms more when it is needed."""
 
@@ -344,10 +348,13 @@ def known(name: str) -> Key | None:
 
 def ulogd_keys(*names: str) -> tuple[Key, ...]:
     """Keys by name, for the declarations of plugins; KeyError for one that nobody knows."""
-    found = tuple(registry.key(name) for name in names)
-    if None in found:
-        raise KeyError(names[found.index(None)])
-    return found
+    return tuple(_declared(name) for name in names)
+
+
+def _declared(name: str) -> Key:
+    if found := registry.key(name):
+        return found
+    raise KeyError(name)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

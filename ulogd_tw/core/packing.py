@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulogd_tw.core import types
-from ulogd_tw.core.columns import Coded, Column, Octets
+from ulogd_tw.core.columns import Coded, Column, Octets, numbers, strings
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.core.types import Type
 
@@ -101,15 +101,14 @@ class Packing:
         for place in self._places:
             column = columns[place.key.name]
             if place.bits == 128:
-                words[place.word] = np.ascontiguousarray(column[:, 0])
-                words[place.word + 1] = np.ascontiguousarray(column[:, 1])
+                words[place.word], words[place.word + 1] = np.ascontiguousarray(numbers(column).T)
                 continue
             if place.key.type.variable:
-                column = self._dictionaries[place.key.name].codes(column)
+                column = self._dictionaries[place.key.name].codes(strings(column))
                 good = column != np.uint32(0xFFFFFFFF)
                 if not good.all():
                     fits = good if fits is None else fits & good
-            word, good = _as_word(column, place.key.type)
+            word, good = _as_word(numbers(column), place.key.type)
             if good is not None:
                 fits = good if fits is None else fits & good
             if place.shift:
@@ -157,18 +156,18 @@ def _bits(type_: Type) -> int:
         return 32
     if type_ is types.IPV6:
         return 128
-    return 48 if type_ is types.MAC else 8 * type_.dtype.itemsize
+    return 48 if type_ is types.MAC else 8 * type_.array_dtype.itemsize
 
 
 def _as_word(column: np.ndarray, type_: Type) -> tuple[np.ndarray, np.ndarray | None]:
     """A column as uint64 of which only the type's bits are set, and the mask of rows that fit (None: all)."""
     if type_.kind == "float":
         # one NaN and one zero, so that equal values are one key
-        column = np.where(np.isnan(column), np.nan, column.astype(np.float64) + 0.0).astype(type_.dtype)
-        return column.view(np.dtype(f"u{type_.dtype.itemsize}")).astype(np.uint64), None
+        column = np.where(np.isnan(column), np.nan, column.astype(np.float64) + 0.0).astype(type_.array_dtype)
+        return column.view(np.dtype(f"u{type_.array_dtype.itemsize}")).astype(np.uint64), None
     good = None
-    if not type_.variable and type_ is not types.MAC and column.dtype != type_.dtype:
-        narrow = column.astype(type_.dtype)
+    if not type_.variable and type_ is not types.MAC and column.dtype != type_.array_dtype:
+        narrow = column.astype(type_.array_dtype)
         same = narrow == column
         good = None if same.all() else same
         column = narrow
@@ -181,5 +180,5 @@ def _from_word(value: np.ndarray, type_: Type) -> np.ndarray:
     if type_ is types.MAC:
         return value
     if type_.kind in ("float", "signed"):
-        return value.astype(np.dtype(f"u{type_.dtype.itemsize}")).view(type_.dtype)
-    return value.astype(type_.dtype)
+        return value.astype(np.dtype(f"u{type_.array_dtype.itemsize}")).view(type_.array_dtype)
+    return value.astype(type_.array_dtype)

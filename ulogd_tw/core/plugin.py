@@ -8,7 +8,8 @@ look at the outside; the stack is built from `keys` and `requests`; `open` opens
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
@@ -28,8 +29,10 @@ def type_text(types: int) -> str:
     return "|".join(name for bit, name in TYPE_NAMES.items() if types & bit) or "null"
 
 
-class _All:
-    """The request for every key of the stack."""
+class All(Enum):
+    """The request for every key of the stack. An Enum of one value, so that ``is ALL`` tells the types apart."""
+
+    ALL = "ALL"
 
     def __repr__(self) -> str:
         return "ALL"
@@ -38,8 +41,8 @@ class _All:
         return True
 
 
-ALL = _All()
-Wanted = frozenset[str] | _All
+ALL: Final = All.ALL
+Wanted = frozenset[str] | All
 
 
 class Plugin:
@@ -101,7 +104,7 @@ class Plugin:
         """The keys that this instance can give; may depend on its options."""
         return self.provides
 
-    def requests(self, wanted: Wanted) -> dict[str, bool] | _All:
+    def requests(self, wanted: Wanted) -> dict[str, bool] | All:
         """The keys it needs for those `wanted` of it: name -> whether it cannot do without. `ALL`: every key."""
         return dict.fromkeys(self.uses, True) | dict.fromkeys(self.may_use, False)
 
@@ -205,7 +208,7 @@ class Output(Plugin):
                "start. Without it they are dropped and counted as stop_timeout"),
     )  # fmt: skip
 
-    def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | _All:
+    def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | All:
         """As `requests`, of one stack, which gives the keys `above`; None where any key may come."""
         return self.requests(frozenset())
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.columns import Column
+from ulogd_tw.core.columns import Column, numbers
 from ulogd_tw.core.conversions import BY_TARGET, Convert
 from ulogd_tw.core.keys import Key, known, registry
 
@@ -67,6 +67,11 @@ class Found:
     missing: np.ndarray | None
     key: Key
 
+    @property
+    def numbers(self) -> np.ndarray:
+        """The values of a key that is held as an array; TypeError for strings."""
+        return numbers(self.values)
+
 
 Find = Callable[[Batch, str], Found | None]
 """How a plugin finds a key in a batch: `Plugin.find`."""
@@ -112,7 +117,7 @@ class Sources:
 
     def _choose(self, schema: Schema, name: str) -> tuple[Recipe, Key] | None:
         asked = known(name)
-        recipes = self.recipes.get(name, ())
+        recipes: Iterable[Recipe] = self.recipes.get(name, ())
         if schema.ipv6 and asked is not None and asked.type is types.ADDRESS:
             recipes = sorted(recipes, key=lambda recipe: not _is_ipv6(schema.get(recipe.inputs[0])))
         for recipe in recipes:

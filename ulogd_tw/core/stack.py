@@ -7,14 +7,14 @@ beginning; an output id is one instance wherever it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import Mistake, UlogdError
 from ulogd_tw.core.keys import Key, nearest, registry
 from ulogd_tw.core.options import Options
-from ulogd_tw.core.plugin import ALL, Aggregator, Filter, Input, Output, Plugin, Wanted, type_text
+from ulogd_tw.core.plugin import ALL, Aggregator, All, Filter, Input, Output, Plugin, Wanted, type_text
 from ulogd_tw.core.resolve import Provided, Recipe
 
 
@@ -74,6 +74,7 @@ class Node:
         counters = self.plugin.counters
         before = counters.dropped.total() + counters.rows_filtered
         try:
+            assert isinstance(self.plugin, Filter)
             result = self.plugin.process(batch)
         except Exception as error:  # a fault of one plugin ends neither the service nor the other stacks
             counters.dropped["error"] += batch.n
@@ -90,6 +91,7 @@ class Node:
         """Write at once; `ulogd_tw.flow` puts a queue here."""
         counters = self.plugin.counters
         before = counters.dropped.total() + counters.rows_filtered
+        assert isinstance(self.plugin, Output)
         self.plugin.write(batch)
         counters.rows_written += batch.n - (counters.dropped.total() + counters.rows_filtered - before)
 
@@ -98,6 +100,18 @@ class Node:
         if not self.parents or isinstance(self.plugin, Aggregator):
             return {self}
         return set().union(*(p.feeders() for p in self.parents))
+
+
+def _input(node: Node) -> Input:
+    """The plugin of a node that begins a stack."""
+    assert isinstance(node.plugin, Input)
+    return node.plugin
+
+
+def _flowing(classes: Sequence[type[Plugin]]) -> int:
+    """The types of the rows that the input gives to the plugin below it."""
+    assert issubclass(classes[0], Input)
+    return classes[0].flowing(classes[1])
 
 
 def _raise(plugin: Plugin, error: Exception) -> None:
@@ -149,7 +163,7 @@ class Graph:
             parts = [part for part in parts if part not in touching]
             stacks = [s for part in touching for s in part.stacks] + [stack]
             parts.append(self._only(stacks))
-        return sorted(parts, key=lambda part: any(node.plugin.listens for node in part.inputs))
+        return sorted(parts, key=lambda part: any(_input(node).listens for node in part.inputs))
 
     def _only(self, stacks: list[Stack]) -> Graph:
         live = {node for s in stacks for node in s.path}
@@ -238,7 +252,7 @@ class Builder:
             unread = [m for m in mistakes if not m.tolerated]
             plugin = class_(ident, options) if unread else self._instance(ident, class_, options)
             if place == 0:
-                plugin.otype = class_.flowing(classes[1])
+                plugin.otype = _flowing(classes)
             known_wrong = {mistake.option for mistake in unread}
             wrong = [Mistake(spec.where, f"{ident}:{class_.name}: {o}: {text}", option=o)
                      for o, text in plugin.mistakes() if o not in known_wrong]  # fmt: skip
@@ -269,7 +283,7 @@ class Builder:
         last = len(spec.parts) - 1
         positions = ["input", *["filter"] * (last - 1), "output"]
         classes = [self.lookup(name, at) for (_, name), at in zip(spec.parts, positions, strict=True)]
-        flowing = classes[0].flowing(classes[1])  # an input is an instance of its own for each type of rows
+        flowing = _flowing(classes)  # an input is an instance of its own for each type of rows
         for place, (ident, _) in enumerate(spec.parts):
             position, class_ = positions[place], classes[place]
             where = ("output", ident) if place == last else (flowing, *spec.parts[: place + 1])
@@ -283,12 +297,12 @@ class Builder:
                 node = tree[where] = Node(plugin, f"{ident}#{same + 1}" if same else ident, None)
                 plugin.instance = node.ident
                 if position == "filter":
-                    plugin.source = path[0].plugin
+                    plugin.source = _input(path[0])
                 nodes.append(node)
             if path:
                 _join(path[-1], node)
-            if position == "output" and path[0].plugin not in node.plugin.inputs:
-                node.plugin.inputs = (*node.plugin.inputs, path[0].plugin)
+            if isinstance(node.plugin, Output) and path[0].plugin not in node.plugin.inputs:
+                node.plugin.inputs = (*node.plugin.inputs, _input(path[0]))
             path.append(node)
         stack = Stack(spec, path)
         for node in path:
@@ -370,7 +384,7 @@ def _names(above: Iterable[Node], given: dict[Node, Provided]) -> frozenset[str]
 def _request(
     node: Node,
     parent: Node,
-    asked: dict[str, bool] | object,
+    asked: dict[str, bool] | All,
     given: dict[Node, Provided],
     wanted: dict[Node, _Wish],
     providers: Callable[[str], list[str]],

@@ -293,9 +293,9 @@ def _parts(column: Column, key: Key, form: TextFormat) -> list[Part]:
     kind = key.type.kind
     if isinstance(column, Coded):
         return [Strings.of([_octets_token(v, kind, form) for v in column.values], column.codes)]
-    if kind == "string":
+    if isinstance(column, Octets) and kind == "string":
         return _strings(column, form)
-    if kind == "list":
+    if isinstance(column, Octets) and kind == "list":
         data, edges = _padded(column)
         return [Strings(data, edges[1:], np.diff(edges))]
     if isinstance(column, Octets):
@@ -364,11 +364,11 @@ def _values(column: Column, key: Key) -> list[Any]:
         different = np.empty(len(column.values), object)
         different[:] = [read(v) for v in column.values]
         return different.take(column.codes).tolist()
-    if kind in ("string", "list"):
-        return _text_values(column)
+    if isinstance(column, Octets):
+        return _text_values(column) if kind in ("string", "list") else _rendered_values(column, key)
     if key.type.numeric and kind != "ntp":
         return column.tolist()
-    if len(column) <= FEW and isinstance(column, np.ndarray):
+    if len(column) <= FEW:
         return [_python_value(v, kind) for v in column.tolist()]
     return _rendered_values(column, key)
 

@@ -36,6 +36,13 @@ class Type:
         return self.kind in ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds", "ntp")
 
     @property
+    def array_dtype(self) -> np.dtype:
+        """`dtype` of a type that is held as an array; TypeError for strings."""
+        if self.dtype is None:
+            raise TypeError(f"{self.name} is not held as an array")
+        return self.dtype
+
+    @property
     def variable(self) -> bool:
         """True where a column is `Octets` or `Coded`."""
         return self.kind in ("string", "octets", "list")
