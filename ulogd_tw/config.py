@@ -51,22 +51,40 @@ def _interval(text: str) -> float:
 
 
 GLOBAL_OPTIONS: tuple[Option, ...] = (
-    Option("logfile", text, "", "where the log goes: a path, stdout or syslog; nothing: where twistd writes it"),
-    Option("loglevel", _level, 5, "what is logged at least: debug 1, info 3, notice 5, error 7, fatal 8"),
-    Repeated("plugin", text, (), "a shared object of ulogd2, from old configurations; has no effect"),
-    Repeated("stack", text, (), "id:PLUGIN,id:PLUGIN,...: from an input through filters to an output"),
-    Option("stats_file", text, "", "file for the counters of every instance as JSON; empty: none"),
-    Option("stats_interval", _interval, 10.0, "seconds after which stats_file is written again"),
+    Option("logfile", text, "", "Where the log goes: a path, stdout or syslog. Empty: where twistd writes its log."),
+    Option("loglevel", _level, 5, "Lowest severity written to the log: debug 1, info 3, notice 5, error 7, fatal 8."),
+    Repeated("plugin", text, (), "Shared object of ulogd2, from an old configuration; has no effect."),
+    Repeated(
+        "stack",
+        text,
+        (),
+        "One chain of plugins, ID:PLUGIN,ID:PLUGIN,...: an input, then filters, then an "
+        "output. Example: ct1:NFCT,exp1:IPFIX",
+    ),
+    Option("stats_file", text, "", "File to which the counters of all instances are written as JSON. Empty: none."),
+    Option("stats_interval", _interval, 10.0, "Seconds between two writings of stats_file."),
     Option(
         "query_socket",
         text,
         "",
-        "path of a socket where ulogd-tw query and ulogd-tw top ask the running service; empty: none",
+        "Path of the Unix socket through which ulogd-tw query and ulogd-tw top reach the "
+        "running service, such as /run/ulogd/query.sock. Empty: none.",
     ),
-    Option("stop_timeout", seconds, 10.0, "seconds that waiting rows have to be written at stop"),
-    Option("strict", boolean, False, "1: any mistake ends the start, also those that ulogd2 tolerated"),
-    Option("queue_rows", positive, 1_000_000, "default of every output's queue_rows"),
-    Option("queue_octets", octets, 256 << 20, "default of every output's queue_octets"),
+    Option(
+        "stop_timeout",
+        seconds,
+        10.0,
+        "Seconds for which a stopping service goes on writing the rows still waiting for outputs.",
+    ),
+    Option(
+        "strict",
+        boolean,
+        False,
+        "1: any mistake in the configuration prevents the start, even a mistake that "
+        "ulogd2 tolerated. 0: a stack with a mistake is left out, and the others run.",
+    ),
+    Option("queue_rows", positive, 1_000_000, "Default for the option queue_rows of every output."),
+    Option("queue_octets", octets, 256 << 20, "Default for the option queue_octets of every output."),
 )
 
 

@@ -46,29 +46,32 @@ class Collecting(Input):
     provides = (*CONTEXT, *TOLD)
     open_keys = True
     decoding_options = (
-        Option("scale_sampled", boolean, False, "1: multiply counts of octets and packets by the sampling rate that "
-               "the exporter tells, in the record, in options records, or in the header of NetFlow v5; the key "
-               "sampling_factor has the factor, 1 where nothing is told"),
-        Option("add_names", boolean, False, "1: ingressInterfaceName, egressInterfaceName and applicationName for "
-               "outputs that print every key, as exporters tell them in options records; an output that asks for one "
-               "of these by name gets it anyway"),
-        Option("template_lifetime", seconds, 0.0, "seconds after which a template that was not sent again over UDP is "
-               "forgotten; at least three times the exporters' refresh; 0: it lives as long as its session"),
-        Option("park", seconds, 60.0, "seconds for which records over UDP and SCTP whose template has not come wait "
-               "for it; 0: none"),
-        Option("max_parked", octets, 16 << 20, "octets of such records, of all exporters; one exporter may have a "
-               "quarter of it"),
-        Option("clock_skew", seconds, 60.0, "seconds by which an exporter's clock may be wrong before the log says so; "
-               "0: never"),
-        Option("max_domains", positive, 1024, "Observation Domains of an exporter"),
-        Option("max_domains_in_all", positive, 50_000, "Observation Domains of all exporters"),
-        Option("max_templates", positive, 8192, "templates of an exporter"),
-        Option("max_templates_in_all", positive, 100_000, "templates of all exporters"),
-        Option("max_fields", positive, 16_384, "fields of a template"),
-        Option("max_fields_in_all", positive, 1_000_000, "fields of the templates of all exporters"),
-        Option("max_nesting", positive, 16, "lists within lists; deeper ones stay octets"),
-        Option("max_told", positive, 100_000, "names of interfaces and applications, sampling rates and types of "
-               "elements that all exporters may tell"),
+        Option("scale_sampled", boolean, False, "1: multiply octet and packet counts by the exporter's sampling rate, "
+               "taken from the record, from options records or from the header of NetFlow v5. The key sampling_factor "
+               "holds the factor (1 where the exporter sent no rate)."),
+        Option("add_names", boolean, False, "1: add ingressInterfaceName, egressInterfaceName and applicationName from "
+               "the exporter's options records, for outputs of all keys such as JSON. An output with one of these "
+               "names in its configuration gets it anyway."),
+        Option("template_lifetime", seconds, 0.0, "Seconds after which a template received over UDP expires unless the "
+               "exporter sends it again; use at least three times the exporters' refresh time. 0: a template lives as "
+               "long as its session."),
+        Option("park", seconds, 60.0, "Seconds for which records received over UDP or SCTP before their template wait "
+               "for it. 0: they are not kept."),
+        Option("max_parked", octets, 16 << 20, "Octets of memory for records that wait for their template, all "
+               "exporters together; one exporter may use a quarter of it."),
+        Option("clock_skew", seconds, 60.0, "Seconds by which an exporter's clock may be off before the log warns, "
+               "once. 0: never warn."),
+        Option("max_domains", positive, 1024, "Maximum number of Observation Domains of one exporter."),
+        Option("max_domains_in_all", positive, 50_000, "Maximum number of Observation Domains, all exporters "
+               "together."),
+        Option("max_templates", positive, 8192, "Maximum number of templates of one exporter."),
+        Option("max_templates_in_all", positive, 100_000, "Maximum number of templates, all exporters together."),
+        Option("max_fields", positive, 16_384, "Maximum number of fields of one template."),
+        Option("max_fields_in_all", positive, 1_000_000, "Maximum number of template fields, all exporters together."),
+        Option("max_nesting", positive, 16, "Maximum depth of lists within lists (RFC 6313); deeper lists are left as "
+               "octets."),
+        Option("max_told", positive, 100_000, "Maximum number of entries kept from options records, all exporters "
+               "together: names of interfaces and applications, sampling rates, types of enterprise elements."),
     )  # fmt: skip
     log = Logger()
 

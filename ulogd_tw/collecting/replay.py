@@ -33,9 +33,11 @@ class Replaying(Collecting):
 
     own_clock = True
     reading_options = (
-        Option("file", words, None, "files to read, in this order; * and ? stand for any characters, and what they "
-               "match is read by name; files of gzip are read too", mandatory=True),
-        Option("exit", boolean, False, "1: when all files are read and written out, the service ends: for batch jobs"),
+        Option("file", words, None, "Files to read, in this order; * and ? are wildcards, and the files of one pattern "
+               "are read in order of name. Files may be compressed with gzip. Example: "
+               "/captures/*.pcap.gz", mandatory=True),
+        Option("exit", boolean, False, "1: end the service once all files are read and all outputs have written their "
+               "rows; for batch jobs."),
     )  # fmt: skip
     reactor: Any = reactor
 

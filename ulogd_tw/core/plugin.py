@@ -201,11 +201,13 @@ class Output(Plugin):
 
     inputs: tuple[Input, ...] = ()
     common_options = (
-        Option("queue_rows", positive, 1_000_000, "rows that may wait for this output; beyond, inputs that can wait "
-               "are paused and rows of the others are dropped and counted as queue_full"),
-        Option("queue_octets", octets, 256 << 20, "octets of memory that waiting rows may take, as queue_rows"),
-        Option("spool", text, "", "directory for rows that are still waiting when stop_timeout ends; read at the next "
-               "start. Without it they are dropped and counted as stop_timeout"),
+        Option("queue_rows", positive, 1_000_000, "Maximum number of rows waiting for this output. From half of it on, "
+               "inputs able to wait (files, TCP) are paused; beyond it, rows of other inputs are dropped and counted "
+               "as queue_full."),
+        Option("queue_octets", octets, 256 << 20, "Maximum memory of the rows waiting for this output, in octets; "
+               "works as queue_rows does."),
+        Option("spool", text, "", "Directory for rows that are still waiting when stop_timeout ends; the next start "
+               "reads and writes them. Empty: such rows are dropped and counted as stop_timeout."),
     )  # fmt: skip
 
     def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | All:

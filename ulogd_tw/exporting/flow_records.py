@@ -27,10 +27,10 @@ from ulogd_tw.ipfix.template import Field, Template
 from ulogd_tw.ipfix.wire_format import IPFIX, NetFlow9, WireFormat
 
 MEANING = (
-    "auto: connections become a record for each direction, and other rows go out with all their keys; uniflow: of any "
-    "row only the fields of such a record; biflow: one record a connection, with the reply as reverse elements (RFC "
-    "5103); all: every key as it is; or names of keys, with the octets that a number shall have behind a colon: "
-    "sourceAddress,octetDeltaCount:4"
+    "Fields of the records. auto: a connection becomes one record for each direction, and other rows keep all their "
+    "keys; uniflow: every row becomes one record with the fields of such a direction; biflow: one record a connection, "
+    "with the reply in reverse elements (RFC 5103); all: every key as it is; or a list of keys, each with an optional "
+    "length in octets, such as sourceAddress,octetDeltaCount:4"
 )
 """Of the option `fields`."""
 AUTO, EVERY, UNIFLOW, BIFLOW = "auto", "all", "uniflow", "biflow"

@@ -15,15 +15,17 @@ from ulogd_tw.transports.tls.credentials import Files, wrong_name
 from ulogd_tw.transports.url import Url, parse
 
 SECTION = (
-    Option("url", text, "", "where it is; empty: the name of the section is its URL"),
-    *(Option(o.name, o.read, o.default, f"{o.meaning}; empty: as in the section of the exporter") for o in FILES),
+    Option("url", text, "", "Address of the collector, such as tcp:192.0.2.1:4739. Empty: the name of the section is "
+           "the address."),
+    *(Option(o.name, o.read, o.default, f"{o.meaning} Not given: as in the exporter's section.") for o in FILES),
     Option(PEER_NAME.name, text, "", PEER_NAME.meaning),
-    Option("sctp_streams", positive, None, "streams of an SCTP association; empty: as in the section of the exporter"),
-    Option("encapsulation_port", number, None, "UDP port within which SCTP goes; empty: as in the section of the "
-           "exporter"),
-    Option("networks", networks, (), "prefixes: it gets only flows of which an address is in one of them"),
-    Option("marks", marks, (), "marks, VALUE or VALUE/MASK: it gets only flows that have one of them (ct.mark, or the "
-           "mark of a packet)"),
+    Option("sctp_streams", positive, None, "Streams of an SCTP association. Empty: as in the exporter's section."),
+    Option("encapsulation_port", number, None, "UDP port for SCTP over UDP (RFC 6951). Empty: as in the exporter's "
+           "section."),
+    Option("networks", networks, (), "Prefixes, such as 10.0.0.0/8 2001:db8::/32: the collector gets only flows with "
+           "an address in one of them. Empty: all flows."),
+    Option("marks", marks, (), "Marks, VALUE or VALUE/MASK, such as 0x10/0xf0: the collector gets only flows with one "
+           "of them (ct.mark, or the mark of a packet). Empty: all flows."),
 )  # fmt: skip
 """Options of a section ``[collector:URL or NAME]``."""
 _NOTHING = Options(SECTION)

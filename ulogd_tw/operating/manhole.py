@@ -52,11 +52,12 @@ def _listen(given: str) -> tuple[str, int]:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("listen", _listen, ("127.0.0.1", _DEFAULT_PORT), "address of the ssh server, tcp:HOST:PORT"),
-    Option("authorized_keys", text, None, "file with the public keys that may log in, one a line as ssh-keygen writes "
-           "them; read at each login. Lines that begin with restrictions (command=, from=) let nobody in", True),
-    Option("host_key", text, "/var/lib/ulogd/manhole_host_key", "file of the server's private key; made at the first "
-           "start, for its owner only"),
+    Option("listen", _listen, ("127.0.0.1", _DEFAULT_PORT), "Address of the ssh server, tcp:HOST:PORT."),
+    Option("authorized_keys", text, None, "File with the public keys of the users who may log in, one a line as "
+           "ssh-keygen writes them. It is read at each login. A line with restrictions (command=, from=) admits "
+           "nobody.", True),
+    Option("host_key", text, "/var/lib/ulogd/manhole_host_key", "File with the private key of the ssh server. It is "
+           "made at the first start, readable by its owner only."),
 )  # fmt: skip
 
 

@@ -9,18 +9,19 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, one_of, seconds, words
 
 SCTP_OPTIONS = (
-    Option("encapsulation_port", number, None, "UDP port within which SCTP goes (RFC 6951): the collector's, on both "
-           "sides; 0: straight in IP, which without SCTP in the kernel needs CAP_NET_RAW. Without it IP where the "
-           "kernel has SCTP, else 9899"),
-    Option("sctp_stack", one_of("auto", "kernel", "user"), "auto", "whose SCTP: the kernel's (modprobe sctp), or "
-           "usrsctp's in this process (Debian package libusrsctp2); auto: the kernel's where it has one and no "
-           "encapsulation_port is asked for"),
-    Option("sctp_addresses", words, (), "further own addresses of each association (multi-homing), only with the "
-           "kernel's SCTP"),
-    Option("sctp_heartbeat", seconds, 15.0, "seconds between heartbeats of a silent association"),
-    Option("sctp_retransmissions", number, 8, "retransmissions in a row after which an association is lost"),
-    Option("sctp_rto_max", seconds, 10.0, "longest time between two retransmissions; with 8 of them a peer that is "
-           "gone without a word is noticed after about 65 s"),
+    Option("encapsulation_port", number, None, "UDP port for SCTP over UDP (RFC 6951): the collector's port, given "
+           "alike at collector and exporter. 0: SCTP directly over IP; without SCTP in the kernel this needs "
+           "CAP_NET_RAW. Not given: directly over IP where the kernel has SCTP, else port 9899."),
+    Option("sctp_stack", one_of("auto", "kernel", "user"), "auto", "Implementation of SCTP. kernel: the kernel's "
+           "(modprobe sctp); user: usrsctp in this process (Debian package libusrsctp2); auto: the kernel's where it "
+           "has SCTP and encapsulation_port is not used, else usrsctp."),
+    Option("sctp_addresses", words, (), "Further local addresses of each association (multi-homing), such as 192.0.2.1 "
+           "198.51.100.1; only with the kernel's SCTP."),
+    Option("sctp_heartbeat", seconds, 15.0, "Seconds between heartbeats on an idle association."),
+    Option("sctp_retransmissions", number, 8, "Number of retransmissions in a row after which an association counts as "
+           "lost."),
+    Option("sctp_rto_max", seconds, 10.0, "Longest time between two retransmissions, in seconds. With the defaults, a "
+           "peer that vanished silently is noticed after about 65 s."),
 )  # fmt: skip
 
 

@@ -15,31 +15,34 @@ from ulogd_tw.transports.tls.credentials import Credentials, Files, wrong_name
 from ulogd_tw.transports.tls.listener import HandshakeGate
 
 FILES = (
-    Option("ca", text, "", "TLS: the certificates that peers must come from (PEM): a file, or a directory of .pem, "
-           ".crt and .cer files"),
-    Option("cert", text, "", "TLS: our certificate, and after it those between it and the CA (PEM)"),
-    Option("private_key", text, "", "TLS: the key of cert (PEM, not encrypted), which only its owner can read; empty: "
-           "it is in the file cert"),
+    Option("ca", text, "", "TLS: certificates of the CAs that sign the peers' certificates (PEM): a file, or a "
+           "directory of .pem, .crt and .cer files."),
+    Option("cert", text, "", "TLS: file with our certificate, followed by the intermediate certificates up to the CA "
+           "(PEM)."),
+    Option("private_key", text, "", "TLS: file with the key of cert (PEM, not encrypted), readable by its owner only. "
+           "Empty: the key is in the file cert."),
 )  # fmt: skip
 LISTENING = (
     *FILES,
-    Option("peers", words, (), "TLS: the exporters that are taken, by a DNS name or IP address of their certificate "
-           "(subjectAltName); empty: every certificate that comes from ca"),
-    Option("verify", boolean, True, "TLS: 0: exporters need no certificate and anybody is taken; the log warns of it"),
-    Option("handshake_timeout", seconds, 10.0, "TLS: seconds within which a handshake has to end"),
-    Option("max_handshakes", positive, 500, "TLS: handshakes that have not ended; beyond, the oldest is broken off"),
-    Option("max_greetings", positive, 10_000, "DTLS: answers a second to senders that have not shown their address; "
-           "one that has is always answered"),
+    Option("peers", words, (), "TLS: exporters allowed to connect, by a DNS name or IP address in their certificate "
+           "(subjectAltName). Empty: every exporter with a certificate signed by ca."),
+    Option("verify", boolean, True, "TLS: 0: accept exporters without a certificate. Anybody can then send records, "
+           "and the log warns of it."),
+    Option("handshake_timeout", seconds, 10.0, "TLS: seconds within which a handshake must end."),
+    Option("max_handshakes", positive, 500, "TLS: maximum number of unfinished handshakes; one more breaks off the "
+           "oldest."),
+    Option("max_greetings", positive, 10_000, "DTLS: maximum number of answers a second to senders with an unproven "
+           "address. Senders with a proven address are always answered."),
 )  # fmt: skip
-PEER_NAME = Option("peer_name", text, "", "TLS: the DNS name or IP address that a collector's certificate must have "
-                   "(subjectAltName); empty: the host of its URL")  # fmt: skip
+PEER_NAME = Option("peer_name", text, "", "TLS: DNS name or IP address that the collector's certificate must contain "
+                   "(subjectAltName). Empty: the host of its URL.")  # fmt: skip
 EXPORTING = (
     *FILES,
     PEER_NAME,
-    Option("tls_settle", seconds, 2.0, "TLS 1.3: seconds after which a collector is taken to have accepted our "
-           "certificate if it sends no session ticket, and no alert"),
-    Option("dtls_rehandshake", seconds, 600.0, "DTLS: seconds after which a new association takes the place of the old "
-           "one; so long a collector that has forgotten it without a sign may go unnoticed; 0: never"),
+    Option("tls_settle", seconds, 2.0, "TLS 1.3: seconds after which our certificate counts as accepted if the "
+           "collector sent neither a session ticket nor an alert."),
+    Option("dtls_rehandshake", seconds, 600.0, "DTLS: seconds after which a new association replaces the old one. A "
+           "collector that lost its side of the association silently goes unnoticed for at most this time. 0: never."),
 )  # fmt: skip
 
 

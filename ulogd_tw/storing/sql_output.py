@@ -38,13 +38,14 @@ CONNECT_S = 3.0
 """Seconds that a database has to answer at the start, where `connect_timeout` says nothing."""
 
 COMMON = (
-    Option("table", text, None, "the table (or view); a schema may stand before it with a dot", mandatory=True),
-    Option("create", boolean, False, "1: make the table where it is missing, with a column for each key, whose name "
-           "is the key's with _ for each dot"),
-    Option("keys", words, (), "the keys that are written, in this order; without it those that the table has columns "
-           "for, and with create=1 all that reach the output"),
-    Option("reconnect", seconds, 2.0, "seconds between two attempts while the database is away or refuses (the first "
-           "follow sooner); meanwhile rows wait. 0: not tried again, the rows are dropped"),
+    Option("table", text, None, "Name of the table or view, with its schema if needed, such as flows or "
+           "archive.flows.", mandatory=True),
+    Option("create", boolean, False, "1: make a missing table, with a column for each key. Dots in a key's name become "
+           "underscores (ip.saddr: ip_saddr)."),
+    Option("keys", words, (), "Keys to write, in this order, such as sourceAddress octetDeltaCount. Empty: the keys "
+           "with a column in the table; with create=1, all keys that reach the output."),
+    Option("reconnect", seconds, 2.0, "Seconds between two attempts to reach the database (the first attempts come "
+           "sooner); rows wait meanwhile. 0: no further attempt, and the rows are dropped."),
 )  # fmt: skip
 
 

@@ -293,11 +293,11 @@ class TextFile(Sink):
 
 def file_option(path: str) -> Option:
     """The option ``file`` with ulogd2's default."""
-    return Option("file", text, path, "file that lines are appended to; - or stdout for standard output")
+    return Option("file", text, path, "Path of the file to append to. - or stdout: standard output.")
 
 
-SYNC = Option("sync", number, 0, "0 or 1: every batch goes to the kernel at once; 2: and is on the disk (fdatasync) "
-              "before its rows count as written")  # fmt: skip
+SYNC = Option("sync", number, 0, "0 or 1: each batch is handed to the kernel at once; 2: and synced to disk "
+              "(fdatasync) before its rows count as written.")  # fmt: skip
 
 
 class TextOutput(Output):

@@ -1,4 +1,4 @@
-"""BASE: the headers of packets as keys, ulogd2's and those that are common to all transports and families."""
+"""BASE: decodes headers of packets into ulogd2's keys and the IPFIX elements shared by transports and families."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ TUNNEL = ("tunnel.protocol", "tunnel.id", "tunnel.source", "tunnel.destination")
 
 
 class BASE(Filter):
-    """Reads the headers of packets: link, VLAN tags, MPLS labels, ARP, IPv4, IPv6, and what stands behind them.
+    """Decodes the headers of packets: link, VLAN tags, MPLS labels, ARP, IPv4, IPv6, TCP, UDP, SCTP and ICMP.
 
-    Gives ulogd2's keys, and for who asks the elements of IPFIX that are common to all transports and families
-    (sourceTransportPort, tcpControlBits, ipTotalLength). Only what is asked for is read. Packets of IPv4, of
-    IPv6, of ARP and of others go on as batches of their own. A packet whose header is not whole or makes no
-    sense is passed on with what is known, and counted.
+    It gives ulogd2's keys and, on request, IPFIX elements shared by all transports and families (sourceTransportPort,
+    tcpControlBits, ipTotalLength). Only keys wanted by plugins below it are decoded. Packets of IPv4, of IPv6, of ARP
+    and of other protocols leave in separate batches. A packet with a cut or malformed header is counted and passed on
+    with the keys decoded so far.
     """
 
     name = "BASE"
@@ -62,9 +62,9 @@ class BASE(Filter):
     provides = ulogd_keys(*FOUND[:51], "oob.protocol", *FOUND[51:], "oob.family", *COMMON, *OF_PACKETS, *TUNNEL)
     hidden = frozenset((*COMMON, "octetDeltaCount", "packetDeltaCount", *TUNNEL))
     options = (
-        Option("tunnels", one_of("outer", "inner"), "outer", "inner: of IP in IP, GRE, VXLAN and GENEVE the headers of "
-               "the packet inside, and the keys tunnel.source, tunnel.destination, tunnel.protocol and tunnel.id of "
-               "what is around it"),
+        Option("tunnels", one_of("outer", "inner"), "outer", "outer: decode the outer headers of tunnelled packets. "
+               "inner: for IP in IP, GRE, VXLAN and GENEVE decode the headers of the packet inside; the outer header "
+               "is in tunnel.source, tunnel.destination, tunnel.protocol and tunnel.id."),
     )  # fmt: skip
 
     def requests(self, wanted: Wanted) -> dict[str, bool]:

@@ -34,34 +34,37 @@ _REASONS = {IDLE: "idle", ACTIVE: "active", ENDED: "ended", FORCED: "forced", NO
 
 
 class FLOWCACHE(Aggregator):
-    """Makes flows of packets: those with the same key add up until the flow ends, and then it is a row.
+    """Makes flows of packets: packets with the same key are added up, and a flow becomes a row when it ends.
 
-    A flow ends `idle_timeout` after its last packet, `active_timeout` after its first (then the next packet begins
-    another one), or `end_timeout` after its last packet where a FIN or RST was seen (with biflow=1 a FIN of both sides,
-    or a RST); there a SYN begins another flow at once. flowEndReason tells which: 1, 2, 3; 4 at the stop or the end of
-    the files, 5 where max_flows left no room. The times are those of the packets, so that the flows of a file do not
-    depend on how fast it is read. octetDeltaCount counts octets of IP packets, headers included. Packets that are not
-    of IP are filtered out. What a flow carries beside counters, its first packet had.
+    A flow ends `idle_timeout` after its last packet or `active_timeout` after its first. After a FIN or RST (with
+    biflow=1 a FIN from both sides, or a RST) it ends `end_timeout` after its last packet, or at once when a SYN begins
+    a new flow. flowEndReason is 1 (idle timeout), 2 (active timeout), 3 (FIN or RST), 4 (stop of the service or end of
+    the files) or 5 (max_flows reached).
+
+    All times are packet times, so the flows of a capture file do not depend on the speed of reading. octetDeltaCount
+    counts the octets of IP packets with their headers; packets other than IP are filtered out. Keys other than counters
+    have the value of the flow's first packet.
     """
 
     name = "FLOWCACHE"
     itype = PACKET
     otype = FLOW
     options = (
-        Option("key", text, "5tuple," + ",".join(ICMP), "names of the keys that make a flow, with commas; 5tuple: "
-               + ",".join(FIVE_TUPLE)),
-        Option("idle_timeout", seconds, 30.0, "seconds without a packet that end a flow"),
-        Option("active_timeout", seconds, 120.0, "seconds from its first packet that end a flow"),
-        Option("end_timeout", seconds, 5.0, "seconds without a packet, after FIN or RST, that end a flow; 0: the next "
-               "packet begins another one"),
-        Option("biflow", boolean, False, "1: both directions are one flow, with counters of the reverse direction as "
-               "RFC 5103 names them; the sender of the first packet is the source"),
-        Option("max_flows", positive, 1_000_000, "flows kept at most; beyond, those without a packet for the longest "
-               "time end early"),
-        Option("sampling", positive, 1, "count 1 packet in so many"),
-        Option("sampling_method", one_of("systematic", "random"), "systematic", "every so manieth packet, or one of so "
-               "many by chance"),
-        Option("scale", boolean, False, "1: multiply the counters by sampling"),
+        Option("key", text, "5tuple," + ",".join(ICMP), "Keys that define a flow, separated by commas. 5tuple stands "
+               "for " + ",".join(FIVE_TUPLE)),
+        Option("idle_timeout", seconds, 30.0, "Seconds without a packet after which a flow ends."),
+        Option("active_timeout", seconds, 120.0, "Seconds after its first packet when a flow ends even if it goes on; "
+               "the next packet begins a new flow."),
+        Option("end_timeout", seconds, 5.0, "Seconds without a packet after which a flow with a FIN or RST ends. 0: "
+               "the next packet begins a new flow."),
+        Option("biflow", boolean, False, "1: both directions make one flow, with the reverse counters of RFC 5103 "
+               "(reverseOctetDeltaCount); the sender of the first packet is the source. 0: each direction is a flow."),
+        Option("max_flows", positive, 1_000_000, "Maximum number of flows in memory; beyond it, the flows idle for the "
+               "longest time end early."),
+        Option("sampling", positive, 1, "Count one packet in this number, such as 100. 1: count all packets."),
+        Option("sampling_method", one_of("systematic", "random"), "systematic", "systematic: count every n-th packet, "
+               "where n is sampling; random: one packet at random out of each n."),
+        Option("scale", boolean, False, "1: multiply the counters by sampling, as an estimate of the whole traffic."),
     )  # fmt: skip
     may_use = ("tcpControlBits", "protocolIdentifier", "ipTotalLength", "raw.pktlen", "oob.time.sec", "oob.time.usec",
                "observationTimeMilliseconds", "ipTTL", *FIRST)  # fmt: skip

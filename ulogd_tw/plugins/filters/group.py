@@ -1,4 +1,4 @@
-"""GROUP: names for addresses and ports, so that rows can be grouped, chosen and read by them."""
+"""GROUP: gives rows the names of their addresses, ports, interfaces and marks, to group, select and read by."""
 
 from __future__ import annotations
 
@@ -38,30 +38,34 @@ _SERVICES = ("src.service", "dst.service", "service")
 
 
 class GROUP(Filter):
-    """Gives names to rows: of networks, countries, autonomous systems, services, interfaces, marks, zones, from files.
+    """Looks up names in files: of networks, countries, autonomous systems, services, interfaces, marks and zones.
 
-    The most specific network counts. Only what is asked for is looked up; where there is no name, the key has no value.
+    The most specific network counts. Only keys wanted by plugins below it are looked up. Where a file has no name, the
+    key has no value.
     """
 
     name = "GROUP"
     itype = otype = PACKET | FLOW
     options = (
-        Option("networks", text, "", "file of networks, PREFIX,NAME on each line: keys src.net, dst.net and "
-               "exporter.net; # begins a comment"),
-        Option("columns", words, (), "names of further columns of networks, behind NAME: keys src.net.COLUMN ...; "
-               "those called from and until say when a line is valid, as 2026-11-23, 2026-11-23T14:00:00Z or seconds "
-               "since 1970, and the time of the flow's end counts"),
-        Option("services", text, "", "file of services such as /etc/services: keys src.service, dst.service, and "
-               "service, that of the destination port or else of the source port"),
-        Option("country", text, "", "database of countries in MaxMind's format (.mmdb): keys src.country, dst.country"),
-        Option("asn", text, "", "database of autonomous systems in MaxMind's format (.mmdb), or text with PREFIX "
-               "NUMBER [NAME] on each line: keys src.as, dst.as, src.as.name, dst.as.name"),
-        Option("interfaces", text, "", "file of interfaces, EXPORTER,INDEX,NAME on each line, where EXPORTER is an "
-               "address or prefix, or empty: any: keys in.interface, out.interface"),
-        Option("marks", text, "", "file of marks of connections and packets, NUMBER,NAME or NUMBER/MASK,NAME on each "
-               "line: key mark.name"),
-        Option("zones", text, "", "file of conntrack zones, NUMBER,NAME on each line: key zone.name"),
-        Option("files_interval", seconds, 5.0, "seconds after which it is looked whether a file has changed"),
+        Option("networks", text, "", "File of networks with PREFIX,NAME on each line, such as 10.1.0.0/16,office; # "
+               "begins a comment. Gives the keys src.net, dst.net and exporter.net."),
+        Option("columns", words, (), "Names of further columns in the file networks, after NAME; each gives a key such "
+               "as src.net.COLUMN. Columns named from and until limit a line to a period (2026-11-23, "
+               "2026-11-23T14:00:00Z or seconds since 1970), compared with the end of the flow."),
+        Option("services", text, "", "File of services in the format of /etc/services. Gives the keys src.service, "
+               "dst.service and service (of the destination port, else of the source port)."),
+        Option("country", text, "", "Database of countries in MaxMind's format (.mmdb). Gives the keys src.country and "
+               "dst.country."),
+        Option("asn", text, "", "Database of autonomous systems: in MaxMind's format (.mmdb), or a text file with "
+               "PREFIX NUMBER [NAME] on each line. Gives the keys src.as, dst.as, src.as.name and dst.as.name."),
+        Option("interfaces", text, "", "File of interfaces with EXPORTER,INDEX,NAME on each line, where EXPORTER is an "
+               "address or prefix (empty: any exporter). Gives the keys in.interface and out.interface. Example of a "
+               "line: 192.0.2.1,3,uplink"),
+        Option("marks", text, "", "File of connection and packet marks with NUMBER,NAME or NUMBER/MASK,NAME on each "
+               "line, such as 0x10/0xf0,voice. Gives the key mark.name."),
+        Option("zones", text, "", "File of conntrack zones with NUMBER,NAME on each line, such as 7,guests. Gives the "
+               "key zone.name."),
+        Option("files_interval", seconds, 5.0, "Seconds between two checks of the files for changes."),
     )  # fmt: skip
     provides = ulogd_keys("src.net", "dst.net", "exporter.net", "src.country", "dst.country", "src.as", "dst.as",
                           "src.as.name", "dst.as.name", *_SERVICES, "in.interface", "out.interface", "mark.name",

@@ -1,4 +1,4 @@
-"""HWHDR: hardware addresses and headers of packets as text."""
+"""HWHDR: hardware addresses and link headers of packets as text."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TEXTS = ("mac.saddr.str", "mac.daddr.str", "mac.str")
 
 
 class HWHDR(Filter):
-    """Gives the addresses of Ethernet (mac.saddr.str, mac.daddr.str) and the whole header (mac.str) as text.
+    """Gives Ethernet addresses (mac.saddr.str, mac.daddr.str) and the whole link header (mac.str) as text.
 
-    The source is raw.mac.saddr where there is one, else that of the header. raw.type is what the input says, or
-    Ethernet for a header of 14 octets.
+    The source address is raw.mac.saddr where the input gives it, else the address in the header. raw.type comes from
+    the input; without it a header of 14 octets is Ethernet.
     """
 
     name = "HWHDR"

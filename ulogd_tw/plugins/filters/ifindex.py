@@ -1,4 +1,4 @@
-"""IFINDEX: names of interfaces, as the kernel has them now."""
+"""IFINDEX: names of interfaces, as the kernel has them at present."""
 
 from __future__ import annotations
 
@@ -29,15 +29,22 @@ _PAIRS = (("oob.in", "oob.ifindex_in"), ("oob.out", "oob.ifindex_out"))
 
 
 class IFINDEX(Filter):
-    """Gives the names of the interfaces by which a packet came and leaves (oob.in, oob.out).
+    """Gives the names of a packet's incoming and outgoing interfaces (oob.in, oob.out) from their numbers.
 
-    Names are followed as interfaces come, go and are renamed. A packet that has no such interface has an empty name; a
-    number that no interface has is printed as it is.
+    The names follow the kernel: interfaces may come, go and be renamed. A packet without an incoming or outgoing
+    interface gets an empty name, a number unknown to the kernel is printed as a number.
     """
 
     name = "IFINDEX"
     itype = otype = PACKET | FLOW
-    options = (Option("network_namespace_path", text, "", "interfaces of this network namespace, /run/netns/NAME"),)
+    options = (
+        Option(
+            "network_namespace_path",
+            text,
+            "",
+            "Network namespace of the interfaces, such as /run/netns/router. Empty: the namespace of the service.",
+        ),
+    )
     provides = ulogd_keys("oob.in", "oob.out")
     may_use = tuple(index for _, index in _PAIRS)
     make_port = NetlinkPort

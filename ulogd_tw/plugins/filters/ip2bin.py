@@ -16,9 +16,9 @@ _MAPPED = 0xFFFF << 32
 
 
 class IP2BIN(Filter):
-    """Gives addresses as 16 octets; one of IPv4 is mapped into IPv6 (::ffff:192.0.2.1).
+    """Gives addresses as 16 octets; IPv4 addresses are mapped into IPv6 (::ffff:192.0.2.1).
 
-    ulogd2 never filled the last one, reply.ip.daddr.bin.
+    All keys are filled, also reply.ip.daddr.bin, which stayed empty in ulogd2.
     """
 
     name = "IP2BIN"

@@ -19,7 +19,7 @@ def number_of(name: str) -> str:
 class IP2HBIN(Filter):
     """Gives IPv4 addresses as numbers (192.0.2.1 is 3221225985), for columns of type INT UNSIGNED.
 
-    Addresses of IPv6 have none. ulogd2 never filled the last one, reply.ip.hdaddr.
+    IPv6 addresses get no value. All keys are filled, also reply.ip.hdaddr, which stayed empty in ulogd2.
     """
 
     name = "IP2HBIN"

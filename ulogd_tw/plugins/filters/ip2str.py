@@ -1,4 +1,4 @@
-"""IP2STR: addresses as text, under the names that ulogd2 gives them."""
+"""IP2STR: addresses as text, under ulogd2's names."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ ADDRESSES = (
 
 
 class IP2STR(Filter):
-    """Gives addresses as text too, for outputs that ask for them by ulogd2's names.
+    """Gives addresses as text, for outputs configured with ulogd2's names such as ip.saddr.str.
 
-    Printing outputs show addresses as text anyway. Only what is asked for is made; rows pass unchanged.
+    Printing outputs show addresses as text without it. Only keys wanted by plugins below it are made.
     """
 
     name = "IP2STR"

@@ -1,4 +1,4 @@
-"""MARK: rows by the mark that the firewall gave them."""
+"""MARK: keeps rows by their firewall mark."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _BITS = 0xFFFFFFFF
 
 
 class MARK(Filter):
-    """Keep the rows whose mark, under the mask, equals the configured one.
+    """Keeps the rows whose mark equals the configured mark, in the bits of mask.
 
-    The conntrack mark goes before the packet mark. Rows that have neither are kept.
+    The conntrack mark is compared, else the packet mark. Rows without any mark are kept.
     """
 
     name = "MARK"
     itype = otype = PACKET | FLOW
     options = (
-        Option("mark", number, 0, "mark to keep"),
-        Option("mask", number, _BITS, "bits of the mark that count"),
+        Option("mark", number, 0, "Mark of the rows to keep, such as 0x10."),
+        Option("mask", number, _BITS, "Bits of the mark to compare, such as 0xf0. The default compares all."),
     )
     may_use = ("ct.mark", "oob.mark")
 

@@ -1,4 +1,4 @@
-"""MATCH: rows chosen, marked or sent to some collectors by an expression."""
+"""MATCH: keeps, drops or tags rows by an expression."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ _HASHED = ("sourceAddress", "destinationAddress", "sourceTransportPort", "destin
 
 
 class MATCH(Filter):
-    """Keeps the rows of which an expression is true, or leaves them out, or says something of them.
+    """Keeps rows by an expression, drops them, or sets tag and export.to in them.
 
-    The expression is written as for tcpdump and nfdump: src net 10.0.0.0/8 and dst port 443 and octets > 1k and not
-    proto icmp. Any key can stand in it by its name. Where a row has no value, a term about it is false.
+    The language is that of tcpdump and nfdump: src net 10.0.0.0/8 and dst port 443 and octets > 1k and not proto icmp.
+    Every key can be used by its name. A comparison with a missing value is false.
     """
 
     name = "MATCH"
     itype = otype = RAW | PACKET | FLOW | SUM
     options = (
-        Option("match", text, "any", "the expression"),
+        Option("match", text, "any", 'The expression, such as "src net 10.0.0.0/8 and dst port 443". any: every row '
+               "matches."),
         Option("action", one_of("accept", "drop", "tag"), "accept", "accept: keep the rows that match; drop: leave "
-               "them out; tag: keep all rows, and set tag and export_to of those that match"),
-        Option("tag", text, "", "value of the key tag for rows that match"),
-        Option("export_to", text, "", "value of the key export.to for rows that match: the names or URLs of those "
-               "collectors of an output IPFIX below that get them, with blanks between"),
-        Option("sample", positive, 1, "keep 1 in so many of the rows that match, chosen by a hash of the flow's "
-               "addresses, ports and protocol, the same for both directions"),
-        Option("sets", words, (), "NAME=FILE of sets for @NAME in the expression: a prefix, address, number, range or "
-               "text on each line, # begins a comment"),
-        Option("sets_interval", seconds, 5.0, "seconds after which it is looked whether a file of sets has changed"),
+               "them out; tag: keep all rows, and set the keys tag and export.to of matching rows."),
+        Option("tag", text, "", "Value for the key tag of matching rows."),
+        Option("export_to", text, "", "Collectors for matching rows, as the value of the key export.to: names or URLs "
+               "from the option collectors of an IPFIX output below, separated by blanks."),
+        Option("sample", positive, 1, "Keep one in this number of the matching rows, chosen by a hash of addresses, "
+               "ports and protocol; the hash is the same for both directions. 1: keep all."),
+        Option("sets", words, (), "Files with the sets for @NAME in the expression, as NAME=FILE. Each line of a file "
+               "has a prefix, address, number, range or text; # begins a comment. Example: bad=/etc/ulogd/bad.txt"),
+        Option("sets_interval", seconds, 5.0, "Seconds between two checks of the set files for changes."),
     )  # fmt: skip
 
     def __init__(self, instance: str, config: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""PRINTFLOW: a flow as the text of a line."""
+"""PRINTFLOW: a flow as one line of text."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PROTOCOLS = [b"PROTO=" + _NAMED.get(number, b"%d" % number) for number in range
 
 
 class PRINTFLOW(Filter):
-    """Gives the key print: a flow as text, for LOGEMU and SYSLOG.
+    """Gives the key print: a flow as one line of text, for LOGEMU and SYSLOG.
 
-    The format is ulogd2's ([DESTROY] ORIG: SRC= DST= PROTO=TCP SPT= DPT= PKTS= BYTES= , REPLY: ...), with type and code
-    of ICMP in their places (ulogd2 swaps them). Addresses need no IP2STR.
+    The format is ulogd2's ([DESTROY] ORIG: SRC= DST= PROTO=TCP SPT= DPT= PKTS= BYTES= , REPLY: ...), with ICMP type and
+    code in the right order (ulogd2 swaps them). IP2STR is not needed.
     """
 
     name = "PRINTFLOW"

@@ -1,4 +1,4 @@
-"""PRINTPKT: a packet as the text of a line, as the kernel's LOG target writes it."""
+"""PRINTPKT: a packet as one line of text, in the format of the kernel's LOG target."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ _OPERATIONS = {1: b"REQUEST", 2: b"REPLY", 10: b"NAK"}
 
 
 class PRINTPKT(Filter):
-    """Gives the key print: a packet as text, for LOGEMU and SYSLOG.
+    """Gives the key print: a packet as one line of text, for LOGEMU and SYSLOG.
 
-    The format is ulogd2's (IN= OUT= MAC= SRC= DST= LEN= ... PROTO=TCP SPT= DPT= ...). Put right: the detail of ICMP
-    goes by its type, later fragments have no ports, every protocol of IPv6 is named. Addresses need no IP2STR.
+    The format is ulogd2's (IN= OUT= MAC= SRC= DST= LEN= ... PROTO=TCP SPT= DPT= ...), with three corrections: ICMP
+    details follow the ICMP type, later fragments have no ports, and every protocol over IPv6 is named. IP2STR is not
+    needed.
     """
 
     name = "PRINTPKT"

@@ -31,48 +31,53 @@ _FED_AT_ONCE = 4 << 20
 
 
 class COLLECTOR(Collecting):
-    """Receives IPFIX on any number of addresses. It gives whatever Information Elements the exporters' templates have.
+    """Receives IPFIX, NetFlow v9 and v5, and sFlow v5 on any number of addresses.
 
-    NetFlow v9 and v5 and sFlow v5 are received on the same UDP ports. Fields of v9 have IANA's names where IANA has the
-    number, else v9's own, such as username; fields of v5 have its own, from srcaddr to dst_mask, and are found by
-    IANA's names too. flowStartMilliseconds and flowEndMilliseconds are made of the exporter's uptime.
-    observationDomainId is the Source ID of v9, and engine type * 256 + engine ID of v5, where templateId is 5.
+    IPFIX comes over UDP, DTLS, TCP, TLS and SCTP; NetFlow and sFlow come over UDP, on the same ports. A row has the
+    Information Elements of the exporter's template.
 
-    Of sFlow each flow sample is a record of one packet, with the octets of its frame as octetDeltaCount and the rate as
-    samplingInterval; each counter sample is an options record. templateId is the sample's format, observationDomainId
-    the sub-agent, exporterIPv4Address or exporterIPv6Address the agent.
+    NetFlow v9 fields have IANA's name where IANA uses the same number, else their own, such as username. NetFlow v5
+    fields have their own names (srcaddr, dst_mask), and are found by IANA's names too. flowStartMilliseconds and
+    flowEndMilliseconds are computed from the exporter's uptime. observationDomainId is the Source ID of v9; for v5 it
+    is engine type * 256 + engine ID, with templateId 5.
 
-    A Transport Session is one TCP connection, one SCTP or DTLS association, or one source address and port of UDP to
-    one listening address. Where templates and data of an exporter come over UDP from different ports, its address
-    alone counts (see session_key).
+    An sFlow flow sample becomes the record of one packet, with the octets of the frame as octetDeltaCount and the
+    sampling rate as samplingInterval. A counter sample becomes an options record. templateId is the format of the
+    sample, observationDomainId the sub-agent, exporterIPv4Address or exporterIPv6Address the agent.
+
+    A Transport Session is one TCP connection, one SCTP or DTLS association, or over UDP one source address and port to
+    one listening address. For an exporter with different UDP ports for templates and data, only its address counts (see
+    session_key).
     """
 
     name = "COLLECTOR"
     listens = True
     options = (
-        Option("listen", words, ("udp:4739", "tcp:4739"), "addresses: udp:PORT, tcp:PORT, tls:PORT, "
-               "dtls:PORT, sctp:PORT, udp:127.0.0.1:4739, udp:[::1]:4739; no host means all IPv4 and IPv6 addresses"),
-        Option("batch_latency", seconds, 0.004, "seconds that a small batch waits to grow; over UDP up to 24 times "
-               "that, as long as taking batches is more than a twentieth of the time"),
-        Option("receive_buffer", octets, 64 << 20, "octets of kernel buffer for each socket of UDP and DTLS"),
-        Option("session_key", one_of("auto", "strict", "address"), "auto", "what tells UDP exporters apart: strict: "
-               "address and port; address: the address alone; auto: address and port, until templates and data are "
-               "seen to come from different ports of an address. The Observation Domain always counts too"),
-        Option("allow", text, "", "networks of the exporters that are taken, such as 192.0.2.0/24 2001:db8::/32; "
-               "empty: all"),
-        Option("template_cache", text, "", "file that keeps UDP exporters' templates, and what they tell, over a "
-               "restart, so that their records can be read at once"),
-        Option("max_sessions", positive, 10_000, "Transport Sessions kept at once; a further exporter is refused"),
-        Option("max_sessions_of_address", positive, 1000, "UDP sessions of one address; as many DTLS associations"),
-        Option("max_buffered", octets, 64 << 20, "octets of messages that have not come whole over all TCP "
-               "connections; one that would go beyond it is closed"),
-        Option("idle_timeout", seconds, 1800.0, "seconds without a message after which a UDP session and its templates "
-               "are forgotten, and a connection or association is closed"),
+        Option("listen", words, ("udp:4739", "tcp:4739"), "Addresses to listen on, SCHEME:PORT or SCHEME:HOST:PORT, "
+               "with the schemes udp, tcp, tls, dtls and sctp. Without HOST all IPv4 and IPv6 addresses, without PORT "
+               "4739 (tls and dtls 4740). Example: udp:4739 tcp:192.0.2.1:4739 udp:[::1]:2055"),
+        Option("batch_latency", seconds, 0.004, "Seconds for which a small batch of records waits for more. Over UDP, "
+               "under load, up to 24 times this."),
+        Option("receive_buffer", octets, 64 << 20, "Octets of kernel buffer for each UDP and DTLS socket."),
+        Option("session_key", one_of("auto", "strict", "address"), "auto", "How exporters over UDP are told apart. "
+               "strict: by address and port; address: by address; auto: by address and port, until templates and data "
+               "of one address arrive from different ports. The Observation Domain always counts too."),
+        Option("allow", text, "", "Networks of the exporters to accept, such as 192.0.2.0/24 2001:db8::/32. Empty: "
+               "all."),
+        Option("template_cache", text, "", "File that keeps the templates and options data of UDP exporters over a "
+               "restart, so that their records can be read at once. Empty: none."),
+        Option("max_sessions", positive, 10_000, "Maximum number of Transport Sessions; one more exporter is refused."),
+        Option("max_sessions_of_address", positive, 1000, "Maximum number of UDP sessions of one address, and of its "
+               "DTLS associations."),
+        Option("max_buffered", octets, 64 << 20, "Octets of incomplete messages, all TCP connections together; a "
+               "connection that would exceed it is closed."),
+        Option("idle_timeout", seconds, 1800.0, "Seconds without a message after which a UDP session and its templates "
+               "are forgotten, and a connection or association is closed."),
         *tls.LISTENING,
-        Option("sctp_streams", positive, 64, "streams that an exporter may have in an SCTP association"),
+        Option("sctp_streams", positive, 64, "Maximum number of streams of an exporter in an SCTP association."),
         *SCTP_OPTIONS,
-        Option("max_malformed", positive, 3, "malformed messages in a row after which a TCP connection or SCTP "
-               "association is closed"),
+        Option("max_malformed", positive, 3, "Number of malformed messages in a row after which a TCP connection or "
+               "SCTP association is closed."),
         *Collecting.decoding_options,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""IPFIXFILE: IPFIX files (RFC 5655) into batches."""
+"""IPFIXFILE: reads IPFIX files (RFC 5655) into batches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ulogd_tw.ipfix.session import Session
 
 
 class IPFIXFILE(Replaying):
-    """Reads files of IPFIX Messages, as the output IPFIXFILE, nfdump's or other programs write them.
+    """Reads files of IPFIX Messages, written by the output IPFIXFILE, nfdump or other programs.
 
-    Each file is a Transport Session: its templates hold for it alone. The clock is the Export Time of the Messages. A
-    last Message that is cut is left out and counted as cut; after damage the next Message is looked for, and what was
-    passed over is counted as damaged (places) and octets_skipped.
+    Each file is a Transport Session of its own: its templates hold for this file only. The clock is the Export Time of
+    the Messages. An incomplete last Message is left out and counted as cut. After damage, reading goes on at the next
+    Message; the damaged places are counted as damaged, and the octets passed over as octets_skipped.
     """
 
     name = "IPFIXFILE"

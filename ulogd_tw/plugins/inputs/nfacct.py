@@ -1,4 +1,4 @@
-"""NFACCT: the kernel's named counters (nfacct), asked for every now and then."""
+"""NFACCT: reads the kernel's named counters (nfacct) at intervals."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from ulogd_tw.transports.netlink.request_port import RequestPort
 
 
 class NFACCT(Input):
-    """Gives a row for each named counter of the kernel, every `pollinterval` seconds and at SIGUSR2.
+    """Gives a row for each named counter of the kernel (nfacct), every `pollinterval` seconds and at SIGUSR2.
 
-    ``nfacct add NAME`` makes a counter, iptables ``-m nfacct --nfacct-name NAME`` counts with it.
+    ``nfacct add NAME`` makes a counter, and an iptables rule with ``-m nfacct --nfacct-name NAME`` counts with it.
     """
 
     name = "NFACCT"
     otype = SUM
     provides = nfacct.KEYS
     options = (
-        Option("pollinterval", number, 0, "seconds between two looks at the counters; must be given"),
-        Option("zerocounter", boolean, True, "1: the kernel sets a counter to 0 as it is read, so that a row has what "
-               "was counted since the last one"),
-        Option("timestamp", boolean, False, "1: give oob.time.sec and oob.time.usec, the time of the query"),
-        Option("network_namespace_path", text, "", "ask in this network namespace, /run/netns/NAME, instead of ours"),
+        Option("pollinterval", number, 0, "Seconds between two readings of the counters. It must be given."),
+        Option("zerocounter", boolean, True, "1: set each counter to 0 when it is read, so that a row holds the counts "
+               "since the previous row. 0: rows hold the totals."),
+        Option("timestamp", boolean, False, "1: give oob.time.sec and oob.time.usec, the time of the reading."),
+        Option("network_namespace_path", text, "", "Network namespace of the counters, such as /run/netns/router. "
+               "Empty: the namespace of the service."),
     )  # fmt: skip
     log = Logger()
 

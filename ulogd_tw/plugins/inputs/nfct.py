@@ -33,7 +33,7 @@ from ulogd_tw.transports.netlink.port import NetlinkPort
 _GROUPS = {NEW: GROUP_NEW, UPDATE: GROUP_UPDATE, DESTROY: GROUP_DESTROY}
 _SILENCE_S = 30.0
 """Seconds without any event after which we look whether the kernel follows connections at all."""
-_UNNEEDED = "accepted and not needed"
+_UNNEEDED = "No effect; accepted for configurations of ulogd2."
 
 
 def protocols(text: str) -> tuple[int, ...]:
@@ -50,15 +50,17 @@ def protocols(text: str) -> tuple[int, ...]:
 
 
 class NFCT(Input):
-    """Gives a row for each flow that ends, with the kernel's counters and its start and end time.
+    """Gives a row for each flow of the kernel's connection tracking at its end, with counters, start and end time.
 
-    With `hash_enable=0` flows that begin (and with bit 2 of `event_mask` those that change) have rows too; ct.event
-    tells which: 1 begins, 2 changes, 4 ends. Flows that the kernel had before the start are read from its table, which
-    is read again until they have gone: those whose end no event tells have a row too, with the counters of the last
-    reading and without an end time. After a loss of events the table is read at once.
+    With `hash_enable=0` there is a row for each event: ct.event is 1 for a flow that begins, 2 for a change (bit 2 of
+    `event_mask`), 4 for an end.
 
-    With `active_timeout` flows that live have rows meanwhile (ct.event 2, flowEndReason 2), and so have all flows upon
-    SIGUSR2, which sets the kernel's counters to 0. All rows of a flow have the octets and packets since its last row.
+    Flows older than the service are read from the kernel's table, and the table is read again until they are gone. A
+    flow that vanished without an event gets a row with the counters of the last reading and no end time. After a loss
+    of events the table is read at once.
+
+    With `active_timeout`, active flows get interim rows (ct.event 2, flowEndReason 2). At SIGUSR2 all flows get such a
+    row, and the kernel's counters are set to 0. Every row holds the octets and packets since the flow's previous row.
     """
 
     name = "NFCT"
@@ -72,38 +74,46 @@ class NFCT(Input):
          "reversePacketDeltaCount", "flowEndReason"}
     )  # fmt: skip
     options = (
-        Option("event_mask", number, NEW | DESTROY, "events to follow: 1 flow begins, 2 changes, 4 ends, added up"),
-        Option("hash_enable", boolean, True, "1: rows only for flows that end; 0: for every event of event_mask, and "
-               "for nothing else: the kernel's table is not read"),
-        Option("resync", seconds, 60.0, "seconds between readings of the kernel's table while there are flows of which "
-               "the end may come without an event; with many flows it takes 1 % of the time at most; 0: no table"),
-        Option("follow", one_of("old", "all"), "old", "flows that are kept in memory, so that their end is noticed "
-               "without an event. old: those that the kernel had before the start, and after a loss of events all that "
-               "were there then; all: every flow, also those that have begun since, about 150 octets each"),
-        Option("max_flows", positive, 1_000_000, "flows kept in memory at most; what is beyond is told only by events"),
-        Option("active_timeout", seconds, 0.0, "seconds after which a flow that lives has a row with what was counted "
-               "since its last one; 0: only when it ends"),
-        Option("reset", boolean, False, "1: active_timeout sets the kernel's counters to 0 as it reads them, for all "
-               "flows at once, so that a restart counts nothing twice; others who read them see that"),
-        Option("pollinterval", number, 0, "seconds between readings of the kernel's table, instead of events: flows "
-               "that have gone since the last one have a row; 0: events"),
+        Option("event_mask", number, NEW | DESTROY, "Conntrack events to read, added up: 1 flow begins, 2 flow "
+               "changes, 4 flow ends."),
+        Option("hash_enable", boolean, True, "1: one row for each flow, at its end. 0: a row for each event of "
+               "event_mask; the kernel's table is not read."),
+        Option("resync", seconds, 60.0, "Seconds between readings of the kernel's table while flows may end without an "
+               "event. The readings take at most 1 % of the time. 0: never read the table."),
+        Option("follow", one_of("old", "all"), "old", "Flows kept in memory, so that their end is noticed even without "
+               "an event. old: the flows found in the kernel's table at the start or after a loss of events; all: "
+               "every flow, for about 150 octets each."),
+        Option("max_flows", positive, 1_000_000, "Maximum number of flows kept in memory; the end of further flows is "
+               "known only from events."),
+        Option("active_timeout", seconds, 0.0, "Seconds after which a flow that goes on gets a row with the counts "
+               "since its previous row. 0: rows at the end of flows only."),
+        Option("reset", boolean, False, "1: with active_timeout, set the kernel's counters of all flows to 0 at each "
+               "reading, so that a restart counts nothing twice. Other programs that read these counters see the "
+               "reset."),
+        Option("pollinterval", number, 0, "Seconds between readings of the kernel's table, instead of events: flows "
+               "gone since the previous reading get a row. 0: use events."),
         Option("sysctl", boolean, False, "1: set nf_conntrack_acct, nf_conntrack_timestamp and nf_conntrack_events to "
-               "1 where they are not, instead of a warning"),
-        Option("receive_buffer", octets, 256 << 20, "octets of events that the kernel may queue for us; a limit, not "
-               "an allocation"),
-        Option("netlink_socket_buffer_size", octets, 0, "raises receive_buffer to at least this"),
-        Option("netlink_socket_buffer_maxsize", octets, 0, "raises receive_buffer to at least this"),
-        Option("reliable", boolean, False, "1: the kernel keeps an ended flow until its event is delivered, and may "
-               "drop packets of new flows meanwhile"),
-        Option("batch_latency", seconds, 0.02, "seconds that a small batch waits to grow"),
-        Option("accept_src_filter", networks, (), "follow only flows from these networks (original direction)"),
-        Option("accept_dst_filter", networks, (), "follow only flows to these networks (original direction)"),
-        Option("accept_proto_filter", protocols, (), "follow only these protocols, by name or number; icmp is not "
-               "ipv6-icmp"),
-        Option("network_namespace_path", text, "", "follow this network namespace, /run/netns/NAME, instead of ours"),
-        Option("hash_max_entries", number, 32768, "raises max_flows to at least this"),
+               "1 at the start. 0: only warn where they are off."),
+        Option("receive_buffer", octets, 256 << 20, "Octets of events that the kernel may queue for this input; a "
+               "limit, not an allocation."),
+        Option("netlink_socket_buffer_size", octets, 0, "Raises receive_buffer to at least this many octets (an option "
+               "of ulogd2)."),
+        Option("netlink_socket_buffer_maxsize", octets, 0, "Raises receive_buffer to at least this many octets (an "
+               "option of ulogd2)."),
+        Option("reliable", boolean, False, "1: the kernel keeps an ended flow until its event is delivered. Meanwhile "
+               "it may drop packets of new flows."),
+        Option("batch_latency", seconds, 0.02, "Seconds for which a small batch of events waits for more."),
+        Option("accept_src_filter", networks, (), "Networks of the source (original direction), such as 10.0.0.0/8: "
+               "only flows from them are followed. Empty: all."),
+        Option("accept_dst_filter", networks, (), "Networks of the destination (original direction), such as "
+               "192.0.2.0/24: only flows to them are followed. Empty: all."),
+        Option("accept_proto_filter", protocols, (), "Protocols to follow, by name or number, such as tcp udp; icmp "
+               "and ipv6-icmp are two. Empty: all."),
+        Option("network_namespace_path", text, "", "Network namespace to follow, such as /run/netns/router. Empty: the "
+               "namespace of the service."),
+        Option("hash_max_entries", number, 32768, "Raises max_flows to at least this number (an option of ulogd2)."),
         Option("hash_buckets", number, 8192, _UNNEEDED),
-        Option("netlink_resync_timeout", number, 60, _UNNEEDED + ": after a loss the table is read at once"),
+        Option("netlink_resync_timeout", number, 60, _UNNEEDED + " After a loss of events the table is read at once."),
     )  # fmt: skip
     log = Logger()
 

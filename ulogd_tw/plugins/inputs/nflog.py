@@ -1,4 +1,4 @@
-"""NFLOG: the packets that rules of the firewall log to a group, from the kernel's nfnetlink_log."""
+"""NFLOG: packets logged by firewall rules, from the kernel's nfnetlink_log."""
 
 from __future__ import annotations
 
@@ -45,22 +45,24 @@ def groups(written: str) -> tuple[int, ...]:
 
 
 TUNING = (
-    Option("copy_range", octets, MOST_OF_A_PACKET, "octets of each packet that are wanted"),
-    Option("netlink_qthreshold", number, 0, "packets that the kernel gathers before it sends them; 0: 100, or what the "
-           "rule says if that is less"),
-    Option("netlink_qtimeout", number, 0, "1/100 seconds after which it sends them in any case; 0: 10"),
-    Option("receive_buffer", octets, 256 << 20, "octets of packets that the kernel may queue for us; a limit, not an "
-           "allocation"),
-    Option("batch_latency", seconds, 0.1, "seconds that a small batch waits to grow"),
-    Option("network_namespace_path", text, "", "log in this network namespace, /run/netns/NAME, instead of ours"),
+    Option("copy_range", octets, MOST_OF_A_PACKET, "Octets to copy of each packet; further ones are cut off."),
+    Option("netlink_qthreshold", number, 0, "Number of packets that the kernel gathers before it sends them. 0: 100, "
+           "or the rule's queue-threshold if it is smaller."),
+    Option("netlink_qtimeout", number, 0, "Time after which the kernel sends the gathered packets in any case, in "
+           "hundredths of a second. 0: 10 (0.1 s)."),
+    Option("receive_buffer", octets, 256 << 20, "Octets of packets that the kernel may queue for this input; a limit, "
+           "not an allocation."),
+    Option("batch_latency", seconds, 0.1, "Seconds for which a small batch of packets waits for more."),
+    Option("network_namespace_path", text, "", "Network namespace in which packets are logged, such as "
+           "/run/netns/router. Empty: the namespace of the service."),
 )  # fmt: skip
 """Options of how packets come from the kernel."""
 
 
 class NFLOG(Input):
-    """Gives a row for each packet that a rule logs: nft ``log group 5``, iptables ``-j NFLOG --nflog-group 5``.
+    """Gives a row for each packet logged by the firewall: nft ``log group 5``, iptables ``-j NFLOG --nflog-group 5``.
 
-    The packet begins with its IP header (ARP: its ARP header); BASE decodes it. A group can be read by one program.
+    The packet begins with its IP header (or ARP header); the filter BASE decodes it. Only one program can read a group.
     """
 
     name = "NFLOG"
@@ -70,19 +72,22 @@ class NFLOG(Input):
         key.name for key in CONNECTION_KEYS if key.name not in ("ct.mark", "ct.id", "ct.status", "ct.zone")
     )
     options = (
-        Option("group", groups, (0,), "groups to read, as the rules have them"),
-        Option("bind", boolean, False, "1: be also what the kernel itself logs packets with, IPv4, IPv6 and bridge; "
-               "always so with group 0"),
-        Option("unbind", boolean, True, "1: with bind, take that from whoever has it"),
-        Option("seq_local", boolean, False, "1: give oob.seq.local, which counts the packets of a group"),
-        Option("seq_global", boolean, False, "1: give oob.seq.global, which counts those of all groups"),
-        Option("numeric_label", number, 0, "value of raw.label, 0 to 255"),
-        Option("attach_conntrack", boolean, False, "1: give keys of the connection: ct.mark, ct.id, ct.status, "
-               "ct.zone, and by name the others of NFCT"),
-        Option("netlink_socket_buffer_size", octets, 0, "raises receive_buffer to at least this"),
-        Option("netlink_socket_buffer_maxsize", octets, 0, "raises receive_buffer to at least this"),
+        Option("group", groups, (0,), "NFLOG groups to read, with the numbers in the firewall's rules, such as 5 6."),
+        Option("bind", boolean, False, "1: become also the kernel's own packet logger for IPv4, IPv6 and bridge. With "
+               "group 0 this is always done."),
+        Option("unbind", boolean, True, "1: with bind, replace the present logger. 0: leave it in place."),
+        Option("seq_local", boolean, False, "1: give oob.seq.local, the number of the packet within its group."),
+        Option("seq_global", boolean, False, "1: give oob.seq.global, the number of the packet over all groups."),
+        Option("numeric_label", number, 0, "Value of the key raw.label, 0 to 255."),
+        Option("attach_conntrack", boolean, False, "1: give the connection of the packet: ct.mark, ct.id, ct.status, "
+               "ct.zone, and by name the other keys of NFCT."),
+        Option("netlink_socket_buffer_size", octets, 0, "Raises receive_buffer to at least this many octets (an option "
+               "of ulogd2)."),
+        Option("netlink_socket_buffer_maxsize", octets, 0, "Raises receive_buffer to at least this many octets (an "
+               "option of ulogd2)."),
         *TUNING,
-        Option("bufsize", number, 150000, "accepted and not needed: datagrams of all sizes are read"),
+        Option("bufsize", number, 150000, "No effect; accepted for configurations of ulogd2. Datagrams of all sizes "
+               "are read."),
     )  # fmt: skip
     log = Logger()
 

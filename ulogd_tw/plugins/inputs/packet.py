@@ -1,4 +1,4 @@
-"""PACKET: the packets of network interfaces, as they are on the wire."""
+"""PACKET: captures packets on network interfaces, as they are on the wire."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _LINKTYPES = {_ETHER: 1, _LOOPBACK: 1} | dict.fromkeys(_OF_IP, 101)
 
 
 class PACKET(Input):
-    """Reads packets off network interfaces, for BASE and what stands below it.
+    """Captures packets on network interfaces, for BASE and the plugins below it.
 
-    They come through a ring that the kernel fills (TPACKET_V3), with the header of their link and their VLAN tags.
-    Those that the kernel had to drop since the ring was full are counted as lost. What a filter leaves out, or what of
-    a packet is beyond snaplen, never comes. On the loopback interface packets come once, as received.
+    Packets come through a ring shared with the kernel (TPACKET_V3), with their link header and VLAN tags. Packets
+    dropped by the kernel because the ring was full are counted as lost. On the loopback interface each packet comes
+    once, as received.
     """
 
     name = "PACKET"
@@ -47,19 +47,19 @@ class PACKET(Input):
                           "oob.out")  # fmt: skip
     hidden = frozenset({"raw.pktcount", "raw.linktype"})
     options = (
-        Option("interface", words, None, "interfaces to read, with blanks or commas between", mandatory=True),
-        Option("direction", one_of("both", "in", "out"), "both", "packets that come in, that this host sends, or both"),
-        Option("filter", text, "", "a filter as tcpdump takes it, such as \"tcp port 443\"; it needs libpcap, and sees "
-               "packets without their VLAN tag"),
-        Option("snaplen", positive, 262144, "octets that are taken of a packet at most; for flows 128 are enough"),
-        Option("promiscuous", boolean, False, "1: also packets that are for other hosts"),
-        Option("ring", octets, 64 << 20, "octets of the ring of each interface, which the kernel keeps in memory"),
-        Option("batch_latency", seconds, 0.1, "seconds that packets wait for others: a batch costs as much as "
-               "some thousand packets"),
-        Option("fanout", number, 0, "number of a group (1 to 65535): processes with the same one share the packets of "
-               "an interface, all of a flow to the same process; 0: no group"),
-        Option("network_namespace_path", text, "", "the network namespace of the interfaces, such as "
-               "/run/netns/router"),
+        Option("interface", words, None, "Interfaces to read, such as eth0 eth1.", mandatory=True),
+        Option("direction", one_of("both", "in", "out"), "both", "in: packets that arrive; out: packets sent by this "
+               "host; both: all."),
+        Option("filter", text, "", 'Filter in the language of tcpdump, such as "tcp port 443". It needs libpcap, and '
+               "sees packets without their VLAN tag. Empty: all packets."),
+        Option("snaplen", positive, 262144, "Maximum number of octets taken of a packet; for flows 128 are enough."),
+        Option("promiscuous", boolean, False, "1: read also packets for other hosts."),
+        Option("ring", octets, 64 << 20, "Octets of kernel memory for the packet ring of each interface."),
+        Option("batch_latency", seconds, 0.1, "Seconds for which packets wait for more, to share the cost of a batch."),
+        Option("fanout", number, 0, "Number of a fanout group, 1 to 65535: processes with the same number share the "
+               "packets of an interface, and all packets of a flow go to one process. 0: no group."),
+        Option("network_namespace_path", text, "", "Network namespace of the interfaces, such as /run/netns/router. "
+               "Empty: the namespace of the service."),
     )  # fmt: skip
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""PCAPIN: capture files, replayed by their clock: the packets themselves, or the flow exports in them."""
+"""PCAPIN: replays capture files by their own clock: the packets, or the flow exports inside them."""
 
 from __future__ import annotations
 
@@ -66,12 +66,13 @@ def _reads(file: io.BufferedIOBase, capture: Capture, size: int) -> Iterator[int
 
 
 class PCAPIN(Replaying):
-    """Reads pcap and pcapng files: the packets in them, or the IPFIX, NetFlow and sFlow as COLLECTOR would have.
+    """Reads pcap and pcapng files: their packets, or the IPFIX, NetFlow and sFlow exports inside them.
 
-    What stands below decides. A plugin that takes raw rows (BASE) gets the packets with the header of their link,
-    whatever LINKTYPE that is. Any other gets flow records: datagrams of UDP and connections of TCP to `ports` are read,
-    over Ethernet (also with VLAN tags and MPLS), Linux cooked, PPP and raw IP; fragments are put together. The clock is
-    that of the capture: received_ms, oob.time.sec, and what an AGGREGATE puts into which interval.
+    The plugin below decides. A plugin for raw rows (BASE) gets the packets with their link header, of any LINKTYPE.
+    Other plugins get flow records, as from COLLECTOR: UDP datagrams and TCP connections to `ports` are read over
+    Ethernet (with VLAN tags and MPLS), Linux cooked, PPP and raw IP, and fragments are reassembled.
+
+    The clock is the capture's: it sets received_ms, oob.time.sec and the intervals of AGGREGATE.
     """
 
     name = "PCAPIN"
@@ -81,11 +82,14 @@ class PCAPIN(Replaying):
     hidden = capture_rows.HIDDEN
     options = (
         *Replaying.reading_options,
-        Option("ports", words, PORTS, "ports of the collectors in the capture"),
-        Option("speed", text, "max", "max: as fast as it goes; real: as it was captured; or a factor"),
-        Option("session_key", one_of("auto", "strict", "address"), "auto", "as of COLLECTOR"),
-        Option("max_sessions", positive, 10_000, "Transport Sessions kept at once; a further exporter is refused"),
-        Option("max_sessions_of_address", positive, 1000, "UDP sessions of one address"),
+        Option("ports", words, PORTS, "Ports of the collectors in the capture: packets to these UDP and TCP ports are "
+               "read as flow exports."),
+        Option("speed", text, "max", "Speed of the replay. max: as fast as possible; real: as captured; or a factor, "
+               "such as 10."),
+        Option("session_key", one_of("auto", "strict", "address"), "auto", "How exporters over UDP are told apart, as "
+               "in COLLECTOR: strict (address and port), address, or auto."),
+        Option("max_sessions", positive, 10_000, "Maximum number of Transport Sessions; one more exporter is refused."),
+        Option("max_sessions_of_address", positive, 1000, "Maximum number of UDP sessions of one address."),
         *Collecting.decoding_options,
     )  # fmt: skip
 

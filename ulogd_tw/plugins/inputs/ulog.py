@@ -1,4 +1,4 @@
-"""ULOG: configurations for the kernel's old ULOG target go on over NFLOG."""
+"""ULOG: configurations for the kernel's former ULOG target, served through NFLOG."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ _NOT_THERE = {"oob.seq.local", "oob.seq.global", "oob.uid", "oob.gid", "raw.type
 
 
 class ULOG(NFLOG):
-    """Reads the NFLOG group of the same number as the ULOG group of an old configuration.
+    """Reads packets for old ULOG configurations, from the NFLOG group with the number of the ULOG group.
 
-    Linux has no ULOG since 3.17. Rules must say ``-j NFLOG --nflog-group N`` for ``-j ULOG --ulog-nlgroup N``; the keys
-    are those of ulogd2's ULOG, with the names of interfaces.
+    Linux has no ULOG since 3.17: replace ``-j ULOG --ulog-nlgroup N`` by ``-j NFLOG --nflog-group N`` in the rules. The
+    keys are those of ulogd2's ULOG, with the names of interfaces.
     """
 
     name = "ULOG"
     provides = tuple(_INTERFACES.get(key.name, key) for key in KEYS if key.name not in _NOT_THERE)
     hidden = frozenset()
     options = (
-        Option("nlgroup", number, 32, "ULOG group of the old configuration, the NFLOG group to read"),
-        Option("numeric_label", number, 0, "value of raw.label, 0 to 255"),
-        Option("rmem", octets, 131071, "raises receive_buffer to at least this"),
-        Option("bufsize", number, 150000, "accepted and not needed: datagrams of all sizes are read"),
+        Option("nlgroup", number, 32, "Number of the NFLOG group to read: the ULOG group of the old configuration."),
+        Option("numeric_label", number, 0, "Value of the key raw.label, 0 to 255."),
+        Option("rmem", octets, 131071, "Raises receive_buffer to at least this many octets (an option of ulogd2)."),
+        Option(
+            "bufsize",
+            number,
+            150000,
+            "No effect; accepted for configurations of ulogd2. Datagrams of all sizes are read.",
+        ),
         *TUNING,
     )
 

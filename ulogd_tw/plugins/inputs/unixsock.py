@@ -1,4 +1,4 @@
-"""UNIXSOCK: packets that other programs hand over through a Unix socket."""
+"""UNIXSOCK: packets sent by other programs through a Unix socket."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class _Client(Protocol):
 
 
 class UNIXSOCK(Input):
-    """Gives a row for each packet that a program hands over, with what it tells beside: prefix, interfaces, user.
+    """Gives a row for each packet that a program sends to a Unix socket, with its prefix, interfaces and user.
 
-    The format is that of ulogd2, which NuFW speaks. Any number of programs can be connected at once.
+    The format is ulogd2's, as used by NuFW. Any number of programs up to max_clients can be connected at once.
     """
 
     name = "UNIXSOCK"
@@ -44,12 +44,17 @@ class UNIXSOCK(Input):
     provides = unixsock.KEYS
     listens = True
     options = (
-        Option("socket_path", text, "/var/run/ulogd/ulogd2.sock", "where to listen"),
-        Option("perms", number, 0o600, "mode of the socket, as of chmod (0660); decimal without the 0 in front"),
-        Option("owner", text, "", "user that the socket is given to"),
-        Option("group", text, "", "group that it is given to"),
-        Option("max_clients", positive, 64, "programs that can be connected at once"),
-        Option("bufsize", number, 0, "accepted and not needed: there is room for the longest message of each client"),
+        Option("socket_path", text, "/var/run/ulogd/ulogd2.sock", "Path of the Unix socket to listen on."),
+        Option("perms", number, 0o600, "File mode of the socket, such as 0660. The leading 0 makes the number octal."),
+        Option("owner", text, "", "User who becomes the socket's owner. Empty: the user of the service."),
+        Option("group", text, "", "Group of the socket. Empty: the group of the service."),
+        Option("max_clients", positive, 64, "Maximum number of programs connected at once."),
+        Option(
+            "bufsize",
+            number,
+            0,
+            "No effect; accepted for configurations of ulogd2. There is room for the longest message of each client.",
+        ),
     )
     log = Logger()
 

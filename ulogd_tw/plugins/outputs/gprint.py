@@ -1,4 +1,4 @@
-"""GPRINT: one line a row, ``key=value`` with commas between."""
+"""GPRINT: one line a row, ``key=value`` separated by commas."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def printed(schema: Schema, raw: bool = False) -> list[Key]:
 
 
 class GPRINT(TextOutput):
-    """Print every key of a row as ``key=value,key=value``, a line each.
+    """Writes all keys of a row as ``key=value,key=value``, one line a row.
 
-    Addresses are text in both families, also without IP2STR (ulogd2 prints an IPv6 address as four of its octets). The
-    keys of ulogd2 that hold raw octets are left out, those of IPFIX are hexadecimal. Control characters
-    in a string are printed as backslash escapes.
+    Addresses of both families are text, without IP2STR (ulogd2 prints four octets of an IPv6 address). ulogd2's keys
+    with raw octets are left out; octets of IPFIX elements are hexadecimal. Control characters in a string are written
+    as backslash escapes.
     """
 
     name = "GPRINT"
@@ -39,7 +39,12 @@ class GPRINT(TextOutput):
     options = (
         file_option("/var/log/ulogd_gprint.log"),
         SYNC,
-        Option("timestamp", boolean, False, "1: begin lines with timestamp=YYYY/MM/DD-hh:mm:ss, local time of output"),
+        Option(
+            "timestamp",
+            boolean,
+            False,
+            "1: begin each line with timestamp=YYYY/MM/DD-hh:mm:ss, the local time of writing.",
+        ),
     )
 
     def __init__(self, *arguments, **keywords) -> None:

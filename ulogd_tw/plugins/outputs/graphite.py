@@ -1,4 +1,4 @@
-"""GRAPHITE: counters of the kernel (NFACCT) to a Carbon server, two lines each."""
+"""GRAPHITE: sends the kernel's counters (NFACCT) to a Carbon server, two lines each."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def pairs(octets: bytes, place: int) -> tuple[int, int]:
 
 
 class GRAPHITE(TextOutput):
-    """Send counters of NFACCT to a Carbon server over TCP: PREFIX.NAME.pkts and PREFIX.NAME.bytes, a line each.
+    """Sends the counters of NFACCT to a Carbon server over TCP, as PREFIX.NAME.pkts and PREFIX.NAME.bytes.
 
-    The time is that of the query (NFACCT's timestamp=1), else that of output. Blanks in names become _.
+    The time is that of the reading (with NFACCT's timestamp=1), else that of writing. Blanks in names become _.
     """
 
     name = "GRAPHITE"
     itype = SUM
     options = (
-        Option("host", text, "", "the server"),
-        Option("port", text, "2003", "its port, or the name of the service"),
-        Option("prefix", text, "", "what stands before the names; empty: nothing"),
+        Option("host", text, "", "Name or address of the Carbon server."),
+        Option("port", text, "2003", "Port of the server, by number or name of the service."),
+        Option("prefix", text, "", "Text before the counters' names, such as netfilter.router1. Empty: none."),
     )
     uses = _NAMES
     may_use = ("oob.time.sec",)

@@ -43,19 +43,19 @@ _AT_ONCE = 4096
 
 
 class IPFIX(Output):
-    """Sends flows as IPFIX records to every one of its collectors.
+    """Sends flows as IPFIX records to one or more collectors.
 
-    The end of a connection (NFCT's DESTROY) becomes two records with one flowId: the original direction, and the reply,
-    unless no packet was seen of it. Other events of conntrack are left out. Rows without a reply tuple become one
-    record. A value that is missing is left out of the record, never 0. See `ulogd_tw.ipfix.uniflow` for the templates.
+    The end of a connection (NFCT) becomes two records with the same flowId: the original direction, and the reply if it
+    had packets. Other conntrack events are left out. A row without a reply becomes one record. A missing value is left
+    out of the record, never sent as 0. The templates are listed under "Templates of the exporter" in the reference.
 
-    Each collector has its own connection, queue and figures, and none waits for another. A full queue drops its
-    oldest messages; only when all collectors are full, inputs are held back instead. With mode=failover the first
-    collector that is there gets everything, with mode=balance each gets its share of the flows, both directions of one;
-    what waits for a collector that is away goes to another.
+    Each collector has its own connection, queue and counters, and no collector waits for another. A full queue drops
+    its oldest messages; when all queues are full, inputs are paused instead. With mode=failover the first reachable
+    collector gets every flow. With mode=balance each collector gets a share of the flows, both directions of a flow
+    together. In both modes, messages waiting for an unreachable collector go to another one.
 
-    With spool= what has waited for a collector for a second or two goes to IPFIX files in a directory of its own below
-    that, and is sent when the collector is back, also by the next run and after a kill.
+    With spool=, messages that waited for a collector for a second or two are saved in IPFIX files, in a directory for
+    each collector. They are sent when the collector is back, also after a restart or a kill.
     """
 
     name = "IPFIX"
@@ -63,53 +63,56 @@ class IPFIX(Output):
     uses = ("orig.ip.saddr", "orig.ip.daddr")
     may_use = KEYS
     options = (
-        Option("collectors", words, (), "collectors: tcp:HOST:PORT tls:HOST:PORT dtls:HOST:PORT sctp:HOST:PORT "
-               "udp:HOST:PORT udp:[::1]:4739, or names of sections [collector:NAME]; a missing port is 4739, or 4740 "
-               "for tls and dtls"),
-        Option("mode", one_of(*MODES), "all", "all: each collector gets everything; failover: the first in the list "
-               "that is there; balance: each flow goes to one, chosen by its addresses, ports and protocol, and stays "
-               "there when another collector leaves or returns"),
+        Option("collectors", words, (), "Collectors to send to, SCHEME:HOST:PORT with the schemes tcp, tls, dtls, sctp "
+               "and udp, or names of sections [collector:NAME]. Without PORT 4739 (tls and dtls 4740). Example: "
+               "tcp:192.0.2.1:4739 udp:[2001:db8::1]:2055"),
+        Option("mode", one_of(*MODES), "all", "all: each collector gets every flow; failover: the first collector of "
+               "the list that is reachable gets every flow; balance: each flow goes to one collector, chosen by its "
+               "addresses, ports and protocol, and stays there when another collector leaves or returns."),
         Option("fields", text, flow_records.AUTO, flow_records.MEANING),
         Option("version", one_of("10", "9", "5"), "10", "10: IPFIX; 9 and 5: NetFlow v9 and v5, over UDP only, for "
-               "collectors that know nothing else. v5 has IPv4 only, and counters that are missing are 0 in it"),
-        Option("oid", number, 1, "Observation Domain ID; of NetFlow v9 the Source ID, of v5 engine type and id"),
-        Option("flush", seconds, 1.0, "seconds after which a message goes out that is not full"),
-        Option("reconnect", seconds, 60.0, "seconds between the beginnings of two attempts to connect; RFC 7011 wants "
-               "a minute or more by default"),
-        Option("template_refresh", seconds, 60.0, "seconds after which templates are sent again over UDP: so long a "
-               "collector that was started anew reads nothing"),
-        Option("template_packets", number, 0, "datagrams after which templates are sent again too; 0: by time only"),
-        Option("mtu", positive, None, "octets of a packet over UDP, of a message over TCP and SCTP. Without it the "
-               "route's MTU, 1500 at most, or 512 where it is not known; 16384 over TCP and SCTP, 1400 over SCTP with "
-               "sctp_lifetime"),
-        Option("collector_octets", octets, 64 << 20, "octets of messages that may wait for one collector; beyond, the "
-               "oldest are dropped and counted as queue_full"),
-        Option("send_template", one_of("once", "always", "never"), "once", "once: at the beginning of a session and, "
-               "as RFC 7011 wants, again over UDP; always: before every message; never"),
-        Option("options_interval", seconds, 60.0, "seconds after which each collector is told in options records of "
-               "sampling (1 in 1), what was exported and what was lost, the keys of flows, and the elements of "
-               "enterprises; for the first time so long after its session began. 0: never"),
-        Option("anonymise", one_of("no", "truncate", "cryptopan"), "no", "addresses in records, but those of "
-               "exporters: truncate: only a prefix stays; cryptopan: others in their place, always the same for one, "
-               "and prefixes in common stay in common. Octets of packets are left out then"),
-        Option("anonymise_prefix4", number, 24, "bits of IPv4 addresses that truncate leaves"),
-        Option("anonymise_prefix6", number, 48, "bits of IPv6 addresses that truncate leaves"),
-        Option("anonymise_key", text, "", "file with the key of cryptopan, 64 hexadecimal digits: openssl rand "
-               "-hex 32"),
-        Option("spool_size", octets, 1 << 30, "octets of files in spool for each collector; beyond, the oldest are "
-               "dropped and counted as spool_size"),
-        Option("spool_age", seconds, 86400.0, "seconds after which files in spool are dropped and counted as "
-               "spool_age"),
-        Option("spool_rate", positive, 20_000, "records a second that are sent out of spool, beside those that come"),
+               "collectors without IPFIX. v5 carries only IPv4, and a missing counter is 0."),
+        Option("oid", number, 1, "Observation Domain ID. In NetFlow v9 it is the Source ID, in v5 the engine type and "
+               "engine ID."),
+        Option("flush", seconds, 1.0, "Seconds after which an incomplete message is sent."),
+        Option("reconnect", seconds, 60.0, "Seconds between two attempts to connect. RFC 7011 asks for a minute or "
+               "more by default."),
+        Option("template_refresh", seconds, 60.0, "Seconds after which templates are sent again over UDP. A restarted "
+               "collector cannot read records for up to this time."),
+        Option("template_packets", number, 0, "Number of datagrams after which templates are sent again over UDP, "
+               "beside template_refresh. 0: by time only."),
+        Option("mtu", positive, None, "Maximum octets of a packet over UDP, or of a message over TCP and SCTP. Not "
+               "given: over UDP the MTU of the route, at most 1500, or 512 where it is unknown; over TCP and SCTP "
+               "16384, or 1400 over SCTP with sctp_lifetime."),
+        Option("collector_octets", octets, 64 << 20, "Octets of messages that may wait for one collector. Beyond it "
+               "the oldest are dropped and counted as queue_full."),
+        Option("send_template", one_of("once", "always", "never"), "once", "once: send templates at the beginning of a "
+               "session, and over UDP again after template_refresh; always: before every message; never: not at all."),
+        Option("options_interval", seconds, 60.0, "Seconds between options records to each collector, with the "
+               "sampling (1 in 1), the numbers of exported and lost records, the keys of flows, and the types of "
+               "enterprise elements. The first follows this time after the session began. 0: never."),
+        Option("anonymise", one_of("no", "truncate", "cryptopan"), "no", "Anonymisation of all addresses except the "
+               "exporters'. truncate: only a prefix is kept; cryptopan: each address is replaced by another, always "
+               "the same, and shared prefixes stay shared. Packet contents are then left out."),
+        Option("anonymise_prefix4", number, 24, "Bits of an IPv4 address kept by anonymise=truncate."),
+        Option("anonymise_prefix6", number, 48, "Bits of an IPv6 address kept by anonymise=truncate."),
+        Option("anonymise_key", text, "", "File with the key for anonymise=cryptopan, 64 hexadecimal digits; made by: "
+               "openssl rand -hex 32"),
+        Option("spool_size", octets, 1 << 30, "Octets of files in spool for each collector. Beyond it the oldest are "
+               "dropped and counted as spool_size."),
+        Option("spool_age", seconds, 86400.0, "Seconds after which a file in spool is dropped and counted as "
+               "spool_age."),
+        Option("spool_rate", positive, 20_000, "Maximum number of records a second sent from spool, in addition to new "
+               "records."),
         *EXPORTING,
-        Option("sctp_streams", positive, 8, "streams of an SCTP association: the first is for templates, the others "
-               "for data"),
-        Option("sctp_lifetime", seconds, 0.0, "seconds after which data that SCTP could not deliver is given up and "
-               "counted as lifetime (RFC 3758); 0: it is delivered however long it takes. Templates always are"),
+        Option("sctp_streams", positive, 8, "Streams of an SCTP association: the first for templates, the others for "
+               "data."),
+        Option("sctp_lifetime", seconds, 0.0, "Seconds after which undelivered data is given up by SCTP and counted as "
+               "lifetime (RFC 3758). 0: data is sent until it is delivered. Templates are never given up."),
         *SCTP_OPTIONS,
-        Option("host", text, "", "ulogd2's way to name one collector, with port and proto"),
-        Option("port", positive, 4739, "port of host"),
-        Option("proto", one_of("tcp", "udp", "sctp"), "tcp", "transport of host"),
+        Option("host", text, "", "Address of one collector, with port and proto; ulogd2's form of collectors."),
+        Option("port", positive, 4739, "Port of host."),
+        Option("proto", one_of("tcp", "udp", "sctp"), "tcp", "Transport protocol to host."),
     )  # fmt: skip
     section_options = targets.SECTION
     reactor: Any = reactor

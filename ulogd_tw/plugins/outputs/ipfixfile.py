@@ -1,4 +1,4 @@
-"""IPFIXFILE: every record with all its keys into IPFIX files (RFC 5655)."""
+"""IPFIXFILE: writes rows with all their keys into IPFIX files (RFC 5655)."""
 
 from __future__ import annotations
 
@@ -44,28 +44,29 @@ class _Stream:
 
 
 class IPFIXFILE(Output):
-    """Writes every key of a row that has an Information Element to IPFIX files (RFC 5655), in any template.
+    """Writes rows to IPFIX files (RFC 5655), with every key that has an Information Element.
 
-    Records of a collector keep their exporter, as exporterIPv4Address or exporterIPv6Address, exporterTransportPort,
-    originalObservationDomainId and collectionTimeMilliseconds; options records are written as such. The end of a
-    connection (NFCT) becomes a record for each direction, as the output IPFIX sends them, since readers such as nfdump
-    know no other form. A value that is missing is left out of the record, never 0.
+    Records of a collector keep their exporter, in exporterIPv4Address or exporterIPv6Address, exporterTransportPort,
+    originalObservationDomainId and collectionTimeMilliseconds; options records stay options records. The end of a
+    connection (NFCT) becomes one record for each direction, as in the output IPFIX, because readers such as nfdump know
+    no other form. A missing value is left out of the record, never written as 0.
 
-    A file is called NAME.part until it ends, and is on the disk when it gets its name; a file of that name is never
-    written over, the next is NAME_01. What a killed process left is cut back to its last whole message and renamed
-    at the next start.
+    A file is called NAME.part until it ends, and is synced to disk before it gets its name. Existing files are never
+    overwritten: the next name is NAME_01. After a kill, the next start cuts the .part file back to its last whole
+    message and renames it.
     """
 
     name = "IPFIXFILE"
     itype = PACKET | FLOW | SUM
     options = (
-        Option("file", text, "/var/lib/ulogd/flows-%Y%m%d-%H%M%S.ipfix", "name of the files; directives of strftime "
-               "stand for the time (UTC) when a file, or its interval, begins; directories named with one are made"),
-        Option("rotate_interval", seconds, 300.0, "seconds that a file lasts; intervals begin at multiples of it in "
-               "UTC. 0: files do not end by time"),
-        Option("rotate_size", octets, 0, "octets that a file has at most. 0: any number"),
+        Option("file", text, "/var/lib/ulogd/flows-%Y%m%d-%H%M%S.ipfix", "Path of the files; strftime directives (%Y, "
+               "%H) stand for the time (UTC) when the file or its interval begins. Directories with such a directive "
+               "are made."),
+        Option("rotate_interval", seconds, 300.0, "Seconds after which a new file begins; intervals begin at multiples "
+               "of it in UTC. 0: no limit of time."),
+        Option("rotate_size", octets, 0, "Octets after which a new file begins, such as 256M. 0: no limit of size."),
         Option("fields", text, flow_records.AUTO, flow_records.MEANING),
-        Option("domain", number, 0, "Observation Domain ID of the messages; 0 is that of records from several domains"),
+        Option("domain", number, 0, "Observation Domain ID of the messages. 0: the records may be of several domains."),
         SYNC,
     )  # fmt: skip
     reactor: Any = reactor

@@ -140,12 +140,12 @@ def local_time(second: int) -> tuple[bytes, bytes]:
 
 
 class JSON(TextOutput):
-    """Write every key of a row as a member of one JSON object a line.
+    """Writes every row as a JSON object on a line of its own, to a file, a TCP or UDP peer, or a Unix socket.
 
     Names are ulogd2's (``src_ip``, ``dest_ip``, ``src_port``, ``dest_port``, ``reply.ip.saddr.str``), for collected
-    records IANA's. Addresses are text, also without IP2STR; a key without a value is left out, and so are ulogd2's raw
-    keys; octets of IPFIX are hexadecimal. Rows with keys of ulogd2 begin with ``timestamp`` and ``dvc``; those of a
-    collector or an aggregate do so only where the options timestamp or device are written in the configuration.
+    records IANA's. Addresses are text, without IP2STR. Keys without a value and ulogd2's keys with raw octets are left
+    out; octets of IPFIX elements are hexadecimal. Rows with keys of ulogd2 begin with ``timestamp`` and ``dvc``. Rows
+    of a collector or aggregate do so only if the option timestamp or device is in the configuration.
     """
 
     name = "JSON"
@@ -153,14 +153,16 @@ class JSON(TextOutput):
     options = (
         file_option("/var/log/ulogd.json"),
         SYNC,
-        Option("timestamp", boolean, True, "1: a member timestamp, the packet's time or that of output, local"),
-        Option("eventv1", boolean, False, "1: begin with @version 1, and call the timestamp @timestamp"),
-        Option("device", words, "Netfilter", "value of the member dvc"),
-        Option("boolean_label", boolean, False, "1: print raw.label as action: allowed (not 0) or blocked"),
-        Option("mode", one_of("file", "tcp", "udp", "unix"), "file", "where to: file, or a peer by tcp, udp, or the "
-               "stream socket whose path is in file"),
-        Option("host", words, "127.0.0.1", "peer for tcp and udp"),
-        Option("port", words, "12345", "port or name of the service for tcp and udp"),
+        Option("timestamp", boolean, True, "1: add the member timestamp, the time of the packet or else of writing, in "
+               "local time."),
+        Option("eventv1", boolean, False, "1: begin with the member @version (1), and call the timestamp @timestamp."),
+        Option("device", words, "Netfilter", "Value of the member dvc."),
+        Option("boolean_label", boolean, False, "1: write raw.label as the member action: blocked for 0, else "
+               "allowed."),
+        Option("mode", one_of("file", "tcp", "udp", "unix"), "file", "Destination: a file, a peer over tcp or udp (see "
+               "host and port), or unix, a stream socket at the path in file."),
+        Option("host", words, "127.0.0.1", "Name or address of the peer, with mode=tcp or udp."),
+        Option("port", words, "12345", "Port of the peer, by number or name of the service, with mode=tcp or udp."),
     )  # fmt: skip
 
     def __init__(self, *arguments, **keywords) -> None:

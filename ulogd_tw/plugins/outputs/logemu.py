@@ -1,4 +1,4 @@
-"""LOGEMU: lines like those of syslog, of the texts that PRINTPKT and PRINTFLOW make."""
+"""LOGEMU: lines in the format of syslog, with the texts of PRINTPKT and PRINTFLOW."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def stamp(second: int) -> bytes:
 
 
 class LOGEMU(TextOutput):
-    """Write the text of PRINTPKT or PRINTFLOW to a file, as syslog would: ``Nov 23 00:10:38 host text``.
+    """Writes the text of PRINTPKT or PRINTFLOW to a file in the format of syslog: ``Nov 23 00:10:38 host text``.
 
-    The time is that of the packet (oob.time.sec), or that of output. Rows without a text are left out.
+    The time is that of the packet (oob.time.sec), else that of writing. Rows without a text are left out.
     """
 
     name = "LOGEMU"

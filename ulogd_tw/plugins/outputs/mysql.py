@@ -1,4 +1,4 @@
-"""MYSQL: rows into a table of a MySQL or MariaDB server."""
+"""MYSQL: writes rows into a table of a MySQL or MariaDB server."""
 
 from __future__ import annotations
 
@@ -281,30 +281,32 @@ def _reason(error: Exception) -> str:
 
 
 class MYSQL(SQLOutput):
-    """Writes each row into a table of a MySQL or MariaDB server, one transaction and few statements a batch.
+    """Writes each row into a table of a MySQL or MariaDB server, with one transaction and few statements a batch.
 
-    Times are integers since 1970 in the unit of their key, addresses text (in a column of integers IPv4 as a number),
-    octets hexadecimal text. A connection that died is made anew, and what was not committed is written again, once.
+    Times are integers since 1970 in the unit of their key. Addresses are text (in an integer column, IPv4 addresses are
+    numbers). Octets are hexadecimal text. A lost connection is made again, and uncommitted rows are then written,
+    exactly once.
     """
 
     name = "MYSQL"
     skips_first = True
     options = (
-        Option("db", words, None, "name of the database", mandatory=True),
-        Option("host", words, "", "the server; without it, or with localhost and no port, a unix socket of this host"),
-        Option("port", number, 0, "its port; 0: 3306"),
-        Option("socket", words, "", "path of a unix socket to the server, instead of host and port"),
-        Option("user", words, "", "user"),
-        Option("pass", words, "", "password"),
+        Option("db", words, None, "Name of the database.", mandatory=True),
+        Option("host", words, "", "Name or address of the server. Empty, or localhost without port: a Unix socket of "
+               "this host."),
+        Option("port", number, 0, "Port of the server. 0: 3306."),
+        Option("socket", words, "", "Path of a Unix socket of the server, instead of host and port."),
+        Option("user", words, "", "User name at the server."),
+        Option("pass", words, "", "Password of the user."),
         *COMMON,
-        Option("connect_timeout", seconds, 0.0, "seconds that a connection may take; 0: 3"),
-        Option("timeout", seconds, 30.0, "seconds that the server may take for an answer"),
-        Option("procedure", words, "INSERT", 'INSERT: into the table; "INSERT IGNORE INTO x": that instead, for the '
-               'columns of table; "CALL p" or a function\'s name: called for each row with the values of the columns '
-               "of table, some 10,000 rows a second"),
-        Option("backlog_memcap", octets, 0, "no effect: queue_rows and queue_octets bound what waits"),
-        Option("backlog_oneshot_requests", number, 10, "no effect: what waits is written in large batches"),
-        Option("ring_buffer_size", number, 0, "no effect: rows are always written by a thread of their own"),
+        Option("connect_timeout", seconds, 0.0, "Seconds within which the connection must be made. 0: 3."),
+        Option("timeout", seconds, 30.0, "Seconds within which the server must answer a statement."),
+        Option("procedure", words, "INSERT", 'How rows are written. INSERT: into table; "INSERT IGNORE INTO x": with '
+               'this statement, for the columns of table; "CALL p" or the name of a function: one call for each row '
+               "with the values of the columns of table, about 10,000 rows a second."),
+        Option("backlog_memcap", octets, 0, "No effect; see queue_rows and queue_octets."),
+        Option("backlog_oneshot_requests", number, 10, "No effect; waiting rows are written in large batches."),
+        Option("ring_buffer_size", number, 0, "No effect; a separate thread always writes the rows."),
     )  # fmt: skip
 
     def __init__(self, instance: str, config: Any = None) -> None:

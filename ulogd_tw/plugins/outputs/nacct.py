@@ -1,4 +1,4 @@
-"""NACCT: a line a flow with tabs between, as the accounting of ulogd2 wrote it."""
+"""NACCT: one line a flow, separated by tabs, in the format of ulogd2's accounting."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _NUMBERS = ("flow.end.sec", "orig.ip.protocol", "orig.l4.sport", "orig.l4.dport"
 
 
 class NACCT(TextOutput):
-    """Write ``end, protocol, source, port, destination, port, packets, octets`` of each flow, with tabs between.
+    """Writes ``end, protocol, source, port, destination, port, packets, octets`` of each flow, separated by tabs.
 
-    ICMP has its type and code in place of ports. Packets and octets are those of the reply, as ulogd2 has them. A
-    value that is missing is 0, as the format has no other way.
+    ICMP flows have type and code in place of ports. Packets and octets are those of the reply, as in ulogd2. A missing
+    value is 0, because the format has no other way.
     """
 
     name = "NACCT"

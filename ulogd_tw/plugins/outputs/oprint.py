@@ -1,4 +1,4 @@
-"""OPRINT: a boundary line, then a line for each key of the row."""
+"""OPRINT: a boundary line for each row, then one line a key."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def boundaries(octets: bytes, place: int) -> tuple[int, int]:
 
 
 class OPRINT(TextOutput):
-    """Print ``===>PACKET BOUNDARY`` and then ``key=value``, a line for each key that the row has.
+    """Writes ``===>PACKET BOUNDARY`` for each row, and then ``key=value`` on a line for each of its keys.
 
-    Addresses are in their right octet order (ulogd2 prints 1.0.77.10 for 10.77.0.1); raw octets are hexadecimal where
-    ulogd2 prints ``default``. Control characters in a string are printed as backslash escapes.
+    Addresses are in network order (ulogd2 prints 1.0.77.10 for 10.77.0.1), and raw octets are hexadecimal (ulogd2
+    prints ``default``). Control characters in a string are written as backslash escapes.
     """
 
     name = "OPRINT"

@@ -1,4 +1,4 @@
-"""PCAP: packets into capture files."""
+"""PCAP: writes packets into capture files."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ class CaptureFile(TextFile):
 
 
 class PCAP(TextOutput):
-    """Write packets to a capture file, for tcpdump and Wireshark.
+    """Writes packets to a capture file, for tcpdump and Wireshark.
 
-    Packets are what NFLOG gives, from IP on (LINKTYPE_RAW, as ulogd2), or with the header of their link where the input
-    tells which it is (PCAPIN). A pcap file has packets of one link, those of others are dropped and counted
-    as link; a pcapng file takes all. A file that is there is continued.
+    Packets of NFLOG begin with their IP header (LINKTYPE_RAW, as in ulogd2). Packets of an input with link headers
+    (PACKET, PCAPIN) keep them. A pcap file holds packets of one link type; packets of other types are dropped and
+    counted as link. A pcapng file holds all. An existing file is continued.
     """
 
     name = "PCAP"
@@ -89,8 +89,8 @@ class PCAP(TextOutput):
     options = (
         file_option("/var/log/ulogd.pcap"),
         SYNC,
-        Option("format", one_of("pcap", "pcapng"), "pcap", "pcap: as ulogd2, and as all programs know it; pcapng: "
-               "packets of several links in one file"),
+        Option("format", one_of("pcap", "pcapng"), "pcap", "pcap: the format of ulogd2, read by every program; pcapng: "
+               "one file may hold packets of several link types."),
     )  # fmt: skip
     uses = ("raw.pkt",)
     may_use = ("raw.pktlen", "raw.linktype", "oob.time.sec", "oob.time.usec", "ip.totlen", "ip6.payloadlen")

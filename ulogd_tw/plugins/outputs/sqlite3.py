@@ -1,4 +1,4 @@
-"""SQLITE3: rows into a table of an SQLite file."""
+"""SQLITE3: writes rows into a table of an SQLite file."""
 
 from __future__ import annotations
 
@@ -178,13 +178,13 @@ def _list(found: Found) -> list:
 class SQLITE3(SQLOutput):
     """Writes each row into a table of an SQLite file, one transaction a batch.
 
-    Times are integers since 1970 in the unit of their key, addresses text, octets hexadecimal text. Numbers of 2**63
-    and more are text, since SQLite's integers have a sign. While another program has locked the file, rows wait.
+    Times are integers since 1970 in the unit of their key, addresses are text, octets are hexadecimal text. Numbers
+    from 2**63 on are text, since SQLite's integers are signed. Rows wait while another program has locked the file.
     """
 
     name = "SQLITE3"
     options = (
-        Option("db", words, None, "the file; it is made where it is missing and create=1", mandatory=True),
+        Option("db", words, None, "Path of the database file. With create=1 a missing file is made.", mandatory=True),
         *COMMON,
     )
 

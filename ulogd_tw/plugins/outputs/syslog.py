@@ -1,4 +1,4 @@
-"""SYSLOG: the texts of PRINTPKT and PRINTFLOW to the system's log, as syslog(3) sends them."""
+"""SYSLOG: sends the texts of PRINTPKT and PRINTFLOW to the system's log, as syslog(3) does."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ LEVELS = {"LOG_EMERG": 0, "LOG_ALERT": 1, "LOG_CRIT": 2, "LOG_ERR": 3, "LOG_WARN
 
 
 class SYSLOG(LOGEMU):
-    """Send the text of PRINTPKT or PRINTFLOW to the system's log: ``<5>Nov 23 00:10:38 ulogd[4711]: text``.
+    """Sends the text of PRINTPKT or PRINTFLOW to the system's log: ``<5>Nov 23 00:10:38 ulogd[4711]: text``.
 
-    The time is that of the packet (oob.time.sec), or that of output. Rows without a text are left out.
+    The time is that of the packet (oob.time.sec), else that of writing. Rows without a text are left out.
     """
 
     name = "SYSLOG"
     options = (
-        Option("facility", one_of(*FACILITIES), "LOG_KERN", "facility of the messages"),
-        Option("level", one_of(*LEVELS), "LOG_NOTICE", "level of the messages"),
-        Option("socket", text, "/dev/log", "path of the log's socket"),
+        Option("facility", one_of(*FACILITIES), "LOG_KERN", "Syslog facility of the messages."),
+        Option("level", one_of(*LEVELS), "LOG_NOTICE", "Syslog severity of the messages."),
+        Option("socket", text, "/dev/log", "Path of the system log's socket."),
     )
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
