@@ -22,7 +22,7 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import Input
 from ulogd_tw.exporting.collector import STOP_SECONDS
 from ulogd_tw.flow import JOIN_ROWS
-from ulogd_tw.ipfix.events import Limits
+from ulogd_tw.ipfix.limits import Limits
 from ulogd_tw.ipfix.sequence import FAR, MOST_GAPS
 from ulogd_tw.operating import ask, doctor
 from ulogd_tw.operating.inspection import Inspection

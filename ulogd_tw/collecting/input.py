@@ -11,8 +11,9 @@ from ulogd_tw.core.keys import CONTEXT, TOLD, Key
 from ulogd_tw.core.options import Option, boolean, octets, positive, seconds
 from ulogd_tw.core.plugin import FLOW, Input
 from ulogd_tw.ipfix.decoder import Decoder
-from ulogd_tw.ipfix.events import Event, Kept, Limits
+from ulogd_tw.ipfix.events import Event
 from ulogd_tw.ipfix.exporters import NOT_ALLOWED
+from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.session import Session
 
 _TEXTS = {
@@ -192,10 +193,10 @@ def _described(session: Session, domain: Any) -> dict[str, Any]:
         "clock_wrong": domain.skewed,
         "last_received": session.last_received,
     }
-    if domain.told is not None:
+    if domain.info is not None:
         found |= {
-            "sampling_factor": domain.told.factor,
-            "interfaces": len(domain.told.interfaces),
-            "applications": len(domain.told.applications),
+            "sampling_factor": domain.info.factor,
+            "interfaces": len(domain.info.interfaces),
+            "applications": len(domain.info.applications),
         }
     return found

@@ -19,8 +19,8 @@ from twisted.internet import defer, threads
 from ulogd_tw.core import types
 from ulogd_tw.core.keys import Key
 from ulogd_tw.ipfix.decoder import Decoder
+from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.exporters import Exporters
-from ulogd_tw.ipfix.options_records import ExporterInfo
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.ipfix.template import Field, Template
 
@@ -114,7 +114,7 @@ class TemplateCache:
         self._changes, self._written = decoder.changes, now
         # References only: what they refer to is written in the thread, and never changes.
         copy = [
-            (place, name, session, [(d, list(d.templates.values()), _plain(d.told)) for d in session.domains.values()])
+            (place, name, session, [(d, list(d.templates.values()), _plain(d.info)) for d in session.domains.values()])
             for (place, name), session in exporters.items()
         ]
         began = time.monotonic()

@@ -13,8 +13,9 @@ from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix import exporter_columns
 from ulogd_tw.ipfix.clock_skew import Skew
 from ulogd_tw.ipfix.context import Context, Source
-from ulogd_tw.ipfix.events import Events, Limits
+from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
+from ulogd_tw.ipfix.limits import Limits
 from ulogd_tw.ipfix.netflow import decoder
 from ulogd_tw.ipfix.options_records import USED, Options
 from ulogd_tw.ipfix.structured import Structured

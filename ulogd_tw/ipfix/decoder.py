@@ -22,9 +22,11 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.ipfix.batches import Batches
 from ulogd_tw.ipfix.context import Source
-from ulogd_tw.ipfix.events import Event, Events, Kept, Limits
+from ulogd_tw.ipfix.events import Event, Events
+from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.families import by_family
 from ulogd_tw.ipfix.layout import BEFORE, Layout
+from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.message import (
     FIRST_DATA_SET,
     HEADER,
@@ -35,7 +37,7 @@ from ulogd_tw.ipfix.message import (
     cut_sets,
 )
 from ulogd_tw.ipfix.netflow import decoder
-from ulogd_tw.ipfix.options_records import ExporterInfo, Options
+from ulogd_tw.ipfix.options_records import Options
 from ulogd_tw.ipfix.parking import Parking
 from ulogd_tw.ipfix.sequence import MASK
 from ulogd_tw.ipfix.sequence_tracker import SequenceTracker
@@ -368,10 +370,10 @@ class Decoder:
             for learnt in list(domain.templates.values()):
                 self._learning.move(home, mine, learnt)
             self._parking.move((other, domain), (home, mine))
-            mine.told = mine.told or domain.told
+            mine.info = mine.info or domain.info
             mine.sequence.unknown()
             mine.rows += domain.rows
-            domain.told = None
+            domain.info = None
             self._unpark(home, mine)
         self.forget(other)
 
@@ -385,14 +387,14 @@ class Decoder:
         self._options.restore_types(session, keys)
 
     def restore_domain(
-        self, session: Session, number: int, place: int, origin: float, told: ExporterInfo | None
+        self, session: Session, number: int, place: int, origin: float, info: ExporterInfo | None
     ) -> None:
         """A domain with the clock that its exporter had, and what it had told."""
         domain = session.domains.get(place) or self._learning.new_domain(session, number, place)
         if domain is not None:
             domain.origin = origin
-            if told is not None:
-                self._options.restore(domain, told)
+            if info is not None:
+                self._options.restore(domain, info)
 
     @property
     def changes(self) -> int:

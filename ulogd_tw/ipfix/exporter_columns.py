@@ -12,8 +12,9 @@ from ulogd_tw.core.columns import Coded, Column, Octets, joined, repeated
 from ulogd_tw.core.keys import TOLD, Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.context import Source
+from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.layout import Columns, Found, Made
-from ulogd_tw.ipfix.options_records import SAMPLERS, ExporterInfo, told_of
+from ulogd_tw.ipfix.options_records import SAMPLERS, info_of
 from ulogd_tw.ipfix.template import Field
 
 FACTOR, INGRESS, EGRESS = TOLD
@@ -224,6 +225,6 @@ def _by_exporter(sources: Sequence[Source], counts: np.ndarray) -> list[tuple[Ex
     for _, group in groupby(pairs, key=lambda pair: id(pair[0].domain)):
         same = list(group)
         end = at + sum(count for _, count in same)
-        found.append((told_of(same[0][0]), at, end))
+        found.append((info_of(same[0][0]), at, end))
         at = end
     return found

@@ -15,8 +15,10 @@ from ulogd_tw.core.batch import plain_values
 from ulogd_tw.core.columns import Column
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.keys import Key, registry
-from ulogd_tw.ipfix.events import Events, Kept, Limits
+from ulogd_tw.ipfix.events import Events
+from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.layout import Found
+from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.session import Domain, KnownTemplate, Session
 
 SAMPLERS = ("selectorId", "samplerId")
@@ -64,44 +66,13 @@ _LOSSES = {
 """Total counters of what exporters lost, and the counters of ours that add them up; flows go to ``lost{exporter}``."""
 
 
-class ExporterInfo:
-    """What is known of one Observation Domain.
-
-    samplers       factor by the sampler's id; under None where the exporter names none
-    interfaces     name by index
-    applications   name by applicationId (octets)
-    flow_keys      by template id: which fields are flow keys, as bits
-    statistics     total counters by the process that they are of
-    """
-
-    __slots__ = ("samplers", "interfaces", "applications", "flow_keys", "statistics")
-
-    def __init__(self) -> None:
-        self.samplers: dict[int | None, float] = {}
-        self.interfaces: dict[int, bytes] = {}
-        self.applications: dict[bytes, bytes] = {}
-        self.flow_keys: dict[int, int] = {}
-        self.statistics: dict[tuple, dict[str, int]] = {}
-
-    def __len__(self) -> int:
-        return sum(len(getattr(self, name)) for name in self.__slots__)
-
-    @property
-    def factor(self) -> float:
-        """How many packets stand behind one, where a record does not name its sampler; 1 where that is not clear."""
-        if None in self.samplers:
-            return self.samplers[None]
-        rates = set(self.samplers.values())
-        return rates.pop() if len(rates) == 1 else 1.0
-
-
-def told_of(learnt: KnownTemplate) -> ExporterInfo | None:
+def info_of(learnt: KnownTemplate) -> ExporterInfo | None:
     """What is known of the domain of a template, or else of domain 0, which stands for the whole exporter."""
     domain = learnt.domain
-    if domain.told is not None:
-        return domain.told
+    if domain.info is not None:
+        return domain.info
     whole = learnt.session.domains.get(domain.place - domain.number)
-    return whole.told if whole is not None else None
+    return whole.info if whole is not None else None
 
 
 def packets_behind(values: dict[str, Any]) -> float | None:
@@ -151,9 +122,9 @@ class Options:
     def sampled(self, learnt: KnownTemplate, interval: int) -> None:
         """The header of a packet of NetFlow v5 names the interval; 0 and 1: not sampled."""
         domain = learnt.domain
-        if domain.told is None:
-            domain.told = ExporterInfo()
-        self._keep(learnt, domain.told.samplers, None, float(interval or 1))
+        if domain.info is None:
+            domain.info = ExporterInfo()
+        self._keep(learnt, domain.info.samplers, None, float(interval or 1))
 
     def _take(self, learnt: KnownTemplate, row: dict[str, Any]) -> bool:
         """One record; whether it described an element."""
@@ -162,9 +133,9 @@ class Options:
         domain = self._domain(learnt, row.get(_DOMAIN))
         if domain is None:
             return False
-        told = domain.told
+        told = domain.info
         if told is None:
-            told = domain.told = ExporterInfo()
+            told = domain.info = ExporterInfo()
         if (factor := packets_behind(row)) is not None:
             self._keep(learnt, told.samplers, next((row[name] for name in SAMPLERS if name in row), None), factor)
         name = row.get("interfaceName") or row.get("interfaceDescription")
@@ -208,7 +179,7 @@ class Options:
             text = f"its flow keys are {bits:#x}, beyond its fields" if about else "flow keys of an unknown template"
             self._events.add("odd_options", learnt.session, domain.number, ident or 0, text)
             return
-        self._keep(learnt, domain.told.flow_keys, ident, bits)
+        self._keep(learnt, domain.info.flow_keys, ident, bits)
 
     def _statistics(self, learnt: KnownTemplate, told: ExporterInfo, row: dict[str, Any]) -> None:
         """Total counters of a process: what they have grown by since the last time, or since its start."""
@@ -269,9 +240,9 @@ class Options:
 
     def restore(self, domain: Domain, told: ExporterInfo) -> None:
         """What an earlier run knew of a domain; nothing where it is too much."""
-        if domain.told is None and self._kept.told + len(told) <= self._limits.told:
+        if domain.info is None and self._kept.told + len(told) <= self._limits.told:
             self._kept.told += len(told)
-            domain.told = told
+            domain.info = told
 
 
 def _name(octets: bytes) -> bytes:

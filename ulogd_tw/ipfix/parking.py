@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from ulogd_tw.ipfix.events import Events, Kept, Limits
+from ulogd_tw.ipfix.events import Events
+from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.session import Domain, KnownTemplate, Parked, Session
 
 

@@ -6,15 +6,13 @@ import ipaddress
 from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ulogd_tw.core.keys import Element, Key
+from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.template import Template
-
-if TYPE_CHECKING:
-    from ulogd_tw.ipfix.options_records import ExporterInfo
 
 
 class Session:
@@ -66,7 +64,7 @@ class Domain:
     origin      the exporter's clock when its last new template came (see `origin`)
     rows        records that have come
     skewed      whether the exporter's clock was told to be wrong
-    told        what the exporter says about itself and its interfaces in options records
+    info        what the exporter says about itself and its interfaces in options records
     sequences   those of the streams of an SCTP association (RFC 7011 section 3.1), where there are several;
                 `sequence` is that of the stream whose Messages come now
     deferring   how many of the sequences have Messages whose records are not counted yet
@@ -79,7 +77,7 @@ class Domain:
 
     __slots__ = (
         "number", "place", "templates", "sequence", "announced", "missing", "parked", "origin", "rows", "skewed",
-        "told", "sequences", "deferring", "exported", "replaced", "lists", "waits", "stamp", "_former", "_oldest",
+        "info", "sequences", "deferring", "exported", "replaced", "lists", "waits", "stamp", "_former", "_oldest",
     )  # fmt: skip
 
     def __init__(self, number: int, place: int) -> None:
@@ -93,7 +91,7 @@ class Domain:
         self.origin = 0.0
         self.rows = 0
         self.skewed = False
-        self.told: ExporterInfo | None = None
+        self.info: ExporterInfo | None = None
         self.sequences: dict[int, Sequence] = {}
         self.deferring = 0
         self.exported = 0

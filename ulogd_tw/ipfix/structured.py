@@ -27,8 +27,8 @@ from ulogd_tw.core.keys import registry
 from ulogd_tw.core.text import clean
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.context import Source
-from ulogd_tw.ipfix.events import Limits
 from ulogd_tw.ipfix.layout import PADDING, Layout
+from ulogd_tw.ipfix.limits import Limits
 from ulogd_tw.ipfix.template import VARIABLE, Field
 from ulogd_tw.ipfix.values import held_type
 

@@ -6,8 +6,9 @@ from collections import Counter
 from weakref import WeakValueDictionary
 
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.ipfix.events import Events, Kept, Limits
+from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.layout import Layout
+from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, TEMPLATE_SET
 from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Session
@@ -190,7 +191,7 @@ class TemplateStore:
         kept.domains -= sum(max(len(domain.sequences), 1) for domain in session.domains.values())
         kept.templates -= session.templates
         kept.fields -= session.fields
-        kept.told -= len(session.types) + sum(len(d.told) for d in session.domains.values() if d.told is not None)
+        kept.told -= len(session.types) + sum(len(d.info) for d in session.domains.values() if d.info is not None)
         session.domains.clear()
         session.types.clear()
         session.templates = session.fields = session.announced_octets = 0

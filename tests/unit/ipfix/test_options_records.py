@@ -282,7 +282,7 @@ class NameTests(SynchronousTestCase):
             found.rows(*(bytes.fromhex(json.loads(line)["hex"]) for line in lines))
             oracle = json.loads(shared_path("corpus", "ipfix", "oracle", f"{case}.json").read_text())
             names = {r["fields"][wanted] for r in oracle["records"] if r["kind"] == "options" and wanted in r["fields"]}
-            (told,) = [domain.told for domain in found.session.domains.values() if domain.told]
+            (told,) = [domain.info for domain in found.session.domains.values() if domain.info]
             self.assertEqual(names, {name.decode() for name in getattr(told, column).values()}, case)
             self.assertGreater(len(names), 3)
 
@@ -334,10 +334,10 @@ class FlowKeyTests(SynchronousTestCase):
         found = Collected()
         tell = options(300, (145, 2), (173, 8))
         found.rows(message(a_set(2, FLOW), tell, a_set(300, struct.pack("!HQ", 256, 0b11))))
-        self.assertEqual({256: 3}, found.session.domains[1].told.flow_keys)
+        self.assertEqual({256: 3}, found.session.domains[1].info.flow_keys)
         found.rows(message(a_set(300, struct.pack("!HQ", 256, 0b10000), struct.pack("!HQ", 999, 1))))
         self.assertEqual(2, found.errors["flow_keys"])
-        self.assertEqual({256: 3}, found.session.domains[1].told.flow_keys)
+        self.assertEqual({256: 3}, found.session.domains[1].info.flow_keys)
 
 
 DESCRIBE = options(300, (346, 4), (303, 2), (339, 1), (344, 1), (341, VARIABLE), scopes=2)

@@ -15,8 +15,8 @@ from ulogd_tw.core import text
 from ulogd_tw.core.keys import registry
 from ulogd_tw.core.lines import ColumnField, Lines
 from ulogd_tw.core.types import BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST
-from ulogd_tw.ipfix.events import Limits
 from ulogd_tw.ipfix.layout import Layout
+from ulogd_tw.ipfix.limits import Limits
 from ulogd_tw.ipfix.structured import Lists, Plans
 from ulogd_tw.ipfix.template import Field, Template
 from ulogd_tw.operating.inspection import row_lines

@@ -269,7 +269,7 @@ class NetFlow:
             octets = records * OCTETS5
             size, numbers, step = BEFORE_RECORDS + octets, words[:, 4], records
             exported = words[:, 2].astype(np.int64) * 1000 + words[:, 3] // 1_000_000
-            if size == rows.shape[1] and (first[5] & 0xFFFF or domain.told is not None):
+            if size == rows.shape[1] and (first[5] & 0xFFFF or domain.info is not None):
                 self._decoder._options.sampled(learnt, first[5] & INTERVAL5)
         else:
             flowset = (first[5] & 0xFFFF) - SET_HEADER.size
@@ -369,7 +369,7 @@ class NetFlow:
             layout = self._decoder._learning.layout(TEMPLATE5, session)
             learnt = KnownTemplate(session, domain, TEMPLATE5, layout, OCTETS5)
             domain.templates[TEMPLATE5.ident] = learnt
-        if sampling or domain.told is not None:
+        if sampling or domain.info is not None:
             self._decoder._options.sampled(learnt, sampling & INTERVAL5)
         domain.rows += count
         if number == domain.sequence.expected:
