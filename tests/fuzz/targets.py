@@ -128,7 +128,7 @@ def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False, streams=1):
 
 def within(decoder, sessions, limits):
     """What is remembered stays within the limits."""
-    kept = decoder._learning._kept
+    kept = decoder.intake.templates._kept
     domains = [domain for session in sessions for domain in session.domains.values()]
     assert sum(max(len(domain.sequences), 1) for domain in domains) == kept.domains <= limits.domains_in_all
     assert all(len(session.domains) <= limits.domains for session in sessions)

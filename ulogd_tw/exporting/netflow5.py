@@ -11,7 +11,7 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.keys import NETFLOW5_KEYS
 from ulogd_tw.exporting.directions import Direction, Find, directions
 from ulogd_tw.ipfix.encoder import Records
-from ulogd_tw.ipfix.netflow.decoder import TEMPLATE5
+from ulogd_tw.ipfix.netflow.packet import TEMPLATE5
 from ulogd_tw.ipfix.uniflow import IPV6
 from ulogd_tw.ipfix.wire_format import NetFlow5
 

@@ -7,59 +7,91 @@ from itertools import compress
 import numpy as np
 
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix import exporter_columns
 from ulogd_tw.ipfix.clock_skew import Skew
 from ulogd_tw.ipfix.context import Context, Source
-from ulogd_tw.ipfix.events import Events
+from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
-from ulogd_tw.ipfix.limits import Limits
-from ulogd_tw.ipfix.netflow import decoder
-from ulogd_tw.ipfix.options_records import USED, Options
+from ulogd_tw.ipfix.netflow import times
+from ulogd_tw.ipfix.options_records import USED
 from ulogd_tw.ipfix.structured import Structured
-from ulogd_tw.ipfix.template_store import TemplateStore
-from ulogd_tw.ipfix.variable_length import Located
+from ulogd_tw.ipfix.variable_length import Located, locate
 
 
 class Batches:
-    """Compiles layouts and makes the batches of a decoder.
+    """Makes the batches of the records that wait in an intake, and compiles layouts for that.
 
     `scale`: counts times the sampling factor; `name`: names of interfaces and applications although all is wanted.
     """
 
-    def __init__(
-        self,
-        wanted: Wanted,
-        counters: Counters,
-        limits: Limits,
-        learning: TemplateStore,
-        options: Options,
-        events: Events,
-        *,
-        scale: bool,
-        name: bool,
-    ) -> None:
+    def __init__(self, wanted: Wanted, intake: Intake, *, scale: bool, name: bool) -> None:
         self._wanted = wanted
-        self._counters = counters
-        self._limits = limits
-        self._learning = learning
-        self._options = options
+        self._intake = intake
+        self._counters = intake.counters
+        self._limits = limits = intake.limits
         self._scale, self._name = scale, name
         self._context = Context(wanted)
         self._compiled: dict[Layout, None] = {}
         self._compiled_fields = 0
         self._joined = Joined()
-        self._structured = Structured(limits, counters.errors)
-        self._skew = Skew(limits.clock_skew, events)
+        self._structured = Structured(limits, intake.counters.errors)
+        self._skew = Skew(limits.clock_skew, intake.events)
+
+    def drain(self, now: float, held: bool) -> list[Batch]:
+        """A batch of each layout with records."""
+        waiting = self._intake.waiting
+        layouts = list(waiting)
+        waiting.clear()
+        located = {layout: self._located(layout) for layout in layouts if not layout.octets}
+        spoiled = any(part is not None and part.cut is not None for part in located.values())
+        self._intake.sequences.settle()
+        sound = (layout for layout in layouts if layout.octets or located[layout] is not None)
+        batches = (self._sound(layout, located.get(layout), spoiled, now, held) for layout in sound)
+        return [batch for batch in batches if batch is not None]
 
     def end(self) -> None:
         """All layouts of a wake-up are done."""
-        self._learning.forget_former()
+        self._intake.templates.forget_former()
         self._structured.forget()
 
-    def of(self, layout: Layout, located: Located | None, spoiled: bool, now: float, held: bool) -> Batch | None:
+    def _sound(self, layout: Layout, located: Located | None, spoiled: bool, now: float, held: bool) -> Batch | None:
+        received = self._counters.rows_received
+        try:
+            return self._batch(layout, located, spoiled, now, held)
+        except Exception as error:  # an error of ours costs these records, and no others
+            self._counters.dropped["error"] += self._counters.rows_received - received
+            self._intake.fault(error)
+            return None
+
+    def _located(self, layout: Layout) -> Located | None:
+        try:
+            return self._locate(layout)
+        except Exception as error:  # how many records there were is not known
+            layout.bodies, layout.sources = [], []
+            self._intake.fault(error)
+            return None
+
+    def _locate(self, layout: Layout) -> Located:
+        """Find the records of variable length, and the Messages that are malformed in them."""
+        located = locate(layout.bodies, BEFORE, layout.shape)
+        for source, rows in zip(layout.sources, located.counts.tolist(), strict=True):
+            source[0].domain.rows += rows
+            deferred = source[3]
+            if deferred is not None and deferred.rows >= 0:
+                deferred.rows += rows
+        if located.cut is not None:
+            for place in np.flatnonzero(located.cut).tolist():
+                known, deferred = layout.sources[place][0], layout.sources[place][3]
+                if deferred is not None and not deferred.malformed:
+                    deferred.malformed = True
+                    text = f"a record of template {known.template.ident} is cut"
+                    self._intake.refuse(known.session, known.domain.number, MessageError(text, "record"))
+        return located
+
+    def _batch(self, layout: Layout, located: Located | None, spoiled: bool, now: float, held: bool) -> Batch | None:
         """The batch of the Data Sets that wait in a layout; None where there are no records.
 
         `located` are the records of variable length; `spoiled`: some Message is malformed, whose Sets are left out.
@@ -107,8 +139,8 @@ class Batches:
     def _take_options(self, layout: Layout, found: Found, sources: list[Source], counts: np.ndarray) -> None:
         """Options records: what they tell is kept."""
         learnts = [source[0] for source in sources]
-        for session in self._options.read(learnts, counts.tolist(), found, layout.columns.keys):
-            self._learning.retype(session)
+        for session in self._intake.options.read(learnts, counts.tolist(), found, layout.columns.keys):
+            self._intake.templates.retype(session)
 
     def _schema(self, layout: Layout, made: tuple[Key, ...]) -> Schema:
         schema = layout.schemas.get(made)
@@ -139,8 +171,8 @@ class Batches:
     def _compile(self, layout: Layout) -> None:
         wanted = self._wanted
         layout.made = []
-        if (times := decoder.times(layout.fields, wanted)) is not None:
-            layout.made.append(times)
+        if (uptimes := times.times(layout.fields, wanted)) is not None:
+            layout.made.append(uptimes)
         if layout.scopes:
             wanted = wanted if wanted is ALL else wanted | USED
         else:
@@ -154,5 +186,5 @@ class Batches:
 
 
 def _is_malformed(source: Source) -> bool:
-    fate = source[3]
-    return fate is not None and fate.malformed
+    deferred = source[3]
+    return deferred is not None and deferred.malformed

@@ -27,10 +27,10 @@ class Skew:
             return
         latest, earliest = max(map(_export_time, sources)), min(map(_export_time, sources))
         if self._wrong or _off(latest, now) > self._most or -_off(earliest, now) > self._most:
-            for learnt, export_time, received, *_ in sources:
+            for known, export_time, received, *_ in sources:
                 ahead = _off(export_time, received)
-                if (abs(ahead) > self._most) != learnt.domain.skewed:
-                    self._turn(learnt.session, learnt.domain, ahead)
+                if (abs(ahead) > self._most) != known.domain.skewed:
+                    self._turn(known.session, known.domain, ahead)
 
     def _turn(self, session: object, domain: Domain, ahead: float) -> None:
         domain.skewed = not domain.skewed

@@ -12,20 +12,20 @@ from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.keys import CONTEXT, Key
 from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.ipfix.layout import Layout
-from ulogd_tw.ipfix.session import DeferredMessage, KnownTemplate
+from ulogd_tw.ipfix.session import Clock, DeferredMessage, KnownTemplate
 
 Source = (
     tuple[KnownTemplate, int, float, DeferredMessage | None]
-    | tuple[KnownTemplate, int, float, DeferredMessage | None, tuple[int, int]]
+    | tuple[KnownTemplate, int, float, DeferredMessage | None, Clock]
 )
-"""Of the records of one Data Set: template, Export Time (s), time of arrival (s), fate of its Message; for NetFlow also
-the `netflow.Clock` of its packet."""
+"""Of the records of one Data Set: template, Export Time (s), time of arrival (s), its Message where that is
+deferred; for NetFlow also the `Clock` of the packet."""
 
 _OF_TEMPLATE: dict[str, Callable[[KnownTemplate], Any]] = {
-    "exporter": lambda learnt: learnt.session.address,
-    "exporter_port": lambda learnt: learnt.session.peer_port,
-    "observationDomainId": lambda learnt: learnt.domain.number,
-    "templateId": lambda learnt: learnt.template.ident,
+    "exporter": lambda known: known.session.address,
+    "exporter_port": lambda known: known.session.peer_port,
+    "observationDomainId": lambda known: known.domain.number,
+    "templateId": lambda known: known.template.ident,
 }
 _OF_SOURCE: dict[str, Callable[[Source], Any]] = {
     "received_ms": lambda source: int(source[2] * 1000),

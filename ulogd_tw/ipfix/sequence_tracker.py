@@ -16,14 +16,14 @@ class SequenceTracker:
         self._events = events
         self._deferred: list[tuple[Domain, Session, Sequence]] = []
 
-    def defer(self, session: Session, domain: Domain, fate: DeferredMessage) -> None:
+    def defer(self, session: Session, domain: Domain, deferred: DeferredMessage) -> None:
         """A Message of which it is not known yet how many records it has: it and those after it wait for `settle`."""
         sequence = domain.sequence
         if not sequence.deferred:
             sequence.pause()
             domain.deferring += 1
             self._deferred.append((domain, session, sequence))
-        sequence.deferred.append(fate)
+        sequence.deferred.append(deferred)
 
     def follow(self, session: Session, domain: Domain, number: int, rows: int, unit: str = "records") -> None:
         """Take the Sequence Number of a Message of `rows` records; -1: of how many is unknown."""
@@ -46,16 +46,16 @@ class SequenceTracker:
 
     def settle(self) -> None:
         """All records are counted: follow the Messages that wait."""
-        deferred, self._deferred = self._deferred, []
-        for domain, session, sequence in deferred:
+        sequences, self._deferred = self._deferred, []
+        for domain, session, sequence in sequences:
             messages, sequence.deferred = sequence.deferred, []
             domain.sequence = sequence
             domain.deferring -= 1
             sequence.resume()
-            for fate in messages:
-                if fate.malformed:
+            for deferred in messages:
+                if deferred.malformed:
                     continue
-                if fate.number == sequence.expected and fate.rows >= 0:
-                    sequence.expected = (fate.number + fate.rows) & MASK
+                if deferred.number == sequence.expected and deferred.rows >= 0:
+                    sequence.expected = (deferred.number + deferred.rows) & MASK
                 else:
-                    self.follow(session, domain, fate.number, fate.rows)
+                    self.follow(session, domain, deferred.number, deferred.rows)

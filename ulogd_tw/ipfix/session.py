@@ -8,6 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from ulogd_tw.core.keys import Element, Key
 from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.layout import Layout
@@ -134,7 +136,7 @@ class Domain:
 
 @dataclass(slots=True, eq=False)
 class KnownTemplate:
-    """A template as it was learnt in one domain of one session; `octets` is its layout's.
+    """A template as it is known in one domain of one session; `octets` is its layout's.
 
     `received` is when it last came, `since` the Export Time from which on it describes data, where that matters:
     on a reliable session whose Messages may overtake each other; else -1.
@@ -153,6 +155,13 @@ class KnownTemplate:
         return self.since >= 0 and (export_time - self.since) & 0xFFFFFFFF >= 0x80000000
 
 
+Clock = tuple[int, int] | tuple[np.ndarray, np.ndarray]
+"""Of one packet of NetFlow: when it was exported (ms since 1970), and the exporter's uptime then (ms, 32 bits).
+
+Arrays where the records are those of several packets with equally many each.
+"""
+
+
 def origin(export_time: int, received: float, clock: tuple[int, int] | None) -> float:
     """What stays the same for all Messages of an exporter: how far its clock is off, or when its uptime began (s)."""
     return export_time - received if clock is None else export_time - clock[1] / 1000
@@ -161,7 +170,7 @@ def origin(export_time: int, received: float, clock: tuple[int, int] | None) -> 
 class Parked(NamedTuple):
     """The body of a Data Set that waits for its template, with `layout.BEFORE` octets in front.
 
-    `clock` is the `netflow.Clock` of a packet of NetFlow, else None.
+    `clock` is the `Clock` of a packet of NetFlow, else None.
     """
 
     body: bytes

@@ -34,16 +34,16 @@ class Walked:
 
     def bodies(self, memory: np.ndarray, exported: np.ndarray) -> Iterator[tuple[KnownTemplate, int, np.ndarray]]:
         """(template, Export Time, body) of what came together: `memory` has the Messages, octet by octet."""
-        for learnt, messages, starts, counts in self.found:
+        for known, messages, starts, counts in self.found:
             times = exported[messages]
             edges = [0, *(np.flatnonzero(times[1:] != times[:-1]) + 1).tolist(), len(times)]
             for first, last in zip(edges, edges[1:], strict=False):
                 some = counts[first:last]
-                places = np.repeat(starts[first:last] - learnt.octets * (np.cumsum(some) - some), some)
-                places += learnt.octets * np.arange(len(places))
-                body = np.empty(BEFORE + learnt.octets * len(places), np.uint8)
-                body[BEFORE:] = taken(memory, places, learnt.octets)
-                yield learnt, int(times[first]), body
+                places = np.repeat(starts[first:last] - known.octets * (np.cumsum(some) - some), some)
+                places += known.octets * np.arange(len(places))
+                body = np.empty(BEFORE + known.octets * len(places), np.uint8)
+                body[BEFORE:] = taken(memory, places, known.octets)
+                yield known, int(times[first]), body
 
 
 def walk(memory: np.ndarray, starts: np.ndarray, words: np.ndarray, lengths: np.ndarray, domain: Domain) -> Walked:
@@ -65,14 +65,14 @@ def walk(memory: np.ndarray, starts: np.ndarray, words: np.ndarray, lengths: np.
         length = memory[place + 2].astype(np.int64) << 8 | memory[place + 3]
         wrong = (length < SET_HEADER.size) | (length > end - place) | (ident < FIRST_DATA_SET)
         for number in np.unique(ident[~wrong]).tolist():
-            learnt = domain.templates.get(number)
+            known = domain.templates.get(number)
             those = ident == number
-            if learnt is None or not learnt.octets:
+            if known is None or not known.octets:
                 wrong |= those
                 continue
             those &= ~wrong
-            count = (length[those] - SET_HEADER.size) // learnt.octets
-            rounds.append((learnt, active[those], place[those] + SET_HEADER.size, count))
+            count = (length[those] - SET_HEADER.size) // known.octets
+            rounds.append((known, active[those], place[those] + SET_HEADER.size, count))
         bad[active[wrong]] = True
         at[active] = place + length
         active = active[~wrong & (place + length < end)]
@@ -85,21 +85,21 @@ def _sorted(rounds: list[tuple[KnownTemplate, np.ndarray, np.ndarray, np.ndarray
     """What was found of the first `good` Messages, by template and in order of arrival."""
     records = np.zeros(good, np.int64)
     by_template: dict[int, list[tuple[KnownTemplate, np.ndarray, np.ndarray, np.ndarray]]] = {}
-    for learnt, messages, places, counts in rounds:
+    for known, messages, places, counts in rounds:
         within = messages < good
         if not within.all():
             messages, places, counts = messages[within], places[within], counts[within]
         if len(messages):
             records[messages] += counts  # a Message has one Set in a round
-            by_template.setdefault(id(learnt), []).append((learnt, messages, places, counts))
+            by_template.setdefault(id(known), []).append((known, messages, places, counts))
     found = []
     for parts in by_template.values():
-        learnt = parts[0][0]
+        known = parts[0][0]
         messages, places, counts = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
         if len(parts) > 1:
             order = np.argsort(places, kind="stable")  # memory is in order of arrival
             messages, places, counts = messages[order], places[order], counts[order]
-        found.append((learnt, messages, places, counts))
+        found.append((known, messages, places, counts))
     return Walked(good, records, found)
 
 

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ulogd_tw.ipfix import set_walk
+from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.layout import BEFORE
 from ulogd_tw.ipfix.message_runs import DOMAIN, EXPORTED, NUMBER, headers, runs
-from ulogd_tw.ipfix.netflow import decoder as netflow
+from ulogd_tw.ipfix.netflow import packet_runs
+from ulogd_tw.ipfix.netflow.decoder import NetFlow
+from ulogd_tw.ipfix.netflow.packet import BEFORE_RECORDS
 from ulogd_tw.ipfix.session import Session
-
-if TYPE_CHECKING:
-    from ulogd_tw.ipfix.decoder import Decoder
 
 
 class SlabDecoder:
-    """Feeds the rows of arrays to a decoder. What can not be taken together is fed by itself."""
+    """Takes the rows of arrays for an intake. A Message that can not be taken together with others goes to `feed`."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, intake: Intake, netflow: NetFlow, feed: Callable[[Session, bytes, float], None]) -> None:
+        self._intake = intake
+        self._netflow = netflow
+        self._feed = feed
 
     def feed(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
         """See `Decoder.feed_slab`."""
         if not len(rows):
             return
-        if rows.shape[1] < netflow.BEFORE_RECORDS:
+        if rows.shape[1] < BEFORE_RECORDS:
             self._each(sessions, rows, lengths, now)
             return
         words = headers(rows)
-        if netflow.any_of(words):
+        if packet_runs.any_of(words):
             self._with_netflow(sessions, rows, lengths, now)
             return
         for first, last, alike in runs(sessions, words, lengths):
@@ -39,15 +40,15 @@ class SlabDecoder:
                 self._mixed(sessions[first:last], rows[first:last], words[first:last], lengths[first:last], now)
 
     def _with_netflow(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
-        taken = self._decoder.netflow.feed_alike
-        for first, last, words in netflow.runs(sessions, rows, lengths):
+        taken = self._netflow.feed_alike
+        for first, last, words in packet_runs.runs(sessions, rows, lengths):
             size = int(lengths[first])
             if words is None or not taken(sessions[first], rows[first:last, :size], words, now):
                 self._each(sessions[first:last], rows[first:last], lengths[first:last], now)
 
     def _each(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
         """Each row by itself."""
-        feed, stride = self._decoder.feed, rows.shape[1]
+        feed, stride = self._feed, rows.shape[1]
         octets = memoryview(np.ascontiguousarray(rows).reshape(-1))
         for place, (session, length) in enumerate(zip(sessions, lengths.tolist(), strict=True)):
             feed(session, bytes(octets[place * stride : place * stride + length]), now)
@@ -56,16 +57,18 @@ class SlabDecoder:
         """Take a run of alike Messages; False where their records have to be looked at."""
         length, export_time, _, domain_id, set_id = words[0].tolist()
         domain = session.domains.get(domain_id)
-        learnt = domain.templates.get(set_id >> 16) if domain is not None else None
-        if learnt is None or not learnt.octets:
+        known = domain.templates.get(set_id >> 16) if domain is not None else None
+        if known is None or not known.octets:
             return False
         size = length & 0xFFFF
-        records = (size - BEFORE) // learnt.octets
-        octets = records * learnt.octets
+        records = (size - BEFORE) // known.octets
+        octets = records * known.octets
         body = np.empty(BEFORE + octets * len(rows), np.uint8)
         body[BEFORE:].reshape(len(rows), octets)[:] = rows[:, BEFORE : BEFORE + octets]
-        self._decoder.took(session, domain, words[:, NUMBER], records, size * len(rows), records * len(rows), now)
-        self._decoder.wait(learnt, body, (learnt, export_time, now, None))
+        self._intake.count_together(
+            session, domain, words[:, NUMBER], records, size * len(rows), records * len(rows), now
+        )
+        self._intake.queue_records(known, body, (known, export_time, now, None))
         return True
 
     def _mixed(
@@ -100,7 +103,7 @@ class SlabDecoder:
         n, records = walked.n, walked.records
         if n:
             octets, rows = int(lengths[:n].sum()), int(records.sum())
-            self._decoder.took(session, domain, words[:n, NUMBER], records, octets, rows, now)
-            for learnt, export_time, body in walked.bodies(memory, words[:, EXPORTED]):
-                self._decoder.wait(learnt, body, (learnt, export_time, now, None))
+            self._intake.count_together(session, domain, words[:n, NUMBER], records, octets, rows, now)
+            for known, export_time, body in walked.bodies(memory, words[:, EXPORTED]):
+                self._intake.queue_records(known, body, (known, export_time, now, None))
         return n

@@ -65,31 +65,31 @@ class TemplateStore:
         self, session: Session, domain: Domain, octets: bytes, actions: list[Template | Withdrawal], now: float
     ) -> None:
         """Do what a Template Set says that has come now; `octets` are the whole Set."""
-        learnt: list[KnownTemplate] | None = []
+        announced: list[KnownTemplate] | None = []  # None where something is not known after all
         again = False
         for action in actions:
             if isinstance(action, Withdrawal):
-                learnt = None
+                announced = None
                 self._withdraw(session, domain, action)
             else:
                 old = domain.templates.get(action.ident)
                 found = self._learn(session, domain, action, now)
                 again |= found is not None and found is old
                 if found is None:
-                    learnt = None
-                elif learnt is not None:
-                    learnt.append(found)
+                    announced = None
+                elif announced is not None:
+                    announced.append(found)
         if again:
             self._tell_again(session, domain)
-        if learnt is not None and octets not in domain.announced:
+        if announced is not None and octets not in domain.announced:
             if session.announced_octets + len(octets) <= self._limits.announced_octets:
                 session.announced_octets += len(octets)
-                domain.announced[octets] = tuple(learnt)
+                domain.announced[octets] = tuple(announced)
 
     def again(self, session: Session, domain: Domain, octets: bytes, now: float) -> None:
         """A Template Set that is known has come once more."""
-        for learnt in domain.announced.get(octets, ()):
-            learnt.received = now
+        for known in domain.announced.get(octets, ()):
+            known.received = now
         self._tell_again(session, domain)
 
     def _tell_again(self, session: Session, domain: Domain) -> None:
@@ -109,11 +109,11 @@ class TemplateStore:
             self._errors[reason] += 1
             self._events.add("limit", session, domain.number, template.ident, reason)
             return None
-        learnt = self._add(session, domain, template, now)
+        known = self._add(session, domain, template, now)
         self._forget_announced(session, domain)
         kind = "template" if old is None else "template_changed"
         self._events.add(kind, session, domain.number, template.ident, f"{len(template.fields)} fields")
-        return learnt
+        return known
 
     def _refusal(self, session: Session, template: Template) -> str:
         """Which limit a further template goes beyond."""
@@ -135,15 +135,15 @@ class TemplateStore:
         domain.lists = domain.lists or layout.lists
         self._remember(domain, template.ident)
         since = domain.exported if session.reliable and session.overtakes else -1
-        learnt = KnownTemplate(session, domain, template, layout, layout.octets, received, since)
-        domain.templates[template.ident] = learnt
+        known = KnownTemplate(session, domain, template, layout, layout.octets, received, since)
+        domain.templates[template.ident] = known
         domain.missing.discard(template.ident)
-        self._count(session, learnt, 1)
-        return learnt
+        self._count(session, known, 1)
+        return known
 
-    def _count(self, session: Session, learnt: KnownTemplate, sign: int) -> None:
+    def _count(self, session: Session, known: KnownTemplate, sign: int) -> None:
         self.changes += 1
-        fields = sign * len(learnt.template.fields)
+        fields = sign * len(known.template.fields)
         session.templates += sign
         session.fields += fields
         self._kept.templates += sign
@@ -156,32 +156,32 @@ class TemplateStore:
         self._add(session, domain, template, received)
         return True
 
-    def move(self, session: Session, domain: Domain, learnt: KnownTemplate) -> None:
+    def move(self, session: Session, domain: Domain, known: KnownTemplate) -> None:
         """A template of another session of the same exporter is this domain's from now on, unless it has its own."""
-        if learnt.template.ident not in domain.templates:
-            self._remember(domain, learnt.template.ident)
-            self._count(learnt.session, learnt, -1)
-            self._count(session, learnt, 1)
-            learnt.session, learnt.domain = session, domain
-            domain.templates[learnt.template.ident] = learnt
-            domain.lists = domain.lists or learnt.layout.lists
+        if known.template.ident not in domain.templates:
+            self._remember(domain, known.template.ident)
+            self._count(known.session, known, -1)
+            self._count(session, known, 1)
+            known.session, known.domain = session, domain
+            domain.templates[known.template.ident] = known
+            domain.lists = domain.lists or known.layout.lists
 
     def retype(self, session: Session) -> None:
         """Elements have got names and types: templates with them are read anew. Records that wait keep their layout."""
         for domain in session.domains.values():
-            for learnt in domain.templates.values():
-                layout = self.layout(learnt.template, session)
-                if layout is not learnt.layout:
-                    learnt.layout, learnt.octets = layout, layout.octets
+            for known in domain.templates.values():
+                layout = self.layout(known.template, session)
+                if layout is not known.layout:
+                    known.layout, known.octets = layout, layout.octets
                     domain.lists = domain.lists or layout.lists
 
     def expire(self, session: Session, before: float) -> int:
         """Forget templates that have not come since; how many."""
         gone = 0
         for domain in session.domains.values():
-            for learnt in [learnt for learnt in domain.templates.values() if 0 < learnt.received < before]:
-                self._drop(session, domain, learnt)
-                self._events.add("template_expired", session, domain.number, learnt.template.ident)
+            for known in [known for known in domain.templates.values() if 0 < known.received < before]:
+                self._drop(session, domain, known)
+                self._events.add("template_expired", session, domain.number, known.template.ident)
                 gone += 1
         return gone
 
@@ -201,22 +201,22 @@ class TemplateStore:
             self._errors["withdrawal_ignored"] += 1
             return
         if withdrawal.ident < FIRST_DATA_SET:  # all of its kind, section 8.1
-            gone = [learnt for learnt in domain.templates.values() if learnt.template.options == withdrawal.options]
+            gone = [known for known in domain.templates.values() if known.template.options == withdrawal.options]
         else:
-            learnt = domain.templates.get(withdrawal.ident)
-            gone = [learnt] if learnt and learnt.template.options == withdrawal.options else []
+            known = domain.templates.get(withdrawal.ident)
+            gone = [known] if known and known.template.options == withdrawal.options else []
             if not gone:
                 self._errors["withdrawal_unknown"] += 1
                 self._events.add("withdrawal_unknown", session, domain.number, withdrawal.ident)
-        for learnt in gone:
-            self._drop(session, domain, learnt)
-            self._events.add("template_withdrawn", session, domain.number, learnt.template.ident)
+        for known in gone:
+            self._drop(session, domain, known)
+            self._events.add("template_withdrawn", session, domain.number, known.template.ident)
 
-    def _drop(self, session: Session, domain: Domain, learnt: KnownTemplate) -> None:
-        self._remember(domain, learnt.template.ident)
+    def _drop(self, session: Session, domain: Domain, known: KnownTemplate) -> None:
+        self._remember(domain, known.template.ident)
         domain.replaced = domain.replaced or (session.reliable and session.overtakes)
-        del domain.templates[learnt.template.ident]
-        self._count(session, learnt, -1)
+        del domain.templates[known.template.ident]
+        self._count(session, known, -1)
         self._forget_announced(session, domain)
 
     def _remember(self, domain: Domain, ident: int) -> None:
@@ -229,8 +229,8 @@ class TemplateStore:
         self._changed[domain] = None
         domain.remember(ident)
 
-    def fate(self, domain: Domain, number: int) -> DeferredMessage:
-        """The fate of a Data Set whose Message also has templates: its records are counted, its lists still wait."""
+    def uncounted(self, domain: Domain, number: int) -> DeferredMessage:
+        """A deferred Message for a Data Set beside templates: its records are counted already, its lists still wait."""
         domain.waits = True
         self._changed[domain] = None
         return DeferredMessage(number, -1, False, domain, domain.stamp)
@@ -252,11 +252,13 @@ class TemplateStore:
         Elements that only this exporter has described are part of what makes layouts equal.
         """
         types = session.types
-        learnt = tuple(types[place] for f in template.fields if (place := (f.pen, f.ident)) in types) if types else ()
-        key = (template.fields, template.scopes, session.family, learnt)
+        described = (
+            tuple(types[place] for f in template.fields if (place := (f.pen, f.ident)) in types) if types else ()
+        )
+        key = (template.fields, template.scopes, session.family, described)
         layout = self._layouts.get(key)
         if layout is None:
-            layout = self._layouts[key] = Layout(template, session.family, learnt)
+            layout = self._layouts[key] = Layout(template, session.family, described)
         return layout
 
     def new_domain(self, session: Session, number: int, place: int | None = None) -> Domain | None:
@@ -327,5 +329,5 @@ class _Later:
     def find(self, ident: int) -> Template | None:
         if ident in self._new:
             return self._new[ident]
-        learnt = self._now.get(ident)
-        return learnt.template if learnt and learnt.template.options not in self._gone else None
+        known = self._now.get(ident)
+        return known.template if known and known.template.options not in self._gone else None

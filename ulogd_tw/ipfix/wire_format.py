@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ulogd_tw.ipfix import message
-from ulogd_tw.ipfix.netflow.decoder import HEADER5, HEADER9, OPTIONS_FLOWSET, TEMPLATE_FLOWSET
+from ulogd_tw.ipfix.netflow.packet import HEADER5, HEADER9, OPTIONS_FLOWSET, TEMPLATE_FLOWSET
 
 _32_BITS = 0xFFFFFFFF
 _BOOT_BEFORE = 20 * 86400

@@ -162,7 +162,7 @@ class TemplateCacheTests(TestCase):
         self.first.take("192.0.2.1", 5000, message(a_set(2, COUNTER, template(257, (1, 4)))))
         yield self.first.save()
         then = self.again(limits=Limits(templates=1)).load()
-        self.assertEqual(1, then.decoder._learning._kept.templates)
+        self.assertEqual(1, then.decoder.intake.templates._kept.templates)
 
     @defer.inlineCallbacks
     def test_written_when_something_changes(self):

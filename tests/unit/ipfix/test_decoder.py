@@ -24,7 +24,7 @@ from tests.unit.ipfix.wire import (
 from ulogd_tw.core import types
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.ipfix import decoder
+from ulogd_tw.ipfix import batches as batch_maker
 from ulogd_tw.ipfix.context import Context
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.session import Session
@@ -365,9 +365,9 @@ class BatchTests(SynchronousTestCase):
         """The same where records of variable length begin and end."""
         found, faults = Collected().feed(message(a_set(2, COUNTER, template(257, (82, VARIABLE))))), []
         found.decoder.fault = lambda error: faults.append(type(error).__name__)
-        self.patch(decoder, "locate", lambda *_: {}[0])
+        self.patch(batch_maker, "locate", lambda *_: {}[0])
         sent = [message(a_set(257, varying(b"lo"))), counts(1, number=1), message(a_set(257, varying(b"lo")), number=2)]
         self.assertEqual([1], counts_of(found.rows(*sent)))
         self.assertEqual(["KeyError"], faults)
-        self.patch(decoder, "locate", locate)
+        self.patch(batch_maker, "locate", locate)
         self.assertEqual(3, len(found.rows(*sent)))

@@ -276,7 +276,7 @@ class SharingTests(SynchronousTestCase):
         try:
             for i in range(500):
                 found.feed(message(a_set(2, template(256, (i + 1, 4), (i + 2, 4)))))
-            self.assertEqual(1, len(found.decoder._learning._layouts))
+            self.assertEqual(1, len(found.decoder.intake.templates._layouts))
         finally:
             gc.enable()
         self.assertEqual(2, found.session.fields)

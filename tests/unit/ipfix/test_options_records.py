@@ -294,7 +294,7 @@ class NameTests(SynchronousTestCase):
         rows = found.rows(message(a_set(2, FLOW), a_set(256, flow(1), flow(2), flow(3))))
         self.assertEqual([{"ingressInterfaceName": b"d"}, {"ingressInterfaceName": b"b"}, {}], rows)
         found.decoder.forget(found.session)
-        self.assertEqual(0, found.decoder._learning._kept.told)
+        self.assertEqual(0, found.decoder.intake.templates._kept.told)
 
 
 class StatisticsTests(SynchronousTestCase):

@@ -22,7 +22,7 @@ def udp(**keywords):
 
 def settled(case, found):
     """Nothing is parked, and nothing is counted as if it were."""
-    kept = found.decoder._learning._kept
+    kept = found.decoder.intake.templates._kept
     case.assertEqual((0, 0, 0), (found.session.parked_octets, kept.parked_octets, kept.parked_sets))
 
 
@@ -101,7 +101,7 @@ class ParkedTests(SynchronousTestCase):
         others = [Session(f"192.0.2.{n}", 1, reliable=False) for n in range(2, 9)]
         for other in others:
             found.decoder.feed(other, counts(9), 2000.0)
-        self.assertEqual(2 + 6, found.decoder._learning._kept.parked_sets)
+        self.assertEqual(2 + 6, found.decoder.intake.templates._kept.parked_sets)
         for session in (found.session, *others):
             found.decoder.forget(session)
         settled(self, found)
@@ -209,7 +209,7 @@ class HomeTests(SynchronousTestCase):
 
     def test_merge(self):
         """All domains, templates and waiting data become the home's; its own templates stay."""
-        decoder, kept = self.found.decoder, self.found.decoder._learning._kept
+        decoder, kept = self.found.decoder, self.found.decoder.intake.templates._kept
         self.found.feed(TOLD)
         self.other_sends(
             message(a_set(2, template(256, (2, 4)), template(257, (2, 4)))), message(a_set(2, COUNTER), domain=2),

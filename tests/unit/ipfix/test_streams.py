@@ -64,7 +64,7 @@ class NumbersTests(SynchronousTestCase):
         found = Association(limits=Limits(domains_in_all=3)).feed((0, TOLD), *((s, counts(s)) for s in range(1, 6)))
         self.assertEqual([1, 2, 3, 4, 5], counts_of(found.rows()))
         self.assertEqual({"limit_domains_in_all": 3}, found.errors)
-        kept = found.decoder._learning._kept
+        kept = found.decoder.intake.templates._kept
         self.assertEqual(3, kept.domains)
         found.decoder.forget(found.session)
         self.assertEqual(0, kept.domains)

@@ -167,7 +167,7 @@ class LimitTests(SynchronousTestCase):
     def test_events(self):
         found = Collected(limits=Limits(events=3))
         found.feed(*(message(a_set(256), domain=d) for d in range(10)))
-        self.assertEqual((3, 17), (len(found.decoder.events), found.decoder.events_left_out))
+        self.assertEqual((3, 17), (len(found.decoder.events), found.decoder.intake.events.left_out))
 
     def test_missing_templates(self):
         """Of many missing templates only some are told."""

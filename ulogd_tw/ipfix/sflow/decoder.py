@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +20,10 @@ from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import CONTEXT, SFLOW_KEYS, TOLD, Key, known
 from ulogd_tw.core.plugin import ALL, Wanted
+from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.session import Domain, Session
 from ulogd_tw.ipfix.sflow.flow_samples import Sampled
 from ulogd_tw.ipfix.sflow.samples import HEADS, Datagram, Reading, Samples
-
-if TYPE_CHECKING:
-    from ulogd_tw.ipfix.decoder import Decoder
 
 START = b"\0\0\0\5"
 """How a datagram begins."""
@@ -38,21 +36,21 @@ _COUNTERS = {1: SFLOW_KEYS[7:26], 2: SFLOW_KEYS[26:]}
 
 
 class SFlow:
-    """Takes datagrams of sFlow for a decoder."""
+    """Takes datagrams of sFlow for an intake."""
 
-    def __init__(self, decoder: Decoder, wanted: Wanted, scale: bool) -> None:
-        self._decoder = decoder
+    def __init__(self, intake: Intake, wanted: Wanted, scale: bool) -> None:
+        self._intake = intake
         self._wanted = wanted
         self._scale = scale
         self._waiting: list[Datagram] = []
         self._schemas: dict[tuple, Schema] = {}
         self._drops: dict[tuple[Domain, int, int], int] = {}
         for name in ("exporter_dropped_samples", "unread_records"):
-            decoder.counters.figures.setdefault(name, 0)
+            intake.counters.figures.setdefault(name, 0)
 
     def feed(self, session: Session, message: bytes, now: float) -> None:
         """Take one datagram; its samples are looked at by `drain`."""
-        decoder = self._decoder
+        intake = self._intake
         try:
             kind = int.from_bytes(message[4:8], "big")
             head = HEADS.get(kind)
@@ -62,13 +60,13 @@ class SFlow:
             if samples * 8 > len(message) - head.size:
                 raise MessageError(f"{samples} samples in {len(message)} octets", "length", head.size - 4)
         except MessageError as error:
-            decoder._malformed(session, 0, error)
+            intake.refuse(session, 0, error)
             return
         place = (VERSION << 128 | int.from_bytes(agent, "big")) << 32 | sub_agent
-        domain = session.domains.get(place) or decoder._learning.new_domain(session, sub_agent, place)
+        domain = intake.domain(session, sub_agent, place)
         if domain is None:
             return
-        decoder.follow(session, domain, number, 1, "datagrams")
+        intake.sequences.follow(session, domain, number, 1, "datagrams")
         self._waiting.append(Datagram(session, domain, message, head.size // 4, samples, now, agent))
 
     def drain(self, now: float, held: bool) -> Iterator[Batch]:
@@ -84,9 +82,9 @@ class SFlow:
         samples, records, cut = reading.chains()
         for place in np.flatnonzero(cut).tolist():
             one = datagrams[place]
-            self._decoder._malformed(one.session, one.domain.number, MessageError("a sample is cut", "record"))
+            self._intake.refuse(one.session, one.domain.number, MessageError("a sample is cut", "record"))
         if unknown := reading.unknown(samples):
-            self._decoder.counters.errors["sample_format"] += unknown
+            self._intake.counters.errors["sample_format"] += unknown
         for options in (False, True):
             chosen = Samples(reading, samples, records, options)
             if chosen.n:
@@ -106,7 +104,7 @@ class SFlow:
         """Columns of the flow samples by the family of their packets, and which samples they are."""
         self._count_drops(samples)
         sampled = Sampled(samples, self._wanted)
-        self._decoder.counters.figures["unread_records"] += sampled.unread
+        self._intake.counters.figures["unread_records"] += sampled.unread
         said = ColumnSet(samples.n, self._wanted)
         samples.put_source(said)
         for name, word in (("samplingInterval", "rate"), ("samplePool", "pool"), ("sampleDrops", "drops"),
@@ -154,7 +152,7 @@ class SFlow:
         order = np.lexsort((indices, kinds, of_domain))
         keys = np.stack((of_domain, kinds, indices))[:, order]
         last = np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)
-        more, limit = self._decoder.counters.figures, self._decoder.limits.told
+        more, limit = self._intake.counters.figures, self._intake.limits.told
         rows = order[last].tolist()
         for (number, kind, index), row in zip(keys[:, last].T.tolist(), rows, strict=True):  # a step for each source
             key, total = (domains[number], kind, index), int(totals[row])
@@ -182,7 +180,7 @@ class SFlow:
                     kept = values != np.iinfo(values.dtype).max  # all ones: the agent does not count this
                     sheet.put(key.name, values[kept], here.owner[kept], key.type.dtype.char)
                 at = at + key.type.octets // 4
-        self._decoder.counters.figures["unread_records"] += len(samples.records.tag) - read
+        self._intake.counters.figures["unread_records"] += len(samples.records.tag) - read
         yield sheet, np.arange(samples.n)
 
     # a batch
@@ -192,7 +190,7 @@ class SFlow:
         now: float, held: bool,
     ) -> Batch:  # fmt: skip
         context = self._context(datagrams, of_datagram, formats, options)
-        self._decoder.counters.rows_received += sheet.n
+        self._intake.counters.rows_received += sheet.n
         for place, rows in enumerate(np.bincount(of_datagram, minlength=len(datagrams)).tolist()):
             datagrams[place].domain.rows += rows
         found = {key.name: column for key, column in context} | sheet.columns

@@ -32,7 +32,7 @@ from ulogd_tw.ipfix import wire_format
 from ulogd_tw.ipfix.builder import MessageBuilder
 from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
-from ulogd_tw.ipfix.netflow.decoder import TEMPLATE5
+from ulogd_tw.ipfix.netflow.packet import TEMPLATE5
 from ulogd_tw.peers.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
 from ulogd_tw.peers.tls import EXPORTING
 

@@ -1,0 +1,179 @@
+"""What has come in and who sent it: the part of decoding that IPFIX, NetFlow and sFlow have in common.
+
+Templates, Data Sets without one, options records, Sequence Numbers, events and counters belong to an `Intake`; the
+decoder of each protocol takes it as an argument, and queues the records of its Data Sets in it by layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.errors import MessageError, raised
+from ulogd_tw.ipfix.context import Source
+from ulogd_tw.ipfix.events import Events
+from ulogd_tw.ipfix.layout import BEFORE, Layout
+from ulogd_tw.ipfix.limits import Kept, Limits
+from ulogd_tw.ipfix.options_records import Options
+from ulogd_tw.ipfix.parking import Parking
+from ulogd_tw.ipfix.sequence import MASK
+from ulogd_tw.ipfix.sequence_tracker import SequenceTracker
+from ulogd_tw.ipfix.session import Domain, KnownTemplate, Parked, Session
+from ulogd_tw.ipfix.template_store import TemplateStore
+
+SAME_CLOCK = 30.0
+"""Seconds by which the clocks of one exporter may seem to differ from Message to Message."""
+MOST_PADDING = 8
+"""Octets of padding at the end of a Set are fewer: exporters align Sets to 4 octets, some to 8."""
+MOST_HOMES = 16
+"""Sessions without templates that are looked at in one wake-up."""
+
+
+class Intake:
+    """The state of one decoder.
+
+    waiting     layouts with records that are queued, in the order of their first ones; always the same list
+    malformed   Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped
+    homes       sessions that lack templates, each behind the session that seems to have them: see `merge`
+    fault       is called with errors of our own
+    """
+
+    def __init__(self, counters: Counters, limits: Limits, kept: Kept) -> None:
+        self.counters = counters
+        self.limits = limits
+        self.events = Events(limits.events)
+        self.templates = TemplateStore(limits, kept, counters.errors, self.events)
+        self.parking = Parking(limits, kept, counters.errors, self.events)
+        self.options = Options(limits, kept, counters, self.events, self.templates.new_domain)
+        self.sequences = SequenceTracker(counters, self.events)
+        self.waiting: list[Layout] = []
+        self.malformed = 0
+        self.homes: list[tuple[Session, Session]] = []
+        self.fault: Callable[[Exception], None] = raised
+
+    def domain(self, session: Session, number: int, place: int) -> Domain | None:
+        """The domain at this place of a session, a new one if need be; None where a limit refuses it."""
+        return session.domains.get(place) or self.templates.new_domain(session, number, place)
+
+    # records and Messages
+
+    def queue_records(self, known: KnownTemplate, body: bytes | np.ndarray, source: Source) -> None:
+        """Put the records of a Data Set aside until `drain`; `body` has `layout.BEFORE` octets before them."""
+        layout = known.layout
+        if not layout.bodies:
+            self.waiting.append(layout)
+        layout.bodies.append(body)
+        layout.sources.append(source)
+
+    def count_together(
+        self, session: Session, domain: Domain, numbers: np.ndarray, steps: np.ndarray | int, octets: int, rows: int,
+        now: float, unit: str = "records",
+    ) -> None:  # fmt: skip
+        """Count Messages of one domain that were taken together.
+
+        `numbers` are their Sequence Numbers (uint32), `steps` what each number grows by, the others are sums of all.
+        """
+        steps = np.broadcast_to(np.asarray(steps).astype(np.uint32), numbers.shape)
+        sequence = domain.sequence
+        if int(numbers[0]) == sequence.expected and (np.diff(numbers) == steps[:-1]).all():
+            sequence.expected = (int(numbers[-1]) + int(steps[-1])) & MASK
+        else:
+            for number, step in zip(numbers.tolist(), steps.tolist(), strict=True):
+                self.sequences.follow(session, domain, number, step, unit)
+        self.counters.messages_received += len(numbers)
+        self.counters.octets_received += octets
+        session.last_received = now
+        session.messages += len(numbers)
+        domain.rows += rows
+
+    def refuse(self, session: Session, domain: int, error: MessageError) -> None:
+        """A Message is malformed; `domain` is its number, 0 where that is not known."""
+        self.malformed += 1
+        session.malformed += 1
+        self.counters.errors[error.reason] += 1
+        self.events.add("malformed", session, domain, 0, f"{error.reason}: {error}")
+
+    # Sets that cannot be read yet, or never
+
+    def no_template(self, session: Session, domain: Domain, set_id: int, parked: Parked) -> None:
+        """A Data Set whose template has not come: over UDP it waits for it."""
+        self.counters.errors["no_template"] += 1
+        self._once("no_template", session, domain, set_id)
+        if not session.overtakes:
+            return
+        self.parking.park(session, domain, set_id, parked)
+        if session.siblings and not domain.templates and len(self.homes) < MOST_HOMES:
+            home = _home(session, domain, set_id, parked)
+            if home is not None:
+                self.homes.append((home, session))
+
+    def unknown_set(self, session: Session, domain: Domain, set_id: int) -> None:
+        """A Set with an id that means nothing is left out (RFC 7011 section 3.3.2)."""
+        self.counters.errors["set_id"] += 1
+        self._once("set_id", session, domain, set_id)
+
+    def _once(self, kind: str, session: Session, domain: Domain, set_id: int) -> None:
+        """Each id is logged once, as long as there is room to remember it."""
+        if set_id not in domain.missing and len(domain.missing) < self.limits.missing:
+            domain.missing.add(set_id)
+            self.events.add(kind, session, domain.number, set_id)
+
+    def unpark(self, session: Session, domain: Domain) -> None:
+        """Templates have come: queue the Data Sets that waited for them."""
+        for known, parked in self.parking.take(session, domain):
+            body, deferred = parked.body, None
+            if known.is_later_than(parked.export_time):
+                self.counters.errors["late_data"] += 1
+                continue
+            if known.octets:
+                rows, padding = divmod(len(body) - BEFORE, known.octets)
+                body = body[: len(body) - padding]
+                domain.rows += rows
+            elif known.template.least_octets:
+                deferred = self.templates.uncounted(domain, parked.number)
+            else:  # a template of NetFlow v9 whose records have no octets
+                self.counters.errors["empty_records"] += 1
+                continue
+            source = (known, parked.export_time, parked.received, deferred)
+            self.queue_records(known, body, (*source, parked.clock) if parked.clock else source)
+
+    # sessions
+
+    def merge(self, home: Session, other: Session) -> None:
+        """Two sessions are one exporter, whose templates and data came from different ports: all of it is `home`'s."""
+        for place, domain in other.domains.items():
+            mine = self.domain(home, domain.number, place)
+            if mine is None:
+                continue
+            for known in list(domain.templates.values()):
+                self.templates.move(home, mine, known)
+            self.parking.move((other, domain), (home, mine))
+            mine.info = mine.info or domain.info
+            mine.sequence.unknown()
+            mine.rows += domain.rows
+            domain.info = None
+            self.unpark(home, mine)
+
+    def forget(self, session: Session) -> None:
+        """The session is closed: its templates are gone. Records that are queued stay."""
+        self.parking.forget(session)
+        self.templates.forget(session)
+
+
+def _home(session: Session, domain: Domain, set_id: int, parked: Parked) -> Session | None:
+    """The session of the same address that has the template of a Data Set, if both seem to be one exporter.
+
+    That is so where it has sent no records itself, or where the Message continues its sequence: another exporter at
+    the same address would have its own count. Their clocks must agree, and the records fit into the Set.
+    """
+    octets, origin = len(parked.body) - BEFORE, parked.origin
+    for other in session.siblings:
+        there = other.domains.get(domain.place) if other is not session else None
+        known = there.templates.get(set_id) if there is not None else None
+        if there is None or known is None or (there.rows and parked.number != there.sequence.expected):
+            continue
+        if abs(there.origin - origin) < SAME_CLOCK and octets % (known.octets or 1) < MOST_PADDING:
+            return other
+    return None

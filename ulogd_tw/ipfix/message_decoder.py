@@ -1,0 +1,173 @@
+"""Messages of IPFIX one by one: header, Sets, records of known templates.
+
+A Message whose lengths are impossible is dropped whole (RFC 7011 section 9.1): it is read through before anything of
+it takes effect, except for records of variable length. Those are walked when they are drained, many Messages at a time;
+until then their Sequence Numbers wait too (see `sequence_tracker`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.ipfix.intake import Intake
+from ulogd_tw.ipfix.layout import BEFORE
+from ulogd_tw.ipfix.message import (
+    FIRST_DATA_SET,
+    HEADER,
+    OPTIONS_TEMPLATE_SET,
+    SET_HEADER,
+    TEMPLATE_SET,
+    VERSION,
+    cut_sets,
+)
+from ulogd_tw.ipfix.sequence import MASK
+from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Parked, Session
+from ulogd_tw.ipfix.template_store import News, template_sets
+
+
+@dataclass(slots=True)
+class _Message:
+    """A Message while its Sets are taken.
+
+    news      its Template Sets that change something, by place
+    records   how many it has as far as they are counted; below 0: that cannot be known
+    varying   whether it has records of variable length, which are not counted yet
+    parts     template, body and, of a Message with templates, the deferred Message of each Data Set
+    """
+
+    octets: bytes
+    export_time: int
+    number: int
+    now: float
+    news: News
+    records: int = 0
+    varying: bool = False
+    parts: list[tuple[KnownTemplate, bytes, DeferredMessage | None]] = field(default_factory=list)
+
+
+class MessageDecoder:
+    """Takes Messages of IPFIX for an intake."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    def feed_known(
+        self, session: Session, domain: Domain, message: bytes, export_time: int, number: int, now: float
+    ) -> bool:
+        """Take a Message of Data Sets of known templates with records of fixed length.
+
+        False for any other, and then nothing has been done.
+        """
+        templates, parts, rows = domain.templates, [], 0
+        at, end = HEADER.size, len(message)
+        while at < end:
+            if end - at < SET_HEADER.size:
+                return False
+            set_id, length = SET_HEADER.unpack_from(message, at)
+            known = templates.get(set_id)
+            if known is None or not (octets := known.octets) or not SET_HEADER.size <= length <= end - at:
+                return False
+            records, padding = divmod(length - SET_HEADER.size, octets)
+            rows += records
+            parts.append((known, message[at + SET_HEADER.size - BEFORE : at + length - padding]))
+            at += length
+        domain.rows += rows
+        sequence = domain.sequence
+        if number == sequence.expected:
+            sequence.expected = (number + rows) & MASK
+        else:
+            self._intake.sequences.follow(session, domain, number, rows)
+        for known, body in parts:
+            self._intake.queue_records(known, body, (known, export_time, now, None))
+        return True
+
+    def feed(self, session: Session, octets: bytes, now: float) -> None:
+        """Take any Message: first all that can be wrong with it, then what it does, in the order of its Sets."""
+        domain_id, templates = 0, self._intake.templates
+        try:
+            octets, export_time, number, domain_id = self._header(octets)
+            sets = cut_sets(octets)
+            domain = session.domains.get(domain_id)
+            news = template_sets(domain, octets, sets)
+            walked = templates.walked(session, domain, octets, sets, news) if news else {}
+        except MessageError as error:
+            self._intake.refuse(session, domain_id, error)
+            return
+        if domain is None and (domain := templates.new_domain(session, domain_id)) is None:
+            return
+        if news:
+            domain.origin = export_time - now
+            domain.exported = export_time
+        message = _Message(octets, export_time, number, now, news)
+        for place, (set_id, start, end) in enumerate(sets):
+            if set_id >= FIRST_DATA_SET:
+                records = self._data_set(session, domain, message, set_id, start, end)
+                records = walked.get(place, records)
+                message.records = -1 if records < 0 or message.records < 0 else message.records + records
+            elif set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
+                self._template_set(session, domain, message, place, octets[start - SET_HEADER.size : end])
+            else:
+                self._intake.unknown_set(session, domain, set_id)
+        self._queue(session, domain, message)
+
+    def _header(self, message: bytes) -> tuple[bytes, int, int, int]:
+        """The Message as long as it says, Export Time, Sequence Number, Observation Domain."""
+        if len(message) < HEADER.size:
+            raise MessageError(f"a message of {len(message)} octets", "length", 0)
+        version, length, export_time, number, domain_id = HEADER.unpack_from(message)
+        if version != VERSION:
+            raise MessageError(f"version {version}", "version", 0)
+        if not HEADER.size <= length <= len(message):
+            raise MessageError(f"message length {length} in {len(message)} octets", "length", 2)
+        if length < len(message):
+            # A datagram is one Message; what follows it is not looked at.
+            self._intake.counters.errors["trailing"] += 1
+            message = message[:length]
+        return message, export_time, number, domain_id
+
+    def _data_set(
+        self, session: Session, domain: Domain, message: _Message, set_id: int, start: int, end: int
+    ) -> int:  # fmt: skip
+        """Take a Data Set; its records, 0 where they are not counted yet, -1 where they cannot be known."""
+        intake, octets = self._intake, message.octets
+        known = domain.templates.get(set_id)
+        if known is None:
+            body = octets[start - BEFORE : end]
+            parked = Parked(body, message.export_time, message.now, message.number, None)
+            intake.no_template(session, domain, set_id, parked)
+            return -1
+        if known.is_later_than(message.export_time):
+            intake.counters.errors["late_data"] += 1
+            return -1
+        if known.octets:
+            records, padding = divmod(end - start, known.octets)
+            domain.rows += records
+            message.parts.append((known, octets[start - BEFORE : end - padding], None))
+            return records
+        message.varying = True
+        deferred = intake.templates.uncounted(domain, message.number) if message.news else None
+        message.parts.append((known, octets[start - BEFORE : end], deferred))
+        return 0
+
+    def _template_set(self, session: Session, domain: Domain, message: _Message, place: int, octets: bytes) -> None:
+        intake = self._intake
+        if place not in message.news:
+            intake.templates.again(session, domain, octets, message.now)
+            return
+        intake.templates.learn_set(session, domain, octets, message.news[place], message.now)
+        if domain.parked:
+            intake.unpark(session, domain)
+
+    def _queue(self, session: Session, domain: Domain, message: _Message) -> None:
+        """Follow the Sequence Number, and queue the records."""
+        sequences, number, deferred = self._intake.sequences, message.number, None
+        if message.varying and not message.news:
+            deferred = DeferredMessage(number, message.records, False, domain, domain.stamp)
+            sequences.defer(session, domain, deferred)
+        elif message.records >= 0 and number == domain.sequence.expected:
+            domain.sequence.expected = (number + message.records) & MASK
+        else:
+            sequences.follow(session, domain, number, message.records)
+        for known, body, own in message.parts:
+            self._intake.queue_records(known, body, (known, message.export_time, message.now, own or deferred))

@@ -1,0 +1,114 @@
+"""Export packets of NetFlow v9 (RFC 3954) and v5: headers, FlowSets and templates.
+
+Fields stand under `keys.NETFLOW9`, `keys.NETFLOW9_SCOPE` and `keys.NETFLOW5` in the place of an enterprise number, so
+that a layout is never shared with IPFIX. A v9 packet has no length, and its count means records with some exporters and
+FlowSets with others: the lengths of its FlowSets say where it ends.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from itertools import accumulate
+
+from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.keys import NETFLOW5, NETFLOW5_KEYS, NETFLOW9, NETFLOW9_SCOPE
+from ulogd_tw.ipfix.layout import PADDING
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
+from ulogd_tw.ipfix.template import Field, Template
+
+V9, V5 = b"\0\x09", b"\0\x05"
+"""How a packet begins."""
+HEADER9 = struct.Struct("!HHIIII")
+"""Version, count, sysUptime (ms), unix_secs, Sequence Number, Source ID (RFC 3954 section 5.1)."""
+HEADER5 = struct.Struct("!HHIIIIBBH")
+"""Version, count, sysUptime (ms), unix_secs, unix_nsecs, flow_sequence, engine type and id, sampling."""
+INTERVAL5 = 0x3FFF
+"""The bits of v5's sampling that are the interval; those above are the mode."""
+TEMPLATE_FLOWSET = 0
+OPTIONS_FLOWSET = 1
+BEFORE_RECORDS = 24
+"""Octets in front of the records of a packet: v9's header and that of the first FlowSet, or v5's header."""
+
+
+# v9
+
+
+def flowsets(packet: bytes) -> Iterator[tuple[int, int, int]]:
+    """The FlowSets of a v9 packet: id, where the body begins, where it ends.
+
+    Fewer than four octets after the last one, or nothing but zeros, are fill. `MessageError` for a length below 4 or
+    beyond the packet comes after the FlowSets in front of it.
+    """
+    at, end = HEADER9.size, len(packet)
+    while end - at >= SET_HEADER.size:
+        set_id, length = SET_HEADER.unpack_from(packet, at)
+        if not SET_HEADER.size <= length <= end - at:
+            if not any(packet[at:]):  # Palo Alto fills its packets up
+                return
+            raise MessageError(f"flowset {set_id} has the length {length} of {end - at} octets", "set_length", at)
+        yield set_id, at + SET_HEADER.size, at + length
+        at += length
+
+
+def parse_templates(set_id: int, body: bytes) -> list[Template]:
+    """The records of a Template FlowSet (0) or Options Template FlowSet (1), without padding.
+
+    A template may have records of no octets. Raises `MessageError` for one that is cut, one without fields, an id below
+    256, and scopes that are no whole number of fields.
+    """
+    found: list[Template] = []
+    at, end = 0, len(body)
+    while end - at >= 4:
+        ident, count = SET_HEADER.unpack_from(body, at)
+        if ident == 0 and count == 0 and not any(body[at:end]):
+            break  # padding
+        at += 4
+        scopes = 0
+        if set_id == OPTIONS_FLOWSET:
+            if end - at < 2:
+                break  # padding
+            scope_octets, (option_octets,) = count, struct.unpack_from("!H", body, at)
+            at += 2
+            if scope_octets % 4 or option_octets % 4:
+                text = f"options template {ident} has {scope_octets} and {option_octets} octets of fields"
+                raise MessageError(text, "template", at)
+            scopes, count = scope_octets // 4, (scope_octets + option_octets) // 4
+        if ident < FIRST_DATA_SET:
+            raise MessageError(f"template id {ident} is below 256", "template", at)
+        if not count:  # such templates would be remembered beyond the limit of fields
+            raise MessageError(f"template {ident} has no fields", "template", at)
+        if end - at < 4 * count:
+            raise MessageError(f"template {ident} is cut: {(end - at) // 4} of {count} fields", "template", at)
+        words = struct.unpack_from(f"!{2 * count}H", body, at)
+        at += 4 * count
+        fields = (
+            _field(NETFLOW9_SCOPE if place < scopes else NETFLOW9, ident_, length)
+            for place, (ident_, length) in enumerate(zip(words[::2], words[1::2], strict=True))
+        )
+        # An options template without a scope is one nevertheless.
+        found.append(Template(ident, tuple(fields), max(scopes, 1) if set_id == OPTIONS_FLOWSET else 0))
+    return found
+
+
+def _field(vocabulary: int, ident: int, length: int) -> Field:
+    if vocabulary == NETFLOW9 and ident == PADDING[1]:
+        return Field(*PADDING, length)
+    return Field(vocabulary, ident, length)
+
+
+# v5
+
+_SIZES5 = (4, 4, 4, 2, 2, 4, 4, 4, 4, 2, 2, -1, 1, 1, 1, 2, 2, 1, 1, -2)
+"""Sizes of the fields of a record, in the order of `keys.NETFLOW5_KEYS`; below 0: padding, which has no key."""
+_PLACES5 = accumulate((octets > 0 for octets in _SIZES5), initial=0)
+TEMPLATE5 = Template(
+    5,
+    tuple(
+        Field(NETFLOW5, place, octets) if octets > 0 else Field(*PADDING, -octets)
+        for place, octets in zip(_PLACES5, _SIZES5, strict=False)
+    ),
+)
+"""The record of v5 (48 octets), with the version as template id."""
+OCTETS5 = TEMPLATE5.least_octets
+assert OCTETS5 == 48 and sum(octets > 0 for octets in _SIZES5) == len(NETFLOW5_KEYS)
