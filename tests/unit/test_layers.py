@@ -49,8 +49,6 @@ CIRCLES = [
         "aggregation.window",
         "plugins.filters.aggregate",
     },
-    {"ipfix.events", "ipfix.options_records", "ipfix.session"},
-    {"ipfix.batches", "ipfix.decoder", "ipfix.netflow.decoder", "ipfix.sflow.decoder", "ipfix.slab_decoder"},
 ]
 
 
