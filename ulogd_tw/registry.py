@@ -14,6 +14,7 @@ from functools import cache
 from importlib import metadata
 
 from ulogd_tw import ulogd2
+from ulogd_tw.core.counters import flat
 from ulogd_tw.core.keys import Key, known, nearest
 from ulogd_tw.core.options import Option, octets
 from ulogd_tw.core.plugin import ALL, Filter, Input, Output, Plugin, type_text
@@ -205,7 +206,7 @@ def _summary(class_: type[Plugin]) -> str:
 
 
 def describe(name: str) -> str:
-    """Types, options with defaults and meaning, keys given and asked for. Raises `PluginError`."""
+    """Types, options with defaults and meaning, keys given and asked for, counters. Raises `PluginError`."""
     positions = _positions(name)
     for point in _entry_points(name) if not positions else ():
         _load_point(point)  # says why it cannot be loaded
@@ -234,6 +235,10 @@ def _describe(name: str, position: str, class_: type[Plugin]) -> str:
             lines.append("  and those of the plugins above it")
     if position != "input":
         lines += ["", "Keys it asks for:", *(asked or ["  none"])]
+    lines += ["", "Counters beside those of every instance:"]
+    lines += [f"  {name} ({figure.unit or figure.kind}): {figure.meaning}" for name, _, figure in flat(class_.counts)]
+    if not class_.counts:
+        lines.append("  none of its own")
     return "\n".join(lines)
 
 

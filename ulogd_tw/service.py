@@ -166,8 +166,7 @@ class Ulogd(service.Service):
 
     def _report(self, plugin: Plugin, error: Exception) -> None:
         """Count a fault of a plugin, and log it at most once a minute for each kind."""
-        kind = type(error).__name__
-        plugin.counters.errors[kind] += 1
+        kind = plugin.counters.fault(error)
         now = time.monotonic()
         since, unsaid = self._reported.get((plugin.instance, kind), (-61.0, 0))
         if now - since < 60:

@@ -30,7 +30,10 @@ class BuiltInTests(SynchronousTestCase):
                 self.assertTrue(issubclass(class_, registry._KINDS[position]), name)
                 self.assertTrue(registry._summary(class_), name)
                 self.assertTrue(all(option.meaning for option in class_.all_options()), name)
-                self.assertIn(f"{name}: {position}", registry.describe(name))
+                shown = registry.describe(name)
+                self.assertIn(f"{name}: {position}", shown)
+                for figure in registry.lookup(name, position).counts:
+                    self.assertRegex(shown, rf"(?m)^  (\w+\.)?{figure.name}[ .]")
 
     def test_nothing_is_loaded_before_its_use(self):
         """Importing the registry loads no plugin."""

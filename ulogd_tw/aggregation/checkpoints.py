@@ -41,7 +41,8 @@ class Checkpoints:
         self._running: defer.Deferred[Any] = defer.succeed(None)
         self._unsynced = False
         self._written: object = None
-        plugin.counters.figures |= {"states_written": 0, "groups_restored": 0, "groups_saved": 0}
+        for name in ("states_written", "groups_restored", "groups_saved"):
+            plugin.counters.figures[name] = 0
 
     # start and stop
 

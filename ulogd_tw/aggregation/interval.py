@@ -158,7 +158,7 @@ class IntervalTable:
             return
         other = self._other()
         entries = np.ones(rest.n, np.int64)
-        counters.figures["rows_other"] = counters.figures.get("rows_other", 0) + ended(rest)
+        counters.figures["rows_other"] += ended(rest)
         if self._plugin.config.age:
             other.born(entries, int(rest.now * 1000))
         self._merge(other, entries, rest, slice(2, 2))
@@ -252,8 +252,8 @@ class IntervalTable:
 
     def _fold_into_other(self, piece: Slice) -> None:
         more = self._plugin.counters.figures
-        more["groups_folded"] = more.get("groups_folded", 0) + len(piece)
-        more["rows_other"] = more.get("rows_other", 0) + int(piece.value(FLOWS).sum())
+        more["groups_folded"] += len(piece)
+        more["rows_other"] += int(piece.value(FLOWS).sum())
         self._other().merge(np.ones(len(piece), np.int64), piece)
 
     # rows in

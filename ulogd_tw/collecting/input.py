@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from ulogd_tw.collecting.counts import COLLECTING
 from ulogd_tw.core.keys import CONTEXT, TOLD, Key
 from ulogd_tw.core.options import Option, boolean, octets, positive, seconds
 from ulogd_tw.core.plugin import FLOW, Input
@@ -44,6 +45,7 @@ class Collecting(Input):
     """An input that decodes the Messages of any number of exporters."""
 
     otype = FLOW
+    counts = COLLECTING
     provides = (*CONTEXT, *TOLD)
     open_keys = True
     decoding_options = (
@@ -81,7 +83,6 @@ class Collecting(Input):
         self._kept = Kept()
         self._said: dict[str, float] = {}
         self._minute, self._lines = 0.0, 0
-        self.counters.figures["log_lines_left_out"] = 0
         self.counters.figures["domains"] = lambda: self._kept.domains
         self.counters.figures["templates"] = lambda: self._kept.templates
         self.counters.figures["sets_parked"] = lambda: self._kept.parked_sets

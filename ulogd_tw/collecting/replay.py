@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet import reactor
 
+from ulogd_tw.collecting.counts import REPLAYING
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, boolean, words
@@ -39,6 +40,7 @@ class Replaying(Collecting):
         Option("exit", boolean, False, "1: end the service once all files are read and all outputs have written their "
                "rows; for batch jobs."),
     )  # fmt: skip
+    counts = (*Collecting.counts, *REPLAYING)
     reactor: Any = reactor
 
     def __init__(self, instance: str, config: Any = None) -> None:
@@ -49,7 +51,6 @@ class Replaying(Collecting):
         self._later: Any = None
         self._paused = False
         self._stopped = False
-        self.counters.figures["files_read"] = 0
 
     def open(self) -> None:
         """Find the files; `StartError` where there is none, or one cannot be read."""

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.counters import Counters, Declared, Dropped
 from ulogd_tw.core.errors import raised
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, Options, octets, positive, text
@@ -55,6 +55,10 @@ class Plugin:
     """Options of every plugin of this kind; `all_options` has both."""
     section_options: tuple[Option, ...] = ()
     """Options of a section ``[collector:WORD]``, which may be there for each word of its option `collectors`."""
+    counts: tuple[Declared, ...] = ()
+    """What it counts beyond the numbers of every instance: figures, and reasons of dropped, lost and errors."""
+    common_counts: tuple[Declared, ...] = ()
+    """What every plugin of this kind counts; `all_counts` has both."""
     provides: tuple[Key, ...] = ()
     uses: tuple[str, ...] = ()
     """Names of keys without which it cannot work."""
@@ -74,7 +78,7 @@ class Plugin:
     def __init__(self, instance: str, config: Options | None = None) -> None:
         self.instance = instance
         self.config: Any = config if config is not None else Options(self.all_options())
-        self.counters = Counters(self.name, makes_rows=isinstance(self, Aggregator))
+        self.counters = Counters(self.name, isinstance(self, Aggregator), self.all_counts())
         self.sources = Sources()
         self.wanted: Wanted = frozenset()
         self.emit: Callable[[Batch], None] = _unplugged
@@ -89,6 +93,11 @@ class Plugin:
         """Its own options, then those of its kind."""
         own = {option.name for option in cls.options}
         return (*cls.options, *(option for option in cls.common_options if option.name not in own))
+
+    @classmethod
+    def all_counts(cls) -> tuple[Declared, ...]:
+        """What it counts, then what its kind counts."""
+        return (*cls.counts, *cls.common_counts)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """(option, what is wrong with it) for faults that a single option's reader cannot see."""
@@ -177,6 +186,8 @@ class Filter(Plugin):
     Rows that get different schemas (packets of several families) are several batches.
     """
 
+    common_counts = (Dropped("error", "rows", "Rows of a batch that the plugin failed to process."),)
+
     def process(self, batch: Batch) -> Batch | Sequence[Batch] | None:
         """What becomes of the batch. Rows that are left out count as filtered; drops are counted by the plugin."""
         raise NotImplementedError
@@ -209,6 +220,11 @@ class Output(Plugin):
         Option("spool", text, "", "Directory for rows that are still waiting when stop_timeout ends; the next start "
                "reads and writes them. Empty: such rows are dropped and counted as stop_timeout."),
     )  # fmt: skip
+    common_counts = (
+        Dropped("queue_full", "rows", "Rows beyond queue_rows or queue_octets."),
+        Dropped("stop_timeout", "rows", "Rows that still waited at the stop, without spool."),
+        Dropped("error", "rows", "Rows of a batch that the output failed to write."),
+    )
 
     def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | All:
         """As `requests`, of one stack, which gives the keys `above`; None where any key may come."""

@@ -104,7 +104,6 @@ class FlowRecords:
         self.outgoing = RecordEncoder(output.counters, fields.lengths, form.version)
         self._found: dict[Schema, Sources] = {}
         self._said = 0
-        output.counters.figures["replies_without_packets"] = 0
         output.counters.figures["keys_left_out"] = lambda: len(self.outgoing.left_out)
 
     # keys

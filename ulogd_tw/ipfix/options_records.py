@@ -100,8 +100,6 @@ class Options:
         self._new_domain = new_domain
         self.changes = 0
         """How often something new was told."""
-        for name in _LOSSES.values():
-            counters.figures.setdefault(name, 0)
 
     def read(
         self, learnts: Sequence[KnownTemplate], counts: Sequence[int], found: Found, keys: Sequence[Key]

@@ -17,10 +17,11 @@ from typing import Any
 
 from ulogd_tw import cli, config, registry, tap
 from ulogd_tw.core import conversions, options
+from ulogd_tw.core.counters import NUMBERS, Declared, flat
 from ulogd_tw.core.keys import CONTEXT, Key, known
 from ulogd_tw.core.keys import registry as keys
 from ulogd_tw.core.options import Option
-from ulogd_tw.core.plugin import ALL, Aggregator, Input, Output, Plugin, type_text
+from ulogd_tw.core.plugin import ALL, Aggregator, Filter, Input, Output, Plugin, type_text
 from ulogd_tw.exporting.rules import marks
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.netfilter.flow_filter import networks
@@ -202,6 +203,21 @@ def _asked(instance: Plugin) -> Iterator[str]:
     yield from _table(("key", "needed", "type", "unit", "Information Element"), rows)
 
 
+def _counts(counts: Iterable[Declared]) -> Iterator[str]:
+    """A table of counters: name as in `stats_file`, kind, unit, meaning."""
+    rows = []
+    for name, label, figure in flat(counts):
+        kind = f"{figure.kind}, by {label}" if label else figure.kind
+        rows.append((f"`{name}`", kind, figure.unit, figure.meaning))
+    yield from _table(("counter", "kind", "unit", "meaning"), rows)
+
+
+def _counted(class_: type[Plugin]) -> Iterator[str]:
+    yield "**Counters**, beside [those of every instance](#counters-of-every-instance)"
+    yield ""
+    yield from _counts(class_.counts) if class_.counts else iter(["None of its own.", ""])
+
+
 def _of_plugins(name: str) -> Key:
     """The key of a plugin's own, which no table has."""
     for _, _, class_ in _plugins():
@@ -237,6 +253,7 @@ def _plugin(position: str, name: str, class_: type[Plugin]) -> Iterator[str]:
         yield from _given(position, class_, instance)
     if position != "input":
         yield from _asked(instance)
+    yield from _counted(class_)
 
 
 # sections
@@ -292,6 +309,21 @@ def _sections() -> Iterator[str]:
     yield f"The defaults of {' and '.join(f'`{name}`' for name in config.INHERITED)} can be set in `[global]`."
     yield ""
     yield from _options(Output.common_options)
+
+
+def _counters() -> Iterator[str]:
+    yield "## Counters of every instance"
+    yield ""
+    yield "`stats_file` has them by instance; a plugin's own stand with the plugin."
+    yield "A counter only grows while the service runs; a gauge is a number of this moment."
+    yield "`dropped`, `lost` and `errors` are by reason: rows given up, what never came, and faults."
+    yield "A fault without a word of its own is counted in `errors` under the name of its exception."
+    yield ""
+    yield from _counts(NUMBERS)
+    for kind in (Filter, Output):
+        yield f"Of every {kind.__name__.lower()}:"
+        yield ""
+        yield from _counts(kind.common_counts)
 
 
 def _overview() -> Iterator[str]:
@@ -368,7 +400,7 @@ def text() -> str:
         "# Reference", "", f"Made by `{COMMAND}` from what the program itself declares.",
         "`twistd ulogd --info PLUGIN` prints the same of one plugin, also of those that other packages bring.", "",
     ]  # fmt: skip
-    for section in (_commands, _values, _sections, _overview, _templates, _keys):
+    for section in (_commands, _values, _sections, _counters, _overview, _templates, _keys):
         lines += section()
     return "\n".join(lines).rstrip() + "\n"
 

@@ -23,6 +23,7 @@ from ulogd_tw.core.options import Option, boolean, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
 from ulogd_tw.core.resolve import Found, Provided
 from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
+from ulogd_tw.storing.counts import STORING
 from ulogd_tw.storing.database import Database, Fault, Refused
 from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.table_writer import TableWriter
@@ -72,6 +73,7 @@ class RateLimitedLog:
 class SQLOutput(Output):
     """Writes rows into one table of a database, one transaction a batch, until they are there."""
 
+    counts = STORING
     itype = PACKET | FLOW | SUM
     reactor: Any = reactor
     log = Logger()

@@ -19,6 +19,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError, UlogdError
 from ulogd_tw.core.options import Option, Options, number, text
 from ulogd_tw.core.plugin import ALL, Output, Wanted
+from ulogd_tw.writing.counts import LINES
 
 TURN = 0.02
 """Seconds that one turn of the reactor may write."""
@@ -303,6 +304,7 @@ SYNC = Option("sync", number, 0, "0 or 1: each batch is handed to the kernel at 
 class TextOutput(Output):
     """An output that writes every key of the stack as text. Subclasses give `texts`."""
 
+    counts = LINES
     cut: Cut = staticmethod(lines)
 
     def __init__(self, instance: str, config: Options | None = None, clock: Any = None) -> None:

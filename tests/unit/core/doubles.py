@@ -5,6 +5,7 @@ from twisted.internet import defer
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.counters import Dropped
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.options import Options
@@ -97,6 +98,7 @@ class KEEP(Output):
     name = "KEEP"
     itype = PACKET | FLOW
     asked = ALL
+    counts = (Dropped("refused", "rows", "Rows that do not fit."),)
 
     def __init__(self, instance, config=None):
         super().__init__(instance, config)

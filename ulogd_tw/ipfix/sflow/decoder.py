@@ -45,8 +45,6 @@ class SFlow:
         self._waiting: list[Datagram] = []
         self._schemas: dict[tuple, Schema] = {}
         self._drops: dict[tuple[Domain, int, int], int] = {}
-        for name in ("exporter_dropped_samples", "unread_records"):
-            intake.counters.figures.setdefault(name, 0)
 
     def feed(self, session: Session, message: bytes, now: float) -> None:
         """Take one datagram; its samples are looked at by `drain`."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from ulogd_tw.aggregation import derived_keys, expiry, functions, top
 from ulogd_tw.aggregation.checkpoints import Checkpoints
+from ulogd_tw.aggregation.counts import AGGREGATION
 from ulogd_tw.aggregation.emission import INTERVAL_START, EmissionQueue
 from ulogd_tw.aggregation.flow_time import by_flow_time
 from ulogd_tw.aggregation.group_table import SPAN, VALUES, MemoryPool
@@ -36,6 +37,7 @@ class AGGREGATE(Aggregator):
     name = "AGGREGATE"
     itype = FLOW | PACKET
     otype = FLOW
+    counts = AGGREGATION
     options = (
         Option("key", text, "5tuple", "names of the keys that make a group, with commas; behind an address "
                "may stand a prefix, sourceAddress/24:48 (IPv6 behind the colon), and behind a number or time what it "
@@ -104,7 +106,6 @@ class AGGREGATE(Aggregator):
         self._expected: dict[object, int] = {}
         self.counters.figures["keys"] = lambda: sum(len(tally) for tally in [*self._open.values(), *self._panes])
         self.counters.figures["memory_octets"] = lambda: sum(part.nbytes for part in self._held)
-        self.counters.figures["rows_late"] = 0
         if self._totals is not None:
             self.counters.figures["rows_joined"] = lambda: self._totals.joined
 

@@ -9,6 +9,7 @@ import numpy as np
 from ulogd_tw.core import columns, types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Column
+from ulogd_tw.core.counters import Fault
 from ulogd_tw.core.keys import Key, known, ulogd_keys
 from ulogd_tw.core.options import Option, one_of
 from ulogd_tw.core.plugin import PACKET, RAW, Filter, Wanted
@@ -61,6 +62,12 @@ class BASE(Filter):
     otype = PACKET
     provides = ulogd_keys(*FOUND[:51], "oob.protocol", *FOUND[51:], "oob.family", *COMMON, *OF_PACKETS, *TUNNEL)
     hidden = frozenset((*COMMON, "octetDeltaCount", "packetDeltaCount", *TUNNEL))
+    counts = (
+        Fault("cut", "packets", "Packets cut within a header; they pass with what is known."),
+        Fault("malformed", "packets", "Packets whose headers make no sense; they pass with what is known."),
+        Fault("link", "packets", "Packets of a link that is not known; they pass without keys."),
+        Fault("no_packet", "rows", "Rows without a packet; they pass as they are."),
+    )
     options = (
         Option("tunnels", one_of("outer", "inner"), "outer", "outer: decode the outer headers of tunnelled packets. "
                "inner: for IP in IP, GRE, VXLAN and GENEVE decode the headers of the packet inside; the outer header "

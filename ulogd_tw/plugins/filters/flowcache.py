@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.counters import ByReason, Count, Dropped, Gauge, Reason
 from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry, ulogd_keys
 from ulogd_tw.core.options import Option, boolean, one_of, positive, seconds, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
@@ -49,6 +50,22 @@ class FLOWCACHE(Aggregator):
     name = "FLOWCACHE"
     itype = PACKET
     otype = FLOW
+    counts = (
+        Gauge("flows", "flows", "Flows of this moment."),
+        Gauge("memory_octets", "octets", "Memory of their table."),
+        ByReason("ended", "Flows by the reason of their end.", tuple(
+            Reason(name, "flows", meaning) for name, meaning in (
+                ("idle", "No packet came for idle_timeout."),
+                ("active", "The flow lasted for active_timeout."),
+                ("ended", "FIN or RST was seen."),
+                ("forced", "The service stopped, or the files were at their end."),
+                ("max_flows", "There was no room; make max_flows larger, or look for a scan."),
+            )
+        )),
+        Count("packets_not_sampled", "packets", "Packets that sampling left out."),
+        Dropped("key_range", "packets", "Packets with a value that is too wide for its key."),
+        Dropped("max_flows", "packets", "Packets of flows for which there was no room; 0 in health."),
+    )  # fmt: skip
     options = (
         Option("key", text, "5tuple," + ",".join(ICMP), "Keys that define a flow, separated by commas. 5tuple stands "
                "for " + ",".join(FIVE_TUPLE)),
@@ -97,7 +114,6 @@ class FLOWCACHE(Aggregator):
         more["flows"] = lambda: sum(layout.table.n for layout in self._layouts.values())
         more["memory_octets"] = lambda: sum(layout.table.nbytes for layout in self._layouts.values())
         more["ended"] = dict.fromkeys(_REASONS.values(), 0)
-        more["packets_not_sampled"] = 0
 
     # declarations
 

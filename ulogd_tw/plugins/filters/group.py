@@ -13,6 +13,7 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Column
+from ulogd_tw.core.counters import Fault
 from ulogd_tw.core.keys import Key, known, ulogd_keys
 from ulogd_tw.core.options import Option, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, Filter, Wanted
@@ -46,6 +47,10 @@ class GROUP(Filter):
 
     name = "GROUP"
     itype = otype = PACKET | FLOW
+    counts = tuple(
+        Fault(name, "occasions", f"The file of {name} could not be read again; what was read before stays.")
+        for name in ("networks", "services", "country", "asn", "interfaces", "marks", "zones")
+    )
     options = (
         Option("networks", text, "", "File of networks with PREFIX,NAME on each line, such as 10.1.0.0/16,office; # "
                "begins a comment. Gives the keys src.net, dst.net and exporter.net."),

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from ulogd_tw.core import columns
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, Column
+from ulogd_tw.core.counters import Fault, Lost
 from ulogd_tw.core.errors import MessageError, StartError
 from ulogd_tw.core.keys import Key, known, ulogd_keys
 from ulogd_tw.core.options import Option, text
@@ -37,6 +38,10 @@ class IFINDEX(Filter):
 
     name = "IFINDEX"
     itype = otype = PACKET | FLOW
+    counts = (
+        Lost("kernel", "messages", "Changes of interfaces that the kernel dropped; the names are read anew."),
+        Fault("link_message", "messages", "Messages about interfaces that could not be read."),
+    )
     options = (
         Option(
             "network_namespace_path",

@@ -10,6 +10,7 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, joined
+from ulogd_tw.core.counters import Count, Fault
 from ulogd_tw.core.entries import entries
 from ulogd_tw.core.hashes import mixed, of_flows
 from ulogd_tw.core.keys import Key, ulogd_keys
@@ -34,6 +35,10 @@ class MATCH(Filter):
 
     name = "MATCH"
     itype = otype = RAW | PACKET | FLOW | SUM
+    counts = (
+        Count("rows_matched", "rows", "Rows of which the expression was true."),
+        Fault("sets", "occasions", "A file of sets could not be read again; what was read before stays."),
+    )
     options = (
         Option("match", text, "any", 'The expression, such as "src net 10.0.0.0/8 and dst port 443". any: every row '
                "matches."),
@@ -53,7 +58,6 @@ class MATCH(Filter):
         super().__init__(instance, config)
         self._term: Term = Always()
         self._sets = Watched(self, "sets", self._files.values(), self._parsed, self._take)
-        self.counters.figures["rows_matched"] = 0
 
     # declarations
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from twisted.internet import defer, reactor
 
+from ulogd_tw.collecting.counts import LISTENER
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.collecting.stream_session import StreamSession, where
 from ulogd_tw.collecting.template_cache import TemplateCache
+from ulogd_tw.core.counters import Count, Gauge
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, text, words
 from ulogd_tw.ipfix.decoder import Decoder
@@ -52,6 +54,14 @@ class COLLECTOR(Collecting):
 
     name = "COLLECTOR"
     listens = True
+    counts = (
+        *Collecting.counts,
+        *LISTENER,
+        Gauge("sessions", "sessions", "Exporters over UDP and connections together."),
+        Count("datagrams_lost", "datagrams", "Datagrams the kernel dropped at our sockets; part of lost.sequence."),
+        Gauge("handshakes", "handshakes", "Handshakes of TLS that have begun and not ended.", True),
+        Gauge("associations", "associations", "Exporters that are there over DTLS.", True),
+    )  # fmt: skip
     options = (
         Option("listen", words, ("udp:4739", "tcp:4739"), "Addresses to listen on, SCHEME:PORT or SCHEME:HOST:PORT, "
                "with the schemes udp, tcp, tls, dtls and sctp. Without HOST all IPv4 and IPv6 addresses, without PORT "

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.collecting.replay import SLICE_OCTETS, Replaying
+from ulogd_tw.core.counters import Count, Fault
 from ulogd_tw.ipfix.files import FileReader
 from ulogd_tw.ipfix.session import Session
 
@@ -20,11 +21,16 @@ class IPFIXFILE(Replaying):
     """
 
     name = "IPFIXFILE"
+    counts = (
+        *Replaying.counts,
+        Count("octets_skipped", "octets", "Octets passed over to find the next message after damage."),
+        Fault("damaged", "occasions", "Places of a file where no message begins."),
+        Fault("cut", "files", "Files whose last message is cut."),
+    )
     options = (*Replaying.reading_options, *Collecting.decoding_options)
 
     def __init__(self, instance: str, config=None) -> None:
         super().__init__(instance, config)
-        self.counters.figures["octets_skipped"] = 0
         self._session: Session | None = None
 
     def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:

@@ -9,11 +9,13 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ulogd_tw.core.counters import Count, Fault, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, boolean, number, text
 from ulogd_tw.core.plugin import SUM, Input
 from ulogd_tw.netfilter import nfacct
+from ulogd_tw.netfilter.counts import MALFORMED
 from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.netlink.nlmsg import Messages
 from ulogd_tw.transports.netlink.port import GRANT
@@ -29,6 +31,14 @@ class NFACCT(Input):
     name = "NFACCT"
     otype = SUM
     provides = nfacct.KEYS
+    counts = (
+        Count("polls", "occasions", "Looks at the kernel's counters."),
+        Count("polls_skipped", "occasions", "Looks that were due while the answer to the last was not there."),
+        Lost("kernel", "messages", "Answers that the kernel dropped."),
+        Fault("query", "occasions", "Looks that the kernel refused."),
+        Fault("unasked", "messages", "Messages that nobody asked for."),
+        *MALFORMED,
+    )
     options = (
         Option("pollinterval", number, 0, "Seconds between two readings of the counters. It must be given."),
         Option("zerocounter", boolean, True, "1: set each counter to 0 when it is read, so that a row holds the counts "
@@ -49,8 +59,6 @@ class NFACCT(Input):
         self._asked = 0.0
         self._asking = False
         self._complained = False
-        self.counters.figures["polls"] = 0
-        self.counters.figures["polls_skipped"] = 0
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if self.config.pollinterval < 1:

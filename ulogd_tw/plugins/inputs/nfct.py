@@ -10,12 +10,14 @@ from twisted.internet.defer import gatherResults, succeed
 from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.counters import Count, Gauge, Group, Lost
 from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, Input
 from ulogd_tw.metering import conntrack_settings
 from ulogd_tw.metering.conntrack_dumps import Dumps
 from ulogd_tw.netfilter import bpf
 from ulogd_tw.netfilter.conntrack import KEYS, Decoder
+from ulogd_tw.netfilter.counts import MALFORMED, PORT
 from ulogd_tw.netfilter.ctnetlink import (
     DESTROY,
     GROUP_DESTROY,
@@ -72,6 +74,20 @@ class NFCT(Input):
          "observationTimeMilliseconds", "ct.tcp.wscale.orig", "ct.tcp.wscale.reply", "ct.tcp.flags.orig",
          "ct.tcp.flags.reply", "octetDeltaCount", "packetDeltaCount", "reverseOctetDeltaCount",
          "reversePacketDeltaCount", "flowEndReason"}
+    )  # fmt: skip
+    counts = (
+        Group("netlink", "The netlink socket.", PORT),
+        Group("flows", "Connections that are followed, since their end may come without an event.", (
+            Gauge("followed", "flows", "Flows that are kept in memory."),
+            Count("beyond_max_flows", "flows", "Flows for which there was no room."),
+            Count("vanished", "flows", "Flows that ended without an event, and have no end time."),
+            Count("interim", "rows", "Rows of flows that lived."),
+            Count("dumps", "occasions", "Readings of the kernel's table."),
+            Gauge("dump_seconds", "seconds", "How long the last of them took."),
+            Count("dump_failures", "occasions", "Readings that failed; the log says why."),
+        )),
+        Lost("kernel", "events", "Events that the kernel dropped because its queue was full."),
+        *MALFORMED,
     )  # fmt: skip
     options = (
         Option("event_mask", number, NEW | DESTROY, "Conntrack events to read, added up: 1 flow begins, 2 flow "

@@ -10,11 +10,13 @@ import numpy as np
 from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.counters import Count, Group, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, boolean, number, octets, seconds, text, words
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.netfilter import nflog
+from ulogd_tw.netfilter.counts import MALFORMED, PORT
 from ulogd_tw.netfilter.nflog_decoder import CONNECTION_KEYS, KEYS, Decoder
 from ulogd_tw.netfilter.requests import Request
 from ulogd_tw.transports.errors import NetlinkError
@@ -71,6 +73,14 @@ class NFLOG(Input):
     hidden = frozenset(
         key.name for key in CONNECTION_KEYS if key.name not in ("ct.mark", "ct.id", "ct.status", "ct.zone")
     )
+    counts = (
+        Group("netlink", "The netlink socket.", (
+            *PORT,
+            Count("datagrams_lost", "datagrams", "Datagrams, of many packets each, for which there was no room."),
+        )),
+        Lost("kernel", "packets", "Packets that are missing by the kernel's numbers."),
+        *MALFORMED,
+    )  # fmt: skip
     options = (
         Option("group", groups, (0,), "NFLOG groups to read, with the numbers in the firewall's rules, such as 5 6."),
         Option("bind", boolean, False, "1: become also the kernel's own packet logger for IPv4, IPv6 and bridge. With "

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from ulogd_tw.core import columns
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column, Pieces
+from ulogd_tw.core.counters import Count, Gauge, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
@@ -46,6 +47,11 @@ class PACKET(Input):
                           "oob.family", "oob.protocol", "oob.ifindex_in", "oob.ifindex_out", "oob.in",
                           "oob.out")  # fmt: skip
     hidden = frozenset({"raw.pktcount", "raw.linktype"})
+    counts = (
+        Gauge("ring_octets", "octets", "Size of the rings."),
+        Count("ring_full", "occasions", "Times that a ring was full."),
+        Lost("kernel", "packets", "Packets that the kernel dropped because a ring was full."),
+    )
     options = (
         Option("interface", words, None, "Interfaces to read, such as eth0 eth1.", mandatory=True),
         Option("direction", one_of("both", "in", "out"), "both", "in: packets that arrive; out: packets sent by this "

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from ulogd_tw.collecting.captured_streams import IDLE_SECONDS, Connections
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.collecting.replay import SET_BACK, Replaying
+from ulogd_tw.core.counters import Count, Fault, Gauge
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, one_of, positive, text, words
@@ -20,6 +21,7 @@ from ulogd_tw.ipfix.session import Session
 from ulogd_tw.metering import capture_rows
 from ulogd_tw.metering.capture_rows import Pace, PacketRows, stretches
 from ulogd_tw.packets.capture import Capture, Packets
+from ulogd_tw.packets.counts import PAYLOADS
 from ulogd_tw.packets.payloads import Exports, Sent
 
 SLICE_OCTETS = 1 << 16
@@ -80,6 +82,14 @@ class PCAPIN(Replaying):
     chooses = True
     provides = (*capture_rows.KEYS, *Replaying.provides)
     hidden = capture_rows.HIDDEN
+    counts = (
+        *Replaying.counts,
+        *PAYLOADS,
+        Count("packets_read", "packets", "Packets read from the files."),
+        Gauge("sessions", "exporters", "Exporters whose messages were found."),
+        Count("octets_skipped", "octets", "Octets passed over to find the next message after damage."),
+        Fault("capture", "files", "Captures that are cut or damaged; they are read up to that place."),
+    )
     options = (
         *Replaying.reading_options,
         Option("ports", words, PORTS, "Ports of the collectors in the capture: packets to these UDP and TCP ports are "
@@ -101,9 +111,7 @@ class PCAPIN(Replaying):
         self._pace = Pace(0.0, SET_BACK)
         self._rows: PacketRows | None = None
         self._whole = True
-        self.counters.figures["packets_read"] = 0
         self.counters.figures["sessions"] = lambda: len(self._exporters or ())
-        self.counters.figures["octets_skipped"] = 0
 
     @property
     def packets(self) -> bool:

@@ -9,6 +9,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ulogd_tw.core.counters import Count, Fault, Gauge
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.options import Option, number, positive, text
 from ulogd_tw.core.plugin import RAW, Input
@@ -43,6 +44,15 @@ class UNIXSOCK(Input):
     otype = RAW
     provides = unixsock.KEYS
     listens = True
+    counts = (
+        Gauge("clients", "programs", "Programs that are connected."),
+        Count("clients_refused", "programs", "Programs refused beyond max_clients."),
+        Fault("mark", "programs", "Programs that sent something else; they are disconnected."),
+        Fault("length", "programs", "Programs that sent a length that cannot be; they are disconnected."),
+        Fault("option length", "messages", "Messages that make no sense; they are left out."),
+        Fault("unknown option", "options", "Parts of messages that nobody knows."),
+        Fault("cut", "programs", "Programs that went in the middle of a message."),
+    )
     options = (
         Option("socket_path", text, "/var/run/ulogd/ulogd2.sock", "Path of the Unix socket to listen on."),
         Option("perms", number, 0o600, "File mode of the socket, such as 0660. The leading 0 makes the number octal."),
@@ -68,7 +78,6 @@ class UNIXSOCK(Input):
         self._paused = True
         self._complained = float("-inf")
         self.counters.figures["clients"] = lambda: len(self._clients)
-        self.counters.figures["clients_refused"] = 0
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not 0 <= self.config.perms <= 0o777:

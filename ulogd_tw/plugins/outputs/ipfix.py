@@ -17,6 +17,7 @@ from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output
 from ulogd_tw.exporting import flow_records, targets
 from ulogd_tw.exporting.anonymise import prefix_preserving, read_key, truncating
 from ulogd_tw.exporting.collector import Collector, Settings
+from ulogd_tw.exporting.counts import EXPORTER
 from ulogd_tw.exporting.directions import KEYS
 from ulogd_tw.exporting.dtls import DtlsCollector
 from ulogd_tw.exporting.flow_records import FlowRecords
@@ -62,6 +63,7 @@ class IPFIX(Output):
     itype = PACKET | FLOW | SUM
     uses = ("orig.ip.saddr", "orig.ip.daddr")
     may_use = KEYS
+    counts = EXPORTER
     options = (
         Option("collectors", words, (), "Collectors to send to, SCHEME:HOST:PORT with the schemes tcp, tls, dtls, sctp "
                "and udp, or names of sections [collector:NAME]. Without PORT 4739 (tls and dtls 4740). Example: "
@@ -128,7 +130,6 @@ class IPFIX(Output):
         self._flushed = 0.0
         self._waiter: defer.Deferred[None] | None = None
         self.counters.figures["collectors"] = lambda: {str(c.url): c.figures() for c in self.collectors}
-        self.counters.figures["records_encoded"] = 0
 
     @cached_property
     def flows(self) -> FlowRecords:

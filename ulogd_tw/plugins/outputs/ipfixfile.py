@@ -12,13 +12,16 @@ from twisted.internet import defer, reactor, task, threads
 from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.counters import Count, Fault
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, seconds, text
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
 from ulogd_tw.exporting import flow_records
+from ulogd_tw.exporting.counts import RECORDS
 from ulogd_tw.exporting.flow_records import FlowRecords
 from ulogd_tw.ipfix.builder import MessageBuilder, Messages, template_messages
 from ulogd_tw.ipfix.record_encoder import RecordEncoder
+from ulogd_tw.writing.counts import FILES
 from ulogd_tw.writing.file_writer import FileWriter, Step
 from ulogd_tw.writing.part_file import Leftover, Names, PartFile, recover
 from ulogd_tw.writing.text import SYNC, TURN
@@ -58,6 +61,12 @@ class IPFIXFILE(Output):
 
     name = "IPFIXFILE"
     itype = PACKET | FLOW | SUM
+    counts = (
+        *RECORDS,
+        Count("files", "files", "Files that got their name."),
+        *FILES,
+        Fault("recover", "files", "Files of a killed process that cannot be ended."),
+    )
     options = (
         Option("file", text, "/var/lib/ulogd/flows-%Y%m%d-%H%M%S.ipfix", "Path of the files; strftime directives (%Y, "
                "%H) stand for the time (UTC) when the file or its interval begins. Directories with such a directive "
@@ -85,9 +94,7 @@ class IPFIXFILE(Output):
         self._steps: list[Step] = []
         self._encoding = self._stopping = False
         self._pause: defer.Deferred[None] | None = None
-        more = self.counters.figures
-        more["records_encoded"] = 0
-        more["files"] = lambda: self.writer.ended
+        self.counters.figures["files"] = lambda: self.writer.ended
 
     @cached_property
     def flows(self) -> FlowRecords:

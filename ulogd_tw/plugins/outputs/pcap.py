@@ -10,10 +10,12 @@ import numpy as np
 
 from ulogd_tw.core import columns
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.counters import Dropped
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, one_of
 from ulogd_tw.core.plugin import PACKET, RAW, Wanted
 from ulogd_tw.packets import writing
+from ulogd_tw.writing.counts import LINES
 from ulogd_tw.writing.text import SYNC, PendingText, TextFile, TextOutput, file_option
 
 SLICE_OCTETS = 1 << 20
@@ -86,6 +88,7 @@ class PCAP(TextOutput):
 
     name = "PCAP"
     itype = RAW | PACKET
+    counts = (*LINES, Dropped("link", "packets", "Packets of another link than the file's, with format=pcap."))
     options = (
         file_option("/var/log/ulogd.pcap"),
         SYNC,

@@ -1,0 +1,39 @@
+"""What inputs that collect count, beside what decoding counts."""
+
+from __future__ import annotations
+
+from ulogd_tw.core.counters import Count, Fault, Gauge
+from ulogd_tw.ipfix.counts import DECODING
+from ulogd_tw.transports.counts import TLS
+
+COLLECTING = (
+    Count("log_lines_left_out", "lines", "Log lines about exporters beyond 100 a minute."),
+    Gauge("domains", "domains", "Observation Domains that exporters have."),
+    Gauge("templates", "templates", "Templates that exporters have announced."),
+    Gauge("sets_parked", "sets", "Sets that wait for their template."),
+    *DECODING,
+    Fault("not_allowed", "occasions", "Messages and connections of exporters that allow does not have."),
+    Fault("limit_sessions", "occasions", "Messages and connections refused: max_sessions exporters are there."),
+    Fault("limit_sessions_of_address", "occasions", "The same: the address has max_sessions_of_address."),
+)
+"""Every input that collects."""
+
+LISTENER = (
+    Fault("cut", "connections", "Connections that ended within a message."),
+    Fault(
+        "limit_buffered", "connections", "Connections closed: messages that have not come whole have too many octets."
+    ),
+    Fault("restarted", "associations", "SCTP associations that an exporter began anew."),
+    Fault("template_cache", "occasions", "The file of template_cache could not be read or written."),
+    Fault(
+        "limit_greetings", "datagrams", "DTLS datagrams passed over: max_greetings others were answered in the second."
+    ),
+    *TLS,
+)
+"""An input that listens."""
+
+REPLAYING = (
+    Count("files_read", "files", "Files read to their end."),
+    Fault("file", "files", "Files that could not be read."),
+)
+"""An input that reads files."""

@@ -1,0 +1,71 @@
+"""What decoding and encoding of IPFIX, NetFlow and sFlow count."""
+
+from __future__ import annotations
+
+from ulogd_tw.core.counters import Count, Dropped, Fault, Lost, Missing
+
+LIMITS = (
+    Fault("limit_domains", "occasions", "An exporter began more Observation Domains than max_domains."),
+    Fault("limit_domains_in_all", "occasions", "All exporters have more Observation Domains than max_domains_in_all."),
+    Fault("limit_templates", "templates", "Templates refused: their exporter has max_templates."),
+    Fault(
+        "limit_templates_in_all", "templates", "Templates refused: all exporters together have max_templates_in_all."
+    ),
+    Fault("limit_fields", "templates", "Templates refused: they have more than max_fields fields."),
+    Fault("limit_session_fields", "templates", "Templates refused: the fields of all templates are max_fields_in_all."),
+    Fault(
+        "limit_list", "lists", "Lists kept as octets: they are nested deeper than max_nesting, or have too many values."
+    ),
+    Fault("limit_told", "records", "Options records not kept: exporters told more than max_told names and rates."),
+)
+"""An exporter went beyond a limit."""
+
+MALFORMED = (
+    Fault("malformed", "messages", "Messages that make no sense in another way."),
+    Fault("version", "messages", "Messages that are no IPFIX, NetFlow or sFlow by their version."),
+    Fault("length", "messages", "Messages whose length is not what was received."),
+    Fault("set_length", "messages", "Messages with a set whose length cannot be."),
+    Fault("template", "messages", "Messages with a template that makes no sense."),
+    Fault("record", "messages", "Messages with a record that goes beyond its set."),
+    Fault("framing", "occasions", "Places of a stream where no message begins."),
+)
+"""A message is refused; the log names the exporter."""
+
+DECODING = (
+    Count("exporter_ignored_packets", "packets", "Packets that exporters say they did not meter."),
+    Count("exporter_ignored_octets", "octets", "Octets that exporters say they did not meter."),
+    Count("exporter_not_sent_packets", "packets", "Packets of records that exporters say they could not send."),
+    Count("exporter_not_sent_octets", "octets", "Octets of records that exporters say they could not send."),
+    Count("exporter_dropped_samples", "samples", "Samples that sFlow agents say they had to leave out."),
+    Count("unread_records", "records", "Records inside of sFlow samples that are of no kind that is read."),
+    Missing("sequence", "records", "Records that did not come, by sequence numbers (NetFlow v9, sFlow: messages)."),
+    Lost("exporter", "records", "Records that exporters say they could not send, by their options records."),
+    Dropped("error", "rows", "Rows of one template that our own fault kept from being decoded; the log tells it."),
+    *MALFORMED,
+    *LIMITS,
+    Fault("sequence_reset", "occasions", "An exporter began anew, or two share one address and port."),
+    Fault("sequence_duplicate", "messages", "Messages that came twice; their records are kept."),
+    Fault("no_template", "sets", "Sets that came before their template; they wait for it as long as park says."),
+    Fault("no_template_dropped", "sets", "Sets that waited for their template in vain."),
+    Fault("template_expired", "templates", "Templates that were not sent again within template_lifetime."),
+    Fault("withdrawal_ignored", "occasions", "Templates taken back over UDP, where that means nothing."),
+    Fault("withdrawal_unknown", "occasions", "Templates taken back that were not there."),
+    Fault("late_data", "sets", "Sets left out: they are older than the template that now has their id."),
+    Fault("set_id", "sets", "Sets of a kind that nobody knows, left out."),
+    Fault("trailing", "messages", "Messages with octets behind their last set."),
+    Fault("empty_records", "sets", "Data of a template whose fields have no octets."),
+    Fault("value", "values", "Values that cannot be, such as a month 13; they are NULL."),
+    Fault("list", "lists", "Lists of structured data that are damaged or of unknown templates; given as octets."),
+    Fault("sample_format", "samples", "Samples of sFlow of a kind that is not read."),
+    Fault("flow_keys", "records", "Options records whose flow keys name fields that the template does not have."),
+    Fault("element_name", "records", "Options records that describe an element with a name that cannot be one."),
+)  # fmt: skip
+"""What a Collecting Process counts."""
+
+ENCODING = (
+    Dropped("no_fields", "rows", "Rows without any key that the records have."),
+    Dropped("templates", "rows", "Rows that needed one more template than the exporter may have."),
+    Fault("unfit", "values", "Values beyond their element, such as a port of 70000; they are left out."),
+    Fault("patterns", "rows", "Rows that lost values because the rows of one template lack too many different things."),
+)
+"""What the making of records counts."""
