@@ -1,4 +1,5 @@
 # make run    install into .venv and run etc/ulogd.conf in the foreground
+# make demo   the same with flows of a network that does not exist (etc/demo.conf): no privilege, no traffic needed
 # make test   all tests; as root on Debian it first installs the peers that live tests meet
 # make unit | live | bench | soak | clean
 # make lint   ruff check, ruff format --check, mypy (its exceptions stand in pyproject.toml)
@@ -15,10 +16,13 @@ PY := $(VENV)/bin/python
 # A default editable install keeps the twistd plugin from being found; compat puts this folder on the path.
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat -e
 
-.PHONY: run test unit live bench fuzz lint soak clean
+.PHONY: run demo test unit live bench fuzz lint soak clean
 
 run: $(VENV)/installed
 	exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/ulogd.conf $(ARGS)
+
+demo: $(VENV)/installed
+	exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/demo.conf $(ARGS)
 
 test: $(VENV)/installed-test
 	tests/install-peers

@@ -1,63 +1,83 @@
-"""Where the log goes: ``logfile=`` and ``loglevel=`` of [global], beside what twistd itself writes."""
+"""Where the log goes: ``logfile=`` and ``loglevel=`` of [global], for all that twistd and the service say."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 from twisted.application import service
 from twisted.logger import (
     FilteringLogObserver,
+    ILogFilterPredicate,
     ILogObserver,
+    LogEvent,
     Logger,
     LogLevel,
-    LogLevelFilterPredicate,
-    globalLogPublisher,
+    PredicateResult,
     textFileLogObserver,
 )
+from zope.interface import implementer
 
 _LEVELS = {1: LogLevel.debug, 3: LogLevel.info, 5: LogLevel.info, 7: LogLevel.error, 8: LogLevel.critical}
 """ulogd2's levels; its notice (5, the default) is what Twisted calls info."""
+_TWISTED = ("twisted.", "log_legacy", "-")
+"""Namespaces of Twisted's own lines: ports that open, signals, the end of the main loop."""
+
+
+@implementer(ILogFilterPredicate)
+class _Least:
+    """Lets lines of a level and above through. Twisted's own reports of good news count as debug."""
+
+    def __init__(self, level: Any) -> None:
+        self._least = level
+
+    def __call__(self, event: LogEvent) -> Any:
+        level = event.get("log_level") or LogLevel.info
+        if level is LogLevel.info and str(event.get("log_namespace", "-")).startswith(_TWISTED):
+            level = LogLevel.debug
+        return PredicateResult.maybe if level >= self._least else PredicateResult.no
 
 
 class LogFile(service.Service):
-    """Writes the log to the configured file, or to syslog. ``stdout`` and nothing are left to twistd."""
+    """Writes the log to standard output, to the configured file, or to syslog, from `loglevel` on.
+
+    Without ``logfile=`` a daemon logs to syslog, any other process to standard output.
+    """
 
     log = Logger()
 
-    def __init__(self, settings: Any) -> None:
-        self.path: str = settings.logfile
-        self.level = _LEVELS.get(settings.loglevel, LogLevel.info)
-        self._observer: ILogObserver | None = None
+    def __init__(self, settings: Any, daemon: bool = False) -> None:
+        self.path: str = settings.logfile or "stdout"
+        if daemon and self.path == "stdout":
+            self.path = "syslog"
+        self._level = _LEVELS.get(settings.loglevel, LogLevel.info)
         self._file: Any = None
 
-    def privilegedStartService(self) -> None:
-        """Open the log; exit status 2 where that cannot be, as ulogd2 has it."""
-        if self.path in ("", "stdout"):
-            return
+    def open(self) -> ILogObserver:
+        """The observer for twistd, which logs nowhere else. SystemExit 2 where there cannot be one, as in ulogd2."""
         if self.path == "syslog":
             from twisted.logger import LegacyLogObserverWrapper
             from twisted.python.syslog import SyslogObserver
 
-            observer = LegacyLogObserverWrapper(SyslogObserver("ulogd").emit)
+            observer: ILogObserver = LegacyLogObserverWrapper(SyslogObserver("ulogd").emit)
+        elif self.path == "stdout":
+            observer = textFileLogObserver(sys.stdout)
         else:
+            self.path = os.path.abspath(self.path)
             try:
                 self._file = open(self.path, "a", buffering=1, encoding="utf-8")
             except OSError as error:
                 print(f"logfile {self.path}: {error.strerror}", file=sys.stderr)
                 raise SystemExit(2) from None
             observer = textFileLogObserver(self)
-        predicate = LogLevelFilterPredicate(defaultLogLevel=self.level)
-        self._observer = FilteringLogObserver(observer, [predicate])
-        globalLogPublisher.addObserver(self._observer)
+        return FilteringLogObserver(observer, [_Least(self._level)])
 
     def stopService(self) -> None:
         """Nothing of the log is lost: lines are written as they come."""
         super().stopService()
-        if self._observer is not None:
-            globalLogPublisher.removeObserver(self._observer)
         if self._file is not None:
-            self._file.close()
+            self._file.flush()
 
     def write(self, text: str) -> None:
         """For Twisted's observer, which writes to an open file."""

@@ -23,6 +23,7 @@ from ulogd_tw.errors import PluginError
 
 INPUTS = {
     "COLLECTOR": "ulogd_tw.plugins.inputs.collector:COLLECTOR",
+    "DEMO": "ulogd_tw.plugins.inputs.demo:DEMO",
     "IPFIXFILE": "ulogd_tw.plugins.inputs.ipfixfile:IPFIXFILE",
     "NFACCT": "ulogd_tw.plugins.inputs.nfacct:NFACCT",
     "NFCT": "ulogd_tw.plugins.inputs.nfct:NFCT",

@@ -8,8 +8,10 @@ nothing stop one after the other, listening ones last: an exporter's last record
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import time
 import traceback
 import uuid
@@ -22,7 +24,7 @@ from twisted.application import service
 from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
-from ulogd_tw.core.errors import Mistake, StartError, UlogdError
+from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, queues
@@ -58,7 +60,9 @@ class Ulogd(service.Service):
         self._reported: dict[tuple[str, str], tuple[float, int]] = {}
         self._opened: list[Node] = []
         self._spooled: list[tuple[OutputQueue, list[Any]]] = []
-        self._fatal = False
+        self._fatal = ""
+        self._left_out: list[str] = []
+        """Why stacks were left out."""
         self._finishing = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
         self._fresh = self._names()
@@ -83,7 +87,7 @@ class Ulogd(service.Service):
         self._ready.addCallback(lambda _: self._begin())
         self._ready.addErrback(self._failed)
         if self._fatal and not reactor.running:
-            raise SystemExit(1)  # twistd is still starting: it ends with this status
+            raise NotStarted("\n".join([*self._left_out, self._fatal]))  # twistd is still starting
 
     @defer.inlineCallbacks
     def _open(self, nodes: Iterable[Node]) -> Any:
@@ -103,11 +107,10 @@ class Ulogd(service.Service):
         self.graph, gone = self.graph.without(set(broken))
         for stack in gone:
             reason = next((n, e) for n, e in broken.items() if n in stack.path)
-            self.log.error(
-                "{where}: stack {stack} is left out: {ident}:{plugin}: {error}",
-                where=stack.spec.where, stack=stack.spec.text, ident=reason[0].ident, plugin=reason[0].plugin.name,
-                error=reason[1],
-            )  # fmt: skip
+            node, error = reason
+            text = f"{stack.spec.where}: stack {stack.spec.text} is left out: {node.ident}:{node.plugin.name}: {error}"
+            self._left_out.append(text)
+            self.log.error("{text}", text=text)
         for node in list(self._opened):
             if node not in self.graph.nodes:
                 self._opened.remove(node)
@@ -144,11 +147,11 @@ class Ulogd(service.Service):
             self._on_fatal("the service could not start")
 
     def _end(self, text: str) -> None:
-        """End the process with status 1, as ulogd2 does."""
+        """End the process with status 1, as ulogd2 does; twistd has removed its pidfile by then."""
         self.log.critical("{text}", text=text)
-        self._fatal = True
+        self._fatal = text
         if reactor.running:
-            reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+            atexit.register(_exit_failed)
             reactor.stop()
 
     # run
@@ -324,6 +327,13 @@ class Ulogd(service.Service):
         """Names that sort by age and are never given twice."""
         start, run, number = int(time.time()), uuid.uuid4().hex[:8], count()
         return lambda: f"{start:012d}-{run}-{next(number):06d}"
+
+
+def _exit_failed() -> None:
+    """The last act of the process: twistd itself knows no status but 0."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _unlink(paths: list[Any]) -> None:

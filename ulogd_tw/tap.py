@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from twisted.application import service
+from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.components import Componentized
 
 from ulogd_tw import config as configuration
 from ulogd_tw import registry
-from ulogd_tw.core.errors import ConfigError, Mistake, UlogdError
+from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.stack import Builder, Graph, describe
+from ulogd_tw.logs import LogFile
 
 
 class Options(usage.Options):
@@ -97,9 +105,60 @@ def check(path: str) -> int:
     return 0
 
 
+class Process(service.MultiService):
+    """All services of the process. Where they cannot start, the reason goes to the terminal, of a daemon too.
+
+    twistd removes its pidfile, and ends the parent of a daemon, for an Exception only; a SystemExit would leave the
+    parent waiting for ever.
+    """
+
+    def __init__(self, log: LogFile, daemon: bool) -> None:
+        super().__init__()
+        self._log = log
+        self._terminal = os.dup(2) if daemon else None
+        log.setServiceParent(self)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """twistd logs to the observer that it finds as a component of the application."""
+        if isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._log.open())
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        with self._or_not_started():
+            super().privilegedStartService()
+
+    def startService(self) -> None:
+        with self._or_not_started():
+            super().startService()
+        if self._terminal is not None:
+            os.close(self._terminal)
+            self._terminal = None
+
+    @contextmanager
+    def _or_not_started(self) -> Iterator[None]:
+        try:
+            yield
+        except NotStarted as error:
+            if self._terminal is not None:
+                os.write(self._terminal, f"{error}\n".encode())
+            sys.excepthook = partial(_end_without_traceback, sys.excepthook)
+            raise
+
+
+def _end_without_traceback(former: Any, kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """The hook for exceptions that nobody catches: a service that cannot start has said why."""
+    if not isinstance(error, NotStarted):
+        former(kind, error, trace)
+        return
+    print(error, file=sys.__stderr__, flush=True)  # sys.stderr goes to the log, which has it already
+    sys.stdout.flush()
+    os._exit(error.status)
+
+
 def makeService(options: Options) -> service.IService:
     """The service of a configuration; says every mistake first, and ends where no stack is left."""
-    from ulogd_tw import logs, memory
+    from ulogd_tw import memory
     from ulogd_tw.service import Ulogd
 
     try:
@@ -114,8 +173,8 @@ def makeService(options: Options) -> service.IService:
     if options["loglevel"]:
         built.settings.loglevel = int(options["loglevel"])
     memory.keep_freed_memory()
-    parent = service.MultiService()
-    logs.LogFile(built.settings).setServiceParent(parent)
+    daemon = options.parent is not None and not options.parent["nodaemon"]
+    parent = Process(LogFile(built.settings, daemon), daemon)
     ulogd = Ulogd(built.graph, built.settings, built.mistakes)
     ulogd.setServiceParent(parent)
     if built.settings.query_socket:

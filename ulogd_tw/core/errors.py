@@ -66,3 +66,11 @@ def raised(error: Exception) -> None:
 
 class NotWritten(UlogdError):
     """The rows of a batch are in no database or file: it was away, or refused, until the output was stopped."""
+
+
+class NotStarted(UlogdError):
+    """The service cannot start: the text says why, `status` is that of the process."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
