@@ -186,7 +186,7 @@ def _framed(data, step):
         try:
             found += framing.feed(data[at : at + step])
         except MessageError as error:
-            return [*found, *error.messages], True
+            return [*found, *error.before], True
     assert framing.waiting <= 65535
     return found, False
 
@@ -253,7 +253,7 @@ def capture(data):
         try:
             packets = reading.feed(data[at : at + 700])
         except MessageError as error:
-            packets, data = error.packets, b""
+            packets, data = error.before, b""
         seen += len(packets)
         ends = packets.starts + packets.lengths
         assert not len(packets) or (packets.starts.min() >= 0 and ends.max() <= len(packets.octets) - 64)

@@ -39,7 +39,7 @@ class StreamSession:
         try:
             messages = self._framer.feed(data)
         except MessageError as error:
-            messages, broken = error.messages, error
+            messages, broken = error.before, error
         counters, feed = collector.counters, collector._streams.feed
         for message in messages:
             before = self.session.malformed

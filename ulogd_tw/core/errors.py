@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class UlogdError(Exception):
     """Anything that this package raises on purpose; its text says what, where and what to do."""
@@ -10,13 +12,15 @@ class UlogdError(Exception):
 class MessageError(UlogdError):
     """Octets from a peer, a file or the kernel that cannot be what they claim to be.
 
-    `reason` is one short word for counters (``"length"``), `offset` the octet where it was seen, if known.
+    `reason` is one short word for counters (``"length"``), `offset` the octet where it was seen, if known. `before`
+    is what a stream had in front of that octet, where it cannot be read on: whole Messages, or packets.
     """
 
     def __init__(self, text: str, reason: str = "malformed", offset: int | None = None) -> None:
         super().__init__(text)
         self.reason = reason
         self.offset = offset
+        self.before: Any = None
 
 
 class Mistake:

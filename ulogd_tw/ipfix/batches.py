@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import compress
+from typing import cast
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class Batches:
 
     def _locate(self, layout: Layout) -> Located:
         """Find the records of variable length, and the Messages that are malformed in them."""
-        located = locate(layout.bodies, BEFORE, layout.shape)
+        located = locate(cast("list[bytes]", layout.bodies), BEFORE, layout.shape)
         for source, rows in zip(layout.sources, located.counts.tolist(), strict=True):
             source[0].domain.rows += rows
             deferred = source[3]
@@ -129,31 +130,32 @@ class Batches:
         for mask in missing.values():
             self._counters.errors["value"] += int(np.count_nonzero(mask))
         if layout.scopes:
-            self._take_options(layout, (columns, missing), sources, counts)
+            self._take_options(compiled, (columns, missing), sources, counts)
         for name in compiled.unwanted:
             del columns[name]
             missing.pop(name, None)
         columns = self._context.columns(layout, sources, counts, n) | columns
-        return Batch(self._schema(layout, tuple(made)), columns, missing, n=n, now=now, held=held)
+        return Batch(self._schema(layout, compiled, tuple(made)), columns, missing, n=n, now=now, held=held)
 
-    def _take_options(self, layout: Layout, found: Found, sources: list[Source], counts: np.ndarray) -> None:
+    def _take_options(self, compiled: Columns, found: Found, sources: list[Source], counts: np.ndarray) -> None:
         """Options records: what they tell is kept."""
-        learnts = [source[0] for source in sources]
-        for session in self._intake.options.read(learnts, counts.tolist(), found, layout.columns.keys):
+        templates = [source[0] for source in sources]
+        for session in self._intake.options.read(templates, counts.tolist(), found, compiled.keys):
             self._intake.templates.retype(session)
 
-    def _schema(self, layout: Layout, made: tuple[Key, ...]) -> Schema:
+    def _schema(self, layout: Layout, compiled: Columns, made: tuple[Key, ...]) -> Schema:
         schema = layout.schemas.get(made)
         if schema is None:
-            keys = [*self._context.keys(layout.family), *layout.columns.keys, *made]
-            keys = [key for key in keys if key.name not in layout.columns.unwanted]
+            keys = [*self._context.keys(layout.family), *compiled.keys, *made]
+            keys = [key for key in keys if key.name not in compiled.unwanted]
             schema = layout.schemas[made] = Schema(keys)
         return schema
 
     def _use(self, layout: Layout) -> Columns:
         """The compiled layout; the one that was not used for longest is forgotten when there are too many."""
-        if layout.columns is None:
-            self._compile(layout)
+        compiled = layout.columns
+        if compiled is None:
+            compiled = self._compile(layout)
             self._compiled_fields += len(layout.fields)
         else:
             self._compiled.pop(layout, None)
@@ -166,9 +168,9 @@ class Batches:
             del self._compiled[oldest]
             self._compiled_fields -= len(oldest.fields)
             oldest.forget()
-        return layout.columns
+        return compiled
 
-    def _compile(self, layout: Layout) -> None:
+    def _compile(self, layout: Layout) -> Columns:
         wanted = self._wanted
         layout.made = []
         if (uptimes := times.times(layout.fields, wanted)) is not None:
@@ -183,6 +185,7 @@ class Batches:
         columns.unwanted = [key.name for key in columns.keys if key.name not in self._wanted]
         if self._scale and not layout.scopes:
             exporter_columns.scaled(columns)
+        return columns
 
 
 def _is_malformed(source: Source) -> bool:

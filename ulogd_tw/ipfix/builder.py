@@ -153,7 +153,8 @@ class MessageBuilder:
         """The open Message, if it has records."""
         if not self.open_records:
             return []
-        form, parts = self.form, [bytes(self.form.size)]
+        form = self.form
+        parts: list[Any] = [bytes(self.form.size)]
         for ident, octets in self._sets:
             length = form.set_header + sum(map(len, octets))
             if form.set_header:

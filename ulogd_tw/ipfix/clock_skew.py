@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from ulogd_tw.ipfix.context import Source
 from ulogd_tw.ipfix.events import Events
-from ulogd_tw.ipfix.session import Domain
+from ulogd_tw.ipfix.session import Domain, Session
 
 _ERA = 1 << 32
 _export_time = itemgetter(1)
@@ -32,7 +32,7 @@ class Skew:
                 if (abs(ahead) > self._most) != known.domain.skewed:
                     self._turn(known.session, known.domain, ahead)
 
-    def _turn(self, session: object, domain: Domain, ahead: float) -> None:
+    def _turn(self, session: Session, domain: Domain, ahead: float) -> None:
         domain.skewed = not domain.skewed
         if domain.skewed:
             if len(self._wrong) < 10_000:

@@ -14,12 +14,9 @@ from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.session import Clock, DeferredMessage, KnownTemplate
 
-Source = (
-    tuple[KnownTemplate, int, float, DeferredMessage | None]
-    | tuple[KnownTemplate, int, float, DeferredMessage | None, Clock]
-)
-"""Of the records of one Data Set: template, Export Time (s), time of arrival (s), its Message where that is
-deferred; for NetFlow also the `Clock` of the packet."""
+Source = tuple[KnownTemplate, int, float, DeferredMessage | None, Clock | None]
+"""Of the records of one Data Set: template, Export Time (s), time of arrival (s), its Message where that is deferred,
+and for NetFlow the clock of its packet."""
 
 _OF_TEMPLATE: dict[str, Callable[[KnownTemplate], Any]] = {
     "exporter": lambda known: known.session.address,
@@ -45,7 +42,7 @@ class Context:
         found = (key.typed(address) if key.name == "exporter" and address else key for key in self._keys)
         return [key for key in found if key.name != "exporter" or address]
 
-    def columns(self, layout: Layout, sources: Sequence[Source], counts: Sequence[int], n: int) -> dict[str, Column]:
+    def columns(self, layout: Layout, sources: Sequence[Source], counts: np.ndarray, n: int) -> dict[str, Column]:
         """The columns of `n` records of a layout: `counts` of them from each source."""
         keys = self.keys(layout.family)
         if not keys:

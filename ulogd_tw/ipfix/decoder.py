@@ -129,7 +129,7 @@ class Decoder:
                 if not layout.bodies:
                     self._waiting.append(layout)
                 layout.bodies.append(message)
-                layout.sources.append((known, export_time, now, deferred))
+                layout.sources.append((known, export_time, now, deferred, None))
                 return
             if length == size and version == VERSION and (domain := session.domains.get(domain_id)):
                 if self._messages.feed_known(session, domain, message, export_time, number, now):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ulogd_tw.core import types
-from ulogd_tw.core.columns import Column, Octets
+from ulogd_tw.core.columns import Column, Octets, numbers, strings
 from ulogd_tw.core.keys import registry
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.message import MAX_LENGTH
@@ -32,26 +32,27 @@ class _Fixed:
         self.prepare = prepare
 
 
-def _checked(length: int, signed: bool) -> Callable[[np.ndarray], np.ndarray]:
+def _checked(length: int, signed: bool) -> Callable[[Column], np.ndarray]:
     """The column as it is, if each value fits into `length` octets; only wider columns are looked at."""
     bits = 8 * length - signed
     least, most = -(1 << bits) if signed else 0, (1 << bits) - 1
 
-    def prepare(column: np.ndarray) -> np.ndarray:
-        if column.dtype.itemsize <= length or not column.size:
-            return column
-        if int(column.max()) > most or int(column.min()) < least:
+    def prepare(column: Column) -> np.ndarray:
+        values = numbers(column)
+        if values.dtype.itemsize <= length or not values.size:
+            return values
+        if int(values.max()) > most or int(values.min()) < least:
             raise ValueError(f"a value does not fit into {length} octets")  # VAL-7: never exported
-        return column
+        return values
 
     return prepare
 
 
-def _low_octets(length: int, signed: bool) -> Callable[[np.ndarray], np.ndarray]:
+def _low_octets(length: int, signed: bool) -> Callable[[Column], np.ndarray]:
     """The low `length` octets of each number, for lengths that no NumPy number has."""
     check = _checked(length, signed)
 
-    def prepare(column: np.ndarray) -> np.ndarray:
+    def prepare(column: Column) -> np.ndarray:
         wide = np.ascontiguousarray(check(column)).astype(">i8" if signed else ">u8")
         return wide.view(np.uint8).reshape(-1, 8)[:, 8 - length :]
 
@@ -62,7 +63,7 @@ def _padded(length: int) -> Callable[[Column], np.ndarray]:
     """Octet strings, each filled up with zeros to `length`."""
 
     def prepare(column: Column) -> np.ndarray:
-        plain = column.plain()
+        plain = strings(column).plain()
         sizes = plain.lengths
         if len(sizes) and int(sizes.max()) > length:
             raise ValueError(f"a value does not fit into {length} octets")
@@ -73,17 +74,17 @@ def _padded(length: int) -> Callable[[Column], np.ndarray]:
     return prepare
 
 
-def _microseconds(column: np.ndarray) -> np.ndarray:
-    return column & _MICROSECOND_BITS
+def _microseconds(column: Column) -> np.ndarray:
+    return numbers(column) & _MICROSECOND_BITS
 
 
-def _truth(column: np.ndarray) -> np.ndarray:
+def _truth(column: Column) -> np.ndarray:
     """1 for true, 2 for false (section 6.1.5)."""
-    return np.uint8(2) - column.astype(np.bool_).view(np.uint8)
+    return np.uint8(2) - numbers(column).astype(np.bool_).view(np.uint8)
 
 
-def _same(column: np.ndarray) -> np.ndarray:
-    return column
+def _same(column: Column) -> np.ndarray:
+    return numbers(column)
 
 
 def _fixed(type_: Type, length: int) -> _Fixed:
@@ -185,6 +186,7 @@ class Encoder:
         self.template = template
         if kinds is None:
             kinds = [registry.element(field.pen, field.ident).type for field in template.fields]
+        self._fixed = None if template.variable else _Run(0, template.fields, kinds)
         self._parts: list[_Run | int] = list(_parts(template, kinds))
 
     def encode(self, columns: Sequence[Column], n: int) -> Records:
@@ -192,9 +194,12 @@ class Encoder:
 
         ValueError for a number that does not fit into its field's length, or octets longer than their field.
         """
-        if not self.template.variable:
-            return Records(self.template, self._parts[0].octets(columns, n))
-        parts = [part.octets(columns, n) if isinstance(part, _Run) else columns[part].plain() for part in self._parts]
+        if self._fixed is not None:
+            return Records(self.template, self._fixed.octets(columns, n))
+        parts = [
+            part.octets(columns, n) if isinstance(part, _Run) else strings(columns[part]).plain()
+            for part in self._parts
+        ]
         sizes = np.zeros(n, np.int64)
         for part in parts:
             sizes += part.shape[1] if isinstance(part, np.ndarray) else _prefixed(part.lengths)

@@ -33,6 +33,13 @@ _SENDER = 28
 """Octets of a sender: struct sockaddr_in6."""
 
 
+def _collapsed(chosen: Sequence[Network], version: int) -> Sequence[Network]:
+    """The networks of one version in order, none within another."""
+    if version == 4:
+        return sorted(ipaddress.collapse_addresses(n for n in chosen if isinstance(n, ipaddress.IPv4Network)))
+    return sorted(ipaddress.collapse_addresses(n for n in chosen if isinstance(n, ipaddress.IPv6Network)))
+
+
 class Allowed:
     """Whether an address is in one of some networks; without networks every one is."""
 
@@ -40,8 +47,7 @@ class Allowed:
         self._ranges: dict[int, tuple[list[int], list[int]]] = {4: ([], []), 6: ([], [])}
         self.all = not chosen
         for version, (firsts, lasts) in self._ranges.items():
-            of_version = [network for network in chosen if network.version == version]
-            for network in sorted(ipaddress.collapse_addresses(of_version)):
+            for network in _collapsed(chosen, version):
                 firsts.append(int(network.network_address))
                 lasts.append(int(network.broadcast_address))
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import numbers
 
 _IPV4 = ("sourceIPv4Address", "destinationIPv4Address")
 _IPV6 = ("sourceIPv6Address", "destinationIPv6Address")
@@ -14,14 +15,14 @@ _IPV6 = ("sourceIPv6Address", "destinationIPv6Address")
 def by_family(batch: Batch) -> list[Batch]:
     """The batch, or its rows of IPv4 and those of IPv6 apart, whose schema says so. All have all columns."""
     schema = batch.schema
-    four = [batch.columns[n] for n in _IPV4 if n in schema and schema[n].type is types.IPV4]
-    six = [batch.columns[n] for n in _IPV6 if n in schema and schema[n].type is types.IPV6]
+    four = [numbers(batch.columns[n]) for n in _IPV4 if n in schema and schema[n].type is types.IPV4]
+    six = [numbers(batch.columns[n]) for n in _IPV6 if n in schema and schema[n].type is types.IPV6]
     if not four or not six:
         return [batch]
     none = np.logical_and.reduce([column == 0 for column in four])
     if not none.any():
         return [batch]
-    rows = none & np.logical_or.reduce([(column != 0).any(axis=1) for column in six])
+    rows = none & np.logical_or.reduce([np.any(column != 0, axis=1) for column in six])
     found = [] if rows.all() else [batch.take(~rows)]
     if rows.any():
         part = batch if rows.all() else batch.take(rows)

@@ -136,8 +136,8 @@ class Intake:
             else:  # a template of NetFlow v9 whose records have no octets
                 self.counters.errors["empty_records"] += 1
                 continue
-            source = (known, parked.export_time, parked.received, deferred)
-            self.queue_records(known, body, (*source, parked.clock) if parked.clock else source)
+            source = (known, parked.export_time, parked.received, deferred, parked.clock)
+            self.queue_records(known, body, source)
 
     # sessions
 

@@ -10,7 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -109,7 +109,8 @@ class Run:
     def columns(self, view: np.ndarray | None, n: int, into: dict[str, Column], missing: dict[str, np.ndarray]) -> None:
         """Add the columns of `n` rows; `view` is of this run's `dtype`, rows of rows where it has two dimensions."""
         for piece in self.pieces:
-            column, wrong = piece.make([view[part] for part in piece.parts], n)
+            parts = [view[part] for part in piece.parts] if view is not None else []
+            column, wrong = piece.make(parts, n)
             if view is not None and view.ndim == 2 and isinstance(column, np.ndarray):
                 column = column.reshape(n, *column.shape[2:])
             into[piece.key.name] = column
@@ -246,7 +247,7 @@ class Joined:
         if self._file.tell() > self.MOST:
             self._file = io.BytesIO()
         self._file.seek(0)
-        self._file.writelines(bodies)
+        self._file.writelines(cast("list[bytes]", bodies))  # arrays are buffers too
         every = np.frombuffer(self._file.getbuffer(), np.uint8, self._file.tell())
         counts = (sizes - BEFORE) // octets
         if (sizes == sizes[0]).all():

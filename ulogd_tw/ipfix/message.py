@@ -46,14 +46,15 @@ class Framer:
     def feed(self, data: bytes) -> list[bytes]:
         """The Messages that are complete now. Raises `MessageError` where no Message can begin: the stream is lost."""
         data = self._rest + data if self._rest else data
-        messages, at, end = [], 0, len(data)
+        messages: list[bytes] = []
+        at, end = 0, len(data)
         while end - at >= 4:
             version, length = SET_HEADER.unpack_from(data, at)
             if version != VERSION or length < HEADER.size:
                 self._rest = b""
                 text = f"no IPFIX message begins with version {version} and length {length}"
                 error = MessageError(text, "framing", at)
-                error.messages = messages
+                error.before = messages
                 raise error
             if end - at < length:
                 break

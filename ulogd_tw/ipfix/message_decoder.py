@@ -79,7 +79,7 @@ class MessageDecoder:
         else:
             self._intake.sequences.follow(session, domain, number, rows)
         for known, body in parts:
-            self._intake.queue_records(known, body, (known, export_time, now, None))
+            self._intake.queue_records(known, body, (known, export_time, now, None, None))
         return True
 
     def feed(self, session: Session, octets: bytes, now: float) -> None:
@@ -170,4 +170,5 @@ class MessageDecoder:
         else:
             sequences.follow(session, domain, number, message.records)
         for known, body, own in message.parts:
-            self._intake.queue_records(known, body, (known, message.export_time, message.now, own or deferred))
+            source = (known, message.export_time, message.now, own or deferred, None)
+            self._intake.queue_records(known, body, source)

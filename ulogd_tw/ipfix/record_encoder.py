@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.columns import Column, Octets, take
+from ulogd_tw.core.columns import Column, Octets, numbers, strings, take
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.encoder import Encoder, Records
@@ -181,7 +181,8 @@ class RecordEncoder:
         if lacking not in form.choices:
             places = [place for place in range(len(form.fields)) if place not in lacking]
             scopes = sum(place < form.scopes for place in places)
-            fields, kinds = ([of[place] for place in places] for of in (form.fields, form.kinds))
+            fields = [form.fields[place] for place in places]
+            kinds = [form.kinds[place] for place in places]
             if not fields:
                 form.choices[lacking] = None
             elif len(self.templates) >= 2 * MOST_TEMPLATES:
@@ -195,15 +196,18 @@ class RecordEncoder:
 def _unfit(column: Column, field: Field, limits: tuple[int, int] | None) -> np.ndarray | None:
     """The rows whose value is beyond what the field can have; None where there are none."""
     if field.length == VARIABLE:
-        plain = column.plain() if isinstance(column, Octets) else None
-        longest = int(plain.lengths.max(initial=0)) if plain is not None else max(map(len, column.values), default=0)
-        return column.plain().lengths > MAX_LENGTH if longest > MAX_LENGTH else None
+        texts = strings(column)
+        if isinstance(texts, Octets):
+            longest = int(texts.plain().lengths.max(initial=0))
+        else:
+            longest = max(map(len, texts.values), default=0)
+        return texts.plain().lengths > MAX_LENGTH if longest > MAX_LENGTH else None
     if limits is None or not len(column):
         return None
-    least, most = limits
-    if int(column.max()) <= most and int(column.min()) >= least:
+    values, (least, most) = numbers(column), limits
+    if int(values.max()) <= most and int(values.min()) >= least:
         return None
-    return (column < least) | (column > most)
+    return (values < least) | (values > most)
 
 
 def _groups(masks: dict[int, np.ndarray], n: int) -> Iterator[tuple[_Lacking, np.ndarray | None]]:

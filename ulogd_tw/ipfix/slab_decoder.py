@@ -49,7 +49,7 @@ class SlabDecoder:
     def _each(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
         """Each row by itself."""
         feed, stride = self._feed, rows.shape[1]
-        octets = memoryview(np.ascontiguousarray(rows).reshape(-1))
+        octets = np.ascontiguousarray(rows).reshape(-1).data
         for place, (session, length) in enumerate(zip(sessions, lengths.tolist(), strict=True)):
             feed(session, bytes(octets[place * stride : place * stride + length]), now)
 
@@ -58,7 +58,7 @@ class SlabDecoder:
         length, export_time, _, domain_id, set_id = words[0].tolist()
         domain = session.domains.get(domain_id)
         known = domain.templates.get(set_id >> 16) if domain is not None else None
-        if known is None or not known.octets:
+        if domain is None or known is None or not known.octets:
             return False
         size = length & 0xFFFF
         records = (size - BEFORE) // known.octets
@@ -68,7 +68,7 @@ class SlabDecoder:
         self._intake.count_together(
             session, domain, words[:, NUMBER], records, size * len(rows), records * len(rows), now
         )
-        self._intake.queue_records(known, body, (known, export_time, now, None))
+        self._intake.queue_records(known, body, (known, export_time, now, None, None))
         return True
 
     def _mixed(
@@ -105,5 +105,5 @@ class SlabDecoder:
             octets, rows = int(lengths[:n].sum()), int(records.sum())
             self._intake.count_together(session, domain, words[:n, NUMBER], records, octets, rows, now)
             for known, export_time, body in walked.bodies(memory, words[:, EXPORTED]):
-                self._intake.queue_records(known, body, (known, export_time, now, None))
+                self._intake.queue_records(known, body, (known, export_time, now, None, None))
         return n

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulogd_tw.core import types
-from ulogd_tw.core.columns import Octets
+from ulogd_tw.core.columns import Column, Octets
 from ulogd_tw.core.keys import NETFLOW9_SCOPE, REVERSE_PEN, registry
 from ulogd_tw.ipfix.builder import Messages
 from ulogd_tw.ipfix.encoder import Records
@@ -117,7 +117,7 @@ def element_types(outgoing: RecordEncoder, templates: Iterable[Template]) -> Rec
         return None
     keys = [registry.element(*element) for element in elements]
     units = {name: code for code, name in UNITS.items()}
-    columns = [
+    columns: list[Column] = [
         np.array([pen for pen, _ in elements], np.uint32),
         np.array([ident for _, ident in elements], np.uint16),
         np.array([_place(key.type, DATA_TYPES) for key in keys], np.uint8),

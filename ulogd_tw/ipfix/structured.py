@@ -21,7 +21,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from ulogd_tw.core import types
-from ulogd_tw.core.columns import Column, Octets
+from ulogd_tw.core.columns import Column, Octets, strings
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import registry
 from ulogd_tw.core.text import clean
@@ -119,11 +119,12 @@ class Plan:
     def _struct(self) -> struct.Struct:
         codes = []
         for name, type_, length in self.fields:
-            code, convert = (f"{length}x", None) if name is None else _reading(type_.name, length)
-            codes.append(code)
-            if convert and type_.kind == "list":
-                codes[-1] = f"{length}s"
-            elif convert:
+            if name is None:
+                codes.append(f"{length}x")
+                continue
+            code, convert = _reading(type_.name, length)
+            codes.append(f"{length}s" if convert and type_.kind == "list" else code)
+            if convert and type_.kind != "list":
                 self.conversions.append((name, convert))
         return struct.Struct("!" + "".join(codes))
 
@@ -268,7 +269,7 @@ class Lists:
         # Spent before the plan is made, so that a few octets cannot have a template of many fields looked at.
         self._spend(len(layout.fields) if varying else n * len(layout.fields))
         plan = self._plans.of(layout)
-        if varying:
+        if plan.struct is None:
             return self._varying_records(plan, body, least, depth)
         return [self._record(plan, row, depth) for row in plan.struct.iter_unpack(body[: n * least])]
 
@@ -339,7 +340,7 @@ class Structured:
 
     def column(self, column: Column, type_: Type, sources: Sequence[Source], counts: Sequence[int]) -> Octets:
         """The texts of a column of lists, `counts` of them from each source, each by its own source's templates."""
-        values = iter(column.to_list())
+        values = iter(strings(column).to_list())
         texts: list[bytes] = []
         for source, count in zip(sources, counts, strict=True):
             if count:
@@ -349,13 +350,14 @@ class Structured:
 
     def _of(self, source: Source) -> Lists:
         """What reads the lists of this source: by the templates of its domain when its Message came."""
-        domain, stamp = source[3].domain, source[3].stamp
+        deferred = source[3]
+        domain, stamp = (deferred.domain, deferred.stamp) if deferred is not None else (None, 0)
         lists = self._lists.get((id(domain), stamp))
         if lists is None:
 
             def find(ident: int) -> Layout | None:
-                learnt = domain.template_at(ident, stamp)
-                return learnt.layout if learnt else None
+                known = domain.template_at(ident, stamp) if domain is not None else None
+                return known.layout if known is not None else None
 
             lists = self._lists[id(domain), stamp] = Lists(find, self._plans, self._limits.nesting)
         return lists

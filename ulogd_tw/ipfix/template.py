@@ -52,7 +52,8 @@ def record_ends(template: Template, body: bytes | memoryview) -> list[int]:
     if not template.variable:
         size = template.least_octets
         return list(range(size, len(body) + 1, size))
-    ends, at = [], 0
+    ends: list[int] = []
+    at = 0
     while at + template.least_octets <= len(body):
         for field in template.fields:
             octets = field.length
@@ -113,7 +114,7 @@ def parse_set(set_id: int, body: bytes | memoryview) -> list[Template | Withdraw
 
 
 def _parse_fields(body: bytes | memoryview, at: int, count: int, ident: int) -> tuple[tuple[Field, ...], int]:
-    fields = []
+    fields: list[Field] = []
     end = len(body)
     for _ in range(count):
         if end - at < 4:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.ipfix import sequence
 from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, TEMPLATE_SET
-from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Session
 from ulogd_tw.ipfix.template import Template, Withdrawal, parse_set
 from ulogd_tw.ipfix.variable_length import walk
 
-News = dict[int, list[Template | Withdrawal]]
+Actions = Sequence[Template | Withdrawal]
+"""What a Template Set says."""
+News = dict[int, Actions]
 """What the Template Sets of a Message say, by their place among its Sets."""
 
 
@@ -39,7 +42,7 @@ class TemplateStore:
         domain: Domain | None,
         message: bytes,
         sets: list[tuple[int, int, int]],
-        news: dict[int, list[Template | Withdrawal]],
+        news: News,
     ) -> dict[int, int]:
         """The records of each Data Set of variable length in a Message that has new templates too, by place.
 
@@ -61,9 +64,7 @@ class TemplateStore:
                 counts[index] = len(found) // (1 + 2 * len(shape.segments))
         return counts
 
-    def learn_set(
-        self, session: Session, domain: Domain, octets: bytes, actions: list[Template | Withdrawal], now: float
-    ) -> None:
+    def learn_set(self, session: Session, domain: Domain, octets: bytes, actions: Actions, now: float) -> None:
         """Do what a Template Set says that has come now; `octets` are the whole Set."""
         announced: list[KnownTemplate] | None = []  # None where something is not known after all
         again = False
@@ -283,7 +284,7 @@ class TemplateStore:
 
     def new_sequence(self, domain: Domain, stream: int) -> None:
         """Sequence Numbers of a further stream of an association; they are not followed when there are too many."""
-        domain.sequence = Sequence()
+        domain.sequence = sequence.Sequence()
         if self._kept.domains >= self._limits.domains_in_all:
             self._errors["limit_domains_in_all"] += 1
         else:
@@ -291,9 +292,7 @@ class TemplateStore:
             domain.sequences[stream] = domain.sequence
 
 
-def template_sets(
-    domain: Domain | None, message: bytes, sets: list[tuple[int, int, int]]
-) -> dict[int, list[Template | Withdrawal]]:
+def template_sets(domain: Domain | None, message: bytes, sets: list[tuple[int, int, int]]) -> News:
     """What the template sets of a Message say, by place; nothing when all of it is known. Raises `MessageError`."""
     places = [place for place, (set_id, _, _) in enumerate(sets) if set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET)]
     if not places:
@@ -312,7 +311,7 @@ class _Later:
         self._new: dict[int, Template | None] = {}
         self._gone: set[bool] = set()
 
-    def act(self, actions: list[Template | Withdrawal]) -> None:
+    def act(self, actions: Actions) -> None:
         for action in actions:
             if isinstance(action, Template):
                 self._new[action.ident] = action

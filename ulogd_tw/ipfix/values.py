@@ -47,7 +47,7 @@ def held_type(type_: Type, length: int) -> Type:
 
 def plan(held: Type, length: int) -> tuple[Parts, Make]:
     """What to read of a fixed-length field and how the column of type `held` is made of that."""
-    if held.variable:
+    if held.dtype is None:
         return ([(f"V{length}", 0)] if length else []), _octets(length)
     dtype = np.dtype(held.dtype.char)  # NumPy's own object: any other is slow in ufuncs (see core.types)
     if held.kind == "ipv6":
@@ -108,7 +108,7 @@ def varying_values(held: Type, octets: np.ndarray, starts: np.ndarray, lengths: 
         rows = np.flatnonzero(lengths == length)
         parts, make = plan(held, length)
         view = taken(octets, starts[rows], length).view(_structured(parts, length))
-        column[rows], bad = make([view[name] for name in view.dtype.names], len(rows))
+        column[rows], bad = make([view[name] for name in view.dtype.names or ()], len(rows))
         wrong[rows] = False if bad is None else bad
     return column, wrong if wrong.any() else None
 

@@ -34,7 +34,7 @@ class WireFormat:
     most_records = message.MAX_LENGTH
     by_records = True
     header = message.HEADER
-    names = ("version", "length", "time", "sequence", "domain")
+    names: tuple[str, ...] = ("version", "length", "time", "sequence", "domain")
 
     def values(self, records: int, length: int, sequence: Any, domain: int, now: float) -> tuple:
         """The header's, in its order; `sequence` may be an array."""
@@ -80,7 +80,7 @@ class NetFlow9(WireFormat):
     align = 4
     by_records = False
     header = HEADER9
-    names = ("version", "count", "uptime", "time", "sequence", "domain")
+    names: tuple[str, ...] = ("version", "count", "uptime", "time", "sequence", "domain")
 
     def __init__(self, now: float) -> None:
         self.boot_ms = int((now - _BOOT_BEFORE) * 1000)

@@ -152,7 +152,7 @@ class Capture:
             at = self._read(data, 0, found)
         except MessageError as error:
             self._rest = self._rest[:0]
-            error.packets = self._packets(data, found)
+            error.before = self._packets(data, found)
             raise
         self._rest = data[at : self._end]
         return self._packets(data, found)

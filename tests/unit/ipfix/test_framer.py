@@ -44,7 +44,7 @@ class FramerTests(SynchronousTestCase):
             self.assertEqual([], framer.feed(self.messages[1][:10]))
             error = self.assertRaises(MessageError, framer.feed, self.messages[1][10:] + self.messages[0] + wrong)
             self.assertEqual("framing", error.reason)
-            self.assertEqual([self.messages[1], self.messages[0]], error.messages)
+            self.assertEqual([self.messages[1], self.messages[0]], error.before)
             self.assertEqual(0, framer.waiting)
 
     def test_early(self):

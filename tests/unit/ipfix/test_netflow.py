@@ -308,6 +308,15 @@ class Version9Tests(SynchronousTestCase):
         self.assertEqual(found.rows(v9(a_set(256, b"\xc8eth0", bytes(10)), number=1)), [])
         self.assertEqual((found.decoder.malformed, found.errors), (1, {"record": 1}))
 
+    def test_lists(self):
+        """A list of variable length is read by the templates of its own domain, as in IPFIX (RFC 6313)."""
+        found, records = Collected(), b"\3" + struct.pack("!HI", 257, 5)  # allOf, template 257, one record
+        packet = v9(
+            a_set(0, template(257, (1, 4)) + template(256, (292, 65535))), a_set(256, bytes([len(records)]) + records)
+        )
+        texts = [row["subTemplateList"] for row in found.rows(packet)]
+        self.assertEqual(texts, [b'{"semantic":3,"template":257,"records":[{"octetDeltaCount":5}]}'])
+
     def test_templates_that_are_wrong(self):
         """One that is cut, an id below 256, scopes that are no fields: malformed, and nothing is learnt."""
         for set_id, octets in (

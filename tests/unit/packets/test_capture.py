@@ -21,7 +21,7 @@ def read(octets, *cuts):
         try:
             packets = capture.feed(octets[at:cut])
         except MessageError as error:
-            return [*found, *_plain(error.packets)], error
+            return [*found, *_plain(error.before)], error
         found += _plain(packets)
         at = cut
     return found, capture.waiting

@@ -26,7 +26,7 @@ from ulogd_tw.ipfix.netflow.packet import (
     parse_templates,
 )
 from ulogd_tw.ipfix.sequence import MASK
-from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Parked, Session, origin
+from ulogd_tw.ipfix.session import Domain, KnownTemplate, Parked, Session, origin
 
 
 class NetFlow:
@@ -65,8 +65,8 @@ class NetFlow:
             self._intake.sequences.follow(session, domain, number, 1, "packets")
         for set_id, start, end in flowsets(packet):
             if set_id >= FIRST_DATA_SET:
-                parked = Parked(packet[start - BEFORE : end], seconds, now, number, clock)
-                self._data_flowset(session, domain, set_id, parked)
+                flowset = Parked(packet[start - BEFORE : end], seconds, now, number, clock)
+                self._data_flowset(session, domain, set_id, flowset)
             elif set_id in (TEMPLATE_FLOWSET, OPTIONS_FLOWSET):
                 octets = packet[start - SET_HEADER.size : end]
                 self._template_flowset(session, domain, set_id, octets, now, origin(seconds, now, clock))
@@ -85,7 +85,7 @@ class NetFlow:
             domain.rows += rows
             body = body[: len(body) - padding]
         elif known.template.variable:  # not in RFC 3954; lengths are written as those of IPFIX
-            deferred = DeferredMessage(flowset.number)
+            deferred = intake.templates.uncounted(domain, flowset.number)
         else:
             intake.counters.errors["empty_records"] += 1
             return

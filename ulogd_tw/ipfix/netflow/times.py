@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ulogd_tw.core import types
+from ulogd_tw.core.columns import numbers
 from ulogd_tw.core.keys import NETFLOW5, NETFLOW9, Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.context import Source
@@ -48,9 +49,9 @@ class Times:
     def add(self, found: Found, sources: Sequence[Source], counts: np.ndarray) -> Sequence[Key]:
         """Add the columns. A time before 1970 is missing."""
         columns, missing = found
-        exported, uptimes = _clocks([source[4] for source in sources], counts)
+        exported, uptimes = _clocks([clock for *_, clock in sources if clock is not None], counts)
         for key, uptime in self._made:
-            ago = uptimes - (columns[uptime] & np.uint32(_WRAP - 1)).astype(np.int64)
+            ago = uptimes - (numbers(columns[uptime]) & np.uint32(_WRAP - 1)).astype(np.int64)
             ago &= _WRAP - 1  # the uptime starts again every 49.7 days
             ago[ago > _WRAP - AHEAD] -= _WRAP
             time = exported - ago

@@ -158,7 +158,7 @@ class PCAPIN(Replaying):
             try:
                 packets, broken = capture.filled(count), None
             except MessageError as error:
-                packets, broken = error.packets, error
+                packets, broken = error.before, error
             self.counters.figures["packets_read"] += len(packets)
             yield from self._rows_of(packets) if self.packets else self._replay(packets)
             if broken is not None:
