@@ -16,18 +16,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-c", "--configfile", default="/etc/ulogd.conf", metavar="FILE", help="configuration file")
     parser.add_argument("-d", "--daemon", action="store_true", help="run in the background")
-    parser.add_argument("-p", "--pidfile", default="", metavar="FILE", help="write the process id there")
-    parser.add_argument("-u", "--uid", metavar="USER", help="change to this user once sockets are open")
+    parser.add_argument("-p", "--pidfile", default="", metavar="FILE", help="file for the process id")
+    parser.add_argument("-u", "--uid", metavar="USER", help="change to this user once all sockets are open")
     parser.add_argument(
         "-l",
         "--loglevel",
         metavar="LEVEL",
         choices=list("12345678"),
-        help="1 debug, 3 info, 5 notice, 7 error, 8 fatal; before loglevel= of [global]",
+        help="lowest severity logged: 1 debug, 3 info, 5 notice, 7 error, 8 fatal; overrides loglevel= of [global]",
     )
     parser.add_argument("-i", "--info", metavar="PLUGIN", help="describe a plugin and exit")
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="taken and not needed: without -d the log goes to standard output"
+        "-v", "--verbose", action="store_true", help="no effect: without -d the log goes to standard output anyway"
     )
     parser.add_argument("-V", "--version", action="version", version=f"ulogd-tw {__version__}")
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")

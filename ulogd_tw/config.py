@@ -39,7 +39,7 @@ class Repeated(Option):
 def _level(text: str) -> int:
     value = number(text)
     if not 1 <= value <= 8:
-        raise ValueError(f"{text!r} is no level: debug 1, info 3, notice 5, error 7, fatal 8")
+        raise ValueError(f"{text!r} is not a level: debug 1, info 3, notice 5, error 7, fatal 8")
     return value
 
 
@@ -176,10 +176,10 @@ class Config:
             return []
         near = _did_you_mean(name, set(self.sections) - set(self.instances()) - set(_SPECIAL), "[{}]")
         if missing:
-            return [Mistake(where, f"there is no section [{name}], and it must give {missing}{near}")]
+            return [Mistake(where, f"there is no section [{name}]; it must contain {missing}{near}")]
         if not near:
             return []
-        return [Mistake(where, f"there is no section [{name}]: its options keep their defaults{near}", True)]
+        return [Mistake(where, f"there is no section [{name}]: all options have their defaults{near}", True)]
 
 
 class _Reading:
@@ -425,7 +425,9 @@ def _read_stacks(config: Config) -> None:
                 config.mistakes.append(Mistake(where, "stack: there is no id:PLUGIN"))
             continue
         if entry.value is not None and len(pairs) < len(entry.value.split(",")):
-            config.mistakes.append(Mistake(where, f"stack {entry.value}: the empty place is ignored", True))
+            config.mistakes.append(
+                Mistake(where, f"stack {entry.value}: the empty place between commas is ignored", True)
+            )
         config._stacks.append(StackLine(entry.value or "", where, tuple(pairs), entry.line))
 
 

@@ -113,7 +113,7 @@ def _load_point(point: metadata.EntryPoint) -> type[Plugin]:
         text = f"{point.name} cannot be loaded from {point.value}: {type(error).__name__}: {error}"
         raise PluginError(text, point.name) from error
     if not (inspect.isclass(class_) and issubclass(class_, Plugin)):
-        raise PluginError(f"{point.name}: {point.value} is no plugin (no subclass of Plugin)", point.name)
+        raise PluginError(f"{point.name}: {point.value} is not a plugin (no subclass of Plugin)", point.name)
     return class_
 
 

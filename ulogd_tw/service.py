@@ -116,7 +116,7 @@ class Ulogd(service.Service):
                 self._opened.remove(node)
                 yield node.plugin.stop()
         if not self.graph.stacks:
-            raise StartError("no stack is left that could start")
+            raise StartError("no stack could start")
         if self.settings.strict:
             raise StartError("a stack could not start, and strict=1")
 
@@ -252,7 +252,7 @@ class Ulogd(service.Service):
             self.write_stats()
         unaccounted = self.graph.unaccounted()
         if unaccounted:
-            self.log.error("rows that no counter accounts for: {rows}", rows=unaccounted)
+            self.log.error("rows missing from every counter (a bug, please report it): {rows}", rows=unaccounted)
 
     @defer.inlineCallbacks
     def _stop_part(self, part: Graph, deadline: float) -> Any:

@@ -29,12 +29,12 @@ class Options(usage.Options):
     synopsis = "[options]"
     optParameters = [
         ["config", "c", "/etc/ulogd.conf", "configuration file"],
-        ["loglevel", "l", None, "what is logged at least: debug 1, info 3, notice 5, error 7; instead of loglevel="],
+        ["loglevel", "l", None, "lowest severity logged: debug 1, info 3, notice 5, error 7; overrides loglevel="],
         ["info", "i", None, "describe a plugin: its types, options and keys; then exit"],
     ]
     optFlags = [
-        ["check", None, "read the configuration, print each stack with the keys wanted or every mistake, and exit"],
-        ["list-plugins", None, "print the plugins that there are, and exit"],
+        ["check", None, "check the configuration: print each stack with its keys, or every mistake, and exit"],
+        ["list-plugins", None, "list the plugins, and exit"],
     ]
     compData = usage.Completions(optActions={"config": usage.CompleteFiles()})
 

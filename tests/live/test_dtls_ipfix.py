@@ -74,7 +74,7 @@ class OursTests(DtlsCase):
             self.assertEqual((10_000, {}, {}), tuple(figures[name] for name in ("records_sent", "dropped", "errors")))
         counters = service.counters("col1")
         self.assertEqual(({}, {}, 0), (counters["errors"], counters["lost"], counters["handshakes"]))
-        self.assertIn("has left: closed by the peer", service.output())
+        self.assertIn("has disconnected: closed by the peer", service.output())
 
     def test_ipv4(self):
         """10,000 records over IPv4, known by its address, arrive once."""
@@ -144,7 +144,7 @@ class CollectorTests(DtlsCase):
                 service.wait_for("col1", "rows_received", 50 * (number + 1))
             client.close()
             wait_until(lambda: service.counters("col1")["associations"] == 0, what="the end")
-            self.assertIn("has left: closed by the peer", service.output())
+            self.assertIn("has disconnected: closed by the peer", service.output())
         counters = service.counters("col1")
         self.assertEqual(({}, {}), (counters["errors"], counters["lost"]))
 
@@ -199,10 +199,10 @@ class CollectorTests(DtlsCase):
                 ("tls_certificate", "it is not for this use", ("-dtls1_2",), server),
                 ("tls_version", "older version than TLS 1.2", ("-dtls1", "-cipher", "ALL:@SECLEVEL=0"), None),
                 ("tls_cipher", "no cipher suite that we take", ("-dtls1_2", "-cipher", "AES128-SHA"), None),
-                ("tls_timeout", "its handshake has not ended within 1 s", self.silent, None),
+                ("tls_timeout", "its handshake did not end within 1 s", self.silent, None),
                 ("tls_plain", "it is IPFIX without DTLS", octets, None),
-                ("tls_garbage", "it is no DTLS", b"GET / HTTP/1.0\r\n\r\n", None),
-                ("tls_garbage", "it is no DTLS", b"", None),
+                ("tls_garbage", "it is not DTLS", b"GET / HTTP/1.0\r\n\r\n", None),
+                ("tls_garbage", "it is not DTLS", b"", None),
                 ("dtls_unknown", "an association that is not known here", record, None),
             ):
                 if isinstance(words, tuple):

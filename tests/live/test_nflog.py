@@ -176,7 +176,7 @@ class NflogTests(LogTestCase):
         self.assertGreater(counters["lost"]["kernel"], 10_000)
         self.assertGreater(counters["netlink"]["datagrams_lost"], 0)
         self.assertGreater(counters["netlink"]["overruns"], 0)
-        self.assertIn("receive_buffer makes it larger", service.output())
+        self.assertIn("increase receive_buffer", service.output())
 
     def even(self, service):
         """Whether all is accounted for; a loss shows in the numbers of what comes later, so that something must."""
@@ -207,7 +207,7 @@ class NflogTests(LogTestCase):
         stacks = ["log1:NFLOG,gp1:GPRINT", "log2:NFLOG,gp2:GPRINT"]
         config = "".join(f'[log{n}]\ngroup=5\n[gp{n}]\nfile="{{dir}}/{n}"\n' for n in (1, 2))
         with self.service(stacks, config) as service:
-            self.assertRegex(service.output(), r"log2:NFLOG: group 5 is read by another socket \(netlink port \d+")
+            self.assertRegex(service.output(), r"log2:NFLOG: group 5 is in use by another program \(netlink port \d+")
             self.assertIn("1 stacks run: log1", service.output())
 
     def test_iptables_and_old_ulog(self):
@@ -239,7 +239,9 @@ class NflogTests(LogTestCase):
         done = subprocess.run(
             ["unshare", "-Urn", *without, *argv], capture_output=True, text=True, timeout=30, cwd=TOP, check=False
         )
-        self.assertIn("group 5: netlink request refused: Operation not permitted; it needs CAP_NET_ADMIN", done.stdout)
+        self.assertIn(
+            "group 5: netlink request refused: Operation not permitted; this needs CAP_NET_ADMIN", done.stdout
+        )
         self.assertEqual(done.returncode, 1)
 
 
@@ -335,7 +337,7 @@ class UnixsockTests(SynchronousTestCase):
                 second.sendall(FULL[:50])
                 second.sendall(FULL[50:])
                 service.wait_for("gp1", "rows_written", 1001)
-            again = Service(["sock1:UNIXSOCK,gp1:GPRINT"], config, ready="another program listens there")
+            again = Service(["sock1:UNIXSOCK,gp1:GPRINT"], config, ready="another program listens on it")
             again.daemon.start()
             again.stop()
             self.assertTrue(path.exists())

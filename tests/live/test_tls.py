@@ -92,7 +92,7 @@ class OursTests(TlsCase):
                 figures[name] for name in ("records_sent", "records_resent", "dropped", "errors")))  # fmt: skip
         counters = service.counters("col1")
         self.assertEqual(({}, {}), (counters["errors"], counters["lost"]))
-        self.assertIn("has left: closed by the peer", service.output())
+        self.assertIn("has disconnected: closed by the peer", service.output())
         self.assertNotIn("close_notify", service.output())
 
     def test_ipv4(self):

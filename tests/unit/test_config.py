@@ -238,10 +238,10 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(5, options.event_mask)
         self.assertEqual([], mistakes)
         mistakes = parsed(STACKS + "[ct11]\n").read("ct1", NFCT, "plugin NFCT")[1]
-        text = "f.conf:2: there is no section [ct1]: its options keep their defaults; did you mean [ct11]?"
+        text = "f.conf:2: there is no section [ct1]: all options have their defaults; did you mean [ct11]?"
         self.assertEqual([text], said(mistakes, True))
         mistakes = found.read("db1", SQLITE3, "plugin SQLITE3")[1]
-        text = "f.conf:2: there is no section [db1], and it must give db, table; did you mean [db2]?"
+        text = "f.conf:2: there is no section [db1]; it must contain db, table; did you mean [db2]?"
         self.assertEqual([text], said(mistakes, False))
         self.assertEqual([], found.read("ct1", (), "plugin IP2STR")[1])
         self.assertEqual([], found.read("manhole", NFCT)[1])

@@ -146,7 +146,7 @@ class LoadingTests(SynchronousTestCase):
         self.assertEqual("MINE is a filter, but an output stands here", str(error))
         self.assertIn("BROKEN cannot be loaded from absent_module:X", self.why("BROKEN"))
         self.assertIn("BROKEN cannot be loaded", str(self.assertRaises(PluginError, registry.describe, "BROKEN")))
-        self.assertIn("is no plugin", self.why("ODD"))
+        self.assertIn("is not a plugin", self.why("ODD"))
         listed = registry.list_plugins()
         self.assertIn("Does something foreign.", listed)
         self.assertIn("BROKEN", listed)

@@ -19,23 +19,23 @@ from ulogd_tw.ipfix.session import Session
 
 _TEXTS = {
     "domain": "is a new exporter",
-    "no_template": "template {template} has not come yet; its records wait for it",
-    "template_came": "template {template} has come, {detail} that waited for it are decoded",
-    "template_changed": "template {template} is another one now, {detail}",
-    "template_again": "templates that are known came again",
-    "withdrawal_unknown": "withdraws template {template}, which is not known; that changes nothing",
-    "set_id": "a set has the id {template}, which means nothing; it is left out",
-    "template_expired": "template {template} was not sent again within template_lifetime and is forgotten",
+    "no_template": "template {template} is missing; its records wait for it",
+    "template_came": "template {template} arrived; {detail} waiting for it are decoded",
+    "template_changed": "template {template} has changed, {detail}",
+    "template_again": "known templates were sent again",
+    "withdrawal_unknown": "withdraws the unknown template {template}; nothing changes",
+    "set_id": "a set with the reserved id {template} is left out",
+    "template_expired": "template {template} was not sent again within template_lifetime and has expired",
     "malformed": "a message is malformed and dropped: {detail}",
     "limit": "template {template} is refused: {detail}",
-    "odd_options": "options about template {template} make no sense: {detail}",
+    "odd_options": "options records of template {template} are invalid: {detail}",
     "sequence_gap": "sequence numbers show a loss of {detail}",
-    "sequence_reset": "sequence numbers begin anew: the exporter has restarted, or another one uses its address",
+    "sequence_reset": "sequence numbers restarted: the exporter was restarted, or another exporter uses its address",
     "clock_skew": "its clock is {detail}",
     "clock_right": "its clock is right again",
 }
 """What the log says about an exporter; that templates come and go is no news."""
-_RELIABLE = {"no_template": "template {template} has not come; its records are left out until it does"}
+_RELIABLE = {"no_template": "template {template} is missing; its records are dropped until it arrives"}
 """What is said otherwise of connections and files, where a template comes before its records."""
 _LINES_A_MINUTE = 100
 """Log lines about exporters: forged source addresses must not fill the log."""
@@ -147,10 +147,10 @@ class Collecting(Input):
         """A sender or connection is not taken, for one of the reasons of `exporters`; counted and said."""
         self.counters.errors[reason] += 1
         if reason == NOT_ALLOWED:
-            self.say(reason, now, "{peer} is refused: allow does not have it", peer=peer[0])
+            self.say(reason, now, "{peer} is refused: its address is not in allow", peer=peer[0])
         else:
             option = reason.replace("limit", "max", 1)
-            self.say(reason, now, "{peer} is refused: {option} sessions are open", peer=peer[0], option=option)
+            self.say(reason, now, "{peer} is refused: the limit {option} is reached", peer=peer[0], option=option)
 
     def say(self, kind: str, now: float, text: str, **fields: Any) -> None:
         """Log it, unless it was said within the last minute, or a minute has brought too many lines already."""

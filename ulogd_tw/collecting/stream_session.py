@@ -64,7 +64,7 @@ class StreamSession:
         self._buffered = waiting
         if collector.buffered > collector.config.max_buffered:
             collector.counters.errors["limit_buffered"] += 1
-            collector.say("limit_buffered", now, "{peer} is closed: messages that have not come whole have more than "
+            collector.say("limit_buffered", now, "{peer} is closed: its incomplete messages exceed "
                           "max_buffered octets", peer=where(self.connection.peer))  # fmt: skip
             self.connection.close()
 

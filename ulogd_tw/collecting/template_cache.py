@@ -58,7 +58,7 @@ class TemplateCache:
         except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
             self._collector.counters.errors["template_cache"] += 1
             self._collector.log.error(
-                "{instance}: template_cache {path} is not used: {error}; records wait until exporters send their "
+                "{instance}: template_cache {path} is not used: {error}; records wait until the exporters send their "
                 "templates again", instance=self._collector.instance, path=str(self._path), error=error,
             )  # fmt: skip
             return
@@ -170,7 +170,7 @@ def _checked(octets: bytes) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (body + newline).splitlines()]
     end = json.loads(last)
     if not lines or lines[0] != _HEAD:
-        raise ValueError("it is no template cache of this version")
+        raise ValueError("it is not a template cache of this version")
     if (end.get("lines"), end.get("crc32")) != (len(lines), zlib.crc32(body + newline)):
         raise ValueError("its checksum is wrong")
     return lines[1:]

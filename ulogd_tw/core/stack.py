@@ -226,7 +226,7 @@ class Builder:
         classes = []
         last = len(spec.parts) - 1
         if last < 1:
-            found.append(Mistake(spec.where, f"stack {spec.text}: a stack needs an input and an output"))
+            found.append(Mistake(spec.where, f"stack {spec.text}: a stack must have an input and an output"))
             return None
         for place, (ident, name) in enumerate(spec.parts):
             position = "input" if place == 0 else "output" if place == last else "filter"
@@ -465,7 +465,7 @@ def _unmet(
     name = request.partition("@")[0]
     text = f"stack {stack.spec.text}: {node.plugin.instance}:{node.plugin.name} needs {request}"
     if instance and instance not in {n.ident.split("#")[0] for n in above}:
-        return Mistake(stack.spec.where, f"{text}, but no {instance} stands above it")
+        return Mistake(stack.spec.where, f"{text}, but there is no {instance} above it")
     text += ", which no plugin above it provides"
     if others := providers(name):
         text += f"; {' and '.join(others)} {'does' if len(others) == 1 else 'do'}"

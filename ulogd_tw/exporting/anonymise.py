@@ -114,7 +114,7 @@ def read_key(path: str) -> bytes:
     """The key in a file: 64 hexadecimal digits, or 32 octets. Raises `StartError`."""
     try:
         if os.stat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise StartError(f"anonymise_key {path} can be read by others", f"chmod 600 {path}")
+            raise StartError(f"anonymise_key {path} is readable for other users", f"chmod 600 {path}")
         with open(path, "rb") as file:
             octets = file.read(4 * KEY_OCTETS)
     except OSError as error:
@@ -126,5 +126,7 @@ def read_key(path: str) -> bytes:
     except ValueError:
         key = b""
     if len(key) != KEY_OCTETS:
-        raise StartError(f"anonymise_key {path} has no 64 hexadecimal digits", "make it: openssl rand -hex 32")
+        raise StartError(
+            f"anonymise_key {path} does not contain 64 hexadecimal digits", "make it: openssl rand -hex 32"
+        )
     return key

@@ -73,9 +73,9 @@ def parse(text: str) -> Fields:
         key = known(name)
         if key is None:
             near = nearest(name, (*registry.names(), *_WAYS))
-            raise ValueError(f"nobody knows the key {name}" + (f"; did you mean {near}?" if near else ""))
+            raise ValueError(f"there is no key {name}" + (f"; did you mean {near}?" if near else ""))
         if not key.elements:
-            raise ValueError(f"no Information Element can hold {name}")
+            raise ValueError(f"{name} has no Information Element")
         if colon:
             lengths[name] = _length(name, key, octets)
     return Fields("", tuple(dict.fromkeys(word.partition(":")[0] for word in words)), lengths)
@@ -83,9 +83,9 @@ def parse(text: str) -> Fields:
 
 def _length(name: str, key: Key, octets: str) -> int:
     if not octets.isdecimal():
-        raise ValueError(f"{name}:{octets}: {octets!r} is no number of octets")
+        raise ValueError(f"{name}:{octets}: {octets!r} is not a number of octets")
     if key.type.kind not in ("unsigned", "signed", "float"):
-        raise ValueError(f"{name}:{octets}: only numbers can have fewer octets")
+        raise ValueError(f"{name}:{octets}: only numbers can be shortened")
     pen, ident = key.elements[0]
     try:
         Encoder(Template(256, (Field(pen, ident, int(octets)),)))
@@ -160,7 +160,7 @@ class FlowRecords:
             names = sorted(self.outgoing.left_out)
             self._said = len(names)
             log.info(
-                "{instance}: no Information Element can hold {names}, so they are left out",
+                "{instance}: {names} have no Information Element and are left out",
                 instance=self.output.instance, names=", ".join(names),
             )  # fmt: skip
 

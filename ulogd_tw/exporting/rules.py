@@ -31,7 +31,7 @@ def marks(text: str) -> tuple[Mark, ...]:
         value, slash, mask = word.partition("/")
         pair = number(value), number(mask) if slash else 0xFFFFFFFF
         if not all(0 <= n <= 0xFFFFFFFF for n in pair) or pair[0] & ~pair[1]:
-            raise ValueError(f"{word!r} is no mark: a value of 32 bits, and after a slash the bits that count")
+            raise ValueError(f"{word!r} is not a mark: VALUE or VALUE/MASK, of 32 bits each")
         found.append(pair)
     return tuple(found)
 

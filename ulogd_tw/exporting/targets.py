@@ -70,7 +70,7 @@ def targets(config: Any, sound: bool = False) -> list[Target]:
 def mistakes(config: Any) -> Iterator[tuple[str, str]]:
     """(option, what is wrong with it) of everything that is about collectors."""
     if not config.collectors and not config.host:
-        yield "collectors", 'names no collector, such as "tcp:192.0.2.1:4739 udp:[2001:db8::1]:4739"'
+        yield "collectors", 'must name a collector, such as "tcp:192.0.2.1:4739 udp:[2001:db8::1]:4739"'
     seen = set()
     wrong_files: set[tuple[str, str]] = set()
     for word in _words(config):
@@ -81,9 +81,9 @@ def mistakes(config: Any) -> Iterator[tuple[str, str]]:
             continue
         url = target.url
         if not url.host:
-            yield "collectors", f"{word} names no host"
+            yield "collectors", f"{word} has no host"
         elif url in seen:
-            yield "collectors", f"{url} is there twice"
+            yield "collectors", f"{url} is given twice"
         elif url.scheme == "sctp":
             yield from ((_place(target, option), wrong) for option, wrong in sctp_mistakes(target.own, only_given=True))
         elif url.scheme in ("tls", "dtls"):

@@ -24,7 +24,7 @@ def networks(text: str) -> tuple[Network, ...]:
         try:
             found.append(ipaddress.ip_network(word))
         except ValueError as error:
-            raise ValueError(f"{word} is no network such as 192.0.2.0/24 or 2001:db8::/32: {error}") from None
+            raise ValueError(f"{word} is not a network such as 192.0.2.0/24 or 2001:db8::/32: {error}") from None
     return tuple(found)
 
 

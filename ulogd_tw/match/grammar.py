@@ -139,7 +139,7 @@ class _Parser:
             self._at -= 1
             return again.go_on()
         if token.quoted:
-            raise MatchError(f"{token} is a text; a term begins with a word such as src, port or the name of a key",
+            raise MatchError(f"{token} is a text; begin the term with a word such as src, port or the name of a key",
                              token.column)  # fmt: skip
         if word == "any":
             return Always()
@@ -172,7 +172,7 @@ class _Parser:
         if word == "dscp":
             low, high = literals.number_range(code := self._value("a number"), "unsigned")
             if low != high or not 0 <= low < 64:
-                raise MatchError(f"{code} is no code point from 0 to 63", code.column)
+                raise MatchError(f"{code} is not a code point from 0 to 63", code.column)
             return Bits(words.PLAIN["tos"], True, token.column, bits=0xFC, value=low << 2)
         if word == "vlan" and alone:
             return Exists(words.PLAIN[word], False, token.column)
@@ -205,8 +205,8 @@ class _Parser:
         kind = self._value("ip, net, port, as, country, if or mac")
         name = self._side(kind)
         if name not in words.SIDES or any(side not in words.SIDES[name] for side in sides):
-            raise MatchError(f"{' '.join(sides)} {kind.text} has no meaning; after src and dst stand ip, net, port, "
-                             "nat ip, nat port, as, country or mac, after in and out if", kind.column)  # fmt: skip
+            raise MatchError(f"{' '.join(sides)} {kind.text} has no meaning; src and dst can be followed by ip, net, "
+                             "port, nat ip, nat port, as, country or mac; in and out by if", kind.column)  # fmt: skip
         return self._of_sides(kind, name, tuple(sides), joined == "and")
 
     def _side(self, token: Token) -> str:
@@ -215,7 +215,7 @@ class _Parser:
         if word == "nat":
             word = f"nat {words.ALIASES.get(self._next.text.lower(), self._next.text.lower())}"
             if word not in words.SIDES:
-                raise MatchError("after nat stands ip, net or port", self._next.column)
+                raise MatchError("nat must be followed by ip, net or port", self._next.column)
             self._take()
         return words.ALIASES.get(word, word)
 
@@ -249,7 +249,7 @@ class _Parser:
         """``ether host ADDRESS``."""
         token = self._value("src, dst or host")
         if not token.is_("src", "dst", "host"):
-            raise MatchError("after ether stands src, dst or host", token.column)
+            raise MatchError("ether must be followed by src, dst or host", token.column)
         sides = ("src", "dst") if token.is_("host") else (token.text.lower(),)
         return self._of_sides(token, "mac", sides)
 
@@ -261,10 +261,14 @@ class _Parser:
         key = known(name)
         if key is None:
             if name[:1].isdigit() or ":" in name:
-                raise MatchError(f"{token} says nothing alone; before it stands what it is, such as port or host",
+                raise MatchError(f"{token} cannot stand alone; write its kind before it, such as port or host",
                                  token.column)  # fmt: skip
             near = nearest(name, (*registry.names(), *words.ALL))
-            raise MatchError(f"nobody knows {token.text}" + (f"; did you mean {near}?" if near else ""), token.column)
+            raise MatchError(
+                f"{token.text} is neither a word of the language nor a key"
+                + (f"; did you mean {near}?" if near else ""),
+                token.column,
+            )
         return key.named(token.text)
 
     def _for(self, names: tuple[str, ...], key: Key, token: Token) -> Term:
@@ -324,7 +328,7 @@ class _Parser:
         name = token.text[1:]
         if name not in self._sets:
             have = ", ".join(sorted(self._sets)) or "none; sets= names them"
-            raise MatchError(f"there is no set {name}; there are: {have}", token.column)
+            raise MatchError(f"there is no set {name}; sets are: {have}", token.column)
         return [Token(line, token.column, True) for line in self._sets[name]]
 
     # numbers
@@ -349,7 +353,7 @@ class _Parser:
         if literals.is_number(token) or literals.number_and_mask(token) is not None:
             return token
         if (port := self._service(token.text.lower())) is None:
-            raise MatchError(f"{token} is no number, and no service of this machine", token.column)
+            raise MatchError(f"{token} is neither a number nor a service of this machine", token.column)
         return Token(str(port), token.column)
 
     def _is_port(self, token: Token, alone: bool) -> bool:
@@ -369,7 +373,7 @@ class _Parser:
         for value in self._values("a protocol"):
             number = literals.protocol(value.text.lower())
             if number is None:
-                raise MatchError(f"{value} is no protocol, by name or number", value.column)
+                raise MatchError(f"{value} is not a protocol, by name or number", value.column)
             ranges.append((number, number))
         if sign == "=":
             self._again = _Again(lambda: self._protocol(token), _is_number)
@@ -392,7 +396,7 @@ class _Parser:
             try:
                 search = re.compile(pattern.text.encode()).search
             except re.error as error:
-                raise MatchError(f"{pattern} is no regular expression: {error}", pattern.column) from None
+                raise MatchError(f"{pattern} is not a regular expression: {error}", pattern.column) from None
             return InStrings(
                 names, True, token.column, sign == "!~", strings=Strings(lambda value: bool(search(value)))
             )

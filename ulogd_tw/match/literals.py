@@ -33,7 +33,7 @@ def network(token: Token, short: bool = False) -> Span:
     except ValueError:
         more = "; names are not looked up" if re.fullmatch(r"[\w-]+(\.[\w-]+)*", text) and not text[0].isdigit() else ""
         raise MatchError(
-            f"{token} is no address, and no prefix such as 10.0.0.0/8 or 2001:db8::/32{more}", token.column
+            f"{token} is neither an address nor a prefix such as 10.0.0.0/8 or 2001:db8::/32{more}", token.column
         ) from None
 
 
@@ -44,7 +44,7 @@ def masked(address: Token, mask: Token) -> Span:
     except ValueError:
         bits = 2
     if bits & (bits + 1):
-        raise MatchError(f"{mask} is no mask such as 255.255.0.0", mask.column)
+        raise MatchError(f"{mask} is not a mask such as 255.255.0.0", mask.column)
     return network(Token(f"{address.text}/{32 - bits.bit_length()}", address.column))
 
 
@@ -67,7 +67,7 @@ def number(token: Token, kind: str = "unsigned") -> float:
         return int(token.text.lower() == "true")
     match = _NUMBER.match(token.text)
     if match is None:
-        raise MatchError(f"{token} is no number", token.column)
+        raise MatchError(f"{token} is not a number", token.column)
     digits, factor = match[1].lower(), _FACTORS[match[2].lower()]
     if "0x" in digits:
         return int(digits, 16) * factor
@@ -108,14 +108,14 @@ def flags(token: Token) -> int:
         return 0x3F
     if text and all(letter in _FLAGS for letter in text):
         return sum(_FLAGS[letter] for letter in set(text))
-    raise MatchError(f"{token}: flags of TCP are letters of UAPRSFEC, X for all of UAPRSF, or a number", token.column)
+    raise MatchError(f"{token}: write TCP flags as letters of UAPRSFEC, X for all of UAPRSF, or a number", token.column)
 
 
 def mac(token: Token) -> int:
     """A MAC address, with any of ``:``, ``-`` and ``.`` between its digits."""
     digits = re.sub(r"[:.-]", "", token.text)
     if not re.fullmatch(r"[0-9a-fA-F]{12}", digits):
-        raise MatchError(f"{token} is no MAC address", token.column)
+        raise MatchError(f"{token} is not a MAC address", token.column)
     return int(digits, 16)
 
 
@@ -126,7 +126,7 @@ def octets(token: Token, kind: str) -> bytes:
     try:
         return bytes.fromhex(token.text.removeprefix("0x"))
     except ValueError:
-        raise MatchError(f"{token}: octets are written in hexadecimal digits", token.column) from None
+        raise MatchError(f"{token}: write octets as hexadecimal digits", token.column) from None
 
 
 def _time(text: str) -> float | None:

@@ -34,8 +34,8 @@ SETTINGS = (
     Setting("nf_conntrack_acct", "0", "packets and octets are not counted", COUNTERS),
     Setting("nf_conntrack_timestamp", "0", "start times are not kept", TIMES),
     Setting("nf_conntrack_events", "0", "no events are sent at all", of_events=True),
-    Setting("nf_conntrack_events", "2", "flows that began before anybody listened end without an event, which is "
-            "noticed later and without the time", of_events=True),
+    Setting("nf_conntrack_events", "2", "flows older than the service end without an event, so they are "
+            "noticed later and without an end time", of_events=True),
 )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def _names(octets: bytes, columns: dict[str, Callable[[list[Any]], Labels]]) -> 
     except NamesError:
         raise
     except Exception as error:  # noqa: BLE001 - of a damaged file the library raises this and that
-        raise NamesError(f"no database of MaxMind's format: {error}") from None
+        raise NamesError(f"not a database in MaxMind's format: {error}") from None
     return Names(PrefixTable(four, six), {name: made(records) for name, made in columns.items()})
 
 
@@ -85,7 +85,7 @@ def _different(four: Networks, six: Networks) -> np.ndarray:
 def _tree(octets: bytes, nodes: int, record_bits: int, version: int) -> tuple[Networks, Networks]:
     """The networks of both families; as codes the places of their records."""
     if version not in (4, 6) or record_bits not in (24, 28, 32) or nodes * record_bits // 4 > len(octets):
-        raise NamesError("its search tree is not whole")
+        raise NamesError("its search tree is incomplete")
     children = _children(np.frombuffer(octets, np.uint8, nodes * record_bits // 4), record_bits)
     high, low, bits, codes = (np.concatenate(parts) for parts in zip(*_leaves(children, version), strict=True))
     if version == 4:

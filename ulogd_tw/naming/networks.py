@@ -42,7 +42,7 @@ class Names:
 def read(octets: bytes, columns: Iterable[str] = ("net",)) -> Names:
     """The networks of a file; `columns` are those behind the prefix. A network without a name is called by its prefix.
 
-    Of a network that is there twice the last line counts; with the columns `FROM` and `UNTIL` the last one that is
+    Of a network that is given twice the last line counts; with the columns `FROM` and `UNTIL` the last one that is
     valid at the time. Raises `NamesError`. About 2 us a line, 5 us with times.
     """
     columns = tuple(columns)
@@ -55,7 +55,7 @@ def read(octets: bytes, columns: Iterable[str] = ("net",)) -> Names:
         except ValueError:
             if number == 1 and prefix.lower() in HEADINGS:
                 continue
-            wrong = f"{prefix!r} is no address, and no prefix such as 10.0.0.0/8 or 2001:db8::/32"
+            wrong = f"{prefix!r} is neither an address nor a prefix such as 10.0.0.0/8 or 2001:db8::/32"
             raise NamesError(wrong, number) from None
         code = codes.setdefault(rest or prefix, len(codes) + 1)
         if times is None:
@@ -89,7 +89,7 @@ class _Times:
                 wrong = f"{text!r} is no time such as 2026-11-23, 2026-11-23T14:00:00Z or 1795435200"
                 raise NamesError(wrong, line) from None
         if found[0] >= found[1]:
-            raise NamesError("it is valid until a time that is not after its begin", line)
+            raise NamesError("the end of its validity is not after the beginning", line)
         node = self._nodes.get(network)
         if node is None:
             self.names.append([])

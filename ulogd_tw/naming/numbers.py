@@ -47,7 +47,7 @@ class Marks:
 def marks(octets: bytes) -> Marks:
     """The marks or zones of a file: NUMBER,NAME or NUMBER/MASK,NAME on each line, decimal or 0x hexadecimal.
 
-    Of a number that is there twice the last line counts. Raises `NamesError`.
+    Of a number that is given twice the last line counts. Raises `NamesError`.
     """
     found = {}
     for line, number, name in _lines(octets):
@@ -55,7 +55,7 @@ def marks(octets: bytes) -> Marks:
         numbers = [_read(word, line) for word in ([value, mask] if slash else [value])]
         mask = numbers[1] if slash else _ALL
         if numbers[0] & ~mask:
-            raise NamesError(f"{number}: the number has bits beside its mask, so it never matches", line)
+            raise NamesError(f"{number}: the number has bits outside its mask, so it never matches", line)
         found[mask, numbers[0]] = name
     return Marks(found)
 
@@ -97,13 +97,13 @@ def interfaces(octets: bytes) -> Interfaces:
     for line, exporter, rest in _lines(octets):
         index, comma, name = rest.partition(b",")
         if not comma or not name.strip():
-            raise NamesError("a line is EXPORTER,INDEX,NAME, such as 192.0.2.1,3,uplink", line)
+            raise NamesError("write each line as EXPORTER,INDEX,NAME, such as 192.0.2.1,3,uplink", line)
         number = 0
         if exporter not in ("", "*"):
             try:
                 network = span(exporter)
             except ValueError:
-                raise NamesError(f"{exporter!r} is no address or prefix of an exporter", line) from None
+                raise NamesError(f"{exporter!r} is not an address or prefix of an exporter", line) from None
             number = numbers.get(network)
             if number is None:
                 number = numbers[network] = len(numbers) + 1
@@ -117,11 +117,11 @@ def _lines(octets: bytes) -> Iterator[tuple[int, str, bytes]]:
     for number, line in entries(octets):
         first, comma, rest = line.partition(",")
         if not comma or not rest.strip():
-            raise NamesError(f"{line!r} has no name behind a comma", number)
+            raise NamesError(f"{line!r} has no name after a comma", number)
         yield number, first.strip(), rest.strip().encode("utf-8", "surrogateescape")
 
 
 def _read(text: str, line: int) -> int:
     if not _NUMBER.fullmatch(text) or int(text, 0 if text[:2].lower() == "0x" else 10) > _ALL:
-        raise NamesError(f"{text!r} is no number of 32 bits such as 16 or 0x10", line)
+        raise NamesError(f"{text!r} is not a number of 32 bits such as 16 or 0x10", line)
     return int(text, 0 if text[:2].lower() == "0x" else 10)

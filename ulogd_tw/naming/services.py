@@ -61,7 +61,7 @@ def read(octets: bytes) -> Services:
         name, ports = (words[1], words[0]) if len(words) > 1 and _PORT.fullmatch(words[0]) else (words * 2)[:2]
         match = _PORT.fullmatch(ports)
         if match is None or len(words) < 2:
-            raise NamesError(f"{line!r} is no service such as: https 443/tcp", number)
+            raise NamesError(f"{line!r} is not a service such as: https 443/tcp", number)
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last or last > 0xFFFF:
             raise NamesError(f"{ports}: ports are 0 to 65535", number)
@@ -75,5 +75,5 @@ def _protocols(name: str | None, line: int) -> list[int]:
         return [PROTOCOLS[each] for each in _WITH_PORTS]
     number = int(name) if name.isdecimal() else PROTOCOLS.get(name.lower(), 256)
     if number > 255:
-        raise NamesError(f"{name} is no protocol that is known", line)
+        raise NamesError(f"{name} is not a known protocol", line)
     return [number]

@@ -25,7 +25,7 @@ def _text(octets: bytes) -> Names:
     comments. Of a set of systems, 64500_64501 or {64500,64501}, the first counts.
     """
     if b"\0" in octets[:4096]:
-        raise NamesError("it is no database of MaxMind's format, and no text with PREFIX NUMBER on each line")
+        raise NamesError("it is neither a database in MaxMind's format nor a text with PREFIX NUMBER on each line")
     families, numbers, names = Families(), [0], [b""]
     codes: dict[str, int] = {}
     for line, text in entries(octets, ";#"):
@@ -44,6 +44,6 @@ def _text(octets: bytes) -> Names:
                 numbers.append(int(match[1]))
                 names.append((match[2] or "").strip(' "').encode("utf-8", "surrogateescape"))
         except ValueError:
-            raise NamesError(f"{text!r} is no network and number such as 192.0.2.0/24 64500", line) from None
+            raise NamesError(f"{text!r} is not a network and number such as 192.0.2.0/24 64500", line) from None
         families.add(network, code)
     return Names(PrefixTable(families.four, families.six), {"as": Numbers(numbers), "as.name": Texts(names)})

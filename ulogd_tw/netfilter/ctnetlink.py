@@ -90,7 +90,7 @@ def walk(octets: bytes) -> Walked:
     if length != len(octets):
         raise MessageError(f"message of {len(octets)} octets says {length}", "length")
     if kind >> 8 != SUBSYSTEM or kind & 0xFF not in (MSG_NEW, MSG_DELETE):
-        raise MessageError(f"message type {kind:#x} is no conntrack entry", "type")
+        raise MessageError(f"message type {kind:#x} is not a conntrack entry", "type")
     if family not in (IPV4, IPV6):
         raise MessageError(f"address family {family} is neither IPv4 nor IPv6", "family")
     heads: list[int] = []

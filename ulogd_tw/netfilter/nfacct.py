@@ -47,7 +47,7 @@ def counter(octets: bytes) -> tuple[bytes, int, int]:
     if length != len(octets):
         raise MessageError(f"message of {len(octets)} octets says {length}", "length")
     if kind != SUBSYSTEM << 8 | MSG_NEW:
-        raise MessageError(f"message type {kind:#x} is no counter", "type")
+        raise MessageError(f"message type {kind:#x} is not a counter", "type")
     name, values = None, {}
     for which, at, size in attributes(octets, HEADERS, len(octets)):
         if which == _NAME:

@@ -61,9 +61,9 @@ def walk(octets: bytes) -> Walked:
     if length != len(octets):
         raise MessageError(f"message of {len(octets)} octets says {length}", "length")
     if kind != SUBSYSTEM << 8 | MSG_PACKET:
-        raise MessageError(f"message type {kind:#x} is no logged packet", "type")
+        raise MessageError(f"message type {kind:#x} is not a logged packet", "type")
     if family not in FAMILIES:
-        raise MessageError(f"{family} is no family of rules", "family")
+        raise MessageError(f"{family} is not a family of firewall rules", "family")
     heads: list[int] = []
     fields: dict[str, tuple[int, int]] = {}
     step(octets, HEADERS, length, TREE, heads, fields)

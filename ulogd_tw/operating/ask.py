@@ -41,18 +41,18 @@ def parser() -> argparse.ArgumentParser:
     """What the commands take."""
     found = argparse.ArgumentParser(prog="ulogd-tw")
     commands = found.add_subparsers(dest="command", required=True)
-    query = commands.add_parser("query", help="SQL over the tables of the running service")
+    query = commands.add_parser("query", help="run SQL over the tables of the running service")
     query.add_argument("sql", help="such as: select sourceAddress, sum(octets) from agg1 group by 1 order by 2 desc")
     query.add_argument("-f", "--format", choices=("table", "csv", "json"), default="table")
-    top = commands.add_parser("top", help="the groups with the most octets, again and again")
-    top.add_argument("table", nargs="?", help="id of an AGGREGATE; the only one where there is one")
-    top.add_argument("-b", "--by", default="octets", help="the column that counts (octets)")
-    top.add_argument("-n", "--rows", type=int, default=20, help="how many (20)")
-    top.add_argument("-i", "--interval", type=float, default=2.0, help="seconds between two looks (2)")
-    top.add_argument("--once", action="store_true", help="print it once and end")
+    top = commands.add_parser("top", help="show the groups with the most octets, refreshed at intervals")
+    top.add_argument("table", nargs="?", help="id of an AGGREGATE; may be left out where there is only one")
+    top.add_argument("-b", "--by", default="octets", help="column to rank by (octets)")
+    top.add_argument("-n", "--rows", type=int, default=20, help="number of rows (20)")
+    top.add_argument("-i", "--interval", type=float, default=2.0, help="seconds between two refreshes (2)")
+    top.add_argument("--once", action="store_true", help="print once and exit")
     for command in (query, top):
         command.add_argument("-s", "--socket", help="query_socket of the service")
-        command.add_argument("-c", "--config", default="/etc/ulogd.conf", help="ulogd.conf that names it")
+        command.add_argument("-c", "--config", default="/etc/ulogd.conf", help="ulogd.conf with the query_socket")
     return found
 
 
@@ -65,7 +65,7 @@ def _socket_of(config: str) -> str:
     except (UlogdError, OSError) as error:
         raise AskError(str(error)) from None
     if not options.query_socket:
-        raise AskError(f"{config} has no query_socket= in [global]; set it, or name the socket with -s")
+        raise AskError(f"{config} has no query_socket= in [global]; set it, or give the socket with -s")
     return options.query_socket
 
 
@@ -80,7 +80,7 @@ def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
         except OSError as error:
             raise AskError(f"{path}: {error.strerror}; does the service run, as this user or root?") from None
     if not line:
-        raise AskError(f"{path}: the service has ended")
+        raise AskError(f"{path}: the service has stopped")
     answer = json.loads(line)
     if "error" in answer:
         raise AskError(answer["error"])
@@ -125,7 +125,7 @@ def _top(path: str, arguments: argparse.Namespace, out: TextIO) -> None:
     told = ask(path, {"sql": "", "tables": True})
     table, columns = _chosen(told["tables"], arguments.table)
     if arguments.by not in columns:
-        raise AskError(f"{table} has no column {arguments.by}; there are {', '.join(columns)}")
+        raise AskError(f"{table} has no column {arguments.by}; columns are {', '.join(columns)}")
     shown = [name for name in columns if name not in ("first_ms", "last_ms", "interval_start")]
     request = {"sql": _top_query(table, shown, told["together"][table], arguments)}
     while True:
@@ -155,10 +155,10 @@ def _chosen(tables: dict[str, list[str]], name: str | None) -> tuple[str, list[s
     if not tables:
         raise AskError("there is no table: no stack has an AGGREGATE")
     if name is None and len(tables) > 1:
-        raise AskError(f"which table? there are {', '.join(sorted(tables))}")
+        raise AskError(f"which table? tables are {', '.join(sorted(tables))}")
     name = name or next(iter(tables))
     if name not in tables:
-        raise AskError(f"there is no table {name}; there are {', '.join(sorted(tables))}")
+        raise AskError(f"there is no table {name}; tables are {', '.join(sorted(tables))}")
     return name, tables[name]
 
 

@@ -83,15 +83,15 @@ class Machine:
         if self.may(_NET_ADMIN):
             yield Finding(OK, "CAP_NET_ADMIN", "there")
         elif netlink:
-            yield Finding(WRONG, "CAP_NET_ADMIN", "not there, so the kernel tells nothing", GRANT)
+            yield Finding(WRONG, "CAP_NET_ADMIN", "missing, so the kernel gives no flows or packets", GRANT)
         else:
-            yield Finding(UNUSED, "CAP_NET_ADMIN", "not there, and no stack needs it")
+            yield Finding(UNUSED, "CAP_NET_ADMIN", "missing, and no stack needs it")
         if self.named("PACKET") and not self.may(_NET_RAW):
-            yield Finding(WRONG, "CAP_NET_RAW", "not there, so PACKET sees none", GRANT.replace("NET_ADMIN", "NET_RAW").
-                          replace("net_admin", "net_raw"))  # fmt: skip
+            remedy = GRANT.replace("NET_ADMIN", "NET_RAW").replace("net_admin", "net_raw")
+            yield Finding(WRONG, "CAP_NET_RAW", "missing, so PACKET cannot capture", remedy)
         elsewhere = [path for path in self._namespaces() if path]
         if elsewhere and not self.may(_SYS_ADMIN):
-            yield Finding(WRONG, "CAP_SYS_ADMIN", f"not there; entering {', '.join(elsewhere)} needs it")
+            yield Finding(WRONG, "CAP_SYS_ADMIN", f"missing; entering {', '.join(elsewhere)} needs it")
 
     # --- netfilter --------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Machine:
                     yield from self._netlink(where)
                     yield from self._settings(where)
             except OSError as error:
-                yield Finding(WRONG, f"network namespace {path}", error.strerror, "ip netns list shows what there is")
+                yield Finding(WRONG, f"network namespace {path}", error.strerror, "ip netns list shows the names")
 
     def _netlink(self, where: str) -> Findings:
         name = "conntrack over netlink" + where
@@ -136,7 +136,7 @@ class Machine:
         if not conntrack_settings.loaded():
             yield Finding(
                 WRONG, "conntrack" + where, "not loaded",
-                "a firewall rule with 'ct state' (nft) loads it, or modprobe nf_conntrack",
+                "load it by a firewall rule with 'ct state' (nft), or by modprobe nf_conntrack",
             )  # fmt: skip
             return
         plugins = self.named("NFCT")
@@ -200,9 +200,9 @@ class Machine:
             usrsctp.library()
         except (SctpUnavailable, OSError) as error:
             state, remedy = (WRONG, "modprobe sctp, or apt install libusrsctp2") if used else (UNUSED, "")
-            yield Finding(state, "SCTP", f"neither in the kernel nor by usrsctp ({error})", remedy)
+            yield Finding(state, "SCTP", f"neither in the kernel nor through usrsctp ({error})", remedy)
         else:
-            yield Finding(OK, "SCTP", "by usrsctp, in this process")
+            yield Finding(OK, "SCTP", "through usrsctp, in this process")
 
     # --- Python -----------------------------------------------------------------------------------------------------
 
@@ -253,7 +253,8 @@ def examine(path: str | None) -> list[Finding]:
 def parser() -> argparse.ArgumentParser:
     """Its switches."""
     found = argparse.ArgumentParser(
-        prog="ulogd-tw doctor", description="Says what this machine gives to a configuration, and what to do."
+        prog="ulogd-tw doctor",
+        description="Checks whether this machine meets a configuration's needs, and says how to fix what does not.",
     )
     found.add_argument("-c", "--configfile", metavar="FILE", help=f"configuration file ({DEFAULT_CONFIG})")
     return found

@@ -122,14 +122,14 @@ def load_host_key(path: str) -> keys.Key:
     except OSError as failure:
         raise StartError(f"manhole: host_key {path}: {failure.strerror}") from None
     if status.st_mode & 0o077:
-        raise StartError(f"manhole: host_key {path}: others than its owner have access to it", f"chmod 600 {path}")
+        raise StartError(f"manhole: host_key {path}: other users than its owner can read it", f"chmod 600 {path}")
     try:
         return keys.Key.fromFile(path)
     except OSError as failure:
         raise StartError(f"manhole: host_key {path}: {failure.strerror}") from None
     except Exception as failure:  # conch and cryptography raise many kinds for a file that is no key
         text = f"manhole: host_key {path} is no private key: {failure}"
-        raise StartError(text, "remove it and it is made anew") from None
+        raise StartError(text, "remove it, and the next start makes a new one") from None
 
 
 def _make_host_key(path: str) -> None:
@@ -153,9 +153,9 @@ def check_authorized_keys(path: str) -> None:
     except OSError as failure:
         raise StartError(f"{what}: {failure.strerror}", _PUT_KEY) from None
     if status.st_mode & 0o022:
-        raise StartError(f"{what}: others than its owner can write it", f"chmod go-w {path}")
+        raise StartError(f"{what}: other users than its owner can write it", f"chmod go-w {path}")
     if status.st_uid not in (0, os.geteuid()):
-        raise StartError(f"{what}: it belongs to user {status.st_uid}, neither to root nor to this user", "chown it")
+        raise StartError(f"{what}: it belongs to user {status.st_uid}, not to root or this user", "chown it")
     if not stat.S_ISREG(status.st_mode):
         raise StartError(f"{what} is not a file")
     try:
@@ -163,7 +163,7 @@ def check_authorized_keys(path: str) -> None:
     except OSError as failure:
         raise StartError(f"{what}: {failure.strerror}") from None
     if not usable:
-        raise StartError(f"{what}: there is no key in it", _PUT_KEY)
+        raise StartError(f"{what}: it contains no key", _PUT_KEY)
 
 
 @implementer(IAuthorizedKeysDB)

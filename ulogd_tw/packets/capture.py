@@ -180,7 +180,7 @@ class Capture:
         if struct.unpack_from("<I", data)[0] == _SECTION:
             self._read = self._blocks
             return self._blocks(data, 0, found)
-        raise MessageError(f"no capture begins with {magic.hex()}", "capture", 0)
+        raise MessageError(f"not a pcap or pcapng file: it begins with {magic.hex()}", "capture", 0)
 
     # pcap
 

@@ -28,7 +28,7 @@ SCTP_OPTIONS = (
 def sctp_mistakes(config: Any, only_given: bool = False) -> Iterator[tuple[str, str]]:
     """What cannot be right in the options; `only_given`: of the section of one collector, which has a few of them."""
     if config.encapsulation_port is not None and not 0 <= config.encapsulation_port <= 65535:
-        yield "encapsulation_port", f"{config.encapsulation_port} is no port (1 to 65535, or 0)"
+        yield "encapsulation_port", f"{config.encapsulation_port} is not a port (1 to 65535, or 0)"
     if (config.sctp_streams or 1) > 65535:
         yield "sctp_streams", f"{config.sctp_streams} is more than 65535"
     if only_given:

@@ -59,7 +59,7 @@ def listening_mistakes(config: Any) -> Iterator[tuple[str, str]]:
         if wrong := wrong_name(name):
             yield "peers", wrong
     if config.peers and not config.verify:
-        yield "peers", "without certificates (verify=0) there are no names"
+        yield "peers", "with verify=0 there are no certificates, so no names"
 
 
 def opened(credentials: Credentials) -> Credentials:
@@ -116,7 +116,7 @@ class GateReports:
     def passed_over(self, peer: tuple[str, int], reason: str) -> None:
         """A datagram of a sender that may be forged: a line of a kind a minute, whoever it names."""
         self._collector.counters.errors[reason] += 1
-        self._collector.say(reason, time.time(), "{of}: a datagram of {host} port {port} is passed over: {why}",
+        self._collector.say(reason, time.time(), "{of}: a datagram from {host} port {port} is ignored: {why}",
                             of=self._what, host=peer[0], port=peer[1], why=_PASSED_OVER[reason])  # fmt: skip
 
     def admits(self, peer: tuple[str, int]) -> bool:
@@ -128,7 +128,7 @@ class GateReports:
 
 _PASSED_OVER = {
     PLAIN: "it is IPFIX without DTLS",
-    GARBAGE: "it is no DTLS",
+    GARBAGE: "it is not DTLS",
     STRAY: "it is of an association that is not known here (any more); an exporter has to begin anew",
     TOO_MANY: "max_greetings others were answered within this second",
 }

@@ -111,7 +111,7 @@ def all_targets(
         if not column.automatic:
             found.append(Target(column.name, names, column.integer, optional))
     if not found:
-        raise TableError(f"table {table} has no column that a key could fill", "name another table, or drop it")
+        raise TableError(f"table {table} has no column for any key", "name another table, or drop this one")
     return found
 
 

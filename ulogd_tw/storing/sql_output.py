@@ -160,7 +160,7 @@ class SQLOutput(Output):
             return
         if keys is None:
             yield (
-                "create=1 below an input that gives any element a peer may send needs keys=, such as "
+                "create=1 needs keys= below an input with open-ended keys, such as "
                 'keys="sourceAddress,destinationAddress,octetDeltaCount"'
             )
             return
@@ -273,8 +273,8 @@ class SQLOutput(Output):
             if not target.optional and not self._given(target):
                 near = nearest(target.keys[0], {column_name(n) for n in registry.names()})
                 raise StartError(
-                    f"column {target.column} of table {self.config.table} is no key that reaches it",
-                    f"did you mean {near}?" if near else "name the keys that are written with keys=",
+                    f"column {target.column} of table {self.config.table} is not a key that reaches this output",
+                    f"did you mean {near}?" if near else "choose the keys to write with keys=",
                 )
 
     def _make_pool(self) -> None:

@@ -136,7 +136,7 @@ def device(name: str) -> tuple[int, int]:
             index = fcntl.ioctl(asking, _SIOCGIFINDEX, request)
             kind = fcntl.ioctl(asking, _SIOCGIFHWADDR, request)
         except OSError as error:
-            raise StartError(f"interface {name}: {error.strerror}", "ip link shows what there is") from None
+            raise StartError(f"interface {name}: {error.strerror}", "ip link shows the names") from None
     return struct.unpack_from("=i", index, 16)[0], struct.unpack_from("=H", kind, 16)[0]
 
 

@@ -73,7 +73,7 @@ class StreamListener:
         connected: Callable[[StreamConnection], None],
         make: Callable[[Callable[[StreamConnection], None]], StreamConnection] = StreamConnection,
     ) -> list[StreamListener]:
-        """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it names no host. Raises OSError.
+        """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it has no host. Raises OSError.
 
         `make` gives the object of a new connection, which calls `connected` once its user may have it.
         """
@@ -103,7 +103,7 @@ class StreamListener:
 
 
 def bind_all(url: Url, kind: socket.SocketKind, protocol: int = 0) -> list[socket.socket]:
-    """Bound sockets for a URL: one, or one for IPv4 and one for IPv6 where it names no host. Raises OSError."""
+    """Bound sockets for a URL: one, or one for IPv4 and one for IPv6 where it has no host. Raises OSError."""
     hosts = [url.host] if url.host else ["0.0.0.0", "::"]
     found: list[socket.socket] = []
     for host in hosts:

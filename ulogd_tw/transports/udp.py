@@ -65,7 +65,7 @@ class UdpListener:
 
     @classmethod
     def bind(cls, url: Url, received: Received, buffer: int, latency: float) -> list[UdpListener]:
-        """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it names no host. Raises OSError."""
+        """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it has no host. Raises OSError."""
         listeners = []
         for bound in bind_all(url, socket.SOCK_DGRAM):
             _set_buffer(bound, buffer)

@@ -37,7 +37,7 @@ class UnixListener:
             self._port = self._reactor.listenUNIX(self.path, factory, BACKLOG, self.mode)
         except Exception as error:
             why = getattr(error, "socketError", error)
-            raise StartError(f"{self.path}: {why}", "is its directory there, and may this user write to it?") from error
+            raise StartError(f"{self.path}: {why}", "make its directory, writable for the user of ulogd") from error
         finally:
             os.umask(mask)
         try:
@@ -45,14 +45,14 @@ class UnixListener:
                 os.chown(self.path, owner, group)
         except OSError as error:
             self._port.stopListening()
-            raise StartError(f"{self.path}: {error.strerror}", "giving it to another owner needs CAP_CHOWN") from error
+            raise StartError(f"{self.path}: {error.strerror}", "changing the owner needs CAP_CHOWN") from error
 
     def _ids(self) -> tuple[int, int]:
         try:
             owner = pwd.getpwnam(self.owner).pw_uid if self.owner else -1
             group = grp.getgrnam(self.group).gr_gid if self.group else -1
         except KeyError as error:
-            raise StartError(f"{self.path}: {error.args[0]}", "owner and group are names of this system") from error
+            raise StartError(f"{self.path}: {error.args[0]}", "use names of users and groups of this system") from error
         return owner, group
 
     def _remove_old(self) -> None:
@@ -62,7 +62,7 @@ class UnixListener:
         except OSError:
             return
         if not stat.S_ISSOCK(kind):
-            raise StartError(f"{self.path} is there and is no socket", "remove it, or set socket_path")
+            raise StartError(f"{self.path} exists, and is not a socket", "remove it, or set socket_path")
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.settimeout(1)
@@ -72,7 +72,7 @@ class UnixListener:
             except OSError as error:
                 raise StartError(f"{self.path}: {error.strerror}") from error
             else:
-                raise StartError(f"{self.path}: another program listens there", "set socket_path")
+                raise StartError(f"{self.path}: another program listens on it", "set socket_path")
 
     def stop(self) -> Deferred[Any]:
         """Listen no more and remove the file."""

@@ -36,7 +36,9 @@ def parse(text: str, default_host: str = "", default_port: int | None = None) ->
     scheme, colon, rest = text.strip().partition(":")
     scheme = scheme.lower()
     if colon and scheme in _DTLS_OVER_SCTP:
-        raise ValueError(f"{text!r}: DTLS over SCTP is not there: tls: or dtls: where the path is not protected")
+        raise ValueError(
+            f"{text!r}: DTLS over SCTP is not supported; use tls: or dtls: where the path is not protected"
+        )
     if not colon or scheme not in STANDARD_PORTS:
         raise ValueError(f"{text!r} does not begin with one of {', '.join(f'{s}:' for s in STANDARD_PORTS)}")
     rest = rest.removeprefix("//").removesuffix("/")
@@ -52,17 +54,17 @@ def _split(text: str, rest: str) -> tuple[str, str]:
         if not bracket or not host or (after and not after.startswith(":")):
             raise ValueError(f"{text!r} is not of the form SCHEME:[IPV6]:PORT")
         if ":" not in host:
-            raise ValueError(f"{text!r}: only an IPv6 address stands in brackets, {host} is none")
+            raise ValueError(f"{text!r}: only an IPv6 address may be in brackets")
         return host, after[1:]
     if rest.count(":") > 1:
-        raise ValueError(f"{text!r}: an IPv6 address stands in brackets, as in udp:[::1]:4739")
+        raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in udp:[::1]:4739")
     host, colon, port = rest.partition(":")
     return (host, port) if colon or not host.isdecimal() else ("", host)
 
 
 def _port(text: str, port: str) -> int:
     if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
-        raise ValueError(f"{text!r}: {port} is no port (1 to 65535)")
+        raise ValueError(f"{text!r}: {port} is not a port (1 to 65535)")
     return int(port)
 
 
@@ -72,12 +74,12 @@ def _host(text: str, host: str) -> str:
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
-            raise ValueError(f"{text!r}: {host} is no IPv6 address") from None
+            raise ValueError(f"{text!r}: {host} is not an IPv6 address") from None
     elif re.fullmatch(r"[0-9.]+", host):
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
-            raise ValueError(f"{text!r}: {host} is no IPv4 address") from None
+            raise ValueError(f"{text!r}: {host} is not an IPv4 address") from None
     elif not _NAME.fullmatch(host):
-        raise ValueError(f"{text!r}: {host} is no host name")
+        raise ValueError(f"{text!r}: {host} is not a host name")
     return host

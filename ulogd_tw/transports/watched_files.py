@@ -98,8 +98,9 @@ class Watched(Generic[Made]):
         self._plugin.counters.errors[self._what] += 1
         self._read = {path: state for path in self._paths if (state := _now(path))}  # not again before it changes
         self.log.error(
-            "{instance}: {what}: {paths}: {reason}; what was read before stays", instance=self._plugin.instance,
-            what=self._what, paths=", ".join(self._paths), reason=failure.getErrorMessage(),
+            "{instance}: {what}: {paths}: {reason}; the version read before stays in use",
+            instance=self._plugin.instance, what=self._what, paths=", ".join(self._paths),
+            reason=failure.getErrorMessage(),
         )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ class FileWriter:
             self.output.fault(failure.value)
         else:
             self._refusing |= self.fault(
-                "write", "{path}: {error}; its rows wait and are tried again every {retry} s",
+                "write", "{path}: {error}; its rows wait; next attempt every {retry} s",
                 path=self._steps[0].file.path, error=failure.value.strerror or failure.value, retry=RETRY,
             )  # fmt: skip
         if not self._stopping:
@@ -157,6 +157,6 @@ class FileWriter:
     def _leave(self, error: OSError) -> None:
         for step in self._steps:
             self.log.error(
-                "{instance}: {path} is left: {error}; the next start ends it", instance=self.output.instance,
-                path=step.file.path + PART, error=error.strerror or error,
+                "{instance}: {path} stays unfinished: {error}; the next start finishes it",
+                instance=self.output.instance, path=step.file.path + PART, error=error.strerror or error,
             )  # fmt: skip

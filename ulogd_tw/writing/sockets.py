@@ -74,7 +74,7 @@ class Remote(Sink):
         if self._closing:
             return
         self.fault(
-            "connect", "{peer} is not there: {error}; its rows wait, tried again with back-off up to {longest} s",
+            "connect", "{peer} cannot be reached: {error}; its rows wait, and attempts follow at up to {longest} s",
             peer=self.peer, error=failure.getErrorMessage(), longest=LONGEST_WAIT,
         )  # fmt: skip
         self.try_again()
@@ -260,7 +260,7 @@ class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
 
     def connectionRefused(self) -> None:
         """ICMP said that nobody listens: an earlier datagram is lost."""
-        self.fault("connection", "{peer}: nobody listens", peer=self.peer)
+        self.fault("connection", "{peer}: no program listens there", peer=self.peer)
 
     def close(self) -> Any:
         super().close()
@@ -310,7 +310,7 @@ class UnixDatagrams(LineByLine):
 
     def _missed(self, error: OSError) -> None:
         self._disconnect()
-        self.fault("connection", "{path}: {error}; its rows wait and are tried again every {retry} s",
+        self.fault("connection", "{path}: {error}; its rows wait; next attempt every {retry} s",
                    path=self.path, error=error.strerror, retry=RETRY)  # fmt: skip
         self.later(RETRY)
 

@@ -213,7 +213,7 @@ class TextFile(Sink):
             fresh = self._opened()
         except OSError as error:
             self.fault(
-                "reopen", "{path} cannot be opened anew ({error}); still writing to the file that was open",
+                "reopen", "{path} cannot be reopened ({error}); writing goes on to the file opened before",
                 path=self.path, error=error.strerror,
             )  # fmt: skip
             return
@@ -257,7 +257,7 @@ class TextFile(Sink):
 
     def _refused(self, error: OSError) -> None:
         self._refusing |= self.fault(
-            "write", "{path}: {error}; its rows wait and are tried again every {retry} s",
+            "write", "{path}: {error}; its rows wait; next attempt every {retry} s",
             path=self.path, error=error.strerror, retry=RETRY,
         )  # fmt: skip
         self._take_back()

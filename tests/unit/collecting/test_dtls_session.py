@@ -87,7 +87,7 @@ class SessionTests(CollectorCase):
         self.carry(end, HERE)
         self.assertEqual((0, 0, 0), tuple(self.figures[n] for n in ("sessions", "templates", "associations")))
         self.assertEqual(1, len(self.collecting.heard("192.0.2.9:4711 has connected")))
-        self.assertEqual(1, len(self.collecting.heard("192.0.2.9:4711 has left: closed by the peer")))
+        self.assertEqual(1, len(self.collecting.heard("192.0.2.9:4711 has disconnected: closed by the peer")))
 
     def test_templates_of_others(self):
         """Data that overtakes its template waits for it; that of another port of the address is none."""
@@ -167,4 +167,4 @@ class LimitTests(CollectorCase):
         for port in range(1, 50):
             self.receive(("198.51.100.1", port), message(template()))
         self.assertEqual({"tls_plain": 49}, self.figures["errors"])
-        self.assertEqual(1, len(self.collecting.heard("is passed over: it is IPFIX without DTLS")))
+        self.assertEqual(1, len(self.collecting.heard("is ignored: it is IPFIX without DTLS")))

@@ -82,14 +82,14 @@ class CollectingTests(SynchronousTestCase):
         self.assertEqual(
             [
                 "in1: 192.0.2.1, domain 1: is a new exporter",
-                "in1: 192.0.2.1, domain 1: template 256 has not come yet; its records wait for it",
-                "in1: 192.0.2.1, domain 1: template 256 has come, 2 sets that waited for it are decoded",
+                "in1: 192.0.2.1, domain 1: template 256 is missing; its records wait for it",
+                "in1: 192.0.2.1, domain 1: template 256 arrived; 2 sets waiting for it are decoded",
                 "in1: 192.0.2.1, domain 1: sequence numbers show a loss of 6 records",
             ],
             self.lines,
         )
         given.take("192.0.2.7", counts(1), reliable=True)
-        self.assertIn("left out until it does", self.lines[-1])
+        self.assertIn("dropped until it arrives", self.lines[-1])
 
     def test_exporters(self):
         """One JSON object for each domain of each exporter."""

@@ -115,7 +115,7 @@ class ExporterTests(RecordsCase):
 
     def test_keys(self):
         self.assertEqual(KEY, read_key(self.key(KEY)))
-        for path, said in ((self.key(KEY, 0o644), "can be read by others"), (self.key(b"abc"), "64 hexadecimal"),
+        for path, said in ((self.key(KEY, 0o644), "is readable for other users"), (self.key(b"abc"), "64 hexadecimal"),
                            ("/nowhere/key", "No such file")):  # fmt: skip
             self.assertIn(said, str(self.assertRaises(StartError, read_key, path)))
 

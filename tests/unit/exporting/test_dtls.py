@@ -296,7 +296,7 @@ class LostTests(DtlsCase):
         plugin, server = self.up(dtls_rehandshake=60.0)
         self.reactor.advance(60.0)
         self.reactor.advance(10.0)
-        self.check_lost(plugin, server, "no new association in its place: the handshake has not ended within 10 s")
+        self.check_lost(plugin, server, "no new association in its place: the handshake did not end within 10 s")
         self.assertEqual({"tls_timeout": 1}, self.figures(plugin)["errors"])
 
     def test_reasons(self):

@@ -95,12 +95,12 @@ class NamesTests(RecordsCase):
     def test_mistakes(self):
         """What is wrong is said, with what was probably meant."""
         for text, expected in (
-            ("octetDeltaCont", "nobody knows the key octetDeltaCont; did you mean octetDeltaCount?"),
-            ("uniflw", "nobody knows the key uniflw; did you mean uniflow?"),
-            ("flow.start.usec", "no Information Element can hold flow.start.usec"),
+            ("octetDeltaCont", "there is no key octetDeltaCont; did you mean octetDeltaCount?"),
+            ("uniflw", "there is no key uniflw; did you mean uniflow?"),
+            ("flow.start.usec", "flow.start.usec has no Information Element"),
             ("octetDeltaCount:9", "octetDeltaCount:9: a value of type unsigned64 cannot have 9 octets"),
-            ("octetDeltaCount:x", "octetDeltaCount:x: 'x' is no number of octets"),
-            ("sourceAddress:2", "sourceAddress:2: only numbers can have fewer octets"),
+            ("octetDeltaCount:x", "octetDeltaCount:x: 'x' is not a number of octets"),
+            ("sourceAddress:2", "sourceAddress:2: only numbers can be shortened"),
             (" ", "is empty; it is one of auto, all, uniflow, biflow, or names of keys"),
         ):
             plugin = IPFIX("e", Options(IPFIX.all_options(), {"fields": text, "collectors": ("udp:192.0.2.1",)}))

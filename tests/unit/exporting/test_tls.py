@@ -296,14 +296,14 @@ class TargetTests(TlsCase):
             "[exp1]\ncollectors=lab\n[collector:lab]\nurl=tls:a\ncert=/none\nprivat_key=x\n"
         )
         found = list(map(str, tap.Built(config.parse(text, "x.conf"), prepare=False).mistakes))
-        chmod = f"others than its owner can read {self.collector[0]} (mode 0644): chmod 600 {self.collector[0]}"
+        chmod = f"other users than its owner can read {self.collector[0]} (mode 0644): chmod 600 {self.collector[0]}"
         self.assertEqual(
             [
                 f"x.conf:2: col1:COLLECTOR: private_key: {chmod}",
                 "x.conf:2: col1:COLLECTOR: peers: *.example: a name has no * here (a certificate may have one)",
-                "x.conf:2: col1:COLLECTOR: peers: without certificates (verify=0) there are no names",
-                "x.conf:2: exp1:IPFIX: ca: must be given for TLS: the certificates that peers must come from, a file "
-                "or a directory",
+                "x.conf:2: col1:COLLECTOR: peers: with verify=0 there are no certificates, so no names",
+                "x.conf:2: exp1:IPFIX: ca: must be given for TLS: the certificates of the CAs that sign the peers, a "
+                "file or a directory",
                 "x.conf:2: exp1:IPFIX: [collector:lab] cert: /none: No such file or directory",
                 "x.conf:15: [collector:lab] privat_key is no option of a collector's section: ignored; did you mean "
                 "private_key?",

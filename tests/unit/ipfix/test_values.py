@@ -100,7 +100,7 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(("e0id32767", types.OCTETS, [b"ab"]), (key.name, key.type, found))
 
     def test_field_of_no_octets(self):
-        """A field of length 0 is an empty value: a string is empty, a number is no number."""
+        """A field of length 0 is an empty value: a string is empty, a number is not a number."""
         rows = Collected().rows(
             message(a_set(2, template(256, (82, 0), (1, 4), (2, 0))), a_set(256, hexed("00000009")))
         )

@@ -36,9 +36,9 @@ class MarkTests(SynchronousTestCase):
 
     def test_wrong(self):
         for octets, expected in (
-            (b"1,a\n,b\n", "line 2: '' is no number"), (b"x,b", "line 1: 'x' is no number of 32 bits"),
-            (b"7\n", "line 1: '7' has no name"), (b"4294967296,x", "is no number of 32 bits"),
-            (b"0x11/0x10,x", "bits beside its mask"), (b"1/,x", "'' is no number"),
+            (b"1,a\n,b\n", "line 2: '' is not a number"), (b"x,b", "line 1: 'x' is not a number of 32 bits"),
+            (b"7\n", "line 1: '7' has no name"), (b"4294967296,x", "is not a number of 32 bits"),
+            (b"0x11/0x10,x", "bits outside its mask"), (b"1/,x", "'' is not a number"),
         ):  # fmt: skip
             self.assertIn(expected, str(self.assertRaises(NamesError, numbers.marks, octets)))
 
@@ -78,7 +78,7 @@ class InterfaceTests(SynchronousTestCase):
 
     def test_wrong(self):
         for octets, expected in (
-            (b"a,1,x", "line 1: 'a' is no address or prefix of an exporter"), (b",x,y", "'x' is no number"),
+            (b"a,1,x", "line 1: 'a' is not an address or prefix of an exporter"), (b",x,y", "'x' is not a number"),
             (b"192.0.2.1,3", "EXPORTER,INDEX,NAME"), (b"192.0.2.1,3,", "EXPORTER,INDEX,NAME"),
         ):  # fmt: skip
             self.assertIn(expected, str(self.assertRaises(NamesError, numbers.interfaces, octets)))
@@ -103,8 +103,8 @@ class SystemTests(SynchronousTestCase):
 
     def test_wrong(self):
         for octets, expected in (
-            (b"192.0.2.0/24\n", "line 1: '192.0.2.0/24' is no network and number"), (b"\0\1", "no text with PREFIX"),
-            (b"192.0.2.0/24 x", "is no network and number"), (b"192.0.2.0/24 4294967296", "is no network and number"),
+            (b"192.0.2.0/24\n", "line 1: '192.0.2.0/24' is not a network and number"), (b"\0\1", "text with PREFIX"),
+            (b"192.0.2.0/24 x", "is not a network and number"), (b"192.0.2.0/24 4294967296", "is not a network"),
         ):  # fmt: skip
             self.assertIn(expected, str(self.assertRaises(NamesError, systems.read, octets)))
 
@@ -131,7 +131,7 @@ class ValidityTests(SynchronousTestCase):
     def test_wrong(self):
         for octets, expected in (
             (b"10.0.0.0/8,a,yesterday", "line 1: 'yesterday' is no time such as 2026-11-23"),
-            (b"10.0.0.0/8,a,2026-01-02,2026-01-02", "line 1: it is valid until a time that is not after its begin"),
+            (b"10.0.0.0/8,a,2026-01-02,2026-01-02", "line 1: the end of its validity is not after the beginning"),
         ):  # fmt: skip
             self.assertIn(expected, str(self.assertRaises(NamesError, networks.read, octets, self.COLUMNS)))
 

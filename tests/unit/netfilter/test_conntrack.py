@@ -209,7 +209,7 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(len(KEYS), len(given))
 
     def test_refused_are_counted(self):
-        """What is no conntrack entry is refused by reason, and its neighbours stay."""
+        """What is not a conntrack entry is refused by reason, and its neighbours stay."""
         expectation = bytearray(FTP)
         expectation[5] = 2
         bridge = bytearray(FTP)

@@ -82,8 +82,8 @@ class KeyTests(SynchronousTestCase):
     def test_authorized_keys(self):
         """No file, no key in it, or a file that others can write: refused, with what to do."""
         self.assertIn("No such file", self.refused())
-        self.assertIn("there is no key in it", self.refused("# none\n\n"))
-        self.assertIn("there is no key in it", self.refused("ssh-ed25519 AAAA\nssh-rsa !!\nx\n"))
+        self.assertIn("it contains no key", self.refused("# none\n\n"))
+        self.assertIn("it contains no key", self.refused("ssh-ed25519 AAAA\nssh-rsa !!\nx\n"))
         self.assertIn("chmod go-w", self.refused(PUBLIC, 0o622))
         self.assertIn("chmod go-w", self.refused(PUBLIC, 0o620))
         self.flushLoggedErrors()
@@ -94,7 +94,7 @@ class KeyTests(SynchronousTestCase):
         """A line with restrictions, which are not obeyed here, is left out; so is a private key."""
         private = keys.Key.fromFile(self.made())
         self.write(f'command="date" {PUBLIC}\n{private.toString("openssh").decode()}', 0o600)
-        self.assertIn("there is no key in it", self.refused())
+        self.assertIn("it contains no key", self.refused())
 
     def made(self):
         path = self.mktemp()

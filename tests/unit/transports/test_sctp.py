@@ -269,4 +269,4 @@ class ChoiceTests(SynchronousTestCase):
         """What cannot go together is refused."""
         self.assertIn("no SCTP", self.wrong(False, True, stack="kernel"))
         self.assertIn("encapsulation_port", self.wrong(True, True, stack="kernel", encapsulation_port=9899))
-        self.assertIn("answers", self.wrong(True, True, stack="user", encapsulation_port=0))
+        self.assertIn("SCTP of its own", self.wrong(True, True, stack="user", encapsulation_port=0))

@@ -84,7 +84,7 @@ class FilesTests(TlsCase):
             ({"cert": self.collector[1]}, "cert", "no certificate in PEM form"),
             ({"private_key": garbage}, "private_key", "no private key in PEM form"),
             ({"private_key": "/nowhere"}, "private_key", "No such file"),
-            ({"private_key": locked}, "private_key", "is encrypted, and a service has nobody to ask"),
+            ({"private_key": locked}, "private_key", "is encrypted, and a service cannot ask"),
             ({"private_key": self.exporter[1]}, "private_key", "is not the key of the certificate in"),
         ):
             (found,) = self.wrong(**changed)

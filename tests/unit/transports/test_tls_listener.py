@@ -177,7 +177,7 @@ class GateTests(GateCase):
         connection.dataReceived(b"\x17\x03\x03\x00\x20" + bytes(32))
         self.assertEqual(["tls_broken"], self.refused)
         self.lose(connection)
-        self.assertIn("is not what TLS wants", connection.ends[0])
+        self.assertIn("it sends invalid TLS", connection.ends[0])
 
     def test_timeout(self):
         """A handshake that does not end is broken off after 10 s, whatever dribbles in."""

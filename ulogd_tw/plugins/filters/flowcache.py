@@ -120,11 +120,11 @@ class FLOWCACHE(Aggregator):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if not self.key_names:
-            yield "key", "names no key"
+            yield "key", "must name at least one key"
         for name in self.key_names:
             if known(name.partition("@")[0]) is None:
                 near = nearest(name, registry.names())
-                yield "key", f"nobody knows the key {name}" + (f"; did you mean {near}?" if near else "")
+                yield "key", f"there is no key {name}" + (f"; did you mean {near}?" if near else "")
             elif config.biflow and (end := other_end(name)) and end not in self.key_names:
                 yield "key", f"{name} without {end}: with biflow=1 both ends are in the key, or none"
         for option in ("idle_timeout", "active_timeout"):

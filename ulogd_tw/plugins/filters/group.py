@@ -91,12 +91,15 @@ class GROUP(Filter):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if not self._files:
-            yield "networks", f"is not given, nor {', '.join(list(self._READERS)[1:])}; there would be no names"
+            yield (
+                "networks",
+                f"is missing, and so are {', '.join(list(self._READERS)[1:])}; give at least one file of names",
+            )
         if config.columns and not config.networks:
-            yield "columns", "are columns of networks, which is not given"
+            yield "columns", "need the option networks"
         for name in config.columns:
             if not re.fullmatch("[A-Za-z0-9]+", name):
-                yield "columns", f"{name!r}: names of columns have letters and digits"
+                yield "columns", f"{name!r}: names of columns consist of letters and digits"
         for option in ("country", "asn"):
             if getattr(config, option).endswith(".mmdb") and find_spec("maxminddb") is None:
                 yield option, "needs maxminddb: pip install 'ulogd_tw[maxmind]'"

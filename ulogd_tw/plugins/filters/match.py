@@ -72,11 +72,11 @@ class MATCH(Filter):
         except MatchError as error:
             yield "match", f"{error}\n{config.match}\n{' ' * (error.column - 1)}^"
         if config.action == "drop" and (config.tag or config.export_to or config.sample > 1):
-            yield "action", "drop leaves out what matches, so tag, export_to and sample mean nothing"
+            yield "action", "tag, export_to and sample have no effect with action=drop"
         if config.action == "tag" and not (config.tag or config.export_to):
-            yield "action", "tag wants tag= or export_to="
+            yield "action", "action=tag needs tag= or export_to="
         if config.action == "tag" and config.sample > 1:
-            yield "sample", "tag keeps all rows; sample goes with accept"
+            yield "sample", "sample works with action=accept only, since action=tag keeps all rows"
 
     @property
     def _files(self) -> dict[str, str]:

@@ -113,7 +113,7 @@ class COLLECTOR(Collecting):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.config.listen:
-            yield "listen", 'names no address, such as "udp:4739 tcp:4739"'
+            yield "listen", 'must name an address, such as "udp:4739 tcp:4739"'
         for address in self.config.listen:
             try:
                 parse(address)
@@ -266,8 +266,8 @@ class COLLECTOR(Collecting):
         return True
 
     def say_left(self, connection: Any, reason: str) -> None:
-        self.say(f"left {connection.peer}", time.time(), "{peer} has left: {reason}", peer=where(connection.peer),
-                 reason=reason)  # fmt: skip
+        self.say(f"left {connection.peer}", time.time(), "{peer} has disconnected: {reason}",
+                 peer=where(connection.peer), reason=reason)  # fmt: skip
 
     def _forget_idle(self, now: float) -> None:
         """End UDP sessions that have been silent for `idle_timeout`."""
@@ -283,7 +283,7 @@ class COLLECTOR(Collecting):
                 self._datagrams.merge(home, session)
             if others:
                 self.say(f"unite {home.peer}", now, "{peer}: templates and data come from different ports ({one}, "
-                         "{other}); from now on its address counts, not the port (session_key)", peer=home.peer,
+                         "{other}); from now on it is known by its address alone (session_key)", peer=home.peer,
                          one=home.peer_port, other=other.peer_port)  # fmt: skip
 
     # TCP

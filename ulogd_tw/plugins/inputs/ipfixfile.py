@@ -44,11 +44,11 @@ class IPFIXFILE(Replaying):
         counters.figures["octets_skipped"] += reader.skipped
         if reader.damages:
             counters.errors["damaged"] += reader.damages
-            self.log.warn("{instance}: {path} is damaged in {n} places; {octets} octets were passed over",
+            self.log.warn("{instance}: {path} is damaged in {n} places; {octets} octets were skipped",
                           instance=self.instance, path=path, n=reader.damages, octets=reader.skipped)  # fmt: skip
         if reader.waiting:
             counters.errors["cut"] += 1
-            self.log.warn("{instance}: the last message of {path} is cut; its {octets} octets are left out",
+            self.log.warn("{instance}: the last message of {path} is incomplete; its {octets} octets are left out",
                           instance=self.instance, path=path, octets=reader.waiting)  # fmt: skip
 
     def end_file(self) -> None:

@@ -62,7 +62,7 @@ class NFACCT(Input):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if self.config.pollinterval < 1:
-            yield "pollinterval", "seconds between two looks at the counters must be given, 1 or more"
+            yield "pollinterval", "must be given: seconds between two readings of the counters, 1 or more"
 
     def keys(self) -> Iterable[Key]:
         """The counter's, and with `timestamp` the time of the query."""
@@ -161,7 +161,7 @@ class NFACCT(Input):
 
 def _remedy(number: int) -> str:
     if number in (errno.EPERM, errno.EACCES):
-        return f"it needs CAP_NET_ADMIN: {GRANT}"
+        return f"this needs CAP_NET_ADMIN: {GRANT}"
     if number == errno.EINVAL:
         return "if the kernel has no nfnetlink_acct, modprobe nfnetlink_acct loads it"
     return "asked again at the next time"

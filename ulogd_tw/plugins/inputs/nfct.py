@@ -45,9 +45,9 @@ def protocols(text: str) -> tuple[int, ...]:
         try:
             found.append(int(word) if word.isdecimal() else socket.getprotobyname(word))
         except OSError:
-            raise ValueError(f"{word!r} is no protocol of /etc/protocols") from None
+            raise ValueError(f"{word!r} is not a protocol of /etc/protocols") from None
         if found[-1] > 255:
-            raise ValueError(f"{word!r} is no protocol number")
+            raise ValueError(f"{word!r} is not a protocol number")
     return tuple(found)
 
 
@@ -159,7 +159,7 @@ class NFCT(Input):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if config.pollinterval < 0:
-            yield "pollinterval", f"{config.pollinterval} is no time"
+            yield "pollinterval", f"{config.pollinterval} is not a time"
         for option in ("pollinterval", "active_timeout"):
             if not config.hash_enable and getattr(config, option):
                 yield option, "needs hash_enable=1"
@@ -172,7 +172,7 @@ class NFCT(Input):
                 "event_mask",
                 (
                     f"{config.event_mask} gives no row; "
-                    + ("with hash_enable=1 rows come of bit 4 only" if config.event_mask else "4 gives ended flows")
+                    + ("with hash_enable=1 only bit 4 gives rows" if config.event_mask else "4 gives ended flows")
                 ),
             )
 
@@ -188,8 +188,8 @@ class NFCT(Input):
         """One warning about all settings of the kernel that take away what is wanted, or with sysctl=1 none."""
         if not conntrack_settings.loaded():
             self.log.warn(
-                "{instance}: connection tracking is not loaded, so there are no flows yet; a firewall rule with "
-                "'ct state' (nft) or modprobe nf_conntrack loads it", instance=self.instance,
+                "{instance}: connection tracking is not loaded, so there are no flows yet; load it by a firewall "
+                "rule with 'ct state' (nft), or by modprobe nf_conntrack", instance=self.instance,
             )  # fmt: skip
             return
         wrong = conntrack_settings.wrong(self.wanted, events=not self.config.pollinterval)
@@ -197,7 +197,7 @@ class NFCT(Input):
             wrong = [setting for setting in wrong if not self._mended(setting)]
         if wrong:
             self.log.warn(
-                "{instance}: {what}; for flows that begin from then on this helps: sysctl -w {settings}",
+                "{instance}: {what}; run: sysctl -w {settings}",
                 instance=self.instance,
                 what=", ".join(setting.what for setting in wrong),
                 settings=" ".join(setting.remedy for setting in wrong),
@@ -220,7 +220,8 @@ class NFCT(Input):
         old = max(self.config.netlink_socket_buffer_size, self.config.netlink_socket_buffer_maxsize)
         if 0 < old < self.config.receive_buffer:
             self.log.info(
-                "{instance}: a buffer of {ours} octets is used instead of {old}; receive_buffer sets it",
+                "{instance}: the kernel's event buffer has {ours} octets instead of the {old} asked for; "
+                "set receive_buffer",
                 instance=self.instance, ours=self.config.receive_buffer, old=old,
             )  # fmt: skip
         config = self.config
@@ -289,9 +290,9 @@ class NFCT(Input):
             followed = conntrack_settings.read("nf_conntrack_count")
         if not self.counters.messages_received and followed == "0":
             self.log.warn(
-                "{instance}: no flow for {seconds:.0f} s, and the kernel follows no connection: it does so only where "
-                "a firewall rule asks for it, such as: nft 'add table inet ct; add chain inet ct c {{ type filter hook "
-                "output priority 0; }}; add rule inet ct c ct state new counter'",
+                "{instance}: no flow for {seconds:.0f} s: the kernel tracks connections only if a firewall rule needs "
+                "it. Add one: nft 'add table inet flows; add chain inet flows c {{ type filter hook output "
+                "priority 0; }}; add rule inet flows c ct state new counter'",
                 instance=self.instance, seconds=_SILENCE_S,
             )  # fmt: skip
         return None
@@ -389,7 +390,7 @@ class NFCT(Input):
         if self._reactor.seconds() - self._loss_said >= 60:
             self.log.error(
                 "{instance}: the kernel dropped {n} events because its queue of {octets} octets was full; "
-                "receive_buffer makes it larger", instance=self.instance, n=self._loss_unsaid,
+                "increase receive_buffer", instance=self.instance, n=self._loss_unsaid,
                 octets=self._port.effective_octets,
             )  # fmt: skip
             self._loss_said, self._loss_unsaid = self._reactor.seconds(), 0

@@ -40,7 +40,7 @@ def groups(written: str) -> tuple[int, ...]:
     found = tuple(dict.fromkeys(number(word) for word in words(written)))
     for group in found:
         if not 0 <= group <= 0xFFFF:
-            raise ValueError(f"{group} is no group (0 to 65535)")
+            raise ValueError(f"{group} is not a group (0 to 65535)")
     if not found:
         raise ValueError("no group")
     return found
@@ -137,7 +137,7 @@ class NFLOG(Input):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not 0 <= self.config.numeric_label <= 255:
-            yield "numeric_label", f"{self.config.numeric_label} is beyond 0 to 255"
+            yield "numeric_label", f"{self.config.numeric_label} is not between 0 and 255"
         for name in ("netlink_qthreshold", "netlink_qtimeout"):
             if not 0 <= getattr(self.config, name) < 1 << 31:
                 yield name, "must be 0 or more"
@@ -230,12 +230,12 @@ class NFLOG(Input):
         owner = self._owner(what.removeprefix("group "))
         # EPERM says either, 6.18 never EBUSY.
         if owner or error.number == errno.EBUSY:
-            return StartError(f"{what} is read by another socket{owner}", "a group can be read by one; give this one "
-                              "another, and a rule that logs to it")  # fmt: skip
+            return StartError(f"{what} is in use by another program{owner}", "only one program can read a "
+                              "group; set another group here and in the rules")  # fmt: skip
         if error.number in (errno.EPERM, errno.EACCES):
-            return StartError(f"{what}: {error}", f"it needs CAP_NET_ADMIN: {GRANT}")
+            return StartError(f"{what}: {error}", f"this needs CAP_NET_ADMIN: {GRANT}")
         if error.number == errno.EINVAL:
-            return StartError(f"{what}: {error}", "if the kernel has no nfnetlink_log, modprobe nfnetlink_log loads it")
+            return StartError(f"{what}: {error}", "modprobe nfnetlink_log, if the kernel lacks it")
         return StartError(f"{what}: {error}")
 
     def _owner(self, group: str) -> str:
@@ -291,7 +291,7 @@ class NFLOG(Input):
         if self._reactor.seconds() - self._loss_said >= 60:
             self.log.error(
                 "{instance}: the kernel dropped {n} packets because its queue of {octets} octets was full; "
-                "receive_buffer makes it larger", instance=self.instance, n=self._loss_unsaid,
+                "increase receive_buffer", instance=self.instance, n=self._loss_unsaid,
                 octets=self._port.effective_octets,
             )  # fmt: skip
             self._loss_said, self._loss_unsaid = self._reactor.seconds(), 0

@@ -81,12 +81,12 @@ class PACKET(Input):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if config.interface is not None and not config.interface:
-            yield "interface", "names no interface"
+            yield "interface", "must name an interface"
         for name in config.interface or ():
             if len(name.encode()) > 15:
-                yield "interface", f"{name} is longer than the name of an interface can be"
+                yield "interface", f"{name} is too long for the name of an interface (15 letters)"
         if not 0 <= config.fanout <= 0xFFFF:
-            yield "fanout", f"{config.fanout} is no group (1 to 65535, 0 for none)"
+            yield "fanout", f"{config.fanout} is not a group (1 to 65535, 0 for none)"
         if config.ring > 1 << 31:
             yield "ring", "must be at most 2G"
         if not 0.001 <= config.batch_latency <= 10:
@@ -115,7 +115,7 @@ class PACKET(Input):
     def _program(self, name: str, device: int) -> Program:
         if device not in _LINKTYPES:
             raise StartError(f"interface {name}: devices of type {device} cannot be read",
-                             "Ethernet, loopback, and devices of IP can")  # fmt: skip
+                             "use an Ethernet, loopback or IP device")  # fmt: skip
         link = bpf.ETHERNET if _LINKTYPES[device] == 1 else bpf.RAW
         return bpf.compiled(self.config.filter, link, self.config.snaplen)
 
@@ -195,8 +195,8 @@ class PACKET(Input):
         now = time.monotonic()
         if now - self._loss_said >= 60:
             self.log.error(
-                "{instance}: the kernel dropped {n} packets because the ring was full; ring makes it larger, snaplen "
-                "and filter make packets fewer", instance=self.instance, n=self._loss_unsaid,
+                "{instance}: the kernel dropped {n} packets because the ring was full; increase ring, or take fewer "
+                "octets with snaplen or fewer packets with filter", instance=self.instance, n=self._loss_unsaid,
             )  # fmt: skip
             self._loss_said, self._loss_unsaid = now, 0
 

@@ -131,7 +131,7 @@ class PCAPIN(Replaying):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         for port in self.config.ports:
             if not (port.isdecimal() and 0 < int(port) < 65536):
-                yield "ports", f"{port} is no port (1 to 65535)"
+                yield "ports", f"{port} is not a port (1 to 65535)"
         try:
             speed(self.config.speed)
         except ValueError as error:

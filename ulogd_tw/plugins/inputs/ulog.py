@@ -47,7 +47,7 @@ class ULOG(NFLOG):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not 1 <= self.config.nlgroup <= 32:
-            yield "nlgroup", f"{self.config.nlgroup} is no group of ULOG (1 to 32)"
+            yield "nlgroup", f"{self.config.nlgroup} is not a group of ULOG (1 to 32)"
         yield from super().mistakes()
 
     def keys(self) -> Iterable[Key]:
@@ -68,7 +68,7 @@ class ULOG(NFLOG):
         super().open()
         group = self.config.nlgroup
         self.log.warn(
-            "{instance}: Linux has no ULOG any more, so NFLOG group {group} is read; change the rules from "
+            "{instance}: Linux no longer has ULOG, so NFLOG group {group} is read; change the rules from "
             "'-j ULOG --ulog-nlgroup {group} --ulog-prefix P --ulog-cprange C --ulog-qthreshold Q' to "
             "'-j NFLOG --nflog-group {group} --nflog-prefix P --nflog-size C --nflog-threshold Q', and the stack from "
             "ULOG to NFLOG with group={group} and IFINDEX", instance=self.instance, group=group,

@@ -44,7 +44,7 @@ class GRAPHITE(TextOutput):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.config.host:
-            yield "host", "is not given"
+            yield "host", "must be given"
         try:
             service_port(self.config.port, "tcp")
         except ValueError as error:

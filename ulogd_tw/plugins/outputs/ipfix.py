@@ -151,18 +151,18 @@ class IPFIX(Output):
         except ValueError as error:
             yield "fields", str(error)
         if config.anonymise == "cryptopan" and not config.anonymise_key:
-            yield "anonymise_key", "names no file with a key; openssl rand -hex 32 makes one"
+            yield "anonymise_key", "must name a file with the key; openssl rand -hex 32 makes one"
         for option, most in (("anonymise_prefix4", 32), ("anonymise_prefix6", 128)):
             if not 0 <= getattr(config, option) <= most:
-                yield option, f"{getattr(config, option)} is no number of bits (0 to {most})"
+                yield option, f"{getattr(config, option)} is not a number of bits (0 to {most})"
         if config.version != "10":
             yield from self._mistakes_of_netflow()
         if not 1 <= config.oid <= 0xFFFFFFFF:
-            yield "oid", f"{config.oid} is no Observation Domain ID of flows (1 to 4294967295)"
+            yield "oid", f"{config.oid} is not an Observation Domain ID of flows (1 to 4294967295)"
         if config.mtu is not None and not _LEAST_MTU <= config.mtu <= MAX_LENGTH:
             yield "mtu", f"{config.mtu} is not between {_LEAST_MTU} and {MAX_LENGTH}"
         if config.port > 65535:
-            yield "port", f"{config.port} is no port (1 to 65535)"
+            yield "port", f"{config.port} is not a port (1 to 65535)"
         yield from sctp_mistakes(config)
         if config.flush <= 0:
             yield "flush", "must be more than 0"
@@ -183,11 +183,11 @@ class IPFIX(Output):
     def _mistakes_of_netflow(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if any(target.url.scheme != "udp" for target in targets.targets(config, sound=True)):
-            yield "version", f"NetFlow v{config.version} goes over UDP only"
+            yield "version", f"NetFlow v{config.version} works over UDP only"
         if config.spool:
-            yield "spool", f"files are IPFIX, which collectors of NetFlow v{config.version} do not read"
+            yield "spool", f"spool files hold IPFIX, unreadable for collectors of NetFlow v{config.version}"
         if config.fields == flow_records.BIFLOW or config.version == "5" and config.fields not in _OF_NETFLOW5:
-            yield "fields", f"NetFlow v{config.version} has no records of {config.fields}"
+            yield "fields", f"NetFlow v{config.version} cannot carry fields={config.fields}"
 
     # start and stop
 

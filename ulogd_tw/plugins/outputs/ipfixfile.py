@@ -115,11 +115,11 @@ class IPFIXFILE(Output):
         except ValueError as error:
             yield "fields", str(error)
         if not os.path.basename(config.file):
-            yield "file", f"{config.file!r} names no file"
+            yield "file", f"{config.file!r} is not the name of a file"
         if 0 < config.rotate_interval < 1 or config.rotate_interval % 1:
             yield "rotate_interval", "must be whole seconds, or 0"
         if not 0 <= config.domain <= 0xFFFFFFFF:
-            yield "domain", f"{config.domain} is no Observation Domain ID (0 to 4294967295)"
+            yield "domain", f"{config.domain} is not an Observation Domain ID (0 to 4294967295)"
 
     def requests(self, wanted: Wanted) -> Any:
         return ALL

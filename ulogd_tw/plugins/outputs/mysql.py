@@ -157,7 +157,7 @@ class MySQL(Database):
         except (pymysql.NotSupportedError, pymysql.InternalError, pymysql.ProgrammingError) as error:
             self.log.debug("{instance}: no named locks: {error}", instance=self.instance, error=error)  # Galera
             return
-        raise pymysql.OperationalError(_LOCK_WAIT_TIMEOUT, "an earlier connection of ours does not end")
+        raise pymysql.OperationalError(_LOCK_WAIT_TIMEOUT, "an earlier connection of this service does not end")
 
     def _lock(self, connection: Any, name: str, wait_s: int) -> bool:
         return self._execute(connection, "SELECT GET_LOCK(%s, %s)", name, wait_s)[0][0] == 1
@@ -180,7 +180,7 @@ class MySQL(Database):
         )  # fmt: skip
         if rows and rows[0][0] in ("MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE"):
             self.log.warn(
-                "{instance}: table {table} has no transactions ({engine}): rows of a batch that is repeated may be "
+                "{instance}: table {table} has no transactions ({engine}): rows of a repeated batch may be "
                 "double; ALTER TABLE {table} ENGINE=InnoDB",
                 instance=self.instance, table=self.table, engine=rows[0][0],
             )  # fmt: skip
@@ -245,7 +245,7 @@ class MySQL(Database):
         except (pymysql.Error, OSError):
             raise
         except Exception as error:  # pymysql raises all sorts of things at an answer that is none
-            raise pymysql.OperationalError(2013, f"unintelligible answer: {error!r}") from error
+            raise pymysql.OperationalError(2013, f"malformed answer: {error!r}") from error
 
     def fault(self, error: Exception) -> Fault | None:
         if isinstance(error, OSError):

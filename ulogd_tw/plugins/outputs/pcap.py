@@ -47,7 +47,7 @@ class CaptureFile(TextFile):
         elif old:
             link = self._link_of_file()
             if link is None or self.links and self.links != [link]:
-                raise StartError(f"{self.path} is there and is no pcap file that packets of this kind can be added to")
+                raise StartError(f"{self.path} exists, and is not a pcap file of this link type")
             self.links = [link]
         elif self.links:
             os.write(fd, writing.pcap_head(self.links[0]))
@@ -60,7 +60,7 @@ class CaptureFile(TextFile):
         try:
             super().reopen()
         except StartError as error:
-            self.fault("reopen", "{error}; still writing to the file that was open", error=error)
+            self.fault("reopen", "{error}; writing goes on to the file opened before", error=error)
 
     def declare(self, link: int) -> bool:
         """Make sure that packets of this link can be written; False where the file cannot have them."""

@@ -128,7 +128,7 @@ class DtlsLayer(Layer):
         try:
             self._connection.DTLSv1_handle_timeout()
         except SSL.Error:
-            self.fault = TlsError("it answers nothing", "tls_timeout")
+            self.fault = TlsError("it does not answer", "tls_timeout")
 
     # the server before the cookie
 

@@ -142,8 +142,8 @@ class DtlsGate:
         association = Association(self, listener, name, back, peer, layer, hello)
         while len(self._unfinished) >= self._most:
             oldest = next(iter(self._unfinished))
-            oldest.refuse(TlsError(f"more than {self._most} handshakes have begun since its own", "tls_limit"))
-        late = TlsError(f"its handshake has not ended within {self._seconds:g} s", "tls_timeout")
+            oldest.refuse(TlsError(f"more than {self._most} handshakes began after its own", "tls_limit"))
+        late = TlsError(f"its handshake did not end within {self._seconds:g} s", "tls_timeout")
         listener.unfinished[name] = association
         self._unfinished[association] = self.clock.callLater(self._seconds, association.refuse, late)
         association.go_on()

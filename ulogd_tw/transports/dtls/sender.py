@@ -208,7 +208,7 @@ class DtlsEnd(DatagramSender):
 
     def _is_late(self) -> None:
         why = f" ({self.last_error})" if self.last_error else ""
-        self._break_off(TlsError(f"the handshake has not ended within {HANDSHAKE_SECONDS:g} s{why}", "tls_timeout"))
+        self._break_off(TlsError(f"the handshake did not end within {HANDSHAKE_SECONDS:g} s{why}", "tls_timeout"))
 
     # the handshake
 
@@ -256,7 +256,7 @@ class DtlsEnd(DatagramSender):
         if self._up:
             self._owner.fallen(self, "closed by the peer")
         else:
-            self._break_off(TlsError("closed by the peer before it has accepted our certificate", "tls_closed"))
+            self._break_off(TlsError("closed by the peer before it accepted our certificate", "tls_closed"))
 
     def _break_off(self, fault: TlsError) -> None:
         self.errors[fault.reason] += 1

@@ -62,7 +62,7 @@ def message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
 def control(octets: bytes) -> Control:
     """What a control message says. Raises `MessageError`."""
     if len(octets) < HEADER.size:
-        raise MessageError(f"{len(octets)} octets are no netlink message", "length")
+        raise MessageError(f"{len(octets)} octets are not a netlink message", "length")
     _, kind, _, sequence, _ = HEADER.unpack_from(octets)
     if kind in (ERROR, DONE):
         if len(octets) < HEADER.size + 4:

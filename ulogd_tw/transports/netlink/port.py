@@ -54,8 +54,8 @@ def _remedy(error: OSError, namespace: str = "") -> str:
     if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
         return "this kernel has no nfnetlink; modprobe nfnetlink may load it"
     if namespace:
-        return "entering one needs CAP_SYS_ADMIN" if error.errno == errno.EPERM else "ip netns list shows what there is"
-    return f"it needs CAP_NET_ADMIN: {GRANT}" if error.errno in (errno.EPERM, errno.EACCES) else ""
+        return "entering one needs CAP_SYS_ADMIN" if error.errno == errno.EPERM else "ip netns list shows the names"
+    return f"this needs CAP_NET_ADMIN: {GRANT}" if error.errno in (errno.EPERM, errno.EACCES) else ""
 
 
 class _Answer:
@@ -173,8 +173,8 @@ class NetlinkPort:
         self.effective_octets = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
         if self.effective_octets < wanted:
             self.log.warn(
-                "the netlink socket queues {effective} octets instead of {wanted}, events may be lost; "
-                "sysctl -w net.core.rmem_max={wanted} allows more, CAP_NET_ADMIN does too",
+                "the netlink socket queues only {effective} octets of the {wanted} asked for, and events may be lost; "
+                "sysctl -w net.core.rmem_max={wanted} allows more, or run with CAP_NET_ADMIN",
                 effective=self.effective_octets, wanted=wanted,
             )  # fmt: skip
 
@@ -190,7 +190,7 @@ class NetlinkPort:
                 socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(self._program) // 8, address)
             )
         except OSError as error:
-            self.log.warn("the kernel takes no filter for its events, so all are read: {why}", why=error.strerror)
+            self.log.warn("the kernel refuses an event filter, so all events are read: {why}", why=error.strerror)
 
     def start(self) -> None:
         """Begin to read."""
@@ -220,7 +220,9 @@ class NetlinkPort:
 
     def connectionLost(self, reason: Failure) -> None:
         if self._socket is not None and self._stopped is None:
-            self.log.error("netlink socket failed, nothing more is read from it: {why}", why=reason.getErrorMessage())
+            self.log.error(
+                "the netlink socket failed, and no more events are read: {why}", why=reason.getErrorMessage()
+            )
         self._close()
 
     def doRead(self) -> None:

@@ -30,14 +30,14 @@ def uses_kernel(options: Options) -> bool:
         if not has:
             raise SctpUnavailable("this kernel has no SCTP: modprobe sctp, or sctp_stack=user")
         if encapsulation:
-            raise SctpUnavailable("the kernel's SCTP goes straight in IP: encapsulation_port needs sctp_stack=user")
+            raise SctpUnavailable(
+                "the kernel's SCTP cannot be carried over UDP: encapsulation_port needs sctp_stack=user"
+            )
         return True
     if options.addresses:
-        raise SctpUnavailable(
-            "several addresses (multi-homing) need SCTP in the kernel (modprobe sctp): usrsctp is carried by one socket"
-        )
+        raise SctpUnavailable("sctp_addresses (multi-homing) needs SCTP in the kernel (modprobe sctp)")
     if has and encapsulation == 0:
-        raise SctpUnavailable("a kernel with SCTP answers SCTP in IP itself: sctp_stack=kernel, or encapsulation_port")
+        raise SctpUnavailable("this kernel has SCTP of its own: set sctp_stack=kernel, or an encapsulation_port")
     the_stack()
     return False
 

@@ -63,11 +63,14 @@ class Files:
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """(option, what is wrong with it), for every file."""
         if self.verify and not self.ca:
-            yield "ca", "must be given for TLS: the certificates that peers must come from, a file or a directory"
+            yield (
+                "ca",
+                "must be given for TLS: the certificates of the CAs that sign the peers, a file or a directory",
+            )
         elif self.verify and (text := _fault(read_trusted, self.ca)):
             yield "ca", text
         if not self.cert:
-            yield "cert", "must be given for TLS: our certificate, and those between it and the CA"
+            yield "cert", "must be given for TLS: our certificate, followed by the intermediate certificates"
             return
         wrong = _fault(read_chain, self.cert)
         if wrong:
@@ -208,7 +211,9 @@ def read_key(path: str) -> Any:
     try:
         return serialization.load_pem_private_key(octets, None)
     except TypeError:
-        raise TlsError(f"{path} is encrypted, and a service has nobody to ask: openssl pkey takes it off") from None
+        raise TlsError(
+            f"{path} is encrypted, and a service cannot ask for the passphrase: openssl pkey removes it"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise TlsError(f"{path} has no private key in PEM form (-----BEGIN PRIVATE KEY-----)") from None
 
@@ -218,7 +223,7 @@ def _octets(path: str, private: bool = False) -> bytes:
         with open(path, "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if private and mode & 0o077:
-                raise TlsError(f"others than its owner can read {path} (mode {mode:04o}): chmod 600 {path}")
+                raise TlsError(f"other users than its owner can read {path} (mode {mode:04o}): chmod 600 {path}")
             return file.read()
     except OSError as error:
         raise TlsError(f"{path}: {error.strerror or error}") from None

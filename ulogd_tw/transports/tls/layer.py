@@ -170,7 +170,7 @@ class Layer:
             return TlsError(f"it ends TLS ({name})", "tls_version" if self.alert == 70 else "tls_alert")
         words = last_words(error)
         if self.secured:
-            return TlsError(f"what it sends is not what TLS wants: {words}", "tls_broken")
+            return TlsError(f"it sends invalid TLS: {words}", "tls_broken")
         reason, text = _TEXTS.get(words, ("tls_garbage", f"its handshake is none: {words}"))
         return TlsError(text, reason)
 
@@ -202,9 +202,9 @@ def _chain_fault(certificate: Any, number: int) -> TlsError:
         begins = _time(certificate.get_notBefore())
         return TlsError(f"its certificate is not valid yet ({begins}); is a clock wrong?", "tls_not_yet_valid")
     if number in _UNKNOWN_CA:
-        return TlsError("its certificate comes from no CA that we know", "tls_unknown_ca")
+        return TlsError("its certificate is signed by an unknown CA", "tls_unknown_ca")
     why = _CHAIN_FAULTS.get(number, f"OpenSSL's verification error {number}")
-    return TlsError(f"its certificate is not taken: {why}", "tls_certificate")
+    return TlsError(f"its certificate is refused: {why}", "tls_certificate")
 
 
 def _time(octets: bytes | None) -> str:

@@ -55,8 +55,8 @@ class HandshakeGate:
         """A handshake begins."""
         while len(self._unfinished) >= self._most:
             oldest = next(iter(self._unfinished))
-            oldest.refuse(TlsError(f"more than {self._most} handshakes have begun since its own", "tls_limit"))
-        late = TlsError(f"its handshake has not ended within {self._seconds:g} s", "tls_timeout")
+            oldest.refuse(TlsError(f"more than {self._most} handshakes began after its own", "tls_limit"))
+        late = TlsError(f"its handshake did not end within {self._seconds:g} s", "tls_timeout")
         self._unfinished[connection] = self._clock.callLater(self._seconds, connection.refuse, late)
         return self.credentials.layer()
 
@@ -132,7 +132,7 @@ class TlsConnection(StreamConnection):
         in_order = reason.check(error.ConnectionDone) is not None
         if not self._ended and not self._up:
             self._ended = "closed in the handshake"
-            self._gate.refused(self.peer, TlsError("it has closed the connection within the handshake", "tls_closed"))
+            self._gate.refused(self.peer, TlsError("it closed the connection during the handshake", "tls_closed"))
         if self._up:
             cut = "closed by the peer without TLS's close_notify" if in_order else reason.getErrorMessage()
             self.lost(self._ended or cut)

@@ -63,7 +63,7 @@ class TlsSender(StreamSender):
         self._marks.clear()
         self._fault = None
         self._layer = self._credentials.layer()
-        late = TlsError(f"the handshake has not ended within {HANDSHAKE_SECONDS:g} s", "tls_timeout")
+        late = TlsError(f"the handshake did not end within {HANDSHAKE_SECONDS:g} s", "tls_timeout")
         self._timer = self._reactor.callLater(HANDSHAKE_SECONDS, self._break_off, late)
         self.dataReceived(b"")
 
@@ -105,7 +105,7 @@ class TlsSender(StreamSender):
 
     def _peer_ends(self) -> None:
         if not self.is_up:
-            self._break_off(TlsError("closed by the peer before it has accepted our certificate", "tls_closed"))
+            self._break_off(TlsError("closed by the peer before it accepted our certificate", "tls_closed"))
         else:
             self._layer.close()
             self._flush()

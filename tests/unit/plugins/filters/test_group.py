@@ -230,9 +230,9 @@ class FilesTests(GroupCase):
 
     def test_wrong_at_start(self):
         for option, octets, expected in (
-            ("networks", b"10.0.0.0/8,x\nnonsense,x\n", "line 2: 'nonsense' is no address"),
-            ("services", b"https\n", "line 1: 'https' is no service"),
-            ("country", b"nothing", "no database of MaxMind's format"),
+            ("networks", b"10.0.0.0/8,x\nnonsense,x\n", "line 2: 'nonsense' is neither an address"),
+            ("services", b"https\n", "line 1: 'https' is not a service"),
+            ("country", b"nothing", "not a database in MaxMind's format"),
             ("asn", None, "No such file"),
         ):
             path = self.write(option, octets) if octets else "/nowhere/asn.mmdb"
@@ -243,9 +243,9 @@ class FilesTests(GroupCase):
 
     def test_mistakes(self):
         for options, expected in (
-            ({}, "is not given, nor services, country, asn, interfaces, marks, zones"),
-            ({"columns": ("site",), "services": "x"}, "are columns of networks"),
-            ({"networks": "x", "columns": ("a.b",)}, "names of columns have letters and digits"),
+            ({}, "is missing, and so are services, country, asn, interfaces, marks, zones"),
+            ({"columns": ("site",), "services": "x"}, "need the option networks"),
+            ({"networks": "x", "columns": ("a.b",)}, "names of columns consist of letters and digits"),
         ):
             group = GROUP("g", Options(GROUP.all_options(), options))
             self.assertTrue(any(expected in text for _, text in group.mistakes()), options)

@@ -76,7 +76,7 @@ class ActionTests(MatchCase):
         self.assertEqual([443], self.ports(self.give(batch_of(FLOWS))))
         for name in ("nonesuch", "https\0"):
             match = MATCH("m", Options(MATCH.all_options(), {"match": f"port {name}"}))
-            self.assertIn("no service of this machine", dict(match.mistakes())["match"], name)
+            self.assertIn("nor a service of this machine", dict(match.mistakes())["match"], name)
 
     def test_drop(self):
         self.start({"match": "tcp", "action": "drop"})
@@ -118,8 +118,8 @@ class ActionTests(MatchCase):
     def test_mistakes(self):
         for options, expected in (
             ({"match": "src prt 80"}, "column 5: src prt has no meaning"),
-            ({"match": "tcp", "action": "tag"}, "tag wants tag= or export_to="),
-            ({"match": "tcp", "action": "drop", "sample": 2}, "drop leaves out what matches"),
+            ({"match": "tcp", "action": "tag"}, "action=tag needs tag= or export_to="),
+            ({"match": "tcp", "action": "drop", "sample": 2}, "no effect with action=drop"),
             ({"match": "tcp", "sets": ("x",)}, "'x' is not NAME=FILE"),
             ({"match": "ip in @x"}, "there is no set x"),
         ):
@@ -179,7 +179,10 @@ class SetsTests(MatchCase):
 
     def test_wrong_at_start(self):
         """Said with what helps."""
-        for prepare, expected in ((lambda: None, "No such file"), (lambda: self.write("nonsense"), "is no address")):
+        for prepare, expected in (
+            (lambda: None, "No such file"),
+            (lambda: self.write("nonsense"), "is neither an address"),
+        ):
             prepare()
             match = MATCH("m", Options(MATCH.all_options(), {"match": "ip in @bad", "sets": (f"bad={self.path}",)}))
             self.assertIn(expected, str(self.assertRaises(StartError, match.open)))

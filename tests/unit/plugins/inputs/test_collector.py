@@ -184,8 +184,8 @@ class SessionTests(SynchronousTestCase):
         found.wait()
         self.assertEqual([1, 3], counts_of(found.rows))
         self.assertEqual({"cut": 1}, found.errors)
-        (line,) = found.heard("has left")
-        self.assertIn("192.0.2.1:40000 has left: Connection to the other side was lost", line)
+        (line,) = found.heard("has disconnected")
+        self.assertIn("192.0.2.1:40000 has disconnected: Connection to the other side was lost", line)
 
     def test_refused(self):
         """ERR-6, ERR-5: one exporter more than max_sessions is refused, over TCP and UDP, and logged; a free place
@@ -196,7 +196,7 @@ class SessionTests(SynchronousTestCase):
         found.datagrams((TOLD, "192.0.2.9", 1), (counts(1), "192.0.2.9", 1))
         self.assertEqual([], found.rows)
         self.assertEqual({"limit_sessions": 2}, found.errors)  # datagrams of one sender in a row count once
-        self.assertEqual(1, len(found.heard("192.0.2.1 is refused: max_sessions sessions are open")))
+        self.assertEqual(1, len(found.heard("192.0.2.1 is refused: the limit max_sessions is reached")))
         first.end()
         found.datagrams((TOLD, "192.0.2.9", 1), (counts(1), "192.0.2.9", 1))
         self.assertEqual([1], counts_of(found.rows))
@@ -321,7 +321,7 @@ class LogTests(SynchronousTestCase):
         """SET-6: a set with an id that means nothing is left out with a warning; data behind it are read."""
         octets = message(a_set(2, COUNTER), a_set(77, b"1234"), a_set(77, b"1234"), a_set(256, hexed("00000001")))
         for kind in ("tcp", "udp"):
-            self.assertEqual(1, len(self.says("a set has the id 77, which means nothing", octets, octets, kind=kind)))
+            self.assertEqual(1, len(self.says("a set with the reserved id 77 is left out", octets, octets, kind=kind)))
 
     def test_sequence(self):
         """ERR-4: lost records are logged."""
@@ -336,15 +336,17 @@ class LogTests(SynchronousTestCase):
         found.wait()
         self.assertEqual([1], counts_of(found.rows))
         self.assertFalse(connection.closed)
-        self.assertEqual(1, len(found.heard("withdraws template 257, which is not known")))
+        self.assertEqual(1, len(found.heard("withdraws the unknown template 257")))
 
     def test_templates_again(self):
         """WD-5: known templates that come again are logged over TCP, alone or beside new ones, and not over UDP."""
         more = message(a_set(2, COUNTER, template(257, (4, 1))))
         for messages in ((TOLD, TOLD), (TOLD, more), (TOLD, message(a_set(3, options_template(300, 1, (4, 1)))), TOLD)):
-            self.assertEqual(1, len(self.says("known came again", *messages)))
-            self.assertEqual([], self.says("known came again", *messages, kind="udp"))
-        self.assertEqual([], self.says("known came again", TOLD, message(a_set(2, template(257, (4, 1))))))
+            self.assertEqual(1, len(self.says("known templates were sent again", *messages)))
+            self.assertEqual([], self.says("known templates were sent again", *messages, kind="udp"))
+        self.assertEqual(
+            [], self.says("known templates were sent again", TOLD, message(a_set(2, template(257, (4, 1)))))
+        )
 
     def test_changed(self):
         """WD-6: another template for a live id takes its place and is logged; the connection stays."""
@@ -354,4 +356,4 @@ class LogTests(SynchronousTestCase):
         found.wait()
         self.assertEqual([{"octetDeltaCount": 1}, {"packetDeltaCount": 2}], found.rows)
         self.assertFalse(connection.closed)
-        self.assertEqual(1, len(found.heard("template 256 is another one now")))
+        self.assertEqual(1, len(found.heard("template 256 has changed")))

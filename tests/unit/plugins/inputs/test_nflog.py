@@ -145,7 +145,7 @@ class RefusalTests(LogTestCase):
 
     def test_no_privilege(self):
         """The capability is named."""
-        self.assertIn("group 5: netlink request refused: Operation not permitted; it needs CAP_NET_ADMIN",
+        self.assertIn("group 5: netlink request refused: Operation not permitted; this needs CAP_NET_ADMIN",
                       self.refused(errno.EPERM, group=(5,)))  # fmt: skip
         self.assertIn("CAP_NET_ADMIN", self.refused(errno.EPERM))
 
@@ -156,8 +156,8 @@ class RefusalTests(LogTestCase):
                 file.write("    4     99     0 2 65535    100  1\n    5   1234     0 2 65535    100  1\n")
             for number in (errno.EPERM, errno.EBUSY):
                 said = self.refused(number, group=(5,))
-                self.assertIn("group 5 is read by another socket (netlink port 1234", said)
-        self.assertIn("group 6 is read by another socket; ", self.refused(errno.EBUSY, group=(6,)))
+                self.assertIn("group 5 is in use by another program (netlink port 1234", said)
+        self.assertIn("group 6 is in use by another program; ", self.refused(errno.EBUSY, group=(6,)))
 
     def test_no_module(self):
         """A kernel without nfnetlink_log."""

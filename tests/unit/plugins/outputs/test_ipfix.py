@@ -716,11 +716,11 @@ class OptionsTests(SynchronousTestCase):
     def test_mistakes(self):
         """Every wrong option is reported."""
         for options, option, reason in (
-            ({}, "collectors", "names no collector"),
+            ({}, "collectors", "must name a collector"),
             ({"collectors": ("192.0.2.1",)}, "collectors", "does not begin with"),
             ({"collectors": ("dtls:192.0.2.1",)}, "cert", "must be given for TLS"),
-            ({"collectors": ("sctps:192.0.2.1",)}, "collectors", "DTLS over SCTP is not there"),
-            ({"collectors": ("udp:4739",)}, "collectors", "names no host"),
+            ({"collectors": ("sctps:192.0.2.1",)}, "collectors", "DTLS over SCTP is not supported"),
+            ({"collectors": ("udp:4739",)}, "collectors", "has no host"),
             ({"collectors": ("udp:a", "udp:a:4739")}, "collectors", "twice"),
             ({"host": "a", "oid": 0}, "oid", "Observation Domain"),
             ({"host": "a", "oid": 2**32}, "oid", "Observation Domain"),

@@ -138,7 +138,7 @@ class PcapTests(SynchronousTestCase):
         self.path = Path(self.mktemp())
         self.path.write_bytes(b"something else, of some length")
         error = self.assertRaises(StartError, self.plugin)
-        self.assertIn("is no pcap file", str(error))
+        self.assertIn("is not a pcap file", str(error))
         self.assertEqual(b"something else, of some length", self.path.read_bytes())
 
     def test_reopen(self):
