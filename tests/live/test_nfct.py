@@ -6,11 +6,13 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.live.service import Service
 from tests.support import Daemon, NetworkNamespaces, require_program, sized, wait_until
 
 TOP = Path(__file__).resolve().parents[2]
@@ -279,3 +281,28 @@ class NfctTests(SynchronousTestCase):
             *nobody, *argv, check=False, cwd=TOP, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, capture_output=False
         )
         self.assertIn("AmbientCapabilities=CAP_NET_ADMIN", result.stdout)
+
+
+class FirstFlowTests(SynchronousTestCase):
+    """A host whose firewall tracks nothing: NFCT says at once what to run, and what it says works as printed."""
+
+    def test_remedies_work(self):
+        """nft and sysctl take the lines out of the log; the next ping is a row."""
+        require_program("nft")
+        config = '[j]\nfile="{dir}/rows"\nsync=1\n'
+        with (
+            NetworkNamespaces() as namespaces,
+            Service(["ct:NFCT,j:JSON"], config, namespace=partial(namespaces.argv, "a")) as ours,
+        ):
+            for name in ("acct", "timestamp"):
+                path = f"/proc/sys/net/netfilter/nf_conntrack_{name}"
+                self.assertEqual("0", namespaces.run("a", ["cat", path]).stdout.strip())
+            log = wait_until(lambda: "tracks no connections" in ours.output() and ours.output(), 20, "the warning")
+            remedies = [line.split("Run: ", 1)[1].split(" (affects")[0] for line in log.splitlines() if "Run: " in line]
+            self.assertEqual(["sysctl", "nft"], [remedy.split()[0] for remedy in remedies], log)
+            for remedy in remedies:
+                namespaces.run("a", ["sh", "-c", remedy])
+            namespaces.run("a", ["ping", "-c", "1", namespaces.ipv4["b"]])
+            namespaces.run("a", ["conntrack", "-F"])
+            rows = ours.directory / "rows"
+            wait_until(lambda: rows.exists() and '"orig.raw.pktlen":84' in rows.read_text(), 20, "the row of the ping")

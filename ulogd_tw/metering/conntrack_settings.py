@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +32,17 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("nf_conntrack_acct", "0", "packets and octets are not counted", COUNTERS),
-    Setting("nf_conntrack_timestamp", "0", "start times are not kept", TIMES),
-    Setting("nf_conntrack_events", "0", "no events are sent at all", of_events=True),
-    Setting("nf_conntrack_events", "2", "flows older than the service end without an event, so they are "
-            "noticed later and without an end time", of_events=True),
+    Setting("nf_conntrack_acct", "0", "accounting is off (no packets and octets)", COUNTERS),
+    Setting("nf_conntrack_timestamp", "0", "timestamps are off (no start times)", TIMES),
+    Setting("nf_conntrack_events", "0", "events are off (no flows)", of_events=True),
+    Setting("nf_conntrack_events", "2", "events are sent only for connections that began after the first listener "
+            "(older ones are found by their absence, without an end time)", of_events=True),
 )  # fmt: skip
+TRACKING = (
+    "nft 'add table inet flows; add chain inet flows track { type filter hook output priority 0; }; "
+    "add rule inet flows track ct state new counter'"
+)
+"""The command that makes the kernel track all connections: any rule that looks at `ct state` does."""
 
 
 def loaded() -> bool:
@@ -50,6 +56,23 @@ def read(name: str) -> str:
         return (SYSCTLS / name).read_text().strip()
     except OSError:
         return ""
+
+
+def tracks() -> bool | None:
+    """Whether the kernel tracks the connections of this network namespace; None where that cannot be seen.
+
+    It does so once a firewall rule needs it. Where it has no connection, one datagram to ourselves would become one.
+    """
+    if read("nf_conntrack_count") != "0":
+        return True if read("nf_conntrack_count").isdecimal() else None
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+            ours.bind(("127.0.0.1", 0))
+            ours.connect(ours.getsockname())
+            ours.send(b"\0")
+    except OSError:  # loopback is down
+        return None
+    return read("nf_conntrack_count") != "0"
 
 
 def wrong(wanted: Wanted = ALL, events: bool = True) -> list[Setting]:

@@ -135,10 +135,14 @@ class Machine:
     def _settings(self, where: str) -> Findings:
         if not conntrack_settings.loaded():
             yield Finding(
-                WRONG, "conntrack" + where, "not loaded",
-                "load it by a firewall rule with 'ct state' (nft), or by modprobe nf_conntrack",
+                WRONG, "conntrack" + where, "not loaded", conntrack_settings.TRACKING
             )  # fmt: skip
             return
+        if conntrack_settings.tracks() is False:
+            yield Finding(
+                WRONG, "conntrack" + where, "tracks no connections, since no firewall rule needs it",
+                conntrack_settings.TRACKING,
+            )  # fmt: skip
         plugins = self.named("NFCT")
         mends = bool(plugins) and all(plugin.config.sysctl for plugin in plugins)
         wrong = {setting.name: setting for setting in conntrack_settings.wrong()}

@@ -93,4 +93,4 @@ class DoctorTests(SynchronousTestCase):
         self.set(acct=0)
         status, said = self.status()
         self.assertEqual(status, 1)
-        self.assertIn("wrong  nf_conntrack_acct: 0: packets and octets are not counted; sysctl -w", said)
+        self.assertIn("wrong  nf_conntrack_acct: 0: accounting is off (no packets and octets); sysctl -w", said)

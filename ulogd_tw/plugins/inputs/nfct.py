@@ -150,7 +150,7 @@ class NFCT(Input):
         self._vanished = self._interim = 0
         self._loss_said = float("-inf")
         self._loss_unsaid = 0
-        self._silent_since: float | None = None
+        self._looked = False
         self.counters.figures["netlink"] = self._figures
         self.counters.figures["flows"] = self._table_figures
 
@@ -188,8 +188,8 @@ class NFCT(Input):
         """One warning about all settings of the kernel that take away what is wanted, or with sysctl=1 none."""
         if not conntrack_settings.loaded():
             self.log.warn(
-                "{instance}: connection tracking is not loaded, so there are no flows yet; load it by a firewall "
-                "rule with 'ct state' (nft), or by modprobe nf_conntrack", instance=self.instance,
+                "{instance}: connection tracking is not loaded, so there are no flows yet. Run: {remedy}",
+                instance=self.instance, remedy=conntrack_settings.TRACKING,
             )  # fmt: skip
             return
         wrong = conntrack_settings.wrong(self.wanted, events=not self.config.pollinterval)
@@ -197,7 +197,7 @@ class NFCT(Input):
             wrong = [setting for setting in wrong if not self._mended(setting)]
         if wrong:
             self.log.warn(
-                "{instance}: {what}; run: sysctl -w {settings}",
+                "{instance}: conntrack {what}. Run: sysctl -w {settings} (affects new connections)",
                 instance=self.instance,
                 what=", ".join(setting.what for setting in wrong),
                 settings=" ".join(setting.remedy for setting in wrong),
@@ -282,20 +282,18 @@ class NFCT(Input):
         self._dumps.soon(bool(config.pollinterval or config.active_timeout or self._births), zeroing=True)
 
     def wake(self, now: float) -> float | None:
-        """Look once, some time after the start, whether anything comes; say why not where the kernel shows it."""
-        if self._silent_since is None:
-            self._silent_since = now
-            return _SILENCE_S
+        """Look at the start, and once more after some time without a message, whether the kernel tracks connections."""
+        first, self._looked = not self._looked, True
+        if not first and self.counters.messages_received:
+            return None
         with inside(self.config.network_namespace_path):
-            followed = conntrack_settings.read("nf_conntrack_count")
-        if not self.counters.messages_received and followed == "0":
+            tracked = conntrack_settings.tracks() is not False
+        if not tracked:
             self.log.warn(
-                "{instance}: no flow for {seconds:.0f} s: the kernel tracks connections only if a firewall rule needs "
-                "it. Add one: nft 'add table inet flows; add chain inet flows c {{ type filter hook output "
-                "priority 0; }}; add rule inet flows c ct state new counter'",
-                instance=self.instance, seconds=_SILENCE_S,
+                "{instance}: the kernel tracks no connections, since no firewall rule needs it. Run: {remedy}",
+                instance=self.instance, remedy=conntrack_settings.TRACKING,
             )  # fmt: skip
-        return None
+        return _SILENCE_S if first and tracked else None
 
     def stop(self) -> Any:
         """Read what the kernel still holds for us, then close."""
