@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from ulogd_tw.collecting.counts import COLLECTING
 from ulogd_tw.core.keys import CONTEXT, TOLD, Key
-from ulogd_tw.core.options import Option, boolean, octets, positive, seconds
+from ulogd_tw.core.options import Option, boolean, octets, one_of, positive, seconds
 from ulogd_tw.core.plugin import FLOW, Input
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.events import Event
@@ -55,6 +55,10 @@ class Collecting(Input):
         Option("add_names", boolean, False, "1: add ingressInterfaceName, egressInterfaceName and applicationName from "
                "the exporter's options records, for outputs of all keys such as JSON. An output with one of these "
                "names in its configuration gets it anyway."),
+        Option("tunnels", one_of("auto", "outer", "inner"), "auto", "Which headers sFlow samples and packet sections "
+               "give of packets in tunnels (IP in IP, GRE, VXLAN, GENEVE, GTP-U, MPLS over IP, Ethernet over MPLS). "
+               "inner: those of the packet inside, with the outer header in tunnel.source, tunnel.destination, "
+               "tunnel.protocol and tunnel.id. outer, auto: the outer ones."),
         Option("template_lifetime", seconds, 0.0, "Seconds after which a template received over UDP expires unless the "
                "exporter sends it again; use at least three times the exporters' refresh time. 0: a template lives as "
                "long as its session."),
@@ -117,6 +121,7 @@ class Collecting(Input):
             self._kept,
             scale=self.config.scale_sampled,
             name=self.config.add_names,
+            inner=self.config.tunnels == "inner",
         )
         decoder.fault = lambda error: self.fault(error)
         return decoder

@@ -11,7 +11,7 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import ALL, Wanted
-from ulogd_tw.ipfix import exporter_columns
+from ulogd_tw.ipfix import exporter_columns, packet_sections
 from ulogd_tw.ipfix.clock_skew import Skew
 from ulogd_tw.ipfix.context import Context, Source
 from ulogd_tw.ipfix.intake import Intake
@@ -21,19 +21,23 @@ from ulogd_tw.ipfix.options_records import USED
 from ulogd_tw.ipfix.structured import Structured
 from ulogd_tw.ipfix.variable_length import Located, locate
 
+_MOST_SCHEMAS = 64
+"""Schemas that are kept of a layout: what packets inside its records have differs from batch to batch."""
+
 
 class Batches:
     """Makes the batches of the records that wait in an intake, and compiles layouts for that.
 
-    `scale`: counts times the sampling factor; `name`: names of interfaces and applications although all is wanted.
+    `scale`: counts times the sampling factor; `name`: names of interfaces and applications although all is wanted;
+    `inner`: packets inside records are those inside tunnels.
     """
 
-    def __init__(self, wanted: Wanted, intake: Intake, *, scale: bool, name: bool) -> None:
+    def __init__(self, wanted: Wanted, intake: Intake, *, scale: bool, name: bool, inner: bool = False) -> None:
         self._wanted = wanted
         self._intake = intake
         self._counters = intake.counters
         self._limits = limits = intake.limits
-        self._scale, self._name = scale, name
+        self._scale, self._name, self._inner = scale, name, inner
         self._context = Context(wanted)
         self._compiled: dict[Layout, None] = {}
         self._compiled_fields = 0
@@ -146,6 +150,8 @@ class Batches:
     def _schema(self, layout: Layout, compiled: Columns, made: tuple[Key, ...]) -> Schema:
         schema = layout.schemas.get(made)
         if schema is None:
+            if len(layout.schemas) >= _MOST_SCHEMAS:
+                layout.schemas.clear()
             keys = [*self._context.keys(layout.family), *compiled.keys, *made]
             keys = [key for key in keys if key.name not in compiled.unwanted]
             schema = layout.schemas[made] = Schema(keys)
@@ -178,6 +184,8 @@ class Batches:
         if layout.scopes:
             wanted = wanted if wanted is ALL else wanted | USED
         else:
+            if (sections := packet_sections.made(layout.fields, wanted, self._inner)) is not None:
+                layout.made.append(sections)
             layout.made += exporter_columns.made(layout.fields, wanted, self._scale, self._name)
         for maker in layout.made:
             wanted = maker.needed(wanted)

@@ -50,7 +50,7 @@ class Decoder:
 
     def __init__(
         self, wanted: Wanted, counters: Counters, limits: Limits = Limits(),  # noqa: B008 (frozen)
-        kept: Kept | None = None, *, scale: bool = False, name: bool = False,
+        kept: Kept | None = None, *, scale: bool = False, name: bool = False, inner: bool = False,
     ) -> None:  # fmt: skip
         self.wanted = wanted
         self.counters = counters
@@ -58,9 +58,9 @@ class Decoder:
         self.intake = intake = Intake(counters, limits, kept or Kept())
         self._messages = MessageDecoder(intake)
         self._netflow = NetFlow(intake)
-        self._sflow = sflow.SFlow(intake, wanted, scale)
+        self._sflow = sflow.SFlow(intake, wanted, scale, inner)
         self._slabs = SlabDecoder(intake, self._netflow, self.feed)
-        self._batches = Batches(wanted, intake, scale=scale, name=name)
+        self._batches = Batches(wanted, intake, scale=scale, name=name, inner=inner)
         self._expired = 0.0
         # What the way of nearly all Messages uses.
         self._waiting = intake.waiting

@@ -43,6 +43,8 @@ def decode(
         rows = np.flatnonzero(mask)
         if len(rows):
             headers = below.of(family, rows)
+            headers.begins = walk.at[rows]
+            headers.label = walk.label[rows] if walk.label is not None else None
             _above(walk, rows, headers)
             headers.payload, headers.ends = walk.at[rows], walk.end[rows]
             found.append(headers)

@@ -156,7 +156,11 @@ def labels(walk: Walk, rows: np.ndarray, found: Headers) -> None:
         found.add_octets(name, entries[:, :3], rows)
         walk.at[rows] += 4
         bottom = (entries[:, 2] & 1).astype(bool)
-        ip(walk, rows[bottom])
+        if bottom.any():
+            if walk.label is None:
+                walk.label = np.full(len(walk.at), -1, np.int64)
+            walk.label[rows[bottom]] = entries[bottom].view(">u4")[:, 0] >> 12
+            ip(walk, rows[bottom])
         rows = rows[~bottom]
 
 

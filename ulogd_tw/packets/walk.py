@@ -26,7 +26,8 @@ def marked(size: int, *numbers: int) -> np.ndarray:
 class Walk:
     """Where each packet is read next. `at` and `end` are places in `octets`; `kind` an EtherType, 0 for unknown.
 
-    `fault` has 0, `CUT` or `MALFORMED` for each packet: the first that was found.
+    `fault` has 0, `CUT` or `MALFORMED` for each packet: the first that was found. `label` has the bottom entry of each
+    packet's label stack, -1 without one; None where no packet has any.
     """
 
     def __init__(self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
@@ -35,6 +36,7 @@ class Walk:
         self.end = self.at + lengths
         self.kind = np.zeros(len(starts), np.int32)
         self.fault = np.zeros(len(starts), np.uint8)
+        self.label: np.ndarray | None = None
 
     def having(self, rows: np.ndarray, octets: int) -> np.ndarray:
         """Those of the rows that have so many octets left; the others are cut."""
@@ -71,17 +73,21 @@ def _form(name: str) -> str:
 class Headers(ColumnSet):
     """What was found of packets of one family (4, 6, `ARP`, or 0 for none of them), by the names of keys.
 
-    `rows` says which packets they are. `payload` is where the octets behind the headers of IP begin, for each row;
-    `ends` where those of the packet end, without what follows it in a frame. `asked`: the names that are looked for.
+    `rows` says which packets they are. `begins` is where the header of IP begins, for each row, or what is not known;
+    `payload` where the octets behind the headers of IP begin; `ends` where those of the packet end, without what
+    follows it in a frame. `label` is the MPLS label right before `begins`, -1 where there is none (None: nowhere).
+    `asked`: the names that are looked for.
     """
 
-    __slots__ = ("family", "rows", "payload", "ends", "asked")
+    __slots__ = ("family", "rows", "begins", "payload", "ends", "label", "asked")
 
     def __init__(self, family: int, rows: np.ndarray, wanted: Container[str], asked: frozenset[str]) -> None:
         super().__init__(len(rows), wanted)
         self.family = family
         self.rows = rows
+        self.begins: np.ndarray | None = None
         self.payload: np.ndarray | None = None
+        self.label: np.ndarray | None = None
         self.ends: np.ndarray | None = None
         self.asked = asked
 

@@ -167,6 +167,22 @@ class SampleTests(SynchronousTestCase):
                                         "destinationTransportPort")) for row in rows],
         )  # fmt: skip
 
+    def test_tunnels(self):
+        """With tunnels=inner the packet inside GRE, of IPv6 in IP and of Ethernet over MPLS; octets are the frame's."""
+        inner = TCP[14:]
+        gre = hexed("4500 0040 0001 0000 40 2f 0000 cb007101 cb007102 0000 0800") + inner
+        pseudowire = TCP[:12] + hexed("8847 000101ff 00000000") + TCP
+        sent = datagram(*(flow_sample(raw(p, frame=1078)) for p in (TCP[:14] + gre, pseudowire, TCP)))
+        addresses = [row.get("sourceIPv4Address") for row in self.rows(sent)]
+        self.assertEqual({ipv4("203.0.113.1"), None, ipv4("192.0.2.1")}, set(addresses))
+        rows = sorted(self.rows(sent, inner=True), key=lambda row: row.get("tunnel.protocol", 0))
+        expected = ((None, None, None), (47, None, 0xFFFFCB007101), (137, 16, None))
+        for row, tunnel in zip(rows, expected, strict=True):
+            self.assertEqual((ipv4("192.0.2.1"), 1024, 1078), (row["sourceIPv4Address"], row["sourceTransportPort"],
+                                                                 row["octetDeltaCount"]))  # fmt: skip
+            found = (row.get("tunnel.protocol"), row.get("tunnel.id"), row.get("tunnel.source"))
+            self.assertEqual(tunnel, found)
+
     def test_short_records(self):
         """A record that ends before what it should have: nothing is taken of the next one."""
         router = element(1002, words(2, 0x20010DB8, 0, 0))

@@ -157,3 +157,95 @@ class TsharkTests(SynchronousTestCase):
 def _addressed(inner, ethernet):
     """Whether the packet inside is IP, straight in its frame."""
     return not ethernet or inner[12:14] in (b"\x08\x00", b"\x86\xdd")
+
+
+MACS = "020000000002 020000000001"
+INNER = "4500 0028 0001 0000 40 06 66cd 0a000001 0a000002 04d2 01bb 00000001 00000001 5018 03e8 0000 0000"
+"""From 10.0.0.1 port 1234 to 10.0.0.2 port 443."""
+FRAME = MACS + "0800" + INNER
+
+
+def within(protocol, body, ports=None):
+    """An IPv4 packet from 192.0.2.1 to 192.0.2.2 with this body, over UDP where there are ports."""
+    body = bytes.fromhex(body)
+    if ports is not None:
+        body = struct.pack("!HHHH", *ports, 8 + len(body), 0) + body
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 9, protocol, 0)
+    return head + bytes.fromhex("c0000201 c0000202") + body
+
+
+GTP = "c0000201"
+TUNNELLED = (
+    (within(137, "000101ff" + INNER), 137, None),
+    (within(143, FRAME), 143, None),
+    (within(97, "3000" + FRAME), 97, None),
+    (within(47, "0000 8847 000101ff" + INNER), 47, None),
+    (within(47, "2000 6558 00abcd01" + FRAME), 47, 0xABCD01),
+    (within(47, "0000 88be" + FRAME), 47, None),
+    (within(47, "1000 88be 00000007 1001 0064 00000003" + FRAME), 47, None),
+    (within(47, "1000 22eb 00000007 2001 0064 00000000 00000000" + FRAME), 47, None),
+    (within(47, "1000 22eb 00000007 2001 0064 00000000 00000001 0000000000000000" + FRAME), 47, None),
+    (within(17, "08000000 00001400" + FRAME, (5000, 4789)), 17, 20),
+    (within(17, "0c000001 00001400" + INNER, (5000, 4790)), 17, 20),
+    (within(17, "0c000003 00001400" + FRAME, (5000, 4790)), 17, 20),
+    (within(17, "000101ff" + INNER, (5000, 6635)), 17, None),
+    (within(17, "30ff 0028" + GTP + INNER, (2152, 2152)), 17, 0xC0000201),
+    (within(17, "32ff 002c" + GTP + "0001 00 00" + INNER, (2152, 2152)), 17, 0xC0000201),
+    (within(17, "34ff 0030" + GTP + "0000 00 85 01 1009 00" + INNER, (2152, 2152)), 17, 0xC0000201),
+    (within(17, "34ff 0034" + GTP + "0000 00 c0 01 0001 85 01 1009 00" + INNER, (2152, 2152)), 17, 0xC0000201),
+)  # fmt: skip
+"""Packets, the protocol that carries what is inside, and its identifier."""
+
+
+class KindTests(SynchronousTestCase):
+    """Headers of tunnels written by hand from their specifications."""
+
+    def row(self, packet, ethernet=False):
+        batch = numbered([(packet, ethernet)], [1 if ethernet else 101])
+        batches, _ = through(LINKED, [(BASE, {"tunnels": "inner"})], [batch], (*EVERY, *TUNNEL))
+        (row,) = rows_of(batches)
+        return row
+
+    def test_inside(self):
+        """The packet inside, protocol and identifier of the tunnel."""
+        for packet, protocol, ident in TUNNELLED:
+            row = self.row(packet)
+            found = tuple(row.get(name) for name in ("ip.saddr", "tcp.sport", "tunnel.protocol", "tunnel.id"))
+            self.assertEqual((0x0A000001, 1234, protocol, ident), found, packet.hex())
+            self.assertEqual(0xFFFFC0000201, row["tunnel.source"])
+
+    def test_every_cut(self):
+        """Cut at any octet, alone or between others: the row is there, and its neighbours are as they were."""
+        for packet, *_ in TUNNELLED:
+            for size in range(len(packet)):
+                rows, plugin = inner_keys([TUNNELLED[0][0], packet[:size], TUNNELLED[0][0]])
+                self.assertEqual((3, {}), (len(rows), dict(plugin.counters.dropped)))
+                same = [row for row in rows if (row.get("tunnel.protocol"), row.get("tcp.sport")) == (137, 1234)]
+                self.assertEqual(2 + (packet == TUNNELLED[0][0] and size >= 46), len(same), (packet.hex(), size))
+
+    def test_ethernet_over_mpls(self):
+        """A frame behind a label stack, with a control word or without (case 29); there are no ends of the tunnel."""
+        stack = MACS + "8847 000100ff 000201ff"
+        for behind in ("00000000" + FRAME, FRAME, "00000000" + MACS + "8100 0064 0800" + INNER):
+            row = self.row(bytes.fromhex(stack + behind), True)
+            found = tuple(row.get(name) for name in ("ip.saddr", "tcp.sport", *TUNNEL))
+            self.assertEqual((0x0A000001, 1234, 137, 32, None, None), found, behind)
+
+    def test_no_tunnel(self):
+        """What cannot be read inside, or is none, stays as it is: the headers around are not lost."""
+        for packet in (
+            within(47, "0000 0001" + INNER),
+            within(47, "0000 00fe" + INNER),
+            within(47, "3081 880b 0028 0001 00000001 00000001" + INNER),
+            within(17, "00000001 00000100" + INNER, (5000, 6081)),
+            within(17, "00000000 00001400" + FRAME, (5000, 4789)),
+            within(17, "32fe 002c 00000001 00000000" + INNER, (2152, 2152)),
+            within(17, "0c000007 00001400" + INNER, (5000, 4790)),
+            within(17, "08000000", (5000, 4789)),
+            bytes.fromhex(MACS + "8847 000101ff 00000000" + MACS + "1234" + INNER),
+        ):
+            ethernet = packet[:1] == b"\x02"
+            row = self.row(packet, ethernet)
+            self.assertNotIn("tunnel.protocol", row, packet.hex())
+            if not ethernet:
+                self.assertEqual(0xC0000201, row["ip.saddr"])

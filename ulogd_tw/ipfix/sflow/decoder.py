@@ -36,12 +36,12 @@ _COUNTERS = {1: SFLOW_KEYS[7:26], 2: SFLOW_KEYS[26:]}
 
 
 class SFlow:
-    """Takes datagrams of sFlow for an intake."""
+    """Takes datagrams of sFlow for an intake. `scale`: counts times the rate; `inner`: the packets inside tunnels."""
 
-    def __init__(self, intake: Intake, wanted: Wanted, scale: bool) -> None:
+    def __init__(self, intake: Intake, wanted: Wanted, scale: bool, inner: bool = False) -> None:
         self._intake = intake
         self._wanted = wanted
-        self._scale = scale
+        self._scale, self._inner = scale, inner
         self._waiting: list[Datagram] = []
         self._schemas: dict[tuple, Schema] = {}
         self._drops: dict[tuple[Domain, int, int], int] = {}
@@ -101,7 +101,7 @@ class SFlow:
     def _flows(self, samples: Samples) -> Iterator[tuple[ColumnSet, np.ndarray]]:
         """Columns of the flow samples by the family of their packets, and which samples they are."""
         self._count_drops(samples)
-        sampled = Sampled(samples, self._wanted)
+        sampled = Sampled(samples, self._wanted, self._inner)
         self._intake.counters.figures["unread_records"] += sampled.unread
         said = ColumnSet(samples.n, self._wanted)
         samples.put_source(said)

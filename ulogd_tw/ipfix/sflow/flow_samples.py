@@ -8,7 +8,7 @@ import numpy as np
 
 from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.ipfix.sflow.samples import Chain, Samples
-from ulogd_tw.packets import headers
+from ulogd_tw.packets import headers, tunnels
 from ulogd_tw.packets.headers import Headers
 
 _RAW, _ETHERNET, _IPV4, _IPV6, _SWITCH, _ROUTER, _GATEWAY = 1, 2, 3, 4, 1001, 1002, 1003
@@ -26,11 +26,12 @@ _MOST_SEGMENTS = 8
 class Sampled:
     """The packets of some flow samples."""
 
-    def __init__(self, samples: Samples, wanted: Wanted) -> None:
+    def __init__(self, samples: Samples, wanted: Wanted, inner: bool = False) -> None:
         self._samples = samples
         self._reading = samples.reading
         self._words = samples.reading.words
         self._wanted = wanted
+        self._inner = inner
         self._n = samples.n
         self._octets = np.zeros(samples.n, np.int64)
         """Octets of each frame, or else of the IP packet in it; 0 where nothing says."""
@@ -54,7 +55,15 @@ class Sampled:
             starts[raw.owner] = (raw.at + 4) * 4
             lengths[raw.owner] = np.minimum(self._words[raw.at + 3], raw.octets - 16)
             first[raw.owner] = _BEGINNINGS[np.where(protocol < len(_BEGINNINGS), protocol, 0)]
-        for found in headers.decode(self._reading.octets, starts, lengths, first, self._wanted):
+        octets, inside = self._reading.octets, None
+        if self._inner:
+            inside = tunnels.inside(octets, starts, lengths, first)
+            starts, lengths, first = inside.starts, inside.lengths, inside.first
+        for found in headers.decode(octets, starts, lengths, first, self._wanted):
+            if inside is not None and inside.any:
+                for name, (values, gone) in inside.columns().items():
+                    here = ~gone[found.rows]
+                    found.put(name, values[found.rows][here], here, values.dtype.char)
             for one in [found] if found.family else self._by_the_agent(found):
                 self._complete(one)
                 yield one

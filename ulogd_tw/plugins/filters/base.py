@@ -16,6 +16,7 @@ from ulogd_tw.core.plugin import PACKET, RAW, Filter, Wanted
 from ulogd_tw.packets import headers, tunnels
 from ulogd_tw.packets.headers import Headers
 from ulogd_tw.packets.link import beginnings
+from ulogd_tw.packets.tunnels import TUNNEL
 
 AF_INET, AF_INET6, AF_BRIDGE = 2, 10, 7
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD, headers.ARP: 0x0806}
@@ -44,10 +45,6 @@ OF_PACKETS = ("octetDeltaCount", "packetDeltaCount", "raw.pkt")
 """What a packet is as a flow, and the packet itself, which is passed on only where it is asked for."""
 
 
-TUNNEL = ("tunnel.protocol", "tunnel.id", "tunnel.source", "tunnel.destination")
-"""With tunnels=inner: the protocol that carries the packet, the key or network identifier, the ends of the tunnel."""
-
-
 class BASE(Filter):
     """Decodes the headers of packets: link, VLAN tags, MPLS labels, ARP, IPv4, IPv6, TCP, UDP, SCTP and ICMP.
 
@@ -70,8 +67,9 @@ class BASE(Filter):
     )
     options = (
         Option("tunnels", one_of("outer", "inner"), "outer", "outer: decode the outer headers of tunnelled packets. "
-               "inner: for IP in IP, GRE, VXLAN and GENEVE decode the headers of the packet inside; the outer header "
-               "is in tunnel.source, tunnel.destination, tunnel.protocol and tunnel.id."),
+               "inner: for IP in IP, GRE, VXLAN, GENEVE, GTP-U, MPLS over IP and Ethernet over MPLS decode the headers "
+               "of the packet inside; the outer header is in tunnel.source, tunnel.destination, tunnel.protocol and "
+               "tunnel.id."),
     )  # fmt: skip
 
     def requests(self, wanted: Wanted) -> dict[str, bool]:
@@ -119,10 +117,7 @@ class BASE(Filter):
         return [self._batch(batch, part, linked is not None, lengths) for part in parts]
 
     def _with_tunnels(self, batch: Batch, inside: tunnels.Inside) -> Batch:
-        none = inside.protocol == 0
-        found = {"tunnel.protocol": (inside.protocol, none), "tunnel.id": (inside.ident, ~inside.has_ident),
-                 "tunnel.source": (inside.source, none), "tunnel.destination": (inside.destination, none)}  # fmt: skip
-        chosen = {name: pair for name, pair in found.items() if name in self._given and not pair[1].all()}
+        chosen = {name: pair for name, pair in inside.columns().items() if name in self._given}
         masks = {name: mask for name, (_, mask) in chosen.items() if mask.any()}
         return batch.with_columns({known(name): column for name, (column, _) in chosen.items()}, masks)
 
