@@ -25,6 +25,7 @@ from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError
+from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, queues
@@ -57,7 +58,7 @@ class Ulogd(service.Service):
         self._on_fatal = on_fatal or self._end
         self._timers: dict[Node, Any] = {}
         self._stats: task.LoopingCall | None = None
-        self._reported: dict[tuple[str, str], tuple[float, int]] = {}
+        self._limit = RateLimit()
         self._opened: list[Node] = []
         self._spooled: list[tuple[OutputQueue, list[Any]]] = []
         self._fatal = ""
@@ -170,13 +171,10 @@ class Ulogd(service.Service):
     def _report(self, plugin: Plugin, error: Exception) -> None:
         """Count a fault of a plugin, and log it at most once a minute for each kind."""
         kind = plugin.counters.fault(error)
-        now = time.monotonic()
-        since, unsaid = self._reported.get((plugin.instance, kind), (-61.0, 0))
-        if now - since < 60:
-            self._reported[plugin.instance, kind] = (since, unsaid + 1)
+        count = self._limit.take(f"{plugin.instance} {kind}", time.monotonic())
+        if not count:
             return
-        self._reported[plugin.instance, kind] = (now, 0)
-        more = f" ({unsaid} more since the last time)" if unsaid else ""
+        more = left_out(count)
         if not isinstance(error, (UlogdError, OSError)):
             more += "\n" + "".join(traceback.format_exception(error))
         self.log.error(

@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from ulogd_tw.collecting.counts import COLLECTING
 from ulogd_tw.core.keys import CONTEXT, TOLD, Key
+from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.options import Option, boolean, octets, one_of, positive, seconds
 from ulogd_tw.core.plugin import FLOW, Input
 from ulogd_tw.ipfix.decoder import Decoder
@@ -85,8 +86,7 @@ class Collecting(Input):
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self._kept = Kept()
-        self._said: dict[str, float] = {}
-        self._minute, self._lines = 0.0, 0
+        self._limit = RateLimit(_LINES_A_MINUTE)
         self.counters.figures["domains"] = lambda: self._kept.domains
         self.counters.figures["templates"] = lambda: self._kept.templates
         self.counters.figures["sets_parked"] = lambda: self._kept.parked_sets
@@ -159,18 +159,9 @@ class Collecting(Input):
 
     def say(self, kind: str, now: float, text: str, **fields: Any) -> None:
         """Log it, unless it was said within the last minute, or a minute has brought too many lines already."""
-        if not 0 <= now - self._minute < 60:
-            self._minute, self._lines = now, 0
-        if 0 <= now - self._said.get(kind, -60.0) < 60:
-            return
-        if self._lines >= _LINES_A_MINUTE:
-            self.counters.figures["log_lines_left_out"] += 1
-            return
-        self._lines += 1
-        if len(self._said) > 1000:
-            self._said.clear()
-        self._said[kind] = now
-        self.log.info("{instance}: " + text, instance=self.instance, **fields)
+        if count := self._limit.take(kind, now):
+            self.log.info("{instance}: " + text + left_out(count), instance=self.instance, **fields)
+        self.counters.figures["log_lines_left_out"] = self._limit.left_out
 
     # what it knows
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ulogd_tw.core import columns, types
+from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import Coded, Column, Octets, Rows
 from ulogd_tw.core.keys import Key
 
@@ -30,7 +31,7 @@ class Schema(Mapping[str, Key]):
         self._keys = {key.name: key for key in keys}
         self.ipv6 = ipv6
         self._hash = hash((*self._keys.values(), ipv6))
-        self._derived: dict[Any, Schema] = {}
+        self._derived: Bounded[Any, Schema] = Bounded(self.MOST_DERIVED)
 
     def with_keys(self, added: tuple[Key, ...]) -> Schema:
         """With further keys at the end, which replace those of their names. The same object for the same keys."""
@@ -51,8 +52,6 @@ class Schema(Mapping[str, Key]):
         return self if self.ipv6 else self._derived.get("ipv6") or self._keep("ipv6", list(self.values()), True)
 
     def _keep(self, what: Any, keys: Sequence[Key], ipv6: bool = False) -> Schema:
-        if len(self._derived) >= self.MOST_DERIVED:
-            self._derived.clear()
         found = self._derived[what] = Schema(keys, ipv6 or self.ipv6)
         return found
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import Column, numbers
 from ulogd_tw.core.conversions import BY_TARGET, Convert
 from ulogd_tw.core.keys import Key, known, registry
@@ -84,7 +85,7 @@ class Sources:
 
     def __init__(self) -> None:
         self.recipes: dict[str, tuple[Recipe, ...]] = {}
-        self._chosen: dict[tuple[Schema, str], tuple[Recipe, Key] | None] = {}
+        self._chosen: Bounded[tuple[Schema, str], tuple[Recipe, Key] | None] = Bounded(self.MOST_SCHEMAS)
 
     def add(self, name: str, recipes: Iterable[Recipe]) -> None:
         """Further ways to `name` (an output below several stacks collects those of each)."""
@@ -97,8 +98,6 @@ class Sources:
         try:
             chosen = self._chosen[place]
         except KeyError:
-            if len(self._chosen) >= self.MOST_SCHEMAS:
-                self._chosen.clear()
             chosen = self._chosen[place] = self._choose(batch.schema, name)
         if chosen is None:
             return None

@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.exporting.spooling import Spooling
 from ulogd_tw.ipfix.builder import Messages, template_messages
 from ulogd_tw.ipfix.statements import counted
@@ -70,7 +71,7 @@ class Collector(Spooling):
         self._queued_octets = 0
         self.told: set[int] = set()
         """Templates that this Transport Session has."""
-        self._said: dict[str, float] = {}
+        self._limited = RateLimitedLog(settings.reactor.seconds)
         self._closed = False
 
     def options_due(self, interval: float) -> bool:
@@ -159,10 +160,7 @@ class Collector(Spooling):
 
     def _say(self, kind: str, text: str, **fields: Any) -> None:
         """Log a fault, at most once a minute for each kind."""
-        now = self.settings.reactor.seconds()
-        if now - self._said.get(kind, float("-inf")) >= 60:
-            self._said[kind] = now
-            self.log.warn("collector {url}: " + text, url=str(self.url), **fields)
+        self._limited.say(self.log.warn, kind, "collector {url}: " + text, url=str(self.url), **fields)
 
     # for subclasses
 

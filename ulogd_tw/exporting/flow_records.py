@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import Column
 from ulogd_tw.core.flow_rows import KEYS as ENDS
 from ulogd_tw.core.flow_rows import ended, only_ends, options_rows
@@ -102,7 +103,7 @@ class FlowRecords:
         self.fields = fields
         self.form = form
         self.outgoing = RecordEncoder(output.counters, fields.lengths, form.version)
-        self._found: dict[Schema, Sources] = {}
+        self._found: Bounded[Schema, Sources] = Bounded(MOST_SCHEMAS)
         self._said = 0
         output.counters.figures["keys_left_out"] = lambda: len(self.outgoing.left_out)
 
@@ -124,8 +125,6 @@ class FlowRecords:
             return self.output.sources.find(batch, name)
         sources = self._found.get(batch.schema)
         if sources is None:
-            if len(self._found) >= MOST_SCHEMAS:
-                self._found.clear()
             sources = self._found[batch.schema] = Sources()
             provided = Provided(batch.schema.values())
             for key in (*_ADDRESSES, *KEYS, EXPORT_TO, *MARKS):

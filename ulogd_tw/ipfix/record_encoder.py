@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import Column, Octets, numbers, strings, take
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.types import Type
@@ -98,7 +99,7 @@ class RecordEncoder:
         """Forget all templates: a new session begins."""
         self.templates.clear()
         self._encoders: dict[tuple | Template, Encoder] = {}
-        self._forms: dict[tuple[Schema, bool], _Form] = {}
+        self._forms: Bounded[tuple[Schema, bool], _Form] = Bounded(MOST_SCHEMAS)
         self._fields = 0
 
     @property
@@ -151,8 +152,6 @@ class RecordEncoder:
     def _form(self, schema: Schema, options: bool) -> _Form:
         form = self._forms.get((schema, options))
         if form is None:
-            if len(self._forms) >= MOST_SCHEMAS:
-                self._forms.clear()
             form = self._forms[schema, options] = _Form(schema, options, self._lengths, self._version)
             self.left_out.update(form.left_out[: max(MOST_NAMES - len(self.left_out), 0)])
         return form

@@ -13,6 +13,7 @@ import numpy as np
 
 from ulogd_tw.core import columns
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import Coded, Column, Octets, Pieces
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import Wanted
@@ -233,7 +234,7 @@ class Decoder:
             f: [s for s in every if s.key.name in wanted and (not s.families or f in s.families)] for f in FAMILIES
         }
         self._keys: dict[int, list[Key]] = {f: [s.key_of(f) for s in found] for f, found in self._sources.items()}
-        self._schemas: dict[tuple[int, tuple[bool, ...]], Schema] = {}
+        self._schemas: Bounded[tuple[int, tuple[bool, ...]], Schema] = Bounded(MOST_SCHEMAS)
         self._places = {f: places(f, found, FIELDS, ("seq",)) for f, found in self._sources.items()}
         self.layouts = Layouts(GRAMMAR, self._places)
 
@@ -298,8 +299,6 @@ class Decoder:
     def _schema(self, family: int, there: tuple[bool, ...]) -> Schema:
         schema = self._schemas.get((family, there))
         if schema is None:
-            if len(self._schemas) >= MOST_SCHEMAS:
-                self._schemas.clear()
             keys = [key for key, given in zip(self._keys[family], there, strict=True) if given]
             schema = self._schemas[family, there] = Schema(keys)
         return schema

@@ -17,8 +17,10 @@ from twisted.python.failure import Failure
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known, nearest, registry
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
 from ulogd_tw.core.resolve import Found, Provided
@@ -30,7 +32,6 @@ from ulogd_tw.storing.table_writer import TableWriter
 
 FIRST_PAUSE_S = 0.1
 """Seconds before a batch that failed is tried again; doubled each time, up to `reconnect`."""
-SILENCE_S = 60.0
 """Seconds between two log lines of one kind."""
 GRACE_S = 2.0
 """Seconds that a write under way has at a stop before its connection is cut."""
@@ -50,26 +51,6 @@ COMMON = (
 )  # fmt: skip
 
 
-class RateLimitedLog:
-    """Log lines that come at most once a minute for each kind, with the number of those left out."""
-
-    def __init__(self, log: Logger, clock: Callable[[], float]) -> None:
-        self._log = log
-        self._clock = clock
-        self._said: dict[str, tuple[float, int]] = {}
-
-    def warn(self, kind: str, form: str, **fields: Any) -> None:
-        """Log it, unless it was said within the last minute."""
-        now = self._clock()
-        since, unsaid = self._said.get(kind, (now - SILENCE_S, 0))
-        if now - since < SILENCE_S:
-            self._said[kind] = (since, unsaid + 1)
-            return
-        self._said[kind] = (now, 0)
-        more = f" ({unsaid} more since the last time)" if unsaid else ""
-        self._log.warn(form + "{more}", more=more, **fields)
-
-
 class SQLOutput(Output):
     """Writes rows into one table of a database, one transaction a batch, until they are there."""
 
@@ -85,14 +66,14 @@ class SQLOutput(Output):
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self.database = self.database_of()
-        self.seldom = RateLimitedLog(self.log, time.monotonic)
+        self.limited = RateLimitedLog(time.monotonic)
         self.existing: list[TableColumn] | None = None
         """The columns of the table as `prepare` saw them: none where there is no table, None where nobody knows."""
         self.offered: dict[str, Key] = {}
         """The keys that can reach us, where we asked for all."""
         self.writer = TableWriter(self.database, self._written, self._keys_to_make, self.find)
         self.pool: adbapi.ConnectionPool | None = None
-        self._looked_up: set[tuple[Schema, str]] = set()
+        self._looked_up: Bounded[tuple[Schema, str], None] = Bounded(MOST_LOOKED_UP)
         self._number = 0
         self._stopping = False
         self._was_cut = False
@@ -220,9 +201,7 @@ class SQLOutput(Output):
     def find(self, batch: Batch, name: str) -> Found | None:
         """As `Plugin.find`; where all keys were asked for, in whatever form the batch has them."""
         if self._asked_for_all() and (batch.schema, name) not in self._looked_up:
-            if len(self._looked_up) >= MOST_LOOKED_UP:
-                self._looked_up.clear()
-            self._looked_up.add((batch.schema, name))
+            self._looked_up[batch.schema, name] = None
             self.sources.add(name, Provided(batch.schema.values()).recipes(name))
         return super().find(batch, name)
 
@@ -257,7 +236,9 @@ class SQLOutput(Output):
         opened.callback(None)
 
     def _too_slow(self, opened: defer.Deferred[None]) -> None:
-        self.seldom.warn("away", "{instance}: {db} does not answer; rows wait", instance=self.instance, db=self.where)
+        self.limited.say(
+            self.log.warn, "away", "{instance}: {db} does not answer; rows wait", instance=self.instance, db=self.where
+        )
         opened.callback(None)
 
     @property
@@ -402,8 +383,8 @@ class SQLOutput(Output):
             return
         self.counters.dropped["refused"] += refused.rows
         reasons = "; ".join(f"{reason} ({n} rows)" for reason, n in (refused.reasons or {}).items())
-        self.seldom.warn(
-            "refused", "{instance}: {rows} rows do not fit table {table} and are dropped: {reasons}",
+        self.limited.say(
+            self.log.warn, "refused", "{instance}: {rows} rows do not fit table {table} and are dropped: {reasons}",
             instance=self.instance, rows=refused.rows, table=self.config.table, reasons=reasons,
         )  # fmt: skip
 
@@ -432,7 +413,7 @@ class SQLOutput(Output):
 
     def _warn(self, error: Exception, fault: Fault) -> None:
         remedy = f"; {fault.remedy}" if fault.remedy else ""
-        self.seldom.warn(
-            fault.reason, "{instance}: {db}: {error}{remedy}; rows wait", instance=self.instance, db=self.where,
-            error=self.database.text(error), remedy=remedy,
+        self.limited.say(
+            self.log.warn, fault.reason, "{instance}: {db}: {error}{remedy}; rows wait", instance=self.instance,
+            db=self.where, error=self.database.text(error), remedy=remedy,
         )  # fmt: skip

@@ -12,9 +12,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ulogd_tw.core.errors import NotWritten
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.plugin import Output
 from ulogd_tw.writing.part_file import PART, PartFile
-from ulogd_tw.writing.text import RETRY, SILENCE
+from ulogd_tw.writing.text import RETRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class FileWriter:
         self._timer: Any = None
         self._stopping = False
         self._refusing = False
-        self._said: dict[str, float] = {}
+        self._limited = RateLimitedLog(self._reactor.seconds)
         self._waiter: defer.Deferred[None] | None = None
         self._rows = self._records = 0
 
@@ -111,12 +112,7 @@ class FileWriter:
     def fault(self, kind: str, format: str, **fields: Any) -> bool:
         """Count a fault, and log it at most once a minute; whether it was logged now."""
         self.output.counters.errors[kind] += 1
-        now = self._reactor.seconds()
-        if now - self._said.get(kind, -SILENCE) < SILENCE:
-            return False
-        self._said[kind] = now
-        self.log.error("{instance}: " + format, instance=self.output.instance, **fields)
-        return True
+        return self._limited.say(self.log.error, kind, "{instance}: " + format, instance=self.output.instance, **fields)
 
     @defer.inlineCallbacks
     def stop(self) -> Any:

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError, UlogdError
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, Options, number, text
 from ulogd_tw.core.plugin import ALL, Output, Wanted
 from ulogd_tw.writing.counts import LINES
@@ -27,7 +28,6 @@ RETRY = 1.0
 """Seconds until a file that refused (disk full) is tried again."""
 BUSY = 0.02
 """Seconds until a pipe or terminal that was full is tried again."""
-SILENCE = 60.0
 """Seconds between two log lines about the same fault."""
 
 Cut = Callable[[bytes, int], tuple[int, int]]
@@ -97,7 +97,7 @@ class Sink:
         self.clock = output.clock
         self.rest: PendingText | None = None
         self._timer: Any = None
-        self._said: dict[str, float] = {}
+        self._limited = RateLimitedLog(self.clock.seconds)
 
     def open(self) -> Any:
         """Open the file or begin to connect."""
@@ -167,12 +167,7 @@ class Sink:
     def fault(self, kind: str, format: str, **fields: Any) -> bool:
         """Count a fault, and log it at most once a minute; whether it was logged now."""
         self.output.counters.errors[kind] += 1
-        now = self.clock.seconds()
-        if now - self._said.get(kind, -SILENCE) >= SILENCE:
-            self._said[kind] = now
-            self.log.error("{instance}: " + format, instance=self.output.instance, **fields)
-            return True
-        return False
+        return self._limited.say(self.log.error, kind, "{instance}: " + format, instance=self.output.instance, **fields)
 
 
 class TextFile(Sink):

@@ -59,7 +59,7 @@ class SQL(SQLOutput):
         self.script = []
         super().__init__(*arguments)
         self.reactor = Clock()
-        self.seldom._clock = self.reactor.seconds
+        self.limited._clock = self.reactor.seconds
         self.writer.write = self.next
         self.writer.stored = lambda pool, number: self.script.pop(0)
         self.writer.disconnect = lambda pool: None

@@ -15,6 +15,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.column_set import ColumnSet
 from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.errors import MessageError
@@ -43,7 +44,7 @@ class SFlow:
         self._wanted = wanted
         self._scale, self._inner = scale, inner
         self._waiting: list[Datagram] = []
-        self._schemas: dict[tuple, Schema] = {}
+        self._schemas: Bounded[tuple, Schema] = Bounded(_MOST_SCHEMAS)
         self._drops: dict[tuple[Domain, int, int], int] = {}
 
     def feed(self, session: Session, message: bytes, now: float) -> None:
@@ -200,8 +201,6 @@ class SFlow:
         names = (family, *sheet.columns)  # the context is the same for all of a family
         schema = self._schemas.get(names)
         if schema is None:
-            if len(self._schemas) >= _MOST_SCHEMAS:
-                self._schemas.clear()
             keys = [_KEYS.get(name) or known(name) for name in sheet.columns]
             schema = self._schemas[names] = Schema([*context, *keys])
         return schema

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Count, Gauge, Group, Lost
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, Input
 from ulogd_tw.metering import conntrack_settings
@@ -148,8 +149,7 @@ class NFCT(Input):
         most = max(config.max_flows, config.hash_max_entries)
         self._flows = Flows(most, self._births, int(config.active_timeout * 1000))
         self._vanished = self._interim = 0
-        self._loss_said = float("-inf")
-        self._loss_unsaid = 0
+        self._limited = RateLimitedLog(self._reactor.seconds)
         self._looked = False
         self.counters.figures["netlink"] = self._figures
         self.counters.figures["flows"] = self._table_figures
@@ -384,14 +384,11 @@ class NFCT(Input):
 
     def _lost(self, n: int) -> None:
         self.counters.lost["kernel"] += n
-        self._loss_unsaid += n
-        if self._reactor.seconds() - self._loss_said >= 60:
-            self.log.error(
-                "{instance}: the kernel dropped {n} events because its queue of {octets} octets was full; "
-                "increase receive_buffer", instance=self.instance, n=self._loss_unsaid,
-                octets=self._port.effective_octets,
-            )  # fmt: skip
-            self._loss_said, self._loss_unsaid = self._reactor.seconds(), 0
+        self._limited.add(
+            self.log.error, "kernel", n,
+            "{instance}: the kernel dropped {n} events because its queue of {octets} octets was full; "
+            "increase receive_buffer", instance=self.instance, octets=self._port.effective_octets,
+        )  # fmt: skip
         if self.config.hash_enable and self.config.resync and self._dumps is not None:
             self._dumps.soon()
 

@@ -13,6 +13,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Count, Group, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, number, octets, seconds, text, words
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.netfilter import nflog
@@ -109,8 +110,7 @@ class NFLOG(Input):
         self._port: MultiMessagePort | None = None
         self._decoder: Decoder | None = None
         self._datagrams_lost = 0
-        self._loss_said = float("-inf")
-        self._loss_unsaid = 0
+        self._limited = RateLimitedLog(self._reactor.seconds)
         self.counters.figures["netlink"] = self._figures
 
     def groups(self) -> tuple[int, ...]:
@@ -287,14 +287,11 @@ class NFLOG(Input):
 
     def _count_lost(self, n: int) -> None:
         self.counters.lost["kernel"] += n
-        self._loss_unsaid += n
-        if self._reactor.seconds() - self._loss_said >= 60:
-            self.log.error(
-                "{instance}: the kernel dropped {n} packets because its queue of {octets} octets was full; "
-                "increase receive_buffer", instance=self.instance, n=self._loss_unsaid,
-                octets=self._port.effective_octets,
-            )  # fmt: skip
-            self._loss_said, self._loss_unsaid = self._reactor.seconds(), 0
+        self._limited.add(
+            self.log.error, "kernel", n,
+            "{instance}: the kernel dropped {n} packets because its queue of {octets} octets was full; "
+            "increase receive_buffer", instance=self.instance, octets=self._port.effective_octets,
+        )  # fmt: skip
 
     def _figures(self) -> dict[str, int]:
         port = self._port

@@ -18,6 +18,7 @@ from ulogd_tw.core.columns import Column, Pieces
 from ulogd_tw.core.counters import Count, Gauge, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key, ulogd_keys
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.transports import bpf
@@ -74,7 +75,7 @@ class PACKET(Input):
         self.ports: list[PacketPort] = []
         self.log = Logger()
         self._keys: tuple[Key, ...] = ()
-        self._loss_said, self._loss_unsaid = float("-inf"), 0
+        self._limited = RateLimitedLog(time.monotonic)
         self.counters.figures["ring_octets"] = lambda: sum(port.ring_octets for port in self.ports)
         self.counters.figures["ring_full"] = lambda: sum(port.frozen for port in self.ports)
 
@@ -191,14 +192,10 @@ class PACKET(Input):
 
     def _lost(self, n: int) -> None:
         self.counters.lost["kernel"] += n
-        self._loss_unsaid += n
-        now = time.monotonic()
-        if now - self._loss_said >= 60:
-            self.log.error(
-                "{instance}: the kernel dropped {n} packets because the ring was full; increase ring, or take fewer "
-                "octets with snaplen or fewer packets with filter", instance=self.instance, n=self._loss_unsaid,
-            )  # fmt: skip
-            self._loss_said, self._loss_unsaid = now, 0
+        self._limited.add(
+            self.log.error, "kernel", n, "{instance}: the kernel dropped {n} packets because the ring was full; "
+            "increase ring, or take fewer octets with snaplen or fewer packets with filter", instance=self.instance,
+        )  # fmt: skip
 
 
 _FROM = {"oob.time.sec": "seconds", "raw.pktlen": "wire"}

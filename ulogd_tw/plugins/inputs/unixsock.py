@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from ulogd_tw.core.counters import Count, Fault, Gauge
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, number, positive, text
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.packets import unixsock
@@ -76,7 +77,7 @@ class UNIXSOCK(Input):
         self._listener: UnixListener | None = None
         self._clients: set[_Client] = set()
         self._paused = True
-        self._complained = float("-inf")
+        self._limited = RateLimitedLog(self._reactor.seconds)
         self.counters.figures["clients"] = lambda: len(self._clients)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
@@ -168,6 +169,4 @@ class UNIXSOCK(Input):
 
     def _complain(self, what: str, **values: Any) -> None:
         """Say it, at most once a minute."""
-        if self._reactor.seconds() - self._complained >= 60:
-            self._complained = self._reactor.seconds()
-            self.log.warn("{instance}: " + what, instance=self.instance, **values)
+        self._limited.say(self.log.warn, what, "{instance}: " + what, instance=self.instance, **values)

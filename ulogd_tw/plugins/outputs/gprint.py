@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ulogd_tw.core import text
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, boolean
@@ -50,7 +51,7 @@ class GPRINT(TextOutput):
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
         self._lines = Lines(b"\n", b",", b"")
-        self._plans: dict[Schema, list[tuple[bytes, Key]]] = {}
+        self._plans: Bounded[Schema, list[tuple[bytes, Key]]] = Bounded(MOST_SCHEMAS)
 
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
         fields = [
@@ -65,7 +66,5 @@ class GPRINT(TextOutput):
     def _plan(self, schema: Schema) -> list[tuple[bytes, Key]]:
         plan = self._plans.get(schema)
         if plan is None:
-            if len(self._plans) >= MOST_SCHEMAS:
-                self._plans.clear()
             plan = self._plans[schema] = [(f"{key.name}=".encode(), key) for key in printed(schema)]
         return plan

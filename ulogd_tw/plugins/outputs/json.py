@@ -13,6 +13,7 @@ from twisted.internet import endpoints
 from ulogd_tw.core import columns, text, types
 from ulogd_tw.core.aligned import Part, Strings
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import Coded, Column
 from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.core.lines import ColumnField, Field, Lines
@@ -168,7 +169,7 @@ class JSON(TextOutput):
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
         self._lines = Lines(b"\n{", b",", b"}")
-        self._plans: dict[Schema, _Plan] = {}
+        self._plans: Bounded[Schema, _Plan] = Bounded(MOST_SCHEMAS)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """A port that is neither a number nor a known service."""
@@ -196,8 +197,6 @@ class JSON(TextOutput):
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
         plan = self._plans.get(batch.schema)
         if plan is None:
-            if len(self._plans) >= MOST_SCHEMAS:
-                self._plans.clear()
             plan = self._plans[batch.schema] = _plan(batch.schema)
         fields = [*self._head(batch, plan), *self._members(batch, plan)]
         return self._lines.render(fields, batch.n)
