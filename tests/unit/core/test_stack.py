@@ -105,7 +105,7 @@ class StackTests(SynchronousTestCase):
 
     def test_an_instance_that_is_not_above_is_a_mistake(self):
         (found,) = self.mistakes("f:FLOWS,k:KEEP", asked={"a@x": True})
-        self.assertIn("needs a@x, but no x stands above it", found)
+        self.assertIn("needs a@x, but there is no x above it", found)
 
     def test_a_fault_of_a_filter_stops_nothing_else(self):
         """Its rows are counted, it is reported, and the other stack gets its rows."""
