@@ -1,1 +1,1 @@
-"""Keys, batches, plugins and stacks: what every other part stands on. No Twisted, no socket, no clock."""
+"""Keys, batches, plugins and stacks, the ground for all other packages. No Twisted, no socket, no clock."""

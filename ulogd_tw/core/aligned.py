@@ -1,7 +1,7 @@
-"""Texts of many rows, kept so that one copy a row puts each at its place in a buffer of lines.
+"""Texts of many rows, laid out so that one copy a row puts each text at its place in a buffer of lines.
 
-Each text ends at a known place (right-aligned), since lines are put together from their ends: what a copy of fixed
-width spoils to the left is written over by what stands there.
+Each text ends at a known place (right-aligned), because lines are built from their ends: a copy of fixed width spoils
+some octets to the left, and the text written next covers them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from ulogd_tw.core.columns import LONG, scatter
 
 CHUNK = 64
-"""Octets of a string that one copy moves; longer strings take several."""
+"""Octets moved by one copy; a longer string takes several copies."""
 
 
 def window(buffer: np.ndarray, width: int) -> np.ndarray:
@@ -29,7 +29,8 @@ def _void(width: int) -> np.dtype:
 class Aligned:
     """Texts in a matrix of octets, one a row, each ending at the right edge.
 
-    `lengths`: an array, or one for all; none is below `least`. `spill`: octets that `put` spoils at most.
+    `lengths`: an array, or one number for all rows; `least`: the smallest length; `spill`: the most octets spoilt by
+    `put` to the left of a text.
     """
 
     __slots__ = ("matrix", "lengths", "least", "spill")
@@ -41,13 +42,14 @@ class Aligned:
         self.spill = matrix.shape[1] - least
 
     def put(self, out: np.ndarray, ends: np.ndarray, rows: np.ndarray | None) -> None:
-        """Write the texts so that they end at `ends`; `rows` chooses some. Octets left of a text are spoilt."""
+        """Write the texts so that they end at `ends`, for all rows or those in `rows`. Octets left of a text are
+        spoilt."""
         width = self.matrix.shape[1]
         values = self.matrix.view(_void(width))[:, 0]
         window(out, width)[ends - width] = values if rows is None else values[rows]
 
     def strings(self) -> Strings:
-        """The same texts held the other way."""
+        """The same texts as `Strings`."""
         rows, width = self.matrix.shape
         data = np.concatenate([np.zeros(CHUNK, np.uint8), self.matrix.ravel()])
         lengths = np.broadcast_to(np.asarray(self.lengths, np.int64), rows)
@@ -55,7 +57,10 @@ class Aligned:
 
 
 class Strings:
-    """Texts anywhere in `data`: text i is the `lengths[i]` octets before ``ends[i]``; CHUNK octets precede them all."""
+    """Texts anywhere in `data`: text i is the `lengths[i]` octets before ``ends[i]``.
+
+    CHUNK octets precede the first text.
+    """
 
     __slots__ = ("data", "ends", "lengths", "least", "spill", "_longest", "_chunk")
 
@@ -70,13 +75,13 @@ class Strings:
 
     @classmethod
     def of(cls, texts: list[bytes], codes: np.ndarray) -> Strings:
-        """The texts of `codes` into a few different `texts`."""
+        """The text of each row: `codes` into a few different `texts`."""
         data = np.frombuffer(bytes(CHUNK) + b"".join(texts), np.uint8)
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         return cls(data, (np.cumsum(lengths) + CHUNK).take(codes), lengths.take(codes))
 
     def put(self, out: np.ndarray, ends: np.ndarray, rows: np.ndarray | None) -> None:
-        """As `Aligned.put`."""
+        """See `Aligned.put`."""
         source, left = self.ends, self.lengths
         if rows is not None:
             source, left = source[rows], left[rows]
@@ -94,7 +99,7 @@ class Strings:
         return self
 
     def put_exactly(self, out: np.ndarray, ends: np.ndarray, rows: np.ndarray | None) -> None:
-        """Write without spoiling anything: for the first text of a short line. Short ones cost nanoseconds an octet."""
+        """Write without spoiling anything, for the first text of a short line. It costs a few nanoseconds an octet."""
         source, lengths = self.ends, self.lengths
         if rows is not None:
             source, lengths = source[rows], lengths[rows]

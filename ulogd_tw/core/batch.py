@@ -1,4 +1,4 @@
-"""A batch: some rows of one schema, held column by column. What plugins pass to each other."""
+"""A batch: rows of one schema, held column by column. Plugins pass batches to each other."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ulogd_tw.core.keys import Key
 
 
 class Schema(Mapping[str, Key]):
-    """The keys of a batch in order, each with the type in which its column is held. Compared by value, hashed once.
+    """The keys of a batch in order, each with the type of its column. Compared by value, hashed once.
 
-    `ipv6`: where there are addresses of both families, those of IPv6 are the rows' ones.
+    `ipv6`: where a batch has addresses of both families, the rows are IPv6's.
     """
 
     __slots__ = ("_keys", "_hash", "_derived", "ipv6")
@@ -34,7 +34,8 @@ class Schema(Mapping[str, Key]):
         self._derived: Bounded[Any, Schema] = Bounded(self.MOST_DERIVED)
 
     def with_keys(self, added: tuple[Key, ...]) -> Schema:
-        """With further keys at the end, which replace those of their names. The same object for the same keys."""
+        """This schema with further keys at the end; they replace keys of the same name. Equal keys give the same
+        object."""
         if not added:
             return self
         found = self._derived.get(added)
@@ -44,11 +45,11 @@ class Schema(Mapping[str, Key]):
         return found
 
     def only(self, names: tuple[str, ...]) -> Schema:
-        """These keys in this order. The same object for the same names."""
+        """These keys in this order. Equal names give the same object."""
         return self._derived.get(names) or self._keep(names, [self[name] for name in names])
 
     def of_ipv6(self) -> Schema:
-        """The same keys for rows of IPv6. The same object each time."""
+        """The same keys for rows of IPv6. Each call gives the same object."""
         return self if self.ipv6 else self._derived.get("ipv6") or self._keep("ipv6", list(self.values()), True)
 
     def _keep(self, what: Any, keys: Sequence[Key], ipv6: bool = False) -> Schema:
@@ -79,11 +80,11 @@ class Schema(Mapping[str, Key]):
 
 
 class Batch:
-    """`n` rows. Never changed in place: stacks share it.
+    """`n` rows. A batch is never changed in place: stacks share it.
 
     columns   name -> column, for every key of the schema
-    missing   name -> boolean mask of the rows that have no value, only where some have none; what the column
-              holds there means nothing
+    missing   name -> boolean mask of the rows without a value, for columns with such rows only; the column's content
+              there is undefined
     now       the clock of the input, seconds since 1970: the wall clock, or that of a replayed file
     held      True when the input waits while its rows wait, so that a full queue need not drop them
     """
@@ -115,7 +116,7 @@ class Batch:
 
     @cached_property
     def nbytes(self) -> int:
-        """Octets of memory that the columns hold; repeated values count once."""
+        """Octets of memory held by the columns; repeated values count once."""
         return sum(map(columns.nbytes, self.columns.values())) + self.n * len(self.missing)
 
     def take(self, rows: Rows) -> Batch:
@@ -197,7 +198,7 @@ class Batch:
 
     @classmethod
     def load(cls, file: Any) -> Batch:
-        """The batch that `save` wrote. Raises ValueError for anything else."""
+        """The batch written by `save`. Raises ValueError for anything else."""
         try:
             return cls._load(file)
         except (KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:

@@ -1,4 +1,4 @@
-"""Columns in the making: each is filled by the rows that have a value, and the others are missing."""
+"""Columns under construction: some rows bring a value, the other rows are missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ulogd_tw.core.columns import Column, numbers, take
 
 
 class ColumnSet:
-    """Columns of `n` rows by name, and masks of the rows that are missing. Names that are not `wanted` are not kept."""
+    """Columns of `n` rows by name, with masks of missing rows. Names outside `wanted` are not kept."""
 
     __slots__ = ("n", "wanted", "columns", "missing")
 
@@ -23,7 +23,7 @@ class ColumnSet:
     def put(self, name: str, values: np.ndarray, rows: np.ndarray | None = None, form: str = "I") -> None:
         """Add a column, or complete one, by `values` of `rows`: a mask, places, or None for all.
 
-        `form` is the type of the column, a character of NumPy. Of no rows, nothing is added.
+        `form` is the type of the column, a character of NumPy. Without rows nothing is added.
         """
         if name not in self.wanted:
             return
@@ -50,7 +50,7 @@ class ColumnSet:
                 self.missing[name] = mask
 
     def take(self, other: ColumnSet, rows: np.ndarray) -> None:
-        """Add some rows of all columns of another sheet, as many as this one has. They complete columns of both."""
+        """Add rows of all columns of another set; there must be as many rows as this set has."""
         for name, column in other.columns.items():
             missing = other.missing.get(name)
             mask = missing[rows] if missing is not None else None

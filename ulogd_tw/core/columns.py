@@ -1,6 +1,6 @@
-"""Columns of strings and octets, and what all columns can do alike: take rows, join, repeat one value.
+"""Columns of strings and octets, and operations of all columns: take rows, join, repeat one value.
 
-An ordinary column is a NumPy array; its functions here dispatch on that. Nothing changes a column in place.
+An ordinary column is a NumPy array; the functions here dispatch on the type. Nothing changes a column in place.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ class Octets:
 
 
 class Pieces(Octets):
-    """Octet strings that stay where they are: string i is ``buffer[starts[i]:starts[i] + sizes[i]]``.
+    """Octet strings left where they are: string i is ``buffer[starts[i]:starts[i] + sizes[i]]``.
 
-    For packets, of which most readers look only at the headers. `offsets` and `data` are made when they are asked for.
+    For packets, since most readers look only at the headers. `offsets` and `data` are made at the first use.
     """
 
     __slots__ = ("buffer", "starts", "sizes", "_together")
@@ -120,7 +120,7 @@ class Pieces(Octets):
         return self.starts.nbytes + self.sizes.nbytes + len(self.buffer)
 
     def take(self, rows: Rows) -> Octets:
-        """The chosen strings; copied where they are so few that they would keep a large buffer for nothing."""
+        """The chosen strings; a copy where they are so few that they would keep a large buffer alive."""
         starts, sizes = self.starts[rows], self.sizes[rows]
         if 4 * int(sizes.sum()) < len(self.buffer):
             return Octets.gathered(self.buffer, starts, sizes)
@@ -150,7 +150,7 @@ class Coded:
         return [self.values[c] for c in self.codes.tolist()]
 
     def plain(self) -> Octets:
-        """The same strings written out."""
+        """The same strings as `Octets`."""
         return Octets.of(self.values).take(np.asarray(self.codes, np.int64))
 
 
@@ -158,21 +158,21 @@ Column = np.ndarray | Octets | Coded
 
 
 def numbers(column: Column) -> np.ndarray:
-    """The column, which is an array; TypeError for strings."""
+    """The column if it is an array; TypeError for strings."""
     if isinstance(column, np.ndarray):
         return column
     raise TypeError(f"a column of numbers was expected, not {type(column).__name__}")
 
 
 def strings(column: Column) -> Octets | Coded:
-    """The column, which is of strings or octets; TypeError for an array."""
+    """The column if it holds strings or octets; TypeError for an array."""
     if isinstance(column, np.ndarray):
         raise TypeError(f"a column of strings was expected, not an array of {column.dtype}")
     return column
 
 
 def places(column: Octets | Coded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(buffer, starts, lengths) of a column of strings, where they are."""
+    """(buffer, starts, lengths) of a column of strings, without a copy."""
     if isinstance(column, Pieces):
         return column.buffer, column.starts, column.sizes
     plain = column.plain()
@@ -185,7 +185,7 @@ def take(column: Column, rows: Rows) -> Column:
 
 
 def repeated(value: int | bytes | tuple[int, int], n: int, dtype: np.dtype | None = None) -> Column:
-    """A column of one value `n` times, at no cost a row: a pair is an IPv6 address, bytes are a string."""
+    """A column with one value `n` times, at no cost a row: a pair is an IPv6 address, bytes are a string."""
     if isinstance(value, bytes):
         return Coded(np.broadcast_to(np.int32(0), n), (value,))
     if isinstance(value, tuple):
@@ -220,12 +220,12 @@ def nbytes(column: Column) -> int:
 
 
 LONG = 24
-"""Octets of a string, on average, from which on whole stretches are copied and not single octets."""
+"""Average length, in octets, from which strings are copied in stretches instead of octet by octet."""
 _STRETCH = 256
 
 
 def scatter(out: np.ndarray, to: np.ndarray, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
-    """Copy ``octets[starts[i]:starts[i] + lengths[i]]`` to ``out[to[i]:]``, in stretches of some sizes.
+    """Copy ``octets[starts[i]:starts[i] + lengths[i]]`` to ``out[to[i]:]``, in stretches of a few fixed sizes.
 
     A string of 8 to 15 octets is two copies of 8 that overlap, and so on: 10 to 20 ns a string up to 512 octets.
     """
@@ -248,7 +248,7 @@ def scatter(out: np.ndarray, to: np.ndarray, octets: np.ndarray, starts: np.ndar
 
 
 def _stretches(octets: np.ndarray, size: int) -> np.ndarray:
-    """All stretches of `size` octets as overlapping elements; those of a void type are copied whole."""
+    """All stretches of `size` octets as overlapping elements; elements of a void type are copied whole."""
     return np.ndarray((len(octets) - size + 1,), f"V{size}", octets, 0, (1,))
 
 

@@ -1,7 +1,7 @@
-"""Small conversions between keys of the same datum: one listed table (times, ports).
+"""Conversions between keys with the same meaning (times, ports), in one table.
 
-Each entry says: this key can be made of those keys by this function of their columns. NTP times are those of
-RFC 7011 section 6.1.9 (seconds since 1900 and a 32-bit fraction).
+Each entry names a key, the keys it can be made of, and a function of their columns. NTP times are those of RFC 7011
+section 6.1.9 (seconds since 1900 and a 32-bit fraction).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 NTP_EPOCH = 2208988800
-"""Seconds from 1900, where NTP counts from, to 1970."""
+"""Seconds from 1900, the beginning of NTP's count, to 1970."""
 
 Convert = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """`target` out of `inputs`; `convert` takes their columns in this order."""
+    """How `target` is made of `inputs`; `convert` takes their columns in this order."""
 
     target: str
     inputs: tuple[str, ...]
@@ -31,7 +31,7 @@ def _u64(column: np.ndarray) -> np.ndarray:
 
 
 def ntp_to_ms(ntp: np.ndarray) -> np.ndarray:
-    """Milliseconds since 1970 of NTP times; NTP values before 1970 are taken as of the era from 2036 on."""
+    """Milliseconds since 1970 of NTP times; values before 1970 count in the era from 2036 on."""
     seconds = (ntp >> np.uint64(32)).astype(np.int64) - NTP_EPOCH
     seconds += np.where(seconds < 0, np.int64(1 << 32), np.int64(0))
     fraction = (ntp & np.uint64(0xFFFFFFFF)) * np.uint64(1000) >> np.uint64(32)
@@ -52,7 +52,7 @@ def seconds_to_ms(seconds: np.ndarray) -> np.ndarray:
 
 
 def halves_to_ms(seconds: np.ndarray, microseconds: np.ndarray) -> np.ndarray:
-    """Milliseconds of a time that is kept as seconds and the microseconds beyond."""
+    """Milliseconds of a time held as seconds and microseconds."""
     return _u64(seconds) * np.uint64(1000) + _u64(microseconds) // np.uint64(1000)
 
 
@@ -86,7 +86,7 @@ def _then(first: Convert, second: Convert) -> Convert:
 
 
 def _times(edge: str, ulogd: str) -> list[Conversion]:
-    """All ways to the start or the end of a flow."""
+    """All ways to get the start or the end of a flow."""
     target = f"flow{edge}Milliseconds"
     to_ms = [
         Conversion(target, (f"{ulogd}.sec", f"{ulogd}.usec"), halves_to_ms),

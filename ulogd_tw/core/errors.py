@@ -6,14 +6,14 @@ from typing import Any
 
 
 class UlogdError(Exception):
-    """Anything that this package raises on purpose; its text says what, where and what to do."""
+    """Base of every error raised on purpose; its text says what, where and what to do."""
 
 
 class MessageError(UlogdError):
-    """Octets from a peer, a file or the kernel that cannot be what they claim to be.
+    """Malformed octets from a peer, a file or the kernel.
 
-    `reason` is one short word for counters (``"length"``), `offset` the octet where it was seen, if known. `before`
-    is what a stream had in front of that octet, where it cannot be read on: whole Messages, or packets.
+    `reason` is one short word for counters (``"length"``), `offset` the octet of the fault, if known. `before` holds
+    the part of a stream in front of that octet, where reading cannot go on: whole Messages, or packets.
     """
 
     def __init__(self, text: str, reason: str = "malformed", offset: int | None = None) -> None:
@@ -26,7 +26,7 @@ class MessageError(UlogdError):
 class Mistake:
     """One fault of a configuration: where, what, and whether an old configuration may keep it (a warning).
 
-    `option` is the one whose value could not be read, if that is the fault.
+    `option` is the option with the unreadable value, if that is the fault.
     """
 
     __slots__ = ("where", "text", "tolerated", "option")
@@ -45,7 +45,7 @@ class Mistake:
 
 
 class ConfigError(UlogdError):
-    """A configuration that cannot be used; `mistakes` has every fault that was found."""
+    """A configuration that cannot be used; `mistakes` lists every fault."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         super().__init__("\n".join(str(m) for m in mistakes))
@@ -55,7 +55,7 @@ class ConfigError(UlogdError):
 class StartError(UlogdError):
     """A plugin that cannot start: no privilege, an address in use, a database that refuses.
 
-    `remedy` tells the administrator what grants it.
+    `remedy` tells the administrator how to mend it.
     """
 
     def __init__(self, text: str, remedy: str = "") -> None:
@@ -64,16 +64,16 @@ class StartError(UlogdError):
 
 
 def raised(error: Exception) -> None:
-    """What becomes of a fault where nobody has said whom to tell."""
+    """The fault itself, raised: the default of a plugin's `fault` until the service sets one."""
     raise error
 
 
 class NotWritten(UlogdError):
-    """The rows of a batch are in no database or file: it was away, or refused, until the output was stopped."""
+    """The rows of a batch that reached no database or file before the output was stopped."""
 
 
 class NotStarted(UlogdError):
-    """The service cannot start: the text says why, `status` is that of the process."""
+    """The service cannot start: the text says why, `status` is the exit status of the process."""
 
     def __init__(self, text: str, status: int = 1) -> None:
         super().__init__(text)

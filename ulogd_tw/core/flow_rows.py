@@ -1,4 +1,4 @@
-"""Which rows are flows that have ended: what may be counted and exported once."""
+"""Selects rows of ended flows, which may be counted and exported once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ulogd_tw.core.resolve import Found
 Find = Callable[[Batch, str], Found | None]
 
 KEYS = ("ct.event", "flowEndReason", "record_kind")
-"""Keys that a plugin must ask for, where they are, to use `only_ends`."""
+"""Keys for the `may_use` of a plugin that calls `only_ends`."""
 _DESTROY = 4
 _ACTIVE_TIMEOUT = 2
 
 
 def only_ends(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
-    """Only flow records, and of conntrack's only the ends of flows; the others count as filtered by the plugin.
+    """The flow records of a batch, and of conntrack rows the ends of flows; the rest counts as filtered by the plugin.
 
-    `find` takes the place of the plugin's own.
+    `find` replaces the plugin's own.
     """
     find = find or plugin.find
     batch = ended(plugin, batch, find)
@@ -32,9 +32,9 @@ def only_ends(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
 
 
 def ended(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
-    """Of conntrack's events only the ends of flows; the others count as filtered by the plugin.
+    """Of conntrack rows the ends of flows and the reports of active flows; the rest counts as filtered by the plugin.
 
-    Reports of flows that live stay: what they count is not in the end.
+    Reports stay because the counts of the end do not include theirs.
     """
     find = find or plugin.find
     event = find(batch, "ct.event")
@@ -49,7 +49,7 @@ def ended(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
 
 
 def options_rows(kinds: Column) -> np.ndarray | None:
-    """The rows that are options records, of the column ``record_kind``; None where there are none."""
+    """A mask of the options records, from the column ``record_kind``; None where there are none."""
     if isinstance(kinds, Coded):
         if b"options" not in kinds.values:
             return None

@@ -1,4 +1,4 @@
-"""Hashes of 64 bits: of the values of a column, of rows, of the flows that rows belong to."""
+"""Hashes of 64 bits: of the values of a column, of whole rows, of the flows behind rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ulogd_tw.core.resolve import Find, Found
 
 
 def hashes(column: Column) -> np.ndarray:
-    """A hash for each value (uint64), the same in every process, and of a number the same in every width.
+    """A hash for each value (uint64): the same in every process, and for a number the same in every width.
 
-    One Python step for each row of octets (2 M a second), for each different value where they are coded.
+    Octets take one Python step a row (2 M a second), coded strings one step for each different value.
     """
     if isinstance(column, Coded):
         return _of_octets(column.values)[column.codes]
@@ -31,7 +31,7 @@ def _of_octets(values: list[bytes] | tuple[bytes, ...]) -> np.ndarray:
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:
-    """Each number mixed up (the finalizer of splitmix64): different ones stay different."""
+    """Each number scrambled (the finalizer of splitmix64); different numbers give different results."""
     numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
@@ -39,9 +39,9 @@ def mixed(numbers: np.ndarray) -> np.ndarray:
 
 
 def of_rows(columns: Iterable[Found | None], n: int, secret: np.uint64) -> np.ndarray:
-    """A hash for each of n rows, of all its values together; a missing value is one too, and a missing column has none.
+    """A hash for each of n rows, over all its values; a missing value counts as a value, a missing column not at all.
 
-    Who does not know the `secret` cannot make rows that meet.
+    Without the `secret` nobody can make rows with equal hashes.
     """
     found = np.full(n, secret)
     for column in columns:
@@ -50,7 +50,7 @@ def of_rows(columns: Iterable[Found | None], n: int, secret: np.uint64) -> np.nd
 
 
 def _part(column: Found, secret: np.uint64) -> np.ndarray:
-    """What one column adds to the hashes of the rows."""
+    """The contribution of one column to the hashes of the rows."""
     part = mixed(hashes(column.values) ^ secret)
     if column.missing is not None:
         part[column.missing] = 0

@@ -1,8 +1,8 @@
 """A hash table for whole columns of keys: open addressing in plain NumPy.
 
-Keys are rows of 64-bit words. Each distinct key gets the next entry number; its words and the values that belong to it
-stand together in one row of a flat array, so that a key costs one cache line and not one for each column. All rows of
-a batch are looked up at once; only collisions and new keys take further rounds.
+Keys are rows of 64-bit words. Each distinct key gets the next entry number. Its words and its values lie together in
+one row of a flat array: a key then costs one cache line instead of one for each column. All rows of a batch are looked
+up at once; only collisions and new keys take further rounds.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ _32 = np.uint64(32)
 _LINE, _PAGE = 64, 4096
 """Octets of a cache line, and of a page of memory."""
 _NARROW = 26
-"""Bits of an entry's number up to which a slot has 32 bits: those that are left for the tag spare 63 of 64 looks at
-other keys."""
+"""Largest width of an entry's number, in bits, for slots of 32 bits. The remaining bits hold a tag, which avoids 63 of
+64 comparisons with other keys."""
 FIRST_ENTRIES = 65536
 """Entries before the index grows for the first time; 512 KB of index."""
 _GROWTH = 4
 _LARGE = 1 << 19
-"""Slots from which an index grows by 2 only, to spare memory."""
+"""Number of slots from which an index only doubles when it grows, to save memory."""
 _MOST_EXPECTED = 1 << 20
-"""Entries for which there is room at once; memory for more would take too long at the first batch."""
+"""Most entries with room from the beginning; memory for more would take too long at the first batch."""
 _AHEAD = np.arange(1, 9)
-"""Slots that are looked at together behind one that holds another key."""
+"""Slots compared in one go after a slot with another key."""
 _FEW = 4096
-"""Rows for which calls cost more than what they do."""
+"""Number of rows below which the cost of calls outweighs the work."""
 _MOVED_AT_ONCE = 16384
-"""Entries that move to a larger index with each batch, or twice as many as it has rows, so that all have moved before
-memory for the next one is to be got. Growing in one go would stop for 0.1 s and more."""
+"""Entries moved to a larger index with each batch (or twice its rows, if that is more): the move then ends before the
+next index needs memory. Growing in one go would stop the process for 0.1 s and more."""
 
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
-"""Spreads what the secret factors have mixed: one odd number in a hundred, drawn at random, would leave half of the
-slots empty for keys that differ in few bits."""
+"""Last step of the hash. Without it, one in a hundred random odd factors leaves half of the slots empty for keys
+differing in few bits."""
 
 
 class KeyTable:
     """Entries for keys of `words` 64-bit words, each with `values` further words, at most `capacity` of them.
 
-    Entries are numbered from 1; 0 stands for none. Entry e is ``flat[e * stride:(e + 1) * stride]``: its words, then
-    its values, which are for the caller to set (`n` tells which entries are new) and to change.
+    Entries are numbered from 1; 0 means none. Entry e is ``flat[e * stride:(e + 1) * stride]``: its words, then its
+    values. The caller sets and changes the values; entries after the former `n` are new.
 
-    Slots of the index hold the number of an entry and, above it, a tag: as many high bits of the hash as 32 bits have
-    room for (64 bits from 2**26 entries on). At most half of them are used. The hash is seeded anew for each table, so
-    that a peer cannot choose keys that collide. Memory is reserved for the whole capacity, but used
-    only as far as entries reach; the index has room for the `expected` entries at once, up to a million. `memory` is
-    that of an earlier table of the same stride and capacity, which spares the kernel's handing out of pages.
+    A slot of the index holds the number of an entry and above it a tag: high bits of the hash, as many as fit into 32
+    bits (64 bits from 2**26 entries on). At most half of them are used. The hash is seeded anew for each table, so that
+    a peer cannot choose keys that collide. Memory is reserved for the whole capacity, but used only as far as entries
+    reach; the index has room for the `expected` entries at once, up to a million. `memory` is the memory of an earlier
+    table of the same stride and capacity; with it, the kernel need not hand out pages.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class KeyTable:
             entries *= 2
         self._index = np.zeros(2 * entries, self._slot)
         self._next: np.ndarray | None = None
-        """A larger index to come, of which `_touched` slots have memory: it would take 0.1 s and more at once."""
+        """The next, larger index; `_touched` of its slots have memory so far, since all at once would take 0.1 s and
+        more."""
         self._touched = 0
         self._old: np.ndarray | None = None
         self._moved = self._to_move = 0
@@ -101,7 +102,7 @@ class KeyTable:
         return hashed
 
     def _tags(self, hashed: np.ndarray) -> np.ndarray:
-        """Of hashes, what slots hold of them."""
+        """The tags for slots, from hashes."""
         tags = (hashed >> _32).astype(np.uint32) if self._slot is np.uint32 else hashed.copy()
         tags &= ~self._low
         return tags
@@ -133,9 +134,9 @@ class KeyTable:
     def _find(
         self, index: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray, hashed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Entries of the keys that are in `index`, 0 for the others; and the slots of the keys, or where they belong.
+        """Entries of the keys found in `index`, 0 for the others; and the slots of the keys, or their future slots.
 
-        For the last rows several slots are looked at together, which spares most of the rounds.
+        For the last rows several slots are compared in one go, which saves most of the rounds.
         """
         mask = np.int64(len(index) - 1)
         slots = hashed.view(np.int64) & mask
@@ -168,7 +169,7 @@ class KeyTable:
     def _compare(
         self, held: np.ndarray, words: Sequence[np.ndarray], tags: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The entries that slots hold, and which of them are not these keys. Entry 0 is never one."""
+        """The entries in slots, and a mask of those with other keys. Entry 0 never has another key."""
         entry = (held & self._low).astype(np.int64)
         differs = (held ^ tags) > self._low
         differs |= entry == 0
@@ -181,7 +182,7 @@ class KeyTable:
     def _insert(
         self, words: list[np.ndarray], tags: np.ndarray, hashed: np.ndarray, slots: np.ndarray, limit: int
     ) -> np.ndarray:
-        """Entries for keys that are in no index, from their slots on; equal ones among them share one."""
+        """Entries for keys outside every index, searched from their slots on; equal keys among them share an entry."""
         if 2 * min(self.n + len(tags), limit) > len(self._index):
             self._grow(min(self.n + len(tags), limit))
             slots = (hashed & np.uint64(len(self._index) - 1)).view(np.int64)
@@ -208,7 +209,7 @@ class KeyTable:
         tags: np.ndarray,
         limit: int,
     ) -> None:
-        """Give new entries to rows whose slot is empty. Of rows that meet in one slot the last one written wins."""
+        """Give new entries to rows with an empty slot. Where rows meet in a slot, the row written last wins."""
         marks = rows.astype(self._slot) + self._slot(1)
         index[slots] = marks
         won = index.take(slots) == marks
@@ -236,14 +237,14 @@ class KeyTable:
             self._old = None
 
     def _larger(self, slots: int) -> int:
-        """The size of the next index, which has so many slots at least."""
+        """The size of the next index, with at least so many slots."""
         size = len(self._index)
         while size < slots:
             size *= _GROWTH if size < _LARGE else 2
         return size
 
     def _prepare(self) -> None:
-        """Get memory for the next index while the last quarter of the entries comes for which this one has room."""
+        """Get memory for the next index while the last quarter of this one's entries is filled."""
         if self._next is None:
             self._next, self._touched = np.zeros(self._larger(len(self._index) + 1), self._slot), 0
         until = len(self._next) * (8 * self.n - 3 * len(self._index)) // len(self._index)
@@ -252,7 +253,7 @@ class KeyTable:
             self._touched = min(until, len(self._next))
 
     def _move(self, rows: int = 0) -> None:
-        """Put the next slice of entries into the new index; they are in no slot of it yet."""
+        """Put the next slice of entries into the new index, which does not contain them yet."""
         end = min(self._moved + max(_MOVED_AT_ONCE, 2 * rows), self._to_move)
         words = [self.column(place, self._moved + 1)[: end - self._moved] for place in range(self.key_words)]
         hashed = self._hash(words)

@@ -1,11 +1,11 @@
-"""The keys that plugins give and ask for: names, types, units and Information Elements.
+"""The keys of rows: names, types, units and Information Elements.
 
-Two vocabularies meet here: ulogd2's names (``orig.ip.saddr``) and IANA's (``sourceIPv4Address``). A key is found by
-its name; keys of different names are the same datum when they share an Information Element. Direction is part of
-the element: the reverse of IANA element n is (29305, n) (RFC 5103 section 6.1).
+Two vocabularies meet here: ulogd2's names (``orig.ip.saddr``) and IANA's (``sourceIPv4Address``). A key is found by its
+name; keys of different names are the same datum when they share an Information Element. Direction is part of the
+element: the reverse of IANA element n is (29305, n) (RFC 5103 section 6.1).
 
-The tables are read from ``data/``: IANA's registry, elements of enterprises, ulogd2's keys. Nothing is ever fetched
-at run time (RFC 7012 section 7.3).
+The tables are read from ``data/``: IANA's registry, elements of enterprises, ulogd2's keys. Nothing is ever fetched at
+run time (RFC 7012 section 7.3).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ FIVE_TUPLE = (
 )
 
 NETFLOW9 = 1 << 32
-"""In the place of an enterprise number: field types of NetFlow v9, where 40000 is a number like any other."""
+"""Stands for an enterprise number: field types of NetFlow v9, with 40000 as an ordinary number."""
 NETFLOW9_SCOPE = NETFLOW9 + 1
 """Scope types of NetFlow v9."""
 NETFLOW5 = NETFLOW9 + 2
 """The fields of a NetFlow v5 record, numbered in the order of `NETFLOW5_KEYS`."""
 SFLOW = NETFLOW9 + 3
-"""What sFlow has and IANA has no element for, numbered in the order of `SFLOW_KEYS`."""
+"""Data of sFlow without an element of IANA, numbered in the order of `SFLOW_KEYS`."""
 
 Element = tuple[int, int]
 """(enterprise number, element id); enterprise 0 is IANA."""
@@ -47,7 +47,7 @@ Element = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A name for a datum. Several `elements`: whichever of them a batch has (an address of either family)."""
+    """A name for a datum. With several `elements`, a batch has any one of them (an address of either family)."""
 
     name: str
     type: Type
@@ -60,7 +60,7 @@ class Key:
 
     @property
     def element(self) -> Element | None:
-        """The one Information Element of this key; for an address without family the one of its IPv4 form."""
+        """The one Information Element of this key; for an address without family the IPv4 element."""
         return self.elements[0] if self.elements else None
 
     def named(self, name: str) -> Key:
@@ -68,7 +68,7 @@ class Key:
         return replace(self, name=name)
 
     def typed(self, type_: Type) -> Key:
-        """The same datum held as another type; an address that got its family keeps that family's element."""
+        """The same datum held as another type; an address given a family keeps this family's element."""
         elements = self.elements
         if type_ in (types.IPV4, types.IPV6) and len(elements) == 2:
             elements = (elements[type_ is types.IPV6],)
@@ -95,14 +95,14 @@ CONTEXT = (
     Key("received_ms", types.MILLISECONDS),
     Key("export_time", types.SECONDS),
 )
-"""What the collector knows of a record beside its fields, in the order in which it is printed."""
+"""Facts about a collected record beside its fields, in the order of printing."""
 
 TOLD = (
     Key("sampling_factor", types.FLOAT64),
     Key("ingressInterfaceName", types.STRING),
     Key("egressInterfaceName", types.STRING),
 )
-"""What the collector adds to a record from what its exporter says in options records."""
+"""Keys added to a record from the exporter's options records."""
 
 NETFLOW5_KEYS = (
     Key("srcaddr", types.IPV4, ((0, 8),)),
@@ -124,7 +124,7 @@ NETFLOW5_KEYS = (
     Key("src_mask", types.UNSIGNED8, ((0, 9),)),
     Key("dst_mask", types.UNSIGNED8, ((0, 13),)),
 )
-"""What a NetFlow v5 record has, in its order. The names are the classic ones; each is an Information Element too."""
+"""The fields of a NetFlow v5 record in order, under their classic names; each has an Information Element too."""
 
 SFLOW_KEYS = tuple(
     Key(name, types.TYPES[type_], ((SFLOW, place),), unit)
@@ -164,7 +164,7 @@ SFLOW_KEYS = tuple(
         )
     )
 )  # fmt: skip
-"""Of samples, and the counters of interfaces as in the IF-MIB and EtherLike-MIB (sFlow version 5, section 5.3)."""
+"""Keys of samples, and interface counters as in the IF-MIB and EtherLike-MIB (sFlow version 5, section 5.3)."""
 
 _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeCache", 5: "scopeTemplate"}
 """Scope types of NetFlow v9 (RFC 3954 section 6.1)."""
@@ -181,7 +181,7 @@ def _table(file: str) -> Iterator[dict[str, str]]:
 
 
 class Registry:
-    """All known keys. Enterprise elements are read only when one is asked for."""
+    """All known keys. Enterprise elements are read only on request."""
 
     @cached_property
     def iana(self) -> dict[int, Key]:
@@ -199,7 +199,7 @@ class Registry:
 
     @cached_property
     def enterprise(self) -> dict[Element, Key]:
-        """Elements of enterprises; one whose name IANA uses too is called ``e<pen>.<name>``."""
+        """Elements of enterprises; an element with a name of IANA's is called ``e<pen>.<name>``."""
         bare = {key.name for key in self.iana.values()}
         found = {}
         for row in _table("enterprise_elements.csv"):
@@ -212,7 +212,7 @@ class Registry:
 
     @cached_property
     def netflow9(self) -> dict[int, Key]:
-        """The field types of NetFlow v9: IANA's key where the number means the same, else v9's name."""
+        """The field types of NetFlow v9: IANA's key where the number has the same meaning, else v9's name."""
         found = dict(self.iana)
         for row in _table("netflow_v9_elements.csv"):
             ident = int(row["field_type"])
@@ -234,7 +234,7 @@ class Registry:
 
     @cached_property
     def netfilter(self) -> dict[str, Key]:
-        """What the kernel tells of a connection beyond ulogd2's keys."""
+        """The kernel's keys of a connection, beyond ulogd2's."""
         return self._named("netfilter_keys.csv")
 
     def _named(self, file: str) -> dict[str, Key]:
@@ -285,7 +285,7 @@ class Registry:
     def key(self, name: str) -> Key | None:
         """The key of this name, or None. ``name#2`` is the second occurrence of an element in a record.
 
-        ``src.net.COLUMN`` is a text that an administrator's file has for the network of the source.
+        ``src.net.COLUMN`` is a text from a file of the administrator, for the network of the source.
         """
         bare = _OCCURRENCE.sub("", name)
         for table in (self.ulogd, self.netfilter, self._context, self.neutral, self._iana_by_name):
@@ -325,7 +325,7 @@ class Registry:
         return Key(f"v9scope{ident}", types.OCTETS, ((NETFLOW9_SCOPE, ident),))
 
     def names(self) -> set[str]:
-        """Every known name, for suggestions."""
+        """All known names, for suggestions."""
         tables = (
             self.ulogd, self.netfilter, self._context, self.neutral, self._iana_by_name, self._enterprise_by_name,
         )  # fmt: skip
@@ -337,17 +337,17 @@ def _of_netflow9(key: Key) -> bool:
 
 
 registry = Registry()
-"""The one table of this process; reading it costs 5 ms, the enterprises' part 10 ms more when it is needed."""
+"""The table of this process; reading it costs 5 ms, the enterprises' part 10 ms more at its first use."""
 
 
 @cache
 def known(name: str) -> Key | None:
-    """`Registry.key` of the one registry."""
+    """`Registry.key` of this process's registry."""
     return registry.key(name)
 
 
 def ulogd_keys(*names: str) -> tuple[Key, ...]:
-    """Keys by name, for the declarations of plugins; KeyError for one that nobody knows."""
+    """Keys by name, for the declarations of plugins; KeyError for an unknown name."""
     return tuple(_declared(name) for name in names)
 
 
@@ -358,7 +358,7 @@ def _declared(name: str) -> Key:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that was probably meant by `name`, or None."""
+    """The name in `names` most similar to `name`, or None."""
     lower = {n.lower(): n for n in names}
     found = difflib.get_close_matches(name.lower(), lower, 1, 0.75)
     return lower[found[0]] if found else None

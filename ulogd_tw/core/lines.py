@@ -1,8 +1,8 @@
-"""Lines of text out of columns: names, values and separators of many rows put together at once.
+"""Builds lines of text from columns: names, values and separators of many rows at once.
 
 Every octet of the output is written at its place: the lengths of all texts give the end of each row, then the columns
-are written from the last to the first, each with one copy a row for its values and one for what stands before them.
-This costs 15 to 40 ns a column and row, whatever the width of the names.
+are written from the last to the first. Each column takes two copies a row, one for its value and one for the text
+before it. This costs 15 to 40 ns a column and row, whatever the width of the names.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.text import FEW, TextFormat
 
 SLICE_OCTETS = 1 << 20
-"""Octets that are put together at once: what stays in the second-level cache, and one write."""
+"""Octets built at once: they fit into the second-level cache and make one write."""
 SLICE_ROWS = 4096
 
 
 class Field:
-    """One ``name=value`` of every line. `piece` is the name with what belongs to it, without the separator."""
+    """One ``name=value`` of every line. `piece` is the name with its punctuation, without the separator."""
 
     def __init__(self, piece: bytes, missing: np.ndarray | None = None) -> None:
         self.piece = piece
         self.missing = missing
 
     def parts(self, rows: slice) -> list[Part]:
-        """The values of some rows as texts; what stands in rows that miss it does not matter."""
+        """The values of some rows as texts; the texts of missing rows are arbitrary."""
         return [b""]
 
     def tokens(self, rows: slice) -> list[bytes]:
-        """The same for a few rows, one by one."""
+        """The values of a few rows, one by one."""
         return [b""] * (rows.stop - rows.start)
 
     def octets(self) -> int:
-        """About how many octets the value has in a row."""
+        """Approximate octets of the value in a row."""
         return 16
 
 
@@ -65,7 +65,7 @@ class ColumnField(Field):
 
 
 Atom = tuple[Part, np.ndarray | None]
-"""A part and the mask of the rows that have none of it (None: every row has it)."""
+"""A part and the mask of the rows without it (None: every row has it)."""
 
 
 class Lines:
@@ -141,10 +141,10 @@ class Lines:
         return self._out
 
     def _atoms(self, fields: Sequence[Field], rows: slice) -> tuple[list[Atom], bool, bool]:
-        """Everything that stands in the lines from left to right.
+        """All parts of the lines from left to right.
 
-        Then whether leads are still to be written, as the first field is not that of every row, and whether rows
-        without any field are possible.
+        Then whether leads are still to be written (the first field is missing in some rows), and whether rows without
+        any field are possible.
         """
         atoms: list[Atom] = []
         masks: dict[int, np.ndarray] = {}
@@ -185,7 +185,7 @@ class Lines:
 
 
 def _add(atoms: list[Atom], part: Part, mask: np.ndarray | None) -> None:
-    """Append an atom; octets go together with octets before them."""
+    """Append an atom; constant octets join constant octets before them."""
     if isinstance(part, bytes):
         if not part:
             return
@@ -196,7 +196,7 @@ def _add(atoms: list[Atom], part: Part, mask: np.ndarray | None) -> None:
 
 
 def _distances(atoms: list[Atom]) -> list[int]:
-    """For each atom, how many octets of its own line stand before it at least."""
+    """For each atom, the least number of octets before it in its own line."""
     found = []
     every = own = 0
     last: np.ndarray | None = None
@@ -213,7 +213,7 @@ def _distances(atoms: list[Atom]) -> list[int]:
 
 
 def _put(out: np.ndarray, ends: np.ndarray, part: Part, rows: np.ndarray | None, left: int) -> None:
-    """Write one atom so that it ends at `ends`, which then move to its beginnings."""
+    """Write one atom so that it ends at `ends`, then move the ends to its beginnings."""
     if isinstance(part, bytes):
         ends -= len(part)
         window(out, len(part))[ends] = np.void(part)

@@ -12,7 +12,7 @@ Span = tuple[int, int, int]
 
 
 def span(text: str) -> Span:
-    """The network or address of a text. ValueError for what is none. 1 us for one of IPv4, of which files have many."""
+    """The network or address in a text; ValueError for other texts. An IPv4 network takes 1 us: files have many."""
     match = _IPV4.fullmatch(text)
     if match is not None:
         a, b, c, d, bits = match.groups(default="32")

@@ -1,4 +1,4 @@
-"""Options of plugins: a name, how its text is read, a default, a meaning. Data, so that checks and documents use it."""
+"""Options of plugins as data: a name, a reader of its text, a default, a meaning. Checks and documents use them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def number(text: str) -> int:
 
 
 def strtoul(text: str) -> int:
-    """What C's ``strtoul(text, 0)`` makes of the beginning of a text; 0 for garbage, as ulogd2 did."""
+    """The number that C's ``strtoul(text, 0)`` reads at the beginning of a text; 0 for garbage, as in ulogd2."""
     match = re.match(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)", text)
     return number(match[0]) if match else 0
 
@@ -68,7 +68,7 @@ def boolean(text: str) -> bool:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Words with blanks or commas between them."""
+    """Words separated by blanks or commas."""
     return tuple(w for w in re.split(r"[\s,]+", text) if w)
 
 
@@ -89,7 +89,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 class Option:
     """One option of a plugin. `read` turns its text into a value and raises ValueError with the reason.
 
-    `default` None together with `mandatory` means that it must be given.
+    With `mandatory` the option must be given, and `default` is None.
     """
 
     name: str
@@ -100,9 +100,9 @@ class Option:
 
 
 class Options:
-    """The values of one instance, as attributes (`pass_` for ``pass``); `given`: the names that were written.
+    """The values of one instance, as attributes (`pass_` for ``pass``); `given`: the names in the configuration.
 
-    `sections`: the values of further sections that it names, see `Plugin.section_options`.
+    `sections`: the values of further sections named by it, see `Plugin.section_options`.
     """
 
     def __init__(self, declared: tuple[Option, ...], values: dict[str, Any] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Key columns packed into 64-bit words, and back. Equal rows give equal words, whatever width came on the wire."""
+"""Packs key columns into 64-bit words and back. Equal rows give equal words, whatever their width on the wire."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ulogd_tw.core.types import Type
 
 
 class Dictionary:
-    """Codes for different octet strings, kept for the life of a table; at most `most` of them."""
+    """Codes for different octet strings, at most `most`; they last as long as the table."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -23,13 +23,13 @@ class Dictionary:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another string."""
+        """Whether no further string can get a code."""
         return len(self.values) >= self.most
 
     def codes(self, column: Octets | Coded) -> np.ndarray:
         """The code of each row, uint32; 0xFFFFFFFF for a new string when the dictionary is full.
 
-        One Python step for each row of `Octets` (5 M rows a second), for each different value of `Coded`.
+        `Octets` take one Python step a row (5 M rows a second), `Coded` one step for each different value.
         """
         if isinstance(column, Coded):
             return np.array([self._code(v) for v in column.values], np.uint32)[column.codes]
@@ -53,7 +53,7 @@ class Dictionary:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a key lies: `bits` bits from `shift` upwards in word `word`; an IPv6 address takes two whole words."""
+    """The place of a key: `bits` bits from `shift` upwards in word `word`; an IPv6 address takes two whole words."""
 
     key: Key
     bits: int
@@ -62,9 +62,9 @@ class _Place:
 
 
 def packed_type(name: str, held: Key) -> Type:
-    """The type in which a key is packed: its declared one, so that every width on the wire gives the same words.
+    """The type in which a key is packed: its declared type, so that every width on the wire gives the same words.
 
-    An address has the family that it is held in.
+    An address has the family of its column.
     """
     declared = known(name.partition("/")[0])
     if declared is None or declared.type.kind in ("address", "octets", "list"):
@@ -75,7 +75,7 @@ def packed_type(name: str, held: Key) -> Type:
 
 
 class Packing:
-    """How the present keys of a table lie in words. `absent` ones are NULL in every row of it."""
+    """The layout of a table's present keys in words. `absent` keys are NULL in every row."""
 
     def __init__(self, present: Sequence[Key], dictionaries: dict[str, Dictionary]) -> None:
         self._dictionaries = dictionaries
@@ -118,7 +118,7 @@ class Packing:
         return [np.zeros(n, np.uint64) if w is None else w for w in words], fits
 
     def again(self, words: list[np.ndarray], packing: Packing) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """As `pack`, for rows of another packing of the same keys."""
+        """As `pack`, for words packed by another `Packing` of the same keys."""
         if not any(place.key.type.variable for place in self._places):
             return words, None
         columns = {key.name: column for key, column in packing.unpack(words).items()}
@@ -129,7 +129,7 @@ class Packing:
         return self.pack(columns, len(words[0]))
 
     def check(self, words: Sequence[np.ndarray]) -> None:
-        """Raise ValueError for words with a code that no string has."""
+        """Raise ValueError for words with an unknown code of a string."""
         for key, column in self.unpack(words).items():
             if isinstance(column, Coded) and len(column) and int(column.codes.max()) >= len(column.values):
                 raise ValueError(f"a string of {key.name} is missing")
@@ -160,7 +160,7 @@ def _bits(type_: Type) -> int:
 
 
 def _as_word(column: np.ndarray, type_: Type) -> tuple[np.ndarray, np.ndarray | None]:
-    """A column as uint64 of which only the type's bits are set, and the mask of rows that fit (None: all)."""
+    """A column as uint64 with only the type's bits, and a mask of the rows that fit (None: all)."""
     if type_.kind == "float":
         # one NaN and one zero, so that equal values are one key
         column = np.where(np.isnan(column), np.nan, column.astype(np.float64) + 0.0).astype(type_.array_dtype)

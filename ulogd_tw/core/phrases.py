@@ -1,6 +1,6 @@
-"""Fields of lines that are more than ``name=value``: several values as one, words by number, hexadecimal numbers.
+"""Fields of lines beyond ``name=value``: several values as one, words by number, hexadecimal numbers.
 
-And lines as a column of strings, for filters whose key is a text made of other keys.
+Also lines as a column of strings, for filters that make a text key of other keys.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Words(Field):
 
 
 def hexadecimal(values: np.ndarray, missing: np.ndarray | None = None, form: bytes = b"%x") -> Words:
-    """Numbers as hexadecimal: one Python step for each different one (0.3 us), which are few marks."""
+    """Numbers as hexadecimal: one Python step for each different number (0.3 us); marks have few."""
     different, codes = np.unique(values, return_inverse=True)
     return Words([form % value for value in different.tolist()], codes, missing)
 
 
 class Phrase(Field):
-    """Words and fields one behind the other with nothing between: they are there together or `missing` together."""
+    """Words and fields joined without separators; the row has all of them, or is in `missing`."""
 
     def __init__(self, members: Sequence[bytes | Field], missing: np.ndarray | None = None) -> None:
         super().__init__(b"", missing)
@@ -73,12 +73,12 @@ class Phrase(Field):
 
 @cache
 def _with_colons() -> np.ndarray:
-    """``:xx`` of each octet."""
+    """``:xx`` for each octet."""
     return np.frombuffer(b"".join(b":%02x" % i for i in range(256)), np.uint8).reshape(256, 3)
 
 
 class Colons(Field):
-    """Octets as hexadecimal with colons between them."""
+    """Octets as hexadecimal, separated by colons."""
 
     def __init__(self, piece: bytes, column: Octets, missing: np.ndarray | None = None) -> None:
         super().__init__(piece, missing)

@@ -1,8 +1,8 @@
-"""What a plugin is: a declaration of types, options and keys, and one method that takes a batch.
+"""The base classes of plugins: a declaration of types, options and keys, and one method for a batch.
 
-The life of an instance: it is made from its options (no I/O); `mistakes` says what is wrong with them; `prepare` may
-look at the outside; the stack is built from `keys` and `requests`; `open` opens; an input's `begin` starts to read;
-`stop` returns when all is closed and nothing received is left inside.
+The life of an instance: it is made from its options (no I/O); `mistakes` checks them; `prepare` may look at the
+outside; the stack is built from `keys` and `requests`; `open` opens; an input's `begin` starts to read; `stop` returns
+when all is closed and nothing received is left inside.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def type_text(types: int) -> str:
 
 
 class All(Enum):
-    """The request for every key of the stack. An Enum of one value, so that ``is ALL`` tells the types apart."""
+    """The request for every key of the stack. An Enum of one value, so that type checkers understand ``is ALL``."""
 
     ALL = "ALL"
 
@@ -54,26 +54,26 @@ class Plugin:
     common_options: tuple[Option, ...] = ()
     """Options of every plugin of this kind; `all_options` has both."""
     section_options: tuple[Option, ...] = ()
-    """Options of a section ``[collector:WORD]``, which may be there for each word of its option `collectors`."""
+    """Options of the sections ``[collector:WORD]``, one for any word of its option `collectors`."""
     counts: tuple[Declared, ...] = ()
     """What it counts beyond the numbers of every instance: figures, and reasons of dropped, lost and errors."""
     common_counts: tuple[Declared, ...] = ()
     """What every plugin of this kind counts; `all_counts` has both."""
     provides: tuple[Key, ...] = ()
     uses: tuple[str, ...] = ()
-    """Names of keys without which it cannot work."""
+    """Names of keys that it needs."""
     may_use: tuple[str, ...] = ()
-    """Names of keys that it takes where some plugin above gives them."""
+    """Names of keys used if a plugin above gives them."""
     hidden: frozenset[str] = frozenset()
-    """Names of keys that only those get who ask for them by name: the same datum in another form, or seldom of use."""
+    """Names of keys given only on request by name: another form of the same datum, or seldom of use."""
     open_keys = False
-    """True where it gives any Information Element that a peer may send."""
+    """True if its keys depend on peers: it gives any Information Element."""
     own_clock = False
-    """True while rows of an input carry times of their own (a file that is replayed): a filter below asks `source`."""
+    """True while an input's rows have their own times (a replayed file). Filters below ask `source`."""
     source: Input | None = None
-    """Of a filter: the input whose rows reach it."""
+    """The input above a filter."""
     passes = True
-    """False where the keys of the plugins above end here (an aggregate is a new row)."""
+    """False if keys of the plugins above do not reach the plugins below (an aggregate makes new rows)."""
 
     def __init__(self, instance: str, config: Options | None = None) -> None:
         self.instance = instance
@@ -83,7 +83,7 @@ class Plugin:
         self.wanted: Wanted = frozenset()
         self.emit: Callable[[Batch], None] = _unplugged
         self.fault: Callable[[Exception], None] = raised
-        """Takes an exception that must not reach Twisted, which would close the socket that brought the octets."""
+        """Takes an exception of the plugin, so that Twisted does not see it and close the socket."""
 
     def __repr__(self) -> str:
         return f"<{self.instance}:{self.name}>"
@@ -100,32 +100,32 @@ class Plugin:
         return (*cls.counts, *cls.common_counts)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
-        """(option, what is wrong with it) for faults that a single option's reader cannot see."""
+        """(option, text) for each fault beyond the reach of a single option's reader."""
         return iter(())
 
     def prepare(self) -> None:
-        """Learn what only the outside knows (the columns of a table) before keys are resolved.
+        """Look at the outside (the columns of a table) before keys are resolved.
 
         Blocking but bounded; never called for ``--check``. Raises `StartError` where the stack cannot work.
         """
 
     def keys(self) -> Iterable[Key]:
-        """The keys that this instance can give; may depend on its options."""
+        """The keys given by this instance; they may depend on its options."""
         return self.provides
 
     def requests(self, wanted: Wanted) -> dict[str, bool] | All:
-        """The keys it needs for those `wanted` of it: name -> whether it cannot do without. `ALL`: every key."""
+        """The keys needed to give the keys `wanted`: name -> True if mandatory. `ALL`: every key."""
         return dict.fromkeys(self.uses, True) | dict.fromkeys(self.may_use, False)
 
     def available(self, keys: tuple[Key, ...] | None) -> Iterable[str]:
-        """Told before `open` to an instance that asked for `ALL`: the keys that can reach it, in stack order.
+        """Called before `open` if the instance asked for `ALL`, with the keys that can reach it, in stack order.
 
-        None where a plugin above gives any element that a peer may send. Gives what is wrong with that.
+        None: a plugin above gives any Information Element. Returns the texts of mistakes.
         """
         return ()
 
     def find(self, batch: Batch, name: str) -> Found | None:
-        """The column of a requested key in this batch, whichever name or form the batch has it in."""
+        """The column of a requested key in this batch, under any name or form."""
         return self.sources.find(batch, name)
 
     def open(self) -> Any:
@@ -135,16 +135,17 @@ class Plugin:
         """Close what `open` opened, with nothing left inside. May return a Deferred."""
 
     def reopen(self) -> None:
-        """SIGHUP: open files anew, since their names may have been rotated away."""
+        """SIGHUP: open files again, since a rotation may have renamed them."""
 
     def pause(self) -> None:
-        """A queue below is full: an input stops reading what can wait, an aggregate keeps its rows."""
+        """A queue below is full: an input stops reading if its peer can wait, an aggregate keeps its rows."""
 
     def resume(self) -> None:
         """There is room again."""
 
     def wake(self, now: float) -> float | None:
-        """Do what time asks for; seconds until the next call, or None for never. Called first at start."""
+        """Do the work due at this time; returns seconds until the next call, or None for never. First called at the
+        start."""
         return None
 
 
@@ -152,20 +153,20 @@ class Input(Plugin):
     """Begins a stack; calls `emit` with batches between `begin` and the end of `stop`."""
 
     chooses = False
-    """True where its rows are of one of the types of `otype`, the last of those that the plugin below takes."""
+    """True if its rows have only one type of `otype`: the last type that the plugin below takes."""
     seconds_apart = False
-    """Set by a filter below that wants rows of different seconds in different batches, each with its time."""
+    """Set by a filter below: rows of different seconds must come in different batches."""
     listens = False
-    """True where peers connect to it; such inputs stop last, as a peer may be an exporter of this process."""
+    """True if peers connect to it. Such inputs stop last, since an exporter of this process may be a peer."""
     at_end = False
-    """True when no further row will come from it."""
+    """True after its last row."""
     exits = False
-    """True where the service ends when this input, and every other one with it, is at its end."""
+    """True if the service ends when all inputs with it are at their end."""
 
     def __init__(self, instance: str, config: Options | None = None) -> None:
         super().__init__(instance, config)
         self.ended: Callable[[], None] = _nothing
-        """To be called when it is at its end."""
+        """The input calls this at its end."""
 
     @classmethod
     def flowing(cls, below: type[Plugin]) -> int:
@@ -181,34 +182,37 @@ class Input(Plugin):
 
 
 class Filter(Plugin):
-    """Takes a batch and gives one: the same rows with more keys, fewer rows, or None for none of them.
+    """Takes a batch and gives a batch: the same rows with more keys, or fewer rows, or None for none.
 
-    Rows that get different schemas (packets of several families) are several batches.
+    Rows of different schemas (packets of several families) become several batches.
     """
 
     common_counts = (Dropped("error", "rows", "Rows of a batch that the plugin failed to process."),)
 
     def process(self, batch: Batch) -> Batch | Sequence[Batch] | None:
-        """What becomes of the batch. Rows that are left out count as filtered; drops are counted by the plugin."""
+        """The batch or batches for the plugins below.
+
+        Rows left out count as filtered; the plugin counts drops itself.
+        """
         raise NotImplementedError
 
 
 class Aggregator(Filter):
-    """A filter that keeps rows and emits others of its own at its time: `process` returns None.
+    """A filter that keeps rows and emits rows of its own at its own time; `process` returns None.
 
     It counts `rows_merged` itself.
     """
 
     passes = False
     holds = False
-    """Whether there are rows in it."""
+    """Whether it holds rows."""
 
     def flush(self) -> None:
-        """Emit everything that is kept; the inputs have stopped."""
+        """Emit all rows held; the inputs have stopped."""
 
 
 class Output(Plugin):
-    """Ends a stack. `inputs` are those whose rows reach it."""
+    """Ends a stack. `inputs`: the inputs of all its stacks."""
 
     inputs: tuple[Input, ...] = ()
     common_options = (
@@ -227,13 +231,13 @@ class Output(Plugin):
     )
 
     def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | All:
-        """As `requests`, of one stack, which gives the keys `above`; None where any key may come."""
+        """As `requests`, for one stack with the keys `above` (None: any key may come)."""
         return self.requests(frozenset())
 
     def write(self, batch: Batch) -> Any:
         """Write all rows. A Deferred opens a bounded queue before this output until it fires.
 
-        Rows that it counts as dropped or filtered meanwhile are not counted as written.
+        Rows counted as dropped or filtered meanwhile do not count as written.
         """
         raise NotImplementedError
 

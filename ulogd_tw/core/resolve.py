@@ -1,4 +1,4 @@
-"""How a request for a key is met by what a plugin provides: by name, by Information Element, by a conversion."""
+"""Finds the keys for a request among the keys of a plugin: by name, by Information Element, by a conversion."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ulogd_tw.core.keys import Key, known, registry
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One way to a requested key: the columns it is made of, and how (None: the one column as it is)."""
+    """One way to a requested key: the columns used, and the function of them (None: the one column as it is)."""
 
     inputs: tuple[str, ...]
     convert: Convert | None = None
 
 
 class Provided:
-    """The keys that one plugin gives. `open` ones give any Information Element that a peer may send, too."""
+    """The keys of one plugin. With `open` it also gives any Information Element sent by a peer."""
 
     def __init__(self, keys: Iterable[Key], open_: bool = False) -> None:
         self.keys = {key.name: key for key in keys}
         self.open = open_
 
     def direct(self, name: str) -> tuple[str, ...]:
-        """The names under which these keys hold the datum `name`: the same name, else the same element."""
+        """The names of its keys for the datum `name`: the same name, else the same element."""
         if name in self.keys:
             return (name,)
         asked = known(name)
@@ -62,7 +62,7 @@ class Provided:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A requested column of one batch: its values, the mask of missing rows (or None), the key as it is held."""
+    """A requested column of one batch: its values, the mask of missing rows (or None), the key with the type held."""
 
     values: Column
     missing: np.ndarray | None
@@ -79,7 +79,7 @@ Find = Callable[[Batch, str], Found | None]
 
 
 class Sources:
-    """Where one instance finds the keys that it asked for; the choice is made once for each schema."""
+    """Where one instance finds the keys it asked for; chosen once for each schema."""
 
     MOST_SCHEMAS = 1024
 
@@ -88,7 +88,7 @@ class Sources:
         self._chosen: Bounded[tuple[Schema, str], tuple[Recipe, Key] | None] = Bounded(self.MOST_SCHEMAS)
 
     def add(self, name: str, recipes: Iterable[Recipe]) -> None:
-        """Further ways to `name` (an output below several stacks collects those of each)."""
+        """Add ways to `name` (an output below several stacks has ways through each)."""
         self.recipes[name] = tuple(dict.fromkeys((*self.recipes.get(name, ()), *recipes)))
         self._chosen.clear()
 
@@ -110,7 +110,7 @@ class Sources:
         return Found(recipe.convert(*(batch.columns[i] for i in recipe.inputs)), missing, key)
 
     def key(self, schema: Schema, name: str) -> Key | None:
-        """The key as `find` would give it for a batch of this schema."""
+        """The key that `find` gives for batches of this schema."""
         chosen = self._choose(schema, name)
         return chosen[1] if chosen else None
 
@@ -138,6 +138,6 @@ def _is_ipv6(held: Key | None) -> bool:
 
 
 def _fits(held: Key) -> bool:
-    """Whether a column is held as its key says."""
+    """Whether a column has the form that its key declares."""
     key = known(held.name)
     return key is None or types.compatible(key.type, held.type)

@@ -1,8 +1,8 @@
-"""Stacks: from lines of a configuration to a tree of running instances, in two passes.
+"""Builds stacks: from lines of a configuration to a tree of instances, in two passes.
 
-Down: record types must fit, and each instance says which keys it gives. Up: each instance is told which of its keys
-are wanted below, and asks for what it needs for those. Stacks that begin alike share the instances of that
-beginning; an output id is one instance wherever it stands.
+Down: record types must fit, and each instance declares its keys. Up: each instance learns which of its keys are wanted
+below, and asks the instances above for the keys needed. Stacks with the same beginning share its instances; an output
+id is one instance in all stacks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ulogd_tw.core.resolve import Provided, Recipe
 
 @dataclass(frozen=True)
 class StackSpec:
-    """One ``stack=`` line: its text, where it stands (``file:line``), and its (instance id, plugin name) pairs."""
+    """One ``stack=`` line: its text, its place (``file:line``), and its (instance id, plugin name) pairs."""
 
     text: str
     where: str
@@ -33,7 +33,7 @@ ReadOptions = Callable[[str, type[Plugin]], tuple[Options, list[Mistake]]]
 
 
 class Node:
-    """One instance in the tree. `receive` is the way of every batch."""
+    """One instance in the tree. Every batch goes through `receive`."""
 
     def __init__(self, plugin: Plugin, ident: str, parent: Node | None) -> None:
         self.plugin = plugin
@@ -42,7 +42,7 @@ class Node:
         self.children: list[Node] = []
         self.stacks: list[Stack] = []
         self.aliases: dict[str, str] = {}
-        """Columns to keep under another name, since this instance gives one of the same name (``key@instance``)."""
+        """Columns kept under another name (``key@instance``), since this instance gives a key of the same name."""
         self.report: Callable[[Plugin, Exception], None] = _raise
         self.put: Callable[[Batch], None] = self._write
         plugin.emit = self.pass_on
@@ -51,7 +51,7 @@ class Node:
         return f"<{self.ident}:{self.plugin.name}>"
 
     def pass_on(self, batch: Batch) -> None:
-        """Hand a batch of this instance to everything below it."""
+        """Hand a batch of this instance to all nodes below."""
         if batch.n:
             self.plugin.counters.rows_emitted += batch.n
             for child in self.children:
@@ -88,7 +88,7 @@ class Node:
             self.pass_on(result)
 
     def _write(self, batch: Batch) -> None:
-        """Write at once; `ulogd_tw.flow` puts a queue here."""
+        """Write at once; `ulogd_tw.flow` puts a queue in place of this."""
         counters = self.plugin.counters
         before = counters.dropped.total() + counters.rows_filtered
         assert isinstance(self.plugin, Output)
@@ -96,14 +96,14 @@ class Node:
         counters.rows_written += batch.n - (counters.dropped.total() + counters.rows_filtered - before)
 
     def feeders(self) -> set[Node]:
-        """The nodes above that can hold rows back when a queue here is full: inputs, or aggregates nearer by."""
+        """The nodes above that can hold rows back when a queue here is full: inputs, or nearer aggregates."""
         if not self.parents or isinstance(self.plugin, Aggregator):
             return {self}
         return set().union(*(p.feeders() for p in self.parents))
 
 
 def _input(node: Node) -> Input:
-    """The plugin of a node that begins a stack."""
+    """The input of a node at the beginning of a stack."""
     assert isinstance(node.plugin, Input)
     return node.plugin
 
@@ -120,7 +120,7 @@ def _raise(plugin: Plugin, error: Exception) -> None:
 
 @dataclass
 class Stack:
-    """A stack that was built: its line and its nodes from input to output."""
+    """A built stack: its line and its nodes from input to output."""
 
     spec: StackSpec
     path: list[Node]
@@ -137,7 +137,7 @@ class Graph:
 
     @property
     def nodes(self) -> list[Node]:
-        """Every node, inputs first, an instance never before those above it."""
+        """Every node: inputs first, and each instance after the instances above it."""
         return self.inputs + self.filters + self.outputs
 
     @property
@@ -146,7 +146,7 @@ class Graph:
         return {node.ident: node.plugin for node in self.nodes}
 
     def unaccounted(self) -> dict[str, int]:
-        """Instances whose counters do not balance, and by how many rows: empty whenever the reactor is idle."""
+        """Instances with unbalanced counters, and the rows missing: empty whenever the reactor is idle."""
         found = {node.ident: node.plugin.counters.unaccounted() for node in self.nodes}
         for node in self.filters + self.outputs:
             counters = node.plugin.counters
@@ -155,7 +155,7 @@ class Graph:
         return {ident: rows for ident, rows in found.items() if rows}
 
     def parts(self) -> list[Graph]:
-        """The graph cut into parts that share no instance; those with an input that listens to peers come last."""
+        """The graph cut into parts without a common instance; parts with a listening input come last."""
         parts: list[Graph] = []
         for stack in self.stacks:
             nodes = set(stack.path)
@@ -170,7 +170,7 @@ class Graph:
         return Graph(stacks, *([n for n in nodes if n in live] for nodes in (self.inputs, self.filters, self.outputs)))
 
     def without(self, broken: set[Node]) -> tuple[Graph, list[Stack]]:
-        """The graph without every stack that goes through one of these nodes, and those stacks."""
+        """The graph without the stacks through any of these nodes, and the stacks left out."""
         gone = [s for s in self.stacks if broken & set(s.path)]
         stacks = [s for s in self.stacks if s not in gone]
         rest = self._only(stacks)
@@ -209,7 +209,7 @@ class Builder:
         return graph
 
     def _sound(self, spec: StackSpec, prepare: bool) -> bool:
-        """Whether the stack, taken alone, has no fault; what it has goes into `mistakes`."""
+        """Whether the stack, taken alone, has no fault; faults go into `mistakes`."""
         found: list[Mistake] = []
         classes = self._find_classes(spec, found)
         if classes is not None:
@@ -269,7 +269,7 @@ class Builder:
         return plugins if len(plugins) == len(classes) else None
 
     def _instance(self, ident: str, class_: type[Plugin], options: Options) -> Plugin:
-        """A new instance; the one and only where it is an output, since it keeps what `prepare` learnt."""
+        """A new instance; for an output always the same one, since it keeps the results of `prepare`."""
         if not issubclass(class_, Output):
             return class_(ident, options)
         place = (ident, class_.name)
@@ -278,7 +278,7 @@ class Builder:
         return self._instances[place]
 
     def _grow(self, spec: StackSpec, graph: Graph, tree: dict[tuple, Node]) -> Stack:
-        """Add a stack to the tree, sharing what is there."""
+        """Add a stack to the tree, sharing existing nodes."""
         path: list[Node] = []
         last = len(spec.parts) - 1
         positions = ["input", *["filter"] * (last - 1), "output"]
@@ -317,7 +317,7 @@ def _join(parent: Node, child: Node) -> None:
 
 
 def _thread(spec: StackSpec, plugins: list[Plugin], graph: Graph) -> None:
-    """One stack as a graph of its own, to be checked."""
+    """One stack as a graph of its own, for checks."""
     path = [Node(plugin, plugin.instance, None) for plugin in plugins]
     for parent, child in zip(path, path[1:], strict=False):
         _join(parent, child)
@@ -343,21 +343,21 @@ def _types(spec: StackSpec, plugins: list[Plugin], found: list[Mistake]) -> bool
 
 
 class _Wish:
-    """What is wanted of one node while requests are collected: keys by name, and perhaps everything."""
+    """The keys wanted of one node, while requests are collected: by name, and perhaps all."""
 
     def __init__(self) -> None:
         self.names: frozenset[str] = frozenset()
         self.everything = False
 
     def of(self, plugin: Plugin, given: Provided) -> Wanted:
-        """As the plugin is told: `ALL` only where it cannot name its keys itself."""
+        """The form for the plugin: `ALL` only where it cannot name its keys itself."""
         if not self.everything:
             return self.names
         return ALL if given.open else self.names | (frozenset(given.keys) - plugin.hidden)
 
 
 def _resolve(graph: Graph, providers: Callable[[str], list[str]]) -> list[Mistake]:
-    """The upward pass: wire every request of every node to what gives it, and tell everyone what is wanted."""
+    """The upward pass: connect every request to the node that gives the key, and give each node its wanted keys."""
     given = {node: Provided(node.plugin.keys(), node.plugin.open_keys) for node in graph.nodes}
     wanted = {node: _Wish() for node in graph.nodes}
     mistakes: list[Mistake] = []
@@ -389,7 +389,7 @@ def _request(
     wanted: dict[Node, _Wish],
     providers: Callable[[str], list[str]],
 ) -> list[Mistake]:
-    """Wire what `node` asks for to the nodes from `parent` upwards."""
+    """Connect the requests of `node` to the nodes from `parent` upwards."""
     above = list(_upwards(parent))
     stack = next(s for s in node.stacks if parent in s.path)
     if asked is ALL:
@@ -425,7 +425,7 @@ def _request(
 
 
 def _upwards(node: Node) -> Iterator[Node]:
-    """`node` and those above it whose keys are still to be seen below it (below an input there is one way up)."""
+    """`node` and the nodes above it whose keys are visible below it (below an input there is one way up)."""
     while True:
         yield node
         if not node.plugin.passes or not node.parents:
@@ -436,7 +436,7 @@ def _upwards(node: Node) -> Iterator[Node]:
 def _past_shadows(
     provider: Node, above: list[Node], recipes: tuple[Recipe, ...], given: dict[Node, Provided]
 ) -> tuple[Recipe, ...]:
-    """Recipes for columns of `provider` that a nearer node would cover with one of the same name."""
+    """Recipes for columns of `provider` that a nearer node would hide with a key of the same name."""
     nearer = above[: above.index(provider)]
     found = []
     for recipe in recipes:
@@ -461,7 +461,7 @@ def _unmet(
     given: dict[Node, Provided],
     providers: Callable[[str], list[str]],
 ) -> Mistake:
-    """The mistake of a request that nothing above meets: what, where, and what would."""
+    """The mistake of an unmet request: what, where, and what would meet it."""
     name = request.partition("@")[0]
     text = f"stack {stack.spec.text}: {node.plugin.instance}:{node.plugin.name} needs {request}"
     if instance and instance not in {n.ident.split("#")[0] for n in above}:
@@ -477,7 +477,7 @@ def _unmet(
 
 
 def describe(graph: Graph) -> str:
-    """Each stack with the keys wanted of each instance: what ``--check`` prints."""
+    """Each stack with the keys wanted of each instance, as printed by ``--check``."""
     lines = []
     for stack in graph.stacks:
         lines.append(f"{stack.spec.where}: stack {stack.spec.text}")

@@ -1,12 +1,12 @@
 """Columns as text: the canonical text of every type, many rows at once.
 
-A column becomes a few *parts*: octets that are the same for every row, and texts of which every row has its own.
-Those are `ulogd_tw.core.aligned`, from which `ulogd_tw.core.lines` makes lines. No row is touched by Python, except for
-one Python step for each *different* value of floats and for each row with a string that needs escapes.
+A column becomes a few *parts*: octets common to all rows, and texts of each row (`ulogd_tw.core.aligned`).
+`ulogd_tw.core.lines` makes lines of them. Python steps are taken only for each *different* float and for each row with
+a string in need of escapes.
 
 Canonical text: addresses as RFC 5952 has them (IPv4-mapped ones in hexadecimal, as the corpus), MACs in lower case,
-strings without trailing NULs and with U+FFFD for what is not UTF-8, octets as hexadecimal, NTP times as 16 hexadecimal
-digits, lists as the JSON text that they are held as. `canonical_list` gives the same as Python values.
+strings without trailing NULs and with U+FFFD for invalid UTF-8, octets as hexadecimal, NTP times as 16 hexadecimal
+digits, lists as their JSON text. `canonical_list` gives the same as Python values.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FEW = 24
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How a kind of output writes texts, truth and numbers that are none.
+    """How an output writes texts, truth values and numbers that are not finite.
 
     `special` marks the octets of a string that make `escape` necessary; octets over 127 always do.
     """
@@ -46,7 +46,7 @@ class TextFormat:
     not_finite: bytes | None
 
     def with_numbers_for_truth(self) -> TextFormat:
-        """The same with 1 and 0, as ulogd2 writes its boolean keys."""
+        """The same format with 1 and 0 for truth values, as in ulogd2."""
         return replace(self, truth=(b"0", b"1"))
 
 
@@ -82,7 +82,7 @@ def _looked_up(table: tuple[np.ndarray, np.ndarray], index: np.ndarray, least: i
 
 
 def _digits(values: np.ndarray, groups: int) -> np.ndarray:
-    """`4 * groups` decimal digits of unsigned numbers that have no more, as a matrix of octets."""
+    """`4 * groups` decimal digits of unsigned numbers, as a matrix of octets; longer numbers are not allowed."""
     table = texttables.four_digits()
     matrix = np.empty((len(values), groups), np.uint32)
     step = values.dtype.type(10_000)
@@ -143,7 +143,7 @@ def _integers(values: np.ndarray) -> list[Part]:
 
 
 def _floats(values: np.ndarray, form: TextFormat) -> list[Part]:
-    """One Python step for each different value (0.4 us); counters and times are never floats."""
+    """Floats as text: one Python step for each different value (0.4 us). Counters and times are never floats."""
     different, codes = np.unique(_bits(values), return_inverse=True)
     return [Strings.of([_float(v, form) for v in different.view(values.dtype).tolist()], codes)]
 
@@ -173,7 +173,7 @@ _IPV6_WIDTH = 48
 
 
 def _ipv6(values: np.ndarray) -> list[Part]:
-    """0.13 us an address, whether addresses repeat or not."""
+    """IPv6 addresses as text: 0.13 us each, repeated or not."""
     n = len(values)
     groups = np.ascontiguousarray(values).astype(">u8").view(">u2").reshape(n, 8).T.astype(np.int32)
     mask = np.zeros(n, np.intp)
@@ -209,7 +209,7 @@ def _ntp(values: np.ndarray) -> list[Part]:
 
 
 def _padded(octets: Octets) -> tuple[np.ndarray, np.ndarray]:
-    """The data of a column after CHUNK octets of nothing, and the n + 1 edges of its strings in it."""
+    """The data of a column behind CHUNK empty octets, and the n + 1 edges of its strings in it."""
     first, last = int(octets.offsets[0]), int(octets.offsets[-1])
     data = np.concatenate([np.zeros(CHUNK, np.uint8), octets.data[first:last]])
     return data, octets.offsets - (first - CHUNK)
@@ -231,7 +231,7 @@ def _without_nuls(data: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _strings(octets: Octets, form: TextFormat) -> list[Part]:
-    """Strings as they are; only those with an octet that needs it go through Python, once for each different one."""
+    """Strings as text; strings in need of escapes go through Python, once for each different one."""
     data, edges = _padded(octets)
     lengths = _without_nuls(data, edges)
     ends = edges[:-1] + lengths
@@ -257,7 +257,7 @@ def _string(value: bytes, form: TextFormat) -> bytes:
 
 
 def clean(value: bytes) -> str:
-    """A string of the wire: no trailing NULs, U+FFFD for what is not UTF-8."""
+    """A string from the wire without trailing NULs, with U+FFFD for invalid UTF-8."""
     return value.rstrip(b"\0").decode("utf-8", "replace")
 
 
@@ -269,7 +269,7 @@ _QUOTED = ("ipv4", "ipv6", "address", "mac", "ntp", "string", "octets")
 
 
 def one_value(column: Column) -> bool:
-    """Whether all rows (there are some) hold the same value; strings written out are not compared."""
+    """Whether all rows hold the same value, for at least one row; `Octets` are not compared."""
     if isinstance(column, Octets):
         return len(column) == 1
     values = column.codes if isinstance(column, Coded) else column
@@ -281,7 +281,7 @@ def one_value(column: Column) -> bool:
 
 
 def parts(column: Column, key: Key, form: TextFormat) -> list[Part]:
-    """A column of at least one row as parts, with quotes where the form wants them."""
+    """A column of at least one row as parts, with the quotes of the format."""
     quote = form.quote if key.type.kind in _QUOTED else b""
     if one_value(column):
         return [quote + token(column, key, form) + quote]
@@ -321,7 +321,7 @@ def token(column: Column, key: Key, form: TextFormat) -> bytes:
 
 
 def tokens(column: Column, key: Key, form: TextFormat) -> list[bytes]:
-    """The texts of a few rows, with quotes: the same as `parts`, quicker for up to FEW rows."""
+    """The texts of a few rows, with quotes: as `parts`, but quicker for up to FEW rows."""
     kind = key.type.kind
     found = _tokens(column, kind, form)
     if form.quote and kind in _QUOTED:

@@ -25,7 +25,7 @@ def _words(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _right_aligned(digits: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Octets in rows of 8, of which only the last `lengths` are kept, as words."""
+    """The last `lengths` octets in rows of 8, as words."""
     digits[np.arange(8) < 8 - lengths[:, None]] = 0
     return digits.reshape(-1).view("<u8")
 
@@ -81,7 +81,7 @@ def groups() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def zero_runs() -> tuple[np.ndarray, np.ndarray]:
-    """For each mask of zero groups (bit 0: the first): what stands for group i (0: its digits); where the run is.
+    """For each mask of zero groups (bit 0: the first): the text for group i (0: its digits); the place of the run.
 
     RFC 5952 section 4.2: the longest run of two or more, the first of equally long ones.
     """

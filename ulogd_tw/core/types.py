@@ -27,17 +27,17 @@ class Type:
 
     @property
     def integer(self) -> bool:
-        """True for types that count or identify by an integer; they may be reduced on the wire."""
+        """True for integers, which count or identify; they may be reduced on the wire."""
         return self.kind in ("unsigned", "signed")
 
     @property
     def numeric(self) -> bool:
-        """True where a column is a plain array of numbers that can be compared and summed."""
+        """True for plain arrays of numbers, which can be compared and summed."""
         return self.kind in ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds", "ntp")
 
     @property
     def array_dtype(self) -> np.dtype:
-        """`dtype` of a type that is held as an array; TypeError for strings."""
+        """`dtype` of a type held as an array; TypeError for strings."""
         if self.dtype is None:
             raise TypeError(f"{self.name} is not held as an array")
         return self.dtype
@@ -67,7 +67,7 @@ BOOLEAN = _type("boolean", "boolean", 1, "?")
 IPV4 = _type("ipv4Address", "ipv4", 4, "I")
 IPV6 = _type("ipv6Address", "ipv6", 16, "L")
 ADDRESS = _type("address", "address", 16, None)
-"""An IPv4 or an IPv6 address; in the schema of a batch it has become one of the two."""
+"""An address of either family; in the schema of a batch it is one of the two."""
 MAC = _type("macAddress", "mac", 6, "L")
 SECONDS = _type("dateTimeSeconds", "seconds", 4, "I")
 MILLISECONDS = _type("dateTimeMilliseconds", "milliseconds", 8, "L")
@@ -94,7 +94,7 @@ _SIGNED_BY_OCTETS = {1: SIGNED8, 2: SIGNED16, 4: SIGNED32, 8: SIGNED64}
 
 
 def wide_enough(type_: Type, octets: int) -> Type:
-    """`type_`, or the next wider integer of its kind that holds `octets` octets (1 to 8)."""
+    """`type_`, or the next wider integer type for `octets` octets (1 to 8)."""
     if octets <= type_.octets:
         return type_
     table = _SIGNED_BY_OCTETS if type_.kind == "signed" else _UNSIGNED_BY_OCTETS
@@ -102,9 +102,9 @@ def wide_enough(type_: Type, octets: int) -> Type:
 
 
 def compatible(asked: Type, given: Type) -> bool:
-    """Whether a column of type `given` answers a request for `asked`.
+    """Whether a column of type `given` can answer a request for `asked`.
 
-    An address without a family takes either; a string never answers for a number.
+    An address without a family accepts both families; a string never answers a request for a number.
     """
     if asked.kind == given.kind:
         return True
