@@ -6,7 +6,6 @@ until it fires batches wait, and those of one schema are joined, so a slow datab
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ulogd_tw.core import durable
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.plugin import Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
@@ -207,12 +207,7 @@ class Spool:
         self.directory.mkdir(parents=True, exist_ok=True)
         for batch in batches:
             path = self.directory / f"{self._prefix}{fresh()}.batch"
-            part = path.with_suffix(".part")
-            with open(part, "wb") as file:
-                batch.save(file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
+            durable.write(path, batch.save)
             saved += batch.n
         return saved
 

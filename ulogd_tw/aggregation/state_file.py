@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import json
 import os
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ulogd_tw.aggregation.group_table import PLACES, Group, Slice
 from ulogd_tw.aggregation.interval import OTHER, IntervalTable
 from ulogd_tw.aggregation.relocation import AT_ONCE
-from ulogd_tw.core import types
+from ulogd_tw.core import durable, types
 from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
@@ -101,7 +100,7 @@ class StateFile:
         With each tally its clock, where it goes out already. Raises `Disturbed`.
         """
         beside = self.path.with_name(self.path.name + suffix)
-        file = open(beside, "wb")  # noqa: SIM115 - open from step to step
+        file = durable.opened(beside)
         archive = zipfile.ZipFile(file, "w")
         with self._lock:
             self._newest = archive
@@ -122,18 +121,12 @@ class StateFile:
                 file.close()
             beside.unlink(missing_ok=True)
 
-    def _finish(self, archive: zipfile.ZipFile, file: io.BufferedWriter, beside: Path) -> None:
+    def _finish(self, archive: zipfile.ZipFile, file: BinaryIO, beside: Path) -> None:
         archive.close()
-        file.flush()
-        os.fsync(file.fileno())
+        durable.settle(file)
         with self._lock:
             if self._newest is archive:
-                os.replace(beside, self.path)
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+                durable.rename(beside, self.path)
 
     # read
 

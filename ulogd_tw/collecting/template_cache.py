@@ -7,16 +7,15 @@ last line has the number of those before it and their checksum.
 from __future__ import annotations
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twisted.internet import defer, threads
 
-from ulogd_tw.core import types
+from ulogd_tw.core import durable, types
 from ulogd_tw.core.keys import Key
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.exporter_info import ExporterInfo
@@ -132,17 +131,16 @@ class TemplateCache:
 
 
 def _write(path: Path, sessions: list[tuple]) -> None:
-    beside = path.with_name(path.name + ".new")
-    with open(beside, "wb") as file:
-        crc = count = 0
-        for line in _lines(sessions):
-            octets = json.dumps(line, separators=(",", ":")).encode() + b"\n"
-            crc, count = zlib.crc32(octets, crc), count + 1
-            file.write(octets)
-        file.write(json.dumps({"lines": count, "crc32": crc}).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    durable.write(path, lambda file: _put(file, sessions), ".new")
+
+
+def _put(file: BinaryIO, sessions: list[tuple]) -> None:
+    crc = count = 0
+    for line in _lines(sessions):
+        octets = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        crc, count = zlib.crc32(octets, crc), count + 1
+        file.write(octets)
+    file.write(json.dumps({"lines": count, "crc32": crc}).encode() + b"\n")
 
 
 def _lines(sessions: list[tuple]) -> Iterator[dict[str, Any]]:

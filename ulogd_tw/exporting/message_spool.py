@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ulogd_tw.core import durable
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.ipfix.builder import Messages, template_messages
 from ulogd_tw.ipfix.message import (
@@ -114,8 +115,9 @@ class MessageSpool:
                 out.seek(file.octets)
                 out.write(octets)
                 out.truncate()
-                out.flush()
-                os.fsync(out.fileno())
+                durable.settle(out)
+            if not file.octets:
+                durable.settle_names(self._directory)
         except OSError:
             self._told = set()
             raise

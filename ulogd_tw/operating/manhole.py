@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
@@ -32,6 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ulogd_tw.core import durable
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, text
 
@@ -138,8 +140,7 @@ def _make_host_key(path: str) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(octets)
+        durable.write(Path(path), lambda file: file.write(octets), mode=0o600)
     except OSError as failure:
         remedy = "give the service a directory that it may write to, or another host_key= in [manhole]"
         raise StartError(f"manhole: host_key {path} cannot be made: {failure.strerror}", remedy) from None

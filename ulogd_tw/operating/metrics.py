@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+from pathlib import Path
 from typing import Any
 
+from ulogd_tw.core import durable
 from ulogd_tw.core.stack import Graph
 
 
@@ -16,8 +17,5 @@ def snapshot(graph: Graph) -> dict[str, Any]:
 
 def write_file(path: str, figures: dict[str, Any]) -> None:
     """Write `figures` so that a reader sees the old file or the new one, never a part. Raises OSError."""
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(figures, file, indent=1)
-        file.write("\n")
-    os.replace(part, path)
+    octets = json.dumps(figures, indent=1).encode() + b"\n"
+    durable.write(Path(path), lambda file: file.write(octets), lasting=False)

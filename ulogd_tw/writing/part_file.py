@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ulogd_tw.core import durable
 from ulogd_tw.ipfix.message import whole_messages
 
 PART = ".part"
@@ -116,7 +117,7 @@ class PartFile:
         os.fsync(self.fd)
         if os.path.lexists(self.path):
             self.path = self.names.free(self._wanted)
-        _rename(part, self.path)
+        durable.rename(part, self.path)
         self._close()
         return self.path
 
@@ -169,20 +170,10 @@ def _recover(names: Names, part: str) -> Leftover | None:
         path = part.removesuffix(PART)
         if os.path.lexists(path):
             path = names.free(path)
-        _rename(part, path)
+        durable.rename(part, path)
         return Leftover(part, path, messages, size - whole)
     finally:
         os.close(fd)
-
-
-def _rename(part: str, path: str) -> None:
-    """Give a part its name, on the disk."""
-    os.rename(part, path)
-    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _is(path: str, fd: int) -> bool:

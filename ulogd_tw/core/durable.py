@@ -1,0 +1,57 @@
+"""Files that a crash leaves whole: the old content or the new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write(
+    path: Path, put: Callable[[BinaryIO], object], suffix: str = ".part", *, mode: int = 0o666, lasting: bool = True
+) -> None:
+    """Write a file under another name, and rename it when it is whole. Raises OSError; `path` is as it was then.
+
+    Without `lasting` it does not wait for the disk: readers never see a part, but a power failure may leave one.
+    """
+    beside = path.with_name(path.name + suffix)
+    with opened(beside, mode) as file:
+        try:
+            put(file)
+            if lasting:
+                settle(file)
+                rename(beside, path)
+            else:
+                file.flush()
+                os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def opened(path: Path, mode: int = 0o666) -> BinaryIO:
+    """A new file of this name, for writing; one that a killed process left is removed."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb")
+
+
+def settle(file: BinaryIO) -> None:
+    """Return once what was written is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def rename(beside: str | Path, path: str | Path) -> None:
+    """Give a settled file its name, which is on the disk when this returns."""
+    os.replace(beside, path)
+    settle_names(os.path.dirname(path) or ".")
+
+
+def settle_names(directory: str | Path) -> None:
+    """Return once the names in a directory are on the disk."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
