@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pwd
 import sys
 
 from ulogd_tw import __version__
@@ -22,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
         "-l",
         "--loglevel",
         metavar="LEVEL",
-        choices=list("12345678"),
+        choices=[*"12345678", "debug", "info", "notice", "error", "fatal"],
         help="lowest severity logged: 1 debug, 3 info, 5 notice, 7 error, 8 fatal; overrides loglevel= of [global]",
     )
     parser.add_argument("-i", "--info", metavar="PLUGIN", help="describe a plugin and exit")
@@ -54,6 +55,18 @@ def twistd_arguments(argv: list[str]) -> list[str]:
     return arguments
 
 
+def _check_user(arguments: list[str]) -> None:
+    """End with status 2 where the user is not known; twistd would show a traceback."""
+    for word in arguments:
+        name = word.removeprefix("--uid=")
+        if name == word or name.isdigit():
+            continue
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            _parser().error(f"-u {name}: there is no such user; make it with: useradd --system {name}")
+
+
 def main() -> None:
     """Run twistd in this process, or one of the other commands: ``doctor``, or those that ask the running service."""
     if sys.argv[1:2] and sys.argv[1] in ("query", "top"):
@@ -65,6 +78,7 @@ def main() -> None:
 
         sys.exit(doctor.main(sys.argv[2:]))
     sys.argv = twistd_arguments(sys.argv[1:])
+    _check_user(sys.argv)
     from twisted.scripts.twistd import run
 
     run()

@@ -36,10 +36,19 @@ class Repeated(Option):
     __slots__ = ()
 
 
-def _level(text: str) -> int:
-    value = number(text)
+LEVELS = {"debug": 1, "info": 3, "notice": 5, "error": 7, "fatal": 8}
+"""Names of ulogd2's levels."""
+
+
+def level(text: str) -> int:
+    """A level of the log, 1 to 8, by its number or name."""
+    word = text.strip().lower()
+    try:
+        value = LEVELS[word] if word in LEVELS else number(word)
+    except ValueError:
+        value = 0
     if not 1 <= value <= 8:
-        raise ValueError(f"{text!r} is not a level: debug 1, info 3, notice 5, error 7, fatal 8")
+        raise ValueError(f"{text!r} is not a level: debug (1), info (3), notice (5), error (7) or fatal (8)")
     return value
 
 
@@ -52,7 +61,7 @@ def _interval(text: str) -> float:
 
 GLOBAL_OPTIONS: tuple[Option, ...] = (
     Option("logfile", text, "", "Where the log goes: a path, stdout or syslog. Empty: where twistd writes its log."),
-    Option("loglevel", _level, 5, "Lowest severity written to the log: debug 1, info 3, notice 5, error 7, fatal 8."),
+    Option("loglevel", level, 5, "Lowest severity written to the log: debug 1, info 3, notice 5, error 7, fatal 8."),
     Repeated("plugin", text, (), "Shared object of ulogd2, from an old configuration; has no effect."),
     Repeated(
         "stack",
@@ -155,7 +164,11 @@ class Config:
             default = self._inherited(name)
             if section_name != "global" and default is not None and any(o.name == name for o in declared):
                 values.setdefault(name, default)
-        return Options(declared, values), mistakes
+        options = Options(declared, values)
+        if section is not None:
+            options.places = {entry.key: self.place(entry.line) for entry in section.entries}
+            options.places[""] = self.place(section.line)
+        return options, mistakes
 
     def _inherited(self, name: str) -> Any:
         section = self.sections.get("global")
@@ -227,11 +240,11 @@ class _Reading:
             found[entry.key] = option.read(entry.value)
         except ValueError as error:
             if integer:
-                self._integer(option, entry, found)
+                self._integer(option, entry, found, str(error))
             else:
                 self._wrong(entry, str(error))
 
-    def _integer(self, option: Option, entry: Entry, found: dict[str, Any]) -> None:
+    def _integer(self, option: Option, entry: Entry, found: dict[str, Any], why: str) -> None:
         """What ulogd2 made of a text that is no integer, where the option can be that."""
         value = strtoul(entry.value or "")
         said = "has no value" if entry.value is None else f"{entry.value!r} is not taken"
@@ -242,7 +255,7 @@ class _Reading:
                 continue
             self._wrong(entry, f"{said}; it is {candidate}, as in ulogd2", True)
             return
-        self._wrong(entry, f"{said}; the default {option.default} stays", True)
+        self._wrong(entry, f"{said if entry.value is None else why}; the default {option.default} stays", True)
 
     def _unknown(self, entry: Entry) -> None:
         near = _did_you_mean(entry.key, self.declared)

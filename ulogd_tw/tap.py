@@ -40,8 +40,11 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Answer what needs no service."""
-        if self["loglevel"] and self["loglevel"] not in "12345678":
-            raise usage.UsageError(f"--loglevel {self['loglevel']}: a number from 1 (debug) to 8 (fatal)")
+        if self["loglevel"]:
+            try:
+                self["loglevel"] = configuration.level(self["loglevel"])
+            except ValueError as error:
+                raise usage.UsageError(f"--loglevel {error}") from None
         if self["list-plugins"]:
             print(registry.list_plugins())
             sys.exit(0)
@@ -73,6 +76,7 @@ class Built:
             wrong += odd
         seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
         self.mistakes = sorted(seen.values(), key=_place)
+        self.fatal = [m for m in self.mistakes if self.settings.strict or not m.tolerated]
 
     def _read(self, instance: str, class_: type[Plugin]) -> tuple[Values, list[Mistake]]:
         values, mistakes = self.config.read(instance, class_.all_options(), f"plugin {class_.name}")
@@ -91,18 +95,29 @@ def _place(mistake: Mistake) -> tuple[str, int]:
 
 
 def check(path: str) -> int:
-    """Print every stack with its wanted keys, or every mistake; opens nothing. The exit status: 0 for no mistake."""
+    """Print every stack that can run with its wanted keys, and every mistake and warning; opens nothing.
+
+    The exit status: 0 where all stacks can run, and with ``strict=1`` nothing is wrong at all.
+    """
     try:
         built = Built(configuration.load(path), prepare=False)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
     for mistake in built.mistakes:
-        print(mistake, file=sys.stderr)
-    if built.mistakes:
-        return 1
-    print(describe(built.graph))
-    return 0
+        kind = "warning" if mistake.tolerated else "error"
+        print(f"{mistake.where}: {kind}: {mistake.text}", file=sys.stderr)
+    if built.graph.stacks:
+        print(describe(built.graph))
+    left_out = len(built.config.stacks()) - len(built.graph.stacks)
+    if left_out or not built.graph.stacks:
+        print(f"{path}: {left_out} of {len(built.config.stacks())} stacks cannot run", file=sys.stderr)
+    elif built.fatal:
+        print(f"{path}: has mistakes", file=sys.stderr)
+    else:
+        print(f"{path}: OK")
+        return 0
+    return 1
 
 
 class Process(service.MultiService):
@@ -165,13 +180,12 @@ def makeService(options: Options) -> service.IService:
         built = Built(configuration.load(options["config"]), prepare=True)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
-    fatal = [m for m in built.mistakes if built.settings.strict or not m.tolerated]
-    if fatal and (built.settings.strict or not built.graph.stacks):
+    if built.fatal and (built.settings.strict or not built.graph.stacks):
         raise SystemExit("\n".join(map(str, built.mistakes)))
     if not built.graph.stacks:
         raise SystemExit("\n".join(map(str, built.mistakes)) or f"{options['config']}: there is no stack to run")
     if options["loglevel"]:
-        built.settings.loglevel = int(options["loglevel"])
+        built.settings.loglevel = options["loglevel"]
     memory.keep_freed_memory()
     daemon = options.parent is not None and not options.parent["nodaemon"]
     parent = Process(LogFile(built.settings, daemon), daemon)

@@ -24,7 +24,7 @@ class CliTests(SynchronousTestCase):
         )
         options = tap.Options()
         options.parseOptions(arguments[4:])
-        self.assertEqual((options["config"], options["loglevel"]), ("x.conf", "3"))
+        self.assertEqual((options["config"], options["loglevel"]), ("x.conf", 3))
 
     def test_info_of_a_shared_object(self):
         """ulogd2 took a path there."""

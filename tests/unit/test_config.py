@@ -228,7 +228,7 @@ class ReadTests(SynchronousTestCase):
         self.assertIn("f.conf:5: [ct1] event_mask: '6GB' is not taken; it is 6, as in ulogd2", said(wrong))
         options, mistakes = self.read("pollinterval=x", NFCT, "plugin NFCT")
         self.assertEqual(1, options.pollinterval)
-        self.assertEqual(["f.conf:4: [ct1] pollinterval: 'x' is not taken; the default 1 stays"], said(mistakes, True))
+        self.assertEqual(["f.conf:4: [ct1] pollinterval: 'x' is not an integer (decimal, 0x hexadecimal or 0 octal); the default 1 stays"], said(mistakes, True))
         self.assertEqual(1, len(said(self.read("event_mask=x", NFCT, "plugin OTHER")[1], False)))
 
     def test_no_section(self):
@@ -294,9 +294,9 @@ class GlobalTests(SynchronousTestCase):
         self.assertEqual([text + "did you mean ulogd_output_JSON.so?"], mistakes)
 
     def test_levels(self):
-        """ulogd2's levels 1 to 8; anything else keeps the default with a warning."""
+        """ulogd2's levels 1 to 8, and their names; anything else keeps the default with a warning."""
         self.assertEqual(1, self.read("loglevel=1\n")[0].loglevel)
-        options, mistakes = self.read("loglevel=debug\n")
+        options, mistakes = self.read("loglevel=loud\n")
         self.assertEqual((5, 1), (options.loglevel, len(mistakes)))
 
     def test_wrong(self):

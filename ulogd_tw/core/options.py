@@ -47,6 +47,14 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2] or "s"]
 
 
+def whole_seconds(text: str) -> int:
+    """A span of time of at least one second, in whole seconds: a number, or one with s, m, h or d behind it."""
+    value = seconds(text)
+    if value < 1 or value != int(value):
+        raise ValueError(f"{text!r} is not a number of whole seconds, such as 60 or 5m")
+    return int(value)
+
+
 def octets(text: str) -> int:
     """A size: octets, or a number with k, M or G (powers of 1024) behind it."""
     match = re.fullmatch(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*([kKmMgG]?)[bB]?\s*", text)
@@ -112,6 +120,8 @@ class Options:
             raise TypeError(f"no option {', '.join(sorted(unknown))}")
         self.given = frozenset(values)
         self.sections: dict[str, Options] = {}
+        self.places: dict[str, str] = {}
+        """``file:line`` of each option that was written, and of the section itself under ``""``."""
         for option in declared:
             attribute = option.name + "_" if keyword.iskeyword(option.name) else option.name
             setattr(self, attribute, values.get(option.name, option.default))

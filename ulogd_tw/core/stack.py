@@ -14,7 +14,20 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import Mistake, UlogdError
 from ulogd_tw.core.keys import Key, nearest, registry
 from ulogd_tw.core.options import Options
-from ulogd_tw.core.plugin import ALL, Aggregator, All, Filter, Input, Output, Plugin, Wanted, type_text
+from ulogd_tw.core.plugin import (
+    ALL,
+    FLOW,
+    PACKET,
+    RAW,
+    Aggregator,
+    All,
+    Filter,
+    Input,
+    Output,
+    Plugin,
+    Wanted,
+    type_text,
+)
 from ulogd_tw.core.resolve import Provided, Recipe
 
 
@@ -41,6 +54,8 @@ class Node:
         self.parents = [parent] if parent else []
         self.children: list[Node] = []
         self.stacks: list[Stack] = []
+        self.requested: set[str] = set()
+        """Names of keys as plugins below asked for them."""
         self.aliases: dict[str, str] = {}
         """Columns kept under another name (``key@instance``), since this instance gives a key of the same name."""
         self.report: Callable[[Plugin, Exception], None] = _raise
@@ -217,7 +232,10 @@ class Builder:
             if plugins is not None and not _types(spec, plugins, found):
                 graph = Graph()
                 _thread(spec, plugins, graph)
-                found += _resolve(graph, self.providers)
+                try:
+                    found += _resolve(graph, self.providers)
+                except Exception as error:
+                    found.append(Mistake(spec.where, f"stack {spec.text}: {_reason(error)}"))
         seen = {str(m) for m in self.mistakes}
         self.mistakes += [m for m in found if str(m) not in seen]
         return not any(not m.tolerated for m in found)
@@ -250,23 +268,35 @@ class Builder:
             options, mistakes = self.read_options(ident, class_)
             found += mistakes
             unread = [m for m in mistakes if not m.tolerated]
-            plugin = class_(ident, options) if unread else self._instance(ident, class_, options)
-            if place == 0:
-                plugin.otype = _flowing(classes)
-            known_wrong = {mistake.option for mistake in unread}
-            wrong = [Mistake(spec.where, f"{ident}:{class_.name}: {o}: {text}", option=o)
-                     for o, text in plugin.mistakes() if o not in known_wrong]  # fmt: skip
-            found += wrong
-            if wrong or unread:
-                continue
-            if prepare:
-                try:
-                    plugin.prepare()
-                except UlogdError as error:
-                    found.append(Mistake(spec.where, f"stack {spec.text}: {ident}:{class_.name}: {error}"))
+            try:
+                plugin, wrong = self._check(ident, class_, options, unread)
+                if place == 0:
+                    plugin.otype = _flowing(classes)
+                found += [m if m.where else Mistake(spec.where, m.text, option=m.option) for m in wrong]
+                if wrong or unread:
                     continue
+                if prepare:
+                    plugin.prepare()
+            except Exception as error:
+                if not unread:  # else it may lack what is known to be wrong
+                    found.append(Mistake(spec.where, f"stack {spec.text}: {ident}:{class_.name}: {_reason(error)}"))
+                continue
             plugins.append(plugin)
         return plugins if len(plugins) == len(classes) else None
+
+    def _check(
+        self, ident: str, class_: type[Plugin], options: Options, unread: list[Mistake]
+    ) -> tuple[Plugin, list[Mistake]]:
+        """The instance, and what it finds wrong with its options, each at its own line; at "" where it has none."""
+        plugin = class_(ident, options) if unread else self._instance(ident, class_, options)
+        known_wrong = {mistake.option for mistake in unread}
+        places = options.places
+        wrong = [
+            Mistake(places.get(option, places.get("", "")), f"[{ident}] {option}: {text}", option=option)
+            for option, text in plugin.mistakes()
+            if option not in known_wrong
+        ]
+        return plugin, wrong
 
     def _instance(self, ident: str, class_: type[Plugin], options: Options) -> Plugin:
         """A new instance; for an output always the same one, since it keeps the results of `prepare`."""
@@ -310,6 +340,13 @@ class Builder:
         return stack
 
 
+def _reason(error: Exception) -> str:
+    """What an instance says of its fault; an error of the plugin itself is named as one."""
+    if isinstance(error, UlogdError | OSError):
+        return str(error)
+    return f"an error of the plugin itself: {type(error).__name__}: {error}"
+
+
 def _join(parent: Node, child: Node) -> None:
     if child not in parent.children:
         parent.children.append(child)
@@ -327,6 +364,16 @@ def _thread(spec: StackSpec, plugins: list[Plugin], graph: Graph) -> None:
         node.stacks.append(graph.stacks[0])
 
 
+_BETWEEN = ((RAW, PACKET, "BASE"), (PACKET, FLOW, "FLOWCACHE"), (RAW, FLOW, "BASE and FLOWCACHE"))
+"""What makes rows of another type."""
+
+
+def _between(given: int, taken: int) -> str:
+    """What to put between two plugins whose types do not fit, as an end of a sentence."""
+    names = [name for from_, to, name in _BETWEEN if given & from_ and taken & to]
+    return f"; put {names[0]} between them" if names else ""
+
+
 def _types(spec: StackSpec, plugins: list[Plugin], found: list[Mistake]) -> bool:
     """Check that record types fit from input to output; True for a fault."""
     flowing = plugins[0].otype
@@ -334,7 +381,7 @@ def _types(spec: StackSpec, plugins: list[Plugin], found: list[Mistake]) -> bool
         if not flowing & plugin.itype:
             text = (
                 f"stack {spec.text}: {plugin.instance}:{plugin.name} takes {type_text(plugin.itype)}, "
-                f"but {above.instance}:{above.name} gives {type_text(flowing)}"
+                f"but {above.instance}:{above.name} gives {type_text(flowing)}{_between(flowing, plugin.itype)}"
             )
             found.append(Mistake(spec.where, text))
             return True
@@ -416,6 +463,7 @@ def _request(
                     )  # it has the key itself: no need to decode more
                 recipes = _past_shadows(provider, above, recipes, given)
                 node.plugin.sources.add(request, recipes)
+                provider.requested.add(name)
                 wanted[provider].names |= {i.partition("@")[0] for r in recipes for i in r.inputs}
                 break
         else:
@@ -483,7 +531,7 @@ def describe(graph: Graph) -> str:
         lines.append(f"{stack.spec.where}: stack {stack.spec.text}")
         for node in stack.path[:-1]:
             wanted = node.plugin.wanted
-            text = "every key" if wanted is ALL else ", ".join(sorted(wanted)) or "no key"
+            text = "every key" if wanted is ALL else ", ".join(sorted(node.requested or wanted)) or "no key"
             lines.append(f"    {node.ident}:{node.plugin.name}: {text}")
         lines.append(f"    {stack.path[-1].ident}:{stack.path[-1].plugin.name}")
     return "\n".join(lines)

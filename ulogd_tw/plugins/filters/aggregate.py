@@ -20,7 +20,7 @@ from ulogd_tw.aggregation.window import Window
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_rows import only_ends
 from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry
-from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text
+from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text, whole_seconds
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
 
@@ -50,7 +50,7 @@ class AGGREGATE(Aggregator):
         Option("by", text, "octets", "the column that top looks at: flows, packets, octets, or one of functions"),
         Option("max_sketches", positive, 16384, "groups of an interval that have a distinct or quantile, the first "
                "ones: 256 octets and 2 kB each; others have none"),
-        Option("interval", positive, 60, "seconds; intervals begin at multiples of it in UTC"),
+        Option("interval", whole_seconds, 60, "seconds; intervals begin at multiples of it in UTC"),
         Option("time", one_of("arrival", "flow", "spread"), "arrival", "what puts a row into an interval: when it "
                "arrived, or when its flow ended; spread: octets and packets are divided among all intervals of the "
                "flow's time, and flows and functions count in the last one"),
