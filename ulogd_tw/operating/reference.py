@@ -53,6 +53,7 @@ FORMS: dict[Callable[[str], Any], Form] = {
         "seconds", "a time: seconds, or a number with ms, s, m, h or d behind it",
         ("30", "0.2", "500ms", "5m", "2h", "1d"),
     ),
+    options.whole_seconds: Form("whole seconds", "seconds as above, but whole ones from 1 on", ("60", "5m")),
     options.octets: Form("octets", "a size: octets, or a number with k, M or G behind it (powers of 1024)",
                          ("65536", "64k", "256M", "1G")),
     options.boolean: Form("boolean", "a switch", ("1", "yes", "on", "true", "0", "no", "off", "false")),
@@ -63,7 +64,7 @@ FORMS: dict[Callable[[str], Any], Form] = {
     marks: Form("marks", "marks of 32 bits, after a slash the bits that count, with blanks or commas between them",
                 ("5", "0x10/0xf0 7")),
     groups: Form("groups", "numbers of groups (0 to 65535) with blanks or commas between them", ("5", "5 6")),
-    config._level: Form("level", "debug 1, info 3, notice 5, error 7, fatal 8", ("5",)),
+    config.level: Form("level", "debug 1, info 3, notice 5, error 7, fatal 8, by number or name", ("5", "debug")),
     config._interval: Form("seconds over 0", "seconds as above, but more than 0", ("10", "1m")),
     manhole._listen: Form("address", "`tcp:HOST:PORT`; loopback where no host stands", ("tcp:127.0.0.1:5022", "5022")),
 }  # fmt: skip
