@@ -228,7 +228,8 @@ class ReadTests(SynchronousTestCase):
         self.assertIn("f.conf:5: [ct1] event_mask: '6GB' is not taken; it is 6, as in ulogd2", said(wrong))
         options, mistakes = self.read("pollinterval=x", NFCT, "plugin NFCT")
         self.assertEqual(1, options.pollinterval)
-        self.assertEqual(["f.conf:4: [ct1] pollinterval: 'x' is not an integer (decimal, 0x hexadecimal or 0 octal); the default 1 stays"], said(mistakes, True))
+        why = "is not an integer (decimal, 0x hexadecimal or 0 octal); the default 1 stays"
+        self.assertEqual([f"f.conf:4: [ct1] pollinterval: 'x' {why}"], said(mistakes, True))
         self.assertEqual(1, len(said(self.read("event_mask=x", NFCT, "plugin OTHER")[1], False)))
 
     def test_no_section(self):
