@@ -1,4 +1,4 @@
-"""``ulogd-tw``: the service under ulogd2's own switches, for unit files and fingers that know them."""
+"""``ulogd-tw``: the service under ulogd2's switches, for unit files and habits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def twistd_arguments(argv: list[str]) -> list[str]:
-    """The twistd command line that does what these ulogd2 switches ask for."""
+    """The twistd command line equivalent to these ulogd2 switches."""
     given = _parser().parse_args(argv)
     arguments = ["twistd", f"--pidfile={given.pidfile}"]
     if not given.daemon:
@@ -68,7 +68,7 @@ def _check_user(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    """Run twistd in this process, or one of the other commands: ``doctor``, or those that ask the running service."""
+    """Run twistd in this process, or another command: ``doctor``, ``query``, ``top``."""
     if sys.argv[1:2] and sys.argv[1] in ("query", "top"):
         from ulogd_tw.operating import ask
 

@@ -1,11 +1,11 @@
-"""ulogd.conf: text -> sections with lines -> typed options; every mistake of a file in one list, each with its place.
+"""ulogd.conf: text -> sections with lines -> typed options. Every mistake is collected, with its place.
 
-The grammar is ulogd2's (2.0.8): a word or ``"..."``, blanks, tabs and ``=`` between words, ``#`` at the beginning of
-a line, what stands after a value is ignored. A section reaches to the next word that begins with ``[``; where a name
-comes again, the first section counts and the others are ignored (seen with 2.0.8). Lines may be of any length and end
-in CR LF, and the last may lack its end.
+The grammar is ulogd2's (2.0.8): a word or ``"..."``, with blanks, tabs and ``=`` between words and ``#`` at the
+beginning of a line; text after a value is ignored. A section reaches to the next word that begins with ``[``. Of
+sections with the same name only the first counts (seen with 2.0.8). Lines may be of any length and end in CR LF, and
+the last may lack its end.
 
-What ulogd2 tolerates silently is a `Mistake` with `tolerated` set: a warning, an error with ``strict=1``.
+Mistakes tolerated silently by ulogd2 have `tolerated` set: a warning, an error with ``strict=1``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ulogd_tw.core.stack import StackSpec
 from ulogd_tw.ulogd2 import INTEGERS, SHARED_OBJECTS
 
 INHERITED = ("queue_rows", "queue_octets")
-"""Options of instances whose default can be set in [global]."""
+"""Options with a default that can be set in [global]."""
 
 _SPECIAL = ("global", "manhole")
 COLLECTOR = "collector:"
-"""How the name of a section begins that is about one collector of an exporter."""
+"""Beginning of the names of sections about one collector of an exporter."""
 
 
 class Repeated(Option):
-    """An option that may be given many times; its value is the tuple of all."""
+    """An option that may be given several times; its value is the tuple of all values."""
 
     __slots__ = ()
 
@@ -99,7 +99,7 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
 
 @dataclass
 class Entry:
-    """One ``key = value``; `value` is None where nothing stands behind the key."""
+    """One ``key = value``; `value` is None where nothing follows the key."""
 
     key: str
     value: str | None
@@ -124,7 +124,7 @@ class StackLine(StackSpec):
 
 
 class Config:
-    """A configuration file: its sections, its stacks, and the mistakes that show without knowing any plugin."""
+    """A configuration file: its sections, its stacks, and the mistakes visible without knowledge of plugins."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -133,11 +133,11 @@ class Config:
         self._stacks: list[StackLine] = []
 
     def stacks(self) -> list[StackLine]:
-        """The stacks in their order; those of which no sense can be made are mistakes instead."""
+        """The stacks in order; an unreadable stack line is a mistake instead."""
         return self._stacks
 
     def instances(self) -> dict[str, StackLine]:
-        """Every instance id, and the first stack that has it."""
+        """Every instance id, and the first stack with it."""
         found: dict[str, StackLine] = {}
         for stack in self._stacks:
             for ident, _ in stack.parts:
@@ -151,9 +151,9 @@ class Config:
     def read(
         self, section_name: str, declared: tuple[Option, ...], kind: str = "section"
     ) -> tuple[Options, list[Mistake]]:
-        """The typed values of a section, and everything that is wrong in it (faults of its lines once more).
+        """The typed values of a section, and all its mistakes (faults of its lines once more).
 
-        `kind` names who declares the options: ``plugin NFCT``, ``[global]``. A wrong value leaves the default.
+        `kind` names the owner of the options: ``plugin NFCT``, ``[global]``. A wrong value leaves the default.
         """
         section = self.sections.get(section_name)
         if section is None:
@@ -181,7 +181,8 @@ class Config:
         return None
 
     def _no_section(self, name: str, declared: tuple[Option, ...]) -> list[Mistake]:
-        """Without a section an instance has the defaults; a mistake where an option must be given or a name is near."""
+        """The values of an instance without a section: defaults, and a mistake where an option is mandatory or a name
+        is near."""
         stack = self.instances().get(name)
         where = stack.where if stack else self.file
         missing = ", ".join(o.name for o in declared if o.mandatory)
@@ -196,7 +197,7 @@ class Config:
 
 
 class _Reading:
-    """The values of one section, for the options that are declared for it."""
+    """The values of one section, for the options declared for it."""
 
     def __init__(self, config: Config, section: Section, declared: tuple[Option, ...], kind: str) -> None:
         self.config = config
@@ -245,7 +246,7 @@ class _Reading:
                 self._wrong(entry, str(error))
 
     def _integer(self, option: Option, entry: Entry, found: dict[str, Any], why: str) -> None:
-        """What ulogd2 made of a text that is no integer, where the option can be that."""
+        """ulogd2's value of a text that is not an integer, where the option allows this value."""
         value = strtoul(entry.value or "")
         said = "has no value" if entry.value is None else f"{entry.value!r} is not taken"
         for candidate in (value, 1) if value else (0,):
@@ -270,7 +271,7 @@ class _Reading:
 
 
 def parse(text: str, file: str) -> Config:
-    """The configuration of this text; `file` is what mistakes call it. Never raises."""
+    """The configuration in this text; `file` is its name in mistakes. Never raises."""
     config = Config(file)
     _Lines(config).read(text)
     _bare_sections(config)
@@ -281,7 +282,7 @@ def parse(text: str, file: str) -> Config:
 
 
 def load(path: str) -> Config:
-    """The configuration in a file. Raises ConfigError where it cannot be read."""
+    """The configuration in a file. Raises ConfigError for an unreadable file."""
     try:
         with open(path, "rb") as file:
             octets = file.read()
@@ -292,7 +293,7 @@ def load(path: str) -> Config:
 
 
 def _word(line: str, at: int, separators: str = " \t=") -> tuple[str | None, int]:
-    """The next word or quoted text from `at`, and where it ends; None for none. Raises ValueError for an open quote."""
+    """The next word or quoted text from `at`, and its end; None for none. Raises ValueError for an open quote."""
     while at < len(line) and line[at] in separators:
         at += 1
     if at == len(line):
@@ -327,7 +328,7 @@ class _Lines:
                 self._entry(line)
 
     def _header(self, line: str) -> None:
-        """``[name]``, as ulogd2 finds it: the first word between blanks and brackets."""
+        """``[name]``, by ulogd2's rule: the first word between blanks and brackets."""
         first = line.split(maxsplit=1)[0].lstrip("=")
         if first.startswith("[" + COLLECTOR):  # the name may be an URL with brackets in it
             name, rest, closed = first[1:].removesuffix("]"), line.split(maxsplit=1)[1:], first.endswith("]")
@@ -400,7 +401,7 @@ def _pairs(line: str) -> list[tuple[str, str]]:
 
 
 def _bare_sections(config: Config) -> None:
-    """A line that is only the word ``x`` begins section x for ulogd2; kept where there is no ``[x]``."""
+    """A line with only the word ``x`` begins section x in ulogd2; the same here unless there is a ``[x]``."""
     section = config.sections.get("global")
     ids = set()
     for entry in section.entries if section else ():
@@ -416,7 +417,7 @@ def _bare_sections(config: Config) -> None:
 
 
 def _read_stacks(config: Config) -> None:
-    """The stacks of [global], and what is wrong with their lines."""
+    """The stacks of [global], and the mistakes in their lines."""
     section = config.sections.get("global")
     if section is None:
         near = _did_you_mean("global", config.sections, "[{}]")
@@ -445,7 +446,7 @@ def _read_stacks(config: Config) -> None:
 
 
 def _loaded_objects(config: Config) -> Iterator[Mistake]:
-    """``plugin=`` lines: ulogd2's own are taken silently, since what they give is built in."""
+    """``plugin=`` lines: ulogd2's own objects are accepted silently, since their plugins are built in."""
     section = config.sections.get("global")
     for entry in section.entries if section else ():
         name = PurePath(entry.value or "").name
@@ -456,7 +457,7 @@ def _loaded_objects(config: Config) -> Iterator[Mistake]:
 
 
 def _unused_sections(config: Config) -> Iterator[Mistake]:
-    """Sections of no stack: one mistake for each where a name is near, one for all the others together."""
+    """Sections of no stack: one mistake for each with a similar name in use, one for all others together."""
     ids = config.instances()
     named = {word for s in config.sections.values() for e in s.entries if e.key == "collectors" and e.value
              for word in words(e.value)}  # fmt: skip
@@ -483,7 +484,7 @@ def _unused_sections(config: Config) -> Iterator[Mistake]:
 
 
 def _did_you_mean(name: str, names: Iterable[str], form: str = "{}") -> str:
-    """``; did you mean NAME?``, or nothing. Ids are short: one that differs only in its number is near too."""
+    """``; did you mean NAME?``, or nothing. Ids are short: an id that differs only in its number is near too."""
     names = list(names)
     stem = name.rstrip("0123456789")
     near = nearest(name, names) or next((n for n in names if stem and n.rstrip("0123456789") == stem), None)

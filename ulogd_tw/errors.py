@@ -1,4 +1,4 @@
-"""The exceptions of what stands on top of the core."""
+"""The exceptions of the layers above the core."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from ulogd_tw.core.errors import UlogdError
 
 
 class QueryError(UlogdError):
-    """A query that cannot be answered; the text is that of the database."""
+    """A query that cannot be answered; the text comes from the database."""
 
 
 class PluginError(UlogdError):
-    """A plugin that there is not, or that cannot be loaded; the text says why and what to install.
+    """A plugin that does not exist or cannot be loaded; the text gives the reason and what to install.
 
     `name` is the plugin's.
     """

@@ -1,7 +1,7 @@
-"""Flow control: the bounded queue before an output, the pausing of inputs, the spool of what a stop leaves over.
+"""Flow control: the bounded queue before an output, the pausing of inputs, the spool for rows left at a stop.
 
-A batch goes straight through while the output takes it at once. A Deferred from `Output.write` opens the queue:
-until it fires batches wait, and those of one schema are joined, so a slow database gets larger inserts.
+A batch goes straight to the output while it writes at once. A Deferred from `Output.write` opens the queue: batches
+wait until it fires. Waiting batches of one schema are joined, so a slow database gets larger inserts.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ulogd_tw.core.plugin import Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 
 JOIN_ROWS = 65536
-"""Rows that one write gets at most when waiting batches are joined: enough for a large insert, little to repeat."""
+"""Maximum rows of one write when waiting batches are joined: enough for a large insert, few to repeat."""
 JOIN_OCTETS = 16 << 20
 
 
 class Pauses:
-    """Which queues want which inputs and aggregates to wait; one goes on when no queue wants it to wait."""
+    """The inputs and aggregates paused by queues. A plugin resumes when no queue holds it paused any more."""
 
     def __init__(self) -> None:
         self._full: dict[Plugin, set[OutputQueue]] = {}
@@ -46,10 +46,11 @@ class Pauses:
 
 
 class OutputQueue:
-    """The queue before one output: `put` takes the place of `Output.write` in its node.
+    """The queue before one output: `put` replaces `Output.write` in its node.
 
-    It is bounded in rows and octets. Over half the bound, inputs that can wait are paused; their batches (`held`) are
-    always taken, since what was read must not be lost. Others are cut at the bound, and the rest is counted.
+    It is bounded in rows and octets. Over half the bound, inputs able to wait are paused. Their batches (`held`) are
+    always taken, since rows already read must not be lost. Batches of other inputs are cut at the bound, and the rest
+    is counted.
     """
 
     def __init__(self, node: Node, pauses: Pauses) -> None:
@@ -91,7 +92,7 @@ class OutputQueue:
         return self.counters.rows_waiting * part > self.most_rows or self._octets * part > self.most_octets
 
     def _cut(self, batch: Batch) -> Batch:
-        """As much of the batch as there is room for; the rest is dropped and counted."""
+        """The part of the batch with room in the queue; the rest is dropped and counted."""
         room = self.most_rows - self.counters.rows_waiting
         if batch.n:
             room = min(room, (self.most_octets - self._octets) * batch.n // max(batch.nbytes, 1))
@@ -117,7 +118,7 @@ class OutputQueue:
         result.addCallbacks(self._written, self._failed, callbackArgs=(before,), errbackArgs=(before,))
 
     def _not_written(self) -> int:
-        """Rows that the output has counted itself; taken before and after a write."""
+        """The output's own count of rows not written; compared before and after a write."""
         return self.counters.dropped.total() + self.counters.rows_filtered - self.counters.dropped["queue_full"]
 
     def _written(self, _: object, before: int) -> None:
@@ -138,7 +139,7 @@ class OutputQueue:
         self._next()
 
     def _next(self) -> None:
-        """Write what waits; fires those who wait for an empty queue."""
+        """Write waiting batches; fire the Deferreds of `drained` when the queue is empty."""
         while self._waiting and self._writing is None and not self._stopped:
             batch = self._take()
             self.counters.rows_waiting -= batch.n
@@ -152,7 +153,7 @@ class OutputQueue:
                 waiter.callback(None)
 
     def _take(self) -> Batch:
-        """The oldest batches of the schema that has waited longest, joined up to the bounds of one write."""
+        """The oldest batches of the schema waiting longest, joined up to the bounds of one write."""
         schema = next(iter(self._waiting))
         batches = self._waiting.pop(schema)
         count = rows = size = 0
@@ -166,7 +167,7 @@ class OutputQueue:
         return Batch.joined(batches[:count])
 
     def drained(self) -> defer.Deferred[None]:
-        """Fires when nothing waits any more."""
+        """Fires when the queue is empty."""
         if self.empty:
             return defer.succeed(None)
         waiter: defer.Deferred[None] = defer.Deferred(self._forget)
@@ -177,11 +178,11 @@ class OutputQueue:
         self._idle.remove(waiter)
 
     def close(self) -> None:
-        """Start no further write; what the output gives back and what waits is `left`."""
+        """Start no further write; rows waiting or given back by the output are then in `left`."""
         self._stopped = True
 
     def left(self) -> list[Batch]:
-        """The rows that were not written, taken out of the queue and no longer counted as waiting."""
+        """The rows not written, taken out of the queue and no longer counted as waiting."""
         batches = [batch for batches in self._waiting.values() for batch in batches]
         if self._writing is not None:
             batches.insert(0, self._writing)
@@ -202,7 +203,7 @@ class Spool:
         self._prefix = f"{instance}-"
 
     def save(self, batches: list[Batch], fresh: Callable[[], str]) -> int:
-        """Write the batches; the number of rows that are safe on the disk."""
+        """Write the batches; returns the number of rows safely on disk."""
         saved = 0
         self.directory.mkdir(parents=True, exist_ok=True)
         for batch in batches:
@@ -212,7 +213,7 @@ class Spool:
         return saved
 
     def load(self) -> Iterator[tuple[Path, Batch]]:
-        """The batches that lie there, oldest first. One that cannot be read is left and named in the log."""
+        """The batches in the directory, oldest first. An unreadable file is left in place and named in the log."""
         for path in sorted(self.directory.glob(f"{self._prefix}*.batch")):
             try:
                 with open(path, "rb") as file:

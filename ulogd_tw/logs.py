@@ -1,4 +1,4 @@
-"""Where the log goes: ``logfile=`` and ``loglevel=`` of [global], for all that twistd and the service say."""
+"""Destination and level of the log: ``logfile=`` and ``loglevel=`` of [global], for twistd and the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 _LEVELS = {1: LogLevel.debug, 3: LogLevel.info, 5: LogLevel.info, 7: LogLevel.error, 8: LogLevel.critical}
-"""ulogd2's levels; its notice (5, the default) is what Twisted calls info."""
+"""ulogd2's levels; its notice (5, the default) is Twisted's info."""
 _TWISTED = ("twisted.", "log_legacy", "-")
 """Namespaces of Twisted's own lines: ports that open, signals, the end of the main loop."""
 
@@ -55,7 +55,7 @@ class LogFile(service.Service):
         self._file: Any = None
 
     def open(self) -> ILogObserver:
-        """The observer for twistd, which logs nowhere else. SystemExit 2 where there cannot be one, as in ulogd2."""
+        """The only observer for twistd. SystemExit 2 if it cannot be opened, as in ulogd2."""
         if self.path == "syslog":
             from twisted.logger import LegacyLogObserverWrapper
             from twisted.python.syslog import SyslogObserver
@@ -74,7 +74,7 @@ class LogFile(service.Service):
         return FilteringLogObserver(observer, [_Least(self._level)])
 
     def stopService(self) -> None:
-        """Nothing of the log is lost: lines are written as they come."""
+        """Nothing to do: each line is written as it comes."""
         super().stopService()
         if self._file is not None:
             self._file.flush()
@@ -88,7 +88,7 @@ class LogFile(service.Service):
         self._file.flush()
 
     def reopen(self) -> None:
-        """SIGHUP: logrotate has renamed the file. Keeps the old one where the new cannot be opened."""
+        """SIGHUP: logrotate has renamed the file. The old file stays if the new one cannot be opened."""
         if self._file is None:
             return
         try:

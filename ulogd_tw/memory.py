@@ -1,4 +1,4 @@
-"""How the C library's memory allocator is set for columns that come and go."""
+"""Settings of the C library's memory allocator for short-lived columns."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _KEPT = 64 << 20
 def keep_freed_memory() -> None:
     """Let freed arrays be used again without asking the kernel: each new page would cost a fault of about 1 us.
 
-    By default glibc returns arrays over 128 KiB at once, so every batch would touch new pages. Elsewhere than on
-    glibc nothing happens.
+    By default glibc returns arrays over 128 KiB at once, so every batch would touch new pages. Without glibc nothing
+    happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,8 +1,8 @@
-"""Plugin name -> class, loaded on first use; and what can be said of all of them.
+"""Finds plugin classes by name, loaded on first use, and describes them.
 
-A name can stand for an input and for an output, so it is looked up by its position in the stack. Plugins of other
-packages are found through the entry points ``ulogd_tw.plugins`` (an entry point's name is the plugin's), which are
-looked at only for names that are not built in.
+A name can belong to an input and to an output, so it is looked up by its position in the stack. Plugins of other
+packages are found through the entry points ``ulogd_tw.plugins`` (the entry point's name is the plugin's name). Entry
+points are read only for names that are not built in.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _INSTALL = {
     "pymysql": "pip install pymysql",
     "pyroute2": "pip install pyroute2",
 }
-"""What brings a library that a plugin imports."""
+"""How to install a library imported by a plugin."""
 
 
 def lookup(name: str, position: str) -> type[Plugin]:
@@ -106,7 +106,7 @@ def _load(name: str, place: str) -> type[Plugin]:
 
 
 def _load_point(point: metadata.EntryPoint) -> type[Plugin]:
-    """The class of an entry point; whatever a foreign package raises becomes a PluginError."""
+    """The class of an entry point; any error of a foreign package becomes a PluginError."""
     try:
         class_ = point.load()
     except Exception as error:
@@ -123,7 +123,7 @@ def _entry_points(name: str | None = None) -> Iterable[metadata.EntryPoint]:
 
 
 def _positions(name: str) -> list[str]:
-    """Where a plugin of this name can stand; of other packages only those that load."""
+    """The positions of plugins with this name; plugins of other packages count only if they load."""
     found = [position for position, table in BUILT_IN.items() if name in table]
     for point in _entry_points(name):
         try:
@@ -135,7 +135,7 @@ def _positions(name: str) -> list[str]:
 
 
 def _names() -> set[str]:
-    """Every name that there is."""
+    """Every name of a plugin."""
     return {name for table in BUILT_IN.values() for name in table} | {point.name for point in _entry_points()}
 
 
@@ -144,7 +144,7 @@ def _an(word: str) -> str:
 
 
 def _why_not(name: str, position: str | None) -> str:
-    """Why there is no plugin of this name at this position (None: at any)."""
+    """The reason why there is no plugin of this name at this position (None: at any position)."""
     elsewhere = _positions(name)
     if position and elsewhere:
         return f"{name} is {' or '.join(map(_an, elsewhere))}, but {_an(position)} stands here"
@@ -155,7 +155,7 @@ def _why_not(name: str, position: str | None) -> str:
 
 
 def _all() -> Iterator[tuple[str, str, type[Plugin] | PluginError]]:
-    """(position, name, class or why it cannot be loaded) of everything that there is."""
+    """(position, name, class or the reason why it cannot be loaded) of every plugin."""
     for position, table in BUILT_IN.items():
         for name in sorted(table):
             try:
@@ -174,7 +174,7 @@ def _all() -> Iterator[tuple[str, str, type[Plugin] | PluginError]]:
 
 
 def providers(key: str) -> list[str]:
-    """Names of plugins that give this key whatever their options are, for a mistake that says who would."""
+    """Names of plugins that always give this key, for messages about a missing key."""
     found = []
     for _, name, class_ in _all():
         if not isinstance(class_, PluginError) and Provided(class_.provides).recipes(key):
@@ -183,7 +183,7 @@ def providers(key: str) -> list[str]:
 
 
 def list_plugins() -> str:
-    """One line a plugin: name, where it stands, record types, what it does or why it cannot be used."""
+    """One line a plugin: name, position, record types, and its purpose or the reason why it cannot be used."""
     rows = []
     for position, name, class_ in _all():
         if isinstance(class_, PluginError):
@@ -262,7 +262,7 @@ def _option(option: Option) -> str:
 
 
 def _size(octets: int) -> str:
-    """As it may be typed: 64M."""
+    """A size as a user writes it: 64M."""
     for unit, shift in (("G", 30), ("M", 20), ("k", 10)):
         if octets and octets % (1 << shift) == 0:
             return f"{octets >> shift}{unit}"
@@ -270,7 +270,7 @@ def _size(octets: int) -> str:
 
 
 def _keys(class_: type[Plugin]) -> tuple[list[Key], list[str]]:
-    """The keys that an instance with default options gives, and a line for each that it asks for."""
+    """The keys given by an instance with default options, and a line for each key asked for."""
     given: list[Key] = list(class_.provides)
     asked = dict.fromkeys(class_.uses, True) | dict.fromkeys(class_.may_use, False)
     try:

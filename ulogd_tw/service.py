@@ -1,9 +1,10 @@
-"""The running service: stacks from a configuration, started and stopped in order, with timers, signals and figures.
+"""The running service: stacks from a configuration, started and stopped in order, with timers, signals and counters.
 
-Start: listening sockets and netlink first (still with privilege), then outputs, then the inputs begin to read.
-End of a batch job: when all inputs with exit=1 are at their end and what they gave is written, the service stops.
-Stop: the inputs drain, then aggregates flush, then queues empty into outputs within `stop_timeout`. Stacks that share
-nothing stop one after the other, listening ones last: an exporter's last records may go to a collector in this process.
+Start: listening sockets and netlink first (still with privilege), then outputs, then the inputs begin to read. End of a
+batch job: when all inputs with exit=1 are at their end and all their rows are written, the service stops. Stop: the
+inputs drain, then aggregates flush, then queues empty into outputs within `stop_timeout`. Independent stacks stop one
+after the other, listening ones last: a collector in this process may receive the last records of an exporter in this
+process.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ulogd_tw.logs import LogFile
 from ulogd_tw.operating import metrics
 
 PATIENCE_S = 60.0
-"""At the end of a batch job: for so long an output may write nothing. One write of a slow database takes a while."""
+"""At the end of a batch job, the longest time without a written row. One write of a slow database takes a while."""
 
 
 class Ulogd(service.Service):
@@ -158,7 +159,7 @@ class Ulogd(service.Service):
     # run
 
     def _wake(self, node: Node) -> None:
-        """Call the plugin when its time has come, and ask when the next time is."""
+        """Call the plugin's `wake` when its time has come, and set the next time."""
         self._timers.pop(node, None)
         delay = 1.0
         try:
@@ -183,7 +184,7 @@ class Ulogd(service.Service):
         )  # fmt: skip
 
     def reopen(self) -> None:
-        """SIGHUP: the log and every plugin open their files anew."""
+        """SIGHUP: the log and all plugins open their files again."""
         for sibling in self.parent or ():
             if isinstance(sibling, LogFile):
                 sibling.reopen()
@@ -194,7 +195,7 @@ class Ulogd(service.Service):
                 self._report(node.plugin, error)
 
     def read_now(self) -> None:
-        """SIGUSR2: the inputs give what they know so far."""
+        """SIGUSR2: the inputs give their present state."""
         for node in self.graph.inputs:
             try:
                 node.plugin.read_now()
@@ -210,14 +211,14 @@ class Ulogd(service.Service):
     # end
 
     def _input_ended(self) -> None:
-        """An input that `exits` is at its end: after the last of them the service ends."""
+        """An input with `exits` is at its end; after the last of them the service ends."""
         if not self._finishing and all(n.plugin.at_end for n in self.graph.inputs if n.plugin.exits):
             self._finishing = True
             self._finish().addErrback(self._failed)
 
     @defer.inlineCallbacks
     def _finish(self) -> Any:
-        """Stop when every row is written, however long that takes, or when none was for `PATIENCE_S` seconds."""
+        """Stop when every row is written, or after `PATIENCE_S` seconds without a written row."""
         written, since = None, reactor.seconds()
         while self.running and self._unwritten():
             counters = [node.plugin.counters for node in self.graph.filters + self.graph.outputs]
@@ -231,7 +232,7 @@ class Ulogd(service.Service):
             reactor.stop()
 
     def _unwritten(self) -> bool:
-        """Whether rows of an input that is at its end are on their way."""
+        """Whether rows of a finished input are still on their way."""
         kept = (n.plugin for n in self.graph.filters if isinstance(n.plugin, Aggregator) and n.plugin.source.at_end)
         return any(aggregator.holds for aggregator in kept) or not all(queue.empty for queue in self.queues)
 
@@ -254,7 +255,7 @@ class Ulogd(service.Service):
 
     @defer.inlineCallbacks
     def _stop_part(self, part: Graph, deadline: float) -> Any:
-        """Stop stacks that share instances: inputs, then aggregates, then queues, then outputs."""
+        """Stop the stacks of one part: inputs, then aggregates, then queues, then outputs."""
         queues = [queue for queue in self.queues if queue.node in part.outputs]
         for node in part.inputs:
             yield self._stop_node(node, deadline)
@@ -289,7 +290,7 @@ class Ulogd(service.Service):
             self._report(node.plugin, error)
 
     def _leave(self, queue: OutputQueue) -> None:
-        """What the time did not suffice for goes to the spool, or is counted as dropped."""
+        """Rows not written in time go to the spool, or are counted as dropped."""
         batches = queue.left()
         rows = sum(batch.n for batch in batches)
         for paths in [paths for q, paths in self._spooled if q is queue]:
@@ -309,7 +310,7 @@ class Ulogd(service.Service):
         self.log.error("{node}: {rows} rows were not written before stop_timeout", node=queue.node.ident, rows=rows)
 
     def _unspool(self, queue: OutputQueue) -> None:
-        """Hand what an earlier run spooled to the output; the files go when all of it is written."""
+        """Hand rows spooled by an earlier run to the output; the files are removed when all are written."""
         paths = []
         for path, batch in Spool(queue.output.config.spool, queue.node.ident).load():
             queue.counters.rows_received += batch.n
@@ -322,13 +323,13 @@ class Ulogd(service.Service):
 
     @staticmethod
     def _names() -> Callable[[], str]:
-        """Names that sort by age and are never given twice."""
+        """Names that sort by age and never repeat."""
         start, run, number = int(time.time()), uuid.uuid4().hex[:8], count()
         return lambda: f"{start:012d}-{run}-{next(number):06d}"
 
 
 def _exit_failed() -> None:
-    """The last act of the process: twistd itself knows no status but 0."""
+    """The last act of the process: twistd itself exits with status 0 only."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

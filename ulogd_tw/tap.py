@@ -24,7 +24,7 @@ from ulogd_tw.logs import LogFile
 
 
 class Options(usage.Options):
-    """What stands behind ``twistd ulogd``."""
+    """The options after ``twistd ulogd``."""
 
     synopsis = "[options]"
     optParameters = [
@@ -39,7 +39,7 @@ class Options(usage.Options):
     compData = usage.Completions(optActions={"config": usage.CompleteFiles()})
 
     def postOptions(self) -> None:
-        """Answer what needs no service."""
+        """Handle the options that need no service."""
         if self["loglevel"]:
             try:
                 self["loglevel"] = configuration.level(self["loglevel"])
@@ -59,7 +59,7 @@ class Options(usage.Options):
 
 
 class Built:
-    """A configuration read and its stacks built: the graph, the values of [global], and every mistake."""
+    """A configuration with its built stacks: the graph, the values of [global], and every mistake."""
 
     def __init__(self, config: configuration.Config, prepare: bool) -> None:
         self.config = config
@@ -95,10 +95,8 @@ def _place(mistake: Mistake) -> tuple[str, int]:
 
 
 def check(path: str) -> int:
-    """Print every stack that can run with its wanted keys, and every mistake and warning; opens nothing.
-
-    The exit status: 0 where all stacks can run, and with ``strict=1`` nothing is wrong at all.
-    """
+    """Print every stack with its wanted keys, or every mistake, without opening anything. The exit status: 0 for no
+    mistake."""
     try:
         built = Built(configuration.load(path), prepare=False)
     except ConfigError as error:
@@ -121,7 +119,7 @@ def check(path: str) -> int:
 
 
 class Process(service.MultiService):
-    """All services of the process. Where they cannot start, the reason goes to the terminal, of a daemon too.
+    """All services of the process. If they cannot start, the reason goes to the terminal, for a daemon too.
 
     twistd removes its pidfile, and ends the parent of a daemon, for an Exception only; a SystemExit would leave the
     parent waiting for ever.
@@ -134,7 +132,7 @@ class Process(service.MultiService):
         log.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
-        """twistd logs to the observer that it finds as a component of the application."""
+        """Also gives twistd the log observer, as a component of the application."""
         if isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._log.open())
         super().setServiceParent(parent)
@@ -162,7 +160,7 @@ class Process(service.MultiService):
 
 
 def _end_without_traceback(former: Any, kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """The hook for exceptions that nobody catches: a service that cannot start has said why."""
+    """The hook for uncaught exceptions: a service that cannot start has printed the reason."""
     if not isinstance(error, NotStarted):
         former(kind, error, trace)
         return
@@ -172,7 +170,7 @@ def _end_without_traceback(former: Any, kind: type[BaseException], error: BaseEx
 
 
 def makeService(options: Options) -> service.IService:
-    """The service of a configuration; says every mistake first, and ends where no stack is left."""
+    """The service of a configuration. Mistakes are printed first; without a stack the process ends."""
     from ulogd_tw import memory
     from ulogd_tw.service import Ulogd
 

@@ -1,4 +1,4 @@
-"""What ulogd2 (2.0.8) has that its configurations name: plugins, shared objects, integer options."""
+"""Names from configurations of ulogd2 (2.0.8): plugins, shared objects, integer options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PLUGINS = {
     "PRINTFLOW": "filter", "PRINTPKT": "filter", "PWSNIFF": "filter", "SQLITE3": "output", "SYSLOG": "output",
     "ULOG": "inppkt", "UNIXSOCK": "inppkt", "XML": "output",
 }  # fmt: skip
-"""Its plugins, and the word for their kind in the names of their shared objects."""
+"""ulogd2's plugins, and the word for their kind in the names of their shared objects."""
 
 SHARED_OBJECTS = frozenset(f"ulogd_{kind}_{name}.so" for name, kind in PLUGINS.items())
 
@@ -28,4 +28,4 @@ INTEGERS = {
              f"attach_conntrack {_NETLINK}",
     "ULOG": "bufsize nlgroup rmem numeric_label", "UNIXSOCK": "bufsize perms",
 }  # fmt: skip
-"""Its integer options: what it read with strtoul, so that garbage was 0."""
+"""ulogd2's integer options. It read them with strtoul, so garbage gave 0."""

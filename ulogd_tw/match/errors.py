@@ -1,4 +1,4 @@
-"""What is wrong with an expression or a named set."""
+"""Mistakes in an expression or a named set."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ class MatchError(UlogdError):
 
 
 class SetError(UlogdError):
-    """A line of a named set that is none of what stands in it."""
+    """A line of a named set that cannot be read."""

@@ -1,4 +1,4 @@
-"""Expressions as users of tcpdump and nfdump write them, to terms.
+"""Parses expressions in the language of tcpdump and nfdump into terms.
 
     expression  = and { "or" and }            and = not { "and" not }
     not         = "not" not | "(" expression ")" | term
@@ -7,7 +7,7 @@
                 | KEY sign value | KEY "in" list | KEY "~" "pattern" | "exists" KEY
                 | value                         after "and", "or", "not": of what the term before is about
 
-Words are those of nfdump(1) and pcap-filter(7), as far as flows have what they are about.
+The words are those of nfdump(1) and pcap-filter(7), as far as they apply to flows.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _NUMERIC = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds")
 def parse(
     text: str, sets: Mapping[str, list[str]] | None = None, service: Callable[[str], int | None] = lambda name: None
 ) -> Term:
-    """The term that an expression is. Raises `MatchError`.
+    """The term of an expression. Raises `MatchError`.
 
-    `sets` are the values of named sets, `service` gives the port of a service, None where there is none.
+    `sets` are the values of named sets; `service` gives the port of a service, or None.
     """
     return _Parser(text, sets or {}, service).whole()
 
 
 @dataclass(frozen=True)
 class _Again:
-    """What a term was about, for a value that follows alone: ``port 80 or 443``.
+    """The subject of a term, for a value that follows alone: ``port 80 or 443``.
 
-    `go_on` reads the value; `takes` says whether a word is one, by that and by whether it stands alone.
+    `go_on` reads the value; `takes` decides whether a word is a value, given whether it stands alone.
     """
 
     go_on: Callable[[], Term]
@@ -183,7 +183,7 @@ class _Parser:
         return self._of_key(token)
 
     def _qualified(self, first: Term) -> Term:
-        """``tcp port 80``, ``ip6 host ::1``: what follows a protocol or family without ``and``."""
+        """``tcp port 80``, ``ip6 host ::1``: a term after a protocol or family without ``and``."""
         if self._next.is_("["):
             text = "octets of a header cannot be looked at; for flags of TCP there is flags S, for ICMP icmp-type 8"
             raise MatchError(text, self._next.column)
@@ -210,7 +210,7 @@ class _Parser:
         return self._of_sides(kind, name, tuple(sides), joined == "and")
 
     def _side(self, token: Token) -> str:
-        """What a word is about: the name of its `words.SIDES`, if there are any."""
+        """The subject of a word: the name in `words.SIDES`, if it has one."""
         word = token.text.lower()
         if word == "nat":
             word = f"nat {words.ALIASES.get(self._next.text.lower(), self._next.text.lower())}"
@@ -220,7 +220,7 @@ class _Parser:
         return words.ALIASES.get(word, word)
 
     def _of_sides(self, token: Token, name: str, sides: tuple[str, ...], all_: bool = False) -> Term:
-        """A term about either side, or one; and what a value says that follows it alone."""
+        """A term about one side or either; and the meaning of a value that follows alone."""
         takes = self._is_port if name.endswith("port") else _TAKES.get(name, _is_number)
         again = _Again(lambda: self._of_sides(token, name, sides, all_), takes)
         if self._taken("("):
@@ -272,7 +272,7 @@ class _Parser:
         return key.named(token.text)
 
     def _for(self, names: tuple[str, ...], key: Key, token: Token) -> Term:
-        """What follows the name of a key, by its type."""
+        """The rest of a term that begins with a key, by the key's type."""
         kind = key.type.kind
         if kind in ("address", "ipv4", "ipv6"):
             return self._addresses(names, token)
@@ -304,7 +304,7 @@ class _Parser:
         return InPrefixes(names, True, token.column, sign == "!=", prefixes=Prefixes(nets))
 
     def _values(self, what: str) -> list[Token]:
-        """One value, or those of a list or set."""
+        """One value, or the values of a list or set."""
         if self._taken("in"):
             if self._next.text.startswith("@"):
                 return self._set(self._take())
@@ -349,7 +349,7 @@ class _Parser:
         return InNumbers(names, needed, token.column, numbers=Numbers(ranges))
 
     def _port(self, token: Token) -> Token:
-        """A port, or ports, that may be written as the name of a service."""
+        """A port or range of ports, or the name of a service."""
         if literals.is_number(token) or literals.number_and_mask(token) is not None:
             return token
         if (port := self._service(token.text.lower())) is None:
@@ -380,7 +380,7 @@ class _Parser:
         return InNumbers(("protocolIdentifier",), True, token.column, sign == "!=", numbers=Numbers(ranges))
 
     def _flags(self, token: Token) -> Term:
-        """``flags SA``: all of these, as nfdump has it; ``flags 0x12``: just these."""
+        """``flags SA``: all of these flags, as in nfdump; ``flags 0x12``: exactly these."""
         names = ("tcpControlBits",)
         if self._compares() or literals.is_number(self._next):
             return self._numbers(names, token)
@@ -390,7 +390,7 @@ class _Parser:
     def _strings(
         self, names: tuple[str, ...], kind: str, token: Token, written: Callable[[str], str] | None = None
     ) -> Term:
-        """Texts; `written` makes of them what rows have."""
+        """Texts; `written` converts them to the form in rows."""
         if self._next.is_("~", "!~"):
             sign, pattern = self._take().text, self._value("a pattern")
             try:
@@ -434,4 +434,4 @@ _TAKES: dict[str, Callable[[Token, bool], bool]] = {
     "country": lambda token, alone: alone and re.fullmatch("[A-Z]{2}", token.text) is not None,
     "mac": lambda token, alone: re.fullmatch(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}", token.text) is not None,
 }  # fmt: skip
-"""Which words are a value of what; numbers of the others."""
+"""For each subject, a test for words that are values of it; the other subjects take numbers."""

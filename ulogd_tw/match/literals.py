@@ -1,4 +1,4 @@
-"""Values as they are written in an expression."""
+"""Values in the notation of expressions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FLAGS = {"f": 1, "s": 2, "r": 4, "p": 8, "a": 16, "u": 32, "e": 64, "c": 128}
 
 
 def network(token: Token, short: bool = False) -> Span:
-    """A prefix; also 10/8 and, where `short`, 10.1 for 10.1.0.0/16, as tcpdump has them."""
+    """A prefix; also 10/8 and, with `short`, 10.1 for 10.1.0.0/16, as in tcpdump."""
     text, _, bits = token.text.partition("/")
     if _SHORT.fullmatch(text) and (bits.isdecimal() or short and not bits):
         missing = 3 - text.count(".")
@@ -49,18 +49,18 @@ def masked(address: Token, mask: Token) -> Span:
 
 
 def is_dotted(token: Token) -> bool:
-    """Whether it looks like an IPv4 address."""
+    """Whether the text looks like an IPv4 address."""
     return not token.quoted and re.fullmatch(r"\d+(\.\d+){3}", token.text) is not None
 
 
 def is_number(token: Token) -> bool:
-    """Whether it is a number, or two of them with ``-`` between."""
+    """Whether the text is a number, or two numbers joined by ``-``."""
     match = _RANGE.match(token.text)
     return all(_NUMBER.match(part) for part in (match.groups() if match else (token.text,)))
 
 
 def number(token: Token, kind: str = "unsigned") -> float:
-    """A number of a kind of type."""
+    """A number of the given kind of type."""
     if kind in ("seconds", "milliseconds") and (time := _time(token.text)) is not None:
         return int(time if kind == "seconds" else time * 1000)
     if kind == "boolean" and token.text.lower() in ("true", "false"):
@@ -75,7 +75,7 @@ def number(token: Token, kind: str = "unsigned") -> float:
 
 
 def number_and_mask(token: Token) -> tuple[int, int] | None:
-    """``0x10/0xff``, as of marks of packets; None for what is none."""
+    """``0x10/0xff``, for marks of packets; None for other texts."""
     value, slash, mask = token.text.partition("/")
     if not slash or not _WHOLE.fullmatch(value) or not _WHOLE.fullmatch(mask):
         return None
@@ -83,7 +83,7 @@ def number_and_mask(token: Token) -> tuple[int, int] | None:
 
 
 def number_range(token: Token, kind: str) -> tuple[int, int]:
-    """``1000-2000``, or a number as a range of its own."""
+    """``1000-2000``; a single number is a range of its own."""
     match = _RANGE.match(token.text)
     if match and _NUMBER.match(match[1]) and _NUMBER.match(match[2]):
         low, high = (number(Token(part, token.column), kind) for part in match.groups())
@@ -102,7 +102,7 @@ def protocol(name: str) -> int | None:
 
 
 def flags(token: Token) -> int:
-    """The bits of some flags of TCP: letters, X for the first six."""
+    """The bits of TCP flags given as letters; X stands for the first six."""
     text = token.text.lower()
     if text == "x":
         return 0x3F
@@ -112,7 +112,7 @@ def flags(token: Token) -> int:
 
 
 def mac(token: Token) -> int:
-    """A MAC address, with any of ``:``, ``-`` and ``.`` between its digits."""
+    """A MAC address, with ``:``, ``-`` or ``.`` between its digits."""
     digits = re.sub(r"[:.-]", "", token.text)
     if not re.fullmatch(r"[0-9a-fA-F]{12}", digits):
         raise MatchError(f"{token} is not a MAC address", token.column)
@@ -120,7 +120,7 @@ def mac(token: Token) -> int:
 
 
 def octets(token: Token, kind: str) -> bytes:
-    """A text, or octets in hexadecimal digits."""
+    """A text, or octets as hexadecimal digits."""
     if kind == "string":
         return token.text.encode()
     try:
@@ -130,7 +130,7 @@ def octets(token: Token, kind: str) -> bytes:
 
 
 def _time(text: str) -> float | None:
-    """Seconds since 1970 of a date and time, in UTC where it does not say; None for what is none."""
+    """Seconds since 1970 of a date and time, in UTC unless it names a zone; None for other texts."""
     if not re.match(r"\d{4}-\d\d-\d\d", text):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Terms of an expression: each gives the rows of a batch that it is true of. A missing value makes a term false."""
+"""Terms of an expression: each selects the rows of a batch for which it is true. A missing value makes a term false."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ COMPARE = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator
 
 
 class Term:
-    """Something that is true or false of a row. `keys`: name -> whether it cannot do without."""
+    """A condition on a row. `keys`: name -> True if the term needs the key."""
 
     def rows(self, find: Find, batch: Batch) -> np.ndarray:
-        """A mask of the rows of which it is true."""
+        """A mask of the rows for which it is true."""
         raise NotImplementedError
 
     def keys(self) -> dict[str, bool]:
         return {}
 
     def terms(self) -> Iterator[Term]:
-        """It and all that it is made of."""
+        """The term itself and all terms inside it."""
         yield self
 
 
@@ -69,7 +69,7 @@ class Together(Term):
 
 @dataclass
 class Not(Term):
-    """The rows of which a term is not true, also where it has no value to look at."""
+    """The rows for which a term is not true, including rows without a value."""
 
     part: Term
 
@@ -86,13 +86,13 @@ class Not(Term):
 
 @dataclass
 class OfKey(Term):
-    """A term about one value; `names` are the keys that may have it, of which the first that a batch has counts."""
+    """A term about one value; `names` are its possible keys, and the first one in a batch counts."""
 
     names: tuple[str, ...]
     needed: bool = True
     column: int = field(default=0, compare=False)
     negated: bool = False
-    """True for ``!=``: where there is a value, and it is another one."""
+    """True for ``!=``: the row has a value, and it differs."""
 
     def keys(self) -> dict[str, bool]:
         return dict.fromkeys(self.names, self.needed and len(self.names) == 1)
@@ -112,13 +112,13 @@ class OfKey(Term):
         return true if found.missing is None else true & ~found.missing
 
     def true(self, found: Found) -> np.ndarray:
-        """The rows of which it is true, missing ones may be anything."""
+        """A mask of the rows for which it is true; missing rows may be anything."""
         raise NotImplementedError
 
 
 @dataclass
 class Exists(OfKey):
-    """Whether there is a value."""
+    """Whether the row has a value."""
 
     def keys(self) -> dict[str, bool]:
         return dict.fromkeys(self.names, False)
@@ -129,7 +129,7 @@ class Exists(OfKey):
 
 @dataclass
 class Compare(OfKey):
-    """A number against another one."""
+    """A number compared with a constant."""
 
     sign: str = "="
     value: float = 0
@@ -142,7 +142,7 @@ class Compare(OfKey):
 
 
 def compared(column: np.ndarray, sign: str, value: float) -> np.ndarray:
-    """Exact for whole numbers, whatever their width: a number that the column cannot have is above or below all."""
+    """Exact for whole numbers of any width: a constant outside the column's range is above or below all values."""
     if column.dtype.kind == "b":
         column = column.view(np.uint8)
     if column.dtype.kind in "ui":
@@ -159,7 +159,7 @@ def compared(column: np.ndarray, sign: str, value: float) -> np.ndarray:
 
 @dataclass
 class InNumbers(OfKey):
-    """A number that is one of some ranges."""
+    """A number within any of some ranges."""
 
     numbers: Numbers = field(default_factory=lambda: Numbers(()))
 
@@ -171,7 +171,7 @@ class InNumbers(OfKey):
 
 @dataclass
 class InPrefixes(OfKey):
-    """An address that is in some networks."""
+    """An address within any of some networks."""
 
     prefixes: Prefixes = field(default_factory=lambda: Prefixes(()))
 
@@ -183,7 +183,7 @@ class InPrefixes(OfKey):
 
 @dataclass
 class InStrings(OfKey):
-    """A string that is one of some, or like a pattern."""
+    """A string equal to one of some strings, or matching a pattern."""
 
     strings: Strings = field(default_factory=lambda: Strings(lambda value: False))
 
@@ -195,7 +195,7 @@ class InStrings(OfKey):
 
 @dataclass
 class Bits(OfKey):
-    """A number whose `bits` are those of `value`."""
+    """A number with the value `value` in `bits`."""
 
     bits: int = 0
     value: int = 0
@@ -222,7 +222,7 @@ class Family(OfKey):
 
 @dataclass
 class Rate(Term):
-    """What is worked out of several values: ``bps``, ``pps``, ``bpp``, ``duration`` (ms), against a number."""
+    """A figure computed from several values: ``bps``, ``pps``, ``bpp``, ``duration`` (ms), compared with a constant."""
 
     what: str
     sign: str
@@ -257,7 +257,7 @@ class Rate(Term):
 
 
 def _first(find: Find, batch: Batch, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """The values of the first key that a batch has, as floats, and which there are."""
+    """The values of the first key in the batch, as floats, and a mask of the rows that have it."""
     for name in names:
         found = find(batch, name)
         if found is not None and isinstance(found.values, np.ndarray) and found.values.ndim == 1:
@@ -269,7 +269,7 @@ def _first(find: Find, batch: Batch, names: Sequence[str]) -> tuple[np.ndarray, 
 def _ratio(
     over: tuple[np.ndarray, np.ndarray] | None, under: tuple[np.ndarray, np.ndarray] | None, factor: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """A rate; of a flow that lasted no time, or of no packets, it is 0, as nfdump has it."""
+    """A rate; 0 for a flow without duration or without packets, as in nfdump."""
     if over is None or under is None:
         return None
     none = under[0] == 0

@@ -1,4 +1,4 @@
-"""Words of an expression, each with the column where it begins."""
+"""Splits an expression into words, each with the column where it begins."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Token:
 
 
 def tokens(text: str) -> list[Token]:
-    """All words, and an empty one at the end. Raises `MatchError` for what is none."""
+    """All words, and an empty one at the end. Raises `MatchError` for unknown characters."""
     found, at = [], 0
     while at < len(text):
         match = _TOKEN.match(text, at)

@@ -1,4 +1,4 @@
-"""Sets of values, and which rows of a column are in one: ranges of numbers, prefixes, strings."""
+"""Sets of values: ranges of numbers, prefixes, strings. Each gives a mask of the rows within it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ulogd_tw.core.types import Type
 
 _WORD = (1 << 64) - 1
 _SMALL = 1 << 16
-"""Numbers below are looked up in a table."""
+"""Numbers below this are looked up in a table."""
 _FEW = 8
-"""Prefixes that are compared one by one."""
+"""Up to this number, prefixes are compared one by one."""
 
 
 class Numbers:
@@ -33,7 +33,7 @@ class Numbers:
         self._by_type: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = {}
 
     def rows(self, column: np.ndarray) -> np.ndarray:
-        """Which values are in one of the ranges."""
+        """A mask of the values within one of the ranges."""
         if len(self.ranges) == 1:
             return _between(column, *self.ranges[0])
         if column.dtype.kind == "u" and column.dtype.itemsize <= 2:
@@ -47,7 +47,7 @@ class Numbers:
         return (place > 0) & (column <= highs[np.maximum(place, 1) - 1])
 
     def _sides(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Where the ranges begin and end, as far as numbers of this type can have them."""
+        """Begins and ends of the ranges, limited to the numbers of this type."""
         if dtype not in self._by_type:
             limits = np.iinfo(dtype)
             inside = [(max(low, limits.min), min(high, limits.max)) for low, high in self.ranges
@@ -98,7 +98,7 @@ class Prefixes:
             self._few[version] = []
 
     def rows(self, column: np.ndarray, type_: Type) -> np.ndarray:
-        """Which addresses are in one of them; `type_` tells the family of the column."""
+        """A mask of the addresses within one of them; `type_` gives the family of the column."""
         if type_ is types.IPV4:
             if 4 in self._many:
                 return self._four.rows(column)
@@ -132,18 +132,18 @@ def _in_six(column: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 def _octets(column: np.ndarray) -> np.ndarray:
-    """IPv6 addresses as strings of 16 octets, which compare in order."""
+    """IPv6 addresses as strings of 16 octets, in sorting order."""
     return np.ascontiguousarray(column.astype(">u8")).view("S16").reshape(-1)
 
 
 class Strings:
-    """Octet strings that `chosen` says yes to; each different one is looked at once."""
+    """Octet strings accepted by `chosen`; each different string is tested once."""
 
     def __init__(self, chosen) -> None:
         self._chosen = chosen
 
     def rows(self, column: Column) -> np.ndarray:
-        """Which strings are chosen: one Python step for each different value where they are coded, else each row."""
+        """A mask of the chosen strings: one Python step for each different value of `Coded`, else for each row."""
         if isinstance(column, Coded):
             return np.array([self._chosen(value) for value in column.values], bool)[column.codes]
         values = column.to_list()

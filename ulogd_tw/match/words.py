@@ -1,4 +1,4 @@
-"""The words that terms begin with, and the keys that they are about; of several keys the first that a row may have."""
+"""The words at the beginning of terms, and their keys; of several keys the first one in a row counts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SIDES: dict[str, dict[str, tuple[str, ...]]] = {
     "mac": {"src": ("sourceMacAddress",), "dst": ("destinationMacAddress",)},
     "mask": {"src": ("sourceIPv4PrefixLength",), "dst": ("destinationIPv4PrefixLength",)},
 }
-"""What stands after ``src`` and ``dst``, or ``in`` and ``out``."""
+"""Words after ``src`` and ``dst``, or ``in`` and ``out``."""
 ALIASES = {"host": "ip", "net": "ip", "portrange": "port", "geo": "country"}
 ADDRESSES = {"next": ("ipNextHopAddress",), "bgpnext": ("bgpNextHopAddress",), "router": ("exporter",)}
-"""What stands before ``ip``."""
+"""Words before ``ip``."""
 EXPORTER = ("exporter", "ident")
 LENGTH = ("raw.pktlen",)
 PLAIN = {
@@ -33,7 +33,7 @@ RATES = ("bps", "pps", "bpp", "duration")
 FAMILIES = {"inet": "ipv4", "ipv4": "ipv4", "ip": "ipv4", "inet6": "ipv6", "ipv6": "ipv6", "ip6": "ipv6"}
 """Families of addresses; ``ip`` only where no address follows it."""
 QUALIFIED = ("src", "dst", "host", "net", "port", "portrange", "proto")
-"""What may follow a family or a protocol without ``and``, as in ``tcp port 80``."""
+"""Words that may follow a family or a protocol without ``and``, as in ``tcp port 80``."""
 LIMITS = {"less": "<=", "greater": ">="}
 """The length of a packet, as tcpdump has it."""
 ALL = (

@@ -1,1 +1,1 @@
-"""Names for addresses and ports out of files: networks, services, databases of countries and autonomous systems."""
+"""Names for addresses, ports, interfaces and marks, from files: networks, services, countries, autonomous systems."""

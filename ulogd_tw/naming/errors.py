@@ -1,10 +1,10 @@
-"""What can be wrong with a file of names."""
+"""Errors in files of names."""
 
 from ulogd_tw.core.errors import UlogdError
 
 
 class NamesError(UlogdError):
-    """A file that cannot be read as what it should be; `line` is its line where there are lines."""
+    """A file with wrong content; `line` is the line of the fault, for text files."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         self.line = line

@@ -1,4 +1,4 @@
-"""What the numbers of networks and ports stand for: texts, or other numbers."""
+"""The labels behind codes of networks and ports: texts, or other numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from ulogd_tw.core.columns import Coded, Column
 
 _FEW = 256
-"""Texts that every batch may carry, whether or not it has them."""
+"""Up to this number, a batch carries all texts, used or not."""
 
 
 class Texts:
-    """A text for each code; the empty one, which code 0 has, is none."""
+    """A text for each code; code 0 has the empty text, meaning none."""
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         different = {b"": 0}
@@ -21,7 +21,7 @@ class Texts:
         self._texts = tuple(different)
 
     def column(self, codes: np.ndarray) -> tuple[Column, np.ndarray | None]:
-        """The column of these codes, and the mask of rows that have no text."""
+        """The column of these codes, and a mask of the rows without a text."""
         chosen = self._of[codes]
         missing = chosen == 0
         if len(self._texts) <= _FEW:

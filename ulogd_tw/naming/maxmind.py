@@ -1,8 +1,8 @@
-"""Databases in the format of MaxMind: the search tree of a file made into ranges, its records into columns.
+"""Databases in MaxMind's format: the search tree becomes ranges, the records become columns.
 
-The tree is walked here, level by level with NumPy; the library maxminddb reads what the file says of itself, and each
-record once. That is its part in Python: its C extension ends the process at some damaged files (3.2.0).
-The format: https://maxmind.github.io/MaxMind-DB/, version 2.0.
+The tree is walked here, level by level with NumPy. The library maxminddb reads the metadata, and each record once. Its
+Python part is used, because its C extension ends the process at some damaged files (3.2.0). The format:
+https://maxmind.github.io/MaxMind-DB/, version 2.0.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ulogd_tw.naming.networks import Names
 from ulogd_tw.naming.prefixes import Networks, PrefixTable
 
 _MOST_NODES = 1 << 23
-"""On one level; a damaged tree can have loops."""
+"""Most nodes on one level; a damaged tree can have loops."""
 _SEPARATOR = 16
 """Octets of zero between the tree and the records."""
 _COUNTRY = ("country.iso_code", "registered_country.iso_code", "country_code", "country")
 _AS = ("autonomous_system_number", "as_number", "asn")
 _AS_NAME = ("autonomous_system_organization", "as_name", "as_organization", "org", "name")
-"""Where a country, a number or a name is, in databases of several makers."""
+"""Paths to the country, the number and the name, in databases of several makers."""
 
 
 def countries(octets: bytes) -> Names:
@@ -43,7 +43,7 @@ def systems(octets: bytes) -> Names:
 
 
 def is_database(octets: bytes) -> bool:
-    """Whether a file is of this format: near its end a marker begins what it says of itself."""
+    """Whether a file has this format: a marker near its end begins the metadata."""
     return octets.rfind(b"\xab\xcd\xefMaxMind.com", max(len(octets) - (128 << 10), 0)) >= 0
 
 
@@ -75,7 +75,7 @@ class _File(io.BytesIO):
 
 
 def _different(four: Networks, six: Networks) -> np.ndarray:
-    """What the tree has of each different record; the codes of the networks become its number from 1."""
+    """The different records of the tree; the codes of the networks become numbers of these records, from 1."""
     found, numbers = np.unique(np.concatenate([four.codes, six.codes]), return_inverse=True)
     n = len(four.codes)
     four.codes, six.codes = (numbers[:n] + 1).astype(np.int32), (numbers[n:] + 1).astype(np.int32)
@@ -83,7 +83,7 @@ def _different(four: Networks, six: Networks) -> np.ndarray:
 
 
 def _tree(octets: bytes, nodes: int, record_bits: int, version: int) -> tuple[Networks, Networks]:
-    """The networks of both families; as codes the places of their records."""
+    """The networks of both families; their codes are the places of their records."""
     if version not in (4, 6) or record_bits not in (24, 28, 32) or nodes * record_bits // 4 > len(octets):
         raise NamesError("its search tree is incomplete")
     children = _children(np.frombuffer(octets, np.uint8, nodes * record_bits // 4), record_bits)
@@ -120,7 +120,7 @@ Leaves = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def _leaves(children: np.ndarray, version: int) -> Iterator[Leaves]:
     """Networks (halves of the address, bits, record) level by level.
 
-    The tree of IPv4 is below ::/96 and linked from 2002::/16 and others too; there it is left out.
+    The tree of IPv4 is below ::/96, with links from 2002::/16 and others; these links are left out.
     """
     n, width = len(children), 32 if version == 4 else 128
     old = _start_of_ipv4(children) if version == 6 else -1
@@ -151,7 +151,7 @@ def _start_of_ipv4(children: np.ndarray) -> int:
 
 
 def _value(record: Any, paths: tuple[str, ...]) -> Any:
-    """What is at the first of these paths that the record has."""
+    """The value at the first of these paths in the record."""
     for path in paths:
         value = record
         for word in path.split("."):
@@ -167,6 +167,6 @@ def _texts(records: list[Any], paths: tuple[str, ...]) -> Texts:
 
 
 def _number(record: Any) -> int:
-    """A number of 32 bits, which some write as AS64512; 0 for none."""
+    """A number of 32 bits, in some databases written as AS64512; 0 for none."""
     match = re.fullmatch(r"(?:AS)?(\d{1,10})(?: .*)?", str(_value(record, _AS)), re.ASCII)
     return int(match[1]) if match and int(match[1]) < 1 << 32 else 0

@@ -17,33 +17,33 @@ from ulogd_tw.naming.prefixes import Families, PrefixTable
 from ulogd_tw.naming.validity import ALWAYS, Timed, moment
 
 FROM, UNTIL = "net.from", "net.until"
-"""Columns with times: the name is valid from the one until before the other; empty: always."""
+"""Columns with times: the name is valid from the first until before the second; empty: always."""
 HEADINGS = frozenset({"prefix", "network", "net", "cidr", "subnet"})
 """First words of a line with the names of columns."""
 
 
 @dataclass
 class Names:
-    """Networks, and for each column what their numbers stand for."""
+    """Networks, and for each column the labels of their numbers."""
 
     table: PrefixTable | Timed
     columns: dict[str, Labels]
 
     @property
     def timed(self) -> bool:
-        """Whether it matters when a row was."""
+        """Whether the labels depend on the time of a row."""
         return isinstance(self.table, Timed)
 
     def codes(self, column: np.ndarray, type_: Type, missing: np.ndarray | None, times: np.ndarray) -> np.ndarray:
-        """The number of the network of each address, int32; 0 where it has none. `times`: seconds, where it matters."""
+        """The number of the network of each address, int32; 0 for none. `times`: seconds, if `timed`."""
         return self.table.codes(column, type_, missing, *((times,) if self.timed else ()))
 
 
 def read(octets: bytes, columns: Iterable[str] = ("net",)) -> Names:
-    """The networks of a file; `columns` are those behind the prefix. A network without a name is called by its prefix.
+    """The networks of a file; `columns` are those after the prefix. A network without a name is called by its prefix.
 
-    Of a network that is given twice the last line counts; with the columns `FROM` and `UNTIL` the last one that is
-    valid at the time. Raises `NamesError`. About 2 us a line, 5 us with times.
+    Of several lines with the same network the last one counts; with the columns `FROM` and `UNTIL`, the last one valid
+    at the time. Raises `NamesError`. About 2 us a line, 5 us with times.
     """
     columns = tuple(columns)
     families = Families()
@@ -70,7 +70,7 @@ def read(octets: bytes, columns: Iterable[str] = ("net",)) -> Names:
 
 
 class _Times:
-    """When the names of networks are valid."""
+    """The periods of validity of the names of networks."""
 
     def __init__(self, columns: tuple[str, ...]) -> None:
         self._places = tuple(columns.index(name) if name in columns else -1 for name in (FROM, UNTIL))
@@ -78,7 +78,7 @@ class _Times:
         self.names: list[list[tuple[tuple[int, int], int]]] = []
 
     def add(self, network: tuple[int, int, int], rest: str, code: int, line: int) -> int | None:
-        """A line with a name of a network: its number, where it had none yet."""
+        """Add a line with a name of a network; returns the number of the network."""
         words = [b"", *_words(rest, max(self._places) + 1)]
         found = []
         for place, usual in zip(self._places, ALWAYS, strict=True):
@@ -99,7 +99,7 @@ class _Times:
 
 
 def _lines(octets: bytes) -> Iterator[tuple[int, str, str]]:
-    """(number of the line, prefix, what is behind it) of each line that is not empty."""
+    """(number of the line, prefix, rest of the line) of each line that is not empty."""
     for number, line in entries(octets):
         prefix, comma, rest = line.partition(",")
         if not comma:
@@ -110,7 +110,7 @@ def _lines(octets: bytes) -> Iterator[tuple[int, str, str]]:
 
 
 def _words(rest: str, n: int) -> list[bytes]:
-    """The values of n columns; empty ones where the line has fewer."""
+    """The values of n columns; empty where the line is shorter."""
     words = next(csv.reader([rest], skipinitialspace=True), []) if '"' in rest else rest.split(",")
     found = [word.strip().encode("utf-8", "surrogateescape") for word in words[:n]]
     return found + [b""] * (n - len(found))

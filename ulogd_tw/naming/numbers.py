@@ -1,4 +1,4 @@
-"""Files of numbers and what they are called: marks and zones of connections, interfaces of exporters."""
+"""Files with names of numbers: marks and zones of connections, interfaces of exporters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ALL = 0xFFFFFFFF
 
 
 class Marks:
-    """What numbers are called, some of them under a mask; of several masks that with the most bits counts."""
+    """Names of numbers, some under a mask; of several matching masks the one with the most bits counts."""
 
     def __init__(self, entries: dict[tuple[int, int], bytes]) -> None:
         """`entries` are names by (mask, number)."""
@@ -32,7 +32,7 @@ class Marks:
         self.labels = Texts(list(names))
 
     def codes(self, numbers: np.ndarray) -> np.ndarray:
-        """The code of each number; 0 where it has no name."""
+        """The code of each number; 0 for a number without a name."""
         found = np.zeros(len(numbers), np.int32)
         real = numbers <= _ALL
         numbers = np.where(real, numbers, 0).astype(np.uint32)
@@ -47,7 +47,7 @@ class Marks:
 def marks(octets: bytes) -> Marks:
     """The marks or zones of a file: NUMBER,NAME or NUMBER/MASK,NAME on each line, decimal or 0x hexadecimal.
 
-    Of a number that is given twice the last line counts. Raises `NamesError`.
+    Of several lines with the same number the last one counts. Raises `NamesError`.
     """
     found = {}
     for line, number, name in _lines(octets):
@@ -61,7 +61,7 @@ def marks(octets: bytes) -> Marks:
 
 
 class Interfaces:
-    """What interfaces are called, by exporter and number; names of no exporter are those of all others."""
+    """Names of interfaces, by exporter and number; names without an exporter hold for all other exporters."""
 
     def __init__(self, exporters: PrefixTable, entries: dict[tuple[int, int], bytes]) -> None:
         """`exporters` gives a number from 1 for the address of an exporter, `entries` names by (that or 0, index)."""
@@ -73,7 +73,7 @@ class Interfaces:
         self.labels = Texts(list(names))
 
     def codes(self, indices: np.ndarray, exporters: np.ndarray | None, type_: Type | None) -> np.ndarray:
-        """The code of each interface; 0 where it has no name. `exporters` are addresses of `type_`."""
+        """The code of each interface; 0 for an interface without a name. `exporters` are addresses of `type_`."""
         real = indices <= _ALL
         indices = np.where(real, indices, 0).astype(np.uint64)
         found = self._find(indices)
@@ -113,7 +113,7 @@ def interfaces(octets: bytes) -> Interfaces:
 
 
 def _lines(octets: bytes) -> Iterator[tuple[int, str, bytes]]:
-    """(number of the line, first word, what is behind the comma) of each line that is not empty."""
+    """(number of the line, first word, text after the comma) of each line that is not empty."""
     for number, line in entries(octets):
         first, comma, rest = line.partition(",")
         if not comma or not rest.strip():

@@ -1,4 +1,4 @@
-"""Which of many networks an address is in: the most specific one, for whole columns of addresses."""
+"""Finds the most specific network of each address, for whole columns of addresses."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ulogd_tw.core import types
 from ulogd_tw.core.types import Type
 
 _CACHED = 1 << 14
-"""Ranges beyond which addresses are sorted before they are looked up, since the table does not fit into a cache."""
+"""Number of ranges from which addresses are sorted before the search, since the table exceeds a cache."""
 
 
 @dataclass
 class Networks:
     """Networks of one family in any order: halves of the first address, prefix length, number from 1 of each.
 
-    An IPv4 address is a lower half. Numbers are not unique: networks of one name share one.
+    An IPv4 address is a lower half. Networks of the same name share a number.
     """
 
     high: np.ndarray | array = field(default_factory=lambda: array("Q"))
@@ -42,7 +42,7 @@ class Families:
     six: Networks = field(default_factory=Networks)
 
     def add(self, network: tuple[int, int, int], code: int) -> None:
-        """One more network: version, first and last address, as `span` gives them."""
+        """Add a network: version, first and last address, in the form of `span`."""
         version, first, last = network
         free = (last - first).bit_length()
         if version == 4:
@@ -54,8 +54,8 @@ class Families:
 class Ranges:
     """Addresses of one family divided into ranges without gaps, each with the number of its network; 0 is none.
 
-    Range i begins at (high[i], low[i]) and ends before the next one. `nested`: `parents` are the numbers of the
-    networks in which each is, where numbers are unique.
+    Range i begins at (high[i], low[i]) and ends before the next one. With `nested`, `parents` holds for each network
+    the number of the network around it; numbers must then be unique.
     """
 
     def __init__(self, networks: Networks, width: int, nested: bool = False) -> None:
@@ -76,7 +76,7 @@ class Ranges:
         self._find = _Four(low[begins]) if width == 32 else _Six(high[begins], low[begins])
 
     def rows(self, column: np.ndarray) -> np.ndarray:
-        """The number of the network of each address, int32; 0 where it is in none."""
+        """The number of the network of each address, int32; 0 for none."""
         if len(self.codes) == 1:
             return np.broadcast_to(self.codes[0], len(column))
         return self.codes[self._find.places(column)]
@@ -92,12 +92,12 @@ class _Four:
         self.nbytes = self._starts.nbytes
 
     def places(self, column: np.ndarray) -> np.ndarray:
-        """The range that each address is in."""
+        """The range of each address."""
         return _places(self._starts, column)
 
 
 class _Six:
-    """Upper halves are searched first; lower ones only for addresses in whose /64 a range begins."""
+    """Upper halves are searched first; lower halves only for addresses in a /64 with the beginning of a range."""
 
     def __init__(self, high: np.ndarray, low: np.ndarray) -> None:
         self._upper, first = np.unique(high, return_index=True)
@@ -106,7 +106,7 @@ class _Six:
         self.nbytes = self._upper.nbytes + self._first.nbytes + low.nbytes
 
     def places(self, column: np.ndarray) -> np.ndarray:
-        """The range that each address is in."""
+        """The range of each address."""
         high, low = np.ascontiguousarray(column[:, 0]), column[:, 1]
         upper = _places(self._upper, high)
         found = self._first[upper + 1] - 1  # the last range of this upper half
@@ -116,7 +116,7 @@ class _Six:
         return found
 
     def _bisect(self, least: np.ndarray, most: np.ndarray, low: np.ndarray) -> np.ndarray:
-        """The last range that begins at or before `low`, of those behind `least` up to `most`; `least` where none."""
+        """The last range that begins at or before `low`, from `least` + 1 up to `most`; `least` if there is none."""
         while (least < most).any():
             middle = (least + most + 1) // 2
             before = self._low[middle] <= low
@@ -127,7 +127,7 @@ class _Six:
 def _points(
     high: np.ndarray, low: np.ndarray, free: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All addresses where something begins or ends, in order, and for each network the first and the one behind it."""
+    """All addresses with a beginning or end, in order; and for each network its first point and the point after it."""
     one = np.uint64(1)
     after_low = low + np.where(free < 64, one << np.minimum(free, 63).astype(np.uint64), np.uint64(0))
     size = np.where((free >= 64) & (free < 128), one << np.clip(free - 64, 0, 63).astype(np.uint64), np.uint64(0))
@@ -154,7 +154,7 @@ def _paint(out: np.ndarray, first: np.ndarray, behind: np.ndarray, codes: np.nda
 
 
 def _places(starts: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """The last of the sorted `starts` not beyond each value. In a large table sorted values are twice as fast."""
+    """The last of the sorted `starts` not above each value. In a large table, sorted values are twice as fast."""
     if len(starts) <= _CACHED or len(column) < 64:
         return np.searchsorted(starts, column, "right") - 1
     order = np.argsort(column)
@@ -170,7 +170,7 @@ class PrefixTable:
         self.families = self._four, self._six = Ranges(four, 32, nested), Ranges(six, 128, nested)
 
     def codes(self, column: np.ndarray, type_: Type, missing: np.ndarray | None = None) -> np.ndarray:
-        """The number of the network of each address, int32; 0 where it is in none, or missing."""
+        """The number of the network of each address, int32; 0 if it has none or is missing."""
         found = (self._four if type_ is types.IPV4 else self._six).rows(column)
         return found if missing is None else np.where(missing, np.int32(0), found)
 

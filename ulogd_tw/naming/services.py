@@ -1,4 +1,4 @@
-"""Names of services by port and protocol, as /etc/services has them."""
+"""Names of services by port and protocol, in the format of /etc/services."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WITH_PORTS = ("tcp", "udp", "dccp", "sctp", "udplite")
 
 
 class Services:
-    """The code of each port under each protocol, and the names that the codes stand for."""
+    """The code of each port under each protocol, and the names behind the codes."""
 
     def __init__(self) -> None:
         self._row = np.zeros(256, np.intp)
@@ -25,7 +25,7 @@ class Services:
         self.labels = Texts([b""])
 
     def add(self, name: bytes, first: int, last: int, protocol: int) -> None:
-        """A name for ports that have none yet: the first of several counts, as with getservbyport."""
+        """Add a name for ports without one: the first of several names counts, as with getservbyport."""
         if not self._row[protocol]:
             self._row[protocol] = len(self._tables)
             self._tables.append(np.zeros(1 << 16, np.int32))
@@ -34,13 +34,13 @@ class Services:
         ports[ports == 0] = code
 
     def finish(self) -> Services:
-        """Ready for `codes`."""
+        """Prepare for `codes`."""
         self._together = np.array(self._tables)
         self.labels = Texts(list(self._names))
         return self
 
     def codes(self, ports: np.ndarray, protocols: np.ndarray) -> np.ndarray:
-        """The code of each row; 0 where there is no name."""
+        """The code of each row; 0 for no name."""
         real = True
         if ports.dtype.itemsize > 2 or protocols.dtype.itemsize > 1:  # wider than such a field can be
             real = (ports <= 0xFFFF) & (protocols <= 0xFF)
@@ -51,7 +51,8 @@ class Services:
 def read(octets: bytes) -> Services:
     """The services of a file: NAME PORT/PROTOCOL or PORT/PROTOCOL NAME on each line, with blanks or commas between.
 
-    A port may be a range (6000-6063/tcp); without a protocol it is that of every one with ports. Raises `NamesError`.
+    A port may be a range (6000-6063/tcp); without a protocol the name holds for every protocol with ports. Raises
+    `NamesError`.
     """
     found = Services()
     for number, line in entries(octets):

@@ -1,4 +1,4 @@
-"""Autonomous systems of networks: from a database of MaxMind's format, or from a text as pyasn has it."""
+"""Autonomous systems of networks: from a database in MaxMind's format, or from a text in pyasn's format."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def read(octets: bytes) -> Names:
 
 
 def _text(octets: bytes) -> Names:
-    """PREFIX and NUMBER, and perhaps a name behind it, on each line, with blanks or a comma between; ; and # begin
-    comments. Of a set of systems, 64500_64501 or {64500,64501}, the first counts.
-    """
+    """PREFIX and NUMBER, and an optional name, on each line, separated by blanks or a comma; ; and # begin comments. Of
+    a set of systems, 64500_64501 or {64500,64501}, the first counts."""
     if b"\0" in octets[:4096]:
         raise NamesError("it is neither a database in MaxMind's format nor a text with PREFIX NUMBER on each line")
     families, numbers, names = Families(), [0], [b""]

@@ -1,4 +1,4 @@
-"""Networks whose names are valid from one time until another: which of them counts at the time of a row."""
+"""Networks with names of limited validity: finds the name valid at the time of a row."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ulogd_tw.core.types import Type
 from ulogd_tw.naming.prefixes import Networks, PrefixTable
 
 ALWAYS = (0, 1 << 33)
-"""Seconds since 1970: from the first one, until before the second one, in the year 2242."""
+"""Seconds since 1970: from the first until before the second, in the year 2242."""
 
 Span = tuple[int, int]
 
 
 def moment(text: str) -> int:
-    """Seconds since 1970 of a number, a date or a date with a time, in UTC where it names no zone. ValueError."""
+    """Seconds since 1970 of a number, a date or a date with a time, in UTC unless it names a zone. ValueError."""
     if text.isdecimal():
         found = int(text)
     else:
@@ -28,10 +28,10 @@ def moment(text: str) -> int:
 
 
 class Timed:
-    """Networks with numbers of their own, and what each is called when. `codes` is as that of a `PrefixTable`."""
+    """Networks with numbers of their own, and their names over time. `codes` works as in `PrefixTable`."""
 
     def __init__(self, four: Networks, six: Networks, names: Sequence[list[tuple[Span, int]]]) -> None:
-        """`names` has for each network, numbered from 1, (time, code); of times that overlap the last one counts."""
+        """`names` has for each network, numbered from 1, (time, code); where times overlap the last one counts."""
         self._table = PrefixTable(four, six, nested=True)
         self._parents = np.zeros(len(names) + 1, np.int32)
         for networks, ranges in zip((four, six), self._table.families, strict=True):
@@ -46,7 +46,7 @@ class Timed:
         self._starts, self._times, self._codes = (np.array(a) for a in (starts, times, codes))
 
     def codes(self, column: np.ndarray, type_: Type, missing: np.ndarray | None, times: np.ndarray) -> np.ndarray:
-        """The code of the most specific network that has a name at its row's time (seconds since 1970); 0: none."""
+        """The code of the most specific network with a name at its row's time (seconds since 1970); 0: none."""
         node = self._table.codes(column, type_, missing)
         found = np.zeros(len(node), np.int32)
         rows = np.flatnonzero(node)
@@ -62,7 +62,7 @@ class Timed:
         return found
 
     def _last_begun(self, node: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Of the names of each network the last one that has begun at a time, or else the first."""
+        """For each network the last name begun at a time, or else the first."""
         place = self._starts.take(node).astype(np.int64)
         last = self._starts.take(node + 1) - 1
         rows = np.flatnonzero(place < last)
@@ -81,7 +81,7 @@ class Timed:
 
 
 def _apart(spans: list[tuple[Span, int]]) -> list[tuple[Span, int]]:
-    """The same in order and without overlaps."""
+    """The same periods in order and without overlaps."""
     if len(spans) == 1:
         return spans
     edges = sorted({edge for span, _ in spans for edge in span})

@@ -1,1 +1,1 @@
-"""Codecs of packets: octets as they were on a wire become columns."""
+"""Codecs of packets: octets from a wire become columns."""

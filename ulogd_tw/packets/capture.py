@@ -12,11 +12,11 @@ from ulogd_tw.core.columns import taken
 from ulogd_tw.core.errors import MessageError
 
 MOST_OCTETS = 1 << 20
-"""Octets of a packet or block at most: anything longer is no length."""
+"""Maximum octets of a packet or block; a larger length is damage."""
 MOST_INTERFACES = 65_536
 """Interfaces of a section at most: 8 MB."""
 _LAST = 1 << 32
-"""Seconds since 1970 that no packet has been captured at."""
+"""First time, in seconds since 1970, beyond the times of captures."""
 _PCAP = {b"\xa1\xb2\xc3\xd4": 1_000_000, b"\xa1\xb2\x3c\x4d": 1_000_000_000}
 """Magic numbers in big-endian order, and the parts of a second in which they count."""
 _SECTION, _INTERFACE, _SIMPLE, _ENHANCED, _OLD_PACKET = 0x0A0D0D0A, 1, 3, 6, 2
@@ -28,9 +28,9 @@ _IF_TSRESOL, _IF_TSOFFSET = 9, 14
 class Packets:
     """Packets of a capture: packet i is ``octets[starts[i]:starts[i] + lengths[i]]``, captured at `times[i]`.
 
-    `octets` is uint8, with 64 zeros at the end; all others are int64. `wire`: octets that it had before it was cut;
-    `seconds` and `nanoseconds`: when it was captured, since 1970, both 0 where the file does not say, or says what
-    cannot be (before 1970, after 2106); `links`: numbers of LINKTYPE.
+    `octets` is uint8, with 64 zeros at the end; all others are int64. `wire`: octets of the packet before it was cut.
+    `seconds` and `nanoseconds`: the time of capture since 1970, both 0 where the file has none or an impossible one
+    (before 1970, after 2106). `links`: numbers of LINKTYPE.
     """
 
     octets: np.ndarray
@@ -53,12 +53,12 @@ class Packets:
 _AFTER = 64
 _NONE = np.zeros(0, np.int64)
 _Runs = list[tuple[np.ndarray, ...]]
-"""Packets that are being listed: starts, lengths, wire, seconds, nanoseconds, links of some each."""
+"""Lists of packets under construction: starts, lengths, wire, seconds, nanoseconds, links."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Interface:
-    """How the packets of an interface of a pcapng section are to be read."""
+    """The settings of an interface of a pcapng section: link type, clock."""
 
     link: int
     most: int
@@ -66,7 +66,7 @@ class _Interface:
     offset: int
 
     def times(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds and nanoseconds of its counts (uint64); seconds are -1 where they are none."""
+        """Seconds and nanoseconds of its counts (uint64); seconds are -1 for invalid times."""
         if self.second > 1 << 62 or abs(self.offset) > _LAST:
             return np.full(len(ticks), -1), np.zeros(len(ticks), np.int64)
         seconds, rest = np.divmod(ticks, np.uint64(self.second))
@@ -83,10 +83,10 @@ def _one(*numbers: int) -> tuple[np.ndarray, ...]:
 
 
 def _chain(data: np.ndarray, at: int, end: int, head: struct.Struct, more: int, least: int) -> np.ndarray:
-    """Where the records from `at` on begin, as long as `least` octets of them are there; last, where the next one is.
+    """The beginnings of the records from `at` on, while `least` octets of each are there; and the next place.
 
-    `head` reads the length of a record, which has `more` octets beyond it. What is given last may be beyond the end, or
-    be a record of less than `least` octets, which cannot be. 0.1 to 0.3 us each: lengths can only be followed singly.
+    `head` reads the length of a record, `more` the octets beyond it. The next place may be beyond the end, or belong to
+    an impossible record of less than `least` octets. 0.1 to 0.3 us each: lengths can only be followed one by one.
     """
     octets, found, last = memoryview(data), [], end - least
     add, unpack = found.append, head.unpack_from
@@ -101,21 +101,21 @@ def _chain(data: np.ndarray, at: int, end: int, head: struct.Struct, more: int, 
 
 
 def _in_order(found: _Runs, last: int) -> None:
-    """Put the last runs together in the order of the file."""
+    """Join the last runs in the order of the file."""
     columns = [np.concatenate(parts) for parts in zip(*found[-last:], strict=True)]
     order = np.argsort(columns[0], kind="stable")
     found[-last:] = [tuple(column[order] for column in columns)]
 
 
 class Capture:
-    """Reads one file piece by piece. `packets` counts what was found so far."""
+    """Reads one file piece by piece. `packets` counts the packets so far."""
 
     def __init__(self) -> None:
         self.packets = 0
         self._rest = np.zeros(0, np.uint8)
         self._data = self._rest
         self._end = 0
-        """Where the octets of the file end in the data."""
+        """End of the file's octets in the data."""
         self._read = self._begin
         self._order = "<"
         self._second = 1
@@ -124,20 +124,20 @@ class Capture:
 
     @property
     def waiting(self) -> int:
-        """Octets of a packet or block that has not come whole: at the end of a file, that it is cut."""
+        """Octets of an incomplete packet or block; at the end of a file it is cut."""
         return len(self._rest)
 
     def feed(self, octets: bytes) -> Packets:
-        """The packets that are whole with these further octets.
+        """The complete packets with these further octets.
 
-        Raises `MessageError` where no packet can begin; its attribute `packets` has those before that place.
+        Raises `MessageError` where no packet can begin; its attribute `packets` holds the packets before this place.
         """
         space = self.space(len(octets))
         space[:] = octets
         return self.filled(len(octets))
 
     def space(self, octets: int) -> memoryview:
-        """Where so many further octets of the file can be read to; then `filled` says how many they were."""
+        """Room for this number of further octets of the file; report the octets read with `filled`."""
         rest = len(self._rest)
         self._data = np.empty(rest + octets + _AFTER, np.uint8)
         self._data[:rest] = self._rest
@@ -234,7 +234,7 @@ class Capture:
         return length
 
     def _section(self, data: np.ndarray, at: int, found: _Runs) -> int:
-        """The blocks up to one that is not whole or begins a section, and where that is."""
+        """The blocks up to an incomplete one or the beginning of a section, and its place."""
         edges = _chain(data, at, self._end, struct.Struct(f"{self._order}4xI"), 0, 12)
         if len(edges) < 2:
             self._length(data, at)  # is none
@@ -256,7 +256,7 @@ class Capture:
         return int(edges[count])
 
     def _enhanced(self, data: np.ndarray, at: np.ndarray, found: _Runs) -> None:
-        """Enhanced Packet Blocks that stand at these places."""
+        """Enhanced Packet Blocks at these places."""
         if not len(at):
             return
         heads = taken(data, at, 28).view(f"{self._order}u4").reshape(-1, 7).astype(np.int64)
@@ -293,7 +293,7 @@ class Capture:
             found.append(_one(at + 4, min(length, most, size - 4), length, 0, 0, self._interfaces[0].link))
 
     def _clock(self, data: np.ndarray, at: int, end: int) -> tuple[int, int]:
-        """Parts of a second in which an interface counts, and what is to be added, by its options."""
+        """Parts of a second in an interface's clock, and the offset to add, from its options."""
         second, offset = 1_000_000, 0
         for code, value in self._options(data, at, end):
             if code == _IF_TSRESOL and value:

@@ -1,7 +1,7 @@
 """The headers of many packets at once: from raw octets to columns by the names of keys.
 
-The packets are walked in step: at each layer those are looked at that have a header of its kind. What lies beyond the
-captured octets is missing; nothing is ever given of a neighbour, and nothing raises.
+The packets are walked in step, layer by layer; each layer reads the packets with its kind of header. A field beyond the
+captured octets is missing. Octets of a neighbour are never used, and nothing raises.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def decode(
 ) -> list[Headers]:
     """The headers of packets: packet i is ``octets[starts[i]:starts[i] + lengths[i]]`` and begins as `first` says.
 
-    `octets` is uint8; `starts` and `lengths` are int64; `first` has `ETHERNET`, `IP`, `MPLS`, an EtherType, or 0 for
-    what cannot be read. Only columns that are `wanted` are made: the elements of `names`, and of a frozenset ulogd2's
-    keys too. One result for each family that there is; each packet is in one of them; ARP is a family where one of its
-    keys is wanted. `faults` (uint8) gets `CUT` or `MALFORMED` where a header is not whole or cannot be.
+    `octets` is uint8; `starts` and `lengths` are int64; `first` has `ETHERNET`, `IP`, `MPLS`, an EtherType, or 0 for an
+    unreadable link. Only `wanted` columns are made: the elements of `names`, and with a frozenset ulogd2's keys too.
+    There is one result for each family, and each packet is in one of them. ARP is a family if one of its keys is
+    wanted. `faults` (uint8) gets `CUT` or `MALFORMED` for an incomplete or impossible header.
     """
     asked = wanted if isinstance(wanted, frozenset) else frozenset(name for name in _NAMES if name in wanted)
     walk = Walk(octets, starts, lengths)
@@ -54,7 +54,7 @@ def decode(
 
 
 def _begin(walk: Walk, first: np.ndarray, found: Headers) -> None:
-    """Everything up to the headers of IP."""
+    """The layers before IP."""
     link.ethernet(walk, np.flatnonzero(first == ETHERNET), found)
     link.labels(walk, np.flatnonzero(first == MPLS), found)
     link.ip(walk, np.flatnonzero(first == IP))
@@ -76,7 +76,7 @@ def _families(walk: Walk, arp: bool) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _whole(walk: Walk, mask: np.ndarray, octets: int, version: int) -> np.ndarray:
-    """Those that have the fixed header, with its version in it."""
+    """The packets with the complete fixed header and the right version in it."""
     rows = np.flatnonzero(mask)
     if not len(rows):
         return mask
@@ -100,7 +100,7 @@ def _above(walk: Walk, rows: np.ndarray, found: Headers) -> None:
 
 
 def names() -> Iterator[str]:
-    """The elements that `decode` may find."""
+    """The elements known to `decode`."""
     yield from (*link.names(), *network.names(), *transport.names())
 
 

@@ -1,4 +1,4 @@
-"""What stands before IP: links of captures, Ethernet with its tags, PPPoE, MPLS labels; and ARP."""
+"""The layers before IP: links of captures, Ethernet with its tags, PPPoE, MPLS labels; and ARP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from ulogd_tw.core.columns import taken
 from ulogd_tw.packets.walk import CUT, Field, Headers, Walk, marked, read
 
 ETHERNET, IP, MPLS = 1, 2, 3
-"""How packets begin: with Ethernet, with IPv4 or IPv6 by the version, or with a label stack and then IP.
+"""The first header of packets: Ethernet, IPv4 or IPv6 by the version, or a label stack and then IP.
 
-A number from 0x600 on is an EtherType: with what stands behind one.
+A number from 0x600 on is an EtherType: the packet begins after it.
 """
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 _LABELS, _LABELS_MULTICAST, _PPPOE = 0x8847, 0x8848, 0x8864
@@ -18,21 +18,21 @@ _IS_TAG = marked(1 << 16, 0x8100, 0x88A8, 0x9100, 0x9200)
 """EtherTypes of VLAN tags: 802.1Q, 802.1ad, and two from before that."""
 LEAST_ETHERTYPE = 0x0600
 MOST_TAGS, MOST_LABELS = 4, 10
-"""How far tags and labels (as many as IPFIX has elements for) are followed."""
+"""Maximum number of tags and of labels (as many as IPFIX has elements) read."""
 
 _ETHERNET = np.dtype([("destination", "u1", 6), ("source", "u1", 6), ("type", ">u2")])
 _BY_TYPE, _BY_PPP = -1, -2
 _LINKS = {0: (4, IP, 0), 1: (0, ETHERNET, 0), 9: (4, _BY_PPP, 2), 12: (0, IP, 0), 14: (0, IP, 0), 50: (4, _BY_PPP, 2),
           101: (0, IP, 0), 104: (4, _BY_TYPE, 2), 108: (4, IP, 0), 113: (16, _BY_TYPE, 14), 228: (0, IP, 0),
           229: (0, IP, 0), 276: (20, _BY_TYPE, 0)}  # fmt: skip
-"""LINKTYPE -> octets in front, what follows, and where in front its type stands: loopback, Ethernet, PPP in HDLC-like
-framing, raw IP, Cisco HDLC, Linux cooked 1 and 2."""
+"""LINKTYPE -> octets of the link header, the header after it, and the place of its type: loopback, Ethernet, PPP in
+HDLC-like framing, raw IP, Cisco HDLC, Linux cooked 1 and 2."""
 
 
 def beginnings(
     octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray, links: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(starts, lengths, first) for `headers.decode` of packets with their link's header, and which links are unknown.
+    """(starts, lengths, first) for `headers.decode` of packets with link headers, and a mask of unknown links.
 
     `links` are numbers of LINKTYPE.
     """
@@ -63,7 +63,7 @@ def _ppp(protocol: np.ndarray) -> np.ndarray:
 
 
 def ethernet(walk: Walk, rows: np.ndarray, found: Headers) -> None:
-    """The header of Ethernet and what may stand behind it before IP."""
+    """The Ethernet header, and the headers between it and IP."""
     rows = walk.having(rows, _ETHERNET.itemsize)
     if not len(rows):
         return
@@ -76,7 +76,7 @@ def ethernet(walk: Walk, rows: np.ndarray, found: Headers) -> None:
 
 
 def typed(walk: Walk, rows: np.ndarray, kind: np.ndarray, found: Headers) -> None:
-    """Tags, PPPoE and labels behind an EtherType."""
+    """Tags, PPPoE and labels after an EtherType."""
     kind = _tags(walk, rows, kind, found)
     kind = _snap(walk, rows, kind)
     if "ethernetType" in found.asked:
@@ -98,7 +98,8 @@ def _mac(octets: np.ndarray) -> np.ndarray:
 
 
 def _tags(walk: Walk, rows: np.ndarray, kind: np.ndarray, found: Headers) -> np.ndarray:
-    """VLAN tags: the first is the service's or the only one, the second the customer's. Gives the EtherTypes behind."""
+    """VLAN tags: the first is the service's or the only one, the second the customer's. Returns the EtherTypes after
+    them."""
     names = (("dot1qVlanId", "dot1qPriority"), ("dot1qCustomerVlanId", "dot1qCustomerPriority"))
     for depth in range(MOST_TAGS):
         here = np.flatnonzero(_IS_TAG[kind])
@@ -123,7 +124,7 @@ def _tags(walk: Walk, rows: np.ndarray, kind: np.ndarray, found: Headers) -> np.
 
 
 def _snap(walk: Walk, rows: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """802.3 with LLC and SNAP: the EtherType stands behind them."""
+    """802.3 with LLC and SNAP: the EtherType follows them."""
     here = np.flatnonzero(kind < LEAST_ETHERTYPE)
     here = here[walk.at[rows[here]] + 8 <= walk.end[rows[here]]]
     if len(here):
@@ -146,7 +147,7 @@ def _pppoe(walk: Walk, rows: np.ndarray) -> None:
 
 
 def labels(walk: Walk, rows: np.ndarray, found: Headers) -> None:
-    """The MPLS label stack (RFC 3032), and what stands below it, by its first four bits."""
+    """The MPLS label stack (RFC 3032), and the packet after it, identified by its first four bits."""
     for depth in range(MOST_LABELS):
         rows = walk.having(rows, 4)
         if not len(rows):
@@ -184,7 +185,7 @@ ARP_KEYS = frozenset({"arp.shwaddr", "arp.dhwaddr", *(name for field in _ARP for
 
 
 def arp(walk: Walk, rows: np.ndarray, found: Headers) -> None:
-    """ARP (RFC 826), with addresses of Ethernet and IPv4; of other kinds of addresses only what comes before them."""
+    """ARP (RFC 826), with Ethernet and IPv4 addresses; for other kinds of addresses only the fields before them."""
     there = walk.at[rows] + 8 <= walk.end[rows]
     walk.blame(rows[~there], CUT)
     places = np.flatnonzero(there)
@@ -201,7 +202,7 @@ def arp(walk: Walk, rows: np.ndarray, found: Headers) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """The elements that are found here."""
+    """The elements found here."""
     return ("sourceMacAddress", "destinationMacAddress", "ethernetType", "vlanId", "dot1qVlanId", "dot1qPriority",
             "dot1qCustomerVlanId", "dot1qCustomerPriority", "mplsTopLabelStackSection",
             *(f"mplsLabelStackSection{n}" for n in range(2, MOST_LABELS + 1)))  # fmt: skip

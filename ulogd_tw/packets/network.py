@@ -8,10 +8,11 @@ from ulogd_tw.core.columns import taken
 from ulogd_tw.packets.walk import CUT, MALFORMED, Field, Headers, Walk, marked, read
 
 MOST_EXTENSIONS = 8
-"""How far extension headers of IPv6 are followed."""
+"""Maximum number of IPv6 extension headers read."""
 _FRAGMENT, _AH = 44, 51
 _IS_EXTENSION = marked(1 << 8, 0, 43, 60, 135, 139, 140, _FRAGMENT, _AH)
-"""With their length in 8 octets (RFC 8200 section 4, RFC 6275, RFC 7401, RFC 5533), and two that count otherwise."""
+"""Extension headers with a length in units of 8 octets (RFC 8200 section 4, RFC 6275, RFC 7401, RFC 5533), and two with
+another unit."""
 
 _IPV4 = (
     Field(("ip.saddr", "sourceIPv4Address"), 12, ">u4"),
@@ -43,7 +44,7 @@ def _number(octets: np.ndarray, offset: int, form: str) -> np.ndarray:
 
 
 def ipv4(walk: Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
-    """Fields of IPv4; the protocol of what stands behind it, -1 in later fragments and headers too short to be."""
+    """Fields of IPv4; returns the protocol of the payload, -1 in later fragments and for impossible headers."""
     read(walk, rows, None, 20, _IPV4, found)
     octets = taken(walk.octets, walk.at[rows], 20).reshape(-1, 20)
     length, fragment = _number(octets, 2, ">u2"), _number(octets, 6, ">u2")
@@ -52,7 +53,7 @@ def ipv4(walk: Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
     wrong = (header < 20) | ((length < header) & (length != 0))
     if wrong.any():
         walk.blame(rows[wrong], MALFORMED)
-    # What follows the packet on the wire (padding of short frames) is not of it. 0: segmented by the network card.
+    # Octets after the packet (padding of short frames) do not belong to it. 0: segmented by the network card.
     end = np.minimum(end, np.where(length >= header, at + length, end))
     if (at + header > end).any():
         walk.blame(rows[at + header > end], CUT)
@@ -62,7 +63,7 @@ def ipv4(walk: Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
 
 
 def ipv6(walk: Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
-    """As `ipv4`; extension headers are passed over, and the protocol is what stands behind them."""
+    """As `ipv4`; extension headers are passed over, and the protocol is that of the payload."""
     read(walk, rows, None, 40, _IPV6, found)
     octets = taken(walk.octets, walk.at[rows], 40).reshape(-1, 40)
     for offset, several in ((8, ("ip.saddr", "sourceIPv6Address")), (24, ("ip.daddr", "destinationIPv6Address"))):
@@ -79,7 +80,7 @@ def ipv6(walk: Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
 
 
 def _extensions(walk: Walk, rows: np.ndarray, protocol: np.ndarray, found: Headers) -> np.ndarray:
-    """Pass over extension headers; the protocol behind them, -1 in later fragments and where it is not known."""
+    """Pass over extension headers; returns the protocol after them, -1 in later fragments and where it is unknown."""
     if not _IS_EXTENSION[protocol].any():
         _put_protocol(found, protocol, None)
         return protocol
@@ -121,7 +122,7 @@ def _put_protocol(found: Headers, protocol: np.ndarray, reached: np.ndarray | No
 
 
 def _put_spi(walk: Walk, rows: np.ndarray, places: np.ndarray, found: Headers) -> None:
-    """Of the first Authentication Header."""
+    """The SPI of the first Authentication Header."""
     if len(places):
         read(walk, rows[places], places, 8, AH, found)
 
@@ -136,11 +137,11 @@ def _put_fragments(found: Headers, word: np.ndarray, ident: np.ndarray) -> None:
 
 
 AH = (Field(("ahesp.spi", "IPSecSPI"), 4, ">u4"),)
-"""Of the Authentication Header (RFC 4302), which is an extension header in IPv6."""
+"""Fields of the Authentication Header (RFC 4302), an extension header in IPv6."""
 
 
 def names() -> tuple[str, ...]:
-    """The elements that are found here."""
+    """The elements found here."""
     return ("ipVersion", "protocolIdentifier", "sourceIPv4Address", "destinationIPv4Address", "sourceIPv6Address",
             "destinationIPv6Address", "ipClassOfService", "flowLabelIPv6", "ipTTL", "ipTotalLength",
             "fragmentIdentification", "fragmentFlags", "fragmentOffset")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The datagrams and streams to some ports in the packets of a capture, whatever link they were captured on."""
+"""The datagrams and streams to some ports in the packets of a capture, over any link."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _MORE = 0x20
 
 @dataclass(slots=True)
 class Sent:
-    """What one packet brought: a datagram, or a segment of TCP with its `sequence` and `flags`.
+    """The payload of one packet: a datagram, or a segment of TCP with its `sequence` and `flags`.
 
-    Addresses are octets (4 or 16), ports numbers; `time` is that of the packet, or of one before it.
+    Addresses are octets (4 or 16), ports numbers; `time` is that of the packet, or of an earlier one if it has none.
     """
 
     time: float
@@ -42,7 +42,7 @@ class Sent:
 
 
 class Exports:
-    """Finds what is sent to `ports`. `errors` counts what could not be read: ``link``, ``fragments``, ``cut``."""
+    """Finds the messages sent to `ports`. `errors` counts unreadable packets: ``link``, ``fragments``, ``cut``."""
 
     def __init__(self, ports: frozenset[int], errors: Counter[str]) -> None:
         self._ports = np.array(sorted(ports), np.int64)
@@ -66,7 +66,7 @@ class Exports:
         return [sent for _, sent in found]
 
     def _times(self, times: np.ndarray) -> np.ndarray:
-        """The times, and where there is none (0) the one before it."""
+        """The times of packets; a packet without a time (0) gets that of the packet before it."""
         places = np.where(times == 0, -1, np.arange(len(times)))
         last = np.maximum.accumulate(places)
         found = np.where(last < 0, self._time, times[last])
@@ -81,7 +81,7 @@ class Exports:
         offset, flags = columns.get("fragmentOffset", nothing), columns.get("fragmentFlags")
         if flags is not None:
             pieces = (offset > 0) | (flags & _MORE > 0)
-        elif "fragmentOffset" in columns:  # IPv6: those that have the header
+        elif "fragmentOffset" in columns:  # IPv6: packets with the fragment header
             pieces = ~headers.missing.get("fragmentOffset", np.zeros(n, bool))
         else:
             pieces = np.zeros(n, bool)

@@ -1,4 +1,4 @@
-"""What packets carry: datagrams of UDP put together from fragments, and the octets of TCP connections in order."""
+"""Reassembles the contents of packets: UDP datagrams from fragments, and the octets of TCP connections in order."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ MOST_FRAGMENTED = 256
 """Datagrams that wait for fragments at once."""
 MOST_DATAGRAM = 65535
 FRAGMENT_SECONDS = 30.0
-"""For so long fragments wait (RFC 8200 section 4.5: 60 s)."""
+"""Seconds for which fragments wait (RFC 8200 section 4.5: 60 s)."""
 MOST_HELD = 4 << 20
-"""Octets of a connection that came before what is in front of them."""
+"""Maximum octets of a connection waiting for missing octets before them."""
 MOST_HELD_IN_ALL = 64 << 20
-"""The same of all connections of a capture."""
+"""The same limit for all connections of a capture."""
 HELD_SEGMENT = 128
-"""What holding a segment costs beside its octets."""
+"""Memory for each held segment beside its octets."""
 FARTHEST = 64 << 20
-"""Octets between segments that are of one connection, sent again or out of order: fewer. No window is as large."""
+"""Minimum distance, in octets, of a segment of another connection on the same ports. No TCP window is as large."""
 _HALF = 1 << 31
 _MASK = 0xFFFFFFFF
 
 
 class Fragments:
-    """Puts datagrams together (RFC 791, RFC 8200). What waits too long is counted as ``fragments`` in `errors`.
+    """Puts datagrams together (RFC 791, RFC 8200). Datagrams waiting too long count as ``fragments`` in `errors`.
 
-    So is a datagram whose pieces overlap or are longer than any datagram: RFC 5722 section 4 drops those.
+    A datagram with overlapping pieces or an impossible length counts so too: RFC 5722 section 4 drops it.
     """
 
     def __init__(self, errors: Counter[str]) -> None:
@@ -34,7 +34,7 @@ class Fragments:
         self._waiting: OrderedDict[tuple, _Parts] = OrderedDict()
 
     def take(self, key: tuple, offset: int, more: bool, octets: bytes, now: float) -> bytes | None:
-        """A fragment (`offset` in octets) of the datagram `key`; the datagram when it is whole."""
+        """Add a fragment (`offset` in octets) of the datagram `key`; returns the datagram when it is complete."""
         while self._waiting:
             oldest, parts = next(iter(self._waiting.items()))
             if len(self._waiting) <= MOST_FRAGMENTED and now - parts.since <= FRAGMENT_SECONDS:
@@ -63,7 +63,7 @@ class _Parts:
     wrong: bool = False
 
     def put(self, offset: int, more: bool, octets: bytes) -> None:
-        """Another piece; one that was sent again goes in the place of the first."""
+        """Add a piece; a repeated piece replaces the first one."""
         if octets:
             self.octets += len(octets) - len(self.pieces.get(offset, b""))
             self.pieces[offset] = octets
@@ -73,11 +73,11 @@ class _Parts:
 
     @property
     def complete(self) -> bool:
-        """Whether there are as many octets as there should be."""
+        """Whether the expected number of octets is there."""
         return 0 <= self.size <= self.octets
 
     def joined(self) -> bytes | None:
-        """The datagram, if each octet is there once."""
+        """The datagram, if each octet is there exactly once."""
         whole = []
         at = 0
         for offset in sorted(self.pieces):
@@ -89,7 +89,7 @@ class _Parts:
 
 
 class Held:
-    """How much all connections hold together."""
+    """Octets held by all connections together."""
 
     octets = 0
 
@@ -97,7 +97,7 @@ class Held:
 class Stream:
     """One direction of a TCP connection (RFC 9293): segments in any order and repeated, octets in order.
 
-    While it is `full`, the caller is to `resume`; at its end, to `drop`.
+    While it is `full`, the caller must call `resume`; at its end, `drop`.
     """
 
     def __init__(self, held: Held | None = None) -> None:
@@ -109,16 +109,16 @@ class Stream:
 
     @property
     def holds(self) -> bool:
-        """Whether octets wait for what is in front of them."""
+        """Whether octets wait for missing ones before them."""
         return bool(self._held)
 
     @property
     def full(self) -> bool:
-        """Whether more waits than may: what is missing does not come."""
+        """Whether more octets wait than allowed: the missing ones are lost."""
         return self.holds and (self._octets > MOST_HELD or self._in_all.octets > MOST_HELD_IN_ALL)
 
     def take(self, sequence: int, octets: bytes, syn: bool = False) -> bytes:
-        """The octets that go on with this segment, b"" for none."""
+        """The octets in order that this segment completes, b"" for none."""
         if syn:
             sequence = (sequence + 1) & _MASK
         if self._next is None or syn:
@@ -133,20 +133,20 @@ class Stream:
         return octets + self._follow() if octets else b""
 
     def foreign(self, sequence: int) -> bool:
-        """Whether a segment is so far away that it is of another connection."""
+        """Whether a segment is so far away that it belongs to another connection."""
         return self._next is not None and abs(self._behind(sequence)) >= FARTHEST
 
     def _behind(self, sequence: int) -> int:
         return ((self._next - sequence + _HALF) & _MASK) - _HALF
 
     def resume(self) -> bytes:
-        """Give up what is missing: the octets behind the first gap."""
+        """Give up the missing octets: returns the octets after the first gap."""
         if self._order:
             self._next = self._order[0]
         return self._follow()
 
     def drop(self) -> None:
-        """Forget what waits."""
+        """Forget waiting octets."""
         self._count(-self._octets)
         self._held.clear()
         self._order.clear()
@@ -165,7 +165,7 @@ class Stream:
         self._in_all.octets += octets
 
     def _follow(self) -> bytes:
-        """Octets that were held and go on now."""
+        """Held octets that are now in order."""
         found = []
         while self._order and self._order[0] <= self._next:
             place = heappop(self._order)

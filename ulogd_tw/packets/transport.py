@@ -1,4 +1,4 @@
-"""What stands behind IP: ports, flags, types, as far as the octets go."""
+"""The headers after IP: ports, flags, types, as far as they were captured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _flag(name: str, octet: int, mask: int) -> Field:
 
 
 def _is(types: tuple[int, ...], code: int | None = None):
-    """Whether messages of ICMP are of some types, and of a code."""
+    """A mask of ICMP messages of some types and a code."""
 
     def when(octets: np.ndarray) -> np.ndarray:
         found = octets[:, 0] == types[0]
@@ -64,7 +64,7 @@ _FIELDS = {
     _ESP: (4, (Field(("ahesp.spi", "IPSecSPI"), 0, ">u4"),)),
     _AH: (8, AH),
 }  # fmt: skip
-"""Of each protocol: octets of its header, and the fields of it."""
+"""For each protocol: octets of its header, and its fields."""
 _LEAST = np.zeros((1 << 8) + 1, np.int64)
 for _protocol, (_size, _) in _FIELDS.items():
     _LEAST[_protocol] = _size
@@ -72,7 +72,7 @@ _LEAST[_DCCP], _LEAST[_UDP_LITE] = 12, 8
 
 
 def transport(walk: Walk, rows: np.ndarray, protocol: np.ndarray, found: Headers) -> None:
-    """Ports, flags, types; `protocol` is -1 for packets whose header is elsewhere."""
+    """Ports, flags, types; `protocol` is -1 for packets without a transport header."""
     _look(walk, rows, protocol)
     if found.asked & frozenset(_COMMON):
         ports = np.flatnonzero(_HAS_PORTS[protocol])
@@ -91,7 +91,7 @@ def transport(walk: Walk, rows: np.ndarray, protocol: np.ndarray, found: Headers
 
 
 def _look(walk: Walk, rows: np.ndarray, protocol: np.ndarray) -> None:
-    """Whether the headers are there whole."""
+    """Check that the headers are complete."""
     at, end = walk.at[rows], walk.end[rows]
     cut = at + _LEAST[protocol] > end
     if cut.any():
@@ -107,6 +107,6 @@ _USED = {kind: frozenset(name for field in fields for name in field.names) for k
 
 
 def names() -> tuple[str, ...]:
-    """The elements that are found here."""
+    """The elements found here."""
     return (*_COMMON, "tcpSequenceNumber", "tcpAcknowledgementNumber", "tcpControlBits", "tcpWindowSize",
             "udpMessageLength", "icmpTypeCodeIPv4", "icmpTypeCodeIPv6", "IPSecSPI")  # fmt: skip

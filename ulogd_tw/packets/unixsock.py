@@ -1,8 +1,8 @@
-"""Packets that a program hands over through a Unix socket, in the format of ulogd2's input UNIXSOCK (NuFW speaks it).
+"""Packets sent by programs through a Unix socket, in the format of ulogd2's input UNIXSOCK (used by NuFW).
 
 A message is a mark (0x41c90fd4), its length without the mark (16 bits), 4 reserved octets, the length of the packet (16
 bits), the packet from its IP header on, and options: number and length (32 bits each), value. The packet and each value
-are padded to 8 octets. All is in network byte order, but for the numbers in options, which are in the host's.
+are padded to 8 octets. All is in network byte order, except the numbers in options, which are in the host's.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _OPTIONS = {
     205: "nufw.app.name", 206: "raw.label",
 }  # fmt: skip
 _SIZES = {4: 4, 201: 4, 206: 1}
-"""Octets of the options that are numbers."""
+"""Octets of options with a number."""
 
 KEYS = ulogd_keys(
     "raw.pkt", "raw.pktlen", "raw.pktcount", "oob.prefix", "oob.time.sec", "oob.in", "oob.out", "oob.family",
     "oob.protocol", "raw.label", "nufw.user.name", "nufw.user.id", "nufw.os.name", "nufw.os.rel", "nufw.os.vers",
     "nufw.app.name",
 )  # fmt: skip
-"""The keys that a packet can have, in ulogd2's order."""
+"""The possible keys of a packet, in ulogd2's order."""
 _FAMILIES = {4: (2, 0x0800), 6: (10, 0x86DD)}
 """IP version -> address family, ethertype."""
 
 
 @dataclass(slots=True)
 class Framer:
-    """Cuts what one client sends into messages; holds less than one."""
+    """Cuts the octets of one client into messages; holds less than one."""
 
     held: bytearray = field(default_factory=bytearray)
 
     def feed(self, octets: bytes) -> Iterator[bytes]:
-        """Every message that is complete now. Raises `MessageError` where none can begin; that ends the stream."""
+        """Every complete message. Raises `MessageError` where no message can begin; the stream ends there."""
         held = self.held
         held += octets
         at = 0
@@ -77,7 +77,7 @@ def _aligned(length: int) -> int:
 
 
 def row(message: bytes, unknown: Counter[str]) -> dict[str, int | bytes]:
-    """The keys of one whole message. Raises `MessageError`; options that nobody knows are counted in `unknown`."""
+    """The keys of one complete message. Raises `MessageError`; unknown options are counted in `unknown`."""
     length = _HEAD.unpack_from(message)[3]
     packet = message[_HEAD.size : _HEAD.size + length]
     found: dict[str, int | bytes] = {"raw.pkt": packet, "raw.pktlen": length, "raw.pktcount": 1}
@@ -105,9 +105,9 @@ def row(message: bytes, unknown: Counter[str]) -> dict[str, int | bytes]:
 
 
 def batch(rows: list[dict[str, int | bytes]], wanted: Wanted, now: float) -> Batch:
-    """These rows with the wanted keys that any of them has.
+    """A batch of these rows with the wanted keys found in any of them.
 
-    Reading and this take 10 us a row: 100,000 a second, where programs hand over a packet for each new connection.
+    Reading and this take 10 us a row: 100,000 a second, enough for a packet for each new connection.
     """
     there = {name for found in rows for name in found}
     keys = [key for key in KEYS if key.name in there and key.name in wanted]

@@ -1,4 +1,4 @@
-"""Many packets that are read in step: where each is read next, and the columns that come of it."""
+"""Many packets read in step: the next place to read in each, and the columns found."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ulogd_tw.core.columns import Octets, taken
 from ulogd_tw.core.keys import known
 
 CUT, MALFORMED = 1, 2
-"""Faults: the captured octets end within a header; a header says what cannot be."""
+"""Faults: the captured octets end within a header; a header is impossible."""
 
 
 def marked(size: int, *numbers: int) -> np.ndarray:
-    """A table that is true at these numbers: looking up costs a small batch far less than `np.isin`."""
+    """A table that is True at these numbers: a lookup is much cheaper than `np.isin` for a small batch."""
     table = np.zeros(size, bool)
     table[list(numbers)] = True
     return table
 
 
 class Walk:
-    """Where each packet is read next. `at` and `end` are places in `octets`; `kind` an EtherType, 0 for unknown.
+    """The next place to read in each packet. `at` and `end` are places in `octets`; `kind` is an EtherType, or 0.
 
-    `fault` has 0, `CUT` or `MALFORMED` for each packet: the first that was found. `label` has the bottom entry of each
-    packet's label stack, -1 without one; None where no packet has any.
+    `fault` has 0, `CUT` or `MALFORMED` for each packet: the first fault found. `label` has the bottom entry of each
+    packet's label stack, -1 for none; None if no packet has labels.
     """
 
     def __init__(self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
@@ -39,7 +39,7 @@ class Walk:
         self.label: np.ndarray | None = None
 
     def having(self, rows: np.ndarray, octets: int) -> np.ndarray:
-        """Those of the rows that have so many octets left; the others are cut."""
+        """The rows with this number of octets left; the other rows are cut."""
         if not len(rows):
             return rows
         there = self.at[rows] + octets <= self.end[rows]
@@ -49,34 +49,33 @@ class Walk:
         return rows[there]
 
     def blame(self, rows: np.ndarray, fault: int) -> None:
-        """A fault of these packets, where they have none yet."""
+        """Set a fault for these packets, unless they have one."""
         if len(rows):
             self.fault[rows[self.fault[rows] == 0]] = fault
 
     def view(self, rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """The headers that begin where these rows are read next; they must be there."""
+        """The headers at the next place of these rows; they must be complete."""
         return taken(self.octets, self.at[rows], dtype.itemsize).view(dtype)
 
     def numbers(self, rows: np.ndarray, offset: int, form: str) -> np.ndarray:
-        """A number of each row, `offset` octets from where it is read next; it must be there."""
+        """A number in each row, `offset` octets after the next place; it must be there."""
         dtype = np.dtype(form)
         return taken(self.octets, self.at[rows] + offset, dtype.itemsize).view(dtype).astype(np.int64)
 
 
 @cache
 def _form(name: str) -> str:
-    """The type of a column, a character of NumPy; of addresses without a family that of IPv4."""
+    """The type of a column, a character of NumPy; for addresses without a family the type of IPv4."""
     dtype = known(name).type.dtype
     return dtype.char if dtype is not None else "I"
 
 
 class Headers(ColumnSet):
-    """What was found of packets of one family (4, 6, `ARP`, or 0 for none of them), by the names of keys.
+    """Columns found in packets of one family (4, 6, `ARP`, or 0 for none), by the names of keys.
 
-    `rows` says which packets they are. `begins` is where the header of IP begins, for each row, or what is not known;
-    `payload` where the octets behind the headers of IP begin; `ends` where those of the packet end, without what
-    follows it in a frame. `label` is the MPLS label right before `begins`, -1 where there is none (None: nowhere).
-    `asked`: the names that are looked for.
+    `rows` are the packets. `begins` is the place of the IP header of each row, or of the first unknown octet; `payload`
+    the place after the IP headers; `ends` the end of the packet, without padding of its frame. `label` is the MPLS
+    label right before `begins`, -1 for none (None: in no row). `asked`: the wanted names.
     """
 
     __slots__ = ("family", "rows", "begins", "payload", "ends", "label", "asked")
@@ -92,7 +91,7 @@ class Headers(ColumnSet):
         self.asked = asked
 
     def of(self, family: int, places: np.ndarray) -> Headers:
-        """What is known of some of the rows, which are of a family."""
+        """The columns of some of the rows, as a family of their own."""
         found = Headers(family, self.rows[places], self.wanted, self.asked)
         found.take(self, places)
         return found
@@ -100,7 +99,7 @@ class Headers(ColumnSet):
     def add(
         self, name: str, values: np.ndarray, places: np.ndarray | None = None, missing: np.ndarray | None = None
     ) -> None:
-        """As `put`, in the form of the key. `missing` says the same as `places`: columns share one mask."""
+        """As `put`, in the form of the key. `missing` is the complement of `places`: columns share one mask."""
         if name not in self.asked:
             return
         if name in self.columns or (places is not None and missing is None):
@@ -130,9 +129,9 @@ class Headers(ColumnSet):
 
 @dataclass(frozen=True)
 class Field:
-    """A number in a header: the keys that have it, where it stands, its form on the wire, shift and mask.
+    """A number in a header: its keys, its place, its form on the wire, shift and mask.
 
-    `when` says of which headers it is, by their octets (a matrix).
+    `when` selects the headers that have it, by their octets (a matrix).
     """
 
     names: tuple[str, ...]
@@ -144,11 +143,11 @@ class Field:
 
     @property
     def end(self) -> int:
-        """How many octets of the header must be there."""
+        """The number of octets that a header needs for it."""
         return self.offset + np.dtype(self.form).itemsize
 
     def values(self, octets: np.ndarray) -> np.ndarray:
-        """Of headers of one size, one behind the other in a matrix."""
+        """The numbers from headers of one size, given as a matrix."""
         found = np.ndarray((len(octets),), self.form, octets, self.offset, (octets.shape[1],))
         if self.shift:
             found = found >> self.shift
@@ -164,9 +163,9 @@ def _asked(fields: tuple[Field, ...], asked: frozenset[str]) -> tuple[tuple[Fiel
 def read(
     walk: Walk, rows: np.ndarray, places: np.ndarray | None, size: int, fields: tuple[Field, ...], found: Headers
 ) -> None:
-    """Columns of the fields of headers of `size` octets that begin where the rows are read next.
+    """Columns of the fields of headers of `size` octets at the next place of the rows.
 
-    `places` are those of the rows in `found` (None: they are all of it). A field that is not there whole is missing.
+    `places` are the places of the rows in `found` (None: all rows of it). An incomplete field is missing.
     """
     wanted = _asked(fields, found.asked)
     if not wanted or not len(rows):
@@ -190,7 +189,7 @@ def read(
 
 
 def _ahead(walk: Walk, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The next octets of each row as a matrix, and how many of them are of the row: others mean nothing."""
+    """The next octets of each row as a matrix, and the number of them within the row; the others are arbitrary."""
     at = walk.at[rows]
     left = walk.end[rows] - at
     octets, most = walk.octets, len(walk.octets) - size

@@ -11,26 +11,26 @@ from ulogd_tw.core.columns import scatter
 RAW = 101
 """LINKTYPE of packets that begin with IP."""
 MOST_OCTETS = 262_144
-"""What the file says that a packet may have at most."""
+"""Maximum length of a packet, as written in the file's header."""
 PCAP_HEAD, RECORD_HEAD = 24, 16
 _MAGIC = 0xA1B2C3D4
 _SECTION, _INTERFACE, _ENHANCED = 0x0A0D0D0A, 1, 6
 
 
 def pcap_head(link: int) -> bytes:
-    """What a pcap file begins with: microseconds, the order of octets of little-endian machines."""
+    """The beginning of a pcap file: microseconds, little-endian."""
     return struct.pack("<IHHiIII", _MAGIC, 2, 4, 0, 0, MOST_OCTETS, link)
 
 
 def link_of(head: bytes) -> int | None:
-    """The LINKTYPE of a pcap file that is like ours; None of any other."""
+    """The LINKTYPE of a pcap file in the form written here; None for any other file."""
     if len(head) < PCAP_HEAD or struct.unpack_from("<I", head)[0] != _MAGIC:
         return None
     return struct.unpack_from("<I", head, 20)[0] & 0x0FFFFFFF
 
 
 def section() -> bytes:
-    """What a pcapng file begins with."""
+    """The beginning of a pcapng file."""
     return struct.pack("<IIIHHqI", _SECTION, 28, 0x1A2B3C4D, 1, 0, -1, 28)
 
 
@@ -42,7 +42,7 @@ def interface(link: int) -> bytes:
 def pcap_records(
     octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray, wire: np.ndarray, microseconds: np.ndarray
 ) -> bytes:
-    """Records of packets ``octets[starts[i]:starts[i] + lengths[i]]``, which had `wire` octets; times since 1970."""
+    """Records of packets ``octets[starts[i]:starts[i] + lengths[i]]`` of original length `wire`; times since 1970."""
     edges = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(lengths + RECORD_HEAD, out=edges[1:])
     heads = np.empty((len(starts), 4), "<u4")
@@ -86,17 +86,17 @@ def _put(out: np.ndarray, places: np.ndarray, words: np.ndarray) -> None:
 
 
 def pcap_cut(octets: bytes, place: int) -> tuple[int, int]:
-    """Where the record at a place begins, and how many are complete before it."""
+    """The place of the record at an offset, and the number of complete records before it."""
     return _cut(octets, place, 8, RECORD_HEAD)
 
 
 def pcapng_cut(octets: bytes, place: int) -> tuple[int, int]:
-    """The same of blocks."""
+    """The same for blocks."""
     return _cut(octets, place, 4, 0)
 
 
 def _cut(octets: bytes, place: int, where: int, more: int) -> tuple[int, int]:
-    """One Python step a record, when a write ended amid one."""
+    """One Python step a record, after an incomplete write."""
     at = count = 0
     while at < place:
         size = more + struct.unpack_from("<I", octets, at + where)[0]
