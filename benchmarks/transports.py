@@ -53,11 +53,11 @@ def run(scheme, collectors, ours, theirs):
     for _ in range(RECORDS // (2 * ROWS)):
         yield plugin.write(batch)
         yield task.deferLater(reactor, 0)
-    plugin._flush()
+    plugin.flush()
     while any(c.waiting_records or c.figures().get("octets_unacknowledged") for c in plugin.collectors):
         yield task.deferLater(reactor, 0.005, lambda: None)
         for collector in plugin.collectors:
-            collector.pump()
+            collector.send_waiting()
     seconds, here = time.monotonic() - began, time.process_time() - here
     yield plugin.stop()
     yield task.deferLater(reactor, 1.0, lambda: None)  # over UDP some may be lost: there is no number to wait for

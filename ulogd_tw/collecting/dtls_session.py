@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
+from ulogd_tw.collecting.reception import Reception
 from ulogd_tw.ipfix.exporters import LIMIT_OF_ADDRESS, plain
 from ulogd_tw.ipfix.session import Session
-from ulogd_tw.peers.tls import dtls_gate
-from ulogd_tw.transports.dtls.listener import Association, DtlsGate
+from ulogd_tw.transports.dtls.listener import Association
 
 
 class DtlsSession:
@@ -18,45 +15,44 @@ class DtlsSession:
     one that takes the place of another: exporters make new ones from time to time.
     """
 
-    def __init__(self, collector: Any, connection: Association, now: float) -> None:
+    def __init__(self, reception: Reception, connection: Association, now: float) -> None:
         self.session = Session(plain(connection.peer[0]), connection.peer[1], reliable=False)
         self.session.last_received = now
-        self._collector = collector
+        self._reception = reception
         self._connection = connection
         connection.received, connection.lost = self.received, self.lost
 
     def received(self, message: bytes) -> None:
+        """A message has come."""
         try:
-            self._collector._datagrams.feed(self.session, message, time.time())
+            self._reception.datagrams.feed(self.session, message, self._reception.now())
         except Exception as error:
-            self._collector.fault(error)
+            self._reception.fault(error)
+
+    def judge(self, now: float, settled: bool = False) -> None:
+        """Nothing: malformed datagrams end no association, as whoever sends them need not be its peer."""
 
     def lost(self, reason: str) -> None:
         """The association has ended, and its templates with it."""
-        connection, collector = self._connection, self._collector
         try:
-            if collector.forget_datagrams(connection, self.session) and not connection.fellows:
-                collector.say_left(connection, reason)
+            if self._reception.forget(self._connection, self.session) and not self._connection.fellows:
+                self._reception.say_left(self._connection, reason)
         except Exception as error:
-            collector.fault(error)
+            self._reception.fault(error)
 
 
-def gate(collector: Any) -> DtlsGate:
-    """Where exporters come in; their messages go to the decoder of datagrams. Raises StartError."""
+def take(reception: Reception, association: Association) -> None:
+    """Take an association whose handshake has ended, unless its address has too many."""
+    if association.fellows > reception.settings.max_sessions_of_address:
+        reception.refused(association.peer, LIMIT_OF_ADDRESS)
+        association.close()
+    elif reception.take_connection(association, DtlsSession) and association.fellows == 1:
+        reception.say_connected(association)
 
-    def connected(association: Association) -> None:
-        if association.fellows > collector.config.max_sessions_of_address:
-            collector.refused(association.peer, LIMIT_OF_ADDRESS, time.time())
-            association.close()
-            return
-        if collector.take_connection(association, DtlsSession) and association.fellows == 1:
-            collector.say_connected(association)
 
-    def settled() -> None:
-        try:
-            collector.emit_all(collector._datagrams, False, time.time())
-        except Exception as error:
-            collector.fault(error)
-
-    made = dtls_gate(collector, connected, settled)
-    return made
+def settle(reception: Reception) -> None:
+    """All messages of one wake-up are handed over."""
+    try:
+        reception.hand_on_datagrams()
+    except Exception as error:
+        reception.fault(error)

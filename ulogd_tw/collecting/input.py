@@ -8,6 +8,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from ulogd_tw.collecting.counts import COLLECTING
+from ulogd_tw.core.counters import Declared
 from ulogd_tw.core.keys import CONTEXT, TOLD, Key
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.options import Option, boolean, octets, one_of, positive, seconds
@@ -46,7 +47,7 @@ class Collecting(Input):
     """An input that decodes the Messages of any number of exporters."""
 
     otype = FLOW
-    counts = COLLECTING
+    counts: tuple[Declared, ...] = COLLECTING
     provides = (*CONTEXT, *TOLD)
     open_keys = True
     decoding_options = (

@@ -14,6 +14,7 @@ from twisted.internet import reactor
 
 from ulogd_tw.collecting.counts import REPLAYING
 from ulogd_tw.collecting.input import Collecting
+from ulogd_tw.core.counters import Declared
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, boolean, words
 from ulogd_tw.ipfix.decoder import Decoder
@@ -40,7 +41,7 @@ class Replaying(Collecting):
         Option("exit", boolean, False, "1: end the service once all files are read and all outputs have written their "
                "rows; for batch jobs."),
     )  # fmt: skip
-    counts = (*Collecting.counts, *REPLAYING)
+    counts: tuple[Declared, ...] = (*Collecting.counts, *REPLAYING)
     reactor: Any = reactor
 
     def __init__(self, instance: str, config: Any = None) -> None:
@@ -51,6 +52,7 @@ class Replaying(Collecting):
         self._later: Any = None
         self._paused = False
         self._stopped = False
+        self._paths: list[str] = []
 
     def open(self) -> None:
         """Find the files; `StartError` where there is none, or one cannot be read."""
@@ -149,7 +151,7 @@ class Replaying(Collecting):
     def finish(self) -> None:
         """All files are read: feed the decoder with what is left over."""
 
-    def read(self, path: str, file: io.BufferedIOBase) -> Iterator[float | None]:
+    def read(self, path: str, file: io.BufferedReader) -> Iterator[float | None]:
         """Feed the decoder with a file, slice by slice, and keep `_now`."""
         raise NotImplementedError
 
@@ -170,6 +172,6 @@ class Replaying(Collecting):
             self.ended()
 
 
-def _unpacked(file: io.BufferedIOBase) -> io.BufferedIOBase:
+def _unpacked(file: io.BufferedReader) -> io.BufferedReader:
     """The file, or what gzip has made of it."""
     return gzip.open(file) if file.peek(2)[:2] == b"\x1f\x8b" else file

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, Column, strings
-from ulogd_tw.core.plugin import Plugin
-from ulogd_tw.core.resolve import Found
-
-Find = Callable[[Batch, str], Found | None]
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.resolve import Find
 
 KEYS = ("ct.event", "flowEndReason", "record_kind")
 """Keys for the `may_use` of a plugin that calls `only_ends`."""
@@ -19,24 +15,19 @@ _DESTROY = 4
 _ACTIVE_TIMEOUT = 2
 
 
-def only_ends(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
-    """The flow records of a batch, and of conntrack rows the ends of flows; the rest counts as filtered by the plugin.
-
-    `find` replaces the plugin's own.
-    """
-    find = find or plugin.find
-    batch = ended(plugin, batch, find)
+def only_ends(counters: Counters, find: Find, batch: Batch) -> Batch:
+    """The flow records of a batch, and of conntrack rows the ends of flows; the rest counts as filtered."""
+    batch = ended(counters, find, batch)
     kind = find(batch, "record_kind")
     options = options_rows(kind.values) if kind is not None else None
-    return batch if options is None else _kept(plugin, batch, ~options)
+    return batch if options is None else _kept(counters, batch, ~options)
 
 
-def ended(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
-    """Of conntrack rows the ends of flows and the reports of active flows; the rest counts as filtered by the plugin.
+def ended(counters: Counters, find: Find, batch: Batch) -> Batch:
+    """Of conntrack rows the ends of flows and the reports of active flows; the rest counts as filtered.
 
     Reports stay because the counts of the end do not include theirs.
     """
-    find = find or plugin.find
     event = find(batch, "ct.event")
     if event is None:
         return batch
@@ -45,7 +36,7 @@ def ended(plugin: Plugin, batch: Batch, find: Find | None = None) -> Batch:
     if reason is not None:
         reported = reason.numbers == _ACTIVE_TIMEOUT
         keep |= reported if reason.missing is None else reported & ~reason.missing
-    return _kept(plugin, batch, keep)
+    return _kept(counters, batch, keep)
 
 
 def options_rows(kinds: Column) -> np.ndarray | None:
@@ -59,9 +50,9 @@ def options_rows(kinds: Column) -> np.ndarray | None:
     return found if found.any() else None
 
 
-def _kept(plugin: Plugin, batch: Batch, keep: np.ndarray) -> Batch:
+def _kept(counters: Counters, batch: Batch, keep: np.ndarray) -> Batch:
     if keep.all():
         return batch
     kept = batch.take(keep)
-    plugin.counters.rows_filtered += batch.n - kept.n
+    counters.rows_filtered += batch.n - kept.n
     return kept

@@ -7,42 +7,22 @@ counts their records, and lets the Sequence Number go on, so that the collector 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet import defer
 from twisted.logger import Logger
 
 from ulogd_tw.core.limited import RateLimitedLog
+from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.exporting.spooling import Spooling
 from ulogd_tw.ipfix.builder import Messages, template_messages
 from ulogd_tw.ipfix.statements import counted
-from ulogd_tw.ipfix.template import Template
-from ulogd_tw.ipfix.wire_format import IPFIX, WireFormat
 from ulogd_tw.transports.url import Url
 
 STOP_SECONDS = 5.0
 """How long a collector may take at a stop."""
 _LOOK_SECONDS = 0.02
-
-
-@dataclass
-class Settings:
-    """What the collectors of one exporter have in common. `templates` grows; an id in it never changes."""
-
-    reactor: Any
-    clock: Callable[[], float]
-    domain: int
-    templates: dict[int, Template]
-    queue_octets: int
-    mtu: int | None = None
-    reconnect: float = 60.0
-    send_template: str = "once"
-    template_refresh: float = 60.0
-    template_packets: int = 0
-    form: WireFormat = IPFIX
 
 
 class Collector(Spooling):
@@ -53,12 +33,10 @@ class Collector(Spooling):
     """Octets of a Message at most."""
 
     def __init__(self, url: Url, settings: Settings) -> None:
-        super().__init__()
+        super().__init__(settings)
         self.url = url
-        self.settings = settings
         self.sequence = 0
         """Data Records sent in this Transport Session, or dropped in it."""
-        self.dropped: Counter[str] = Counter()
         self.dropped_counts = (0, 0)
         """Packets and octets that the dropped records spoke of."""
         self.drained: Callable[[], None] = lambda: None
@@ -67,18 +45,15 @@ class Collector(Spooling):
         """Options records among those sent."""
         self.options_at = (0, 0.0)
         """The session and the time from which on its options records are due after an interval."""
-        self.last_error = ""
-        self._queued_octets = 0
-        self.told: set[int] = set()
+        self.sent_templates: set[int] = set()
         """Templates that this Transport Session has."""
         self._limited = RateLimitedLog(settings.reactor.seconds)
-        self._closed = False
 
     def options_due(self, interval: float) -> bool:
         """Whether it shall get options records now; then the next interval begins."""
         now = self.settings.reactor.seconds()
         session, since = self.options_at
-        if session != self.connects or not self.told:
+        if session != self.connects or not self.sent_templates:
             self.options_at = self.connects, now
         if now - self.options_at[1] < interval or not (self.in_session and self.available):
             return False
@@ -98,12 +73,7 @@ class Collector(Spooling):
         """Take messages, and send what can be sent."""
         self._queue.extend(messages)
         self._queued_octets += sum(m.nbytes for m in messages)
-        self.pump()
-
-    @property
-    def available(self) -> bool:
-        """Whether it is there, as far as is known; one that was not tried yet is."""
-        return True
+        self.send_waiting()
 
     def take_over(self, other: Collector) -> None:
         """What waits for another collector, which is away, waits for this one now."""
@@ -111,7 +81,7 @@ class Collector(Spooling):
         other.records_moved += sum(messages.all_records for messages in blocks)
         self._queue.extend(blocks)
         self._queued_octets += sum(messages.nbytes for messages in blocks)
-        self.pump()
+        self.send_waiting()
 
     def trim(self) -> None:
         """Drop the oldest messages beyond the bound: what is newest is worth most to whoever watches."""
@@ -131,8 +101,8 @@ class Collector(Spooling):
 
     def _drop(self, messages: Messages, reason: str) -> None:
         self.dropped[reason] += messages.all_records
-        self.dropped_counts = tuple(map(sum, zip(self.dropped_counts, counted(messages, self.settings.templates),
-                                                 strict=True)))  # fmt: skip
+        packets, octets = counted(messages, self.settings.templates)
+        self.dropped_counts = self.dropped_counts[0] + packets, self.dropped_counts[1] + octets
         if self.in_session:
             self.sequence += messages.counted  # MSG-5: the loss shall be visible
 
@@ -141,7 +111,7 @@ class Collector(Spooling):
         self.octets_sent += octets
         self.records_sent += records
 
-    def _after_pump(self) -> None:
+    def _after_sending(self) -> None:
         if self._queued_octets * 2 <= self.settings.queue_octets:
             self.drained()
 
@@ -156,7 +126,7 @@ class Collector(Spooling):
             return []
         if self.settings.send_template == "always":
             return list(messages.templates)
-        return [ident for ident in messages.templates if ident not in self.told]
+        return [ident for ident in messages.templates if ident not in self.sent_templates]
 
     def _say(self, kind: str, text: str, **fields: Any) -> None:
         """Log a fault, at most once a minute for each kind."""
@@ -164,21 +134,19 @@ class Collector(Spooling):
 
     # for subclasses
 
-    state = "closed"
     reliable = False
     """Whether what was sent arrives, so that it need not be told again in a session."""
-    in_session = False
-    """Whether a Transport Session exists, whose Sequence Number tells of what is dropped now."""
+
+    @property
+    def state(self) -> str:
+        """A word for `stats_file`."""
+        raise NotImplementedError
 
     def open(self) -> None:
         """Begin; a collector that is away now may come later."""
         raise NotImplementedError
 
-    def pump(self) -> None:
-        """Send what can be sent now."""
-        raise NotImplementedError
-
-    def look(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         """Do what time asks for; called about every second."""
 
     def reopen(self) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 from twisted.internet import defer
 
-from ulogd_tw.exporting.collector import STOP_SECONDS, Settings, pause
-from ulogd_tw.exporting.targets import Target
+from ulogd_tw.exporting.collector import STOP_SECONDS, pause
+from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.exporting.tls import Secured
 from ulogd_tw.exporting.udp import MOST_PATH_MTU, DatagramCollector
 from ulogd_tw.transports.dtls.layer import OVERHEAD
 from ulogd_tw.transports.dtls.sender import DtlsSender
-from ulogd_tw.transports.tls.credentials import Credentials
+from ulogd_tw.transports.tls.credentials import Credentials, Files
+from ulogd_tw.transports.url import Url
 
 _RECORD = 1 << 14
 """Octets of a message that a record holds at most (RFC 6347 section 4.1)."""
@@ -24,11 +25,11 @@ class DtlsCollector(Secured, DatagramCollector):
     Each association is a Transport Session, with all templates before their data.
     """
 
-    def __init__(self, target: Target, settings: Settings, rehandshake: float) -> None:
-        super().__init__(target.url, settings)
-        self._credentials = Credentials(target.files(), False, (target.peer_name,), self._tell_of_files, datagrams=True)
-        self.sender = DtlsSender(
-            target.url, settings.reactor, settings.reconnect, self._connected, self._ready, self._lost, self._failed,
+    def __init__(self, url: Url, settings: Settings, files: Files, peer_name: str, rehandshake: float) -> None:
+        super().__init__(url, settings)
+        self._credentials = Credentials(files, False, (peer_name,), self._tell_of_files, datagrams=True)
+        self.sender = self._dtls = DtlsSender(
+            url, settings.reactor, settings.reconnect, self._connected, self._ready, self._lost, self._failed,
             self._credentials, rehandshake,
         )  # fmt: skip
         # Nothing goes out before there is an association; what is too long for its path then is cut again.
@@ -40,7 +41,7 @@ class DtlsCollector(Secured, DatagramCollector):
     def state(self) -> str:
         if self.sender.is_open:
             return "connected"
-        return "closed" if self._closed else "connecting" if self.sender.connecting else "waiting"
+        return "closed" if self._closed else "connecting" if self._dtls.connecting else "waiting"
 
     @property
     def full(self) -> bool:
@@ -55,7 +56,7 @@ class DtlsCollector(Secured, DatagramCollector):
         """A new Transport Session: from 0, without templates."""
         self.connects += 1
         self.sequence = self._since_templates = 0
-        self.told.clear()
+        self.sent_templates.clear()
         self._templates_at = self.settings.reactor.seconds()
         self._refused = self.sender.errors["refused"]  # those before it
         if self.connects == 1 or self.last_error:
@@ -75,21 +76,21 @@ class DtlsCollector(Secured, DatagramCollector):
         super()._measure()
         self.limit = min(self.limit, _RECORD)
 
-    def look(self, now: float) -> None:
-        super().look(now)
+    def poll(self, now: float) -> None:
+        super().poll(now)
         self.last_error = self.sender.last_error or self._why
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
         """As over UDP; a handshake that has begun may end."""
         deadline = self.settings.reactor.seconds() + STOP_SECONDS
-        self.pump()
+        self.send_waiting()
         sender = self.sender
-        while self._queue and (sender.is_open or sender.connecting) and self.settings.reactor.seconds() < deadline:
+        while self._queue and (sender.is_open or self._dtls.connecting) and self.settings.reactor.seconds() < deadline:
             yield pause(self.settings.reactor)
-            self.pump()
+            self.send_waiting()
         self._drop_rest()
         sender.close()
 
     def figures(self) -> dict[str, Any]:
-        return super().figures() | {"tls": self.sender.protocol}
+        return super().figures() | {"tls": self._dtls.protocol}

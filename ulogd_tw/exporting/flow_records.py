@@ -11,11 +11,12 @@ import numpy as np
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import Column
+from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.flow_rows import KEYS as ENDS
 from ulogd_tw.core.flow_rows import ended, only_ends, options_rows
 from ulogd_tw.core.keys import Key, known, nearest, registry
-from ulogd_tw.core.plugin import ALL, Output
-from ulogd_tw.core.resolve import Found, Provided, Sources
+from ulogd_tw.core.plugin import ALL
+from ulogd_tw.core.resolve import Find, Found, Provided, Sources
 from ulogd_tw.exporting import netflow5
 from ulogd_tw.exporting.biflow import biflows
 from ulogd_tw.exporting.directions import KEYS, Direction, directions
@@ -50,6 +51,8 @@ _RELATIVE = {
 _UPTIMES = {name: registry.element(0, uniflow.UPTIMES[edge].ident)
             for name, edge in zip(_TIMES, ("start", "end"), strict=True)}  # fmt: skip
 MOST_SCHEMAS = 1024
+LEFT_OUT = "{instance}: {names} have no Information Element and are left out"
+"""Log line of `FlowRecords.newly_left_out`."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +99,20 @@ def _length(name: str, key: Key, octets: str) -> int:
 
 
 class FlowRecords:
-    """Makes the records of an output's rows. `outgoing` has the templates; counts are the output's."""
+    """Makes the records of rows. `outgoing` has the templates.
 
-    def __init__(self, output: Output, fields: Fields, form: WireFormat = IPFIX) -> None:
-        self.output = output
+    `find` gives a requested key of a batch, as `Plugin.find` does; what is left out counts in `counters`.
+    """
+
+    def __init__(self, counters: Counters, find: Find, fields: Fields, form: WireFormat = IPFIX) -> None:
+        self.counters = counters
         self.fields = fields
         self.form = form
-        self.outgoing = RecordEncoder(output.counters, fields.lengths, form.version)
+        self.outgoing = RecordEncoder(counters, fields.lengths, form.version)
         self._found: Bounded[Schema, Sources] = Bounded(MOST_SCHEMAS)
         self._said = 0
-        output.counters.figures["keys_left_out"] = lambda: len(self.outgoing.left_out)
+        self._find = find
+        counters.figures["keys_left_out"] = lambda: len(self.outgoing.left_out)
 
     # keys
 
@@ -122,7 +129,7 @@ class FlowRecords:
     def find(self, batch: Batch, name: str) -> Found | None:
         """As `Plugin.find`; where all keys were asked for, in whatever form the batch has them."""
         if self.fields.names or self.fields.way == UNIFLOW or self.form.version == 5:
-            return self.output.sources.find(batch, name)
+            return self._find(batch, name)
         sources = self._found.get(batch.schema)
         if sources is None:
             sources = self._found[batch.schema] = Sources()
@@ -138,39 +145,36 @@ class FlowRecords:
         way = self.fields.way
         connections = _REPLY in batch.schema
         if self.form.version == 5:
-            batch = only_ends(self.output, batch, self.find)
-            yield from netflow5.records(self.find, batch, self.form, self.output.counters) if batch.n else ()
+            batch = only_ends(self.counters, self.find, batch)
+            yield from netflow5.records(self.find, batch, self.form, self.counters) if batch.n else ()
         elif self.fields.names:
-            yield from self._chosen(only_ends(self.output, batch, self.find))
+            yield from self._chosen(only_ends(self.counters, self.find, batch))
         elif way == UNIFLOW or way == AUTO and connections:
-            yield from self._uniflow(only_ends(self.output, batch, self.find))
+            yield from self._uniflow(only_ends(self.counters, self.find, batch))
         elif way == BIFLOW and connections:
-            batch = only_ends(self.output, batch, self.find)
+            batch = only_ends(self.counters, self.find, batch)
             if batch.n:
                 yield from self.outgoing.records(biflows(self.find, batch))
         elif self.form.version == 9:
-            yield from self._every(self._with_uptimes(self._with_times(only_ends(self.output, batch, self.find))))
+            yield from self._every(self._with_uptimes(self._with_times(only_ends(self.counters, self.find, batch))))
         else:
-            yield from self._every(self._with_times(ended(self.output, batch, self.find)))
+            yield from self._every(self._with_times(ended(self.counters, self.find, batch)))
 
-    def say_left_out(self, log: Any) -> None:
-        """Name the keys that cannot be told, each once."""
-        if len(self.outgoing.left_out) > self._said:
-            names = sorted(self.outgoing.left_out)
-            self._said = len(names)
-            log.info(
-                "{instance}: {names} have no Information Element and are left out",
-                instance=self.output.instance, names=", ".join(names),
-            )  # fmt: skip
+    def newly_left_out(self) -> list[str]:
+        """All keys that no Information Element can hold, where there are more than at the last call; else none."""
+        if len(self.outgoing.left_out) <= self._said:
+            return []
+        self._said = len(self.outgoing.left_out)
+        return sorted(self.outgoing.left_out)
 
     def _uniflow(self, batch: Batch) -> Iterator[Records]:
         """`ulogd_tw.ipfix.uniflow` has the fields."""
         for direction in directions(self.find, batch) if batch.n else ():
-            self.output.counters.figures["replies_without_packets"] += direction.left_out
+            self.counters.figures["replies_without_packets"] += direction.left_out
             uptimes = self.form.version == 9 and self._made_uptimes(direction)
             for variant, columns, n in direction.parts():
                 if not columns:
-                    self.output.counters.dropped["no_fields"] += n
+                    self.counters.dropped["no_fields"] += n
                 elif uptimes or self.form.version != 9:
                     yield self.outgoing.fixed(uniflow.template(variant, uptimes)).encode(columns, n)
                 else:
@@ -194,7 +198,7 @@ class FlowRecords:
                 if found.missing is not None:
                     missing[name] = found.missing
         if not keys:
-            self.output.counters.dropped["no_fields"] += batch.n
+            self.counters.dropped["no_fields"] += batch.n
             return
         columns = {key.name: column for key, column in keys.items()}
         yield from self.outgoing.records(Batch(Schema(list(keys)), columns, missing, n=batch.n, now=batch.now))

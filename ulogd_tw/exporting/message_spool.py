@@ -187,12 +187,12 @@ def _messages(octets: bytes, templates: dict[int, Template], origin: SpoolFile |
         try:
             for set_id, start, end in cut_sets(bytes(message)):
                 if set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
-                    for one in parse_set(set_id, message[start:end]):
+                    for one in parse_set(set_id, bytes(message[start:end])):
                         if isinstance(one, Template):
                             known[one.ident] = one
                             renumbered[one.ident] = _number(one, templates)
                 elif set_id >= FIRST_DATA_SET and set_id in known:
-                    records += len(record_ends(known[set_id], message[start:end]))
+                    records += len(record_ends(known[set_id], bytes(message[start:end])))
                     idents.append(renumbered[set_id])
                     SET_HEADER.pack_into(message, start - SET_HEADER.size, idents[-1], end - start + SET_HEADER.size)
         except MessageError:

@@ -39,7 +39,7 @@ class OptionsReporter:
         self._exporting: dict[Collector, Loss] = {}
         self._known: dict[Collector, tuple[int, frozenset[int]]] = {}
 
-    def tell(self, collector: Collector, now: float) -> None:
+    def report(self, collector: Collector, now: float) -> None:
         """Queue all records for a collector that is there."""
         builder, count, messages = MessageBuilder(collector.limit, self._form), 0, []
         for records in self._records(collector, now):
@@ -68,10 +68,10 @@ class OptionsReporter:
 
     def _about_templates(self, collector: Collector, metering: list[Input]) -> Iterator[Records]:
         """Of the templates of this session; over streams each is told once."""
-        told = frozenset(ident for ident in collector.told if not self._outgoing.templates[ident].options)
+        sent = frozenset(ident for ident in collector.sent_templates if not self._outgoing.templates[ident].options)
         session, before = self._known.get(collector, (0, frozenset()))
-        new = told - before if collector.reliable and session == collector.connects else told
-        self._known[collector] = collector.connects, told
+        new = sent - before if collector.reliable and session == collector.connects else sent
+        self._known[collector] = collector.connects, sent
         templates = [self._outgoing.templates[ident] for ident in sorted(new)]
         made: Iterable[Records | None] = (
             statements.flow_keys(self._outgoing, templates), statements.element_types(self._outgoing, templates),

@@ -12,8 +12,9 @@ from typing import Any
 
 from twisted.internet import defer
 
-from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, Settings, pause
+from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, pause
 from ulogd_tw.exporting.message_spool import SpoolFile
+from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.ipfix.builder import Messages
 from ulogd_tw.transports.sctp import Options
 from ulogd_tw.transports.sctp.sender import SctpSender
@@ -46,7 +47,7 @@ class SctpCollector(Collector):
         self._context = 1
         self._awaits_templates = False
         self.sender = SctpSender(
-            url, settings.reactor, settings.reconnect, options, self._connected, self.pump, self._lost,
+            url, settings.reactor, settings.reconnect, options, self._connected, self.send_waiting, self._lost,
             self._failed, self._given_up.add,
         )  # fmt: skip
 
@@ -85,11 +86,11 @@ class SctpCollector(Collector):
         self._stream = self._next_stream(0)
         self._context = 1
         self._awaits_templates = False
-        self.told.clear()
+        self.sent_templates.clear()
         self.log.info("collector {url}: connected, {n} streams", url=str(self.url), n=self.sender.streams)
         if self.settings.send_template != "never":
-            self._tell(sorted(self.settings.templates))
-        self.pump()
+            self._send_templates(sorted(self.settings.templates))
+        self.send_waiting()
 
     def _next_stream(self, stream: int) -> int:
         """The streams in turn, without 0 where there are others."""
@@ -145,7 +146,7 @@ class SctpCollector(Collector):
 
     # Messages
 
-    def _tell(self, templates: list[int]) -> None:
+    def _send_templates(self, templates: list[int]) -> None:
         """Send templates; data of new ones waits until they are acknowledged."""
         if not templates:
             return
@@ -154,17 +155,17 @@ class SctpCollector(Collector):
             self.sender.write(message, 0, 0, answer_soon=True)
             self._count_sent(1, len(message), 0)
         self._stream = turn
-        self._awaits_templates = self._awaits_templates or not self.told.issuperset(templates)
-        self.told.update(templates)
+        self._awaits_templates = self._awaits_templates or not self.sent_templates.issuperset(templates)
+        self.sent_templates.update(templates)
 
-    def pump(self) -> None:
+    def send_waiting(self) -> None:
         self._settle()
         while self._queue and self.sender.has_room and self._kept_octets < _WINDOW:
-            self._tell(self._new_templates(self._queue[0]))
+            self._send_templates(self._new_templates(self._queue[0]))
             if self._awaits_templates:
                 break
             self._send(self._take(max(_ON_A_STREAM // self._queue[0].length, 1)))
-        self._after_pump()
+        self._after_sending()
 
     def _send(self, messages: Messages) -> None:
         octets = messages.stamped(self.sequence, self.settings.domain, self.settings.clock())
@@ -181,8 +182,8 @@ class SctpCollector(Collector):
         self._count_sent(messages.count, messages.nbytes, messages.all_records)
         self._stream = self._next_stream(self._stream)
 
-    def look(self, now: float) -> None:
-        self.pump()
+    def poll(self, now: float) -> None:
+        self.send_waiting()
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
@@ -192,7 +193,7 @@ class SctpCollector(Collector):
             if not self.sender.is_up and not self.sender.connecting:
                 break
             yield pause(reactor)
-            self.pump()
+            self.send_waiting()
         finished = not self._queue and not self._kept
         closing = self.sender.close()
         if not finished:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import threads
+from twisted.internet import defer, threads
 
 from ulogd_tw.exporting.message_spool import MessageSpool, SpoolFile
+from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.ipfix.builder import Messages
 
 _SOONEST = 0.02
 
 
 class Spooling:
-    """The part of a `collectors.Collector` that keeps its messages on the disk.
+    """The part of a `Collector` that keeps its messages on the disk.
 
     Every second `keep` looks at the queue. What has waited there since the last look is written to a file, so that a
     kill costs what came within the last second or two. Files are sent from the oldest on, and deleted when all of one
     has arrived; `lenders` are collectors that are away and whose files this one sends too.
     """
 
-    in_thread = staticmethod(threads.deferToThread)
+    in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.dropped: Counter[str] = Counter()
+        self.last_error = ""
         self.spool: MessageSpool | None = None
         self.spool_rate = 20_000
         self.lenders: list[Any] = []
@@ -33,6 +38,34 @@ class Spooling:
         self._writing: list[Messages] = []
         self._seen: Messages | None = None
         self._later: Any = None
+        self._queued_octets = 0
+        self._closed = False
+
+    # what a collector is
+
+    @property
+    def available(self) -> bool:
+        """Whether the collector is there, as far as is known; one that was not tried yet is."""
+        raise NotImplementedError
+
+    @property
+    def in_session(self) -> bool:
+        """Whether a Transport Session exists, whose Sequence Number tells of what is dropped now."""
+        raise NotImplementedError
+
+    def send_waiting(self) -> None:
+        """Send what can be sent now."""
+        raise NotImplementedError
+
+    def _after_sending(self) -> None:
+        """Say that there is room, if so."""
+        raise NotImplementedError
+
+    def _say(self, kind: str, text: str, **fields: Any) -> None:
+        """Log a fault, at most once a minute for each kind."""
+        raise NotImplementedError
+
+    # the spool
 
     def keep(self, now: float) -> None:
         """Do what is due; to be called every second."""
@@ -77,6 +110,7 @@ class Spooling:
         return blocks
 
     def _to_disk(self, now: float) -> None:
+        assert self.spool is not None
         self._writing = blocks = self._out_of_queue()
         if not blocks:
             return
@@ -87,7 +121,7 @@ class Spooling:
     def _written(self, _: Any) -> None:
         self.records_spooled += sum(messages.all_records for messages in self._writing)
         self._writing = []
-        self._after_pump()
+        self._after_sending()
 
     def _not_written(self, failure: Any) -> None:
         """The disk is full or gone: it waits in memory, as without a spool."""
@@ -113,13 +147,13 @@ class Spooling:
             records = sum(messages.all_records for messages in blocks)
             delay = max(records / self.spool_rate, _SOONEST)
             self._later = self.settings.reactor.callLater(delay, self._again)
-            self.pump()
+            self.send_waiting()
             return
 
     def _again(self) -> None:
         self._later = None
         if not self._closed:
-            self.pump()
+            self.send_waiting()
             self.keep(self.settings.clock())
 
     def keep_rest(self) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 from twisted.internet import defer
 
-from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, Settings, pause
+from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, pause
 from ulogd_tw.exporting.message_spool import SpoolFile
+from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.ipfix.builder import Messages
-from ulogd_tw.transports.senders import StreamSender
+from ulogd_tw.transports.protocols import StreamSender
+from ulogd_tw.transports.tcp_sender import TcpSender
 from ulogd_tw.transports.url import Url
 
 STREAM_MESSAGE = 16384
@@ -35,8 +37,8 @@ class StreamCollector(Collector):
 
     def _sender(self) -> StreamSender:
         settings = self.settings
-        return StreamSender(
-            self.url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed
+        return TcpSender(
+            self.url, settings.reactor, settings.reconnect, self._connected, self.send_waiting, self._lost, self._failed
         )
 
     @property
@@ -62,8 +64,8 @@ class StreamCollector(Collector):
         self.sequence = 0
         self.log.info("collector {url}: connected", url=str(self.url))
         if self.settings.send_template != "never":
-            self._tell(sorted(self.settings.templates))
-        self.pump()
+            self._send_templates(sorted(self.settings.templates))
+        self.send_waiting()
 
     def _failed(self, reason: str) -> None:
         self.last_error = reason
@@ -100,31 +102,31 @@ class StreamCollector(Collector):
         kept = sum(messages.all_records for _, messages in self._kept if messages.origin is file)
         return kept + super()._left_of(file)
 
-    def _tell(self, templates: list[int]) -> None:
+    def _send_templates(self, templates: list[int]) -> None:
         if not templates:
             return
         for message in self._template_messages(templates, self.settings.clock()):
             self.sender.write(message)
             self._count_sent(1, len(message), 0)
-        self.told.update(templates)
+        self.sent_templates.update(templates)
 
-    def pump(self) -> None:
+    def send_waiting(self) -> None:
         if self.sender.is_up and self._kept:
             self._settle(self.sender.acknowledged())
         while self._queue and self.sender.has_room:
             first = self._queue[0]
             messages = self._take(max(WRITTEN_AT_ONCE // first.length, 1))
-            self._tell(self._new_templates(messages))
+            self._send_templates(self._new_templates(messages))
             self._kept.append((self.sender.written, messages))
             self._kept_octets += messages.nbytes
             octets = messages.stamped(self.sequence, self.settings.domain, self.settings.clock())
             self.sequence += messages.all_records
             self._count_sent(messages.count, messages.nbytes, messages.all_records)
             self.sender.write(octets.tobytes())
-        self._after_pump()
+        self._after_sending()
 
-    def look(self, now: float) -> None:
-        self.pump()
+    def poll(self, now: float) -> None:
+        self.send_waiting()
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
@@ -134,7 +136,7 @@ class StreamCollector(Collector):
             if not self.sender.is_up and not self.sender.connecting:
                 break
             yield pause(reactor)
-            self.pump()
+            self.send_waiting()
         finished = not self._queue and not self._kept
         closing = self.sender.close()
         if not finished:

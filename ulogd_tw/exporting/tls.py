@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from ulogd_tw.exporting.collector import Settings
-from ulogd_tw.exporting.targets import Target
+from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.exporting.tcp import StreamCollector
-from ulogd_tw.peers.tls import opened
-from ulogd_tw.transports.tls.credentials import Credentials
+from ulogd_tw.transports.tls.credentials import Credentials, Files
 from ulogd_tw.transports.tls.sender import TlsSender
+from ulogd_tw.transports.url import Url
 
 
 class Secured:
-    """What collectors over TLS and DTLS have in common; `_credentials` are those of a target."""
+    """What collectors over TLS and DTLS have in common."""
 
     _credentials: Credentials
     _say: Callable[..., None]
@@ -24,7 +23,7 @@ class Secured:
 
     def read_files(self) -> Self:
         """Before `open`; itself. Raises StartError."""
-        opened(self._credentials)
+        self._credentials.opened()
         return self
 
     def reopen(self) -> None:
@@ -34,17 +33,18 @@ class Secured:
 class TlsCollector(Secured, StreamCollector):
     """A collector over TCP with TLS; nothing is sent before it has accepted our certificate, and we its own."""
 
-    def __init__(self, target: Target, settings: Settings, settle: float) -> None:
-        self._credentials = Credentials(target.files(), False, (target.peer_name,), self._tell_of_files)
+    def __init__(self, url: Url, settings: Settings, files: Files, peer_name: str, settle: float) -> None:
+        self._credentials = Credentials(files, False, (peer_name,), self._tell_of_files)
         self._settle_seconds = settle
-        super().__init__(target.url, settings)
+        super().__init__(url, settings)
 
     def _sender(self) -> TlsSender:
         settings = self.settings
-        return TlsSender(
-            self.url, settings.reactor, settings.reconnect, self._connected, self.pump, self._lost, self._failed,
-            self._credentials, self._settle_seconds,
+        self._tls = TlsSender(
+            self.url, settings.reactor, settings.reconnect, self._connected, self.send_waiting, self._lost,
+            self._failed, self._credentials, self._settle_seconds,
         )  # fmt: skip
+        return self._tls
 
     def figures(self) -> dict[str, Any]:
-        return super().figures() | {"errors": dict(self.sender.errors), "tls": self.sender.protocol}
+        return super().figures() | {"errors": dict(self._tls.errors), "tls": self._tls.protocol}

@@ -6,9 +6,11 @@ from typing import Any
 
 from twisted.internet import defer
 
-from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, Settings, pause
+from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, pause
+from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.ipfix.builder import Messages, recut
-from ulogd_tw.transports.senders import LATER, SENT, TOO_LONG, DatagramSender
+from ulogd_tw.transports.protocols import DatagramSender
+from ulogd_tw.transports.udp_sender import LATER, SENT, TOO_LONG, UdpSender
 from ulogd_tw.transports.url import Url
 
 UNKNOWN_PATH_MTU = 512
@@ -25,7 +27,7 @@ class DatagramCollector(Collector):
     def __init__(self, url: Url, settings: Settings) -> None:
         super().__init__(url, settings)
         self.limit = UNKNOWN_PATH_MTU - 28
-        self.sender = DatagramSender(url, settings.reactor, self._ready, settings.reconnect)
+        self.sender: DatagramSender = UdpSender(url, settings.reactor, self._ready, settings.reconnect)
         self._templates_at = float("-inf")
         self._since_templates = 0
         self._refused = 0
@@ -55,7 +57,7 @@ class DatagramCollector(Collector):
         if not self.connects:
             self.connects = 1
         self._measure()
-        self.pump()
+        self.send_waiting()
 
     def _measure(self) -> None:
         """Set `limit` to what the path takes (UDP-1)."""
@@ -63,17 +65,17 @@ class DatagramCollector(Collector):
         mtu = min(mtu, self.settings.mtu or MOST_PATH_MTU)
         self.limit = mtu - self.sender.headers
 
-    def pump(self) -> None:
+    def send_waiting(self) -> None:
         while self._queue and self.sender.is_open and not (self._away and self.spool is not None):
             if self._queue[0].length > self.limit:
                 self._recut()
                 continue
             now = self.settings.clock()
-            if not self._tell(self._new_templates(self._queue[0]), now):
+            if not self._send_templates(self._new_templates(self._queue[0]), now):
                 break
             if not self._send(self._queue[0], now):
                 break
-        self._after_pump()
+        self._after_sending()
 
     def _recut(self) -> None:
         """Cut the first messages, which were made for a wider path."""
@@ -84,11 +86,11 @@ class DatagramCollector(Collector):
         self._queue.extendleft(reversed(narrow))
         self._queued_octets += sum(m.nbytes for m in narrow)
 
-    def _tell(self, templates: list[int], now: float) -> bool:
+    def _send_templates(self, templates: list[int], now: float) -> bool:
         """Send templates in messages of their own before their data, new ones twice (UDPT-2); False: not all."""
         if not templates:
             return True
-        new = not self.told.issuperset(templates)
+        new = not self.sent_templates.issuperset(templates)
         for _ in range(2 if new else 1):
             for message in self._template_messages(templates, now):
                 result = self.sender.send(message)
@@ -99,7 +101,7 @@ class DatagramCollector(Collector):
                     return False
                 self._count_sent(1, len(message), 0)
                 self.sequence += self.settings.form.counted(1, 0)
-        self.told.update(templates)
+        self.sent_templates.update(templates)
         return True
 
     def _send(self, messages: Messages, now: float) -> bool:
@@ -135,7 +137,7 @@ class DatagramCollector(Collector):
         if before <= least and self._queue:
             self._drop(self._take(1), "too_long")
 
-    def look(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         """Tell the templates again when it is time; sooner when the collector was away and may have forgotten them."""
         if not self.sender.is_open:
             return
@@ -147,25 +149,25 @@ class DatagramCollector(Collector):
             self._away = True
         elif self._away and settings.reactor.seconds() - self._templates_at >= _ANSWER_SECONDS:
             self._away = False  # nobody has refused the templates that were sent again
-        if (due or refused != self._refused) and self.told and settings.send_template != "never":
+        if (due or refused != self._refused) and self.sent_templates and settings.send_template != "never":
             self._refused = refused
             self._templates_at = settings.reactor.seconds()
             self._since_templates = 0
             self._measure()  # the path may have changed, and may take more than it did
-            self._tell(sorted(self.told), now)
+            self._send_templates(sorted(self.sent_templates), now)
         self.last_error = self.sender.last_error
         if self.last_error:
             self._say("send", "{error}", error=self.last_error)
-        self.pump()
+        self.send_waiting()
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
         """Datagrams that find no room in the kernel's buffer are tried again for a while."""
         deadline = self.settings.reactor.seconds() + STOP_SECONDS
-        self.pump()
+        self.send_waiting()
         while self._queue and self.sender.is_open and self.settings.reactor.seconds() < deadline:
             yield pause(self.settings.reactor)
-            self.pump()
+            self.send_waiting()
         self._drop_rest()
         self.sender.close()
 

@@ -21,6 +21,7 @@ from ulogd_tw import config as configuration
 from ulogd_tw import tap
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.metering import conntrack_settings
+from ulogd_tw.peers import TRANSPORTS
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink.port import GRANT
 
@@ -68,7 +69,7 @@ class Machine:
 
     def findings(self) -> Findings:
         checks: tuple[Callable[[], Findings], ...] = (
-            self.privileges, self.conntrack, self.nflog, self.buffers, self.sctp, self.packages,
+            self.privileges, self.conntrack, self.nflog, self.buffers, self.transports, self.packages,
         )  # fmt: skip
         for check in checks:
             yield from check()
@@ -191,22 +192,20 @@ class Machine:
         else:
             yield Finding(OK, "net.core.rmem_max", f"{most}" + (", CAP_NET_ADMIN goes beyond" if wanted > most else ""))
 
-    def sctp(self) -> Findings:
-        from ulogd_tw.transports.errors import SctpUnavailable
-        from ulogd_tw.transports.sctp import kernel, usrsctp
-
-        used = any(str(word).startswith("sctp") for p in self.plugins for option in ("listen", "collectors")
-                   for word in _words(getattr(p.config, option, "")))  # fmt: skip
-        if kernel.has_sctp():
-            yield Finding(OK, "SCTP", "in the kernel")
-            return
-        try:
-            usrsctp.library()
-        except (SctpUnavailable, OSError) as error:
-            state, remedy = (WRONG, "modprobe sctp, or apt install libusrsctp2") if used else (UNUSED, "")
-            yield Finding(state, "SCTP", f"neither in the kernel nor through usrsctp ({error})", remedy)
-        else:
-            yield Finding(OK, "SCTP", "through usrsctp, in this process")
+    def transports(self) -> Findings:
+        """Those that not every machine has."""
+        words = [str(word).strip().lower() for p in self.plugins for option in ("listen", "collectors")
+                 for word in _words(getattr(p.config, option, ""))]  # fmt: skip
+        for scheme, transport in TRANSPORTS.items():
+            state = transport.availability()
+            if state is None:
+                continue
+            if state.there:
+                yield Finding(OK, scheme.upper(), state.found)
+            elif any(word.startswith(f"{scheme}:") for word in words):
+                yield Finding(WRONG, scheme.upper(), state.found, state.remedy)
+            else:
+                yield Finding(UNUSED, scheme.upper(), state.found)
 
     # --- Python -----------------------------------------------------------------------------------------------------
 

@@ -1,20 +1,26 @@
-"""What plugins with TLS have in common: options, what can be wrong with them, and what is made of them."""
+"""IPFIX over TLS over TCP (RFC 7011 section 11), and what DTLS has in common with it: options and checks."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
-from ulogd_tw.core.errors import StartError
+from ulogd_tw.collecting.reception import Reception
+from ulogd_tw.collecting.stream_session import StreamSession
 from ulogd_tw.core.options import Option, boolean, positive, seconds, text, words
-from ulogd_tw.ipfix.exporters import NOT_ALLOWED, Allowed, networks
-from ulogd_tw.transports.dtls.listener import GARBAGE, PLAIN, STRAY, TOO_MANY, DtlsGate
-from ulogd_tw.transports.errors import TlsError
-from ulogd_tw.transports.tls.credentials import Credentials, Files, wrong_name
+from ulogd_tw.exporting.collector import Collector
+from ulogd_tw.exporting.settings import Settings
+from ulogd_tw.exporting.tls import TlsCollector
+from ulogd_tw.peers.gate_reports import GateReports
+from ulogd_tw.peers.target import Target
+from ulogd_tw.peers.transport import Entrance, Mistakes, Transport
+from ulogd_tw.transports.protocols import Listener
+from ulogd_tw.transports.stream_listener import StreamConnection
+from ulogd_tw.transports.tls.credentials import Files, wrong_name
 from ulogd_tw.transports.tls.listener import HandshakeGate
+from ulogd_tw.transports.url import Url
 
-FILES = (
+_FILES = (
     Option("ca", text, "", "TLS: certificates of the CAs that sign the peers' certificates (PEM): a file, or a "
            "directory of .pem, .crt and .cer files."),
     Option("cert", text, "", "TLS: file with our certificate, followed by the intermediate certificates up to the CA "
@@ -22,8 +28,8 @@ FILES = (
     Option("private_key", text, "", "TLS: file with the key of cert (PEM, not encrypted), readable by its owner only. "
            "Empty: the key is in the file cert."),
 )  # fmt: skip
-LISTENING = (
-    *FILES,
+_LISTENING = (
+    *_FILES,
     Option("peers", words, (), "TLS: exporters allowed to connect, by a DNS name or IP address in their certificate "
            "(subjectAltName). Empty: every exporter with a certificate signed by ca."),
     Option("verify", boolean, True, "TLS: 0: accept exporters without a certificate. Anybody can then send records, "
@@ -31,104 +37,87 @@ LISTENING = (
     Option("handshake_timeout", seconds, 10.0, "TLS: seconds within which a handshake must end."),
     Option("max_handshakes", positive, 500, "TLS: maximum number of unfinished handshakes; one more breaks off the "
            "oldest."),
-    Option("max_greetings", positive, 10_000, "DTLS: maximum number of answers a second to senders with an unproven "
-           "address. Senders with a proven address are always answered."),
 )  # fmt: skip
-PEER_NAME = Option("peer_name", text, "", "TLS: DNS name or IP address that the collector's certificate must contain "
-                   "(subjectAltName). Empty: the host of its URL.")  # fmt: skip
-EXPORTING = (
-    *FILES,
-    PEER_NAME,
-    Option("tls_settle", seconds, 2.0, "TLS 1.3: seconds after which our certificate counts as accepted if the "
-           "collector sent neither a session ticket nor an alert."),
-    Option("dtls_rehandshake", seconds, 600.0, "DTLS: seconds after which a new association replaces the old one. A "
-           "collector that lost its side of the association silently goes unnoticed for at most this time. 0: never."),
-)  # fmt: skip
+_PEER_NAME = Option("peer_name", text, "", "TLS: DNS name or IP address that the collector's certificate must contain "
+                    "(subjectAltName). Empty: the host of its URL.")  # fmt: skip
 
 
-def files(own: Any, common: Any) -> Files:
+class Secured(Transport):
+    """What TLS and DTLS have in common."""
+
+    port = 4740
+    listening: tuple[Option, ...] = _LISTENING
+    exporting: tuple[Option, ...] = (*_FILES, _PEER_NAME)
+    section = (
+        *(Option(o.name, o.read, o.default, f"{o.meaning} Not given: as in the exporter's section.") for o in _FILES),
+        _PEER_NAME,
+    )
+
+    def listening_mistakes(self, config: Any, used: bool) -> Mistakes:
+        if not used:
+            return
+        yield from Files(config.ca, config.cert, config.private_key, config.verify).mistakes()
+        for name in config.peers:
+            if wrong := wrong_name(name):
+                yield "peers", wrong
+        if config.peers and not config.verify:
+            yield "peers", "with verify=0 there are no certificates, so no names"
+
+    def target_mistakes(self, target: Target) -> Mistakes:
+        yield from files_of(target).mistakes()
+        name = peer_name(target)
+        if name != target.url.host and (wrong := wrong_name(name)):
+            yield "peer_name", wrong
+
+
+class Tls(Secured):
+    """Connections whose ends have proved who they are."""
+
+    scheme = "tls"
+    exporting = (
+        *Secured.exporting,
+        Option("tls_settle", seconds, 2.0, "TLS 1.3: seconds after which our certificate counts as accepted if the "
+               "collector sent neither a session ticket nor an alert."),
+    )  # fmt: skip
+
+    def entrance(self, reception: Reception, config: Any) -> Entrance:
+        return _Entrance(reception, config)
+
+    def collector(self, target: Target, settings: Settings, config: Any) -> Collector:
+        made = TlsCollector(target.url, settings, files_of(target), peer_name(target), config.tls_settle)
+        return made.read_files()
+
+
+class _Entrance(Entrance):
+    def __init__(self, reception: Reception, config: Any) -> None:
+        reports = GateReports(reception, "TLS")
+        self._reception = reception
+        self._gate = HandshakeGate(
+            reports.credentials(config), reports.refused, config.max_handshakes, config.handshake_timeout,
+            reports.admits,
+        )  # fmt: skip
+
+    @property
+    def handshakes(self) -> int:
+        return len(self._gate)
+
+    def bind(self, url: Url) -> Sequence[Listener]:
+        return self._gate.bind(url, self._connected)
+
+    def _connected(self, connection: StreamConnection) -> None:
+        self._reception.connected(connection, StreamSession)
+
+    def reload(self) -> None:
+        self._gate.credentials.reload()
+
+
+def files_of(target: Target) -> Files:
     """The files of a collector: its own, else those of its exporter. A certificate and its key stay together."""
+    own, common = target.own, target.common
     key = own.private_key or ("" if own.cert else common.private_key)
     return Files(own.ca or common.ca, own.cert or common.cert, key)
 
 
-def listening_mistakes(config: Any) -> Iterator[tuple[str, str]]:
-    """What is wrong with the options of an input that listens for TLS."""
-    yield from Files(config.ca, config.cert, config.private_key, config.verify).mistakes()
-    for name in config.peers:
-        if wrong := wrong_name(name):
-            yield "peers", wrong
-    if config.peers and not config.verify:
-        yield "peers", "with verify=0 there are no certificates, so no names"
-
-
-def opened(credentials: Credentials) -> Credentials:
-    """The same, with its files read. Raises StartError."""
-    try:
-        credentials.open()
-    except TlsError as error:
-        raise StartError(f"TLS: {error}") from None
-    return credentials
-
-
-def gate(collector: Any) -> HandshakeGate:
-    """Where the TLS connections of a COLLECTOR wait for the end of their handshake. Raises StartError."""
-    config, desk = collector.config, GateReports(collector, "TLS")
-    return HandshakeGate(desk.credentials(), desk.refused, config.max_handshakes, config.handshake_timeout, desk.admits)
-
-
-def dtls_gate(collector: Any, connected: Any, settled: Any) -> DtlsGate:
-    """The same for the senders of DTLS; both arguments as `DtlsGate` has them. Raises StartError."""
-    config, desk = collector.config, GateReports(collector, "DTLS")
-    made = DtlsGate(
-        desk.credentials(datagrams=True), connected, desk.refused, desk.passed_over, config.max_handshakes,
-        config.handshake_timeout, config.max_greetings, desk.admits, settled,
-    )  # fmt: skip
-    collector.counters.figures["associations"] = lambda: made.associations
-    return made
-
-
-class GateReports:
-    """What a gate asks of its COLLECTOR and tells it."""
-
-    def __init__(self, collector: Any, what: str) -> None:
-        self._collector = collector
-        self._what = what
-        self._allowed = Allowed(networks(collector.config.allow))
-
-    def credentials(self, datagrams: bool = False) -> Credentials:
-        config = self._collector.config
-        files = Files(config.ca, config.cert, config.private_key, config.verify)
-        found = opened(Credentials(files, True, config.peers, self._say, datagrams))
-        if not config.verify:
-            self._say("verify=0: exporters need no certificate, anybody can send flows")
-        return found
-
-    def _say(self, text: str) -> None:
-        self._collector.say(f"tls {text}", time.time(), "{of}: {what}", of=self._what, what=text)
-
-    def refused(self, peer: tuple[str, int], error: Any) -> None:
-        collector = self._collector
-        collector.counters.errors[error.reason] += 1
-        collector.say(f"{error.reason} {peer[0]}", time.time(), "{of}: {host} port {port} is refused: {error}",
-                      of=self._what, host=peer[0], port=peer[1], error=error)  # fmt: skip
-
-    def passed_over(self, peer: tuple[str, int], reason: str) -> None:
-        """A datagram of a sender that may be forged: a line of a kind a minute, whoever it names."""
-        self._collector.counters.errors[reason] += 1
-        self._collector.say(reason, time.time(), "{of}: a datagram from {host} port {port} is ignored: {why}",
-                            of=self._what, host=peer[0], port=peer[1], why=_PASSED_OVER[reason])  # fmt: skip
-
-    def admits(self, peer: tuple[str, int]) -> bool:
-        if not self._allowed(peer[0]):
-            self._collector.refused(peer, NOT_ALLOWED, time.time())
-            return False
-        return True
-
-
-_PASSED_OVER = {
-    PLAIN: "it is IPFIX without DTLS",
-    GARBAGE: "it is not DTLS",
-    STRAY: "it is of an association that is not known here (any more); an exporter has to begin anew",
-    TOO_MANY: "max_greetings others were answered within this second",
-}
+def peer_name(target: Target) -> str:
+    """The name that the certificate of a collector must have."""
+    return target.own.peer_name or target.common.peer_name or target.url.host

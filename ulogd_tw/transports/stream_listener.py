@@ -95,7 +95,7 @@ class StreamListener:
         """Accept those who wait already."""
         self._port.doRead()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Nothing to look after."""
 
     def close(self) -> defer.Deferred[Any]:

@@ -133,7 +133,7 @@ class UdpListener:
             self._received(self, self._slab)
         return count
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read the kernel's count of drops."""
         memory = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
         self.lost = struct.unpack_from("=I", memory, 4 * _MEMINFO_DROPS)[0]
@@ -149,7 +149,7 @@ class UdpListener:
             if count < self._most:
                 break
             most -= count
-        self.look()
+        self.poll()
 
     def close(self) -> None:
         self._reading = False

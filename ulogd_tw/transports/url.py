@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-STANDARD_PORTS = {"udp": 4739, "tcp": 4739, "sctp": 4739, "tls": 4740, "dtls": 4740}
-"""Schemes, each with IANA's port for IPFIX over it (RFC 7011 sections 10.2.1, 10.3.4, 10.4.1)."""
 
 _DTLS_OVER_SCTP = ("sctps", "dtls+sctp", "sctp+dtls", "dtls-sctp", "sctp-dtls")
 
@@ -28,10 +26,11 @@ class Url:
         return f"{self.scheme}:{host}:{self.port}" if host else f"{self.scheme}:{self.port}"
 
 
-def parse(text: str, default_host: str = "", default_port: int | None = None) -> Url:
+def parse(text: str, ports: Mapping[str, int], default_host: str = "", default_port: int | None = None) -> Url:
     """The URL of ``SCHEME:[HOST:]PORT`` or ``SCHEME:HOST``; an IPv6 address stands in brackets.
 
-    A missing port is `default_port`, else the scheme's own. Raises ValueError with the reason.
+    `ports` has the schemes, each with its own port, which a missing one is without `default_port`. Raises ValueError
+    with the reason.
     """
     scheme, colon, rest = text.strip().partition(":")
     scheme = scheme.lower()
@@ -39,11 +38,11 @@ def parse(text: str, default_host: str = "", default_port: int | None = None) ->
         raise ValueError(
             f"{text!r}: DTLS over SCTP is not supported; use tls: or dtls: where the path is not protected"
         )
-    if not colon or scheme not in STANDARD_PORTS:
-        raise ValueError(f"{text!r} does not begin with one of {', '.join(f'{s}:' for s in STANDARD_PORTS)}")
+    if not colon or scheme not in ports:
+        raise ValueError(f"{text!r} does not begin with one of {', '.join(f'{s}:' for s in ports)}")
     rest = rest.removeprefix("//").removesuffix("/")
     host, port = _split(text, rest)
-    number = _port(text, port) if port else STANDARD_PORTS[scheme] if default_port is None else default_port
+    number = _port(text, port) if port else ports[scheme] if default_port is None else default_port
     return Url(scheme, _host(text, host) if host else default_host, number)
 
 

@@ -2,7 +2,6 @@
 
 import socket
 import struct
-from types import SimpleNamespace
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -12,10 +11,9 @@ from twisted.logger import Logger, formatEvent
 from twisted.python.failure import Failure
 
 from tests.unit.ipfix.wire import without_context
-from ulogd_tw.collecting import sctp_session, stream_session
+from ulogd_tw.collecting.stream_session import StreamSession
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.plugins.inputs import collector
 from ulogd_tw.plugins.inputs.collector import COLLECTOR
 from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.stream_listener import StreamConnection
@@ -32,7 +30,7 @@ class Connection:
     """One TCP connection of an exporter to the collector."""
 
     def __init__(self, plugin, peer, port):
-        self.protocol = StreamConnection(plugin._connected)
+        self.protocol = StreamConnection(lambda made: plugin.reception.connected(made, StreamSession))
         self.transport = Transport(peerAddress=IPv4Address("TCP", peer, port))
         self.protocol.makeConnection(self.transport)
 
@@ -75,10 +73,9 @@ class Collecting:
 
     def __init__(self, case, wanted=ALL, emit=None, plugin=None, **options):
         self.clock = Clock()
-        case.patch(collector, "reactor", self.clock)
+        case.patch(COLLECTOR, "reactor", self.clock)
         self.now = 1000.0
-        for module in (collector, stream_session, sctp_session):
-            case.patch(module, "time", SimpleNamespace(time=lambda: self.now))
+        case.patch(COLLECTOR, "clock", staticmethod(lambda: self.now))
         self.said = []
         case.patch(COLLECTOR, "log", Logger("collector", observer=lambda event: self.said.append(formatEvent(event))))
         if plugin is None:
@@ -116,7 +113,7 @@ class Collecting:
 
     def datagrams(self, *datagrams, place="udp:4739"):
         """All datagrams of one wake-up: (octets, address, port), laid out as the kernel does it; `place` is ours."""
-        self.plugin._received(Listener(place), slab_of(datagrams))
+        self.plugin.reception.take_slab(Listener(place), slab_of(datagrams))
 
     def heard(self, text):
         """The lines of the log that have this text."""

@@ -9,8 +9,6 @@ from tests.unit.ipfix.wire import a_set, ipv4, message
 from tests.unit.ipfix.wire import template as record
 from tests.unit.transports.test_dtls import DtlsCase
 from tests.unit.transports.test_dtls_listener import FAR, HERE, THERE, FakeSocket
-from ulogd_tw.collecting import dtls_session
-from ulogd_tw.plugins.inputs import collector
 from ulogd_tw.transports.dtls.listener import DtlsListener
 
 
@@ -34,10 +32,9 @@ class CollectorCase(DtlsCase):
     def collect(self, **options):
         files = {"ca": self.ca.file, "cert": self.collector[0], "private_key": self.collector[1]}
         self.collecting = Collecting(self, **files | options)
-        self.patch(dtls_session, "time", collector.time)  # as the test has it
         self.plugin = self.collecting.plugin
-        self.plugin._open_gates({"dtls"})
-        self.gate = self.plugin._gates["dtls"]
+        self.plugin.open_reception({"dtls"})
+        self.gate = self.plugin.entrances["dtls"].gate
         self.gate.clock = task.Clock()
         self.socket = FakeSocket()
         self.listener = DtlsListener(self.socket, self.gate.received, 0.0)

@@ -181,7 +181,7 @@ class SessionTests(DtlsCase):
         """While there is no association a full queue holds inputs back."""
         plugin = self.start(collector_octets=1000)
         waiting = plugin.write(self.batch)
-        plugin._flush()
+        plugin.flush()
         waiting = waiting or plugin.write(self.batch)
         self.assertNoResult(waiting)
         Server(self).talk(plugin, self.sockets[-1])

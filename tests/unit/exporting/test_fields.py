@@ -124,7 +124,8 @@ class RequestsTests(SynchronousTestCase):
     """What is asked of a stack, and so decoded."""
 
     def asked(self, fields, *above):
-        return flow_records.FlowRecords(exporter(collectors=("udp:192.0.2.1",)), flow_records.parse(fields)).requests(
+        made = exporter(collectors=("udp:192.0.2.1",))
+        return flow_records.FlowRecords(made.counters, made.find, flow_records.parse(fields)).requests(
             frozenset(above) if above else None
         )
 

@@ -39,7 +39,7 @@ class SpoolCase(ExporterCase):
     def send(self, plugin, n=100, first=0, missing=None):
         """Flows with numbers of their own."""
         plugin.write(flows(n, ct__id=first + np.arange(n), missing=missing))
-        plugin._flush()
+        plugin.flush()
 
     def files(self):
         return sorted(self.directory.glob("*/*.ipfix"))

@@ -91,7 +91,7 @@ class OptionsTests(TellingCase):
         """OPT-5: what the kernel could not tell, with the time of the first and the last loss."""
         plugin = self.start(options_interval=5.0)
         plugin.inputs = (NFCT("ct1"),)
-        plugin._telling._inputs = plugin.inputs
+        plugin._reporter._inputs = plugin.inputs
         plugin.write(flows(1))
         (record,) = self.having(self.after(plugin, 8), 164)
         self.assertEqual((0, 0), (record[164], record[323]))
@@ -105,7 +105,7 @@ class OptionsTests(TellingCase):
         plugin = self.start(collectors=("tcp:192.0.2.1", "udp:192.0.2.2"), options_interval=5.0, collector_octets=4000)
         plugin.write(flows(500))
         plugin.write(flows(500))
-        plugin._flush()
+        plugin.flush()
         plugin.collectors[0].trim()
         lost = plugin.collectors[0].dropped["queue_full"]
         self.assertGreater(lost, 900)

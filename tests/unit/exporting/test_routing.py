@@ -9,8 +9,9 @@ from tests.unit.plugins.outputs.test_ipfix import ExporterCase
 from ulogd_tw.core.columns import Coded, Octets
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
-from ulogd_tw.exporting import rules, targets
+from ulogd_tw.exporting import rules
 from ulogd_tw.netfilter.flow_filter import networks
+from ulogd_tw.peers import targets
 
 THREE = ("udp:192.0.2.1", "udp:192.0.2.2", "udp:192.0.2.3")
 
@@ -43,7 +44,7 @@ class BalanceTests(RoutingCase):
 
     def send(self, plugin, batch):
         plugin.write(batch)
-        plugin._flush()
+        plugin.flush()
         return self.of_sockets()
 
     def ids(self, found):
@@ -120,7 +121,7 @@ class FailoverTests(RoutingCase):
         plugin = self.start("tcp:192.0.2.1", "tcp:192.0.2.2")
         first, second = self.connect(0), self.connect(1)
         plugin.write(self.batch)
-        plugin._flush()
+        plugin.flush()
         self.assertEqual((100, 0), (len(self.of(first)), len(self.of(second))))
 
     def test_away_and_back(self):
@@ -128,7 +129,7 @@ class FailoverTests(RoutingCase):
         plugin = self.start("tcp:192.0.2.1", "tcp:192.0.2.2", reconnect=5.0)
         first, second = self.connect(0), self.connect(1)
         plugin.write(self.batch)
-        plugin._flush()
+        plugin.flush()
         self.assertEqual(100, len(self.of(first)))
         self.unacknowledged = 1 << 20
         self.lose(first)
@@ -136,20 +137,20 @@ class FailoverTests(RoutingCase):
         self.tick(plugin)
         self.assertEqual(100, len(self.of(second)))
         plugin.write(self.batch)
-        plugin._flush()
+        plugin.flush()
         self.assertEqual(100, len(self.of(second)))
         self.assertEqual(100, self.figures(plugin)["records_moved"])
         self.reactor.advance(10)
         again = self.connect()
         plugin.write(self.batch)
-        plugin._flush()
+        plugin.flush()
         self.assertEqual((100, 0), (len(self.of(again)), len(self.of(second))))
 
     def test_none_yet(self):
         """At the start rows wait for the first; if it cannot be reached they go to the second."""
         plugin = self.start("tcp:192.0.2.1", "tcp:192.0.2.2")
         plugin.write(self.batch)
-        plugin._flush()
+        plugin.flush()
         self.assertEqual(100, self.figures(plugin)["records_waiting"])
         second = self.connect(1)
         self.tick(plugin)
@@ -176,7 +177,7 @@ class FailoverTests(RoutingCase):
         plugin = self.start("tcp:192.0.2.1", "udp:192.0.2.2")
         batch = flows(500)
         plugin.write(batch)
-        plugin._flush()
+        plugin.flush()
         self.refuse(0)
         self.tick(plugin)
         (found,) = self.of_sockets()
@@ -196,7 +197,7 @@ class RulesTests(RoutingCase):
     def send(self, plugin, *batches):
         for batch in batches:
             plugin.write(batch)
-        plugin._flush()
+        plugin.flush()
         return [{record[148] for record in records} for records in self.of_sockets()]
 
     def test_networks(self):

@@ -5,7 +5,8 @@ from tests.unit.exporting.doubles import Reader, flows
 from tests.unit.plugins.outputs.test_ipfix import ExporterCase
 from ulogd_tw import config, tap
 from ulogd_tw.core.options import Options
-from ulogd_tw.exporting.targets import SECTION, targets
+from ulogd_tw.peers.targets import SECTION, targets
+from ulogd_tw.peers.tls import files_of, peer_name
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
 from ulogd_tw.transports.tls.credentials import Credentials, Files
 
@@ -270,13 +271,13 @@ class TargetTests(TlsCase):
         values, found = self.mistakes({"lab": own, "tls:e.example:1": {}}, collectors=("lab", "tls:e.example:1"))
         self.assertEqual([], found)
         lab, other = targets(values)
-        self.assertEqual(("tls:c.example:4740", "d.example"), (str(lab.url), lab.peer_name))
-        self.assertEqual(Files(self.ca.file, cert, key), lab.files())
+        self.assertEqual(("tls:c.example:4740", "d.example"), (str(lab.url), peer_name(lab)))
+        self.assertEqual(Files(self.ca.file, cert, key), files_of(lab))
         del own["private_key"]  # the exporter's would not fit: the key is in the file of the certificate
         values, _ = self.mistakes({"lab": own}, collectors=("lab",))
-        self.assertEqual(Files(self.ca.file, cert), targets(values)[0].files())
-        self.assertEqual(("tls:e.example:1", "e.example"), (str(other.url), other.peer_name))
-        self.assertEqual(Files(self.ca.file, self.options["cert"], self.options["private_key"]), other.files())
+        self.assertEqual(Files(self.ca.file, cert), files_of(targets(values)[0]))
+        self.assertEqual(("tls:e.example:1", "e.example"), (str(other.url), peer_name(other)))
+        self.assertEqual(Files(self.ca.file, self.options["cert"], self.options["private_key"]), files_of(other))
 
     def test_mistakes(self):
         """What is wrong is told with the option, and the section where it stands; once for files in common."""

@@ -11,10 +11,10 @@ from tests.unit.collecting.doubles import Collecting
 from tests.unit.exporting.doubles import Reader, exporter, flows
 from tests.unit.ipfix.wire import COUNTER, a_set, counts, counts_of, ipv4, message
 from tests.unit.transports.sctp_wire import Ends, Peer
-from ulogd_tw.collecting import sctp_session
+from ulogd_tw.collecting.sctp_session import SctpSession
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Options as Configured
-from ulogd_tw.exporting import targets
+from ulogd_tw.peers import targets
 from ulogd_tw.plugins.inputs.collector import COLLECTOR
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
 from ulogd_tw.transports.sctp import Options, carriers, kernel
@@ -260,8 +260,10 @@ class CollectorTests(SynchronousTestCase):
 
     def setUp(self):
         self.found = Collecting(self)
-        self.patch(sctp_session, "time", type("Now", (), {"time": lambda *_: self.found.now})())
-        self.ends = Ends(self, build=lambda address: SctpConnection(self.found.plugin._associated))
+        self.ends = Ends(
+            self,
+            build=lambda address: SctpConnection(lambda made: self.found.plugin.reception.connected(made, SctpSession)),
+        )
 
     def pair(self):
         client = self.ends.begin()
@@ -307,7 +309,7 @@ class CollectorTests(SynchronousTestCase):
         """An exporter that restarts its association begins anew: its templates are gone, its numbers too."""
         client = self.pair()
         self.send(client, (0, message(a_set(2, COUNTER))), (1, counts(1, 2)))
-        (connection,) = self.found.plugin._connections
+        (connection,) = self.found.plugin.reception.connections
         connection.associationRestarted()
         self.send(client, (1, counts(3)))
         self.send(client, (0, message(a_set(2, COUNTER))), (1, counts(4, number=1)))
@@ -330,7 +332,7 @@ class CollectorTests(SynchronousTestCase):
     def test_refused(self):
         """max_sessions counts associations too."""
         self.found.plugin.config.max_sessions = 1
-        self.found.plugin._exporters._most = 1
+        self.found.plugin.reception.exporters._most = 1
         kept, refused = self.pair(), self.pair()
         self.ends.wire.run(1)
         self.assertEqual(([], [error.ConnectionDone]), (kept.ended, refused.ended))
@@ -369,5 +371,5 @@ class CollectorTests(SynchronousTestCase):
         ):  # fmt: skip
             plugin = COLLECTOR("col1", Configured(COLLECTOR.all_options(), options))
             self.assertEqual([expected], [name for name, _ in plugin.mistakes()])
-        self.assertIn("DTLS over SCTP is not there", dict(plugin.mistakes())["listen"])
+        self.assertIn("DTLS over SCTP is not supported", dict(plugin.mistakes())["listen"])
         self.assertEqual(16, Options().streams)

@@ -2,7 +2,16 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ulogd_tw.transports.url import Url, parse
+from ulogd_tw.transports import url
+from ulogd_tw.transports.url import Url
+
+PORTS = {"udp": 4739, "tcp": 4739, "sctp": 4739, "tls": 4740, "dtls": 4740}
+"""IANA's for IPFIX (RFC 7011 sections 10.2.1, 10.3.4, 10.4.1)."""
+
+
+def parse(text, *defaults):
+    """With the schemes of the program."""
+    return url.parse(text, PORTS, *defaults)
 
 
 class ParseTests(SynchronousTestCase):
@@ -10,7 +19,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_forms(self):
         """Scheme, host and port in every combination that DESIGN section 6 and the README show."""
-        for text, url in (
+        for text, expected in (
             ("udp:4739", Url("udp", "", 4739)),
             ("tcp:127.0.0.1:4740", Url("tcp", "127.0.0.1", 4740)),
             ("udp:[::1]:9995", Url("udp", "::1", 9995)),
@@ -23,7 +32,7 @@ class ParseTests(SynchronousTestCase):
             (" UDP:192.0.2.1 ", Url("udp", "192.0.2.1", 4739)),
             ("udp:", Url("udp", "", 4739)),
         ):
-            self.assertEqual(url, parse(text), text)
+            self.assertEqual(expected, parse(text), text)
 
     def test_defaults(self):
         """What the text leaves out comes from the caller."""
@@ -32,8 +41,8 @@ class ParseTests(SynchronousTestCase):
 
     def test_written_as_read(self):
         """The text of a URL gives the same URL."""
-        for url in (Url("udp", "::1", 1), Url("tcp", "a.b", 2), Url("sctp", "", 3), Url("dtls", "192.0.2.1", 4)):
-            self.assertEqual(url, parse(str(url)))
+        for given in (Url("udp", "::1", 1), Url("tcp", "a.b", 2), Url("sctp", "", 3), Url("dtls", "192.0.2.1", 4)):
+            self.assertEqual(given, parse(str(given)))
 
     def test_refused(self):
         """Each fault is named, with the text that has it."""

@@ -173,7 +173,7 @@ class AGGREGATE(Aggregator):
     # rows in
 
     def process(self, batch: Batch) -> None:
-        batch = only_ends(self, batch)
+        batch = only_ends(self.counters, self.find, batch)
         if batch.n:
             self._now = batch.now
             if self._totals is not None:

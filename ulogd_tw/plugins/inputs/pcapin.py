@@ -229,7 +229,8 @@ class PCAPIN(Replaying):
         self._decoder.feed(session, sent.octets, self._now)
 
     def _unite(self) -> None:
-        homes, self._decoder.homes = self._decoder.homes, []
+        homes = self._decoder.homes[:]
+        self._decoder.homes.clear()
         for home, _ in homes:
             for session in self._exporters.unite(home):
                 self._decoder.merge(home, session)

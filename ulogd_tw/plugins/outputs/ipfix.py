@@ -14,28 +14,22 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output
-from ulogd_tw.exporting import flow_records, targets
+from ulogd_tw.exporting import flow_records
 from ulogd_tw.exporting.anonymise import prefix_preserving, read_key, truncating
-from ulogd_tw.exporting.collector import Collector, Settings
+from ulogd_tw.exporting.collector import Collector
 from ulogd_tw.exporting.counts import EXPORTER
 from ulogd_tw.exporting.directions import KEYS
-from ulogd_tw.exporting.dtls import DtlsCollector
+from ulogd_tw.exporting.distribution import Distribution
 from ulogd_tw.exporting.flow_records import FlowRecords
 from ulogd_tw.exporting.message_spool import MessageSpool
 from ulogd_tw.exporting.options_records import OptionsReporter
-from ulogd_tw.exporting.routing import HASHED, MODES, Group, Routing
+from ulogd_tw.exporting.routing import HASHED, MODES, Routing
 from ulogd_tw.exporting.rules import ADDRESSES, EXPORT_TO, MARKS
-from ulogd_tw.exporting.targets import Target
-from ulogd_tw.exporting.tcp import StreamCollector
-from ulogd_tw.exporting.tls import TlsCollector
-from ulogd_tw.exporting.udp import DatagramCollector
+from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.ipfix import wire_format
-from ulogd_tw.ipfix.builder import MessageBuilder
-from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import MAX_LENGTH
 from ulogd_tw.ipfix.netflow.packet import TEMPLATE5
-from ulogd_tw.peers.sctp import SCTP_OPTIONS, sctp_mistakes, sctp_options
-from ulogd_tw.peers.tls import EXPORTING
+from ulogd_tw.peers import SCHEMES, TRANSPORTS, options_of, targets
 
 _LEAST_MTU = 256
 _OF_NETFLOW5 = (flow_records.AUTO, flow_records.UNIFLOW)
@@ -65,8 +59,8 @@ class IPFIX(Output):
     may_use = KEYS
     counts = EXPORTER
     options = (
-        Option("collectors", words, (), "Collectors to send to, SCHEME:HOST:PORT with the schemes tcp, tls, dtls, sctp "
-               "and udp, or names of sections [collector:NAME]. Without PORT 4739 (tls and dtls 4740). Example: "
+        Option("collectors", words, (), "Collectors to send to, SCHEME:HOST:PORT with the schemes "
+               f"{SCHEMES}, or names of sections [collector:NAME]. Without PORT 4739 (tls and dtls 4740). Example: "
                "tcp:192.0.2.1:4739 udp:[2001:db8::1]:2055"),
         Option("mode", one_of(*MODES), "all", "all: each collector gets every flow; failover: the first collector of "
                "the list that is reachable gets every flow; balance: each flow goes to one collector, chosen by its "
@@ -106,12 +100,7 @@ class IPFIX(Output):
                "spool_age."),
         Option("spool_rate", positive, 20_000, "Maximum number of records a second sent from spool, in addition to new "
                "records."),
-        *EXPORTING,
-        Option("sctp_streams", positive, 8, "Streams of an SCTP association: the first for templates, the others for "
-               "data."),
-        Option("sctp_lifetime", seconds, 0.0, "Seconds after which undelivered data is given up by SCTP and counted as "
-               "lifetime (RFC 3758). 0: data is sent until it is delivered. Templates are never given up."),
-        *SCTP_OPTIONS,
+        *options_of("exporting"),
         Option("host", text, "", "Address of one collector, with port and proto; ulogd2's form of collectors."),
         Option("port", positive, 4739, "Port of host."),
         Option("proto", one_of("tcp", "udp", "sctp"), "tcp", "Transport protocol to host."),
@@ -125,8 +114,6 @@ class IPFIX(Output):
         super().__init__(instance, config)
         self.collectors: list[Collector] = []
         self._anonymous: Callable[[Batch], Batch] = lambda batch: batch
-        self._builders: dict[tuple[Group, int], MessageBuilder] = {}
-        self._limits: tuple[int, ...] = ()
         self._flushed = 0.0
         self._waiter: defer.Deferred[None] | None = None
         self.counters.figures["collectors"] = lambda: {str(c.url): c.figures() for c in self.collectors}
@@ -136,7 +123,7 @@ class IPFIX(Output):
         """Makes the records, and has every template that was used so far."""
         forms = {"10": lambda now: wire_format.IPFIX, "9": wire_format.NetFlow9, "5": wire_format.NetFlow5}
         form = forms[self.config.version]
-        found = FlowRecords(self, flow_records.parse(self.config.fields), form(self.clock()))
+        found = FlowRecords(self.counters, self.find, flow_records.parse(self.config.fields), form(self.clock()))
         if found.form.version == TEMPLATE5.ident:
             found.outgoing.templates[TEMPLATE5.ident] = TEMPLATE5
         return found
@@ -163,7 +150,8 @@ class IPFIX(Output):
             yield "mtu", f"{config.mtu} is not between {_LEAST_MTU} and {MAX_LENGTH}"
         if config.port > 65535:
             yield "port", f"{config.port} is not a port (1 to 65535)"
-        yield from sctp_mistakes(config)
+        for transport in TRANSPORTS.values():
+            yield from transport.exporting_mistakes(config)
         if config.flush <= 0:
             yield "flush", "must be more than 0"
 
@@ -182,7 +170,7 @@ class IPFIX(Output):
 
     def _mistakes_of_netflow(self) -> Iterator[tuple[str, str]]:
         config = self.config
-        if any(target.url.scheme != "udp" for target in targets.targets(config, sound=True)):
+        if any(not TRANSPORTS[target.url.scheme].netflow for target in targets.targets(config, sound=True)):
             yield "version", f"NetFlow v{config.version} works over UDP only"
         if config.spool:
             yield "spool", f"spool files hold IPFIX, unreadable for collectors of NetFlow v{config.version}"
@@ -203,34 +191,19 @@ class IPFIX(Output):
             config.reconnect, config.send_template, config.template_refresh, config.template_packets, self.flows.form,
         )  # fmt: skip
         found = targets.targets(config)
-        self.collectors = [self._collector(target, settings) for target in found]
+        self.collectors = [TRANSPORTS[target.url.scheme].collector(target, settings, config) for target in found]
         for collector in self.collectors:
             collector.drained = self._room
             if config.spool:
                 self._open_spool(collector)
             collector.open()
         self._routing = Routing(config.mode, self.collectors, [target.rule for target in found])
-        self._telling = OptionsReporter(
+        self._distribution = Distribution(self.collectors, self.flows.form)
+        self._reporter = OptionsReporter(
             self.flows.outgoing, self.flows.form, config.oid, self.counters.dropped.total, self.inputs
         )
         self._flushed = self.clock()
         self.flows.form.keep(self._flushed)
-
-    def _collector(self, target: Target, settings: Settings) -> Collector:
-        if target.url.scheme == "tls":
-            return TlsCollector(target, settings, self.config.tls_settle).read_files()
-        if target.url.scheme == "dtls":
-            return DtlsCollector(target, settings, self.config.dtls_rehandshake).read_files()
-        if target.url.scheme == "sctp":
-            return self._sctp_collector(target, settings)
-        return {"udp": DatagramCollector, "tcp": StreamCollector}[target.url.scheme](target.url, settings)
-
-    def _sctp_collector(self, target: Target, settings: Settings) -> Collector:
-        from ulogd_tw.exporting.sctp import SctpCollector  # usrsctp's declarations take 60 ms to read
-
-        config, own = self.config, target.own
-        options = sctp_options(config, own.sctp_streams or config.sctp_streams, 1, own.encapsulation_port)
-        return SctpCollector(target.url, settings, options, config.sctp_lifetime)
 
     def _open_spool(self, collector: Collector) -> None:
         config = self.config
@@ -252,21 +225,21 @@ class IPFIX(Output):
 
     def stop(self) -> defer.Deferred[Any]:
         """Send what is there; fires when all collectors are closed, each within a bound of its own."""
-        self._flush()
+        self.flush()
         stopping = [collector.stop() for collector in self.collectors]
         return defer.gatherResults(stopping, consumeErrors=True).addCallback(lambda _: self._let_go())
 
     def wake(self, now: float) -> float:
         if not 0 <= now - self._flushed < self.config.flush:
             self._flushed = now
-            self._flush()
+            self.flush()
             self.flows.form.keep(now)
         self._routing.move()
         for collector in self.collectors:
             collector.keep(now)
-            collector.look(now)
+            collector.poll(now)
             if self._tells and collector.options_due(self.config.options_interval):
-                self._telling.tell(collector, now)
+                self._reporter.report(collector, now)
         return min(self.config.flush, 1.0)
 
     # rows
@@ -279,9 +252,11 @@ class IPFIX(Output):
             for group, rows in self._routing.split(self.flows.find, part):
                 left -= rows.n
                 for records in self.flows.records(self._anonymous(rows)):
-                    self._queue(records, group)
+                    self.counters.figures["records_encoded"] += len(records)
+                    self._distribution.add(records, group)
             self.counters.rows_filtered += left
-        self.flows.say_left_out(self.log)
+        if names := self.flows.newly_left_out():
+            self.log.info(flow_records.LEFT_OUT, instance=self.instance, names=", ".join(names))
         if self._routing.full:
             self._waiter = defer.Deferred()
             return self._waiter
@@ -289,33 +264,9 @@ class IPFIX(Output):
             collector.trim()
         return None
 
-    def _queue(self, records: Records, group: Group) -> None:
-        """Put records into messages for these collectors, of each length that one of them takes."""
-        self.counters.figures["records_encoded"] += len(records)
-        if self._limits != tuple(collector.limit for collector in self.collectors):
-            self._flush()
-            self._limits = tuple(collector.limit for collector in self.collectors)
-            self._builders = {}
-        for limit in dict.fromkeys(self._limits[place] for place in group):
-            builder = self._builders.get((group, limit))
-            if builder is None:
-                builder = self._builders[group, limit] = MessageBuilder(limit, self.flows.form)
-            self._hand_out(group, limit, builder.add(records))
-            if builder.too_long:  # not even alone in a message
-                for place in group:
-                    if self._limits[place] == limit:
-                        self.collectors[place].dropped["too_long"] += builder.too_long
-                builder.too_long = 0
-
-    def _flush(self) -> None:
-        for (group, limit), builder in self._builders.items():
-            self._hand_out(group, limit, builder.flush())
-
-    def _hand_out(self, group: Group, limit: int, messages: list[Any]) -> None:
-        if messages:
-            for place in group:
-                if self._limits[place] == limit:
-                    self.collectors[place].put(messages)
+    def flush(self) -> None:
+        """Messages that are not full go out too."""
+        self._distribution.flush()
 
     def _room(self) -> None:
         """A collector has room again."""

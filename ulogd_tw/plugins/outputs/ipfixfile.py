@@ -43,7 +43,7 @@ class _Stream:
         """Times between which it is written."""
         self.octets = 0
         self.sequence = 0
-        self.told: set[int] = set()
+        self.sent_templates: set[int] = set()
 
 
 class IPFIXFILE(Output):
@@ -99,7 +99,7 @@ class IPFIXFILE(Output):
     @cached_property
     def flows(self) -> FlowRecords:
         """Makes the records."""
-        return FlowRecords(self, flow_records.parse(self.config.fields))
+        return FlowRecords(self.counters, self.find, flow_records.parse(self.config.fields))
 
     @property
     def outgoing(self) -> RecordEncoder:
@@ -187,7 +187,8 @@ class IPFIXFILE(Output):
             self._builder, fault = MessageBuilder(MOST_OCTETS), error
         self._encoding = False
         steps, self._steps = self._steps, []
-        self.flows.say_left_out(self.log)
+        if names := self.flows.newly_left_out():
+            self.log.info(flow_records.LEFT_OUT, instance=self.instance, names=", ".join(names))
         await self.writer.write(steps, batch.n - (counters.dropped.total() + counters.rows_filtered - before))
         if fault is not None:
             raise fault
@@ -234,8 +235,8 @@ class IPFIXFILE(Output):
 
     def _append(self, stream: _Stream, part: Messages, now: float) -> None:
         domain = self.config.domain
-        new = [self.outgoing.templates[ident] for ident in part.templates if ident not in stream.told]
-        stream.told.update(part.templates)
+        new = [self.outgoing.templates[ident] for ident in part.templates if ident not in stream.sent_templates]
+        stream.sent_templates.update(part.templates)
         pieces = template_messages(new, MOST_OCTETS, stream.sequence, domain, now)
         pieces.append(part.stamped(stream.sequence, domain, now))
         stream.sequence += part.all_records

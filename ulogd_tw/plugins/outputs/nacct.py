@@ -42,7 +42,7 @@ class NACCT(TextOutput):
         self._lines = Lines(b"\n", b"\t", b"")
 
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
-        batch = only_ends(self, batch)
+        batch = only_ends(self.counters, self.find, batch)
         numbers = {name: self._number(batch, name) for name in _NUMBERS}
         protocol = numbers["orig.ip.protocol"]
         ports = []

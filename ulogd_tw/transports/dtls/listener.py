@@ -67,7 +67,7 @@ class DtlsGate:
         self.of_host: Counter[str] = Counter()
         """Associations of each address."""
         self._passed_over, self._admits, self._settled = passed_over, admits, settled
-        self._porch = CookieExchange(credentials, HANDSHAKE_OCTETS)
+        self._cookies = CookieExchange(credentials, HANDSHAKE_OCTETS)
         self._most = most
         self._seconds = seconds
         self._rate = self._allowance = greetings
@@ -102,7 +102,7 @@ class DtlsGate:
 
     def _greet(self, listener: DtlsListener, slab: Slab, place: int, name: bytes, datagram: bytes) -> None:
         hello, now = read_hello(datagram), self.clock.seconds()
-        if hello is not None and self._porch.knows(name, hello, now):
+        if hello is not None and self._cookies.knows(name, hello, now):
             if not listener.is_again(name, hello, datagram):
                 self._begin(listener, slab, place, name, hello, datagram)
             return
@@ -115,7 +115,7 @@ class DtlsGate:
             self._passed_over(peer, STRAY)
             listener.send(UNKNOWN, way(slab, place))
         elif self._admits(peer):
-            listener.send(self._porch.ask(name, datagram, now), way(slab, place))
+            listener.send(self._cookies.ask(name, datagram, now), way(slab, place))
 
     def _may_answer(self, now: float) -> bool:
         """Whether one more may be answered now; what was not used within a second is over."""
@@ -130,7 +130,7 @@ class DtlsGate:
         self, listener: DtlsListener, slab: Slab, place: int, name: bytes, hello: Hello, datagram: bytes
     ) -> None:
         """A handshake begins; one that the same sender has begun before is over."""
-        layer, answers = self._porch.admit(name, datagram, self.clock.seconds())
+        layer, answers = self._cookies.admit(name, datagram, self.clock.seconds())
         back, peer = way(slab, place), slab.peer(place)
         for answer in answers:
             listener.send(answer, back)

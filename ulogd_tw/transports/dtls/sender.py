@@ -13,9 +13,9 @@ from zope.interface import implementer
 
 from ulogd_tw.transports.dtls.layer import HANDSHAKE_OCTETS, OVERHEAD, DtlsLayer, client, is_unknown
 from ulogd_tw.transports.errors import TlsError
-from ulogd_tw.transports.senders import FAILED, LATER, SENT, TOO_LONG, DatagramSender
 from ulogd_tw.transports.tls.credentials import Credentials
 from ulogd_tw.transports.tls.sender import HANDSHAKE_SECONDS
+from ulogd_tw.transports.udp_sender import FAILED, LATER, SENT, TOO_LONG, UdpSender
 from ulogd_tw.transports.url import Url
 
 _MOST_READS = 64
@@ -25,7 +25,7 @@ receiver, which for many is 208 KB, and 2.3 KB of it a datagram."""
 
 
 class DtlsSender:
-    """As `export.DatagramSender`, with one association at a time; attempts begin at least `reconnect` seconds apart.
+    """As `UdpSender`, with one association at a time; attempts begin at least `reconnect` seconds apart.
 
     The association is over when the peer says so, when its host says that nobody listens there (ICMP), or when the
     peer says that it does not know it. The last two can be forged, and cost a handshake then. Where none of these
@@ -89,7 +89,7 @@ class DtlsSender:
         return (end.headers if end is not None else 28) + OVERHEAD
 
     def path_mtu(self) -> int | None:
-        """As `DatagramSender.path_mtu`."""
+        """As `UdpSender.path_mtu`."""
         return self._current.path_mtu() if self._current is not None else None
 
     def open(self) -> None:
@@ -101,7 +101,7 @@ class DtlsSender:
             self._next.open()
 
     def send(self, message: Any) -> str:
-        """Send one message in a datagram, as `DatagramSender.send`; `LATER` too where the association is over."""
+        """Send one message in a datagram, as `UdpSender.send`; `LATER` too where the association is over."""
         if self._current is None or not self._may_send():
             return LATER
         return self._current.seal(message)
@@ -172,7 +172,7 @@ class DtlsSender:
 
 
 @implementer(IReadDescriptor)
-class DtlsEnd(DatagramSender):
+class DtlsEnd(UdpSender):
     """One association over a socket of its own, from the look-up of its host to its end."""
 
     def __init__(self, owner: DtlsSender) -> None:

@@ -87,7 +87,7 @@ class SctpListener:
         """Take what the kernel already holds."""
         self._port.drain()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Nothing to look after."""
 
     def close(self) -> None:

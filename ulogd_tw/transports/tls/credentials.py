@@ -13,13 +13,14 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
+from ulogd_tw.core.errors import StartError
 from ulogd_tw.transports.errors import TlsError
 from ulogd_tw.transports.tls.layer import Layer, last_words, told, verified
 
@@ -163,6 +164,14 @@ class Credentials:
         if left < ENDS_SOON:
             ends = ours.not_valid_after_utc.strftime("%Y-%m-%d %H:%M UTC")
             self._say(f"our certificate in {self.files.cert} {'ends' if left > 0 else 'has ended'} on {ends}")
+
+    def opened(self) -> Self:
+        """The same, with its files read. Raises StartError."""
+        try:
+            self.open()
+        except TlsError as error:
+            raise StartError(f"TLS: {error}") from None
+        return self
 
     def reload(self) -> None:
         """Read the files anew; where one is of no use, what was read before goes on."""

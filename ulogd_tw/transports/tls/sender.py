@@ -10,7 +10,7 @@ from twisted.internet import defer, protocol
 from twisted.python.failure import Failure
 
 from ulogd_tw.transports.errors import TlsError
-from ulogd_tw.transports.senders import StreamSender
+from ulogd_tw.transports.tcp_sender import TcpSender
 from ulogd_tw.transports.tls.credentials import Credentials
 from ulogd_tw.transports.tls.layer import Layer
 from ulogd_tw.transports.url import Url
@@ -21,8 +21,8 @@ _RECORD = 1 << 14
 """Octets that a TLS record holds at most: what is sent again begins at a record that was not acknowledged."""
 
 
-class TlsSender(StreamSender):
-    """As `StreamSender`; it is up, and takes octets, when both ends have accepted each other.
+class TlsSender(TcpSender):
+    """As `TcpSender`; it is up, and takes octets, when both ends have accepted each other.
 
     With TLS 1.2 that is the end of the handshake. With TLS 1.3 a client is through before the server has seen its
     certificate: it is up at the server's first session ticket, or, as a server need not send any, `settle` seconds

@@ -15,8 +15,8 @@ from tests.unit.ipfix.wire import (
     template,
     varying,
 )
+from ulogd_tw.peers import parse
 from ulogd_tw.plugins.inputs.collector import COLLECTOR
-from ulogd_tw.transports.url import parse
 
 TOLD = message(a_set(2, COUNTER))
 CUT_SET = message(hexed("01000003"))
@@ -208,14 +208,14 @@ class SessionTests(SynchronousTestCase):
         first, second = found.connect(port=1), found.connect(port=2)
         first.send(TOLD)
         second.send(TOLD)
-        feed, self.fails = found.plugin._streams.feed, True
+        feed, self.fails = found.plugin.reception.streams.feed, True
 
         def short_of_memory(session, octets, now):
             if session.peer_port == 1 and self.fails:
                 raise MemoryError
             feed(session, octets, now)
 
-        self.patch(found.plugin._streams, "feed", short_of_memory)
+        self.patch(found.plugin.reception.streams, "feed", short_of_memory)
         first.send(counts(1))
         second.send(counts(2))
         self.fails = False

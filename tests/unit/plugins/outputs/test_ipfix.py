@@ -15,10 +15,10 @@ from tests.unit.exporting.doubles import V4, V6, Reader, exporter, flows
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
-from ulogd_tw.exporting import targets
+from ulogd_tw.peers import targets
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
-from ulogd_tw.transports import senders
-from ulogd_tw.transports.senders import DatagramSender
+from ulogd_tw.transports import tcp_sender
+from ulogd_tw.transports.udp_sender import UdpSender
 
 START, END = 1700000000250, 1700000005999
 
@@ -115,8 +115,8 @@ class ExporterCase(SynchronousTestCase):
         self.sockets, self.transports, self.plugins = [], [], []
         self.addCleanup(self.end)
         self.unacknowledged = 0
-        self.patch(DatagramSender, "make", staticmethod(self.make_socket))
-        self.patch(senders.fcntl, "ioctl", self.ioctl)
+        self.patch(UdpSender, "make", staticmethod(self.make_socket))
+        self.patch(tcp_sender.fcntl, "ioctl", self.ioctl)
 
     def make_socket(self, family, kind):
         self.sockets.append(FakeSocket(family, kind))
@@ -417,7 +417,7 @@ class UdpTests(ExporterCase):
             plugin = self.start(send_template=option)
             for _ in range(3):
                 plugin.write(flows(2))
-                plugin._flush()
+                plugin.flush()
             kinds = [d[16:18] for d in self.sockets[-1].sent]
             self.assertEqual((3, expected), (kinds.count(b"\1\0"), kinds.count(b"\0\2")), option)
 
@@ -555,7 +555,7 @@ class TcpTests(ExporterCase):
         for six in (False, True, False, True):
             batch = flows(1, six=six)
             plugin.write(batch)
-            plugin._flush()
+            plugin.flush()
         self.assertEqual([[2], [256], [2], [257], [256], [257]], self.read(transport).kinds)
 
     def test_attempts(self):
@@ -585,7 +585,7 @@ class TcpTests(ExporterCase):
         transport = self.connect()
         self.unacknowledged = 10**9
         plugin.write(flows(97))
-        plugin._flush()
+        plugin.flush()
         first = self.read(transport)
         data = [h["length"] for h, k in zip(first.headers, first.kinds, strict=True) if k != [2]]
         self.unacknowledged = data[-1] + data[-2] + 1  # a part of the third message from the end is missing too
@@ -593,7 +593,7 @@ class TcpTests(ExporterCase):
         self.unacknowledged = 0
         resent = self.figures(plugin)["records_resent"]
         plugin.write(flows(1))
-        plugin._flush()
+        plugin.flush()
         self.reactor.advance(1)
         second = self.read(self.connect())
         self.assertEqual(first.records[-resent:], second.records[:resent])
@@ -607,7 +607,7 @@ class TcpTests(ExporterCase):
         plugin = self.start(reconnect=1.0)
         transport = self.connect()
         plugin.write(self.batch)
-        plugin._flush()
+        plugin.flush()
         self.unacknowledged = 1
         self.lose(transport, error.ConnectionDone())
         self.unacknowledged = 0
@@ -622,7 +622,7 @@ class TcpTests(ExporterCase):
         for _ in range(5):
             self.assertIsNone(plugin.write(self.batch))
             self.assertLessEqual(self.figures(plugin)["octets_waiting"], 20_000)
-        plugin._flush()
+        plugin.flush()
         dropped = self.figures(plugin)["dropped"]["queue_full"]
         self.assertGreater(dropped, 0)
         self.assertEqual({}, self.figures(plugin, 1)["dropped"])
@@ -640,7 +640,7 @@ class TcpTests(ExporterCase):
         first = self.connect(0)
         self.successResultOf(waiting)
         self.assertIsNone(plugin.write(self.batch))
-        plugin._flush()
+        plugin.flush()
         self.assertEqual(400, len(self.read(first).records))
         self.assertEqual({}, self.figures(plugin)["dropped"])
         self.assertGreater(self.figures(plugin, 1)["dropped"]["queue_full"], 0)
@@ -651,7 +651,7 @@ class TcpTests(ExporterCase):
         transport = self.connect()
         self.unacknowledged = 10**9
         plugin.write(self.batch)
-        plugin._flush()
+        plugin.flush()
         self.assertGreater(self.figures(plugin)["octets_unacknowledged"], 10_000)
         self.unacknowledged = 0
         self.tick(plugin)

@@ -1,204 +1,30 @@
-"""Sending octets to one peer: over a connected UDP socket, or a TCP connection that is made anew when it breaks."""
+"""Sending octets to one peer over a TCP connection, which is made anew when it breaks."""
 
 from __future__ import annotations
 
 import array
-import errno
 import fcntl
 import os
 import socket
 import termios
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import defer, endpoints, error, protocol, threads
-from twisted.internet.interfaces import IPushProducer, IWriteDescriptor
+from twisted.internet import defer, endpoints, error, protocol
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ulogd_tw.transports.url import Url
 
-_IP_MTU, _IPV6_MTU = 14, 24
-_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
 _TCP_USER_TIMEOUT = 18
 UNANSWERED_MS = 120_000
 """Milliseconds after which a connection whose peer acknowledges nothing is broken; the kernel's own are 15 minutes."""
 CONNECT_TIMEOUT = 20
-SENT, LATER, TOO_LONG, FAILED = "sent", "later", "too_long", "failed"
-"""What `DatagramSender.send` did: gave it to the kernel; nothing, there is no room; nothing, it is longer than the path
-takes; nothing, see `errors`."""
-
-
-@implementer(IWriteDescriptor)
-class DatagramSender:
-    """A connected UDP socket. `ready` is called when it is open, and after a `LATER` when there is room again."""
-
-    def __init__(self, url: Url, reactor: Any, ready: Callable[[], None], retry: float = 60.0) -> None:
-        self.url = url
-        self.errors: Counter[str] = Counter()
-        self.last_error = ""
-        self.headers = 28
-        """Octets of IP and UDP headers before a message."""
-        self._reactor = reactor
-        self._ready = ready
-        self._retry = retry
-        self._socket: socket.socket | None = None
-        self._again: Any = None
-        self._waits = False
-        self._closed = False
-
-    @property
-    def is_open(self) -> bool:
-        return self._socket is not None
-
-    def open(self) -> None:
-        """Find the address and connect; a name is looked up in a thread, and again after `retry` seconds if need be."""
-        self._again = None
-        try:
-            found = _lookup(self.url, socket.SOCK_DGRAM, socket.AI_NUMERICHOST)
-        except OSError:
-            waiting = threads.deferToThreadPool(
-                self._reactor, self._reactor.getThreadPool(), _lookup, self.url, socket.SOCK_DGRAM
-            )
-            waiting.addCallbacks(self._connect, self._not_found)
-        else:
-            self._connect(found)
-
-    def _not_found(self, failure: Failure) -> None:
-        self._fault("lookup", failure.value)
-        if not self._closed:
-            self._again = self._reactor.callLater(self._retry, self.open)
-
-    def _connect(self, found: tuple[int, Any]) -> None:
-        if self._closed:
-            return
-        family, where = found
-        self.headers = 48 if family == socket.AF_INET6 else 28
-        try:
-            self._socket = self._make_socket(family, where)
-        except OSError as fault:  # no route, no such family
-            self._not_found(Failure(fault))
-            return
-        self._ready()
-
-    make = staticmethod(socket.socket)
-
-    def _make_socket(self, family: int, where: Any) -> socket.socket:
-        made = self.make(family, socket.SOCK_DGRAM)
-        try:
-            made.setblocking(False)
-            if family == socket.AF_INET6:
-                made.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
-            else:
-                made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
-            made.connect(where)
-        except OSError:
-            made.close()
-            raise
-        return made
-
-    def path_mtu(self) -> int | None:
-        """What the kernel knows of the path: its route's MTU, or less once a router has said so; None if nothing."""
-        if self._socket is None:
-            return None
-        six = self._socket.family == socket.AF_INET6
-        try:
-            if six:
-                return self._socket.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
-            return self._socket.getsockopt(socket.IPPROTO_IP, _IP_MTU)
-        except OSError:
-            return None
-
-    def send(self, octets: Any) -> str:
-        """Send one datagram: `SENT`, `LATER`, `TOO_LONG` or `FAILED`."""
-        for _ in range(2):
-            try:
-                self._socket.send(octets)
-                return SENT
-            except BlockingIOError:
-                self._wait()
-                return LATER
-            except OSError as fault:
-                if fault.errno == errno.EMSGSIZE:
-                    return TOO_LONG
-                self._told_of(fault)
-                if fault.errno != errno.ECONNREFUSED:
-                    break
-                # That was the ICMP answer to an earlier datagram, told once in place of sending this one.
-        return FAILED
-
-    def _fault(self, reason: str, fault: BaseException) -> None:
-        self.errors[reason] += 1
-        self.last_error = str(fault)
-
-    def _wait(self) -> None:
-        if not self._waits:
-            self._waits = True
-            self._reactor.addWriter(self)
-
-    def doWrite(self) -> None:
-        self._waits = False
-        self._reactor.removeWriter(self)
-        self._ready()
-
-    def fileno(self) -> int:
-        return self._socket.fileno() if self._socket is not None else -1
-
-    def logPrefix(self) -> str:
-        return str(self.url)
-
-    def connectionLost(self, reason: Any) -> None:
-        """Nothing is lost: the reactor takes an ICMP error of a datagram (EPOLLERR) for the end of a connection."""
-        if self._socket is None:
-            return
-        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            self._told_of(OSError(number, os.strerror(number)))
-        self._go_on_waiting()
-
-    def _told_of(self, fault: OSError) -> str:
-        """The kernel has told of a fault."""
-        self._fault(REASONS.get(fault.errno, "send"), fault)
-        return FAILED
-
-    def _go_on_waiting(self) -> None:
-        if self._waits and self._socket is not None:
-            self._reactor.addWriter(self)
-
-    def close(self) -> None:
-        self._closed = True
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-        if self._socket is not None:
-            if self._waits:
-                self._reactor.removeWriter(self)
-            self._socket.close()
-            self._socket = None
-
-
-REASONS = {
-    errno.ECONNREFUSED: "refused",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETUNREACH: "unreachable",
-    errno.ENOBUFS: "no_buffers",
-    errno.EPERM: "forbidden",
-    errno.EACCES: "forbidden",
-}
-
-
-def _lookup(url: Url, kind: int, flags: int = 0) -> tuple[int, Any]:
-    """Family and socket address of a URL's host. Raises OSError."""
-    family, _, _, _, where = socket.getaddrinfo(url.host, url.port, 0, kind, 0, flags)[0]
-    return family, where
-
-
-# --- TCP ------------------------------------------------------------------------------------------------------------
 
 
 @implementer(IPushProducer)
-class StreamSender(protocol.Protocol):
+class TcpSender(protocol.Protocol):
     """One TCP connection at a time to one peer; attempts begin at least `reconnect` seconds apart.
 
     `connected` is called when there is a new connection, `ready` when there is room again, `lost` (with the reason, and

@@ -1,0 +1,305 @@
+"""What comes in through the listeners of a COLLECTOR: Transport Sessions, and the two decoders that they feed.
+
+Datagrams may be lost and overtake each other, so that their decoder waits otherwise than the one of streams. A listener
+and the sessions of its peers know an `Reception` only, never the plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from twisted.internet import defer
+
+from ulogd_tw.collecting.input import Collecting
+from ulogd_tw.ipfix.exporters import Allowed, Exporters, Network
+from ulogd_tw.ipfix.session import Session
+from ulogd_tw.transports.slab import Slab
+
+_FED_AT_ONCE = 4 << 20
+"""Octets from streams after which batches go on without waiting for `batch_latency`."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What COLLECTOR's options say of sessions; the names are theirs."""
+
+    session_key: str
+    max_sessions: int
+    max_sessions_of_address: int
+    allow: tuple[Network, ...]
+    idle_timeout: float
+    batch_latency: float
+    max_buffered: int
+    max_malformed: int
+
+
+class Connection(Protocol):
+    """A connection or association of one peer. `lost` is called with the reason when it has ended."""
+
+    peer: tuple[str, int]
+    received: Callable[..., None]
+    lost: Callable[[str], None]
+
+    def pause(self) -> Any:
+        """Read no further."""
+
+    def resume(self) -> Any:
+        """Read on."""
+
+    def drain(self) -> Any:
+        """Read what is there already; a Deferred where that takes time."""
+
+    def close(self) -> Any:
+        """End it in order."""
+
+
+class PeerSession(Protocol):
+    """The Transport Session of a connection."""
+
+    session: Session
+
+    def judge(self, now: float, settled: bool = False) -> None:
+        """Close after too many malformed messages; `settled`: all that was fed is decoded."""
+
+
+class Place(Protocol):
+    """A listener of datagrams, as far as sessions are concerned."""
+
+    place: str
+    """Where it listens, which tells it apart from others."""
+
+
+MakeSession = Callable[["Reception", Any, float], PeerSession]
+
+
+class Reception:
+    """Gives what listeners bring to the decoders, and what these make to the plugin. `clock` is the wall clock."""
+
+    def __init__(self, plugin: Collecting, settings: Settings, reactor: Any, clock: Callable[[], float]) -> None:
+        self.settings = settings
+        self.counters = plugin.counters
+        self.now = clock
+        self.datagrams = plugin.decoder()
+        self.streams = plugin.decoder()
+        self.exporters = Exporters(
+            settings.session_key, settings.max_sessions, settings.max_sessions_of_address, Allowed(settings.allow),
+            settings.idle_timeout,
+        )  # fmt: skip
+        self.connections: dict[Connection, PeerSession] = {}
+        self._plugin = plugin
+        self._reactor = reactor
+        self._nobody = Session("", 0, reliable=False)
+        self._buffered = 0
+        self._fed = 0
+        self._unsettled: set[PeerSession] = set()
+        self._drain_later: Any = None
+        self._paused = False
+
+    # what sessions say
+
+    def fault(self, error: Exception) -> None:
+        """An error of ours."""
+        self._plugin.fault(error)
+
+    def say(self, kind: str, text: str, **fields: Any) -> None:
+        """A line of the log, once a minute for each kind."""
+        self._plugin.say(kind, self.now(), text, **fields)
+
+    def refused(self, peer: tuple[Any, ...], reason: str) -> None:
+        """A sender or connection is not taken, for one of the reasons of `exporters`; counted and said."""
+        self._plugin.refused(peer, reason, self.now())
+
+    # datagrams
+
+    def take_slab(self, listener: Place, slab: Slab) -> None:
+        """All datagrams of one wake-up."""
+        try:
+            self._feed_slab(listener, slab)
+        except Exception as error:
+            self.fault(error)
+
+    def _feed_slab(self, listener: Place, slab: Slab) -> None:
+        now = self.now()
+        names = slab.names
+        same = (names[1:] == names[:-1]).all(axis=1)
+        starts = [0, *(np.flatnonzero(~same) + 1).tolist(), slab.n]
+        rows, lengths = slab.rows[: slab.n], slab.lengths
+        sessions: list[Session] = []
+        for first, last in zip(starts, starts[1:], strict=False):
+            session = self._session(listener, names[first].tobytes(), slab, first, now)
+            sessions += [session] * (last - first)
+        if (lengths > slab.stride).any() or self._nobody in sessions:
+            self._feed_one_by_one(sessions, slab, lengths.tolist(), now)
+        else:
+            self.datagrams.feed_slab(sessions, rows, lengths, now)
+        if self.datagrams.homes:
+            self._unite()
+        self._plugin.emit_all(self.datagrams, False, now)
+
+    def _feed_one_by_one(self, sessions: list[Session], slab: Slab, lengths: list[int], now: float) -> None:
+        """For datagrams longer than a row of the slab, and where some session was refused."""
+        for place, session in enumerate(sessions):
+            if session is self._nobody:
+                self.counters.messages_received += 1
+                self.counters.octets_received += lengths[place]
+            else:
+                self.datagrams.feed(session, slab.octets(place), now)
+
+    def _session(self, listener: Place, name: bytes, slab: Slab, place: int, now: float) -> Session:
+        """The session of a datagram's sender; `_nobody` where it is refused."""
+        session = self.exporters.find(listener.place, name, now)
+        if session is None:
+            self.forget_idle(now)
+            peer = slab.peer(place)
+            admitted = self.exporters.admit(listener.place, name, peer, now)
+            if isinstance(admitted, str):
+                self.refused(peer, admitted)
+                return self._nobody
+            session = admitted
+        return session
+
+    def _unite(self) -> None:
+        """Sessions whose templates come from another port of their address become one with it."""
+        homes = self.datagrams.homes[:]
+        self.datagrams.homes.clear()
+        for home, other in homes:
+            others = self.exporters.unite(home)
+            for session in others:
+                self.datagrams.merge(home, session)
+            if others:
+                self.say(f"unite {home.peer}", "{peer}: templates and data come from different ports ({one}, "
+                         "{other}); from now on it is known by its address alone (session_key)", peer=home.peer,
+                         one=home.peer_port, other=other.peer_port)  # fmt: skip
+
+    def forget_idle(self, now: float) -> None:
+        """End UDP sessions that have been silent for `idle_timeout`."""
+        for session in self.exporters.forget_idle(now):
+            self.datagrams.forget(session)
+
+    def hand_on_datagrams(self) -> None:
+        """All that datagrams have brought goes on."""
+        self._plugin.emit_all(self.datagrams, False, self.now())
+
+    # connections and associations
+
+    def connected(self, connection: Connection, make: MakeSession) -> None:
+        """Take a connection, and say so."""
+        if self.take_connection(connection, make):
+            self.say_connected(connection)
+
+    def take_connection(self, connection: Connection, make: MakeSession) -> bool:
+        """A connection or association becomes a Transport Session, unless there are too many already."""
+        if reason := self.exporters.admit_stream(connection.peer[0]):
+            self.refused(connection.peer, reason)
+            connection.close()
+            return False
+        self.connections[connection] = make(self, connection, self.now())
+        if self._paused:
+            connection.pause()
+        return True
+
+    def say_connected(self, connection: Connection) -> None:
+        """A new peer, in the log."""
+        self.say(f"connected {connection.peer}", "{peer} has connected", peer=where(connection.peer))
+
+    def say_left(self, connection: Connection, reason: str) -> None:
+        """A peer that is gone, in the log."""
+        self.say(
+            f"left {connection.peer}", "{peer} has disconnected: {reason}", peer=where(connection.peer), reason=reason
+        )
+
+    def forget(self, connection: Connection, session: Session) -> bool:
+        """A connection has ended: what it brought goes on, and its session ends; False where it has none any more."""
+        if self.connections.pop(connection, None) is None:
+            return False
+        self.exporters.streams -= 1
+        self.end_session(session)
+        return True
+
+    def end_session(self, session: Session) -> None:
+        """What a session has brought goes on; its templates are forgotten (RFC 7011 section 8)."""
+        if session.reliable:
+            self.hand_on_streams()
+            self.streams.forget(session)
+        else:
+            self.hand_on_datagrams()
+            self.datagrams.forget(session)
+
+    def fits(self, octets: int) -> bool:
+        """Account for octets of messages that have not come whole, or less than before; False: beyond the bound."""
+        self._buffered += octets
+        return self._buffered <= self.settings.max_buffered
+
+    def fed(self, state: PeerSession, octets: int) -> None:
+        """A stream has brought something: batches may grow for `batch_latency`, unless they are large already."""
+        self._unsettled.add(state)
+        self._fed += octets
+        if self._fed >= _FED_AT_ONCE:
+            self.hand_on_streams()
+        elif self._drain_later is None:
+            self._drain_later = self._reactor.callLater(self.settings.batch_latency, self.hand_on_streams)
+
+    def hand_on_streams(self) -> None:
+        """All that streams have brought goes on."""
+        later, self._drain_later = self._drain_later, None
+        if later is not None and later.active():
+            later.cancel()
+        self._fed = 0
+        try:
+            now = self.now()
+            self._plugin.emit_all(self.streams, True, now)
+            unsettled, self._unsettled = self._unsettled, set()
+            for state in unsettled:
+                state.judge(now, settled=True)
+        except Exception as error:
+            self.fault(error)
+
+    # the plugin
+
+    def pause(self) -> None:
+        """Connections wait; datagrams go on."""
+        self._paused = True
+        for connection in self.connections:
+            connection.pause()
+
+    def resume(self) -> None:
+        """Connections are read again."""
+        self._paused = False
+        for connection in self.connections:
+            connection.resume()
+
+    def sessions(self) -> Iterator[Session]:
+        """All sessions that are open now."""
+        yield from self.exporters
+        for state in self.connections.values():
+            yield state.session
+
+    def expire(self, now: float) -> None:
+        """Forget what is too old: sessions, templates, sets that wait; close silent connections."""
+        self.forget_idle(now)
+        self.datagrams.expire((session for session in self.sessions() if not session.reliable), now)
+        self.streams.expire((), now)
+        for connection, state in list(self.connections.items()):
+            if now - state.session.last_received >= self.settings.idle_timeout:
+                connection.close()
+
+    @defer.inlineCallbacks
+    def drain(self) -> Any:
+        """At a stop: read what the kernel has of all connections; what was decoded goes on."""
+        yield defer.DeferredList([defer.maybeDeferred(connection.drain) for connection in list(self.connections)])
+        self.hand_on_streams()
+        self.datagrams.end()
+        self.streams.end()
+
+    def close(self) -> None:
+        """End all connections."""
+        for connection in list(self.connections):
+            connection.close()
+
+
+def where(peer: tuple[Any, ...]) -> str:
+    """A peer as HOST:PORT."""
+    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"

@@ -1,0 +1,33 @@
+"""One collector of an exporter, as its options name it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ulogd_tw.exporting.rules import Rule
+from ulogd_tw.transports.url import Url
+
+
+@dataclass(frozen=True)
+class Target:
+    """One collector: the word that stands for it, its URL, its own section, and the section of the exporter.
+
+    An option of its own section goes before that of the exporter.
+    """
+
+    word: str
+    url: Url
+    own: Any
+    common: Any
+
+    @property
+    def rule(self) -> Rule:
+        """Which flows it gets."""
+        return Rule(frozenset((self.word, str(self.url))), self.own.networks, self.own.marks)
+
+    def placed(self, mistakes: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """(option, what is wrong with it), with the section where the option is not the exporter's own."""
+        for option, wrong in mistakes:
+            yield (f"[collector:{self.word}] {option}" if getattr(self.own, option) else option), wrong

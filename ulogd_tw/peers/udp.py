@@ -1,0 +1,37 @@
+"""IPFIX over UDP (RFC 7011 section 10.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ulogd_tw.collecting.reception import Reception
+from ulogd_tw.exporting.collector import Collector
+from ulogd_tw.exporting.settings import Settings
+from ulogd_tw.exporting.udp import DatagramCollector
+from ulogd_tw.peers.target import Target
+from ulogd_tw.peers.transport import Entrance, Transport
+from ulogd_tw.transports.protocols import Listener
+from ulogd_tw.transports.udp import UdpListener
+from ulogd_tw.transports.url import Url
+
+
+class Udp(Transport):
+    """Datagrams, which may be lost; NetFlow and sFlow come the same way."""
+
+    scheme = "udp"
+    netflow = True
+
+    def entrance(self, reception: Reception, config: Any) -> Entrance:
+        return _Entrance(reception, config.receive_buffer, config.batch_latency)
+
+    def collector(self, target: Target, settings: Settings, config: Any) -> Collector:
+        return DatagramCollector(target.url, settings)
+
+
+class _Entrance(Entrance):
+    def __init__(self, reception: Reception, buffer: int, latency: float) -> None:
+        self._reception, self._buffer, self._latency = reception, buffer, latency
+
+    def bind(self, url: Url) -> Sequence[Listener]:
+        return UdpListener.bind(url, self._reception.take_slab, self._buffer, self._latency)
