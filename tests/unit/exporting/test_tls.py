@@ -300,12 +300,12 @@ class TargetTests(TlsCase):
         chmod = f"other users than its owner can read {self.collector[0]} (mode 0644): chmod 600 {self.collector[0]}"
         self.assertEqual(
             [
-                f"x.conf:2: col1:COLLECTOR: private_key: {chmod}",
-                "x.conf:2: col1:COLLECTOR: peers: *.example: a name has no * here (a certificate may have one)",
-                "x.conf:2: col1:COLLECTOR: peers: with verify=0 there are no certificates, so no names",
-                "x.conf:2: exp1:IPFIX: ca: must be given for TLS: the certificates of the CAs that sign the peers, a "
+                f"x.conf:7: [col1] private_key: {chmod}",
+                "x.conf:8: [col1] peers: *.example: a name has no * here (a certificate may have one)",
+                "x.conf:8: [col1] peers: with verify=0 there are no certificates, so no names",
+                "x.conf:10: [exp1] ca: must be given for TLS: the certificates of the CAs that sign the peers, a "
                 "file or a directory",
-                "x.conf:2: exp1:IPFIX: [collector:lab] cert: /none: No such file or directory",
+                "x.conf:10: [exp1] [collector:lab] cert: /none: No such file or directory",
                 "x.conf:15: [collector:lab] privat_key is no option of a collector's section: ignored; did you mean "
                 "private_key?",
             ],
