@@ -179,7 +179,7 @@ def checkpoint():
         for part in batches(1_000_000, 6_000_000, 65536, False):
             aggregate.process(part)
         copied, began = [], time.perf_counter()
-        steps = aggregate._state.file.steps(aggregate.kept[0], 0, ".new")
+        steps = aggregate.aggregation.checkpoints.file.steps(aggregate.aggregation.snapshot(), ".new")
         while True:
             before = time.perf_counter()
             work = next(steps, None)
@@ -191,7 +191,7 @@ def checkpoint():
             time.perf_counter() - began,
             os.path.getsize(f"{folder}/state") / aggregate.counters.figures["keys"](),
         )
-        aggregate._state.close()
+        aggregate.aggregation.checkpoints.close()
         began = time.perf_counter()
         again = stack(state_file=f"{folder}/state")
         again.open()

@@ -17,6 +17,7 @@ from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import with_certificates
+from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw import cli, config, registry, tap
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import Input
@@ -268,6 +269,30 @@ class PluginTests(SynchronousTestCase):
         self.assertEqual(1, plugins["large1"].counters.rows_filtered)
         self.assertIn("sourceAddress=0.0.0.2,", out.read_text())
         self.assertNotIn("0.0.0.1", out.read_text())
+
+
+class FunctionTests(SynchronousTestCase):
+    """The function of AGGREGATE of the how-to."""
+
+    def test_example(self):
+        """As an installed package it gives what it says, with its declaration taken from the entry point."""
+        folder = Path(self.mktemp()).absolute()
+        info = folder / "range-1.0.dist-info"
+        info.mkdir(parents=True)
+        (folder / "ulogd_tw_range.py").write_text(block(HOWTO, "python", '"""range(KEY)'))
+        project = tomllib.loads(block(HOWTO, "toml", "[project.entry-points"))
+        ((group, points),) = project["project"]["entry-points"].items()
+        lines = "".join(f"{name} = {place}\n" for name, place in points.items())
+        info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: range\nVersion: 1.0\n")
+        info.joinpath("entry_points.txt").write_text(f"[{group}]\n{lines}")
+        sys.path.insert(0, str(folder))
+        self.addCleanup(sys.path.remove, str(folder))
+        self.addCleanup(sys.modules.pop, "ulogd_tw_range", None)
+        case = AggregateCase()
+        agg = case.make(key="protocolIdentifier", functions="r=range(octetDeltaCount)")
+        case.give(batch_of([{"protocolIdentifier": 6, "octetDeltaCount": n} for n in (50, 7, 90)]))
+        agg.flush()
+        self.assertEqual([83.0], [row["r"] for row in case.rows()])
 
 
 class CounterTests(SynchronousTestCase):

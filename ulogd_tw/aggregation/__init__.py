@@ -1,1 +1,15 @@
-"""AGGREGATE's engine (RFC 7015)."""
+"""An Intermediate Aggregation Process as RFC 7015 has it: interval distribution, then key and value aggregation.
+
+What comes in are batches of flow records or packets. Each row is put into an interval, by its arrival, by the end of
+its flow or spread over its time, and added to the group of its key: octets, packets, flows, first and last time, and
+the functions that are asked for. What goes out when an interval is over are batches with a row for each group. Open
+intervals may be kept in a state file over a restart.
+"""
+
+from ulogd_tw.aggregation.checkpoints import Checkpoints
+from ulogd_tw.aggregation.derived_keys import Derived
+from ulogd_tw.aggregation.functions import Function, FunctionSpec
+from ulogd_tw.aggregation.process import AggregationProcess
+from ulogd_tw.aggregation.settings import Overflow, Settings
+
+__all__ = ["AggregationProcess", "Checkpoints", "Derived", "Function", "FunctionSpec", "Overflow", "Settings"]

@@ -2,67 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator
+from typing import Any
 
 from twisted.internet import defer, threads
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ulogd_tw.aggregation.interval import IntervalTable
-from ulogd_tw.aggregation.state_file import Disturbed, StateFile, Work
-
-if TYPE_CHECKING:
-    from ulogd_tw.plugins.filters.aggregate import AGGREGATE
+from ulogd_tw.aggregation.settings import Settings
+from ulogd_tw.aggregation.state_file import Disturbed, Snapshot, StateFile, Work
+from ulogd_tw.core.counters import Counters
 
 
 class Checkpoints:
-    """The state file of one instance."""
+    """The state file of one instance. `fault` gets what goes wrong with it."""
 
     log = Logger()
-    in_thread = staticmethod(threads.deferToThread)
 
-    def __init__(self, plugin: AGGREGATE) -> None:
-        self._plugin = plugin
-        config = plugin.config
-        settings = {
-            "key": list(plugin.key_names),
-            "functions": [[wish.name, wish.function, wish.of, wish.share] for wish in plugin.wishes],
-            "interval": config.interval,
-            "time": config.time,
-            "window": bool(config.window),
-            "age": bool(config.age),
-            "change": config.change,
-        }
-        _, number, of_stack = plugin.instance.partition("#")
-        self.file = StateFile(config.state_file + number + of_stack, settings)
+    def __init__(
+        self, instance: str, settings: Settings, counters: Counters, fault: Callable[[Exception], None]
+    ) -> None:
+        self._instance = instance
+        self._every = settings.checkpoint
+        self._counters = counters
+        self._fault = fault
+        _, number, of_stack = instance.partition("#")
+        self.file = StateFile(settings.state_file + number + of_stack, settings)
         self._due: float | None = None
-        self._steps: Iterator[Work] | None = None
+        self._steps: Generator[Work, None, None] | None = None
         self._syncing: defer.Deferred[Any] | None = None
         self._running: defer.Deferred[Any] = defer.succeed(None)
         self._unsynced = False
         self._written: object = None
         for name in ("states_written", "groups_restored", "groups_saved"):
-            plugin.counters.figures[name] = 0
+            counters.figures[name] = 0
+
+    @staticmethod
+    def in_thread(work: Callable[[], Any]) -> defer.Deferred[Any]:
+        """Do it in a thread."""
+        return threads.deferToThread(work)
 
     # start and stop
 
-    def open(self) -> tuple[list[tuple[IntervalTable, float | None]], int]:
-        """What an earlier run left: tallies, and until when intervals are closed. Raises `StartError`."""
+    def open(self, new_table: Callable[[int], IntervalTable]) -> Snapshot:
+        """What an earlier run left, in new tables. Raises `StartError`."""
         self.file.open()
-        plugin = self._plugin
         try:
-            found = self.file.load(plugin.new_tally)
+            found = self.file.load(new_table)
         except (OSError, ValueError) as error:
-            plugin.counters.errors["state_file"] += 1
+            self._counters.errors["state_file"] += 1
             self._set_aside(error)
             found = None
         if found is None:
-            return [], 0
-        groups = sum(len(tally) for tally, _ in found[0])
-        plugin.counters.figures["groups_restored"] = groups
-        if groups:
-            self.log.info("{instance}: {path} has {groups} groups of {n} intervals", instance=plugin.instance,
-                          path=str(self.file.path), groups=groups, n=len(found[0]))  # fmt: skip
+            return Snapshot([], 0)
+        self._counters.figures["groups_restored"] = found.groups
+        if found.groups:
+            self.log.info("{instance}: {path} has {groups} groups of {n} intervals", instance=self._instance,
+                          path=str(self.file.path), groups=found.groups, n=len(found.tables))  # fmt: skip
         return found
 
     def _set_aside(self, error: Exception) -> None:
@@ -72,7 +69,7 @@ class Checkpoints:
             where = f"it stays there ({failure})"
         self.log.error(
             "{instance}: state_file {path} is not used: {error}; {where}, and intervals begin with nothing",
-            instance=self._plugin.instance, path=str(self.file.path), error=error, where=where,
+            instance=self._instance, path=str(self.file.path), error=error, where=where,
         )  # fmt: skip
 
     def close(self) -> defer.Deferred[Any]:
@@ -80,71 +77,70 @@ class Checkpoints:
         waiting = [self._running, *([self._syncing] if self._syncing is not None else [])]
         return defer.DeferredList(waiting).addBoth(lambda _: self.file.close())
 
-    def save(self) -> bool:
+    def save(self, snapshot: Snapshot) -> bool:
         """Write all there is, now; False, and the fault reported, where that cannot be."""
         self._steps = None  # what a thread writes meanwhile is given up at its next step
-        plugin = self._plugin
-        tallies, closed = plugin.kept
         try:
-            for work in self.file.steps(tallies, closed, ".stop"):
+            for work in self.file.steps(snapshot, ".stop"):
                 work()
         except OSError as error:
             self._failed(error)
             return False
-        plugin.counters.figures["groups_saved"] = sum(len(tally) for tally, _ in tallies)
-        self._done(tallies)
+        self._counters.figures["groups_saved"] = snapshot.groups
+        self._done(snapshot)
         return True
 
     # while it runs
 
-    def emitted(self, tally: IntervalTable) -> None:
-        """The rows of this tally are handed on now."""
+    def emitted(self, table: IntervalTable, closed: int) -> None:
+        """The rows of this table are handed on now; intervals before `closed` were."""
         try:
-            self.file.mark(tally.ident, self._plugin.closed)
+            self.file.mark(table.ident, closed)
         except OSError as error:
             self._failed(error)
             return
-        if self._syncing is not None:
-            self._unsynced = True
-            return
-        self._unsynced = False
-        self._syncing = self.in_thread(self.file.sync).addErrback(lambda f: self._failed(f.value))
-        self._syncing.addCallback(lambda _: self._synced())
+        self._unsynced = True
+        self._sync()
 
-    def _synced(self) -> None:
-        self._syncing = None
-        if self._unsynced:
+    def _sync(self) -> None:
+        """Put the marks on the disk in a thread, one after the other."""
+        if self._unsynced and self._syncing is None:
             self._unsynced = False
-            self._syncing = self.in_thread(self.file.sync).addErrback(lambda f: self._failed(f.value))
-            self._syncing.addCallback(lambda _: self._synced())
+            self._syncing = self.in_thread(self.file.sync)
+            self._syncing.addBoth(self._synced)
 
-    def wake(self, now: float) -> None:
-        """Write the file when it is time, and something has changed."""
-        if not self._plugin.config.checkpoint:
+    def _synced(self, result: Any) -> None:
+        self._syncing = None
+        if isinstance(result, Failure):
+            self._failed(result.value if isinstance(result.value, Exception) else RuntimeError(str(result.value)))
+        self._sync()
+
+    def wake(self, now: float, snapshot: Callable[[], Snapshot | None]) -> None:
+        """Write the file when it is time, and something has changed; `snapshot` gives None while groups are moved."""
+        if not self._every:
             return
         if self._due is None:
-            self._due = now + self._plugin.config.checkpoint
+            self._due = now + self._every
         if now < self._due or self._steps is not None:
             return
-        kept = self._plugin.kept
+        kept = snapshot()
         if kept is None:
             return  # when all is moved
-        tallies, closed = kept
-        now_kept = (self._plugin.counters.rows_merged, [tally.ident for tally, _ in tallies])
-        self._due = now + self._plugin.config.checkpoint
-        if now_kept == self._written:
+        state = (self._counters.rows_merged, [table.ident for table, _ in kept.tables])
+        self._due = now + self._every
+        if state == self._written:
             return
-        self._steps = self.file.steps(tallies, closed, ".new")
-        self._running = self._run(self._steps, tallies, now_kept)
+        self._steps = self.file.steps(kept, ".new")
+        self._running = self._run(self._steps, kept, state)
 
     @defer.inlineCallbacks
-    def _run(self, steps: Iterator[Work], tallies: list[tuple[IntervalTable, float | None]], kept: object) -> Any:
+    def _run(self, steps: Generator[Work, None, None], snapshot: Snapshot, state: object) -> Any:
         try:
             while self._steps is steps:
                 work = next(steps, None)
                 if work is None:
-                    self._written = kept
-                    self._done(tallies)
+                    self._written = state
+                    self._done(snapshot)
                     break
                 yield self.in_thread(work)
         except Disturbed:
@@ -156,12 +152,12 @@ class Checkpoints:
             if self._steps is steps:
                 self._steps = None
 
-    def _done(self, tallies: list[tuple[IntervalTable, float | None]]) -> None:
-        self._plugin.counters.figures["states_written"] += 1
-        self.file.forget(any(tally.gone for tally, _ in tallies))
+    def _done(self, snapshot: Snapshot) -> None:
+        self._counters.figures["states_written"] += 1
+        self.file.forget(any(table.gone for table, _ in snapshot.tables))
 
-    def _failed(self, error: BaseException) -> None:
-        self._plugin.counters.errors["state_file"] += 1
+    def _failed(self, error: Exception) -> None:
+        self._counters.errors["state_file"] += 1
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(self.file.path)
-        self._plugin.fault(error)
+        self._fault(error)

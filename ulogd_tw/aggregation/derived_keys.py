@@ -19,17 +19,21 @@ _NUMBERS = ("unsigned", "seconds", "milliseconds")
 
 @dataclass(frozen=True)
 class Derived:
-    """The key `base`, and what is done to it: prefixes of so many bits, or steps of so many; `name` as written."""
+    """The key `base`, and what is done to it: prefixes of so many bits, or steps of so many; `name` as written.
+
+    `base_key` is None where nobody knows that key, which is a mistake of the configuration.
+    """
 
     name: str
     base: str
+    base_key: Key | None
     prefixes: tuple[int, int] | None = None
     step: int = 0
 
     @property
     def key(self) -> Key:
         """The key of its columns: of the type of the base, and no element, as it is no longer the value that was."""
-        key = known(self.base.partition("@")[0])
+        key = self.base_key or Key(self.name, types.UNSIGNED64)
         return key.named(self.name) if self.base == self.name else Key(self.name, key.type, (), key.unit)
 
     def find(self, find: Callable[[Batch, str], Found | None], batch: Batch) -> Found | None:
@@ -38,7 +42,7 @@ class Derived:
         if found is None or self.base == self.name:
             return found
         key = Key(self.name, found.key.type, (), found.key.unit)
-        return Found(self._changed(found.values, found.key), found.missing, key)
+        return Found(self._changed(found.numbers, found.key), found.missing, key)
 
     def _changed(self, column: np.ndarray, key: Key) -> np.ndarray:
         if self.prefixes is None:
@@ -55,9 +59,9 @@ class Derived:
 def parse(name: str) -> Derived:
     """What a word of the option `key` means. ValueError where it cannot be."""
     base, slash, words = name.partition("/")
-    if not slash:
-        return Derived(name, base)
     key = known(base.partition("@")[0])
+    if not slash:
+        return Derived(name, base, key)
     numbers = words.split(":")
     if key is None or not all(word.isdecimal() for word in numbers):
         raise ValueError(f"{name}: behind the slash stands a number, or for addresses one of each family: /24:48")
@@ -65,11 +69,11 @@ def parse(name: str) -> Derived:
         four = min(int(numbers[0]), 32) if key.type.kind == "address" else int(numbers[0])
         if len(numbers) > 2 or not 0 <= four <= 128 or int(numbers[-1]) > 128 or key.type.kind == "ipv4" and four > 32:
             raise ValueError(f"{name}: prefixes have 0 to 32 bits, of IPv6 0 to 128, as in {base}/24:48")
-        return Derived(name, base, (min(four, 32), int(numbers[-1])))
+        return Derived(name, base, key, (min(four, 32), int(numbers[-1])))
     if key.type.kind in _NUMBERS and len(numbers) == 1 and not int(numbers[0]):
         raise ValueError(f"{name}: there are no multiples of 0")
     if key.type.kind not in _NUMBERS or len(numbers) != 1:
         raise ValueError(f"{name}: {base} is no address, and no number of which to take multiples")
     if int(numbers[0]) > np.iinfo(key.type.dtype).max:
         raise ValueError(f"{name}: no {base} is so large")
-    return Derived(name, base, None, int(numbers[0]))
+    return Derived(name, base, key, None, int(numbers[0]))

@@ -3,83 +3,89 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from ulogd_tw.aggregation.interval import IntervalTable
 from ulogd_tw.aggregation.top import TopGroups
-from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.keys import Key
 
-if TYPE_CHECKING:
-    from ulogd_tw.plugins.filters.aggregate import AGGREGATE
-
-INTERVAL_START = Key("interval_start", types.SECONDS, unit="seconds")
 EMITTED_AT_ONCE = 16384
 """Rows handed on in one turn of the reactor, so that a million of them do not stop it."""
-_END = object()
 
 
 class EmissionQueue:
-    """Tables of one instance that wait to go out, oldest first."""
+    """Tables that wait to go out, oldest first.
 
-    def __init__(self, plugin: AGGREGATE) -> None:
-        self._plugin = plugin
-        self._tallies: deque[tuple[IntervalTable, float]] = deque()
+    `emit` gets batches of the columns that `wanted` names at that time; of each interval those of the `top` groups by
+    the column `by`, if that is not 0. `before` is called with a table before its first row goes out.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[Batch], None],
+        wanted: Callable[[], frozenset[str]],
+        top: int,
+        by: str,
+        before: Callable[[IntervalTable], None],
+    ) -> None:
+        self._emit = emit
+        self._wanted = wanted
+        self._top = top
+        self._by = by
+        self._before = before
+        self._tables: deque[tuple[IntervalTable, float]] = deque()
         self._going: tuple[IntervalTable, Iterator[Batch | None]] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._going or self._tallies)
+        return bool(self._going or self._tables)
 
     def __iter__(self) -> Iterator[tuple[IntervalTable, float]]:
-        """Those of which no row has gone out yet, with the clock of their batches."""
-        return iter(self._tallies)
+        """The tables of which no row has gone out yet, with the clock of their batches."""
+        return iter(self._tables)
 
     @property
     def rows(self) -> int:
         """How many rows wait, at most."""
-        return sum(len(tally) for tally, _ in self._tallies) + (len(self._going[0]) if self._going else 0)
+        return sum(len(table) for table, _ in self._tables) + (len(self._going[0]) if self._going else 0)
 
-    def add(self, tally: IntervalTable, now: float | None) -> None:
+    def add(self, table: IntervalTable, now: float | None = None) -> None:
         """Hand on a table; `now` is the clock of its batches, None: the start of its interval."""
-        self._tallies.append((tally, float(tally.start) if now is None else now))
+        self._tables.append((table, float(table.start) if now is None else now))
 
     def prepare(self) -> None:
         """Move a slice of the first table that has entries to be moved, while nothing may be emitted."""
-        next((tally.move() for tally, _ in self._tallies if tally.unmoved), None)
+        next((table.move() for table, _ in self._tables if table.unmoved), None)
 
     def send(self, all_: bool = False) -> None:
-        """Emit a slice, or all of it. What comes first may have entries that still have to be moved."""
+        """Emit a slice, or all of it. The first table may have entries that still have to be moved."""
         while self:
             if self._going is not None:
-                self._send_slice()
-            elif self._tallies[0][0].unmoved:
-                self._tallies[0][0].move()
+                self._send_slice(self._going[1])
+            elif self._tables[0][0].unmoved:
+                self._tables[0][0].move()
             else:
-                tally, now = self._tallies.popleft()
-                self._plugin.emitted(tally)
-                self._going = tally, self._batches(tally, now)
+                table, now = self._tables.popleft()
+                self._before(table)
+                self._going = table, self._batches(table, now)
                 continue
             if not all_:
                 return
 
-    def _send_slice(self) -> None:
-        batch = next(self._going[1], _END)
-        if batch is _END:
-            self._going = None
-        elif batch is not None:
-            self._plugin.emit(batch)
+    def _send_slice(self, batches: Iterator[Batch | None]) -> None:
+        for batch in batches:
+            if batch is not None:
+                self._emit(batch)
+            return
+        self._going = None
 
-    def _batches(self, tally: IntervalTable, now: float) -> Iterator[Batch | None]:
+    def _batches(self, table: IntervalTable, now: float) -> Iterator[Batch | None]:
         """What goes out of a table, with None where nothing does yet."""
-        slices = tally.batches(INTERVAL_START, now, EMITTED_AT_ONCE)
-        top = self._plugin.config.top
-        if not top:
+        slices = table.batches(now, EMITTED_AT_ONCE, self._wanted())
+        if not self._top:
             yield from slices
             return
-        busiest = TopGroups(self._plugin.config.by, top)
+        largest = TopGroups(self._by, self._top)
         for batch in slices:
-            busiest.add(batch)
+            largest.add(batch)
             yield None
-        yield from busiest.batches()
+        yield from largest.batches()

@@ -9,6 +9,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import numbers
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.resolve import Found
 
@@ -28,11 +29,11 @@ def by_flow_time(batch: Batch, start: Found | None, end: Found, now: int, interv
     A flow without an end counts as one that ended `now`.
     """
     length = interval * 1000
-    ends = end.values if end.missing is None else np.where(end.missing, np.uint64(now * 1000), end.values)
+    ends = end.numbers if end.missing is None else np.where(end.missing, np.uint64(now * 1000), end.numbers)
     if start is None:
         return batch, (ends // np.uint64(length) * np.uint64(length) // np.uint64(1000)).astype(np.int64)
     missing = [found.missing for found in (start, end) if found.missing is not None]
-    starts = np.where(np.logical_or.reduce(missing), ends, start.values) if missing else start.values
+    starts = np.where(np.logical_or.reduce(missing), ends, start.numbers) if missing else start.numbers
     batch, begins = spread(batch, starts, ends, length)
     return batch, begins // 1000
 
@@ -79,7 +80,8 @@ def share(batch: Batch, values: np.ndarray) -> np.ndarray:
 
 def ending(batch: Batch) -> np.ndarray | None:
     """The rows with the last interval of their flow, which count it; None where all are."""
-    return batch.columns.get(ENDS.name)
+    ends = batch.columns.get(ENDS.name)
+    return None if ends is None else numbers(ends)
 
 
 def ended(batch: Batch) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ulogd_tw.aggregation.functions import FUNCTIONS, FunctionSpec
+from ulogd_tw.aggregation.functions import FunctionSpec
 from ulogd_tw.core import types
+from ulogd_tw.core.columns import numbers
 from ulogd_tw.core.key_table import KeyTable
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.packing import Dictionary, Packing
@@ -42,7 +43,7 @@ NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 class Slice:
     """Some entries of a table, copied: `rows` (n, words + values), `more` and `states` as far as entries have them.
 
-    A state is (its values, and an octet of flags for each entry that has one), see `State.piece`.
+    A state is (its values, and an octet of flags for each entry that has one), see `Function.piece`.
     """
 
     rows: np.ndarray
@@ -75,19 +76,28 @@ class Slice:
 
 
 class MemoryPool:
-    """The memory of tables that are gone, for new ones."""
+    """The memory and the sizes of tables that are gone, for new ones."""
 
     def __init__(self) -> None:
         self._memory: dict[tuple[int, int], np.ndarray] = {}
+        self._sizes: dict[object, int] = {}
 
     def get(self, stride: int, capacity: int) -> np.ndarray | None:
-        """What there is for such a table."""
+        """Memory for such a table, if there is some."""
         return self._memory.pop((stride, capacity), None)
 
     def take(self, group: Group) -> None:
         """Keep the memory of a table that nobody will look at, one of each kind."""
         if not group.readers and group.table.n:
             self._memory[group.table.stride, group.table.capacity] = group.table.flat
+
+    def expected(self, present: object) -> int:
+        """Entries of the last table of these present keys; 0 where there was none."""
+        return self._sizes.get(present, 0)
+
+    def expect(self, sizes: dict[object, int]) -> None:
+        """Note how many entries the tables of an interval have, by their present keys."""
+        self._sizes.update(sizes)
 
 
 class Group:
@@ -102,13 +112,13 @@ class Group:
 
     def __init__(
         self, present: tuple[Key, ...], dictionaries: dict[str, Dictionary], capacity: int, expected: int,
-        wishes: Sequence[FunctionSpec], most: int, spares: MemoryPool,
+        specs: Sequence[FunctionSpec], most: int, pool: MemoryPool,
     ):  # fmt: skip
         self.packing = Packing(present, dictionaries)
         words = self.packing.words
-        self.table = KeyTable(words, capacity, expected, len(PLACES), spares.get(words + len(PLACES), capacity))
+        self.table = KeyTable(words, capacity, expected, len(PLACES), pool.get(words + len(PLACES), capacity))
         self.places = {name: self.packing.words + place for place, name in enumerate(PLACES)}
-        self.states = [FUNCTIONS[wish.function](wish, capacity, most) for wish in wishes]
+        self.states = [spec.function(spec, capacity, most) for spec in specs]
         self.more: dict[Key, np.ndarray] = {}
         self.seen_by_all: int | None = None
         """The bits that every entry has; None while there is no entry."""
@@ -133,16 +143,17 @@ class Group:
             state.begin(first, self._used + 1)
         return slice(first, self._used + 1)
 
-    def values(self, key: Key, first: int, stop: int) -> np.ndarray:
+    def values(self, key: Key | str, first: int, stop: int) -> np.ndarray:
         """The column of a value over the entries from `first` up to `stop`, a copy."""
         if key in self.places:
             return self.table.column(self.places[key], first)[: stop - first].copy()
-        column = self.more.get(key)
+        column = self.more.get(key) if isinstance(key, Key) else None
         return np.zeros(stop - first, np.uint64) if column is None else column[first:stop].copy()
 
     def spans(self, piece: Slice) -> np.ndarray | None:
         """The spans of a piece of this table."""
-        return self.packing.unpack(piece.words).get(SPAN)
+        found = self.packing.unpack(piece.words).get(SPAN)
+        return None if found is None else numbers(found)
 
     def add(self, key: Key, entries: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
         """Add to a sum; `places` is where the rows of the entries begin."""

@@ -5,53 +5,68 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from ulogd_tw.aggregation.flow_time import ended, ending, share
-from ulogd_tw.aggregation.group_table import BORN, FIRST, FLOWS, LAST, NEVER, SEEN, SPAN, SUMS, VALUES, Group, Slice
-from ulogd_tw.aggregation.relocation import AT_ONCE, Overflow, Relocation
+from ulogd_tw.aggregation.flow_time import ended
+from ulogd_tw.aggregation.group_table import (
+    BORN,
+    FIRST,
+    FLOWS,
+    NEVER,
+    SEEN,
+    SPAN,
+    SUMS,
+    VALUES,
+    Group,
+    MemoryPool,
+    Slice,
+)
+from ulogd_tw.aggregation.relocation import AT_ONCE, Relocation
+from ulogd_tw.aggregation.settings import Overflow, Settings
+from ulogd_tw.aggregation.summing import Summing
+from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.packing import Dictionary, packed_type
 from ulogd_tw.core.resolve import Found
 
-if TYPE_CHECKING:
-    from ulogd_tw.core.plugin import Plugin, Wanted
-
-_ACTIVE_TIMEOUT = 2
-"""The flowEndReason of a record that is not the flow's last (RFC 5102 section 5.11.3)."""
+INTERVAL_START = Key("interval_start", types.SECONDS, unit="seconds")
 OTHER = "other"
 """The group of the rows that found no room, all under NULL keys."""
+Present = tuple[Key, ...] | str
+"""What a group is found by: its present keys, or `OTHER`."""
 PEEKED_AT_ONCE = 32768
 """Entries that are copied in one turn of the reactor: some milliseconds."""
 _MORE_STRINGS = 1 << 20
 
 
 class IntervalTable:
-    """All groups of one interval, at most as many as their caller allows."""
+    """All groups of the interval that begins at `start` (seconds since 1970), at most as many as the caller allows.
 
-    def __init__(self, plugin: Plugin, overflow: Overflow, expected: dict[object, int], start: int) -> None:
+    `summing` finds the columns of rows and adds them up; `pool` has what earlier tables left.
+    """
+
+    def __init__(self, start: int, settings: Settings, summing: Summing, pool: MemoryPool) -> None:
         self.start = start
-        """Of the interval, seconds since 1970."""
         self.ident = secrets.token_hex(8)
-        """What no other one of any run is called."""
-        self._plugin = plugin
-        self._names: tuple[str, ...] = plugin.key_names
-        self._inner = (SPAN.name,) if plugin.config.change else ()
-        self._overflow = overflow
-        self._expected = expected
-        """Entries of the last interval by kind of group, to size the next one's tables."""
-        self._capacity: int = plugin.config.max_keys + 1  # one more for the rest of overflow=other
-        self.groups: dict[object, Group] = {}
+        """Its name, which no other table of any run has."""
+        self._settings = settings
+        self._summing = summing
+        self._counters = summing.counters
+        self._pool = pool
+        self._names = settings.key
+        self._inner = (SPAN.name,) if settings.change else ()
+        self._capacity = settings.max_keys + 1  # one more for the rest of overflow=other
+        self.groups: dict[Present, Group] = {}
         self.dictionaries = self._new_dictionaries()
         self.moves = 0
-        """How often its entries were moved; what was copied of it before is of no use then."""
-        self._moving: Relocation | None = None
-        self._old: deque[tuple[object, Group, int]] = deque()
-        """Tables whose entries are moved to those of the same names in `groups`. And the first entry left."""
+        """How often its entries were moved; a copy made before such a move is of no use."""
+        self._moving: Relocation[Any] | None = None
+        self._old: deque[tuple[Present, Group, int]] = deque()
+        """Tables whose entries are moved to those of the same keys in `groups`, each with the first entry left."""
         self._sources: deque[IntervalTable] = deque()
         self.gone = False
         """Whether its rows were emitted."""
@@ -82,7 +97,7 @@ class IntervalTable:
 
     def _new_dictionaries(self) -> dict[str, Dictionary]:
         most = self._capacity
-        if self._overflow.waits:
+        if self._settings.overflow.waits:
             most = 2 * most + _MORE_STRINGS  # rows that find no room at first have their strings in it too
         return {name: Dictionary(most) for name in self._names}
 
@@ -97,27 +112,31 @@ class IntervalTable:
 
     def _by_presence(self, batch: Batch) -> Iterator[tuple[Batch, dict[str, Found]]]:
         """Rows that lack the same keys together, with the keys that they have."""
-        found = {name: self._plugin.find(batch, name) for name in (*self._names, *self._inner)}
-        found = {name: f for name, f in found.items() if f is not None}
-        masked = [name for name, f in found.items() if f.missing is not None and f.missing.any()]
-        if not masked:
+        found = self._keys_of(batch, (*self._names, *self._inner))
+        masks = {name: f.missing for name, f in found.items() if f.missing is not None and f.missing.any()}
+        if not masks:
             yield batch, found
             return
         pattern = np.zeros(batch.n, np.uint64)
-        for place, name in enumerate(masked):
-            pattern |= found[name].missing.astype(np.uint64) << np.uint64(place)
+        for place, mask in enumerate(masks.values()):
+            pattern |= mask.astype(np.uint64) << np.uint64(place)
         for value in np.unique(pattern).tolist():
             part = batch.take(pattern == np.uint64(value))
-            absent = {name for place, name in enumerate(masked) if value >> place & 1}
-            yield part, {n: self._plugin.find(part, n) for n in found if n not in absent}
+            absent = {name for place, name in enumerate(masks) if value >> place & 1}
+            yield part, self._keys_of(part, [name for name in found if name not in absent])
+
+    def _keys_of(self, batch: Batch, names: Iterable[str]) -> dict[str, Found]:
+        """The columns of those of these keys that the batch has."""
+        found = {name: self._summing.find(batch, name) for name in names}
+        return {name: f for name, f in found.items() if f is not None}
 
     def _group(self, found: dict[str, Found]) -> Group:
         present = tuple(Key(name, packed_type(name, f.key), f.key.elements) for name, f in found.items())
-        return self.table(present, self._expected.get(present, 0))
+        return self.table(present, self._pool.expected(present))
 
-    def table(self, present: object, expected: int = 0) -> Group:
+    def table(self, present: Present, expected: int = 0) -> Group:
         """The group of these present keys, a new one for about so many entries if there is none."""
-        if present == OTHER:
+        if isinstance(present, str):
             return self._other()
         group = self.groups.get(present)
         if group is None:
@@ -125,9 +144,9 @@ class IntervalTable:
         return group
 
     def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> Group:
-        plugin = self._plugin
-        most = plugin.config.max_sketches
-        return Group(present, self.dictionaries, capacity, expected, plugin.wishes, most, plugin.spares)
+        settings = self._settings
+        most = settings.max_sketches
+        return Group(present, self.dictionaries, capacity, expected, settings.functions, most, self._pool)
 
     def _add(self, batch: Batch, found: dict[str, Found], max_keys: int) -> Batch | None:
         group = self._group(found)
@@ -140,28 +159,28 @@ class IntervalTable:
         entries = group.table.entries(words, room)
         new = group.begin()
         if entries.all():
-            self._merge(group, entries, batch, new)
+            self._summing.add(group, entries, batch, new)
             return None
         beyond = entries == 0
-        self._merge(group, entries[~beyond], batch.take(~beyond), new)
+        self._summing.add(group, entries[~beyond], batch.take(~beyond), new)
         rest = batch.take(beyond)
-        if self._overflow.waits:
+        if self._settings.overflow.waits:
             return rest
         self._turn_away(rest, "max_keys")
         return None
 
     def _turn_away(self, rest: Batch, reason: str) -> None:
         """Drop rows, or count them under NULL keys."""
-        counters = self._plugin.counters
-        if reason != "max_keys" or self._overflow is Overflow.REFUSE:
+        counters = self._counters
+        if reason != "max_keys" or self._settings.overflow is Overflow.REFUSE:
             counters.dropped[reason] += ended(rest)
             return
         other = self._other()
         entries = np.ones(rest.n, np.int64)
         counters.figures["rows_other"] += ended(rest)
-        if self._plugin.config.age:
+        if self._settings.age:
             other.born(entries, int(rest.now * 1000))
-        self._merge(other, entries, rest, slice(2, 2))
+        self._summing.add(other, entries, rest, slice(2, 2))
 
     def _other(self) -> Group:
         """The group of the rest, which has one entry."""
@@ -181,9 +200,9 @@ class IntervalTable:
 
     def beside(self) -> IntervalTable:
         """An empty one of the same interval."""
-        return IntervalTable(self._plugin, self._overflow, self._expected, self.start)
+        return IntervalTable(self.start, self._settings, self._summing, self._pool)
 
-    def begin_moving(self, moving: Relocation) -> None:
+    def begin_moving(self, moving: Relocation[Any]) -> None:
         """Start with new tables; the entries of those that there are follow with `move`."""
         self.moves += 1
         self._moving = moving
@@ -215,7 +234,7 @@ class IntervalTable:
             self.take(present, group, group.piece(first, stop), self._moving)
         return stop - first
 
-    def take(self, present: object, source: Group, piece: Slice, moving: Relocation | None = None) -> None:
+    def take(self, present: Present, source: Group, piece: Slice, moving: Relocation[Any] | None = None) -> None:
         """Merge a piece of another table, of which `moving` chooses what stays here; None: all of it."""
         stays = np.ones(len(piece), bool) if moving is None else moving.stays(source, piece)
         if present == OTHER:
@@ -240,7 +259,7 @@ class IntervalTable:
         into.merge(entries[~rest], piece.take(~rest))
         self._part_with(present, source, piece.take(rest), moving)
 
-    def _part_with(self, present: object, source: Group, piece: Slice, moving: Relocation | None) -> None:
+    def _part_with(self, present: Present, source: Group, piece: Slice, moving: Relocation[Any] | None) -> None:
         """Let entries that do not stay go out, or add them to the rest."""
         if not len(piece):
             return
@@ -251,106 +270,41 @@ class IntervalTable:
             out.take(present, source, piece)
 
     def _fold_into_other(self, piece: Slice) -> None:
-        more = self._plugin.counters.figures
+        more = self._counters.figures
         more["groups_folded"] += len(piece)
         more["rows_other"] += int(piece.value(FLOWS).sum())
         self._other().merge(np.ones(len(piece), np.int64), piece)
 
-    # rows in
-
-    def _merge(self, group: Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
-        """Add the values of the rows to their entries, of which those in `new` are new."""
-        self._plugin.counters.rows_merged += ended(batch)
-        if self._plugin.config.age and new.stop > new.start:
-            group.born(new, int(batch.now * 1000))
-        if not batch.n:
-            return
-        places = entries * group.table.stride
-        counting = ending(batch)
-        flows = np.ones(batch.n, np.uint64) if counting is None else counting.astype(np.uint64)
-        group.add(FLOWS, entries, places, flows)
-        seen = 0
-        partly = None
-        for place, (key, delta, total) in enumerate(SUMS):
-            values, missing = self._counts(batch, delta, total)
-            if values is None:
-                continue
-            if missing is None:
-                seen |= 1 << place
-            else:
-                values = np.where(missing, np.uint64(0), values)
-                bit = np.where(missing, np.uint64(0), np.uint64(1 << place))
-                partly = bit if partly is None else partly | bit
-            group.add(key, entries, places, share(batch, values))
-        group.see(seen, partly, places, new)
-        self._times(group, places, batch)
-        for state in group.states:
-            found = self._plugin.find(batch, state.wish.of)
-            if found is not None:
-                others = found.missing if counting is None else _either(found.missing, ~counting)
-                state.add(entries, found.values, others)
-
-    def _counts(self, batch: Batch, delta: str, total: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """What one counter adds: the delta, else the total where the record is the flow's last; and what is missing."""
-        deltas = self._plugin.find(batch, delta)
-        if deltas is not None and deltas.missing is None:
-            return deltas.values.astype(np.uint64, copy=False), None
-        totals = self._plugin.find(batch, total)
-        if totals is None:
-            return (None, None) if deltas is None else (deltas.values.astype(np.uint64), deltas.missing)
-        values = totals.values.astype(np.uint64, copy=False)
-        missing = totals.missing
-        reason = self._plugin.find(batch, "flowEndReason")
-        if reason is not None and (reason.values == _ACTIVE_TIMEOUT).any():
-            interim = reason.values == _ACTIVE_TIMEOUT
-            missing = interim if missing is None else missing | interim
-        if deltas is not None:
-            values = np.where(deltas.missing, values, deltas.values.astype(np.uint64))
-            missing = None if missing is None else missing & deltas.missing
-        return values, missing
-
-    def _times(self, group: Group, places: np.ndarray, batch: Batch) -> None:
-        start = self._plugin.find(batch, "flowStartMilliseconds")
-        if start is not None:
-            values = start.values if start.missing is None else np.where(start.missing, NEVER, start.values)
-            np.minimum.at(group.table.flat, places + group.places[FIRST], values.astype(np.uint64, copy=False))
-        end = self._plugin.find(batch, "flowEndMilliseconds")
-        if end is not None:
-            values = end.values if end.missing is None else np.where(end.missing, np.uint64(0), end.values)
-            np.maximum.at(group.table.flat, places + group.places[LAST], values.astype(np.uint64, copy=False))
-
     # rows out
 
-    def batches(self, interval_key: Key, now: float, at_once: int) -> Iterator[Batch]:
-        """The rows of this interval in slices of so many, by kind of group; ends the tally."""
+    def batches(self, now: float, at_once: int, wanted: frozenset[str]) -> Iterator[Batch]:
+        """The rows of this interval with the `wanted` columns, in slices, by kind of group; ends the table."""
         self.gone = True
-        plugin = self._plugin
-        wanted = frozenset((*plugin.wanted, *self._names, *((plugin.config.by,) if plugin.config.top else ())))
-        self._expected.update({p: group.table.n for p, group in self.groups.items() if p != OTHER and group.table.n})
+        self._pool.expect({p: group.table.n for p, group in self.groups.items() if p != OTHER and group.table.n})
         while self.groups:
             present = next(iter(self.groups))
             group = self.groups[present]
             for first in range(1, group.table.n + 1, at_once):
                 stop = min(first + at_once, group.table.n + 1)
-                yield self._batch(group, interval_key, now, wanted, first, stop)
-            plugin.spares.take(self.groups.pop(present))
+                yield self._batch(group, now, wanted, first, stop)
+            self._pool.take(self.groups.pop(present))
 
-    def peek(self, interval_key: Key, now: float, wanted: Wanted) -> Iterator[Batch]:
-        """The rows of this interval as they are now, with the `wanted` columns only, in slices; the tally goes on."""
-        # what is moved meanwhile is told once: where it was
-        found = [*((group, 1) for group in self.groups.values()), *((group, first) for _, group, first in self._old)]
-        found = [(group, begin, group.table.n + 1) for group, begin in found]
+    def peek(self, now: float, wanted: frozenset[str]) -> Iterator[Batch]:
+        """The rows of this interval as they are now, with the `wanted` columns only, in slices; the table goes on."""
+        # what is moved meanwhile is given once: where it was
+        parts = [*((group, 1) for group in self.groups.values()), *((group, first) for _, group, first in self._old)]
+        found = [(group, begin, group.table.n + 1) for group, begin in parts]
         for group, *_ in found:
             group.readers += 1
         try:
             for group, begin, stop in found:
                 for first in range(begin, stop, PEEKED_AT_ONCE):
-                    yield self._batch(group, interval_key, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
+                    yield self._batch(group, now, wanted, first, min(first + PEEKED_AT_ONCE, stop))
         finally:
             for group, *_ in found:
                 group.readers -= 1
 
-    def _batch(self, group: Group, interval_key: Key, now: float, wanted: Wanted, first: int, stop: int) -> Batch:
+    def _batch(self, group: Group, now: float, wanted: frozenset[str], first: int, stop: int) -> Batch:
         """The entries from `first` up to `stop`."""
         words = [group.table.column(place, first)[: stop - first] for place in range(group.packing.words)]
         by_name = {key.name: (key, column) for key, column in group.packing.unpack(words).items()}
@@ -364,8 +318,8 @@ class IntervalTable:
                 columns[key] = column
                 if absent.any():
                     missing[key.name] = absent
-        if interval_key.name in wanted:
-            columns[interval_key] = self._starts(group, first, stop)
+        if INTERVAL_START.name in wanted:
+            columns[INTERVAL_START] = self._starts(group, first, stop)
         schema = Schema(list(columns))
         return Batch(schema, {k.name: c for k, c in columns.items()}, missing, n=stop - first, now=now)
 
@@ -376,7 +330,7 @@ class IntervalTable:
         return repeated(self.start, stop - first, np.dtype("I"))
 
     def _worked_out(
-        self, group: Group, wanted: Wanted, first: int, stop: int
+        self, group: Group, wanted: frozenset[str], first: int, stop: int
     ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
         """Key, column and mask of the missing rows of each value of these entries."""
         seen = group.values(SEEN, first, stop)
@@ -387,11 +341,7 @@ class IntervalTable:
                 nothing = NEVER if key is FIRST else 0
                 yield key, column, (seen & np.uint64(1 << sums[key])) == 0 if key in sums else column == nothing
         for state in group.states:
-            if state.wish.name in wanted:
+            if state.spec.name in wanted:
                 column, absent = state.results(first, stop)
-                key = state.wish.key
+                key = state.spec.key
                 yield key, column.astype(key.type.dtype), absent
-
-
-def _either(missing: np.ndarray | None, others: np.ndarray) -> np.ndarray:
-    return others if missing is None else missing | others

@@ -6,15 +6,12 @@ Nothing is stopped for long: new rows go to new tables at once, and the entries 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from ulogd_tw.aggregation.group_table import BORN, LAST, OCTETS, Group, Slice
-
-if TYPE_CHECKING:
-    from ulogd_tw.aggregation.interval import IntervalTable
+from ulogd_tw.core.keys import Key
 
 AT_ONCE = 32768
 """Entries that are moved with a batch, or in a turn of the reactor: about 10 ms."""
@@ -22,36 +19,56 @@ SAMPLE = 131_072
 """Groups of which the median is taken, at most twice as many: some milliseconds."""
 
 
-class Overflow(Enum):
-    """What a new key does when the table is full."""
+class Table(Protocol):
+    """What a pass asks of the tables that it goes through, which are those of `interval`."""
 
-    EMIT = "emit"
-    OTHER = "other"
-    REFUSE = "refuse"
-    FOLD = "fold"
-    EVICT = "evict"
+    def __len__(self) -> int: ...
 
     @property
-    def waits(self) -> bool:
-        """Whether rows that find no room are tried again when there is some."""
-        return self in (Overflow.EMIT, Overflow.FOLD, Overflow.EVICT)
+    def keys(self) -> int:
+        """Groups without the rest."""
+
+    @property
+    def unmoved(self) -> int:
+        """Entries that have to be moved."""
+
+    def begin_moving(self, moving: Relocation) -> None:
+        """Start with new tables; `move` goes through the old ones."""
+
+    def move(self) -> int:
+        """Move a slice of entries; how many there were."""
+
+    def sample(self, place: Key, step: int) -> list[np.ndarray]:
+        """A value of every `step`-th group."""
+
+    def beside(self: _Table) -> _Table:
+        """An empty table of the same interval."""
 
 
-class Relocation:
-    """One time of going through `tallies`. `room` is that for old groups among the new ones."""
+_Table = TypeVar("_Table", bound=Table)
+
+
+class Relocation(Generic[_Table]):
+    """One pass over `tables` that decides which groups stay; at most `room` do.
+
+    The groups that do not stay go to the rest, or into the tables `outs` where a subclass says so (`emits`).
+    """
 
     joins = True
-    """Whether a group that should not stay does so where rows of it have come meanwhile."""
+    """Whether a group stays after all where rows of it have come meanwhile."""
     whole = False
     """Whether the rest under NULL keys is gone through too."""
 
-    def __init__(self, tallies: Sequence[IntervalTable], room: int) -> None:
+    emits = False
+    """Whether groups that do not stay go out; else they are added to the rest."""
+
+    def __init__(self, tables: Sequence[_Table], room: int) -> None:
         self.room = room
-        self._tallies = list(tallies)
-        self.outs: dict[IntervalTable, IntervalTable] | None = None
-        """The groups of a tally that go out; None: those that do not stay are added to the rest."""
-        for tally in tallies:
-            tally.begin_moving(self)
+        self._tables = list(tables)
+        self.outs: dict[_Table, _Table] = {}
+        """For each table the one of its groups that go out."""
+        for table in tables:
+            table.begin_moving(self)
 
     def stays(self, source: Group, piece: Slice) -> np.ndarray:
         """A mask of the entries of a piece of `source` that may stay groups."""
@@ -60,22 +77,22 @@ class Relocation:
     @property
     def unmoved(self) -> int:
         """Entries that have to be looked at."""
-        return sum(tally.unmoved for tally in self._tallies)
+        return sum(table.unmoved for table in self._tables)
 
     def step(self) -> bool:
         """Move a slice of entries; False when nothing is left to do."""
-        return any(tally.move() for tally in self._tallies)
+        return any(table.move() for table in self._tables)
 
-    def out(self, tally: IntervalTable) -> IntervalTable | None:
-        """Where the groups of a tally go out, if they do."""
-        if self.outs is None:
+    def out(self, table: _Table) -> _Table | None:
+        """Where the groups of a table go out, if they do."""
+        if not self.emits:
             return None
-        if tally not in self.outs:
-            self.outs[tally] = tally.beside()
-        return self.outs[tally]
+        if table not in self.outs:
+            self.outs[table] = table.beside()
+        return self.outs[table]
 
 
-class Halving(Relocation):
+class Halving(Relocation[_Table]):
     """The half of all groups with the smaller values at `place` does not stay.
 
     The bound is the median of all groups, or of a sample of them; of those that are just as large a part stays.
@@ -83,17 +100,17 @@ class Halving(Relocation):
 
     place = OCTETS
 
-    def __init__(self, tallies: Sequence[IntervalTable], max_keys: int) -> None:
-        keys = sum(tally.keys for tally in tallies)
+    def __init__(self, tables: Sequence[_Table], max_keys: int) -> None:
+        keys = sum(table.keys for table in tables)
         step = max(keys // SAMPLE, 1)
-        values = np.concatenate([s for tally in tallies for s in tally.sample(self.place, step)])
+        values = np.concatenate([s for table in tables for s in table.sample(self.place, step)])
         keep = max_keys // 2 * len(values) // max(keys, 1)
         place = min(len(values) - keep, len(values) - 1)
         self._bound = np.partition(values, place)[place]
         larger = int(np.count_nonzero(values > self._bound))
         ties = int(np.count_nonzero(values == self._bound))
         self._part = max(keep - larger, 0) / ties
-        super().__init__(tallies, 3 * max_keys // 4)  # more than half, as a sample may err
+        super().__init__(tables, 3 * max_keys // 4)  # more than half, as a sample may err
 
     def stays(self, source: Group, piece: Slice) -> np.ndarray:
         values = piece.value(self.place)
@@ -103,31 +120,28 @@ class Halving(Relocation):
         return keep
 
 
-class Fold(Halving):
+class Fold(Halving[_Table]):
     """Groups with few octets are added to the rest."""
 
 
-class Evict(Halving):
+class Evict(Halving[_Table]):
     """Groups whose last flow ended longest ago go out."""
 
     place = LAST
-
-    def __init__(self, tallies: Sequence[IntervalTable], max_keys: int) -> None:
-        super().__init__(tallies, max_keys)
-        self.outs = {}
+    emits = True
 
 
-class Leave(Relocation):
+class Leave(Relocation[_Table]):
     """Groups that began before `limit` (milliseconds), or whose span (see `spans`) has ended, go out."""
 
     joins = False
     whole = True
+    emits = True
 
-    def __init__(self, tallies: Sequence[IntervalTable], limit: int | None, ended: np.ndarray) -> None:
+    def __init__(self, tables: Sequence[_Table], limit: int | None, ended: np.ndarray) -> None:
         self._limit = limit
         self._ended = ended
-        super().__init__(tallies, sum(len(tally) for tally in tallies) + 1)
-        self.outs = {}
+        super().__init__(tables, sum(len(table) for table in tables) + 1)
 
     def stays(self, source: Group, piece: Slice) -> np.ndarray:
         keep = np.ones(len(piece), bool)

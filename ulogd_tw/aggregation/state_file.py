@@ -16,15 +16,16 @@ import json
 import os
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from ulogd_tw.aggregation.group_table import PLACES, Group, Slice
-from ulogd_tw.aggregation.interval import OTHER, IntervalTable
+from ulogd_tw.aggregation.interval import OTHER, IntervalTable, Present
 from ulogd_tw.aggregation.relocation import AT_ONCE
+from ulogd_tw.aggregation.settings import Settings
 from ulogd_tw.core import durable, types
 from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.errors import StartError
@@ -37,16 +38,44 @@ PIECE_OCTETS = 4 << 20
 Work = Callable[[], None]
 
 
+class Snapshot(NamedTuple):
+    """What a state file has to have: `tables`, with the clock of those that wait to go out, and what is closed.
+
+    Intervals that began before `closed` (seconds since 1970) were handed on.
+    """
+
+    tables: list[tuple[IntervalTable, float | None]]
+    closed: int
+
+    @property
+    def groups(self) -> int:
+        """The groups of all tables."""
+        return sum(len(table) for table, _ in self.tables)
+
+
 class Disturbed(Exception):
     """Entries were moved while they were copied."""
 
 
-class StateFile:
-    """The file at `path` of the intervals of one AGGREGATE; `settings` says what they are sums of."""
+def described(settings: Settings) -> dict[str, Any]:
+    """What the sums of a state file depend on: it is read by an AGGREGATE of the same settings only."""
+    return {
+        "key": list(settings.key),
+        "functions": [spec.saved for spec in settings.functions],
+        "interval": settings.interval,
+        "time": settings.time,
+        "window": bool(settings.window),
+        "age": bool(settings.age),
+        "change": settings.change,
+    }
 
-    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+
+class StateFile:
+    """The file at `path` of the intervals of one AGGREGATE with these settings."""
+
+    def __init__(self, path: str, settings: Settings) -> None:
         self.path = Path(path)
-        self._settings = settings
+        self._settings = described(settings)
         self._marks = -1
         self._lock = threading.Lock()
         self._newest: object = None
@@ -73,7 +102,7 @@ class StateFile:
             self._marks = -1
 
     def mark(self, ident: str, closed: int) -> None:
-        """Note that the interval of this tally is emitted, and until when intervals are closed."""
+        """Note that the table of this name is emitted, and until when intervals are closed."""
         os.write(self._marks, f"{ident} {closed}\n".encode())
 
     def sync(self) -> None:
@@ -86,7 +115,7 @@ class StateFile:
             os.ftruncate(self._marks, 0)
 
     def emitted(self) -> tuple[set[str], int]:
-        """What was marked: tallies, and until when intervals are closed. A line that is cut is none."""
+        """What was marked: names of tables, and until when intervals are closed. A line that is cut is none."""
         lines = os.pread(self._marks, os.fstat(self._marks).st_size, 0).decode("ascii", "replace").split("\n")[:-1]
         words = [line.split(" ") for line in lines]
         good = [(ident, int(closed)) for ident, closed in (w for w in words if len(w) == 2) if closed.isdecimal()]
@@ -94,10 +123,10 @@ class StateFile:
 
     # write
 
-    def steps(self, tallies: list[tuple[IntervalTable, float | None]], closed: int, suffix: str) -> Iterator[Work]:
+    def steps(self, snapshot: Snapshot, suffix: str) -> Generator[Work, None, None]:
         """Write the intervals. Each step copies a piece, and gives what has to be done next, perhaps in a thread.
 
-        With each tally its clock, where it goes out already. Raises `Disturbed`.
+        Raises `Disturbed`.
         """
         beside = self.path.with_name(self.path.name + suffix)
         file = durable.opened(beside)
@@ -106,12 +135,13 @@ class StateFile:
             self._newest = archive
         try:
             heads = []
-            for place, (tally, now) in enumerate(tallies):
-                head = {"ident": tally.ident, "start": tally.start, "now": now, "groups": [], "strings": {}}
-                yield from _tally_steps(archive, f"t{place}", tally, head)
-                if not tally.gone:
+            for place, (table, now) in enumerate(snapshot.tables):
+                head = {"ident": table.ident, "start": table.start, "now": now, "groups": [], "strings": {}}
+                yield from _table_steps(archive, f"t{place}", table, head)
+                if not table.gone:
                     heads.append((f"t{place}", head))
-            whole = {"ulogd_tw": "aggregate", "version": VERSION, "settings": self._settings, "closed": closed}
+            whole = {"ulogd_tw": "aggregate", "version": VERSION, "settings": self._settings}
+            whole |= {"closed": snapshot.closed}
             octets = np.frombuffer(json.dumps(whole | {"tallies": heads}).encode(), np.uint8)
             yield lambda: _put(archive, {"head": octets})
             yield lambda: self._finish(archive, file, beside)
@@ -130,8 +160,8 @@ class StateFile:
 
     # read
 
-    def load(self, make: Callable[[int], IntervalTable]) -> tuple[list[tuple[IntervalTable, float | None]], int] | None:
-        """The intervals with their clocks, of which none was emitted, and until when they are closed; None: no file.
+    def load(self, new_table: Callable[[int], IntervalTable]) -> Snapshot | None:
+        """What the file has that was not emitted; None: there is no file.
 
         Raises ValueError for a file that is damaged or has sums of something else.
         """
@@ -144,14 +174,14 @@ class StateFile:
                 if head["settings"] != self._settings:
                     names = [n for n in self._settings if head["settings"].get(n) != self._settings[n]]
                     raise ValueError(f"it was written with another {', '.join(names)}")
-                found = []
+                found: list[tuple[IntervalTable, float | None]] = []
                 for name, saved in head["tallies"]:
                     if saved["ident"] not in gone:
-                        tally = make(int(saved["start"]))
-                        tally.ident = str(saved["ident"])
-                        _restore(arrays, name, saved, tally)
-                        found.append((tally, None if saved["now"] is None else float(saved["now"])))
-                return found, max(closed, int(head["closed"]))
+                        table = new_table(int(saved["start"]))
+                        table.ident = str(saved["ident"])
+                        _restore(arrays, name, saved, table)
+                        found.append((table, None if saved["now"] is None else float(saved["now"])))
+                return Snapshot(found, max(closed, int(head["closed"])))
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
@@ -160,7 +190,7 @@ class StateFile:
             raise ValueError(f"it is damaged: {type(error).__name__}: {error}") from None
 
     def set_aside(self) -> Path:
-        """Give the file another name, and tell it."""
+        """Give the file another name; what that is."""
         aside = self.path.with_name(self.path.name + ".aside")
         os.replace(self.path, aside)
         return aside
@@ -172,24 +202,24 @@ def _put(archive: zipfile.ZipFile, arrays: dict[str, np.ndarray]) -> None:
             np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _tally_steps(archive: zipfile.ZipFile, name: str, tally: IntervalTable, head: dict[str, Any]) -> Iterator[Work]:
-    """The steps of one tally, as far as it does not go away meanwhile; `head` gets what is written."""
-    moves = tally.moves
+def _table_steps(archive: zipfile.ZipFile, name: str, table: IntervalTable, head: dict[str, Any]) -> Iterator[Work]:
+    """The steps of one table, as far as it does not go away meanwhile; `head` gets what is written."""
+    moves = table.moves
     # what is made after this moment is not in the file
-    groups = [(present, group, group.table.n) for present, group in tally.groups.items()]
+    groups = [(present, group, group.table.n) for present, group in table.groups.items()]
     for place, (present, group, n) in enumerate(groups):
-        keys = None if present == OTHER else [[k.name, k.type.name, list(k.elements)] for k in present]
+        keys = None if isinstance(present, str) else [[k.name, k.type.name, list(k.elements)] for k in present]
         at_once, pieces = _at_once(group), 0
         for first in range(1, n + 1, at_once):
-            if tally.gone:
+            if table.gone:
                 return
-            if tally.moves != moves:
+            if table.moves != moves:
                 raise Disturbed
             piece = group.piece(first, min(first + at_once, n + 1))
             yield _work(archive, f"{name}.g{place}.p{pieces}", piece)
             pieces += 1
         head["groups"].append({"keys": keys, "pieces": pieces, "n": n})
-    for place, (key, dictionary) in enumerate(tally.dictionaries.items()):
+    for place, (key, dictionary) in enumerate(table.dictionaries.items()):
         if dictionary.values:
             values = list(dictionary.values)
             head["strings"][key] = place
@@ -218,22 +248,22 @@ def _strings(archive: zipfile.ZipFile, name: str, values: list[bytes]) -> Work:
     return work
 
 
-def _restore(arrays: Any, name: str, saved: dict[str, Any], tally: IntervalTable) -> None:
-    """Put what was saved into an empty tally."""
+def _restore(arrays: Any, name: str, saved: dict[str, Any], table: IntervalTable) -> None:
+    """Put what was saved into an empty table."""
     for key, place in saved["strings"].items():
         offsets, data = arrays[f"{name}.d{place}.offsets"], arrays[f"{name}.d{place}.data"]
         if (offsets.dtype, data.dtype, offsets.ndim, data.ndim) != (np.int64, np.uint8, 1, 1):
             raise ValueError(f"it is damaged: {name}.d{place}")
         if offsets[0] or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
             raise ValueError(f"it is damaged: {name}.d{place}")
-        tally.dictionaries[key].restore(Octets(offsets, data).to_list())
+        table.dictionaries[key].restore(Octets(offsets, data).to_list())
     for place, group in enumerate(saved["groups"]):
-        present: Any = OTHER
+        present: Present = OTHER
         if group["keys"] is not None:
             present = tuple(Key(n, types.TYPES[t], tuple(map(tuple, elements))) for n, t, elements in group["keys"])
-        into = tally.table(present, int(group["n"]))
+        into = table.table(present, int(group["n"]))
         for number in range(group["pieces"]):
-            tally.take(present, into, _piece(arrays, f"{name}.g{place}.p{number}", into), None)
+            table.take(present, into, _piece(arrays, f"{name}.g{place}.p{number}", into), None)
 
 
 def _piece(arrays: Any, name: str, into: Group) -> Slice:
@@ -245,7 +275,7 @@ def _piece(arrays: Any, name: str, into: Group) -> Slice:
     states = []
     for place, state in enumerate(into.states):
         values, flags = arrays[f"{name}.v{place}"], arrays[f"{name}.f{place}"]
-        if values.dtype != state.form or values.shape != (len(flags) * state.width,) or flags.dtype != np.uint8:
+        if values.dtype != state.dtype or values.shape != (len(flags) * state.width,) or flags.dtype != np.uint8:
             raise ValueError(f"it is damaged: {name}")
         states.append((values, flags))
     if any(column.shape != (len(rows),) or column.dtype != np.uint64 for column in more.values()):

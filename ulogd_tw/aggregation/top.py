@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.columns import Column, repeated
+from ulogd_tw.core.columns import numbers, repeated
 
 SUMS = ("flows", "packets", "octets", "reply_packets", "reply_octets")
 """Columns that the row of all others has, beside the first start, the last end and the interval."""
@@ -66,7 +66,7 @@ def _rank(batch: Batch, by: str) -> np.ndarray:
     column = batch.columns.get(by)
     if column is None:
         return np.full(batch.n, -np.inf)
-    rank = column.astype(np.float64)
+    rank = numbers(column).astype(np.float64)
     return np.where(batch.missing[by], -np.inf, rank) if by in batch.missing else rank
 
 
@@ -92,6 +92,7 @@ def _summed(batches: Sequence[Batch]) -> Batch:
     return Batch(Schema(list(columns)), {key.name: c for key, c in columns.items()}, n=1, now=batches[0].now)
 
 
-def _present(batch: Batch, name: str) -> Column:
-    column = batch.columns[name]
-    return column[~batch.missing[name]] if name in batch.missing else np.asarray(column)
+def _present(batch: Batch, name: str) -> np.ndarray:
+    """The values of a column that are there."""
+    column = numbers(batch.columns[name])
+    return column[~batch.missing[name]] if name in batch.missing else column

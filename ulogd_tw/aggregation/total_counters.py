@@ -28,6 +28,10 @@ _END = 1 + len(SUMS)
 """Place of the last record's end in a row of a table; totals stand between it and the hash. 0: there was no record."""
 
 
+DELTAS = {name: key for _, name, _ in SUMS if (key := known(name)) is not None}
+"""The keys that differences are put in."""
+
+
 class Totals:
     """The last totals of at most `most` flows; when there are more, those are forgotten that were not told for longest.
 
@@ -55,18 +59,19 @@ class Totals:
         """The batch with deltas where it has totals only."""
         if self._since is None:
             self._since = batch.now
+        since = int(self._since * 1000)
         if not any(self._find(batch, total) for _, _, total in SUMS):
             return batch
         slices = [slice(first, first + self._most) for first in range(0, batch.n, self._most)]
-        parts = [self._differenced(batch if len(slices) == 1 else batch.take(part)) for part in slices]
+        parts = [self._differenced(batch if len(slices) == 1 else batch.take(part), since) for part in slices]
         return parts[0] if len(parts) == 1 else Batch.joined(parts)
 
-    def _differenced(self, batch: Batch) -> Batch:
+    def _differenced(self, batch: Batch, since: int) -> Batch:
         """As `differenced`, for no more rows than a table has room for."""
         entries = self._entries(batch)
-        totals = {place: self._find(batch, total) for place, (_, _, total) in enumerate(SUMS, 1)}
-        totals = {place: found for place, found in totals.items() if found is not None}
-        records = _Records(batch, self._find, entries, self._new, int(self._since * 1000))
+        found_totals = {place: self._find(batch, total) for place, (_, _, total) in enumerate(SUMS, 1)}
+        totals = {place: found for place, found in found_totals.items() if found is not None}
+        records = _Records(batch, self._find, entries, self._new, since)
         records.begin_anew(totals)
         self.joined += int(np.count_nonzero(records.joins))
         columns, missing = {}, {}
@@ -76,10 +81,10 @@ class Totals:
             if delta is not None and delta.missing is None:
                 continue
             absent = found.missing if found.missing is not None else np.zeros(batch.n, bool)
-            if delta is not None:
-                values = np.where(delta.missing, values, delta.values.astype(np.uint64))
+            if delta is not None and delta.missing is not None:
+                values = np.where(delta.missing, values, delta.numbers.astype(np.uint64))
                 absent = absent & delta.missing
-            columns[known(name)] = values
+            columns[DELTAS[name]] = values
             if absent.any():
                 missing[name] = absent
         return batch.with_columns(columns, missing)
@@ -142,7 +147,7 @@ class _Records:
         """The values in order, `nothing` where there is none."""
         if found is None:
             return np.full(len(self._order), nothing, np.uint64)
-        values = found.values.astype(np.uint64)
+        values = found.numbers.astype(np.uint64)
         if found.missing is not None:
             values[found.missing] = nothing
         return values[self._order]

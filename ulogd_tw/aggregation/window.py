@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from ulogd_tw.aggregation.interval import IntervalTable
 
-if TYPE_CHECKING:
-    from ulogd_tw.plugins.filters.aggregate import AGGREGATE
-
 
 class Window:
-    """The closed intervals ("panes") of one instance that a window still to come has in it."""
+    """The closed intervals ("panes") that are part of a window still to come; a window lasts `length` seconds."""
 
-    def __init__(self, plugin: AGGREGATE) -> None:
-        self._plugin = plugin
-        self._interval: int = plugin.config.interval
-        self._length: int = plugin.config.window
+    def __init__(self, interval: int, length: int, new_table: Callable[[int], IntervalTable]) -> None:
+        self._interval = interval
+        self._length = length
+        self._new_table = new_table
         self.panes: list[IntervalTable] = []
         """In the order of their times."""
 
-    def add(self, tally: IntervalTable) -> None:
+    def add(self, pane: IntervalTable) -> None:
         """Take an interval that is over, perhaps one that came late."""
-        self.panes.append(tally)
+        self.panes.append(pane)
         self.panes.sort(key=lambda pane: pane.start)
 
     def until(self, closed: int, until: int) -> Iterator[IntervalTable]:
         """The windows that end after `closed` and not after `until`, in turn, for intervals added as they went by.
 
-        An interval that came when the last window with it had gone out is one by itself.
+        An interval that came when the last window with it had gone out is a window by itself.
         """
         while self.panes and self.panes[0].start + self._length <= closed:
             yield self._of([self.panes.pop(0)])
@@ -42,7 +38,7 @@ class Window:
             self.panes = [pane for pane in self.panes if pane.start + self._length > end]
 
     def _of(self, panes: list[IntervalTable], start: int | None = None) -> IntervalTable:
-        """The sums of these, which are added up as it goes out."""
-        whole = self._plugin.new_tally(panes[0].start if start is None else max(start, 0))
+        """The sums of these panes, which are added up as the table goes out."""
+        whole = self._new_table(panes[0].start if start is None else max(start, 0))
         whole.unite(reversed(panes))
         return whole

@@ -1,15 +1,23 @@
 """Functions and derived keys of AGGREGATE, against the same worked out one row at a time."""
 
 import math
+import statistics
+import sys
+import textwrap
 from collections import defaultdict
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
+from ulogd_tw.aggregation import functions
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Coded
+from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
 from ulogd_tw.plugins.filters.aggregate import AGGREGATE
@@ -143,6 +151,257 @@ class FunctionsTests(AggregateCase):
             plugin = AGGREGATE("a", Options(AGGREGATE.all_options(), {"functions": text}))
             ((option, said),) = plugin.mistakes()
             self.assertEqual(("functions", True), (option, expected in said), said)
+
+
+numbers = st.one_of(
+    st.integers(0, 2**20),
+    st.integers(2**53 - 50, 2**53 + 50),
+    st.integers(2**64 - 100, 2**64 - 1),
+    st.integers(0, 2**64 - 1),
+)
+
+
+class SpreadOfValuesTests(AggregateCase):
+    """variance and stddev, against the exact arithmetic of the standard library."""
+
+    functions = "v=variance(octetDeltaCount) s=stddev(octetDeltaCount)"
+
+    def found(self):
+        return {row["protocolIdentifier"]: (row.get("v"), row.get("s")) for row in self.rows()}
+
+    def assertSpread(self, groups):
+        """Of each group variance and deviation are those of its values (Fractions: without rounding)."""
+        found = self.found()
+        self.assertEqual(set(groups), set(found))
+        for group, values in groups.items():
+            if not values:
+                self.assertEqual((None, None), found[group])
+                continue
+            exact = statistics.pvariance([Fraction(value) for value in values])
+            variance, deviation = found[group]
+            self.assertTrue(math.isclose(variance, exact, rel_tol=1e-9), (variance, float(exact), values))
+            self.assertTrue(math.isclose(deviation, math.sqrt(exact), rel_tol=1e-9), (deviation, values))
+
+    def test_three_values(self):
+        """Octets 1, 2 and 4: their mean is 7/3, the mean of the squares 7, so the variance 14/9."""
+        self.make(key="protocolIdentifier", functions=self.functions)
+        self.give(batch_of([{"protocolIdentifier": 6, "octetDeltaCount": n} for n in (1, 2, 4)]))
+        self.agg.flush()
+        ((variance, deviation),) = self.found().values()
+        self.assertEqual((1.5556, 1.2472), (round(variance, 4), round(deviation, 4)))
+        schema = self.keep.batches[0].schema
+        self.assertEqual([(types.FLOAT64, "octets^2"), (types.FLOAT64, "octets")],
+                         [(schema[name].type, schema[name].unit) for name in "vs"])  # fmt: skip
+        self.assertEqual([(), ()], [schema[name].elements for name in "vs"])
+
+    def test_of_numpy(self):
+        """A hundred groups with a thousand values each, as NumPy has them."""
+        self.make(key="protocolIdentifier", functions=self.functions)
+        random = np.random.default_rng(7)
+        groups, values = random.integers(0, 100, 100_000), random.integers(0, 2**32, 100_000, np.uint64)
+        row = batch_of([{"protocolIdentifier": 0, "octetDeltaCount": 0}]).take(np.zeros(100_000, np.int64))
+        row = row.with_columns({known("protocolIdentifier"): groups.astype(np.uint8), known("octetDeltaCount"): values})
+        for first in range(0, 100_000, 10_000):
+            self.give(row.take(slice(first, first + 10_000)))
+        self.agg.flush()
+        for group, (variance, deviation) in self.found().items():
+            part = values[groups == group].astype(np.float64)
+            self.assertTrue(np.isclose(variance, part.var(), rtol=1e-12), (variance, part.var()))
+            self.assertTrue(np.isclose(deviation, part.std(), rtol=1e-12), (deviation, part.std()))
+
+    @given(st.lists(st.lists(st.tuples(st.integers(0, 2), st.none() | numbers), max_size=12), min_size=1, max_size=5))
+    def test_row_by_row(self, batches):
+        """However rows come in batches, also of values that differ by less than a float tells apart."""
+        self.make(key="protocolIdentifier", functions=self.functions)
+        groups = defaultdict(list)
+        for rows in batches:
+            self.give_all(rows, groups)
+        self.agg.flush()
+        self.assertSpread(groups)
+
+    def give_all(self, rows, groups):
+        """Give rows (group, value) in one batch, and note them."""
+        for group, value in rows:
+            groups[group] += [] if value is None else [value]
+        if rows:
+            self.give(batch_of([{"protocolIdentifier": group} | ({} if value is None else {"octetDeltaCount": value})
+                                for group, value in rows]))  # fmt: skip
+
+    @given(st.lists(st.tuples(st.integers(0, 40), numbers), min_size=1, max_size=80))
+    def test_tables_are_merged(self, rows):
+        """A window adds up its intervals, and fold the groups that are put together: nothing of the spread is lost."""
+        self.make(key="protocolIdentifier", functions=self.functions, interval=10, window=20)
+        groups = defaultdict(list)
+        for place, (group, value) in enumerate(rows):
+            groups[group].append(value)
+            at = 100.0 if place < len(rows) // 2 else 110.0
+            self.give(batch_of([{"protocolIdentifier": group, "octetDeltaCount": value}], now=at))
+        self.agg.flush()
+        whole = [batch for batch in self.keep.batches if batch.columns["interval_start"][0] == 100]
+        self.keep.batches = whole
+        self.assertSpread(groups)
+
+    @given(st.lists(st.tuples(st.integers(0, 40), numbers), min_size=30, max_size=120))
+    def test_folded(self, rows):
+        """Groups that are folded into the rest bring the spread of their values along."""
+        self.make(key="protocolIdentifier", functions=self.functions, max_keys=8, overflow="fold")
+        groups = defaultdict(list)
+        for group, value in rows:
+            groups[group].append(value)
+            self.give(batch_of([{"protocolIdentifier": group, "octetDeltaCount": value}]))
+        self.agg.flush()
+        rest = [row for row in self.rows() if "protocolIdentifier" not in row]
+        kept = {row["protocolIdentifier"]: row["flows"] for row in self.rows() if "protocolIdentifier" in row}
+        # a group that was folded may come again with its later rows: those are its last ones
+        others = [value for group, values in groups.items() for value in values[: len(values) - kept.get(group, 0)]]
+        if others:
+            exact = statistics.pvariance([Fraction(value) for value in others])
+            self.assertTrue(math.isclose(rest[0]["v"], exact, rel_tol=1e-9), (rest[0]["v"], float(exact)))
+
+    @given(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=40))
+    def test_floats(self, values):
+        """Of floating numbers as NumPy has it, but for rounding beside the largest value."""
+        self.make(key="protocolIdentifier", functions="v=variance(samplingProbability)")
+        for value in values:
+            self.give(batch_of([{"protocolIdentifier": 6, "samplingProbability": value}]))
+        self.agg.flush()
+        (row,) = self.rows()
+        rounding = (max(map(abs, values)) * 1e-7) ** 2
+        self.assertTrue(abs(row["v"] - np.var(values)) <= rounding + 1e-9 * np.var(values), (row["v"], np.var(values)))
+
+    def test_narrow_and_wide(self):
+        """One key in several widths and beyond 2**63, as exporters send it, has one spread."""
+        self.make(key="protocolIdentifier", functions=self.functions)
+        groups = {6: [200, 70_000, 2**63 + 5, 3]}
+        held = (types.UNSIGNED8, types.UNSIGNED32, types.UNSIGNED64, types.UNSIGNED16)
+        for value, type_ in zip(groups[6], held, strict=True):
+            row = {"protocolIdentifier": 6, "octetDeltaCount": value}
+            self.give(batch_of([row], octetDeltaCount=type_))
+        self.agg.flush()
+        self.assertSpread(groups)
+
+
+class DeclarationTests(SynchronousTestCase):
+    """What a function has to declare; functions of other packages."""
+
+    WHOLE = """
+        import numpy as np
+        from ulogd_tw.aggregation.functions import NUMBERS, Function
+        from ulogd_tw.core import types
+        from ulogd_tw.core.keys import Key
+
+
+        class Range(Function):
+            "The greatest value less the least one."
+
+            name = "range"
+            help = "greatest less least value"
+            kinds = NUMBERS
+            merged_by = "max"
+            bounded = False
+            width = 2
+            state_type = "d"
+            ufunc = np.maximum
+
+            @classmethod
+            def result_key(cls, name, of):
+                return Key(name, types.FLOAT64, (), of.unit)
+
+            def initial(self):
+                return -np.inf
+
+            def take(self, entries, column):
+                np.maximum.at(self.values, 2 * entries, column.astype(np.float64))
+                np.maximum.at(self.values, 2 * entries + 1, -column.astype(np.float64))
+
+            def result(self, first, stop):
+                return self.values[2 * first : 2 * stop].reshape(-1, 2).sum(axis=1)
+        """
+
+    def package(self, source, point="range = foreign_range:Range"):
+        """Put a package with this module and entry point onto the path until the test ends."""
+        folder = Path(self.mktemp()).absolute()
+        (folder / "foreign-1.0.dist-info").mkdir(parents=True)
+        (folder / "foreign_range.py").write_text(textwrap.dedent(source))
+        info = folder / "foreign-1.0.dist-info"
+        info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
+        info.joinpath("entry_points.txt").write_text(f"[ulogd_tw.aggregate_functions]\n{point}\n")
+        sys.path.insert(0, str(folder))
+        self.addCleanup(sys.path.remove, str(folder))
+        self.addCleanup(sys.modules.pop, "foreign_range", None)
+
+    def mistake(self, text):
+        """What is wrong with these functions."""
+        ((option, said),) = AGGREGATE("a", Options(AGGREGATE.all_options(), {"functions": text})).mistakes()
+        self.assertEqual("functions", option)
+        return said
+
+    def test_of_another_package(self):
+        """It is used by its name; `ulogd-tw top` merges it as it declares."""
+        self.package(self.WHOLE)
+        case = AggregateCase()
+        agg = case.make(key="protocolIdentifier", functions="r=range(octetDeltaCount)")
+        case.give(batch_of([{"protocolIdentifier": 6, "octetDeltaCount": n} for n in (50, 7, 90)]))
+        agg.flush()
+        self.assertEqual([83.0], [row["r"] for row in case.rows()])
+        self.assertEqual("max", agg.together["r"])
+        self.assertIn("range", self.mistake("rang(octetDeltaCount)"))
+
+    def test_incomplete(self):
+        """Whatever is missing in a declaration is said, and the function is not there."""
+        for line, expected in (
+            ('    name = "range"\n', "name is not declared"),
+            ('    help = "greatest less least value"\n', "help is not declared"),
+            ("    kinds = NUMBERS\n", "kinds is not declared"),
+            ('    merged_by = "max"\n', "merged_by is not declared"),
+            ("    bounded = False\n", "bounded is not declared"),
+            ("    ufunc = np.maximum\n", "neither ufunc nor the method join"),
+            ("def result_key", "the method result_key is missing"),
+            ("def take", "the method take is missing"),
+            ("def result(", "the method result is missing"),
+        ):
+            text = textwrap.dedent(self.WHOLE)
+            self.assertIn(line, text)
+            text = text.replace(line, "def x_" + line[4:] if line.startswith("def") else "")
+            namespace = {"__name__": "foreign_range"}
+            exec(text, namespace)
+            error = self.assertRaises(UlogdError, functions.register, namespace["Range"])
+            self.assertIn(expected, str(error))
+            self.assertIn("foreign_range.Range", str(error))
+            self.assertNotIn("range", functions.names())
+
+    def test_impossible(self):
+        """Values that nothing can be made of, a second function of one name, and what is no function."""
+        for old, new, expected in (
+            ('merged_by = "max"', 'merged_by = "maximum"', "merged_by has to be one of sum, min, max, avg"),
+            ("kinds = NUMBERS", 'kinds = ("number",)', "kinds has to be some of"),
+            ("bounded = False", "bounded = None", "bounded has to be True or False"),
+            ('name = "range"', 'name = "sum"', "there is a function sum already"),
+        ):
+            namespace = {"__name__": "foreign_range"}
+            exec(textwrap.dedent(self.WHOLE).replace(old, new), namespace)
+            self.assertIn(expected, str(self.assertRaises(UlogdError, functions.register, namespace["Range"])))
+        self.assertIn("is no function", str(self.assertRaises(UlogdError, functions.check, int)))
+
+    def test_broken_package(self):
+        """A package that cannot be loaded, or lacks something, is a mistake of the configuration that says so."""
+        self.package(self.WHOLE.replace("bounded = False", ""))
+        self.assertIn("bounded is not declared", self.mistake("range(octetDeltaCount)"))
+
+    def test_absent_package(self):
+        self.package("raise OSError('no libfoo')")
+        said = self.mistake("range(octetDeltaCount)")
+        self.assertIn("the function range cannot be loaded from foreign_range:Range: OSError: no libfoo", said)
+
+    def test_other_name(self):
+        self.package(self.WHOLE, "spread = foreign_range:Range")
+        self.assertIn("its entry point must be named so too", self.mistake("spread(octetDeltaCount)"))
+
+    def test_text(self):
+        """The text of the option names every function of this package."""
+        text = next(option.meaning for option in AGGREGATE.options if option.name == "functions")
+        for name in functions.names():
+            self.assertRegex(text, rf"\b{name}\b")
 
 
 class DerivedTests(AggregateCase):

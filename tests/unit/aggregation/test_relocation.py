@@ -100,7 +100,7 @@ class FoldTests(AggregateCase):
                   functions="a=first(packetDeltaCount) b=last(packetDeltaCount) m=mean(packetDeltaCount)")  # fmt: skip
         self.give(batch_of([{"sourceTransportPort": n, "octetDeltaCount": n, "packetDeltaCount": n} for n in range(8)]))
         self.give(batch_of([{"sourceTransportPort": 9, "octetDeltaCount": 9}]))
-        self.assertIsNotNone(self.agg._moving)
+        self.assertIsNotNone(self.agg.aggregation.intervals.relocation)
         self.give(batch_of([{"sourceTransportPort": n, "octetDeltaCount": 9, "packetDeltaCount": 11} for n in (7, 1)]))
         self.agg.flush()
         found = {row.get("sourceTransportPort"): (row.get("a"), row.get("b"), row.get("m")) for row in self.rows()}
@@ -114,14 +114,14 @@ class FoldTests(AggregateCase):
         for start in range(0, 1000, 5):
             ports = range(start, start + 5)
             self.give(batch_of([{"sourceTransportPort": port, "octetDeltaCount": port % 100} for port in ports]))
-            self.assertLessEqual(sum(t.keys for t in self.agg._open.values()), 100)
+            self.assertLessEqual(sum(t.keys for t in self.agg.aggregation.intervals), 100)
             peeked = list(self.agg.peek(frozenset(("flows",))))
             self.assertEqual(start + 5, sum(int(batch.columns["flows"].sum()) for batch in peeked))
         for _ in range(200):
             self.agg.wake(10.0)
         self.assertEqual(1000, sum(row["flows"] for row in self.rows()))
         self.assertFalse(self.agg.holds)
-        self.assertIsNone(self.agg._moving)
+        self.assertIsNone(self.agg.aggregation.intervals.relocation)
 
     def test_asked_while_it_is_folded(self):
         """An answer that is copied in slices has each row once, although groups move from table to table meanwhile."""
@@ -129,14 +129,14 @@ class FoldTests(AggregateCase):
         self.patch(interval, "PEEKED_AT_ONCE", 3)
         self.make(key="sourceTransportPort", overflow="fold", max_keys=40)
         self.give(batch_of([{"sourceTransportPort": port, "octetDeltaCount": port} for port in range(41)]))
-        self.assertIsNotNone(self.agg._moving)
+        self.assertIsNotNone(self.agg.aggregation.intervals.relocation)
         flows = 0
         for batch in self.agg.peek(frozenset(("flows",))):
             flows += int(batch.columns["flows"].sum())
             self.agg.wake(0.0)
         while self.agg.wake(0.0) == 0.0:
             pass
-        self.assertIsNone(self.agg._moving)
+        self.assertIsNone(self.agg.aggregation.intervals.relocation)
         self.assertEqual(41, flows)
 
     def test_stopped_while_it_is_asked(self):

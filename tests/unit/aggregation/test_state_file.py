@@ -34,7 +34,7 @@ class StateCase(AggregateCase):
         self.make(**{"state_file": str(self.path)} | options)
         self.agg.fault = lambda error: None
         self.agg.open()
-        self.agg._state._due = math.inf  # a checkpoint is when the test says so
+        self.agg.aggregation.checkpoints._due = math.inf  # a checkpoint is when the test says so
         return self.agg
 
     def end(self):
@@ -45,12 +45,12 @@ class StateCase(AggregateCase):
 
     def crash(self):
         """The process is gone: of its files only what it wrote is there."""
-        self.agg._state.file.close()
+        self.agg.aggregation.checkpoints.file.close()
 
     def checkpoint(self):
-        self.agg._state._due = 0.0
-        self.agg._state.wake(1.0)
-        self.agg._state._due = math.inf
+        self.agg.aggregation.checkpoints._due = 0.0
+        self.agg.aggregation.checkpoint(1.0)
+        self.agg.aggregation.checkpoints._due = math.inf
 
 
 def protocols(*numbers, octets=10, **more):
@@ -133,7 +133,7 @@ class StateFileTests(StateCase):
     def test_when_it_is_written(self):
         """Every `checkpoint` seconds, where anything has changed."""
         self.begin(key="protocolIdentifier", interval=600, checkpoint=20)
-        self.agg._state._due = None
+        self.agg.aggregation.checkpoints._due = None
         written = []
         for now in range(0, 100, 5):
             if now in (0, 45):
@@ -145,7 +145,7 @@ class StateFileTests(StateCase):
     def test_only_at_the_stop(self):
         """With checkpoint=0."""
         self.begin(key="protocolIdentifier", interval=600, checkpoint=0)
-        self.agg._state._due = None
+        self.agg.aggregation.checkpoints._due = None
         self.give(protocols(6))
         for now in range(0, 500, 50):
             self.agg.wake(float(now))
@@ -212,7 +212,7 @@ class StateFileTests(StateCase):
             self.end()
             self.begin(**first | other)
             self.assertEqual(1, self.agg.counters.errors["state_file"])
-            self.assertEqual(0, len(self.agg._open))
+            self.assertEqual(0, len(self.agg.aggregation.intervals))
             self.assertTrue(self.path.with_name("state.aside").exists())
             self.end()
             self.begin(**first | other)
@@ -259,7 +259,9 @@ class StateFileTests(StateCase):
             np.savez(self.path.with_suffix(".npz"), **good | change)
             os.replace(self.path.with_suffix(".npz"), self.path)
             self.begin(key="applicationName", functions="distinct(octetDeltaCount)")
-            self.assertEqual((1, 0), (self.agg.counters.errors["state_file"], len(self.agg._open)), list(change))
+            self.assertEqual(
+                (1, 0), (self.agg.counters.errors["state_file"], len(self.agg.aggregation.intervals)), list(change)
+            )
             self.crash()
 
     def test_marks_that_are_cut(self):
@@ -343,7 +345,7 @@ class StateFileTests(StateCase):
         self.patch(state_file, "PIECE_OCTETS", 1)
         self.checkpoint()
         self.give(batch_of([{"sourceTransportPort": 9, "octetDeltaCount": 100}]))
-        self.agg._state._due = 0.0
+        self.agg.aggregation.checkpoints._due = 0.0
         for now in range(61, 100):
             if waiting:
                 work, done = waiting.pop()
@@ -407,8 +409,8 @@ class RestartTests(StateCase):
                 self.crash()
             if event != "checkpoint":
                 self.begin(**options)
-        self.agg._close(10**9)
-        self.agg._leaving.send(all_=True)
+        self.agg.aggregation._close(10**9)
+        self.agg.aggregation.queue.send(all_=True)
         self.assertEqual(expected, self.sorted_rows())
         self.assertEqual({}, self.agg.counters.errors)
         self.crash()
@@ -465,8 +467,8 @@ class RestartTests(StateCase):
         self.begin(key="sourceTransportPort", max_keys=7)
         if ports[stop:]:
             self.give(batch_of([{"sourceTransportPort": port, "octetDeltaCount": 1} for port in ports[stop:]]))
-        self.agg._close(60)
-        self.agg._leaving.send(all_=True)
+        self.agg.aggregation._close(60)
+        self.agg.aggregation.queue.send(all_=True)
         self.crash()
         found = Counter()
         for row in self.rows():

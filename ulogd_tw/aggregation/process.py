@@ -1,0 +1,262 @@
+"""The aggregation process of one instance (RFC 7015): rows come in, groups of equal keys go out interval by interval.
+
+A row goes through in this order: its totals become differences (`total_counters`), its span is found (`spans`), its
+interval is found (`clock`), it is added to a table (`open_intervals`). Tables that are over go through the window to
+the queue of what goes out (`emission`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ulogd_tw.aggregation.checkpoints import Checkpoints
+from ulogd_tw.aggregation.clock import IntervalClock
+from ulogd_tw.aggregation.emission import EmissionQueue
+from ulogd_tw.aggregation.expiry import Expiry
+from ulogd_tw.aggregation.group_table import MemoryPool
+from ulogd_tw.aggregation.interval import IntervalTable
+from ulogd_tw.aggregation.open_intervals import OpenIntervals
+from ulogd_tw.aggregation.settings import Settings
+from ulogd_tw.aggregation.state_file import Snapshot
+from ulogd_tw.aggregation.summing import Summing
+from ulogd_tw.aggregation.total_counters import Totals
+from ulogd_tw.aggregation.window import Window
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.resolve import Find
+
+
+class AggregationProcess:
+    """Adds up batches by `settings`; `find` gives their columns.
+
+    Batches of the columns that `wanted` names go to `emit`. All times are seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        find: Find,
+        counters: Counters,
+        emit: Callable[[Batch], None],
+        wanted: Callable[[], frozenset[str]],
+    ) -> None:
+        self.settings = settings
+        self.counters = counters
+        self._summing = Summing(find, counters, bool(settings.age))
+        self._pool = MemoryPool()
+        self._totals = Totals(find, settings.max_keys) if settings.totals == "difference" else None
+        by_itself = settings.age or settings.change
+        self._expiry = (
+            Expiry(find, settings.key, settings.age, settings.change, settings.max_keys) if by_itself else None
+        )
+        self._clock = IntervalClock(find, settings.interval, settings.time, settings.lateness)
+        self.intervals = OpenIntervals(self.new_table, settings.max_keys, settings.overflow)
+        self.window = Window(settings.interval, settings.window, self.new_table) if settings.window else None
+        self.queue = EmissionQueue(emit, wanted, settings.top, settings.by, self._emitted)
+        self.checkpoints: Checkpoints | None = None
+        self.closed = 0
+        """Intervals that began before were handed on."""
+        self._now = 0.0
+        self._add_figures()
+
+    def _add_figures(self) -> None:
+        figures = self.counters.figures
+        figures["keys"] = lambda: sum(len(table) for table in [*self.intervals, *self.panes])
+        figures["memory_octets"] = lambda: sum(part.nbytes for part in self.held())
+        totals = self._totals
+        if totals is not None:
+            figures["rows_joined"] = lambda: totals.joined
+
+    def new_table(self, start: int) -> IntervalTable:
+        """An empty table of the interval that begins then."""
+        return IntervalTable(start, self.settings, self._summing, self._pool)
+
+    @property
+    def panes(self) -> list[IntervalTable]:
+        """Intervals that are over and part of a window still to come."""
+        return [] if self.window is None else self.window.panes
+
+    def held(self) -> Iterator[IntervalTable | Totals]:
+        """Everything that holds rows or memory."""
+        yield from self.intervals
+        yield from self.panes
+        yield from (table for table, _ in self.queue)
+        if self._totals is not None:
+            yield self._totals
+
+    @property
+    def holds(self) -> bool:
+        """Whether there are rows in it."""
+        return bool(self.intervals or self.queue or self.intervals.relocation is not None)
+
+    # rows in
+
+    def add(self, batch: Batch) -> None:
+        """Add the rows up."""
+        self._now = batch.now
+        if self._totals is not None:
+            batch = self._totals.differenced(batch)
+        if self._expiry is not None:
+            self._expire(batch.now)
+            batch = self._expiry.spanned(batch)
+        if self.settings.age:
+            self._add(0, batch)
+            return
+        if not self._clock.by_flow:
+            self._close(self._clock.over(batch.now))
+        for start, part in self._clock.parts(batch):
+            if start < self.closed:
+                self.counters.figures["rows_late"] += part.n
+            self._add(start, part)
+        if self._clock.by_flow:
+            self._close(self._clock.over(batch.now))
+
+    def _add(self, start: int, batch: Batch) -> None:
+        """Add rows to their interval, and hand on the tables that make room for them."""
+        self.intervals.add(start, batch)
+        for table in self.intervals.take_outs():
+            self.queue.add(table, batch.now)
+
+    def _expire(self, now: float) -> None:
+        """Let groups go out whose time has come."""
+        if self._expiry is not None and self.intervals.relocation is None:
+            self.intervals.relocation = self._expiry.poll(list(self.intervals), now)
+        self._relocate(now)
+
+    def _relocate(self, now: float) -> None:
+        """Move a slice of the groups, and hand on those that go out."""
+        self.intervals.relocate()
+        for table in self.intervals.take_outs():
+            self.queue.add(table, now)
+        self._bound()
+
+    # rows out
+
+    def _close(self, until: int, now: float | None = None) -> None:
+        """Hand on all intervals that began before `until`, or the windows that end until then."""
+        for table in self.intervals.close(until):
+            if self.window is None:
+                self.queue.add(table, now)
+            else:
+                self.window.add(table)
+        if self.window is not None:
+            for whole in self.window.until(self.closed, until):
+                self.queue.add(whole, now)
+        self.closed = max(self.closed, until)
+        self._bound()
+
+    def _close_all(self) -> None:
+        """Hand on everything: there will be no rows."""
+        if self.settings.age:
+            for table in self.intervals.close():
+                self.queue.add(table, self._now)
+        elif self.intervals:
+            self._close(max(self.intervals.tables) + self.settings.interval)
+
+    def _bound(self) -> None:
+        intervals = max(self.settings.window // self.settings.interval, 1)
+        if self.queue.rows > self.settings.max_keys * intervals:
+            self.queue.send(all_=True)  # what lies below counts what it cannot take; here nothing grows unbounded
+
+    def _finish_moving(self) -> None:
+        """Move all groups that still have to be moved."""
+        self.intervals.finish()
+        for table in self.intervals.take_outs():
+            self.queue.add(table, self._now)
+        self._bound()
+
+    def end(self) -> None:
+        """Hand on everything, as no row will come."""
+        self._finish_moving()
+        self._close_all()
+
+    def flush(self) -> None:
+        """Emit everything; with a state file write open intervals there instead."""
+        self._finish_moving()
+        if self.checkpoints is not None:
+            self.queue.send(all_=True)
+            snapshot = self.snapshot()
+            if snapshot is not None and self.checkpoints.save(snapshot):
+                self.intervals.close()
+                return
+        self._close_all()
+        self.queue.send(all_=True)
+
+    def wake(self, now: float | None, paused: bool) -> float:
+        """Close intervals whose time is over and send a slice of what goes out; seconds until the next call.
+
+        `now` is None where time has no say: rows of a file that is replayed close intervals themselves. While `paused`
+        nothing goes out.
+        """
+        if now is not None and not self.settings.age:
+            self._close_over(now)
+        if now is not None and self._expiry is not None and self.intervals.relocation is None:
+            self._now = now
+            self._expire(now)
+        else:
+            self._relocate(self._now)
+        if paused:
+            self.queue.prepare()
+        else:
+            self.queue.send()
+        if self.queue:
+            return 0.05 if paused else 0.0
+        if self.intervals.relocation is not None:
+            return 0.0
+        return 1.0 if now is None else min(self._clock.next(now), 1.0) + 0.001
+
+    def _close_over(self, now: float) -> None:
+        """Close intervals whose time is over."""
+        until = self._clock.over(now)
+        over = any(table.start < until for table in self.intervals)
+        if over or self.panes and until > self.closed:
+            self._close(until, now)
+
+    def peek(self, names: frozenset[str]) -> Iterator[Batch]:
+        """The groups of all open intervals, and of those of a window, as they are now, in slices.
+
+        Groups are not moved meanwhile, unless new ones need their room: such groups can come twice.
+        """
+        self.intervals.readers += 1
+        try:
+            for table in [*self.panes, *self.intervals]:
+                yield from table.peek(float(table.start), names)
+        finally:
+            self.intervals.readers -= 1
+
+    # state
+
+    def restore(self, checkpoints: Checkpoints) -> None:
+        """Go on with what an earlier run left in a state file, and keep it there from now on. Raises `StartError`."""
+        self.checkpoints = checkpoints
+        snapshot = checkpoints.open(self.new_table)
+        self.closed = snapshot.closed
+        for table, now in snapshot.tables:
+            if now is not None or table.start in self.intervals.tables:
+                self.queue.add(table, now)
+            elif self.window is not None and table.start < self.closed:
+                self.window.add(table)
+            else:
+                self.intervals.tables[table.start] = table
+
+    def snapshot(self) -> Snapshot | None:
+        """What a state file has to have; None while entries of a table are moved."""
+        if self.intervals.relocation is not None or any(table.unmoved for table, _ in self.queue):
+            return None
+        tables: list[tuple[IntervalTable, float | None]] = [(table, None) for table in [*self.panes, *self.intervals]]
+        return Snapshot([*tables, *self.queue], self.closed)
+
+    def checkpoint(self, now: float) -> None:
+        """Write the state file when it is time."""
+        if self.checkpoints is not None:
+            self.checkpoints.wake(now, self.snapshot)
+
+    def _emitted(self, table: IntervalTable) -> None:
+        """The rows of this table are handed on now."""
+        if self.checkpoints is not None:
+            self.checkpoints.emitted(table, self.closed)
+
+    def stop(self) -> Any:
+        """Let go of the state file; a Deferred where that takes time."""
+        return None if self.checkpoints is None else self.checkpoints.close()
