@@ -41,14 +41,6 @@ OUTSIDE_WORLD = {"twisted", "socket", "select", "selectors", "asyncio", "ssl", "
 # gone. Imports inside of them are not looked at by the layers.
 CIRCLES = [
     {"core.lines", "core.text"},
-    {"aggregation.interval", "aggregation.relocation"},
-    {
-        "aggregation.checkpoints",
-        "aggregation.emission",
-        "aggregation.expiry",
-        "aggregation.window",
-        "plugins.filters.aggregate",
-    },
 ]
 
 

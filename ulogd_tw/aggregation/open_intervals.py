@@ -48,12 +48,18 @@ class OpenIntervals:
             table = self.tables.get(start)
             if table is None:
                 table = self.tables[start] = self._new_table(start)
-            rest = table.add(rest, self._max_keys - (self.keys - table.keys))
-            if rest is not None and self.relocation is None and self._overflow in _MAKES_ROOM:
-                self.relocation = _MAKES_ROOM[self._overflow](list(self.tables.values()), self._max_keys)
-            self.relocate(0 if rest is None else rest.n)
-            if rest is not None and self._overflow is Overflow.EMIT:  # these rows begin a new table
-                self.outs.extend(self.close())
+            others = self.keys - table.keys if len(self.tables) > 1 else 0
+            rest = table.add(rest, self._max_keys - others)
+            if rest is not None or self.relocation is not None:
+                self._make_room(rest)
+
+    def _make_room(self, rest: Batch | None) -> None:
+        """Make room for the rows that found none."""
+        if rest is not None and self.relocation is None and self._overflow in _MAKES_ROOM:
+            self.relocation = _MAKES_ROOM[self._overflow](list(self.tables.values()), self._max_keys)
+        self.relocate(0 if rest is None else rest.n)
+        if rest is not None and self._overflow is Overflow.EMIT:  # these rows begin a new table
+            self.outs.extend(self.close())
 
     def close(self, until: int | None = None) -> list[IntervalTable]:
         """Take the tables of the intervals that began before `until`, or all; oldest first."""

@@ -115,8 +115,8 @@ class AggregationProcess:
     def _add(self, start: int, batch: Batch) -> None:
         """Add rows to their interval, and hand on the tables that make room for them."""
         self.intervals.add(start, batch)
-        for table in self.intervals.take_outs():
-            self.queue.add(table, batch.now)
+        if self.intervals.outs:
+            self._hand_on(batch.now)
 
     def _expire(self, now: float) -> None:
         """Let groups go out whose time has come."""
@@ -127,6 +127,10 @@ class AggregationProcess:
     def _relocate(self, now: float) -> None:
         """Move a slice of the groups, and hand on those that go out."""
         self.intervals.relocate()
+        self._hand_on(now)
+
+    def _hand_on(self, now: float) -> None:
+        """Hand on the tables that go out before their time."""
         for table in self.intervals.take_outs():
             self.queue.add(table, now)
         self._bound()
@@ -156,15 +160,13 @@ class AggregationProcess:
 
     def _bound(self) -> None:
         intervals = max(self.settings.window // self.settings.interval, 1)
-        if self.queue.rows > self.settings.max_keys * intervals:
+        if self.queue and self.queue.rows > self.settings.max_keys * intervals:
             self.queue.send(all_=True)  # what lies below counts what it cannot take; here nothing grows unbounded
 
     def _finish_moving(self) -> None:
         """Move all groups that still have to be moved."""
         self.intervals.finish()
-        for table in self.intervals.take_outs():
-            self.queue.add(table, self._now)
-        self._bound()
+        self._hand_on(self._now)
 
     def end(self) -> None:
         """Hand on everything, as no row will come."""
