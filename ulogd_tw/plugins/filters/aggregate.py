@@ -40,7 +40,8 @@ class AGGREGATE(Aggregator):
                "functions."),
         Option("max_sketches", positive, 16384, "Maximum number of groups of an interval with distinct or quantile, "
                "which take 256 octets and 2 kB each. Later groups have no value in these columns."),
-        Option("interval", whole_seconds, 60, "Length of an interval in seconds; intervals begin at multiples of it (UTC)."),
+        Option("interval", whole_seconds, 60, "Length of an interval in seconds; intervals begin at multiples of it "
+               "in UTC."),
         Option("time", one_of("arrival", "flow", "spread"), "arrival", "Time that decides about the interval of a row. "
                "arrival: when it arrived; flow: when its flow ended; spread: octets and packets are divided among all "
                "intervals of the flow's time, while flows and functions count in the last one."),
