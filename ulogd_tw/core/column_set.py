@@ -6,7 +6,7 @@ from collections.abc import Container
 
 import numpy as np
 
-from ulogd_tw.core.columns import Column, numbers, take
+from ulogd_tw.core.columns import Column, Octets, numbers, take
 
 
 class ColumnSet:
@@ -48,6 +48,20 @@ class ColumnSet:
             mask[rows] = False
             if mask.any():
                 self.missing[name] = mask
+
+    def put_octets(self, name: str, values: Octets, rows: np.ndarray) -> None:
+        """As `put`, a column of octet strings; `rows` are places."""
+        if name not in self.wanted or not len(rows):
+            return
+        starts, lengths, data = np.zeros(self.n, np.int64), np.zeros(self.n, np.int64), values.data
+        mask = np.ones(self.n, bool)
+        if isinstance(before := self.columns.get(name), Octets):
+            starts[:], lengths[:] = before.offsets[:-1] + len(data), before.lengths
+            data, mask = np.concatenate((data, before.data)), self.missing.pop(name, np.zeros(self.n, bool)).copy()
+        starts[rows], lengths[rows], mask[rows] = values.offsets[:-1], values.lengths, False
+        self.columns[name] = Octets.gathered(data, starts, lengths)
+        if mask.any():
+            self.missing[name] = mask
 
     def take(self, other: ColumnSet, rows: np.ndarray) -> None:
         """Add rows of all columns of another set; there must be as many rows as this set has."""

@@ -39,7 +39,8 @@ NETFLOW9_SCOPE = NETFLOW9 + 1
 NETFLOW5 = NETFLOW9 + 2
 """The fields of a NetFlow v5 record, numbered in the order of `NETFLOW5_KEYS`."""
 SFLOW = NETFLOW9 + 3
-"""Data of sFlow without an element of IANA, numbered in the order of `SFLOW_KEYS`."""
+"""Data of sFlow without an element of IANA, numbered in the order of `SFLOW_KEYS`, and
+`SFLOW_RECORD_KEYS` behind them."""
 
 Element = tuple[int, int]
 """(enterprise number, element id); enterprise 0 is IANA."""
@@ -166,6 +167,55 @@ SFLOW_KEYS = tuple(
 )  # fmt: skip
 """Keys of samples, and interface counters as in the IF-MIB and EtherLike-MIB (sFlow version 5, section 5.3)."""
 
+SFLOW_RECORD_KEYS = tuple(
+    Key(name, types.TYPES[type_], ((SFLOW, place),), unit)
+    for place, (name, type_, unit) in enumerate(
+        (
+            ("bgpDestinationAsPath", "string", ""),
+            ("bgpLocalPreference", "unsigned32", ""),
+            ("destinationUserName", "string", ""),
+            ("urlDirection", "unsigned32", ""),
+            ("mplsOutLabels", "string", ""),
+            ("mplsTunnelName", "string", ""),
+            ("mplsTunnelId", "unsigned32", ""),
+            ("mplsTunnelCos", "unsigned32", ""),
+            ("mplsVcName", "string", ""),
+            ("mplsVcId", "unsigned32", ""),
+            ("mplsVcLabelCos", "unsigned32", ""),
+            ("mplsFtnDescription", "string", ""),
+            ("mplsFtnMask", "unsigned32", ""),
+            ("mplsFecPrefixLength", "unsigned32", ""),
+            ("vlanTunnel", "string", ""),
+            *((f"{side}{name}", type_, "") for side in ("egress", "ingress") for name, type_ in (
+                ("TunnelSourceMacAddress", "macAddress"), ("TunnelDestinationMacAddress", "macAddress"),
+                ("TunnelSource", "ipv6Address"), ("TunnelDestination", "ipv6Address"),
+                ("TunnelProtocol", "unsigned8"), ("InnerHeaderOffset", "unsigned32"), ("Vni", "unsigned32"),
+            )),
+            ("wlanBssid", "macAddress", ""),
+            ("wlanVersion", "unsigned32", ""),
+            ("wlanSpeed", "unsigned64", "bits/s"),
+            ("wlanRsni", "unsigned32", ""),
+            ("wlanRcpi", "unsigned32", ""),
+            ("wlanPacketDuration", "unsigned32", "microseconds"),
+            ("wlanTransmissions", "unsigned32", ""),
+            ("wlanRetransmissionDuration", "unsigned32", "microseconds"),
+            ("wlanPower", "unsigned32", ""),
+            ("egressQueue", "unsigned32", ""),
+            ("aclNumber", "unsigned32", ""),
+            ("aclName", "string", ""),
+            ("aclDirection", "unsigned32", ""),
+            ("kernelFunction", "string", ""),
+            ("transitDelay", "unsigned32", "nanoseconds"),
+            ("queueDepth", "unsigned32", "octets"),
+            ("hardwareTrapGroup", "string", ""),
+            ("hardwareTrap", "string", ""),
+            ("kernelDropReason", "string", ""),
+        ),
+        len(SFLOW_KEYS),
+    )
+)  # fmt: skip
+"""Of records beside the packet in sFlow's flow samples (sflow.org, "sFlow Structure Numbers")."""
+
 _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeCache", 5: "scopeTemplate"}
 """Scope types of NetFlow v9 (RFC 3954 section 6.1)."""
 
@@ -274,7 +324,7 @@ class Registry:
         found: dict[str, Key] = {}
         scopes = (self.element(NETFLOW9_SCOPE, ident) for ident in _SCOPES)
         of_netflow9 = (key for key in self.netflow9.values() if _of_netflow9(key))
-        for key in (*self.enterprise.values(), *of_netflow9, *scopes, *NETFLOW5_KEYS, *SFLOW_KEYS):
+        for key in (*self.enterprise.values(), *of_netflow9, *scopes, *NETFLOW5_KEYS, *SFLOW_KEYS, *SFLOW_RECORD_KEYS):
             other = found.get(key.name)
             if other is None and _of_netflow9(key):  # ntop's elements: the same names in capitals
                 other = found.get(key.name.upper())

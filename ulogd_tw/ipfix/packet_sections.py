@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from ulogd_tw.core.columns import Column, Octets, places
+from ulogd_tw.core.columns import Coded, Column, Octets, numbers, places, strings
 from ulogd_tw.core.conversions import ntp_to_ms
 from ulogd_tw.core.keys import NETFLOW9, Key, known, registry
 from ulogd_tw.core.plugin import ALL, Wanted
@@ -115,7 +115,7 @@ class Sections:
         return np.repeat(received, counts)
 
     def _section(
-        self, name: str, column: Octets, columns: dict[str, Column], rows: np.ndarray, pieces: _Pieces
+        self, name: str, column: Octets | Coded, columns: dict[str, Column], rows: np.ndarray, pieces: _Pieces
     ) -> np.ndarray:
         """Read one section of these rows; those of which no header of IP was found, for a further section."""
         octets, starts, lengths = places(column)
@@ -137,21 +137,21 @@ class Sections:
             if "octetDeltaCount" in self._asked:
                 link = part.begins - begun[part.rows] if name in _OF_FRAMES else None
                 self._count(part, columns, of, link, pieces)
-            for key, values in part.columns.items():
+            for key, given in part.columns.items():
                 if key in self._asked:
-                    pieces.add(key, values, of, part.missing.get(key))
+                    pieces.add(key, given, of, part.missing.get(key))
         return np.sort(np.concatenate(left))
 
     def _count(
         self, part: Headers, columns: dict[str, Column], rows: np.ndarray, link: np.ndarray | None, pieces: _Pieces
     ) -> None:
         """The octets of the packets. `link` are the octets of the section before IP, None where it has no frames."""
-        frame = columns.get(_FRAME)
-        frame = frame[rows].astype(np.int64) if isinstance(frame, np.ndarray) else np.zeros(len(rows), np.int64)
+        told = columns.get(_FRAME)
+        frame = told[rows].astype(np.int64) if isinstance(told, np.ndarray) else np.zeros(len(rows), np.int64)
         if part.family not in (4, 6):
             pieces.add("octetDeltaCount", frame.astype(np.uint64), rows, frame == 0)
             return
-        said = part.columns["ipTotalLength"].astype(np.int64)
+        said = numbers(part.columns["ipTotalLength"]).astype(np.int64)
         size = frame if link is None else frame - link
         # Of a packet that the network card has yet to cut, or a jumbogram, the header says nothing.
         captured = part.ends - part.begins
@@ -207,16 +207,17 @@ class _Pieces:
             whole = self._octets(pieces) if isinstance(pieces[0][0], Octets) else self._array(pieces)
             yield name, whole, missing if missing.any() else None
 
-    def _array(self, pieces: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-        first = pieces[0][0]
+    def _array(self, pieces: list[tuple[Column, np.ndarray]]) -> np.ndarray:
+        first = numbers(pieces[0][0])
         column = np.zeros((self._n, *first.shape[1:]), np.dtype(first.dtype.char))
         for values, rows in pieces:
-            column[rows] = values
+            column[rows] = numbers(values)
         return column
 
-    def _octets(self, pieces: list[tuple[Octets, np.ndarray]]) -> Octets:
+    def _octets(self, pieces: list[tuple[Column, np.ndarray]]) -> Octets:
         starts, lengths, base, buffers = np.zeros(self._n, np.int64), np.zeros(self._n, np.int64), 0, []
-        for values, rows in pieces:
+        for column, rows in pieces:
+            values = strings(column).plain()
             starts[rows], lengths[rows] = values.offsets[:-1] + base, values.lengths
             base += len(values.data)
             buffers.append(values.data)

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ulogd_tw.core.columns import taken
+from ulogd_tw.core.columns import numbers, taken
 from ulogd_tw.packets.headers import Headers
 from ulogd_tw.packets.link import ARP, ETHERNET, IP, IPV4, IPV6, MPLS
-from ulogd_tw.packets.walk import marked
+from ulogd_tw.packets.walk import NOWHERE, marked
 
 Entered = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Places in a part, where the inner packet begins and what with, the identifier, whether there is one."""
@@ -33,7 +33,6 @@ _MOST_EXTENSIONS = 4
 """Extension headers of GTP-U that are passed over."""
 _FRAMED = marked(1 << 16, IPV4, IPV6, ARP, 0x8100, 0x88A8, 0x9100, 0x8847, 0x8848, 0x8864, 0x8863, 0x88CC, 0x88E5)
 """EtherTypes that are known: of IP and ARP, tags, labels, PPPoE, LLDP, MACsec."""
-NOWHERE = np.zeros(0, np.int64)
 
 
 def plain(places: np.ndarray, part: Headers, first: int, before: int = 0) -> Entered:
@@ -90,7 +89,11 @@ def over_udp(octets: np.ndarray, places: np.ndarray, part: Headers) -> Entered:
     if ports is None or not len(places):
         return plain(NOWHERE, part, ETHERNET)
     masked = part.missing.get("destinationTransportPort")
-    port = ports[places].astype(np.int64) if masked is None else np.where(masked[places], 0, ports[places])
+    port = (
+        numbers(ports)[places].astype(np.int64)
+        if masked is None
+        else np.where(masked[places], 0, numbers(ports)[places])
+    )
     some = _HAS_HEADER[port] & (part.payload[places] + 16 <= part.ends[places])
     places, port = places[some], port[some]
     at = part.payload[places] + 8  # behind the header of UDP
@@ -148,7 +151,9 @@ def _gtp(octets: np.ndarray, flags: np.ndarray, at: np.ndarray, ends: np.ndarray
 
 def behind_labels(octets: np.ndarray, part: Headers) -> Entered:
     """Ethernet behind a label stack, which is known by its EtherType; the identifier is the bottom label."""
-    places = np.flatnonzero(part.label >= 0) if part.label is not None else NOWHERE
+    if part.label is None:
+        return plain(NOWHERE, part, ETHERNET)
+    places = np.flatnonzero(part.label >= 0)
     at, ends = part.begins[places], part.ends[places]
     whole = at + 14 <= ends
     places, at, ends = places[whole], at[whole], ends[whole]

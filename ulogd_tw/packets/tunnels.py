@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulogd_tw.packets.headers import Headers, decode
-from ulogd_tw.packets.tunnel_headers import GRE, MPLS_IN_IP, NOWHERE, PLAIN, UDP, behind_labels, gre, over_udp, plain
+from ulogd_tw.packets.tunnel_headers import GRE, MPLS_IN_IP, PLAIN, UDP, behind_labels, gre, over_udp, plain
+from ulogd_tw.packets.walk import NOWHERE
 
 TUNNEL = ("tunnel.protocol", "tunnel.id", "tunnel.source", "tunnel.destination")
 """The protocol that carries the packet, the key or network identifier, the ends of the tunnel."""

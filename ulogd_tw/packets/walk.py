@@ -15,6 +15,8 @@ from ulogd_tw.core.keys import known
 CUT, MALFORMED = 1, 2
 """Faults: the captured octets end within a header; a header is impossible."""
 
+NOWHERE = np.zeros(0, np.int64)
+
 
 def marked(size: int, *numbers: int) -> np.ndarray:
     """A table that is True at these numbers: a lookup is much cheaper than `np.isin` for a small batch."""
@@ -84,10 +86,8 @@ class Headers(ColumnSet):
         super().__init__(len(rows), wanted)
         self.family = family
         self.rows = rows
-        self.begins: np.ndarray | None = None
-        self.payload: np.ndarray | None = None
+        self.begins = self.payload = self.ends = NOWHERE
         self.label: np.ndarray | None = None
-        self.ends: np.ndarray | None = None
         self.asked = asked
 
     def of(self, family: int, places: np.ndarray) -> Headers:

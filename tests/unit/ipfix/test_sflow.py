@@ -217,6 +217,7 @@ class SampleTests(SynchronousTestCase):
                 "sourceIPv4PrefixLength": 24, "destinationIPv4PrefixLength": 16,
                 "bgpNextHopIPv4Address": ipv4("203.0.113.2"), "bgpSourceAsNumber": 64501,
                 "bgpPrevAdjacentAsNumber": 64502, "bgpNextAdjacentAsNumber": 64503, "bgpDestinationAsNumber": 64505,
+                "bgpDestinationAsPath": b"64503 64504 {64505}", "bgpLocalPreference": 7,
             },
             {k: v for k, v in row.items() if "vlan" in k.lower() or "Hop" in k or "Prefix" in k or "bgp" in k
              or k == "dot1qPriority"},

@@ -19,7 +19,7 @@ from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.column_set import ColumnSet
 from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.core.keys import CONTEXT, SFLOW_KEYS, TOLD, Key, known
+from ulogd_tw.core.keys import CONTEXT, SFLOW_KEYS, SFLOW_RECORD_KEYS, TOLD, Key, known
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.session import Domain, Session
@@ -31,7 +31,7 @@ START = b"\0\0\0\5"
 VERSION = 0x105
 """What stands for sFlow above a domain's number: NetFlow v5 has 5."""
 _MOST_SCHEMAS = 1000
-_KEYS = {key.name: key for key in SFLOW_KEYS}
+_KEYS = {key.name: key for key in (*SFLOW_KEYS, *SFLOW_RECORD_KEYS)}
 _COUNTERS = {1: SFLOW_KEYS[7:26], 2: SFLOW_KEYS[26:]}
 """Counter records that are read: of any interface, of Ethernet."""
 

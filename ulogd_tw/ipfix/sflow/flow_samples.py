@@ -7,20 +7,21 @@ from collections.abc import Iterator
 import numpy as np
 
 from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.ipfix.sflow.cursor import Cursor
+from ulogd_tw.ipfix.sflow.extended_records import EXTENDED, read_extended
+from ulogd_tw.ipfix.sflow.gateway import put_address, read_gateway
 from ulogd_tw.ipfix.sflow.samples import Chain, Samples
 from ulogd_tw.packets import headers, tunnels
 from ulogd_tw.packets.headers import Headers
 
 _RAW, _ETHERNET, _IPV4, _IPV6, _SWITCH, _ROUTER, _GATEWAY = 1, 2, 3, 4, 1001, 1002, 1003
-READ = frozenset((_RAW, _ETHERNET, _IPV4, _IPV6, _SWITCH, _ROUTER, _GATEWAY))
-"""Formats of flow records that are read."""
 _LEAST = {_RAW: 16, _ETHERNET: 24, _IPV4: 32, _IPV6: 56, _SWITCH: 16, _ROUTER: 16, _GATEWAY: 24}
 """How many octets they have at least."""
+READ = frozenset((*_LEAST, *EXTENDED))
+"""Formats of flow records that are read."""
 _BEGINNINGS = np.zeros(14, np.int64)
 _BEGINNINGS[[1, 11, 12, 13]] = headers.ETHERNET, headers.IP, headers.IP, headers.MPLS
 """header_protocol: Ethernet, IPv4, IPv6, MPLS; others cannot be read."""
-_MOST_SEGMENTS = 8
-"""Segments of an AS path that are followed; there are one or two."""
 
 
 class Sampled:
@@ -38,7 +39,7 @@ class Sampled:
         self._records: dict[int, Chain] = {}
         tags, counts = np.unique(samples.records.tag, return_counts=True)
         for tag in READ.intersection(tags.tolist()):
-            self._records[tag] = samples.records.firsts(tag, _LEAST[tag])
+            self._records[tag] = samples.records.firsts(tag, _LEAST.get(tag, 4))
         self.unread = sum(n for tag, n in zip(tags.tolist(), counts.tolist(), strict=True) if tag not in READ)
         """How many records are of formats that are not read."""
 
@@ -87,7 +88,7 @@ class Sampled:
         four, words = found.family == 4, self._words
         width = 1 if four else 4
         for place, end in enumerate(("source", "destination")):
-            values = words[at + 2 + place] if four else self._ipv6(at + 2 + 4 * place)
+            values = words[at + 2 + place] if four else self._reading.ipv6(at + 2 + 4 * place)
             found.put(f"{end}IPv{found.family}Address", values, None, "I" if four else "L")
         protocol, rest = words[at + 1], at + 2 + 2 * width
         found.put("protocolIdentifier", protocol, None, "B")
@@ -105,13 +106,15 @@ class Sampled:
         octets = self._octets[found.rows]
         found.put("octetDeltaCount", octets[octets > 0], octets > 0, "L")
         found.put("packetDeltaCount", np.ones(found.n), None, "L")
-        for tag, complete in (
-            (_ETHERNET, self._ethernet), (_SWITCH, self._switch), (_ROUTER, self._router), (_GATEWAY, self._gateway),
-        ):  # fmt: skip
+        for tag, complete in ((_ETHERNET, self._ethernet), (_SWITCH, self._switch), (_ROUTER, self._router)):
             if tag in self._records:
                 rows, at = self._of(tag, found)
                 if len(rows):
                     complete(found, rows, at)
+        if _GATEWAY in self._records:
+            read_gateway(self._reading, self._cursor(_GATEWAY, found), found)
+        for tag in self._records.keys() & EXTENDED.keys():
+            read_extended(tag, self._reading, self._cursor(tag, found), found)
 
     def _ethernet(self, found: Headers, rows: np.ndarray, at: np.ndarray) -> None:
         """Record 2: addresses and type of the frame, where there is no raw header."""
@@ -132,55 +135,12 @@ class Sampled:
 
     def _router(self, found: Headers, rows: np.ndarray, at: np.ndarray) -> None:
         """Record 1002: the next hop, and the lengths of the prefixes."""
-        rows, at, _ = self._next_hop(found, rows, at, 2, "ipNextHop", _ROUTER)
+        cursor = self._cursor(_ROUTER, found)
+        put_address(self._reading, cursor, found, "ipNextHop")
+        at = cursor.skip(2)
         if found.family:
             for offset, end in ((0, "source"), (1, "destination")):
-                found.put(f"{end}IPv{found.family}PrefixLength", self._words[at + offset], rows, "B")
-
-    def _next_hop(
-        self, found: Headers, rows: np.ndarray, at: np.ndarray, words: int, name: str, tag: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Put an address that stands behind its type.
-
-        Gives the rows whose records have `words` more behind it, where these are, and where the records end.
-        """
-        kind, ends = self._words[at], self._ends(tag, found)
-        four, six = kind == 1, (kind == 2) & (at + 5 <= ends)
-        found.put(f"{name}IPv4Address", self._words[at[four] + 1], rows[four])
-        if six.any():
-            found.put(f"{name}IPv6Address", self._ipv6(at[six] + 1), rows[six], "L")
-        at = at + 1 + np.where(kind == 1, 1, np.where(kind == 2, 4, 0))
-        inside = at + words <= ends
-        return rows[inside], at[inside], ends[inside]
-
-    def _gateway(self, found: Headers, rows: np.ndarray, at: np.ndarray) -> None:
-        """Record 1003: autonomous systems by BGP. Without a source or a path it is the router's own."""
-        rows, at, ends = self._next_hop(found, rows, at, 4, "bgpNextHop", _GATEWAY)
-        own, source, before, segments = (self._words[at + offset].astype(np.int64) for offset in range(4))
-        last, following = self._path(at + 4, ends, segments)
-        known = following > 0
-        found.put("bgpSourceAsNumber", np.where(source > 0, source, own), rows)
-        found.put("bgpDestinationAsNumber", np.where(last > 0, last, own), rows)
-        found.put("bgpPrevAdjacentAsNumber", before[before > 0], rows[before > 0])
-        found.put("bgpNextAdjacentAsNumber", following[known], rows[known])
-
-    def _path(self, at: np.ndarray, ends: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The last and the first autonomous system of each path to a destination; 0 where it is empty."""
-        last, first = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
-        at = at.copy()
-        for turn in range(_MOST_SEGMENTS):
-            going = np.flatnonzero((segments > turn) & (at + 2 <= ends))
-            count = self._words[at[going] + 1].astype(np.int64)
-            fits = at[going] + 2 + count <= ends[going]
-            going, count = going[fits], count[fits]
-            if not len(going):
-                break
-            some = count > 0
-            last[going[some]] = self._words[at[going[some]] + 1 + count[some]]
-            if turn == 0:
-                first[going[some]] = self._words[at[going[some]] + 2]
-            at[going] += 2 + count
-        return last, first
+                found.put(f"{end}IPv{found.family}PrefixLength", self._words[at + offset], cursor.rows, "B")
 
     # where things are
 
@@ -198,12 +158,9 @@ class Sampled:
         rows = np.flatnonzero(place >= 0)
         return rows, self._records[tag].at[place[rows]]
 
-    def _ends(self, tag: int, found: Headers) -> np.ndarray:
-        """Where the records that `_of` gives end."""
+    def _cursor(self, tag: int, found: Headers) -> Cursor:
+        """Reads the records of this tag."""
         place = self._having(tag)[found.rows]
-        place, chain = place[place >= 0], self._records[tag]
-        return chain.at[place] + chain.octets[place] // 4
-
-    def _ipv6(self, at: np.ndarray) -> np.ndarray:
-        """An address of IPv6 in a column."""
-        return np.stack([self._reading.number(at, 8), self._reading.number(at + 2, 8)], axis=1)
+        rows = np.flatnonzero(place >= 0)
+        chain, place = self._records[tag], place[rows]
+        return Cursor(self._reading, rows, chain.at[place], chain.at[place] + chain.octets[place] // 4)

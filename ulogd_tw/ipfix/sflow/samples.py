@@ -158,6 +158,10 @@ class Reading:
             return self.words[at]
         return self.words[at].astype(np.uint64) << np.uint64(32) | self.words[at + 1]
 
+    def ipv6(self, at: np.ndarray) -> np.ndarray:
+        """Addresses of IPv6 in a column."""
+        return np.stack([self.number(at, 8), self.number(at + 2, 8)], axis=1)
+
 
 def _kept(records: Chain, keep: np.ndarray) -> Chain:
     """The records of the owners that stay, by the owners' new numbers."""
