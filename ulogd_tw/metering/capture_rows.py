@@ -1,4 +1,4 @@
-"""The packets of a capture as rows: batches of them, by the capture's clock and at its speed."""
+"""The packets of a capture as batches of rows, by the capture's clock and at the wanted speed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ KEYS = ulogd_keys("raw.pkt", "raw.pktlen", "raw.pktcount", "oob.time.sec", "oob.
 HIDDEN = frozenset({"raw.pktcount", "raw.linktype", "observationTimeMilliseconds", "observationTimeNanoseconds"})
 _ETHERNET, _HEADER, _ARPHRD_ETHER = 1, 14, 1
 TOGETHER_SECONDS = 0.02
-"""At the speed of the capture: packets of so many seconds go on together."""
+"""When replaying in real time: seconds of capture for one batch."""
 
 
 class PacketRows:
-    """Makes batches of packets, with the columns that are `wanted`."""
+    """Makes batches of packets, with the `wanted` columns."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._keys = tuple(key for key in KEYS if key.name in wanted)
         self._schema = Schema(self._keys)
 
     def batch(self, packets: Packets, rows: slice, now: float) -> Batch:
-        """Some of the packets; those of links without an address have no raw.mac."""
+        """A batch of some packets; links without an address give no raw.mac."""
         found: dict[str, Column] = {}
         missing: dict[str, np.ndarray] = {}
         framed = None
@@ -67,20 +67,20 @@ class PacketRows:
 
 
 def _alike(values: np.ndarray, type_: types.Type) -> np.ndarray:
-    """A column of values that are mostly one."""
+    """A column of values that are mostly equal."""
     if len(values) and (values == values[0]).all():
         return columns.repeated(int(values[0]), len(values), type_.dtype)
     return values.astype(type_.dtype)
 
 
 def _ntp(seconds: np.ndarray, nanoseconds: np.ndarray) -> np.ndarray:
-    """As RFC 7011 section 6.1.10 has it: seconds since 1900, and 2**32 parts of one."""
+    """NTP time in the form of RFC 7011 section 6.1.10: seconds since 1900, and 1/2**32 parts of a second."""
     fraction = (nanoseconds.astype(np.uint64) << np.uint64(32)) // np.uint64(1_000_000_000)
     return (seconds + 2_208_988_800 & 0xFFFFFFFF).astype(np.uint64) << np.uint64(32) | fraction
 
 
 class Pace:
-    """When packets are due: `factor` times as fast as they were captured, or at once where it is 0."""
+    """The time when packets are due: `factor` times as fast as captured, or at once for 0."""
 
     def __init__(self, factor: float, set_back: float) -> None:
         self._factor = factor
@@ -99,7 +99,7 @@ class Pace:
         return (captured - self._began[1]) / self._factor - (now - self._began[0])
 
     def due(self, times: np.ndarray) -> int:
-        """How many of the next packets are due by now, or soon; at least one. The first of them is."""
+        """How many of the next packets are due by now, or soon; at least the first of them."""
         if not self._factor or self._began is None:
             return len(times)
         until = self._began[1] + (time.monotonic() - self._began[0] + TOGETHER_SECONDS) * self._factor
@@ -108,7 +108,7 @@ class Pace:
 
 
 def stretches(packets: Packets, pace: Pace, seconds_apart: bool) -> Iterator[float | slice]:
-    """Which packets go on together, and in between the seconds to wait."""
+    """Groups of packets for one batch each, with the seconds to wait between them."""
     start, n, times = 0, len(packets), packets.times
     while start < n:
         if (delay := pace.ahead(float(times[start]))) > 0.001:

@@ -1,4 +1,4 @@
-"""Reading the kernel's table of flows: when to, through a socket of its own, and what comes of it."""
+"""Reads the kernel's table of flows: times the dumps, uses a socket of its own, and hands on the results."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ulogd_tw.transports.netlink.nlmsg import Messages
 from ulogd_tw.transports.netlink.port import ANSWER_OCTETS, GRANT, NetlinkPort
 
 DATAGRAMS_A_READ = 8
-"""Of up to 32 KiB: some 1000 flows, which take 2 ms to decode; then the reactor does other things."""
+"""Datagrams of up to 32 KiB: some 1000 flows, decoded in 2 ms; then the reactor does other work."""
 ROWS_A_TURN = 8192
 LEAST_GAP_S, RETRY_S = 1.0, 10.0
 SHARE = 100
-"""A dump begins not before this many times the duration of the last one has passed: 1 % of the time at most."""
+"""Minimum pause between dumps, as a multiple of the last one's duration: dumps take at most 1 % of the time."""
 SHARE_OF_REPORTS = 10
-"""The same for dumps that were asked for: by pollinterval, by active_timeout, by a loss."""
+"""The same for requested dumps: by pollinterval, by active_timeout, after a loss."""
 
 
 class Dumps:
     """Dumps of one namespace into `flows`, one at a time.
 
-    period     seconds between two of them; None for none but those that are asked for by `soon`
-    told       takes the rows of each part that are to be told although the flow lives
-    gone       takes the rows of flows that have gone without an event
+    period     seconds between two of them; None: only on request by `soon`
+    told       takes rows of each part to report although the flow is active
+    gone       takes the rows of flows gone without an event
     settled    gives a Deferred that fires when all events until now were read
-    learning   whether a dump learns flows that are not followed yet; the first one always does
+    learning   whether a dump learns flows not followed yet; the first one always does
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class Dumps:
         self._ended = float("-inf")
         self._failed = float("-inf")
         self.took_s = 0.0
-        """How long the last one took."""
+        """Duration of the last dump, in seconds."""
         self.count = 0
-        """Dumps that were complete."""
+        """Number of complete dumps."""
         self.failures = 0
         self.log = Logger()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Make the socket, and ask for the first dump while there is the privilege for it."""
+        """Make the socket, and request the first dump while there is privilege for it."""
         self._port.open()
         if self._period is not None:
             self._start(learn=True, zeroing=False)
 
     def begin(self) -> None:
-        """Read the answer to the first one, and go on."""
+        """Read the answer to the first request, and go on."""
         self._port.start()
 
     def stop(self) -> Any:
@@ -99,7 +99,7 @@ class Dumps:
     # --- when -------------------------------------------------------------------------------------------------------
 
     def soon(self, learn: bool = True, zeroing: bool = False) -> None:
-        """A dump as soon as may be: after a loss, or because somebody asked."""
+        """Start a dump as soon as possible: after a loss, or on request."""
         if self._running:
             before = self._again or (False, False)
             self._again = (learn or before[0], zeroing or before[1])
@@ -113,7 +113,7 @@ class Dumps:
         self._timer = self._reactor.callLater(max(when - self._reactor.seconds(), 0), self._start, learn, zeroing)
 
     def _next(self) -> None:
-        """After a dump, or an attempt: the next one in time."""
+        """Plan the next dump after a complete or failed one."""
         self._running = False
         self._ended = self._reactor.seconds()
         if self._stopped:
@@ -134,7 +134,7 @@ class Dumps:
         self.flows.begin(learn, zeroing)
         request = requests.dump(zero=zeroing)
         done = self._port.request(request.kind, request.flags, request.payload, self._part)
-        # Only when the events of flows that ended before the dump came to them are known is what lacks gone.
+        # Missing flows count as gone only after all events before the dump are processed: these may report the end.
         done.addCallback(lambda _: self._settled())
         done.addCallbacks(lambda _: self._complete(), self._broken)
         done.addErrback(self._fault)
@@ -160,7 +160,7 @@ class Dumps:
         self._hand_on(self.flows.finish())
 
     def _hand_on(self, batches: Iterator[Batch]) -> None:
-        """A part of what has gone, then the reactor's turn."""
+        """Hand on a part of the vanished flows, then give the reactor its turn."""
         rows = 0
         for batch in batches:
             self._gone(batch)
@@ -192,11 +192,11 @@ class Dumps:
             self._next()
 
     def fault(self, error: Exception) -> None:
-        """To be replaced: takes an exception of what was called."""
+        """To be replaced: takes an exception of a callback."""
         raise error
 
     def _no_event(self, messages: Messages) -> None:
-        """This socket is in no group."""
+        """Never called: this socket joins no group."""
 
     def _no_loss(self, n: int) -> None:
-        """The kernel goes on with a dump where it stopped, so nothing of it is lost."""
+        """The kernel resumes a dump where it stopped, so nothing of it is lost."""

@@ -1,4 +1,4 @@
-"""The settings of the kernel's connection tracking: which of them take away what is wanted, and how to mend that."""
+"""The kernel settings for connection tracking: finds those that suppress wanted keys, and mends them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ulogd_tw.core.plugin import ALL, Wanted
 
 SYSCTLS = Path("/proc/sys/net/netfilter")
-"""Of the network namespace of the thread that reads it."""
+"""It shows the network namespace of the reading thread."""
 COUNTERS = tuple(f"{side}.raw.{what}" for side in ("orig", "reply") for what in ("pktlen", "pktcount"))
 TIMES = tuple(f"flow.{edge}.{part}" for edge in ("start", "end") for part in ("sec", "usec")) + (
     "flowStartMilliseconds", "flowEndMilliseconds",
@@ -18,7 +18,7 @@ TIMES = tuple(f"flow.{edge}.{part}" for edge in ("start", "end") for part in ("s
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A sysctl below net.netfilter whose value `bad` means `what`; `keys`: what is affected, () for every row."""
+    """A sysctl below net.netfilter; its value `bad` has the effect `what`. `keys`: affected keys, () for every row."""
 
     name: str
     bad: str
@@ -42,16 +42,16 @@ TRACKING = (
     "nft 'add table inet flows; add chain inet flows track { type filter hook output priority 0; }; "
     "add rule inet flows track ct state new counter'"
 )
-"""The command that makes the kernel track all connections: any rule that looks at `ct state` does."""
+"""A command that makes the kernel track all connections: any rule with `ct state` does."""
 
 
 def loaded() -> bool:
-    """Whether connection tracking is there at all."""
+    """Whether connection tracking is loaded."""
     return (SYSCTLS / "nf_conntrack_acct").exists()
 
 
 def read(name: str) -> str:
-    """The setting, empty where it cannot be read (a container may hide it)."""
+    """The setting, empty if it cannot be read (a container may hide it)."""
     try:
         return (SYSCTLS / name).read_text().strip()
     except OSError:
@@ -76,7 +76,7 @@ def tracks() -> bool | None:
 
 
 def wrong(wanted: Wanted = ALL, events: bool = True) -> list[Setting]:
-    """The settings that take away something of the `wanted` keys."""
+    """The settings that suppress some of the `wanted` keys."""
     return [
         setting
         for setting in SETTINGS
@@ -87,5 +87,5 @@ def wrong(wanted: Wanted = ALL, events: bool = True) -> list[Setting]:
 
 
 def mend(setting: Setting) -> None:
-    """Set it. Raises OSError."""
+    """Set it to 1. Raises OSError."""
     (SYSCTLS / setting.name).write_text("1\n")

@@ -1,8 +1,8 @@
-"""Where flows end among packets: the rules of a flow cache, for many packets of many flows at once.
+"""Finds the ends of flows among packets: the rules of a flow cache, for many packets of many flows at once.
 
-A packet begins a new flow when, since the flow's last packet, `idle` has passed; when, since its first, `active` has;
-or, behind a FIN or RST, when `linger` has passed or a SYN comes. What a flow becomes depends on its own packets only,
-never on when somebody looks.
+A packet begins a new flow if `idle` has passed since the flow's last packet, or `active` since its first. After a FIN
+or RST, a new flow also begins with a SYN, or when `linger` has passed. The result depends on the flow's packets only,
+never on the time of reading.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ FIN, SYN, RST = 1, 2, 4
 CONTROL = 0xFFF
 """The bits of tcpControlBits."""
 REVERSE = 16
-"""By how many bits those of packets of the second direction are shifted."""
+"""Bits by which the flags of the second direction are shifted."""
 _ANY_FIN, _ANY_RST = FIN | FIN << REVERSE, RST | RST << REVERSE
 _ANY_SYN = SYN | SYN << REVERSE
 _CLOSING = _ANY_FIN | _ANY_RST
 _ROUNDS = 16
-"""Breaks of one flow in one batch that are followed for all flows together; further ones one by one."""
+"""Number of breaks in a flow found for all flows together; further breaks in a batch are found one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Times in microseconds. `both`: the directions of a flow are one, and each sends a FIN of its own."""
+    """Times in microseconds. `both`: a flow has two directions, and each sends a FIN of its own."""
 
     idle: int
     active: int
@@ -36,28 +36,28 @@ class Rules:
     both: bool
 
     def closed(self, flags: np.ndarray) -> np.ndarray:
-        """Which flows have said that they end, by the flags of their packets."""
+        """A mask of the flows closed by the flags of their packets."""
         if not self.both:
             return (flags & np.uint64(_CLOSING)) != 0
         fins = flags & np.uint64(_ANY_FIN)
         return (fins == _ANY_FIN) | ((flags & np.uint64(_ANY_RST)) != 0)
 
     def over(self, start: np.ndarray, last: np.ndarray, flags: np.ndarray) -> np.ndarray:
-        """When flows end that get no further packet."""
+        """The end time of each flow if no further packet comes."""
         quiet = np.where(self.closed(flags), min(self.linger, self.idle), self.idle)
         return np.minimum(last + quiet, start + self.active)
 
     def reasons(self, start: np.ndarray, last: np.ndarray, flags: np.ndarray) -> np.ndarray:
-        """Why flows have ended: what was the first to come."""
+        """The reason of the end for each flow: the first to apply."""
         timed = np.where(last + self.idle <= start + self.active, np.uint8(IDLE), np.uint8(ACTIVE))
         return np.where(self.closed(flags), np.uint8(ENDED), timed)
 
 
 @dataclass(slots=True)
 class Packets:
-    """Packets sorted by flow and then by time: those of flow i are ``starts[i]`` up to ``starts[i + 1]``.
+    """Packets sorted by flow and then by time: flow i has packets ``starts[i]`` up to ``starts[i + 1]``.
 
-    `flags` are the control bits of TCP (0 for others), in both directions of a flow apart.
+    `flags` are TCP's control bits (0 for others), separate for each direction.
     """
 
     starts: np.ndarray
@@ -71,7 +71,7 @@ class Packets:
 
 @dataclass(slots=True)
 class Known:
-    """What is known of the flow of each run of packets before them; `flags` 0: there is none."""
+    """The state of the flow of each run of packets before them; `flags` 0: the flow is new."""
 
     start: np.ndarray
     last: np.ndarray
@@ -79,7 +79,7 @@ class Known:
 
 
 def first_packets(rules: Rules, packets: Packets, known: Known) -> tuple[np.ndarray, np.ndarray]:
-    """The packets with which flows begin or go on, and for each run whether its first one continues the known flow."""
+    """The packets at the beginning of each part of a run, and a mask of runs that continue a known flow."""
     return _Breaks(rules, packets, known).find()
 
 
@@ -132,7 +132,7 @@ class _Breaks:
         np.minimum(after, np.searchsorted(clock, clock + self.rules.active), out=after)
 
     def _closing(self, first: np.ndarray, after: np.ndarray) -> None:
-        """Behind the packet that closes a flow, the first SYN, or the first one after a pause."""
+        """After the closing packet of a flow: the first SYN, or the first packet after a pause."""
         flags = self.packets.flags
         soft = _next((self.gap >= self.rules.linger) | ((flags & np.uint64(_ANY_SYN)) != 0))
         if self.rules.both:
@@ -148,7 +148,7 @@ class _Breaks:
         np.minimum(after, soft[np.minimum(closed[:-1] + 1, self.n)], out=after)
 
     def _from(self, following: np.ndarray, bits: int) -> np.ndarray:
-        """The first packet of each run with such bits; the one before the run where the known flow has had them."""
+        """The first packet of each run with such bits; the one before the run if the known flow has had them."""
         starts = self.packets.starts
         return np.where((self.known.flags & np.uint64(bits)) != 0, starts - 1, following[starts])
 
@@ -172,7 +172,7 @@ class _Breaks:
 
 
 def _walk(here: list[int], ends: list[int], after: list[int], begins: np.ndarray) -> None:
-    """The same, one by one: 0.1 us a break, for the few flows with many of them."""
+    """The same, one by one: 0.1 us a break, for the few flows with many breaks."""
     found = []
     for place, end in zip(here, ends, strict=True):
         while place < end:
@@ -182,7 +182,7 @@ def _walk(here: list[int], ends: list[int], after: list[int], begins: np.ndarray
 
 
 def _next(mask: np.ndarray) -> np.ndarray:
-    """For each place the first one from there on where `mask` is true; as many as there are plus one, at the end."""
+    """For each place the first place from there on with `mask` True; one element more than `mask`, for the end."""
     n = len(mask)
     found = np.full(n + 1, n)
     found[:-1][mask] = np.flatnonzero(mask)

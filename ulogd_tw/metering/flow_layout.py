@@ -1,4 +1,4 @@
-"""How packets become words of a FLOWCACHE's table, and its rows flow records again: one layout for each family."""
+"""Packets as words of FLOWCACHE's table, and its rows as flow records: one layout for each family."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOUNDS = (
     ("ipTTL", "minimumTTL", "maximumTTL"),
     ("ipTotalLength", "minimumIpTotalLength", "maximumIpTotalLength"),
 )
-"""What is measured, and the names of its least and its greatest value in a flow."""
+"""Measured keys, each with the names of its least and its greatest value in a flow."""
 
 
 def reverse(name: str) -> str:
@@ -38,7 +38,7 @@ def reverse(name: str) -> str:
 
 
 def other_end(name: str) -> str | None:
-    """destinationAddress for sourceAddress, and the like; None for what is not of a source."""
+    """destinationAddress for sourceAddress, and the like; None for other keys."""
     for one, two in (("source", "destination"), ("Source", "Destination"), ("saddr", "daddr"), ("sport", "dport")):
         if one in name and known(name.replace(one, two)):
             return name.replace(one, two)
@@ -46,7 +46,7 @@ def other_end(name: str) -> str | None:
 
 
 class Words:
-    """Keys as words, with a bit for each that says whether a row has it: a missing value is equal to itself only."""
+    """Keys as words, with a bit for each key that has a value: missing values equal only each other."""
 
     def __init__(self, keys: Sequence[Key], most: int) -> None:
         self.keys = tuple(keys)
@@ -58,7 +58,7 @@ class Words:
         self.n = self.packing.words if keys else 0
 
     def columns(self, find: Find, n: int) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-        """Each key's values, 0 where there is none, and the mask of the rows that have one (None: all)."""
+        """Each key's values, 0 for missing ones, and the mask of the rows with a value (None: all)."""
         found = {}
         for key in self.keys:
             here = find(key.name)
@@ -100,7 +100,7 @@ class Words:
         return words, fits
 
     def unpack(self, words: np.ndarray) -> dict[str, tuple[Column, np.ndarray | None]]:
-        """The columns of rows of words, and the masks of what is missing; keys that no row has are left out."""
+        """The columns of rows of words, and the masks of missing values; keys without any value are left out."""
         if self.packing is None:
             return {}
         columns = {key.name: column for key, column in self.packing.unpack(list(words.T)).items()}
@@ -119,7 +119,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What all layouts of an instance have in common."""
+    """The settings common to all layouts of an instance."""
 
     key_names: tuple[str, ...]
     first_names: tuple[str, ...]
@@ -131,7 +131,7 @@ class Wish:
 
 
 class Layout:
-    """The flows of one family (4, 6, or 0 where the key has no address), and how they are held."""
+    """The flows of one family (4, 6, or 0 for keys without address), and the form of their rows."""
 
     def __init__(self, wish: Wish, family: int, rules: object) -> None:
         self.wish, self.family = wish, family
@@ -153,7 +153,7 @@ class Layout:
     # packets
 
     def rows(self, find: Find, times: np.ndarray, n: int) -> tuple[Rows, np.ndarray | None]:
-        """Packets as words, and a mask of those whose key fits (None: all)."""
+        """Packets as words, and a mask of the packets whose key fits (None: all)."""
         columns = self.key.columns(find, n)
         turned = marks = None
         if self.wish.both:
@@ -168,7 +168,7 @@ class Layout:
         return Rows(words, times, _octets(find, n), flags, turned, marks, bounds, bounds, firsts), fits
 
     def _turn(self, columns: dict[str, tuple[np.ndarray, np.ndarray | None]], n: int) -> np.ndarray:
-        """Put the smaller end first, so that both directions have one key; 1 for packets that were turned."""
+        """Put the smaller end first, so that both directions have one key; 1 for turned packets."""
         greater, equal = np.zeros(n, bool), np.ones(n, bool)
         for one, two in self._pairs:
             a, b = columns[one][0], columns[two][0]
@@ -183,7 +183,7 @@ class Layout:
         return greater.astype(np.uint64)
 
     def _query_of(self, columns: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> np.ndarray | None:
-        """Give answers of ICMP the type of their query; marks of the packets that are answers."""
+        """Give ICMP answers the type of their query; returns the marks of answers."""
         if self._icmp is None:
             return None
         values, there = columns[self._icmp]
@@ -198,7 +198,7 @@ class Layout:
     # flows
 
     def batch(self, ended: Ended, now: float, held: bool) -> Batch:
-        """Flow records of what has ended."""
+        """Flow records of ended flows."""
         wish, k = self.wish, self.key.n
         rows = ended.rows
         state = {place: rows[:, k + place] for place in range(7 if wish.both else 5)}
@@ -230,7 +230,7 @@ class Layout:
         return Batch(Schema(given.keys), given.columns, given.missing, n=len(rows), now=now, held=held)
 
     def _turn_back(self, keys: dict, flags: np.ndarray, turned: np.ndarray) -> None:
-        """Make the sender of the first packet the source, and its type of ICMP the flow's."""
+        """Make the sender of the first packet the source, and its ICMP type the flow's."""
         for one, two in self._pairs:
             if one in keys and two in keys and turned.any():
                 (a, no_a), (b, no_b) = keys[one], keys[two]
@@ -256,7 +256,7 @@ class Layout:
             given.put(known(name), forward * scale)
 
     def _control(self, given: _Record, keys: dict, flags: np.ndarray, turned: np.ndarray | None) -> None:
-        """Control bits of TCP; missing in flows of other protocols, or where there are none."""
+        """Control bits of TCP; missing for other protocols, or without any flags."""
         ways = [flags & np.uint64(CONTROL), flags >> np.uint64(REVERSE) & np.uint64(CONTROL)]
         if turned is not None:
             ways = [_swapped(turned, ways[0], ways[1]), _swapped(turned, ways[1], ways[0])]
@@ -270,7 +270,7 @@ class Layout:
 
 
 class _Record:
-    """Columns in the making, those that are wanted."""
+    """Wanted columns under construction."""
 
     def __init__(self, n: int, wanted: object) -> None:
         self.n, self._wanted = n, wanted
@@ -293,7 +293,7 @@ def _of(name: str, family: int) -> bool:
 
 
 def _typed(name: str, family: int) -> Key:
-    """The key as it is held: an address has a family, all else its declared type."""
+    """The key with its type in rows: an address has a family, other keys their declared type."""
     key = known(name.partition("@")[0]).named(name)
     if key.type is types.ADDRESS:
         return key.typed(types.IPV6 if family == 6 else types.IPV4)
@@ -336,7 +336,7 @@ def _control_bits(find: Find, n: int) -> np.ndarray:
 
 
 def _octets(find: Find, n: int) -> np.ndarray:
-    """The length of the IP packet; of the frame where it is 0, as network cards that join packets say, or not known."""
+    """The length of the IP packet; the length of the frame if that is 0 (network cards join packets) or unknown."""
     octets = _or_zero(find("ipTotalLength"), n)
     frame = find("raw.pktlen")
     if frame is not None and not octets.all():

@@ -1,8 +1,8 @@
-"""The flows of one kind (of IPv4, say) that a FLOWCACHE keeps: added to, looked over for those that are over, emitted.
+"""The flows of one kind (such as IPv4) kept by FLOWCACHE: packets are added, ended flows are found and given out.
 
-A row of the table has the words of the key, the state of the flow, and what its first packet had. A flow that ends
-leaves its row behind, and takes it up again when it comes back. Where more than half of the rows are such, the table
-is renewed: for a while there are two, and flows move to the new one when they get a packet, or with their slice.
+A row of the table has the words of the key, the state of the flow, and the first packet's words. An ended flow leaves
+its row empty and reuses it when it comes back. If more than half of the rows are empty, the table is renewed. For a
+while there are then two tables, and a flow moves to the new one with its next packet, or with its slice.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ulogd_tw.core.key_table import FIRST_ENTRIES, KeyTable
 from ulogd_tw.metering.flow_ends import ENDED, FORCED, Known, Packets, Rules, first_packets
 
 MOST_PACKETS = 65536
-"""Packets that are added at once: what they need stays small, and the turn short."""
+"""Packets added in one step, to limit memory and time."""
 SLICE = 32768
-"""Rows that are looked over, or moved, at once: about 2 ms."""
+"""Rows checked or moved in one step: about 2 ms."""
 
 START, LAST, FLAGS, PACKETS, OCTETS = range(5)
 """Places in the state of a flow. Times in microseconds; FLAGS 0: no flow is here."""
@@ -32,12 +32,12 @@ ANSWERED = 1 << 33
 
 @dataclass(slots=True)
 class Rows:
-    """Packets as words, each of them one column over all packets.
+    """Packets as words, each word a column over all packets.
 
     `key`: the words of the key. `times` never go back. `flags`: control bits, those of the second direction shifted.
-    `turned`: 1 for packets of the second direction, None without directions. `marks`: bits for FLAGS of a flow that
-    begins with the packet. `least`, `most`: values of which a flow keeps the least and the greatest. `first`: words
-    that it keeps of its first packet.
+    `turned`: 1 for packets of the second direction, None without directions. `marks`: bits for FLAGS of a flow
+    beginning with the packet. `least`, `most`: values with a minimum or maximum in the flow. `first`: words kept from
+    the flow's first packet.
     """
 
     key: Sequence[np.ndarray]
@@ -53,14 +53,17 @@ class Rows:
 
 @dataclass(slots=True)
 class Ended:
-    """Flows that have ended: whole rows of the table, one flow a row, and the reasons."""
+    """Ended flows: whole rows of the table, one flow a row, and the reasons."""
 
     rows: np.ndarray
     reasons: np.ndarray
 
 
 class FlowTable:
-    """`add` and the others give the flows that end; `n` are alive, at most `most_flows` and what came at once."""
+    """Active flows of one kind. `add`, `look`, `idlest` and `end_all` return the flows that ended.
+
+    `n` flows are alive; `n` may exceed `most_flows` by one batch.
+    """
 
     def __init__(self, rules: Rules, key_words: int, least: int, most: int, first: int, most_flows: int) -> None:
         self.rules = rules
@@ -72,7 +75,7 @@ class FlowTable:
         self.first = self.most + most
         self._values = state + least + most + first
         self._most_of = least, most, first
-        # Alive, as many dead, and what comes while the table is renewed.
+        # Room for live flows, as many ended ones, and new flows during a renewal.
         self._capacity = 2 * max(most_flows, FIRST_ENTRIES) + 4 * MOST_PACKETS
         self._table = self._new(0)
         self._old: KeyTable | None = None
@@ -89,17 +92,17 @@ class FlowTable:
 
     @property
     def size(self) -> int:
-        """Rows that a look over everything passes."""
+        """Rows of a complete pass of `look`."""
         return self._table.n
 
     def _rows(self, table: KeyTable) -> np.ndarray:
-        """All rows as a view of two dimensions; row 0 is none."""
+        """All rows as a view of two dimensions; row 0 is unused."""
         return table.flat.reshape(-1, table.stride)[: table.n + 1]
 
     # packets
 
     def add(self, rows: Rows) -> tuple[Ended | None, int]:
-        """Add packets; the flows that end by it, and how many packets found no room."""
+        """Add packets; returns the flows ended by them, and the number of packets without room."""
         self._renew(len(rows.times))
         entries = self._entries(rows.key)
         full = 0
@@ -152,7 +155,7 @@ class FlowTable:
     def _summed(
         self, rows: Rows, order: np.ndarray, begins: np.ndarray, times: np.ndarray, flags: np.ndarray
     ) -> np.ndarray:
-        """The state of flows that consist of the packets from each of `begins` up to the next."""
+        """The state of flows made of the packets from each of `begins` up to the next."""
         ends = np.append(begins[1:], len(order))
         found = np.empty((len(begins), self._values), np.uint64)
         found[:, START] = times[begins].view(np.uint64)
@@ -184,7 +187,7 @@ class FlowTable:
         found[:, FLAGS] |= turned[begins] * np.uint64(TURNED)
 
     def _continue(self, parts: np.ndarray, heads: np.ndarray, before: np.ndarray) -> None:
-        """Put what flows had `before` to the parts that go on with them."""
+        """Add the state `before` to the parts that continue a flow."""
         if not len(heads):
             return
         before = before[:, self.key_words :]
@@ -210,7 +213,7 @@ class FlowTable:
     # flows that are over
 
     def _over(self, rows: np.ndarray, reason: int = 0) -> Ended:
-        """Rows as flows that have ended, for that reason or by their times."""
+        """Rows as ended flows, with this reason or the reason given by their times."""
         start, last, flags = self._state(rows)
         if not reason:
             return Ended(rows, self.rules.reasons(start, last, flags))
@@ -222,7 +225,7 @@ class FlowTable:
         return start.view(np.int64), last.view(np.int64), flags
 
     def look(self, clock: int) -> Ended | None:
-        """Those of the next slice that are over. Sets `looked_over` at the end of the table."""
+        """The ended flows of the next slice. Sets `looked_over` at the end of the table."""
         first = self._looked + 1
         rows = self._rows(self._table)[first : first + SLICE]
         self._looked = 0 if first + SLICE > self._table.n else self._looked + SLICE
@@ -232,7 +235,7 @@ class FlowTable:
 
     @property
     def looked_over(self) -> bool:
-        """Whether `look` begins anew."""
+        """Whether the next `look` begins a new pass."""
         return self._looked == 0
 
     def _end(self, rows: np.ndarray, places: np.ndarray, reason: int = 0) -> Ended | None:
@@ -244,20 +247,20 @@ class FlowTable:
         return self._over(found, reason)
 
     def idlest(self, before: int, reason: int) -> Ended | None:
-        """End the flows whose last packet came before that time."""
+        """End the flows without a packet since that time."""
         self._settle()
         rows = self._rows(self._table)
         _, last, flags = self._state(rows[1:])
         return self._end(rows[1:], np.flatnonzero((flags != 0) & (last < before)), reason)
 
     def last_times(self) -> np.ndarray:
-        """When each flow had its last packet."""
+        """The time of each flow's last packet."""
         self._settle()
         _, last, flags = self._state(self._rows(self._table)[1:])
         return last[flags != 0]
 
     def end_all(self, clock: int) -> Ended | None:
-        """End every flow, for its own reason where it is over by its times."""
+        """End every flow; expired flows keep their own reason."""
         self._settle()
         rows = self._rows(self._table)[1:]
         rows = rows[self._state(rows)[2] != 0]
@@ -280,7 +283,7 @@ class FlowTable:
             self._moved = self._looked = 0
 
     def _move(self, count: int) -> None:
-        """The next slice of the old table goes to the new one."""
+        """Move the next slice of the old table to the new one."""
         rows = self._rows(self._old)[self._moved + 1 : self._moved + 1 + count]
         self._moved += count
         alive = np.flatnonzero(rows[:, self.key_words + FLAGS])
@@ -293,7 +296,7 @@ class FlowTable:
             self._old = None
 
     def _fetch(self, first: int) -> None:
-        """Rows of the new table from `first` on are new there: take what the old one knows of them."""
+        """Rows of the new table from `first` on are new: copy the state of their flows from the old table."""
         new = self._rows(self._table)
         words = [np.ascontiguousarray(new[first:, i]) for i in range(self.key_words)]
         entries = self._old.entries(words, 0)
@@ -304,7 +307,7 @@ class FlowTable:
         old[entries[there], flags] = 0
 
     def _settle(self) -> None:
-        """One table, for what looks at all flows in one go."""
+        """Finish a renewal, for operations over all flows at once."""
         while self._old is not None:
             self._move(self._old.n)
 
@@ -314,7 +317,7 @@ def _each(function: np.ufunc, column: np.ndarray, begins: np.ndarray) -> np.ndar
 
 
 def _sorted(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The order of packets by flow, where each flow's begin in it, and the flows.
+    """The order of packets by flow, the beginning of each flow in it, and the flows.
 
     Sorting numbers that hold both is five times as fast as a stable argsort.
     """

@@ -1,1 +1,1 @@
-"""Netfilter netlink messages (nfnetlink, ctnetlink): octets to batches, requests to octets."""
+"""Codecs of netfilter's netlink messages (nfnetlink): octets to batches, requests to octets."""

@@ -20,7 +20,7 @@ _HEAD = struct.Struct("=HH")
 def attributes(octets: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """(type without flags, start of the payload, its length) of each attribute between `start` and `end`.
 
-    Raises `MessageError` for a length that is below 4 or reaches beyond `end`, and for octets left over.
+    Raises `MessageError` for a length below 4 or beyond `end`, and for octets left over.
     """
     while start < end:
         if end - start < 4:

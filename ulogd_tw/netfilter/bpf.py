@@ -1,7 +1,7 @@
-"""Choosing conntrack events in the kernel: an `Accept` as a program of classic BPF for the netlink socket.
+"""Filters conntrack events in the kernel: an `Accept` as a program of classic BPF for the netlink socket.
 
-The kernel runs it on each event before it queues it, so what is left out costs neither room in the queue nor a wake-up.
-Attributes are found by the kernel's own search (SKF_AD_NLATTR, net/core/filter.c), since they stand at no fixed place.
+The kernel runs it on each event before queueing it, so a filtered event costs neither room in the queue nor a wake-up.
+Attributes have no fixed place; they are found by the kernel's own search (SKF_AD_NLATTR, net/core/filter.c).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _ADDRESSES = {("orig.ip.saddr", IPV4): 1, ("orig.ip.daddr", IPV4): 2,
 _ALL = 0xFFFFFFFF
 
 Step = tuple[int, int, int, int]
-"""Code, jump if true, jump if false, constant. A jump counts the steps that it leaves out."""
+"""Code, jump if true, jump if false, constant. A jump counts the steps skipped."""
 
 
 def program(accept: Accept) -> bytes | None:
-    """The program (struct sock_filter, one after another), or None where nothing is chosen or it would be too long."""
+    """The program (struct sock_filter, one after another), or None if there is nothing to filter or it is too long."""
     if not accept.keys:
         return None
     steps = _protocols(accept.protocols) if accept.protocols else []
@@ -46,7 +46,7 @@ def program(accept: Accept) -> bytes | None:
 
 
 def _find(*path: int) -> list[Step]:
-    """A and X: the octet where an attribute inside the original tuple begins; a message without it is left out."""
+    """Sets A and X to the place of an attribute inside the original tuple; a message without it is left out."""
     steps: list[Step] = [(_LD_IMM, 0, 0, HEADERS), (_LDX_IMM, 0, 0, _ORIG), (_LD_W_ABS, 0, 0, _NLATTR), *_none()]
     for kind in path:
         steps += [(_LDX_IMM, 0, 0, kind), (_LD_W_ABS, 0, 0, _NLATTR_NEST), *_none()]
@@ -68,7 +68,7 @@ def _protocols(numbers: Sequence[int]) -> list[Step]:
 
 
 def _addresses(accept: Accept, family: int) -> list[Step]:
-    """The tests of one family; the other family's follow, so that each way ends by itself."""
+    """The tests of one family; the other family's follow, so each branch must end by itself."""
     steps: list[Step] = []
     for name, listed in accept.sides:
         version = 4 if family == IPV4 else 6
@@ -83,7 +83,7 @@ def _load(octets: int) -> list[Step]:
 
 
 def _one_of(networks: Sequence[Network]) -> list[Step]:
-    """Go on behind the last step where the address is in one of these, else leave the message out."""
+    """Go on after the last step if the address is in one of these networks, else leave the message out."""
     parts = [_within(network) for network in networks]
     total = sum(len(part) + 1 for part in parts) + 1
     steps: list[Step] = []
@@ -94,7 +94,7 @@ def _one_of(networks: Sequence[Network]) -> list[Step]:
 
 
 def _within(network: Network) -> list[Step]:
-    """Skip one step (the jump away) where the address is not in it."""
+    """Skip one step (the jump away) if the address is not in the network."""
     size = network.max_prefixlen // 32
     address, mask = network.network_address.packed, network.netmask.packed
     words = [(word, *struct.unpack_from(">I", mask, 4 * word), *struct.unpack_from(">I", address, 4 * word))

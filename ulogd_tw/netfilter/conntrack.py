@@ -1,9 +1,9 @@
-"""Conntrack messages to batches: the keys of a flow, and the decoder that makes the columns of those that are wanted.
+"""Conntrack messages to batches: the keys of a flow, and the decoder for the wanted ones.
 
-Rows come out as at most two batches, IPv4 and IPv6, each of its one schema (the wanted keys in the order of `KEYS`)
-and in order of arrival. What the kernel did not send is missing, never 0, except where the kernel's silence means 0
-(mark, zone). Times are the kernel's own; `now` stands in only for the end in a DESTROY and the start in a NEW without
-them, as in ulogd2.
+Rows come out as at most two batches, IPv4 and IPv6, each with its one schema (the wanted keys in the order of `KEYS`)
+and in order of arrival. A value not sent by the kernel is missing, never 0, except for mark and zone: the kernel leaves
+them out when they are 0. Times are the kernel's own; only the end in a DESTROY and the start in a NEW default to `now`,
+as in ulogd2.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _NS_A_SECOND, _NS_A_MS, _NS_A_US = np.uint64(10**9), np.uint64(10**6), np.uint64
 def _edge(rows: Values, now: float, field: str, event: int) -> Value:
     """Start or end of the flows in ns.
 
-    The flow's own time; else, in the `event` that begins or ends it, the time of that event (kernels from 6.14 on
-    with nf_conntrack_timestamp=1), else the receive time.
+    The flow's own time. Without it, for the `event` at its beginning or end, the time of the event (kernels from 6.14
+    on with nf_conntrack_timestamp=1), else the receive time.
     """
     own = rows.number(field)
     if own[1] is None:
@@ -76,7 +76,7 @@ def _counter(field: str) -> Give:
 
 
 def _zone(rows: Values, _: float) -> Value:
-    """The zone of both directions, else of the one that has one; the kernel does not send zone 0."""
+    """The zone of both directions, else of the one direction with a zone; the kernel does not send zone 0."""
     if rows.absent("zone") is None:
         return rows.number("zone")
     one_sided = either(rows.number("orig.zone"), rows.number("reply.zone"))
@@ -166,7 +166,7 @@ _MORE = (
     plain(Key("ct.tcp.state", types.UNSIGNED8), "tcp.state"),
     plain(Key("ct.tcp.wscale.orig", types.UNSIGNED8), "tcp.wscale.orig"),
     plain(Key("ct.tcp.wscale.reply", types.UNSIGNED8), "tcp.wscale.reply"),
-    # struct nf_ct_tcp_flags: the flags that are set, and a mask that only requests use.
+    # struct nf_ct_tcp_flags: the flags set, and a mask used by requests only.
     Source(Key("ct.tcp.flags.orig", types.UNSIGNED8), ("tcp.flags.orig",),
             changed(number("tcp.flags.orig"), lambda both: (both >> np.uint16(8)).astype(np.uint8))),
     Source(Key("ct.tcp.flags.reply", types.UNSIGNED8), ("tcp.flags.reply",),
@@ -183,16 +183,16 @@ _MORE = (
     plain(Key("ct.master.sport", types.UNSIGNED16), "master.sport"),
     plain(Key("ct.master.dport", types.UNSIGNED16), "master.dport"),
 )  # fmt: skip
-"""What ulogd2 has not; ct.master is the connection of which this one is a part (FTP data, SIP media)."""
+"""Keys unknown to ulogd2; ct.master is the parent connection (of FTP data, SIP media)."""
 
 SOURCES = (*_ULOGD2, *_MORE)
 
 KEYS = tuple(source.key for source in SOURCES)
-"""Every key that a `Decoder` can give, in the order of its batches."""
+"""All keys of a `Decoder`, in the order of its batches."""
 
 
 class Decoder:
-    """Decodes conntrack messages to batches that have only the `wanted` keys.
+    """Decodes conntrack messages to batches with only the `wanted` keys.
 
     Messages that cannot be decoded are counted in `refused`, by reason.
     """

@@ -1,7 +1,7 @@
 """Messages of ctnetlink: which attributes the kernel sends, and the walk through one message.
 
-The numbers are those of include/uapi/linux/netfilter/nfnetlink_conntrack.h. The walk says where each value lies;
-`ulogd_tw.netfilter.layout` remembers that for all messages that are built alike.
+The numbers are those of include/uapi/linux/netfilter/nfnetlink_conntrack.h. The walk finds the place of each value;
+`ulogd_tw.netfilter.layout` keeps these places for all messages of the same layout.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ TREE: dict = {
     22: Field("labels", 0),
     27: Field("event_time", 8),
 }  # fmt: skip
-"""Attribute type -> field, or the attributes nested in it; all others are stepped over."""
+"""Attribute type -> field, or the attributes nested in it; other attributes are skipped."""
 
 
 FIELDS = fields_of(TREE)
@@ -80,9 +80,9 @@ FIELDS = fields_of(TREE)
 
 
 def walk(octets: bytes) -> Walked:
-    """Where everything lies in one netlink message of ctnetlink, from its nlmsghdr on.
+    """The places of all values in one ctnetlink message, from its nlmsghdr on.
 
-    Raises `MessageError`. Of an attribute that stands twice the last one counts, as in the kernel's nla_parse.
+    Raises `MessageError`. Of a repeated attribute the last one counts, as in the kernel's nla_parse.
     """
     if len(octets) < HEADERS:
         raise MessageError(f"{len(octets)} octets are too few for ctnetlink", "length")
@@ -107,7 +107,7 @@ _HASH = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35], np.uint32)
 
 
 def _hashed(words: np.ndarray) -> np.ndarray:
-    """Of the length, the type and flags, and the family."""
+    """A hash of the length, the type and flags, and the family."""
     found = words[:, 0] * _HASH[0]
     found ^= words[:, 1] * _HASH[1]
     found ^= words[:, 4] * _HASH[2]
@@ -127,7 +127,7 @@ GRAMMAR = Grammar(
 
 
 def value(octets: bytes, field: str, walked: Walked) -> int | bytes | None:
-    """A field of one message: a number, octets (text ends before its first NUL), None where it is not there."""
+    """A field of one message: a number, octets (text ends before its first NUL), or None without the field."""
     if field not in walked.fields:
         return None
     at, length = walked.fields[field]

@@ -1,4 +1,4 @@
-"""Choosing flows by source network, destination network and protocol."""
+"""Selects flows by source network, destination network and protocol."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 class Accept:
-    """Which rows to keep: of these networks and of these protocols; an empty choice keeps all.
+    """Selects rows by networks and protocols; an empty list keeps all.
 
-    An address of a family of which no network is listed is in none of them. (ulogd2 2.0.8 filters the other family by
+    If no network of a family is listed, no address of this family matches. (ulogd2 2.0.8 filters the other family by
     uninitialised memory.)
     """
 
@@ -34,7 +34,7 @@ class Accept:
         self.sides = [
             (name, listed) for name, listed in (("orig.ip.saddr", sources), ("orig.ip.daddr", destinations)) if listed
         ]
-        """Key of the address, and the networks of which one must have it."""
+        """Key of the address, and the networks of which one must contain it."""
         self.protocols = tuple(sorted(set(protocols)))
         self.keys = frozenset(name for name, _ in self.sides) | ({"orig.ip.protocol"} if protocols else set())
 

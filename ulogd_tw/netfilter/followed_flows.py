@@ -1,9 +1,9 @@
-"""The flows that live in the kernel, as its last dump showed them: which of them have gone, and what was told of each.
+"""The flows alive in the kernel, as of its last dump; finds flows that ended without an event.
 
-A dump is read into a table of its own while the one before stays: `begin`, `add` for each part, `finish`; what the
-old table has, the dump has not and no event told of has gone. Events come at any time (`born`, `ended`). Rows that a
-dump gives are kept as columns of the wanted keys, so that a flow that has gone without an event can still be told.
-Counters of rows that are given out are what was counted since the last row of the same flow.
+A dump is read into a new table while the previous one stays: `begin`, `add` for each part, `finish`. A flow in the old
+table has ended if the dump lacks it and no event reported its end. Events come at any time (`born`, `ended`). The rows
+of a dump are kept as columns of the wanted keys, to report the end of a flow without an event. Counters in reported
+rows hold the increase since the previous row of the flow.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _COUNTERS = ("orig.raw.pktlen", "orig.raw.pktcount", "reply.raw.pktlen", "reply.
 _DELTAS = ("octetDeltaCount", "packetDeltaCount", "reverseOctetDeltaCount", "reversePacketDeltaCount")
 """The same numbers under other names."""
 FOLLOWED = frozenset({*_TUPLE, _START})
-"""Keys that batches must have to be followed; `REPORTED` too where flows are reported while they live."""
+"""Keys needed in batches to follow flows; `REPORTED` too for reports of active flows."""
 REPORTED = frozenset(_COUNTERS)
 (END_REASON,) = ulogd_keys("flowEndReason")
 ACTIVE_TIMEOUT = 2
 """flowEndReason of a record that is not the flow's last (RFC 5102 section 5.11.3)."""
 
 _STATE, _SINCE, _TOLD = 1, 2, 3
-"""Words of an entry behind its key: the bits below; ms of the last report; the four counters at that time."""
+"""Words of an entry after its key: the bits below; ms of the last report; the four counters at that time."""
 _ENDED, _SEEN = np.uint64(1), np.uint64(2)
-"""An event or a report told of its end; the dump that is read has it too."""
+"""Bits: an event or a row reported its end; the present dump contains it too."""
 _JOINED_ROWS, _JOINED_PARTS = 8192, 64
-"""Small parts are joined when they have so many rows, or are so many."""
+"""Small parts are joined from this number of rows or of parts on."""
 _32 = np.uint64(32)
 _FACTORS = [np.uint64(secrets.randbits(64) | 1) for _ in range(12)]
 
 
 def _plain(batch: Batch, name: str) -> np.ndarray:
-    """A column with 0 where it is missing."""
+    """A column with 0 for missing values."""
     column = batch.columns[name]
     mask = batch.missing.get(name)
     if mask is None:
@@ -64,11 +64,11 @@ class _Table:
         return self.keys.n - self.ended
 
     def find(self, identities: np.ndarray) -> np.ndarray:
-        """The entry of each flow, 0 for those that are not here."""
+        """The entry of each flow, 0 for unknown flows."""
         return self.keys.entries([identities], 0)
 
     def places(self, entries: np.ndarray, word: int) -> np.ndarray:
-        """Where a word of these entries stands in `keys.flat`."""
+        """The place of a word of these entries in `keys.flat`."""
         return entries * self.keys.stride + word
 
     def mark(self, entries: np.ndarray, bit: np.uint64) -> None:
@@ -81,11 +81,11 @@ class _Table:
         self.keys.flat[states] = before | bit
 
     def has(self, entries: np.ndarray, bit: np.uint64) -> np.ndarray:
-        """Which entries have the bit; entry 0 has none."""
+        """A mask of the entries with the bit; entry 0 has none."""
         return (entries != 0) & (self.keys.flat[self.places(entries, _STATE)] & bit != 0)
 
     def told(self, entries: np.ndarray) -> list[np.ndarray]:
-        """The four counters that were reported of each entry, 0 for entry 0."""
+        """The four counters last reported for each entry, 0 for entry 0."""
         flat, known = self.keys.flat, entries != 0
         return [np.where(known, flat[self.places(entries, _TOLD + place)], np.uint64(0)) for place in range(4)]
 
@@ -94,7 +94,7 @@ class _Table:
         return self.keys.flat[self.places(entries, _SINCE)]
 
     def enter(self, identities: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Entries for flows, 0 for those without room; and the rows, in order, whose flow is new here."""
+        """Entries for flows, 0 for flows without room; and the rows of new flows, in order."""
         before = self.keys.n
         entries = self.keys.entries([identities])
         for word in range(1, self.keys.stride):
@@ -117,7 +117,7 @@ class _Table:
             self._parts.append(_joined(small))
 
     def left(self) -> Iterator[tuple[np.ndarray, Batch]]:
-        """Entries and rows of the flows of which no bit is set, a part at a time."""
+        """Entries and rows of the flows without any bit set, a part at a time."""
         for entries, batch in [*self._parts, *map(_joined, self._small.values())]:
             alone = self.keys.flat[self.places(entries, _STATE)] == 0
             if alone.any():
@@ -129,16 +129,16 @@ def _joined(parts: list[tuple[np.ndarray, Batch]]) -> tuple[np.ndarray, Batch]:
 
 
 class Flows:
-    """The flows that are followed, at most `most`.
+    """The followed flows, at most `most`.
 
-    With `births` their begin may come as an event, which has no start time yet. With `active_ms` flows that have lived
-    so long since their begin or last report are reported by dumps.
+    With `births` a flow's beginning may come as an event without start time. With `active_ms`, dumps report flows this
+    long after their beginning or last report.
     """
 
     def __init__(self, most: int, births: bool = False, active_ms: int = 0) -> None:
         self.most = most
         self.beyond = 0
-        """Flows that the last dump had and there was no room for."""
+        """Flows of the last dump without room."""
         self._identity = _TUPLE if births else (*_TUPLE, _START)
         self._active_ms = active_ms
         self._words = 6 if active_ms else 1
@@ -148,21 +148,21 @@ class Flows:
         self._learning = self._zeroing = False
 
     def __len__(self) -> int:
-        """Flows that live, as far as is known."""
+        """Number of flows alive, as far as is known."""
         return self._now.alive if self._now is not None else 0
 
     def __bool__(self) -> bool:
-        """Whether events matter: there are flows, or a dump is being read."""
+        """Whether events matter: flows are followed, or a dump is being read."""
         return self._next is not None or bool(self._now is not None and self._now.alive)
 
     @property
     def crowded(self) -> bool:
-        """Whether a dump would make room: a table keeps its ended flows until the next one."""
+        """Whether a dump would make room: a table keeps ended flows until the next dump."""
         table = self._now
         return table is not None and table.keys.n > self.most // 2 and table.ended > table.alive
 
     def _identities(self, batch: Batch) -> np.ndarray:
-        """64 bits that are as good as the flow: its id in the kernel is 32 bits, which two flows may share."""
+        """64 bits to identify a flow: its id in the kernel has 32 bits, and two flows may share it."""
         found = np.zeros(batch.n, np.uint64)
         factors = iter(_FACTORS)
         for name in self._identity:
@@ -176,14 +176,14 @@ class Flows:
     # --- a dump -----------------------------------------------------------------------------------------------------
 
     def begin(self, learn: bool = True, zeroing: bool = False) -> None:
-        """A dump begins; without `learn` only flows that are followed already stay. `zeroing`: it resets counters."""
+        """A dump begins. Without `learn` only flows already followed stay. `zeroing`: the dump resets counters."""
         self._next = _Table(self.most, len(self), self._words)
         self._late = []
         self._learning, self._zeroing = learn, zeroing
         self.beyond = 0
 
     def add(self, batch: Batch, now_ms: int) -> Batch | None:
-        """Rows of the dump. Gives those that are to be told although the flow lives, with counters since last time."""
+        """Add rows of the dump. Returns rows to report for active flows, with counters since the previous row."""
         identities = self._identities(batch)
         known, alive = self._find(identities)
         if not alive.all():
@@ -204,9 +204,9 @@ class Flows:
         return told
 
     def _find(self, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The old entries of flows that are in the dump, and which of these flows are alive.
+        """The old entries of flows in the dump, and a mask of flows still alive.
 
-        Those whose end an event has told are not, although the kernel had them in its table for another moment.
+        A flow whose end was reported by an event is not alive, even if the kernel had it in its table a moment longer.
         """
         table = self._now
         if table is None:
@@ -216,11 +216,11 @@ class Flows:
         return known, ~table.has(known, _ENDED)
 
     def _since_told(self, batch: Batch, known: np.ndarray) -> Batch:
-        """What each flow has counted since it was told last."""
+        """The increase of each flow's counters since its previous row."""
         return _less(batch, self._now.told(known)) if self._active_ms and known.any() else batch
 
     def _carry(self, entries: np.ndarray, batch: Batch, known: np.ndarray, now_ms: int) -> None:
-        """Note when each new entry was reported last, and its counters then: as the old table has it."""
+        """Copy the time and counters of the last report from the old table to new entries."""
         table = self._next
         start = _plain(batch, _START)
         since = np.where((start == 0) | (start > np.uint64(now_ms)), np.uint64(now_ms), start)
@@ -233,7 +233,7 @@ class Flows:
         table.keys.flat[table.places(entries, _SINCE)] = since
 
     def _due(self, entries: np.ndarray, batch: Batch, identities: np.ndarray, now_ms: int) -> Batch | None:
-        """The rows of flows whose last report is old enough and that have had packets since."""
+        """The rows of flows with an old enough last report and packets since then."""
         table = self._next
         due = table.since(entries) + np.uint64(self._active_ms) <= now_ms
         moved = np.zeros(batch.n, bool)
@@ -241,7 +241,7 @@ class Flows:
             moved |= batch.columns[name] != before
             if name in batch.missing:
                 due &= ~batch.missing[name]
-        # Those whose end an event has told of meanwhile are complete.
+        # Flows whose end was reported by an event meanwhile are complete.
         due &= moved & ~np.isin(identities, np.concatenate(self._late) if self._late else [])
         if not due.any():
             return None
@@ -253,7 +253,7 @@ class Flows:
         return told
 
     def finish(self) -> Iterator[Batch]:
-        """The dump is complete: the rows of flows that have gone, as ends, a part at a time."""
+        """The dump is complete: returns the rows of vanished flows, as ends, a part at a time."""
         old, self._now, self._next = self._now, self._next, None
         for identities in self._late:
             self._now.mark(self._now.find(identities), _ENDED)
@@ -265,7 +265,7 @@ class Flows:
             yield self._without_told(table, entries, _as_end(batch))
 
     def abandon(self) -> None:
-        """The dump failed: what was known before stays."""
+        """The dump failed: the old table stays."""
         self._next = None
         self._late = []
         if self._now is not None:
@@ -275,7 +275,7 @@ class Flows:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def born(self, batch: Batch) -> None:
-        """Flows that have begun."""
+        """Flows that have begun, by events."""
         table = self._next or self._now
         if table is not None and batch.n:
             entries, fresh = table.enter(self._identities(batch), batch)
@@ -284,7 +284,7 @@ class Flows:
                 table.keys.flat[table.places(entries[fresh], _SINCE)] = _plain(batch, _START)[fresh]
 
     def ended(self, batch: Batch) -> Batch:
-        """Flows that have ended, by events; gives them with what was counted since they were reported last."""
+        """Flows that have ended, by events; returns them with the counts since the previous row."""
         identities = self._identities(batch)
         if self._next is not None:
             self._late.append(identities)
@@ -294,7 +294,7 @@ class Flows:
         return self._rest(batch, identities) if self._active_ms else batch
 
     def _rest(self, batch: Batch, identities: np.ndarray) -> Batch:
-        """What was counted since the last report, which the running dump may have made."""
+        """The counts since the last report; the present dump may have made that report."""
         tables = [table for table in (self._next, self._now) if table is not None]
         for table in tables:
             entries = table.find(identities)
@@ -311,7 +311,7 @@ class Flows:
 
 
 def _replaced(batch: Batch, columns: dict[str, np.ndarray], missing: dict[str, np.ndarray] | None = None) -> Batch:
-    """The same batch with other values in some of its columns; those that it has not are left out."""
+    """The same batch with other values in some columns; columns not in the batch are left out."""
     columns = {name: column for name, column in columns.items() if name in batch.columns}
     masks = {name: mask for name, mask in batch.missing.items() if name not in (missing or {})}
     masks |= {name: mask for name, mask in (missing or {}).items() if name in batch.columns}
@@ -319,7 +319,7 @@ def _replaced(batch: Batch, columns: dict[str, np.ndarray], missing: dict[str, n
 
 
 def _less(batch: Batch, told: list[np.ndarray]) -> Batch:
-    """The counters without what was told of them before; a counter that is below that was set to 0 meanwhile."""
+    """The counters minus the counters reported before; a smaller counter was set to 0 meanwhile."""
     found = {}
     for counter, delta, before in zip(_COUNTERS, _DELTAS, told, strict=True):
         if counter in batch.columns:
@@ -338,7 +338,7 @@ def _times(ms: np.ndarray, edge: str) -> dict[str, np.ndarray]:
 
 
 def _from(batch: Batch, since_ms: np.ndarray, rows: np.ndarray) -> Batch:
-    """These rows begin where the last report ended."""
+    """These rows begin at the end of the previous report."""
     found, missing = {}, {}
     for name, column in _times(since_ms, "start").items():
         if name in batch.columns:
@@ -349,12 +349,12 @@ def _from(batch: Batch, since_ms: np.ndarray, rows: np.ndarray) -> Batch:
 
 
 def _as_end(batch: Batch) -> Batch:
-    """The last known rows of flows as their ends. When they ended nobody knows."""
+    """The last known rows of flows as their ends, without an end time."""
     return _replaced(batch, {"ct.event": repeated(DESTROY, batch.n, np.uint32)})
 
 
 def interim(batch: Batch, now_ms: int, with_reason: bool) -> Batch:
-    """Rows of flows that live, told of until now; flowEndReason says that more will come."""
+    """Reports of active flows up to now; flowEndReason marks them as not the last."""
     times = _times(repeated(now_ms, batch.n, np.uint64), "end")
     empty = {name: np.zeros(batch.n, bool) for name in times if name in batch.missing}
     batch = _replaced(batch, times, empty)

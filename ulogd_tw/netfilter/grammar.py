@@ -1,4 +1,4 @@
-"""What a kind of netfilter message consists of, as data: its attributes, and what all messages of one layout share."""
+"""The structure of a kind of netfilter message as data: its attributes, and the common parts of a layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IPV4, IPV6 = 2, 10
 class Field:
     """One value of a message; `octets` is its size, 0 for variable length. Numbers are in network byte order.
 
-    `family` is that of the messages that can have it, 0 for any.
+    `family` is the family of messages that can have it, 0 for any.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """An attribute that is a struct of this size: (offset, field) of what it holds. Offsets are multiples of 4."""
+    """An attribute with a struct of this size: (offset, field) of its members. Offsets are multiples of 4."""
 
     octets: int
     inside: tuple[tuple[int, Field], ...]
@@ -51,13 +51,13 @@ def fields_of(tree: Mapping) -> dict[str, Field]:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """What a walk through one message found.
+    """The result of a walk through one message.
 
     heads     offsets of all attribute headers
     fields    name -> (offset, length)
-    open_at   offset of the header of the last attribute where that may be of any length; 0: the length of the message
+    open_at   offset of the header of the last attribute if it may be of any length; 0: the length of the message
               is fixed
-    same      name -> value of the fields that are alike in all messages of the layout
+    same      name -> value of the fields alike in all messages of the layout
     """
 
     family: int
@@ -72,12 +72,12 @@ class Walked:
 class Grammar:
     """A kind of message.
 
-    walk      what finds the places of all values; raises `MessageError`
-    fixed     (offset, octets) of the parts of the headers that all messages of a layout share
-    key       the octets of one message that choose the layouts to be tried
-    hashed    the same for many: of the uint32 words of messages, shape (n, w), a hash each
-    octets    how much of a message its layouts are likely to look at, a multiple of 8
-    layouts   how many are learnt
+    walk      finds the places of all values; raises `MessageError`
+    fixed     (offset, octets) of the parts of the headers alike in all messages of a layout
+    key       the octets of one message that choose the layouts to try
+    hashed    the same for many: a hash for each row of the uint32 words of messages, shape (n, w)
+    octets    likely maximum of octets read from a message, a multiple of 8
+    layouts   maximum number of layouts learnt
     """
 
     fields: Mapping[str, Field]
@@ -90,9 +90,9 @@ class Grammar:
 
 
 def step(octets: bytes, start: int, end: int, tree: Mapping, heads: list[int], fields: dict) -> None:
-    """Note the attributes between `start` and `end`: their headers, and the places of the fields of the tree.
+    """Record the attributes between `start` and `end`: their headers, and the places of the fields of the tree.
 
-    Raises `MessageError`. Of an attribute that stands twice the last one counts, as in the kernel's nla_parse.
+    Raises `MessageError`. Of a repeated attribute the last one counts, as in the kernel's nla_parse.
     """
     for kind, at, length in attributes(octets, start, end):
         heads.append(at - 4)
@@ -100,7 +100,7 @@ def step(octets: bytes, start: int, end: int, tree: Mapping, heads: list[int], f
         if isinstance(below, Mapping):
             step(octets, at, at + length, below, heads, fields)
         # Empty ones are padding where the kernel aligns 64-bit values; before CTA_TIMESTAMP_EVENT (6.14) it is
-        # even of type 3, which is CTA_STATUS at that level.
+        # even of type 3, although CTA_STATUS is 3 at this level.
         elif below is not None and length:
             if below.octets not in (0, length):
                 name = below.name if isinstance(below, Field) else below.inside[0][1].name

@@ -1,9 +1,9 @@
-"""Layouts: messages that have the same attributes in the same places, found for many messages at once.
+"""Layouts: messages with the same attributes at the same places, recognised for many messages at once.
 
-The kernel builds the events of similar flows alike, so that a handful of layouts covers a whole system. A layout is the
-message length, type, flags and family and every attribute header at its place; between two messages of one layout
-only values differ. A message of an unknown layout is walked once and its layout is learnt. How many are learnt is
-bounded; messages beyond that are walked each time.
+The kernel builds the events of similar flows alike, so a handful of layouts covers a whole system. A layout is the
+message length, type, flags and family and every attribute header at its place; messages of one layout differ only in
+values. A message of an unknown layout is walked once, and its layout is learnt. The number of layouts is bounded;
+messages beyond it are walked each time.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ulogd_tw.core.errors import MessageError
 from ulogd_tw.netfilter.grammar import HEADERS, Field, Grammar, Walked
 
 MOST_OF_A_HEAD = 32
-"""Layouts that are learnt of one key of the grammar."""
+"""Maximum number of layouts with one key of the grammar."""
 LONGEST = 512
-"""Octets of the longest message that is matched by NumPy; longer ones (none seen) are matched one by one."""
+"""Octets of the longest message matched by NumPy; longer messages (none seen) are matched one by one."""
 
 FEW = 16
 """Up to this many messages are matched one by one, 1.5 us each: NumPy's fixed cost is 25 us."""
@@ -34,7 +34,7 @@ class _Layout:
     def __init__(self, ident: int, octets: bytes, walked: Walked, fixed: tuple[tuple[int, int], ...]) -> None:
         self.open_at = walked.open_at
         self.length = walked.open_at + 4 if walked.open_at else len(octets)
-        """Octets of a message that are looked at."""
+        """Octets compared in a message."""
         mask = bytearray(len(octets))
         same = (walked.fields[name] for name in walked.same)
         for at, size in (*fixed, *((head, 4) for head in walked.heads), *same):
@@ -48,7 +48,7 @@ class _Layout:
         self.expected = self.mask & int.from_bytes(octets, "little")
 
     def fits(self, octets: bytes) -> bool:
-        """Whether the message, all of whose headers are those of the layout, has the length that they say."""
+        """Whether the length of a message agrees with its headers; they must be those of the layout."""
         if not self.open_at:
             return len(octets) == self.length
         if int.from_bytes(octets[:4], sys.byteorder) != len(octets):
@@ -62,16 +62,16 @@ def _padded(length):
 
 
 class Places:
-    """Where the values of some fields lie, a column for each layout number. Messages of one family share it.
+    """The places of some fields' values, a column for each layout number. Messages of one family share it.
 
-    words    (w, layouts): numbers of 32-bit words, counted from the start of the message, 0 where the field is not
-             there. First the words with values of 32, 16 and 8 bits, then the high, then the low words of 64 bits.
-    block    octets of a value -> the rows of `words` that have them (8: the high words, -8: the low ones)
+    words    (w, layouts): numbers of 32-bit words, counted from the start of the message, 0 for an absent field. First
+             the words with values of 32, 16 and 8 bits, then the high, then the low words of 64 bits.
+    block    octets of a value -> the rows of `words` with such values (8: the high words, -8: the low ones)
     place    field -> its row within the block of its size; an IPv6 address is two values of 64 bits
     spans    (2, f, layouts): start and length of each field of variable size, in the order of `variable`
-    absent   (fields, layouts): whether the field is not there, in the order of `row`
+    absent   (fields, layouts): whether the field is absent, in the order of `row`
     event    (layouts)
-    same     for each layout the fields of one value: name -> value
+    same     for each layout the fields with one value: name -> value
     """
 
     def __init__(self, fields: Iterable[str], known: Mapping[str, Field]) -> None:
@@ -98,7 +98,7 @@ class Places:
         self.event = np.zeros(16, np.uint8)
 
     def enter(self, ident: int, walked: Walked) -> None:
-        """Note the places of one layout under its number."""
+        """Store the places of one layout under its number."""
         if ident >= len(self.event):
             for name in ("words", "spans", "absent", "event"):
                 setattr(self, name, _wider(getattr(self, name), ident))
@@ -124,14 +124,14 @@ class Places:
 
 
 def _wider(table: np.ndarray, ident: int) -> np.ndarray:
-    """The same table with room for twice as many layouts, and for `ident` at least."""
+    """The same table with room for twice as many layouts, or at least for number `ident`."""
     grown = np.zeros((*table.shape[:-1], 2 * ident), table.dtype)
     grown[..., : table.shape[-1]] = table
     return grown
 
 
 class Layouts:
-    """The layouts that were learnt, each with a number from 1 on. `places`: family -> what notes where values lie."""
+    """The layouts learnt so far, numbered from 1. `places`: family -> tables of the places of values."""
 
     def __init__(self, grammar: Grammar, places: Mapping[int, Sequence[Places]]) -> None:
         self.grammar = grammar
@@ -146,7 +146,7 @@ class Layouts:
 
     @property
     def octets(self) -> int:
-        """How much of each message `match` must be given, if it has as much."""
+        """Octets of each message needed by `match`, if the message is that long."""
         return 8 * self._expected.shape[1]
 
     def _allocate_match(self, room: int, wide: int) -> None:
@@ -156,7 +156,7 @@ class Layouts:
         self._next = np.zeros(room, np.intp)
 
     def _enter(self, walked: Walked) -> int:
-        """A new number with its places."""
+        """A new number, and its places."""
         ident = self.count
         if ident >= len(self.family):
             self.family, self._open_at = _wider(self.family, ident), _wider(self._open_at, ident)
@@ -167,13 +167,13 @@ class Layouts:
         return ident
 
     def forget_unlearnt(self) -> None:
-        """Free the numbers of layouts that were entered for one batch only."""
+        """Free the numbers of layouts entered for one batch only."""
         self.count = self.learnt + 1
 
     # --- one message ------------------------------------------------------------------------------------------------
 
     def identify(self, octets: bytes) -> int:
-        """The number of this message's layout, which is learnt if it is new. Raises `MessageError`."""
+        """The number of this message's layout; a new layout is learnt. Raises `MessageError`."""
         key = self.grammar.key(octets)
         number = int.from_bytes(octets, "little")
         for layout in self._by_head.get(key, ()):
@@ -223,11 +223,11 @@ class Layouts:
         refused: Counter[str],
         whole: Callable[[int], bytes] | None = None,
     ) -> np.ndarray:
-        """The layout number of each message, 0 for those that are refused, which are counted by reason.
+        """The layout number of each message, 0 for refused messages; they are counted by reason.
 
         `rows` is uint8 of shape (n, stride), each row C-contiguous, stride a multiple of 8; row i begins with a netlink
-        message of `lengths[i]` octets. Where rows hold only the first `octets` of messages, and whatever lies behind
-        shorter ones, `whole` gives message i.
+        message of `lengths[i]` octets. If rows hold only the first `octets` of messages (octets after shorter messages
+        are arbitrary), `whole` gives message i.
         """
         if len(rows) <= FEW or rows.shape[1] < HEADERS:
             ids, unknown = np.zeros(len(rows), np.intp), range(len(rows))
@@ -245,7 +245,7 @@ class Layouts:
     def _match(self, rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, list[int]]:
         words = rows.view(np.uint32)
         ids = self._first.take(self._buckets(words))
-        # What a datagram says of itself must be what was received; identify() refuses it with the reason.
+        # The length in the header must be the length received; identify() refuses other messages with the reason.
         wrong = words[:, 0] != lengths
         if wrong.any():
             ids[wrong] = 0
@@ -266,7 +266,7 @@ class Layouts:
         return ids, np.concatenate(unknown).tolist()
 
     def _misfits(self, rows: np.ndarray, lengths: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """The messages of layouts with an open end whose last attribute does not end with the message."""
+        """A mask of the messages in layouts with an open end whose last attribute does not end with the message."""
         open_at = self._open_at.take(ids)
         ours = open_at.nonzero()[0]
         if not len(ours):
@@ -277,11 +277,11 @@ class Layouts:
         return ours[(sizes < 4) | (_padded(ends) != _padded(lengths)) | (ends > lengths)]
 
     def _buckets(self, words: np.ndarray) -> np.ndarray:
-        """A hash of what chooses the layouts to be tried, as an index."""
+        """A hash of the octets that choose the layouts to try, as an index."""
         return self.grammar.hashed(words) >> np.uint32(20)
 
     def _differ(self, pairs: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Whether each message differs from the layout of this number in anything but values."""
+        """Whether each message differs from the layout of this number in more than values."""
         wide = min(self._expected.shape[1], pairs.shape[1])
         expected, mask = self._expected, self._mask
         if wide < expected.shape[1]:

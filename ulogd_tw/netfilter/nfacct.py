@@ -1,4 +1,4 @@
-"""nfnetlink_acct: the kernel's named counters, asked for and read. Numbers as in linux/netfilter/nfnetlink_acct.h."""
+"""nfnetlink_acct: requests and answers of the kernel's named counters (linux/netfilter/nfnetlink_acct.h)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ KEYS = (*COUNTER_KEYS, *TIME_KEYS)
 
 
 def dump(zero: bool) -> Request:
-    """All counters; with `zero` each is set to 0 in the same step as it is read."""
+    """Request for all counters; with `zero` each is set to 0 in the same step."""
     message = MSG_GET_CTRZERO if zero else MSG_GET
     return Request(SUBSYSTEM << 8 | message, NLM_F_REQUEST | NLM_F_DUMP, bytes(4))
 
 
 def probe() -> Request:
-    """For a counter whose name nothing has: answered by ENOENT where the kernel has counters and lets us ask."""
+    """Request for a counter with an unused name; the answer ENOENT proves support and privilege."""
     head = bytes(4) + attribute(_NAME, b"\0")
     return Request(SUBSYSTEM << 8 | MSG_GET, NLM_F_REQUEST | NLM_F_ACK, head)
 

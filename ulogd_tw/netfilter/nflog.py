@@ -1,4 +1,4 @@
-"""Messages of nfnetlink_log: the attributes of a logged packet, the walk through one, and the requests to log.
+"""nfnetlink_log: the attributes of a logged packet, the walk through a message, and the requests.
 
 The numbers are those of include/uapi/linux/netfilter/nfnetlink_log.h.
 """
@@ -19,7 +19,7 @@ SUBSYSTEM = 4
 """NFNL_SUBSYS_ULOG, the high octet of the message type."""
 MSG_PACKET, MSG_CONFIG = 0, 1
 FAMILIES = (1, 2, 3, 5, 7, 10)
-"""NFPROTO_INET, IPV4, ARP, NETDEV, BRIDGE, IPV6: which kind of rule has logged the packet."""
+"""NFPROTO_INET, IPV4, ARP, NETDEV, BRIDGE, IPV6: the family of the rule that logged the packet."""
 PREFIX, PAYLOAD = 10, 9
 
 TREE: dict = {
@@ -41,7 +41,7 @@ TREE: dict = {
     18: ctnetlink.TREE,
     20: {1: Field("vlan.proto", 2), 2: Field("vlan.tci", 2)},
 }
-"""Attribute type -> field, struct, or the attributes nested in it; all others are stepped over.
+"""Attribute type -> field, struct, or the attributes nested in it; other attributes are skipped.
 
 ``packet`` is hw_protocol (16 bits), hook (8), padding (8).
 """
@@ -51,9 +51,10 @@ _HEADERS, _ATTRIBUTE = struct.Struct("=IHHIIBBH"), struct.Struct("=HH")
 
 
 def walk(octets: bytes) -> Walked:
-    """Where everything lies in one message with a logged packet, from its nlmsghdr on. Raises `MessageError`.
+    """The places of all values in one message with a logged packet, from its nlmsghdr on. Raises `MessageError`.
 
-    The prefix, which a rule has fixed, belongs to the layout; the payload may have any length if it is the last.
+    The prefix is fixed by a rule, so it belongs to the layout. The payload may have any length if it is the last
+    attribute.
     """
     if len(octets) < HEADERS:
         raise MessageError(f"{len(octets)} octets are too few for nfnetlink_log", "length")
@@ -87,7 +88,7 @@ _HASH = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F, 0x165667B1, 0x
 
 
 def _hashed(words: np.ndarray) -> np.ndarray:
-    """Of the type, family and group, the header of the second attribute and, if that is a prefix, how it begins."""
+    """A hash of the type, family and group, the second attribute's header and, for a prefix, its first octets."""
     found = words[:, 1] * _HASH[0]
     found ^= words[:, 4] * _HASH[1]
     found ^= words[:, 7] * _HASH[2]
@@ -100,7 +101,7 @@ def _hashed(words: np.ndarray) -> np.ndarray:
 
 
 GRAMMAR = Grammar(FIELDS, walk, fixed=((4, 4), (16, 4)), key=_key, hashed=_hashed, octets=128, layouts=4096)
-"""Logged packets. A rule set has a layout for each prefix, direction, and whether a socket or a mark is there."""
+"""Logged packets. A rule set has one layout for each combination of prefix, direction, socket and mark."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -119,10 +120,10 @@ def _config(family: int, group: int, *attributes: bytes) -> Request:
 def bind(
     group: int, *, copy_octets: int, flags: int, buffer_octets: int, threshold: int = 0, timeout_cs: int = 0
 ) -> Request:
-    """Take a group, all its settings in one step, so that no packet is logged with others.
+    """Request for a group with all its settings in one step, so that no packet is logged with other settings.
 
     copy_octets     octets of each packet, 0 for none
-    buffer_octets   how long a datagram with several packets may become
+    buffer_octets   maximum length of a datagram with several packets
     threshold       packets after which it is sent, 0: the kernel's 100
     timeout_cs      1/100 s after which it is sent, 0: the kernel's 1 s
     """
@@ -141,12 +142,12 @@ def bind(
 
 
 def unbind(group: int) -> Request:
-    """Give a group back; what the kernel has gathered for it is sent."""
+    """Give a group back; the kernel sends the packets gathered so far."""
     return _config(0, group, attribute(1, bytes([UNBIND])))
 
 
 def system_logging(family: int, bound: bool) -> Request:
-    """Make nfnetlink_log what the kernel itself logs packets of this family with, or nobody."""
+    """Make nfnetlink_log, or nothing, the kernel's own logger of packets of this family."""
     return _config(family, 0, attribute(1, bytes([PF_BIND if bound else PF_UNBIND])))
 
 

@@ -1,7 +1,7 @@
-"""Logged packets to batches: ulogd2's keys of a packet, and the decoder that makes columns of those that are wanted.
+"""Logged packets to batches: ulogd2's keys of a packet, and the decoder for the wanted ones.
 
-Rows come out as one batch for each family of rules that is there, in order of arrival. A key that no message of a batch
-has is not in the batch. A mark that the kernel does not send is 0; its time is `now` where the kernel gives none.
+Rows come out as one batch for each family of rules, in order of arrival. A key missing in all messages of a batch is
+not in the batch. A mark not sent by the kernel is 0; a missing time is `now`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ulogd_tw.netfilter.nflog import FAMILIES, FIELDS, GRAMMAR
 from ulogd_tw.netfilter.values import Give, Source, Value, Values, changed, known_key, number, or_constant, places
 
 MOST_SCHEMAS = 1024
-"""Sets of keys that are kept."""
+"""Maximum number of schemas kept."""
 
 
 @dataclass(slots=True)
 class Sequence:
-    """How many packets of one group have not come, by the kernel's own count of them."""
+    """Number of missing packets of one group, by the kernel's count."""
 
     newest: int | None = None
     _ahead: int = field(default=0, init=False)
     _seen: int = field(default=0, init=False)
 
     def take(self, numbers: np.ndarray) -> None:
-        """The numbers of packets that came; their order does not matter."""
+        """Add the numbers of received packets; their order does not matter."""
         # The kernel counts from 0 on when the group is taken.
         last = -1 if self.newest is None else self.newest
         ahead = (numbers.astype(np.int64) - last) & 0xFFFFFFFF
@@ -46,7 +46,7 @@ class Sequence:
             self._seen += len(ahead)
 
     def missing(self) -> int:
-        """Packets between those of the last call and those that came since then which have not come."""
+        """Packets missing among the numbers since the last call."""
         last = -1 if self.newest is None else self.newest
         missing = max(self._ahead - self._seen, 0)
         self.newest = (last + self._ahead) & 0xFFFFFFFF if self._ahead else self.newest
@@ -58,13 +58,13 @@ class Sequence:
 
 
 class _Packets(Values):
-    """The fields of the messages of one family, and what all of them have."""
+    """The fields of the messages of one family, and the groups of values built from them."""
 
     label = 0
 
     @property
     def payload(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Where the packets begin, how long they are, and which messages have none."""
+        """Start and length of the packets, and a mask of the messages without one."""
         return self.once("payload", self._payload)
 
     def _payload(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -76,12 +76,12 @@ class _Packets(Values):
         return starts, lengths, absent
 
     def packets(self) -> Value:
-        """The packets themselves."""
+        """The packets as octets."""
         starts, lengths, absent = self.payload
         return Pieces(self._octets, starts, lengths), absent
 
     def prefix(self) -> Value:
-        """The rules' texts."""
+        """The texts of the rules."""
         values: dict[bytes, int] = {}
         same = self._places.same
         used = np.bincount(self._ids).nonzero()[0]
@@ -100,7 +100,7 @@ class _Packets(Values):
         return Octets.gathered(octets, np.arange(0, 8 * self.n, 8), lengths), absent
 
     def bare(self) -> np.ndarray:
-        """Which packets have no header of their hardware."""
+        """A mask of the packets without a link header."""
         sizes, absent = self.number("hwlen")
         return sizes == 0 if absent is None else absent | (sizes == 0)
 
@@ -112,7 +112,7 @@ class _Packets(Values):
 
 
 def _positive(name: str) -> Give:
-    """A field whose 0 means that there is none."""
+    """A field that is missing where it is 0."""
 
     def give(rows: _Packets, now: float) -> Value:
         value = rows.number(name)
@@ -122,7 +122,7 @@ def _positive(name: str) -> Give:
 
 
 def _with_header(give: Give) -> Give:
-    """As ulogd2: of hardware without a header there is neither type nor header."""
+    """As in ulogd2, a link without a header has neither type nor header."""
     return lambda rows, now: rows.missing_too(give(rows, now), rows.bare())
 
 
@@ -181,11 +181,11 @@ _VLAN = (
     _source("dot1qVlanId", "vlan.tci", changed(number("vlan.tci"), lambda tci: tci & 0xFFF)),
     _source("dot1qPriority", "vlan.tci", changed(number("vlan.tci"), lambda tci: (tci >> 13).astype(np.uint8))),
 )
-"""Of packets that rules of the families bridge and netdev have logged."""
+"""For packets logged by rules of the families bridge and netdev."""
 
 
 def _of_connection(source: Source) -> Source:
-    """A key of NFCT for the connection that a packet belongs to; missing where it belongs to none."""
+    """A key of NFCT for the packet's connection; missing for a packet without one."""
     families = () if source.families == (IPV4, IPV6) and not _addresses(source) else source.families
 
     def give(rows: _Packets, now: float) -> Value:
@@ -203,22 +203,22 @@ _NOT_ATTACHED = (
     "flow.", "flowStart", "flowEnd", "observation", "oob.", "ct.event", "orig.raw.", "reply.raw.", "octetDelta",
     "packetDelta", "reverse",
 )  # fmt: skip
-"""Keys that only an event has: the kernel attaches neither counters nor times."""
+"""Keys of events only: the kernel attaches neither counters nor times."""
 _CONNECTION = tuple(
     _of_connection(source) for source in conntrack.SOURCES if not source.key.name.startswith(_NOT_ATTACHED)
 )
 
 KEYS = tuple(source.key for source in (*_ULOGD2, *_VLAN))
-"""Every key that a `Decoder` can give of a packet, in the order of its batches."""
+"""All keys of a `Decoder` for a packet, in the order of its batches."""
 CONNECTION_KEYS = tuple(source.key for source in _CONNECTION)
-"""The further ones where the kernel attaches the connection."""
+"""Further keys, if the kernel attaches the connection."""
 
 
 # --- the decoder ------------------------------------------------------------------------------------------------------
 
 
 class Decoder:
-    """Decodes messages with logged packets to batches that have only the `wanted` keys.
+    """Decodes messages with logged packets to batches with only the `wanted` keys.
 
     label     the raw.label of all rows
     refused   counts the messages that cannot be decoded, by reason
@@ -228,7 +228,7 @@ class Decoder:
         self.refused: Counter[str] = Counter() if refused is None else refused
         self.label = label
         self.sequences: dict[int, Sequence] = {}
-        """Group -> what came of it."""
+        """Group -> numbers received."""
         every = (*_ULOGD2, *_VLAN, *_CONNECTION)
         self._sources = {
             f: [s for s in every if s.key.name in wanted and (not s.families or f in s.families)] for f in FAMILIES
@@ -239,11 +239,11 @@ class Decoder:
         self.layouts = Layouts(GRAMMAR, self._places)
 
     def lost(self) -> int:
-        """Packets that the kernel logged and that have not come, since the last call."""
+        """Packets logged by the kernel and never received, since the last call."""
         return sum(sequence.missing() for sequence in self.sequences.values())
 
     def decode(self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray, now: float) -> list[Batch]:
-        """A batch for each family: message i lies in `octets` (uint8) from `starts[i]`, a multiple of 4, on.
+        """A batch for each family: message i lies in `octets` (uint8) from `starts[i]` on, a multiple of 4.
 
         Messages are in order and do not overlap; `now` is the receive time. Packets stay in `octets`, which must not
         change afterwards.

@@ -1,6 +1,6 @@
 """Requests to ctnetlink: dump, get, delete. Each is the type, the flags and the payload of one netlink message.
 
-The netlink header itself, with the sequence number, is the transport's. ctnetlink ignores what it does not know.
+The transport adds the netlink header with the sequence number. ctnetlink ignores unknown attributes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Request:
 
     @property
     def dumps(self) -> bool:
-        """True where the answer is many messages and NLMSG_DONE, not one and an acknowledgement."""
+        """True if the answer is many messages and NLMSG_DONE; else it is one message and an acknowledgement."""
         return self.flags & NLM_F_DUMP == NLM_F_DUMP
 
 
 @dataclass(frozen=True, slots=True)
 class Tuple:
-    """One direction of a flow: addresses of one family, protocol, and what tells flows of that protocol apart.
+    """One direction of a flow: addresses of one family, protocol, and the protocol's identifiers.
 
     `sport` and `dport` for protocols with ports (GRE: its keys); `icmp` is (identifier, type, code).
     """
@@ -72,24 +72,24 @@ def _request(message: int, flags: int, family: int, *attributes: bytes) -> Reque
 
 
 def dump(family: int = 0, zero: bool = False) -> Request:
-    """All entries, of one family or of all (0); with `zero` their counters are set to 0 as they are read."""
+    """Request for all entries, of one family or of all (0); with `zero` their counters are set to 0 when read."""
     return _request(MSG_GET_CTRZERO if zero else MSG_GET, NLM_F_DUMP, family)
 
 
 def get(flow: Tuple, zone: int = 0, zero: bool = False) -> Request:
-    """The one entry whose original direction is `flow`. An unknown one is answered by ENOENT."""
+    """Request for the entry with `flow` as original direction. For an unknown one the answer is ENOENT."""
     return _request(MSG_GET_CTRZERO if zero else MSG_GET, NLM_F_ACK, flow.family, flow.attribute(1), *_zone(zone))
 
 
 def delete(flow: Tuple, ident: int | None = None, zone: int = 0) -> Request:
-    """Delete one entry; with `ident` (ct.id) only if it is still the same one."""
+    """Request to delete one entry; with `ident` (ct.id) only the entry with this id."""
     # CTA_ID is compared as it was sent to us, in network byte order.
     which = (attribute(12, struct.pack(">I", ident)),) if ident is not None else ()
     return _request(MSG_DELETE, NLM_F_ACK, flow.family, flow.attribute(1), *_zone(zone), *which)
 
 
 def flush(family: int = 0) -> Request:
-    """Delete all entries, of one family (kernels from 4.20 on) or of all."""
+    """Request to delete all entries, of one family (kernels from 4.20 on) or of all."""
     return _request(MSG_DELETE, NLM_F_ACK, family)
 
 

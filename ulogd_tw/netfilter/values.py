@@ -1,4 +1,4 @@
-"""The values of many messages as columns: numbers gathered at once, addresses, texts; and what makes a key of them."""
+"""The values of many messages as columns: numbers, addresses, texts; and the sources of keys."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Value = tuple[Column, np.ndarray | None]
 
 
 class Values:
-    """The fields of the messages of one family: the words of all numbers are gathered at once.
+    """The fields of the messages of one family; all numbers are gathered at once.
 
-    `octets` has all messages, message i of ours begins at octet `base[i]` and has the layout `ids[i]`. Of `places` the
-    first is for the fields that are always needed, the others are looked at when one of their fields is asked for.
+    `octets` holds all messages: message i of this family begins at octet `base[i]` and has the layout `ids[i]`. The
+    first of `places` has the fields always needed; the others are read on request.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Values:
         return self._places.event.take(self._ids)
 
     def absent(self, name: str) -> np.ndarray | None:
-        """The rows without this field, None where all have it."""
+        """A mask of the rows without this field, None if all have it."""
         row = self._places.row[name]
         return self._places.absent[row].take(self._ids) if self._some_absent[row] else None
 
     def once(self, name: str, make: Callable[[], Value]) -> Value:
-        """What `make` gives, made once."""
+        """The result of `make`, computed once."""
         if name not in self._kept:
             self._kept[name] = make()
         return self._kept[name]
@@ -118,10 +118,10 @@ Give = Callable[[Values, float], Value]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the values of a key come from: the fields, and what makes the column of them.
+    """The source of a key's values: its fields, and the function that makes the column.
 
-    `stand_ins` are fields that are looked at only where some message lacks the others. `families`: of the messages that
-    have the key, empty for all.
+    `stand_ins` are fields used only if some message lacks the others. `families`: the families of messages with the
+    key, empty for all.
     """
 
     key: Key
@@ -131,7 +131,7 @@ class Source:
     stand_ins: tuple[str, ...] = ()
 
     def key_of(self, family: int) -> Key:
-        """The key as a batch of this family holds it."""
+        """The key with its type in a batch of this family."""
         if self.key.type is not types.ADDRESS:
             return self.key
         return self.key.typed(types.IPV4 if family == IPV4 else types.IPV6)
@@ -140,7 +140,7 @@ class Source:
 def places(
     family: int, sources: Sequence[Source], known: Mapping[str, Field], always: Sequence[str] = ()
 ) -> tuple[Places, Places]:
-    """For the fields that these sources always need, and for their stand-ins."""
+    """The places for the fields always needed by these sources, and for their stand-ins."""
     first = {name for source in sources for name in source.fields if known[name].family in (0, family)}
     second = {name for source in sources for name in source.stand_ins} - first
     return Places(sorted(first | set(always)), known), Places(sorted(second), known)
@@ -152,17 +152,17 @@ def known_key(name: str) -> Key:
 
 
 def number(field: str) -> Give:
-    """Gives a field of numbers as it is."""
+    """Gives a field of numbers unchanged."""
     return lambda rows, _: rows.number(field)
 
 
 def plain(key: Key, field: str, *families: int) -> Source:
-    """A key that is a field of numbers."""
+    """A key taken from a field of numbers."""
     return Source(key, (field,), number(field), families or (IPV4, IPV6))
 
 
 def either(first: Value, second: Value) -> Value:
-    """`first` where it is there, else `second`."""
+    """`first`, or `second` where it is missing."""
     if first[1] is None:
         return first
     missing = None if second[1] is None else first[1] & second[1]
@@ -170,12 +170,12 @@ def either(first: Value, second: Value) -> Value:
 
 
 def or_constant(given: Value, number: int) -> Value:
-    """A value, or this number where it is missing."""
+    """A value, or a constant where it is missing."""
     return given if given[1] is None else (np.where(given[1], given[0].dtype.type(number), given[0]), None)
 
 
 def changed(give: Give, change: Callable[[np.ndarray], np.ndarray]) -> Give:
-    """Gives what `change` makes of a column."""
+    """Applies `change` to a column."""
 
     def changing(rows: Values, now: float) -> Value:
         column, absent = give(rows, now)

@@ -1,1 +1,1 @@
-"""What an operator sees and asks: queries, manhole, doctor, reference, counters."""
+"""Tools for the operator: queries, manhole, doctor, reference, counters."""

@@ -16,7 +16,7 @@ _PREFIXES = "", "k", "M", "G", "T", "P", "E"
 
 
 class AskError(Exception):
-    """The service did not answer, or says what is wrong."""
+    """The service did not answer, or answered with an error."""
 
 
 def main(argv: list[str], out: TextIO | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: list[str], out: TextIO | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the commands take."""
+    """The arguments of the commands."""
     found = argparse.ArgumentParser(prog="ulogd-tw")
     commands = found.add_subparsers(dest="command", required=True)
     query = commands.add_parser("query", help="run SQL over the tables of the running service")
@@ -142,7 +142,7 @@ def _top(path: str, arguments: argparse.Namespace, out: TextIO) -> None:
 
 
 def _top_query(table: str, shown: list[str], together: dict[str, str], arguments: argparse.Namespace) -> str:
-    """The largest groups, each once although it may have a row for each interval that is open."""
+    """The largest groups, each once, summed over its rows in open intervals."""
     columns = {name: f'{together[name]}("{name}")' if name in together else f'"{name}"' for name in shown}
     listed = ", ".join(f'{how} as "{name}"' for name, how in columns.items())
     keys = ", ".join(f'"{name}"' for name in shown if name not in together)
@@ -163,7 +163,7 @@ def _chosen(tables: dict[str, list[str]], name: str | None) -> tuple[str, list[s
 
 
 def _short(name: str, value: Any) -> Any:
-    """Counters as 1.5M, so that they can be compared at a glance."""
+    """Counters as 1.5M, to compare them at a glance."""
     if not isinstance(value, (int, float)) or name.startswith(("source", "destination", "protocol")):
         return value
     size, place = float(value), 0

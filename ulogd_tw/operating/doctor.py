@@ -1,6 +1,6 @@
-"""``ulogd-tw doctor``: what this machine gives to a configuration, each point with what to do where it does not.
+"""``ulogd-tw doctor``: checks a machine against a configuration's needs, with a remedy for each fault.
 
-With a configuration only what its stacks use is looked at as needed; without one everything of conntrack is.
+With a configuration, only the needs of its stacks are checked; without one, everything for conntrack.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NET_ADMIN, _NET_RAW, _SYS_ADMIN = 12, 13, 21
 """Numbers of capabilities (linux/capability.h)."""
 _NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_DESTROY = 12, 270, 1, 3
 _GET_STATS = 0x105
-"""NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS, which has one short answer."""
+"""NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS, a request with one short answer."""
 _ERROR = 2
 _OPTIONAL = (
     ("polars", "pip install 'ulogd_tw[fast]'"),
@@ -42,7 +42,7 @@ _RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One point: its state, what was found, and what to do about it."""
+    """One point: its state, the finding, and the remedy."""
 
     state: str
     name: str
@@ -57,7 +57,7 @@ Findings = Iterator[Finding]
 
 
 class Machine:
-    """What the configuration asks for, and the checks of it. `graph` None: no configuration."""
+    """The checks for a configuration's needs. `graph` None: no configuration."""
 
     def __init__(self, graph: Any = None) -> None:
         self.plugins = [node.plugin for node in graph.nodes] if graph is not None else []
@@ -97,7 +97,7 @@ class Machine:
     # --- netfilter --------------------------------------------------------------------------------------------------
 
     def _namespaces(self) -> list[str]:
-        """The network namespaces that NFCT follows; "" is ours."""
+        """The network namespaces of NFCT; "" is the present one."""
         if self.whole:
             return [""]
         return list(dict.fromkeys(plugin.config.network_namespace_path for plugin in self.named("NFCT")))
@@ -210,7 +210,7 @@ class Machine:
     # --- Python -----------------------------------------------------------------------------------------------------
 
     def packages(self) -> Findings:
-        """Optional ones; that a stack lacks one is a mistake of the configuration."""
+        """Optional packages; if a stack needs a missing one, that is a mistake of the configuration."""
         for package, remedy in _OPTIONAL:
             if importlib.util.find_spec(package) is not None:
                 yield Finding(OK, package, "installed")
@@ -231,7 +231,7 @@ def _capabilities() -> int:
 
 
 def configured(path: str) -> tuple[list[Finding], Any]:
-    """What is wrong with a configuration, and its graph, None where it cannot be read."""
+    """The mistakes of a configuration, and its graph; None for an unreadable configuration."""
     try:
         built = tap.Built(configuration.load(path), prepare=False)
     except UlogdError as error:
@@ -243,7 +243,7 @@ def configured(path: str) -> tuple[list[Finding], Any]:
 
 
 def examine(path: str | None) -> list[Finding]:
-    """All points, those of the configuration first."""
+    """All findings, those of the configuration first."""
     found: list[Finding] = []
     graph = None
     if path is None and Path(DEFAULT_CONFIG).exists():
@@ -254,7 +254,7 @@ def examine(path: str | None) -> list[Finding]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Its switches."""
+    """The command's arguments."""
     found = argparse.ArgumentParser(
         prog="ulogd-tw doctor",
         description="Checks whether this machine meets a configuration's needs, and says how to fix what does not.",

@@ -1,6 +1,6 @@
-"""What the manhole offers: the live stacks and instances, their counters, why a key is read, and passing rows.
+"""The commands of the manhole: stacks and instances, their counters, the reason why a key is read, and passing rows.
 
-Everything here looks at the graph of this moment and costs nothing while it is not called.
+Everything here reads the present graph and costs nothing while unused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ulogd_tw.operating.query import Database
 from ulogd_tw.operating.sql import Result
 
 MOST_ROWS = 10_000
-"""Rows that one tap shows at most: they are kept until they are printed."""
+"""Maximum rows of one tap; they are kept until they are printed."""
 TAP_SECONDS = 10.0
 _FIGURES = ("received", "emitted", "filtered", "merged", "written", "waiting")
 
@@ -43,7 +43,7 @@ ulogd                 the service itself
 
 
 class Text(str):
-    """Text that a prompt shows as it is, not quoted."""
+    """Text shown by a prompt without quotes."""
 
     __slots__ = ()
 
@@ -52,7 +52,7 @@ class Text(str):
 
 
 def namespace(ulogd: Any, clock: Any = reactor) -> dict[str, Any]:
-    """The names of a manhole; `ulogd` has the graph as its attribute `graph`, which may be replaced."""
+    """The names in a manhole; `ulogd` has the graph as its attribute `graph`, which may be replaced."""
     return dict(Inspection(ulogd, clock).names())
 
 
@@ -76,7 +76,7 @@ class Inspection:
         return self.ulogd.graph
 
     def names(self) -> dict[str, Any]:
-        """What stands in the namespace."""
+        """The names of the namespace."""
         return {
             "counters": self.counters,
             "exporters": self.exporters,
@@ -100,7 +100,10 @@ class Inspection:
         return metrics.snapshot(self.graph)["instances"]
 
     def exporters(self, ident: str | None = None) -> Text:
-        """Of every collecting input, or of one: its exporters, one JSON object a line and Observation Domain."""
+        """The exporters of all collecting inputs, or of one.
+
+        One JSON object a line for each exporter and Observation Domain.
+        """
         nodes = [self._node(ident)] if ident is not None else self.graph.inputs
         lines = []
         for node in nodes:
@@ -109,14 +112,14 @@ class Inspection:
         return Text("\n".join(lines))
 
     def explain(self, of: str = "") -> Text:
-        """Of each stack whose line has this text, or that has this instance: what flows where, and why."""
+        """For each stack with this text in its line, or with this instance: the keys at each step, and why."""
         found = [s for s in self.graph.stacks if of in s.spec.text or any(n.ident == of for n in s.path)]
         if not found:
             raise LookupError(f"no stack has {of!r}; there are: " + " ".join(s.spec.text for s in self.graph.stacks))
         return Text("\n".join(line for stack in found for line in _explained(stack)))
 
     def tap(self, ident: str, n: int = 10, seconds: float = TAP_SECONDS) -> defer.Deferred[Text]:
-        """The next `n` rows that leave an instance, or those of the next `seconds`: a Deferred with their text."""
+        """The next `n` rows leaving an instance, or those of the next `seconds`: a Deferred with their text."""
         if not 1 <= n <= MOST_ROWS:
             raise ValueError(f"n is 1 to {MOST_ROWS}")
         return _Tap(self._node(ident), n).begin(self.clock, seconds)
@@ -131,7 +134,7 @@ class Inspection:
 
 
 class _Stacks:
-    """The stacks of this moment: a sequence whose repr is their lines."""
+    """The present stacks: a sequence whose repr is their lines."""
 
     def __init__(self, inspection: Inspection) -> None:
         self._inspection = inspection
@@ -150,7 +153,7 @@ class _Stacks:
 
 
 class _Instances:
-    """The instances of this moment by id: a mapping whose repr is a list of them."""
+    """The present instances by id: a mapping whose repr is a list of them."""
 
     def __init__(self, inspection: Inspection) -> None:
         self._inspection = inspection
@@ -190,9 +193,9 @@ def _explained(stack: Stack) -> list[str]:
 
 
 class _Tap:
-    """A further child of a node, which keeps copies of the next rows and takes itself away.
+    """A further child of a node: it keeps copies of the next rows, then removes itself.
 
-    An output has no children: there it becomes a child of every node above.
+    An output has no children: the tap then becomes a child of every node above it.
     """
 
     def __init__(self, node: Node, n: int) -> None:
@@ -210,7 +213,7 @@ class _Tap:
         return self._done
 
     def receive(self, batch: Batch) -> None:
-        """Take what is still to be shown. A fault here must not harm the stack."""
+        """Take rows to show. A fault here must not harm the stack."""
         taken = batch.take(slice(0, self.left))
         self.left -= taken.n
         try:
@@ -235,7 +238,7 @@ class _Tap:
 
 
 def row_lines(batch: Batch) -> list[str]:
-    """Each row as a JSON object in canonical values; missing ones are left out. For the few rows of a tap."""
+    """Each row as a JSON object in canonical values, without missing ones. For the few rows of a tap."""
     values = []
     for name, key in batch.schema.items():
         column = [_canonical(value, key.type) for value in plain_values(batch.columns[name], key)]

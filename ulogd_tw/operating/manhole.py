@@ -1,7 +1,7 @@
 """The ssh manhole: a Python prompt in the running service for administrators, and single expressions from scripts.
 
-``[manhole]`` of the configuration opens it, on loopback unless `listen` says otherwise. Whoever has a key in
-`authorized_keys` may do there all that the service may; there are no passwords, and user names mean nothing.
+The section ``[manhole]`` opens it, on loopback unless `listen` is set. A user with a key in `authorized_keys` has all
+rights of the service. There are no passwords, and user names have no effect.
 
     ssh -p 5022 127.0.0.1                       a prompt (help() says what there is)
     ssh -p 5022 127.0.0.1 'counters()'          one expression or statement, its value as JSON or text
@@ -38,7 +38,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, text
 
 MOST_CONNECTIONS = 16
-"""Connections at once, with those that have not shown a key yet."""
+"""Maximum number of connections, including those not yet authenticated."""
 LOGIN_SECONDS = 30
 LOGIN_ATTEMPTS = 6
 _DEFAULT_PORT = 5022
@@ -46,7 +46,7 @@ _PUT_KEY = "put a public key there, as in ~/.ssh/id_ed25519.pub"
 
 
 def _listen(given: str) -> tuple[str, int]:
-    """(host, port) of ``tcp:HOST:PORT``, ``tcp:PORT`` or either without ``tcp:``; loopback where no host stands."""
+    """(host, port) of ``tcp:HOST:PORT``, ``tcp:PORT`` or either without ``tcp:``; loopback without a host."""
     host, _, port = given.strip().removeprefix("tcp:").rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"{given!r} is not tcp:HOST:PORT")
@@ -64,7 +64,7 @@ OPTIONS: tuple[Option, ...] = (
 
 
 def manhole_service(options: Any, namespace: dict[str, Any]) -> service.IService:
-    """The service that listens; `options` are values of `OPTIONS`."""
+    """The service with the ssh server; `options` are values of `OPTIONS`."""
     return Manhole(options, namespace)
 
 
@@ -81,7 +81,7 @@ class Manhole(service.Service):
         self.port: Any = None
 
     def startService(self) -> None:
-        """Listen; where that cannot be, say why once: the stacks run without a manhole."""
+        """Listen; on failure log the reason once, and the stacks run without a manhole."""
         super().startService()
         try:
             self._listen()
@@ -115,7 +115,7 @@ class Manhole(service.Service):
 
 
 def load_host_key(path: str) -> keys.Key:
-    """The server's private key; made where there is none. Raises `StartError` where others could read it."""
+    """The server's private key; made if missing. Raises `StartError` if other users can read it."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -180,7 +180,7 @@ class _AuthorizedKeys:
 
 
 def _public_key(line: bytes) -> keys.Key:
-    """One line as a public key. Raises BadKeyError, which leaves the line out."""
+    """One line as a public key. Raises BadKeyError to leave the line out."""
     try:
         return keys.Key.fromString(line)
     except keys.BadKeyError:
@@ -235,7 +235,7 @@ class _Factory(manhole_ssh.ConchFactory):
 
 
 class _Realm(manhole_ssh.TerminalRealm):
-    """Gives every session the same namespace: what one defines, the next finds."""
+    """Gives every session the same namespace: a name defined in one session is visible in the next."""
 
     def __init__(self, namespace: dict[str, Any]) -> None:
         super().__init__()
@@ -255,7 +255,7 @@ class _Prompt(manhole.ColoredManhole):
         self.interpreter.runcode = self._guarded(self.interpreter.runcode)
 
     def connectionLost(self, reason: Any) -> None:
-        """End what was still waited for: a tap without a reader unhooks itself."""
+        """Cancel a pending Deferred: a tap without a reader removes itself."""
         super().connectionLost(reason)
         self.interpreter.write = lambda *_: None
         for _, waited in list(getattr(self.interpreter, "_pendingDeferreds", {}).values()):
@@ -291,7 +291,7 @@ class _Session(manhole_ssh.TerminalSession):
         self._size(windowSize)
 
     def _size(self, size: Any) -> None:
-        """Rows and columns of the client's terminal; ssh -tt without one says 0 and 0."""
+        """Rows and columns of the client's terminal; ssh -tt without a terminal gives 0 and 0."""
         self.height, self.width = size[0] or 24, size[1] or 80
 
     def openShell(self, proto: Any) -> None:
@@ -335,7 +335,7 @@ class _Session(manhole_ssh.TerminalSession):
 
 
 class _NoInput:
-    """The process that a command would be: it reads nothing."""
+    """Stands for the process of a command: it reads nothing."""
 
     def __init__(self, proto: Any) -> None:
         self.proto = proto
@@ -351,9 +351,9 @@ class _NoInput:
 
 
 def evaluate(source: str, namespace: dict[str, Any]) -> defer.Deferred[tuple[str, int]]:
-    """(what to print, exit status) of one expression or statement; 1 with a traceback where it raises.
+    """(text to print, exit status) of one expression or statement; 1 with a traceback if it raises.
 
-    Of an expression its value, as `shown`; of statements what they print. A Deferred's result is waited for.
+    For an expression its value, as `shown`; for statements their output. A Deferred is waited for.
     """
     printed = StringIO()
 
@@ -385,7 +385,7 @@ def evaluate(source: str, namespace: dict[str, Any]) -> defer.Deferred[tuple[str
 
 
 def shown(value: Any) -> str:
-    """A value for a script to read: text as it is, lists and dicts as JSON, nothing for None, else its repr."""
+    """A value as text for scripts: text unchanged, lists and dicts as JSON, nothing for None, else its repr."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The counters of every instance, as a JSON file that is rewritten whole."""
+"""Writes the counters of every instance to a JSON file, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def snapshot(graph: Graph) -> dict[str, Any]:
 
 
 def write_file(path: str, figures: dict[str, Any]) -> None:
-    """Write `figures` so that a reader sees the old file or the new one, never a part. Raises OSError."""
+    """Write `figures` so that a reader sees the old or the new file, never a part. Raises OSError."""
     octets = json.dumps(figures, indent=1).encode() + b"\n"
     durable.write(Path(path), lambda file: file.write(octets), lasting=False)

@@ -1,7 +1,7 @@
-"""The tables of the running service, asked by SQL: from the manhole, and over a socket for ``ulogd-tw query``.
+"""SQL queries over the tables of the running service: from the manhole, and over a socket for ``ulogd-tw query``.
 
-Each AGGREGATE is a table by its id, with the groups of the intervals that are open. Rows are copied a slice in a turn
-of the reactor, and the query runs in a thread, so that reception goes on.
+Each AGGREGATE is a table by its id, with the groups of its open intervals. Rows are copied a slice in a turn of the
+reactor, and the query runs in a thread, so reception goes on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ulogd_tw.errors import QueryError
 from ulogd_tw.operating import sql
 
 MOST_OCTETS = 1 << 16
-"""Of a request."""
+"""Maximum octets of a request."""
 MOST_CONNECTIONS = 8
 
 
@@ -67,7 +67,7 @@ class Database:
 
 
 def _copied(tables: dict[str, Any], found: dict[str, sql.Table]) -> Iterator[None]:
-    """Copy the columns that a query names into `found`, a slice at each step."""
+    """Copy the columns named in a query into `found`, a slice at each step."""
     for ident, plugin in tables.items():
         for batch in plugin.peek(frozenset(found[ident].columns)):
             found[ident].batches.append(batch)
@@ -75,7 +75,10 @@ def _copied(tables: dict[str, Any], found: dict[str, sql.Table]) -> Iterator[Non
 
 
 class QueryService(service.Service):
-    """Listens on the socket `path`, for its owner only: a request is a line, so is the answer, both JSON objects."""
+    """Listens on the socket `path`, for its owner only.
+
+    A request is a line with a JSON object, and so is the answer.
+    """
 
     log = Logger()
 
@@ -107,7 +110,7 @@ class QueryService(service.Service):
 
 
 class _Asked(LineOnlyReceiver):
-    """One who asks."""
+    """One connection with its request."""
 
     delimiter = b"\n"
     MAX_LENGTH = MOST_OCTETS

@@ -2,7 +2,7 @@
 
     python -m ulogd_tw.operating.reference > docs/reference.md
 
-Only what comes with ulogd_tw is in it, so it is the same on every machine.
+It contains only plugins that come with ulogd_tw, so it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ulogd_tw.plugins.inputs.nfct import protocols
 from ulogd_tw.plugins.inputs.nflog import groups
 
 COMMAND = "python -m ulogd_tw.operating.reference > docs/reference.md"
-"""What makes the file anew."""
+"""The command to make the file."""
 
 
 # options
@@ -38,7 +38,7 @@ COMMAND = "python -m ulogd_tw.operating.reference > docs/reference.md"
 
 @dataclass(frozen=True)
 class Form:
-    """How the value of an option is typed; `examples` are texts that its reader takes."""
+    """The notation of an option's values; `examples` are accepted texts."""
 
     name: str
     meaning: str
@@ -68,7 +68,7 @@ FORMS: dict[Callable[[str], Any], Form] = {
     config._interval: Form("seconds over 0", "seconds as above, but more than 0", ("10", "1m")),
     manhole._listen: Form("address", "`tcp:HOST:PORT`; loopback where no host stands", ("tcp:127.0.0.1:5022", "5022")),
 }  # fmt: skip
-"""Readers of options; those of `one_of` bear their words as name."""
+"""Readers of options; a reader made by `one_of` has its words as name."""
 
 
 def form_name(option: Option) -> str:
@@ -83,7 +83,7 @@ def form_name(option: Option) -> str:
 
 
 def typed_default(option: Option) -> str | None:
-    """The default as it would be typed; None where there is none."""
+    """The default as a user would type it; None if there is none."""
     value = option.default
     if value is None:
         return None
@@ -154,7 +154,7 @@ def _types(position: str, class_: type[Plugin]) -> str:
 
 
 def _instance(class_: type[Plugin]) -> Plugin:
-    """An instance with default options; those without a default get a placeholder."""
+    """An instance with default options; mandatory options get a placeholder."""
     given = {option.name: option.read("x") for option in class_.all_options() if option.mandatory}
     return class_(class_.name, options.Options(class_.all_options(), given))
 

@@ -1,6 +1,6 @@
-"""SQL over tables that are in memory: DuckDB where it is installed, else SQLite.
+"""SQL over tables in memory: DuckDB if installed, else SQLite.
 
-A table is a list of batches of one shape. What is given out cannot reach files or anything else of the machine.
+A table is a list of batches of one shape. Queries cannot reach files or anything else of the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ulogd_tw.core.text import canonical_list
 from ulogd_tw.errors import QueryError
 
 MOST_ROWS = 100_000
-"""Rows of a result at most."""
+"""Maximum rows of a result."""
 MOST_SECONDS = 30.0
 _WORDS = re.compile(r'"([^"]+)"|([A-Za-z_][\w.]*)')
 _STRINGS = re.compile(r"'(?:[^']|'')*'")
@@ -27,7 +27,7 @@ _STRINGS = re.compile(r"'(?:[^']|'')*'")
 
 @dataclass
 class Table:
-    """The `columns` that there may be, and the rows; a batch that lacks a column has NULL there."""
+    """The possible `columns`, and the rows; a batch without a column has NULL there."""
 
     columns: tuple[str, ...]
     batches: list[Batch] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Result:
-    """Rows of a query; `more`: there were more than are given out."""
+    """Rows of a query; `more`: the result was cut at the maximum."""
 
     columns: tuple[str, ...]
     rows: list[tuple]
@@ -43,17 +43,17 @@ class Result:
 
 
 def words(text: str) -> frozenset[str]:
-    """The names in a query: what stands in double quotes, and bare words."""
+    """The names in a query: texts in double quotes, and bare words."""
     return frozenset(quoted or bare for quoted, bare in _WORDS.findall(_STRINGS.sub("''", text)))
 
 
 def wants_all(text: str) -> bool:
-    """Whether a query speaks of all columns: a star that is neither a product nor that of count(*)."""
+    """Whether a query asks for all columns: a star outside products and count(*)."""
     return bool(re.search(r"(?i)\bselect\s+(?:distinct\s+)?(?:\w+\.)?\*|,\s*(?:\w+\.)?\*", _STRINGS.sub("''", text)))
 
 
 def run(text: str, tables: Mapping[str, Table]) -> Result:
-    """The result of a query over these tables. Raises `QueryError`. For a thread: it takes a while."""
+    """The result of a query over these tables. Raises `QueryError`. To be called in a thread: it takes a while."""
     try:
         import duckdb
     except ImportError:
@@ -81,7 +81,7 @@ def _duckdb(duckdb: Any, text: str, tables: Mapping[str, Table]) -> Result:
 
 
 def _array(name: str, batches: Sequence[Batch]) -> np.ndarray:
-    """One column of a table; numbers without a missing one stay arrays, all else becomes Python values."""
+    """One column of a table: an array for numbers without missing values, else Python values."""
     parts = [(batch.columns.get(name), batch.schema.get(name), batch.missing.get(name), batch.n) for batch in batches]
     if all(c is not None and k.type.numeric and k.type.kind != "ntp" and m is None for c, k, m, _ in parts):
         return np.concatenate([np.ascontiguousarray(column) for column, *_ in parts])
@@ -134,12 +134,12 @@ def _quoted(name: str) -> str:
 
 
 def _storable(values: list[Any]) -> list[Any]:
-    """SQLite has signed numbers of 64 bits: those beyond are floats."""
+    """SQLite has signed numbers of 64 bits: larger ones become floats."""
     return [float(v) if isinstance(v, int) and v >= 1 << 63 else v for v in values]
 
 
 class _limited:
-    """Interrupts what takes too long."""
+    """Interrupts a query that takes too long."""
 
     def __init__(self, interrupt: Callable[[], None]) -> None:
         self._timer = threading.Timer(MOST_SECONDS, interrupt)

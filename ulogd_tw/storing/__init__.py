@@ -1,1 +1,1 @@
-"""Rows into tables of databases."""
+"""Writes rows into tables of databases: columns for keys, one transaction a batch, retries."""

@@ -1,4 +1,4 @@
-"""Which columns of a table are written from which keys, and in which form databases hold the values."""
+"""Matches the columns of a table with keys, and converts values to the forms of databases."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ulogd_tw.storing.errors import TableError
 
 
 def column_name(key: str) -> str:
-    """The column that is made for a key: ``orig_ip_saddr`` for ``orig.ip.saddr``, also for ``orig.ip.saddr@ct1``."""
+    """The column for a key: ``orig_ip_saddr`` for ``orig.ip.saddr``, also for ``orig.ip.saddr@ct1``."""
     return key.partition("@")[0].replace(".", "_").replace("#", "_")
 
 
 @cache
 def _by_column() -> dict[str, str]:
-    """Keys by column that are neither the column's name nor that with dots: ``raw.mac_len``, ``#APP_ID``."""
+    """Keys by column, for columns named neither as the key nor as the key with dots: ``raw.mac_len``, ``#APP_ID``."""
     columns = {name: column_name(name) for name in registry.names()}
     return {column.lower(): name for name, column in columns.items() if name not in (column, column.replace("_", "."))}
 
 
 def key_names(column: str) -> tuple[str, ...]:
-    """The key that a column of this name means: the exact name, else the one with dots.
+    """The key for a column of this name: the exact name, else the name with dots.
 
-    Several where nobody knows any of them: they may be those of a plugin.
+    Several names if no such key is known: it may be a plugin's own.
     """
     found = tuple(dict.fromkeys((column, column.replace("_", "."), _by_column().get(column.lower(), column))))
     return tuple(name for name in found if known(name))[:1] or found
 
 
 def clash(keys: Iterable[str]) -> str | None:
-    """What is wrong with these keys as columns of one table: two of the same name (in upper or lower case)."""
+    """The mistake in these keys as columns of one table: two with the same name (in upper or lower case)."""
     seen: dict[str, str] = {}
     for key in keys:
         column = column_name(key).lower()
@@ -55,7 +55,7 @@ def clash(keys: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """A column of an existing table. `automatic`: it fills itself, and nothing is written to it."""
+    """A column of an existing table. `automatic`: the database fills it."""
 
     name: str
     type: str = ""
@@ -68,9 +68,9 @@ class TableColumn:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A column that is written, and the keys that give its value: the first that a batch has.
+    """A column to write, and the keys for its value: the first one in a batch counts.
 
-    `optional`: it is left alone where no plugin gives such a key.
+    `optional`: the column is left alone if no plugin gives such a key.
     """
 
     column: str
@@ -80,7 +80,7 @@ class Target:
 
 
 def chosen_targets(table: str, columns: Iterable[TableColumn], keys: Iterable[str]) -> list[Target]:
-    """The columns for the keys that the administrator names. Raises `TableError` for a key without one."""
+    """The columns for the keys chosen by the administrator. Raises `TableError` for a key without column."""
     by_name = {column.name.lower(): column for column in columns}
     found = []
     for key in keys:
@@ -97,10 +97,10 @@ def chosen_targets(table: str, columns: Iterable[TableColumn], keys: Iterable[st
 def all_targets(
     table: str, columns: Iterable[TableColumn], offered: Mapping[str, Key], skip_first: bool
 ) -> list[Target]:
-    """Every column of the table that does not fill itself. Raises `TableError` where there is none.
+    """Every column of the table that does not fill itself. Raises `TableError` if there is none.
 
-    `offered` are keys known to come, which go before others that a column's name could mean. With `skip_first` the
-    first column is optional when nobody knows such a key: ulogd2 takes it to be a number that the database gives.
+    `offered` are keys known to come; they take precedence among several keys for a column's name. With `skip_first` the
+    first column is optional if no such key is known: ulogd2 takes it for a number given by the database.
     """
     own = {column_name(name).lower(): name for name in offered}
     found = []
@@ -119,14 +119,14 @@ def all_targets(
 
 
 Values = Sequence[tuple[Target, Found | None]]
-"""What is to be written: each column with its values, None where all rows have none."""
+"""The values to write: each column with its values, None if all are missing."""
 
 
 def stored(found: Found | None, target: Target) -> Found | None:
-    """Values in the form in which databases hold them.
+    """Values in the form for databases.
 
-    NTP times become integers since 1970 in their unit, numbers that are none (NaN, infinity) become missing, and an
-    IPv4 address for a column of integers becomes a number, as ulogd2 wrote it.
+    NTP times become integers since 1970 in their unit, NaN and infinity become missing, and an IPv4 address for an
+    integer column becomes a number, as in ulogd2.
     """
     if found is None:
         return None
@@ -144,7 +144,8 @@ def stored(found: Found | None, target: Target) -> Found | None:
 
 
 def ntp_to_integer(ntp: np.ndarray, unit: int) -> np.ndarray:
-    """NTP times as integers since 1970, `unit` of them a second, rounded; before 1970 is the era from 2036 on."""
+    """NTP times as rounded integers since 1970, `unit` of them a second; times before 1970 count in the era from 2036
+    on."""
     seconds = (ntp >> np.uint64(32)).astype(np.int64) - NTP_EPOCH
     seconds += np.where(seconds < 0, np.int64(1 << 32), np.int64(0))
     fraction = ((ntp & np.uint64(0xFFFFFFFF)) * np.uint64(unit) + np.uint64(1 << 31)) >> np.uint64(32)
@@ -156,9 +157,9 @@ _CONTEXT = frozenset(key.name for key in CONTEXT)
 
 
 def worth_writing(values: Values, kinds: Found | None, n: int) -> np.ndarray | None:
-    """The rows without those options records that have no value but who sent them and when; None where all stay.
+    """A mask without options records that hold only sender and time; None if all rows stay.
 
-    In a table of flows they would be rows of NULL. A table with record_kind gets them. `kinds` is that key.
+    In a table of flows they would be rows of NULL. A table with the column record_kind gets them. `kinds` is this key.
     """
     options = options_rows(kinds.values) if kinds is not None else None
     if options is None:

@@ -1,7 +1,8 @@
-"""One connection to a database as SQLITE3 and MYSQL use it: blocking, in one thread, one transaction a batch.
+"""One connection to a database for SQLITE3 and MYSQL: blocking, in one thread, one transaction a batch.
 
-A connection can die while a commit is under way; whether the rows are there is then unknown. So every transaction also
-writes the number of its batch into the small table ``ulogd_tw_batches``, and who repeats a batch looks there first.
+A connection can die during a commit, and then nobody knows whether the rows are stored. So every transaction also
+writes the number of its batch into the small table ``ulogd_tw_batches``. Before a batch is repeated, its number is
+looked up there.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from ulogd_tw.storing.columns import TableColumn, Values, column_name
 
 BATCHES = "ulogd_tw_batches"
 KEPT_S = 86400
-"""Seconds for which the batch numbers of earlier runs are kept."""
+"""Seconds for which batch numbers of earlier runs are kept."""
 MOST_REASONS = 3
-"""Reasons of refused rows that one log line tells."""
+"""Reasons of refused rows in one log line."""
 
 
 @dataclass(slots=True)
 class Refused:
-    """Rows that the database took none of since they do not fit the table, and why.
+    """Rows refused by the database because they do not fit the table, and the reasons.
 
-    `nothing`: rows that have nothing to tell in this table, and were left out.
+    `nothing`: rows left out because they have no value for this table.
     """
 
     rows: int = 0
@@ -44,9 +45,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a batch could not be written now: one word for counters, and what the administrator can do.
+    """The reason why a batch could not be written now: one word for counters, and a remedy for the administrator.
 
-    `transient`: the database is away or busy, which ends without anybody's doing.
+    `transient`: the database is away or busy, and recovers by itself.
     """
 
     reason: str
@@ -63,21 +64,21 @@ _BATCHES_COLUMNS = (
 
 
 class Database:
-    """A table in a database, through connections that somebody else opens. A connection is a DB-API one in autocommit.
+    """A table in a database, through DB-API connections in autocommit mode; the caller opens them.
 
-    Everything here but `interrupt` is called by one thread at a time.
+    All methods except `interrupt` are called by one thread at a time.
     """
 
     log = Logger()
     driver = ""
     """The DB-API module, by name."""
     mark = "?"
-    """What stands for a value in a statement."""
+    """Placeholder of a value in a statement."""
     quote = '"'
     longest_name = 0
-    """Characters that a column's name may have; 0: any number."""
+    """Maximum length of a column's name; 0: no limit."""
     upsert = ""
-    """The statement that stores the number of a batch; {table} in it, and values for run, instance, number, time."""
+    """The statement to store the number of a batch, with {table} and values for run, instance, number, time."""
     type_names: Mapping[str, str] = {}
     """The column type of each key type, by its name or kind."""
 
@@ -104,15 +105,15 @@ class Database:
         self.connection = connection
 
     def stale(self) -> bool:
-        """Whether the connection leads to something that is no longer the configured database."""
+        """Whether the connection no longer leads to the configured database."""
         return False
 
     def columns(self, connection: Any) -> list[TableColumn]:
-        """The columns of the table; none where there is no such table."""
+        """The columns of the table; none if there is no table."""
         raise NotImplementedError
 
     def _exists(self, connection: Any, name: str) -> bool:
-        """Whether there is a table of this name beside ours."""
+        """Whether there is a table of this name."""
         raise NotImplementedError
 
     def begin(self, connection: Any) -> None:
@@ -120,11 +121,11 @@ class Database:
         raise NotImplementedError
 
     def insert(self, connection: Any, values: Values, n: int, refused: Refused) -> None:
-        """Insert `n` rows into the table; those that do not fit it go to `refused`."""
+        """Insert `n` rows into the table; rows that do not fit it go to `refused`."""
         raise NotImplementedError
 
     def fault(self, error: Exception) -> Fault | None:
-        """What an exception of the driver means; None for one that is not the driver's."""
+        """The `Fault` for an exception of the driver; None for other exceptions."""
         raise NotImplementedError
 
     def text(self, error: Exception) -> str:
@@ -132,7 +133,7 @@ class Database:
         return str(error)
 
     def interrupt(self) -> None:
-        """Make a call that is under way in another thread fail soon."""
+        """Make a running call in another thread fail soon."""
 
     # what they do alike
 
@@ -142,24 +143,24 @@ class Database:
         return cls.quote + name.replace(cls.quote, 2 * cls.quote) + cls.quote
 
     def ddl(self, keys: Iterable[Key]) -> str:
-        """The statement that makes the table with a column for each key."""
+        """The statement to create the table with a column for each key."""
         lines = [self.column_ddl(key) for key in keys]
         return f"CREATE TABLE IF NOT EXISTS {self.table} (\n  " + ",\n  ".join(lines) + "\n)"
 
     def column_ddl(self, key: Key) -> str:
-        """One line of `ddl`; also what stands after ADD COLUMN."""
+        """One line of `ddl`; also the text after ADD COLUMN."""
         type_name = self.type_names.get(key.type.name)
         if type_name is None:
             type_name = self.type_names[key.type.kind]
         return f"{self.quoted(column_name(key.name))} {type_name}".rstrip()
 
     def make(self, connection: Any, keys: Iterable[Key]) -> None:
-        """Make the table."""
+        """Create the table."""
         self._execute(connection, self.ddl(keys))
         self.log.info("{instance}: made the table {table}", instance=self.instance, table=self.table)
 
     def number_batches(self, connection: Any) -> None:
-        """See that the table of batch numbers is there, and clear it of old ones; `numbered` says whether it can be."""
+        """Create the table of batch numbers if needed, and delete old ones; `numbered` is the result."""
         self.numbered = True
         old = int(time.time()) - KEPT_S
         try:
@@ -173,7 +174,7 @@ class Database:
             self.numbered = False
 
     def store(self, connection: Any, values: Values, n: int, number: int, again: bool) -> Refused:
-        """Write one batch in one transaction. `again`: an earlier try may have been committed without our knowing."""
+        """Write one batch in one transaction. `again`: an earlier attempt may have been committed unnoticed."""
         if again and (stored := self.stored(connection, number)):
             return stored
         self.begin(connection)
@@ -187,7 +188,7 @@ class Database:
         return refused
 
     def stored(self, connection: Any, number: int) -> Refused | None:
-        """The rows of the batch that were refused when it was committed; None when it was not, or nobody can tell."""
+        """The refused rows of a committed batch; None if it was not committed, or nobody can tell."""
         if not self.numbered or self._last_number(connection) < number:
             return None
         return self._refused[1] if self._refused[0] == number else Refused()

@@ -1,4 +1,4 @@
-"""What is wrong with a table."""
+"""Errors in a table's structure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ulogd_tw.core.errors import UlogdError
 
 
 class TableError(UlogdError):
-    """A table that is not there, or whose columns do not fit the keys; `remedy` says what to do."""
+    """A missing table, or columns that do not fit the keys; `remedy` is the advice."""
 
     def __init__(self, text: str, remedy: str = "") -> None:
         super().__init__(text)

@@ -1,7 +1,7 @@
-"""What SQLITE3 and MYSQL share: which keys go into which columns, and batches that are written until it succeeds.
+"""The common part of SQLITE3 and MYSQL: keys for columns, and batches repeated until they are written.
 
-`SQLOutput` is the reactor's side. All that blocks is in `tablewriter` and `database` beside this module and runs in the
-one thread of an adbapi pool.
+`SQLOutput` runs in the reactor. Blocking work is done in `table_writer` and `database`, in the one thread of an adbapi
+pool.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.table_writer import TableWriter
 
 FIRST_PAUSE_S = 0.1
-"""Seconds before a batch that failed is tried again; doubled each time, up to `reconnect`."""
+"""Seconds before a failed batch is tried again; doubled each time, up to `reconnect`."""
 """Seconds between two log lines of one kind."""
 GRACE_S = 2.0
-"""Seconds that a write under way has at a stop before its connection is cut."""
+"""At a stop, seconds for a running write before its connection is cut."""
 MOST_LOOKED_UP = 65536
 CONNECT_S = 3.0
-"""Seconds that a database has to answer at the start, where `connect_timeout` says nothing."""
+"""At the start, seconds for the database to answer, unless `connect_timeout` is set."""
 
 COMMON = (
     Option("table", text, None, "Name of the table or view, with its schema if needed, such as flows or "
@@ -52,25 +52,25 @@ COMMON = (
 
 
 class SQLOutput(Output):
-    """Writes rows into one table of a database, one transaction a batch, until they are there."""
+    """Writes rows into one table of a database, one transaction a batch, with retries."""
 
     counts = STORING
     itype = PACKET | FLOW | SUM
     reactor: Any = reactor
     log = Logger()
     connect_s = CONNECT_S
-    """Seconds that the database has to answer at the start."""
+    """At the start, seconds for the database to answer."""
     skips_first = False
-    """Whether a first column that is no key fills itself, as ulogd2 takes it to be."""
+    """Whether a first column without key fills itself, as ulogd2 assumes."""
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
         self.database = self.database_of()
         self.limited = RateLimitedLog(time.monotonic)
         self.existing: list[TableColumn] | None = None
-        """The columns of the table as `prepare` saw them: none where there is no table, None where nobody knows."""
+        """The columns of the table seen by `prepare`: empty without a table, None if unknown."""
         self.offered: dict[str, Key] = {}
-        """The keys that can reach us, where we asked for all."""
+        """The keys that can reach this output, if it asked for all."""
         self.writer = TableWriter(self.database, self._written, self._keys_to_make, self.find)
         self.pool: adbapi.ConnectionPool | None = None
         self._looked_up: Bounded[tuple[Schema, str], None] = Bounded(MOST_LOOKED_UP)
@@ -84,15 +84,15 @@ class SQLOutput(Output):
     # what each database does its own way
 
     def database_of(self) -> Database:
-        """The database that the options name; opens nothing."""
+        """The database named in the options; opens nothing."""
         raise NotImplementedError
 
     def look(self) -> list[TableColumn] | None:
-        """The columns of the table, by a connection of its own; bounded. Raises what the driver raises."""
+        """The columns of the table, read through a connection of its own; bounded. Raises the driver's exceptions."""
         raise NotImplementedError
 
     def table_text(self, keys: Iterable[Key]) -> str:
-        """The statement that makes the table for these keys."""
+        """The statement to create the table for these keys."""
         return self.database.ddl(keys)
 
     # keys
@@ -111,7 +111,7 @@ class SQLOutput(Output):
         return None
 
     def prepare(self) -> None:
-        """Learn the columns of the table. A database that is away is no mistake."""
+        """Read the columns of the table. An unreachable database is no mistake."""
         if self.existing is not None:
             return
         try:
@@ -153,21 +153,21 @@ class SQLOutput(Output):
             self.offered = offered
 
     def _choose(self, columns: list[TableColumn]) -> list[Target]:
-        """Which columns of the table are written, from which keys. Raises `StartError`."""
+        """Choose the columns to write, and their keys. Raises `StartError`."""
         try:
             return self._targets(columns)
         except TableError as error:
             raise StartError(str(error), error.remedy) from None
 
     def _targets(self, columns: list[TableColumn]) -> list[Target]:
-        """The columns that the table and the options ask for. Raises `TableError`."""
+        """The columns asked for by the table and the options. Raises `TableError`."""
         table = self.config.table
         if self.config.keys:
             return chosen_targets(table, columns, self.config.keys)
         return all_targets(table, columns, self.offered, self.skips_first)
 
     def _written(self, columns: list[TableColumn]) -> list[Target]:
-        """The columns that are written, now that it is known which keys there are. Raises `TableError`."""
+        """The columns to write, once the keys are known. Raises `TableError`."""
         return [target for target in self._targets(columns) if not target.optional or self._given(target)]
 
     def _given(self, target: Target) -> bool:
@@ -175,7 +175,7 @@ class SQLOutput(Output):
         return any(self.sources.recipes.get(key) for key in target.keys)
 
     def _keys_to_make(self, batch: Batch | None) -> list[Key] | None:
-        """The columns of a table that is to be made; None where only a batch will tell the type of a key."""
+        """The keys for a new table; None if only a batch will show the type of a key."""
         if not self.config.create:
             raise TableError(f"there is no table {self.config.table}", "make it, or set create=1")
         names: Iterable[str] = self.config.keys
@@ -199,7 +199,7 @@ class SQLOutput(Output):
         return not self.config.keys and not self.existing
 
     def find(self, batch: Batch, name: str) -> Found | None:
-        """As `Plugin.find`; where all keys were asked for, in whatever form the batch has them."""
+        """As `Plugin.find`; if all keys were asked for, in the form of the batch."""
         if self._asked_for_all() and (batch.schema, name) not in self._looked_up:
             self._looked_up[batch.schema, name] = None
             self.sources.add(name, Provided(batch.schema.values()).recipes(name))
@@ -208,7 +208,7 @@ class SQLOutput(Output):
     # start and stop
 
     def open(self) -> defer.Deferred[None]:
-        """Connect, and make the table where that is wanted. Waits a few seconds at most for a database that is away."""
+        """Connect, and create the table if wanted. Waits a few seconds at most for an unreachable database."""
         self._check_columns()
         self._make_pool()
         opened: defer.Deferred[None] = defer.Deferred()
@@ -247,7 +247,7 @@ class SQLOutput(Output):
         return self.config.db
 
     def _check_columns(self) -> None:
-        """Columns that nobody knows are those of a plugin above, or a mistake."""
+        """A column unknown to the registry must be a key of a plugin above, else it is a mistake."""
         if self.config.keys or not self.existing:
             return
         for target in self._choose(self.existing):
@@ -273,7 +273,7 @@ class SQLOutput(Output):
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
-        """Give up what could not be written, and close. A write that is under way has a moment to finish."""
+        """Give up unwritten rows, and close. A running write has a moment to finish."""
         self._stopping = True
         if self._pause is not None:
             self._pause.cancel()
@@ -292,7 +292,7 @@ class SQLOutput(Output):
 
     @staticmethod
     def _settled(waiting: defer.Deferred[Any]) -> defer.Deferred[None]:
-        """Fires when the Deferred does, with its result left to others."""
+        """Fires when the Deferred does, and leaves its result to others."""
         settled: defer.Deferred[None] = defer.Deferred()
 
         def fire(result: Any) -> Any:
@@ -310,7 +310,7 @@ class SQLOutput(Output):
     # rows
 
     def write(self, batch: Batch) -> defer.Deferred[None]:
-        """Write all rows; fires when they are committed. Errbacks with `NotWritten` when `stop` comes before that."""
+        """Write all rows; fires when they are committed. Errbacks with `NotWritten` if `stop` comes first."""
         self._number += 1
         return defer.Deferred.fromCoroutine(self._write(batch, self._number))
 
@@ -350,7 +350,7 @@ class SQLOutput(Output):
             self._warn(error, fault)
 
     async def _wait(self, failures: int) -> None:
-        """Wait before the next attempt; `stop` ends it. The first follows at once: mostly an idle connection died."""
+        """Wait before the next attempt; `stop` ends it. The first retry is immediate: often an idle connection died."""
         if failures < 2 or self._stopping:
             return
         self._pause = defer.Deferred()
@@ -364,7 +364,7 @@ class SQLOutput(Output):
             self._pause = None
 
     async def _last_look(self, batch: Batch, number: int) -> Refused:
-        """At a stop: what was refused of the batch, where it was committed after all. Raises `NotWritten`."""
+        """At a stop: the refused rows of the batch if it was committed after all. Raises `NotWritten`."""
         refused = None
         if self._was_cut:  # else the last attempt failed before the stop, and nothing else was under way
             try:
@@ -403,7 +403,7 @@ class SQLOutput(Output):
         return self.database.fault(error)
 
     def _fault_at_start(self, error: Exception) -> Fault:
-        """What the error means, where that can end by itself; else raises `StartError`, or the error."""
+        """The `Fault` of a transient error; raises `StartError`, or the error, for others."""
         fault = self._fault(error)
         if fault is None:
             raise error

@@ -1,4 +1,4 @@
-"""Batches into a table, in the thread of a pool: its connection, the columns that were learnt, one batch at a time."""
+"""Writes batches into a table, in the thread of a pool: its connection, the columns, one batch at a time."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ KeysToMake = Callable[[Batch | None], list[Key] | None]
 
 
 class TableWriter:
-    """Writes through an `adbapi.ConnectionPool` of one thread, whose connection it throws away after every failure.
+    """Writes through an `adbapi.ConnectionPool` of one thread; each failure discards the connection.
 
-    adbapi alone keeps a dead connection, and loses what is written to it. `choose` says which columns of the table are
-    written, `keys_to_make` (may raise `TableError`) with which keys a missing one is made.
+    adbapi alone keeps a dead connection and loses the rows written to it. `choose` gives the columns to write;
+    `keys_to_make` (may raise `TableError`) gives the keys for a missing table.
     """
 
     def __init__(self, database: Database, choose: Choose, keys_to_make: KeysToMake, find: Find) -> None:
         self.database = database
         self.targets: list[Target] | None = None
-        """The columns that are written; None until they are learnt from this connection."""
+        """The columns to write; None until they are read through this connection."""
         self.renew = False
         """Set to have a new connection for the next batch."""
         self._choose = choose
@@ -45,9 +45,9 @@ class TableWriter:
             raise
 
     def write(self, pool: Any, batch: Batch | None, number: int, again: bool) -> Refused:
-        """Write the batch in one transaction, or for None only see that the table is there.
+        """Write the batch in one transaction; for None only check that the table exists.
 
-        `again`: an earlier attempt may have been committed without our knowing. After an error the connection is gone.
+        `again`: an earlier attempt may have been committed unnoticed. After an error the connection is discarded.
         """
         try:
             connection = self._connection(pool)
@@ -69,11 +69,11 @@ class TableWriter:
             raise
 
     def stored(self, pool: Any, number: int) -> Refused | None:
-        """Whether this batch was committed, as `Database.stored` says it."""
+        """The result of `Database.stored` for this batch."""
         return self.database.stored(self._connection(pool), number)
 
     def disconnect(self, pool: Any) -> None:
-        """Close the connection, if there is one; what it has not committed is undone."""
+        """Close the connection, if there is one; uncommitted rows are rolled back."""
         for connection in list(pool.connections.values()):
             pool.disconnect(connection)
 
@@ -86,7 +86,7 @@ class TableWriter:
         return connection
 
     def _learn(self, connection: Any, batch: Batch | None) -> list[Target] | None:
-        """The columns to write. Makes the table; None where a batch must come first, which tells the types of keys."""
+        """The columns to write. Creates the table; None if a batch must come first to show the types of keys."""
         columns = self.database.columns(connection)
         if not columns:
             keys = self._keys_to_make(batch)

@@ -1,1 +1,1 @@
-"""Files and sockets that text outputs write to."""
+"""Files and sockets for the text outputs."""

@@ -1,4 +1,4 @@
-"""Writes files in a thread, in order; what the disk refuses is tried again until it is there."""
+"""Writes files in a thread, in order; a failed write is repeated until it succeeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ulogd_tw.writing.text import RETRY
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Octets for the end of a file, with the records that they are; or with octets None, the end of the file."""
+    """Octets to append to a file, with the number of their records; with octets None, the end of the file."""
 
     file: PartFile
     octets: Sequence[Any] | None = None
@@ -28,7 +28,7 @@ class Step:
 
 
 class FileWriter:
-    """Takes the steps of one write at a time, and ends of files at any time.
+    """Performs the steps of one write at a time, and ends of files at any time.
 
     `seconds` and `later` are the reactor's clock, `in_thread` its `deferToThread`.
     """
@@ -38,7 +38,7 @@ class FileWriter:
     def __init__(self, output: Output, reactor: Any, in_thread: Callable[..., defer.Deferred[Any]]) -> None:
         self.output = output
         self.ended = 0
-        """Files that got their name."""
+        """Number of finished files."""
         self._reactor = reactor
         self._in_thread = in_thread
         self._steps: deque[Step] = deque()
@@ -51,7 +51,8 @@ class FileWriter:
         self._rows = self._records = 0
 
     def write(self, steps: Sequence[Step], rows: int) -> defer.Deferred[None]:
-        """Do these; fires when the kernel has their `rows`. Errbacks with `NotWritten` when `stop` came before any."""
+        """Perform these steps; fires when the kernel has their rows. Errbacks with `NotWritten` if `stop` came before
+        any."""
         self._waiter = waiter = defer.Deferred()
         self._rows, self._records = rows, sum(step.records for step in steps)
         self._steps.extend(steps)
@@ -59,7 +60,7 @@ class FileWriter:
         return waiter
 
     def end(self, file: PartFile) -> None:
-        """Give the file its name, after all that is to be written to it."""
+        """Give the file its name, after all pending writes to it."""
         self._steps.append(Step(file))
         self._go()
 
@@ -75,7 +76,7 @@ class FileWriter:
         busy.addCallbacks(self._worked, self._refused)
 
     def _work(self) -> None:
-        """Do what is to be done, in the thread; OSError at the first step that cannot be done now."""
+        """Perform the pending steps, in the thread; OSError at the first step that fails."""
         while self._steps:
             step = self._steps[0]
             if step.octets is not None:
@@ -110,13 +111,13 @@ class FileWriter:
         self._go()
 
     def fault(self, kind: str, format: str, **fields: Any) -> bool:
-        """Count a fault, and log it at most once a minute; whether it was logged now."""
+        """Count a fault, and log it at most once a minute; returns whether it was logged."""
         self.output.counters.errors[kind] += 1
         return self._limited.say(self.log.error, kind, "{instance}: " + format, instance=self.output.instance, **fields)
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
-        """Try once more, then give up what the disk does not take, and end the files."""
+        """Try once more, then give up the rest, and end the files."""
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()

@@ -1,7 +1,7 @@
-"""Files that get their name when they are whole: written as ``NAME.part``, renamed when they end.
+"""Files with a name only when complete: written as ``NAME.part``, renamed at their end.
 
-Everything here but the making of objects blocks, and is called in a thread, by one thread at a time. An open file is
-locked (flock), so that a leftover of a process that is gone can be told from a file that somebody writes.
+Everything here except making objects blocks; it is called in a thread, by one thread at a time. An open file is locked
+(flock), to distinguish the leftover of a dead process from a file in use.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ _DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z%]")
 
 
 class Names:
-    """Names of files by a pattern of `time.strftime`, in UTC. The second of one name gets ``_01`` before its suffix."""
+    """Names of files by a pattern of `time.strftime`, in UTC. A second file of the same name gets ``_01`` before its
+    suffix."""
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
         head = _DIRECTIVE.split(pattern, maxsplit=1)[0]
         self.directory = os.path.dirname(head) or ("/" if head.startswith("/") else ".")
-        """The directory that must be there; those that the pattern makes below it are made."""
+        """The directory that must exist; directories below it made by the pattern are created."""
         self._last = ("", 0)
 
     def at(self, seconds: float) -> str:
-        """The name of a file that begins at this time."""
+        """The name of a file beginning at this time."""
         return time.strftime(self.pattern, time.gmtime(seconds))
 
     def free(self, path: str) -> str:
-        """`path`, or the next name like it that no file has, whole or not."""
+        """`path`, or the next similar name without a file, complete or not."""
         number = self._last[1] if self._last[0] == path else 0
         root, end = os.path.splitext(path)
         while True:
@@ -49,7 +50,7 @@ class Names:
             number += 1
 
     def leftovers(self) -> list[str]:
-        """The files with names like ours that did not end, oldest name first."""
+        """Unfinished files with names of this pattern, oldest name first."""
         root, end = os.path.splitext(self.pattern)
         files = glob.glob(self._each(root, glob.escape, "*") + "*" + self._each(end, glob.escape, "*") + PART)
         ours = re.compile(
@@ -67,19 +68,19 @@ class Names:
 
 
 class PartFile:
-    """One file. `path` is the name that it will have; another is taken where a file has that name."""
+    """One file. `path` is its future name; if a file of that name exists at the end, another is used."""
 
     def __init__(self, names: Names, path: str, sync: bool = False) -> None:
         self.names = names
         self.path = self._wanted = path
         self.sync = sync
         self.octets = 0
-        """Octets that are in the file: whole Messages."""
+        """Octets in the file: complete Messages."""
         self.fd = -1
         self._part = ""
 
     def append(self, octets: Sequence[Any]) -> None:
-        """Write these buffers, or nothing: OSError when the disk is full, and the file is as it was."""
+        """Write these buffers, or nothing: OSError when the disk is full, and the file is unchanged."""
         if self.fd < 0:
             self._open()
         try:
@@ -100,9 +101,9 @@ class PartFile:
         _lock(self.fd)
 
     def end(self) -> str | None:
-        """Put it on the disk under its name, which is returned; None where nothing is in it, or it was taken away.
+        """Sync it to disk under its name, and return the name; None if it is empty or was removed.
 
-        OSError: the file is still there under the other name, and this can be tried again.
+        OSError: the file is still there under the other name, and this can be repeated.
         """
         if self.fd < 0:
             return None
@@ -128,19 +129,19 @@ class PartFile:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What became of a file that a process left when it was killed: its name now, or None where nothing was whole."""
+    """The outcome for an unfinished file of a killed process: its name now, or None without a complete message."""
 
     part: str
     path: str | None
     messages: int
     cut: int
-    """Octets at its end that were no whole Message."""
+    """Octets of an incomplete Message cut off at its end."""
 
 
 def recover(names: Names) -> Iterator[Leftover | OSError]:
-    """End the files that a killed process left: cut back to the last whole Message, on the disk, renamed.
+    """End the files of a killed process: cut to the last complete Message, synced, renamed.
 
-    Those that a process still writes are left alone. OSError: this one cannot be recovered.
+    Files in use by a process are left alone. OSError: this file cannot be recovered.
     """
     for part in names.leftovers():
         try:
@@ -177,7 +178,7 @@ def _recover(names: Names, part: str) -> Leftover | None:
 
 
 def _is(path: str, fd: int) -> bool:
-    """Whether the open file is the one of this name."""
+    """Whether the open file is still the file of this name."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
@@ -185,7 +186,7 @@ def _is(path: str, fd: int) -> bool:
 
 
 def _lock(fd: int) -> bool:
-    """Lock the file; False where another process has it, or nobody can tell (a file system without locks)."""
+    """Lock the file; False if another process holds it, or the file system has no locks."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -194,7 +195,7 @@ def _lock(fd: int) -> bool:
 
 
 def _written(fd: int, octets: memoryview) -> int:
-    """Write all of it; its octets."""
+    """Write all of it; returns the number of octets."""
     size = len(octets)
     while octets:
         octets = octets[os.write(fd, octets) :]

@@ -1,4 +1,4 @@
-"""Lines of text to a peer: a TCP or Unix stream, connected again with back-off, or datagrams with a line each."""
+"""Lines of text to a peer: a TCP or Unix stream, reconnected with back-off, or datagrams with a line each."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from zope.interface import implementer
 from ulogd_tw.writing.text import BUSY, RETRY, TURN, Sink, TextOutput
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-"""Seconds before a lost peer is tried again: doubled each time."""
+"""Seconds before the next attempt to reach a lost peer: doubled each time."""
 PIECE = 1 << 16
-"""Octets that Twisted's buffer holds at most; only these must be asked back from it when a connection ends."""
+"""Maximum octets in Twisted's buffer; only these must be recovered when a connection ends."""
 NETWORK_DOWN = {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EPERM, errno.EACCES}
-"""What a UDP socket says of one datagram and not of the next."""
+"""Errors of a UDP socket that concern one datagram only."""
 
 
 def service_port(name: str, kind: str) -> int:
-    """A port of tcp or udp, by its number or the name of its service. ValueError for what is neither."""
+    """A port of tcp or udp, by its number or the name of its service. ValueError for other texts."""
     try:
         port = int(name) if name.isdecimal() else socket.getservbyname(name, kind)
     except (OSError, ValueError):
@@ -41,7 +41,7 @@ def sink_for(output: TextOutput, kind: str, host: str, port: int) -> Remote:
 
 
 class Remote(Sink):
-    """A sink that is up or down; while it is down, rows wait."""
+    """A sink with a peer, up or down; while it is down, rows wait."""
 
     def __init__(self, output: TextOutput, peer: str) -> None:
         super().__init__(output)
@@ -53,11 +53,11 @@ class Remote(Sink):
         self._next: Any = None
 
     def attempt(self) -> defer.Deferred[Any]:
-        """Try to reach the peer; fires when it is reached."""
+        """Try to reach the peer; fires on success."""
         raise NotImplementedError
 
     def open(self) -> None:
-        """A peer that is not there yet is no reason not to start."""
+        """An unreachable peer does not prevent the start."""
         self._next = None
         self._attempt = self.attempt()
         self._attempt.addCallbacks(self._reached, self._missed)
@@ -98,7 +98,7 @@ class Remote(Sink):
 
 @implementer(IPullProducer)
 class _Connection(protocol.Protocol):
-    """Tells its sink when the peer's kernel has taken everything, and when the connection ends."""
+    """Notifies its sink when the peer's kernel has taken everything, and when the connection ends."""
 
     def __init__(self, sink: Stream) -> None:
         self.sink = sink
@@ -113,7 +113,7 @@ class _Connection(protocol.Protocol):
         """The connection ends; `connectionLost` follows."""
 
     def unsent(self) -> int:
-        """Octets that Twisted still held when the connection ended (its buffers have no public name)."""
+        """Octets still held by Twisted when the connection ended (its buffers have no public name)."""
         kept = len(getattr(self.transport, "dataBuffer", b"")) - getattr(self.transport, "offset", 0)
         return kept + getattr(self.transport, "_tempDataLen", 0)
 
@@ -124,8 +124,8 @@ class _Connection(protocol.Protocol):
 class Stream(Remote):
     """A TCP or Unix connection.
 
-    After a loss it goes on with the first line that our kernel did not take as a whole: no line is torn on the new
-    connection or sent twice; what the two kernels held is lost with the old one, which TCP cannot tell.
+    After a loss it resumes with the first line not completely taken by our kernel: no line is torn on the new
+    connection or sent twice. Octets held by the two kernels are lost with the old connection; TCP does not report them.
     """
 
     def __init__(self, output: TextOutput, peer: str, endpoint: Any) -> None:
@@ -154,14 +154,14 @@ class Stream(Remote):
         return not octets
 
     def drained(self, connection: _Connection) -> None:
-        """The kernel has what was written; write more."""
+        """The kernel has taken all; write more."""
         if connection is self._connection and self._flying:
             self.rest.sent(self._flying)
             self._flying = 0
             self.go_on()
 
     def lost(self, connection: _Connection, reason: Any) -> None:
-        """The connection ended: back to the beginning of a line, and connect again."""
+        """The connection ended: go back to the beginning of a line, and connect again."""
         if connection is not self._connection:
             return
         self._connection, self.up = None, False
@@ -176,13 +176,13 @@ class Stream(Remote):
         gone.callback(None)
 
     def reopen(self) -> None:
-        """SIGHUP: connect anew, as ulogd2 does; what is being written is written first."""
+        """SIGHUP: connect again, as ulogd2 does; the present piece is written first."""
         if self._connection is not None:
             self._connection.transport.unregisterProducer()
             self._connection.transport.loseConnection()
 
     def stop(self) -> Any:
-        """As `Sink.stop`; a piece that the peer does not take is given up with the connection."""
+        """As `Sink.stop`; a piece not taken by the peer is given up with the connection."""
         if self._flying:
             self._closing = True
             self._connection.transport.abortConnection()
@@ -198,10 +198,10 @@ class Stream(Remote):
 
 
 class LineByLine(Sink):
-    """A line a datagram. One that no datagram can hold is dropped as ``too_long``."""
+    """One datagram a line. A line too long for a datagram is dropped as ``too_long``."""
 
     def send(self, line: bytes) -> bool:
-        """Send a line with its end; False where it has to wait."""
+        """Send a line with its end; False if it must wait."""
         raise NotImplementedError
 
     def pump(self) -> bool:
@@ -221,9 +221,9 @@ class LineByLine(Sink):
 
 
 class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
-    """UDP: about 0.2 M lines a second, since each is a system call of its own.
+    """UDP: about 0.2 M lines a second, one system call each.
 
-    The kernel tells of a peer that is not there only by the next datagram; such rows count as written.
+    The kernel reports an absent peer only with the next datagram; the earlier rows count as written.
     """
 
     noisy = False
@@ -259,7 +259,7 @@ class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
         return True
 
     def connectionRefused(self) -> None:
-        """ICMP said that nobody listens: an earlier datagram is lost."""
+        """ICMP reported an unused port: an earlier datagram is lost."""
         self.fault("connection", "{peer}: no program listens there", peer=self.peer)
 
     def close(self) -> Any:
@@ -268,9 +268,9 @@ class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
 
 
 class UnixDatagrams(LineByLine):
-    """To a Unix socket that another process has: about 0.3 M lines a second, without the ends of the lines.
+    """Datagrams to another process's Unix socket: about 0.3 M lines a second, without line ends.
 
-    While nobody listens there or the socket is full, rows wait, and are tried again.
+    While nobody listens or the socket is full, rows wait for the next attempt.
     """
 
     def __init__(self, output: TextOutput, path: str) -> None:
@@ -279,7 +279,7 @@ class UnixDatagrams(LineByLine):
         self._socket: socket.socket | None = None
 
     def open(self) -> None:
-        """Connected with the first line: a peer that is not there yet is no reason not to start."""
+        """Connects with the first line: an unreachable peer does not prevent the start."""
 
     def reopen(self) -> None:
         self._disconnect()

@@ -1,8 +1,8 @@
-"""Outputs that write lines of text, and the file they write to.
+"""Outputs of text lines, and the file they write to.
 
-A sink (`TextFile` here, sockets in `ulogd_tw.writing.sockets`) takes one batch at a time as a `PendingText`: what
-is still to be written of it. While it cannot write, it keeps that rest and the Deferred of `write` stays open, so
-the rows behind it wait in the queue before the output, which is bounded (``queue_rows``).
+A sink (`TextFile` here, sockets in `ulogd_tw.writing.sockets`) takes one batch at a time as a `PendingText`: the
+unwritten part of the batch. While the sink cannot write, it keeps this rest, and the Deferred of `write` stays open.
+Further rows then wait in the bounded queue before the output (``queue_rows``).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ulogd_tw.core.plugin import ALL, Output, Wanted
 from ulogd_tw.writing.counts import LINES
 
 TURN = 0.02
-"""Seconds that one turn of the reactor may write."""
+"""Maximum seconds of writing in one turn of the reactor."""
 RETRY = 1.0
-"""Seconds until a file that refused (disk full) is tried again."""
+"""Seconds before the next attempt to write to a refusing file (disk full)."""
 BUSY = 0.02
-"""Seconds until a pipe or terminal that was full is tried again."""
+"""Seconds before the next attempt to write to a full pipe or terminal."""
 """Seconds between two log lines about the same fault."""
 
 Cut = Callable[[bytes, int], tuple[int, int]]
-"""(octets, place) -> where the record at that place begins, and how many records are complete before it."""
+"""(octets, place) -> the beginning of the record at that place, and the number of complete records before it."""
 
 
 def lines(octets: bytes, place: int) -> tuple[int, int]:
@@ -41,7 +41,7 @@ def lines(octets: bytes, place: int) -> tuple[int, int]:
 
 
 class PendingText:
-    """What is still to be written of one batch: texts of some rows each, made when they are asked for."""
+    """The unwritten part of one batch: texts of some rows each, made on demand."""
 
     def __init__(self, chunks: Iterator[tuple[bytes, int]], rows: int, cut: Cut = lines) -> None:
         self.rows = rows
@@ -55,11 +55,11 @@ class PendingText:
 
     @property
     def untouched(self) -> bool:
-        """Whether nothing of it is gone."""
+        """Whether nothing of it was written."""
         return self._first and not self._done
 
     def octets(self) -> memoryview:
-        """What comes next; empty at the end."""
+        """The next octets; empty at the end."""
         if self._done == len(self._chunk):
             self._first = self._first and not self._chunk
             self.rows -= self._chunk_rows
@@ -73,22 +73,22 @@ class PendingText:
         return octets[: self._chunk.find(b"\n", self._done) + 1 - self._done]
 
     def sent(self, octets: int) -> None:
-        """So many octets are gone."""
+        """Report a number of octets as written."""
         self._done += octets
 
     def step_back(self) -> int:
-        """Go back to the beginning of a record that is gone in part; gives its octets that are gone."""
+        """Go back to the beginning of a partly written record; returns its octets already written."""
         start, _ = self._cut(self._chunk, self._done)
         octets, self._done = self._done - start, start
         return octets
 
     def rows_left(self) -> int:
-        """Rows that are not gone, or only in part."""
+        """Rows not written, or only in part."""
         return self.rows - self._cut(self._chunk, self._done)[1]
 
 
 class Sink:
-    """Where the lines of one output go."""
+    """The destination of one output's lines."""
 
     log = Logger()
 
@@ -107,14 +107,14 @@ class Sink:
         """SIGHUP."""
 
     def close(self) -> Any:
-        """Release what `open` took."""
+        """Release the resources of `open`."""
 
     def pump(self) -> bool:
-        """Write what can be written of `rest` now; True when all is gone."""
+        """Write as much of `rest` as possible now; True when all is written."""
         raise NotImplementedError
 
     def write(self, rest: PendingText) -> defer.Deferred[None] | None:
-        """Write it: None when that is done, else a Deferred that fires then."""
+        """Write it: None when done at once, else a Deferred."""
         self.rest = rest
         if self.pump():
             self.rest = None
@@ -132,7 +132,7 @@ class Sink:
         self.go_on()
 
     def go_on(self) -> None:
-        """Write more of the rest, if there is one whose Deferred waits."""
+        """Write more of the rest, if its Deferred is open."""
         rest = self.rest
         if rest is None or rest.finished is None:
             return
@@ -147,9 +147,9 @@ class Sink:
         rest.finished.callback(None)
 
     def stop(self) -> Any:
-        """Try once more, then give the rest up: the whole batch back to the queue if nothing of it is gone.
+        """Try once more, then give the rest up: the whole batch goes back to the queue if nothing of it was written.
 
-        Otherwise its rows that are not gone are dropped as ``write``, since the others must not be written twice.
+        Otherwise its unwritten rows are dropped as ``write``, since the others must not be written twice.
         """
         self.go_on()
         if self._timer is not None:
@@ -165,16 +165,16 @@ class Sink:
         return self.close()
 
     def fault(self, kind: str, format: str, **fields: Any) -> bool:
-        """Count a fault, and log it at most once a minute; whether it was logged now."""
+        """Count a fault, and log it at most once a minute; returns whether it was logged."""
         self.output.counters.errors[kind] += 1
         return self._limited.say(self.log.error, kind, "{instance}: " + format, instance=self.output.instance, **fields)
 
 
 class TextFile(Sink):
-    """A file that lines are appended to, a pipe, or standard output (``-`` or ``stdout``).
+    """A file to append to, a pipe, or standard output (``-`` or ``stdout``).
 
-    A full disk takes no row away: what is not written is kept and tried again every second. A line that went out only
-    in part is taken back from a regular file at once. Pipes and terminals are written without blocking.
+    A full disk loses no row: the rest is kept, with an attempt every second. A partly written line is removed from a
+    regular file at once. Pipes and terminals are written without blocking.
     """
 
     def __init__(self, output: TextOutput, path: str, sync: int = 0) -> None:
@@ -201,7 +201,7 @@ class TextFile(Sink):
             return os.dup(1)
 
     def reopen(self) -> None:
-        """Open the name anew; where that fails, go on with the file that is open."""
+        """Open the name again; on failure, go on with the open file."""
         if self.fd < 0 or self.path in ("-", "stdout"):
             return
         try:
@@ -259,7 +259,7 @@ class TextFile(Sink):
         self.later(RETRY)
 
     def _take_back(self) -> None:
-        """Cut off the part of a line at the end of a regular file, unless somebody has appended to it since."""
+        """Cut off a partial line at the end of a regular file, unless another process has appended to it."""
         try:
             status = os.fstat(self.fd)
             if not stat.S_ISREG(status.st_mode) or os.lseek(self.fd, 0, os.SEEK_CUR) != status.st_size:
@@ -270,7 +270,7 @@ class TextFile(Sink):
             self.fault("write", "{path}: {error}", path=self.path, error=error.strerror)
 
     def _on_disk(self) -> defer.Deferred[None]:
-        """fdatasync in a thread, on a descriptor of its own, since ours may be closed meanwhile."""
+        """fdatasync in a thread, on a descriptor of its own, since the file may be closed meanwhile."""
         copy = os.dup(self.fd)
 
         def sync() -> None:
@@ -297,7 +297,7 @@ SYNC = Option("sync", number, 0, "0 or 1: each batch is handed to the kernel at 
 
 
 class TextOutput(Output):
-    """An output that writes every key of the stack as text. Subclasses give `texts`."""
+    """An output of every key of the stack as text. Subclasses give `texts`."""
 
     counts = LINES
     cut: Cut = staticmethod(lines)
@@ -310,7 +310,7 @@ class TextOutput(Output):
         self.sink: Sink = self.make_sink()
 
     def make_sink(self) -> Sink:
-        """Where lines go."""
+        """The destination of the lines."""
         return TextFile(self, self.config.file, self.config.sync)
 
     def requests(self, wanted: Wanted) -> Any:
