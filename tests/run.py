@@ -1,30 +1,58 @@
 """Run suites with trial and close with `N passed, N failed, N skipped`.
 
-    python -m tests.run [--slow] [NAME ...]     NAME: package, module, class or test; default tests.unit tests.live
+    python -m tests.run [--slow] [-j N] [NAME ...]     NAME: package, module, class or test; default both suites
 
-Without a NAME the two suites run side by side, as the live tests mostly wait for other programs; what the unit tests
-print follows when both have ended.
+Modules of unit tests run in N processes (default: one for each core), and what those print follows when all have ended.
+Live tests run one after another; without a NAME the unit tests run beside them in one process, as the live tests mostly
+wait for other programs.
 
 Errors and unexpected successes count as failed, expected failures as passed. With CI=true a test that was left out
 for want of something installable (its reason begins with `install:`) makes the run fail: a skip is not a pass.
 """
 
 import argparse
+import json
 import os
-import re
+import pkgutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import TestSuite
 
 from twisted.trial.reporter import TreeReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
 TOP = Path(__file__).resolve().parents[1]
-SUITES = ("tests.unit", "tests.live")
+UNIT, LIVE = "tests.unit", "tests.live"
+TICKET = 256
+"""Octets of the name of a module, filled with blanks, in the file that several processes take their work from."""
 INSTALLABLE = "install:"
+
+
+@dataclass
+class Outcome:
+    """Numbers of passed, failed and skipped tests, the time of each test, and the ids of those left out by reason."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    interrupted: bool = False
+    elapsed_s: dict[str, float] = field(default_factory=dict)
+    skips: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, other):
+        """Count another run to this one."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.interrupted |= other.interrupted
+        self.elapsed_s |= other.elapsed_s
+        for reason, tests in other.skips.items():
+            self.skips.setdefault(reason, []).extend(tests)
 
 
 class SuiteReporter(TreeReporter):
@@ -48,47 +76,81 @@ class SuiteReporter(TreeReporter):
         super().done()
         self.skips = skips
 
-    def counts(self):
-        """Numbers of passed, failed and skipped tests; one with several errors failed once."""
+    def outcome(self):
+        """The counts of a whole run; a test with several errors failed once."""
         failed = {entry[0].id() for entry in self.failures + self.errors + self.unexpectedSuccesses}
-        return self.successes + len(self.expectedFailures), len(failed), len(self.skips)
-
-    def skips_by_reason(self):
-        """Reason -> ids of the tests that were left out for it."""
-        grouped = defaultdict(list)
+        skips = defaultdict(list)
         for test, reason in self.skips:
-            grouped[str(reason)].append(test.id())
-        return dict(sorted(grouped.items()))
+            skips[str(reason)].append(test.id())
+        passed = self.successes + len(self.expectedFailures)
+        return Outcome(passed, len(failed), len(self.skips), bool(self.shouldStop), self.elapsed_s, dict(skips))
 
 
-def run_suites(names):
-    """The reporter of a run of the named suites; trial's log and leftovers are in _trial_temp."""
+class Taken(TestSuite):
+    """The tests of modules that are taken, one after another, from a file that other processes take from, too."""
+
+    def __init__(self, file):
+        super().__init__()
+        self._file = file
+
+    def run(self, result):
+        while ticket := os.read(self._file, TICKET):
+            TestLoader().loadByName(ticket.decode().strip()).run(result)
+        return result
+
+
+def run_tests(suite):
+    """The outcome of a suite; trial's log and leftovers are in _trial_temp."""
     runner = TrialRunner(SuiteReporter, stream=sys.stdout, workingDirectory=str(TOP / "_trial_temp"))
-    return runner.run(TestLoader().loadByNames(names, recurse=True))
+    return runner.run(suite).outcome()
+
+
+def modules(name):
+    """The test modules of a package, most text first, as it takes longest. A module, class or test is itself."""
+    folder = TOP / name.replace(".", "/")
+    if not folder.is_dir():
+        return [name]
+    names = (module.name for module in pkgutil.walk_packages([str(folder)], f"{name}."))
+    found = [name for name in names if name.rpartition(".")[2].startswith("test_")]
+    return sorted(found, key=lambda module: -(TOP / (module.replace(".", "/") + ".py")).stat().st_size)
+
+
+def offered(names):
+    """A file from which processes take these names: they share the place up to which it is read."""
+    file = tempfile.TemporaryFile()
+    file.write(b"".join(name.encode().ljust(TICKET) for name in names))
+    file.flush()
+    file.seek(0)
+    return file
 
 
 class Beside:
-    """A suite in a process of its own, at a lower priority."""
+    """A process that takes modules from a file, at a lower priority where others run in this one."""
 
-    def __init__(self, name, *options):
-        self.name = name
+    def __init__(self, file, lower):
         self._output = tempfile.TemporaryFile("w+", errors="replace")
-        words = ["nice", "-n", "5", sys.executable, "-m", "tests.run", *options, name]
+        words = ["nice", "-n", "5" if lower else "0", sys.executable, "-m", "tests.run", "--take", str(file)]
         self._process = subprocess.Popen(
-            words, cwd=TOP, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+            words, cwd=TOP, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, pass_fds=[file]
         )
 
     def end(self):
-        """Wait for its end and print what it printed; numbers of tests as of `counts`, and whether all is well."""
+        """Wait for its end and print what it printed; the outcome that stands in its last line."""
         status = self._process.wait()
         self._output.seek(0)
         *lines, last = self._output.read().splitlines() or [""]
-        counts = re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", last)
         print("", *lines, sep="\n")
-        if counts is None:
-            print(last, f"FAILED: {self.name} ended with status {status}.", sep="\n")
-            return (0, 1, 0), False
-        return tuple(map(int, counts.groups())), not status
+        try:
+            return Outcome(**json.loads(last))
+        except (ValueError, TypeError):
+            print(last, f"FAILED: a process that ran tests ended with status {status}.", sep="\n")
+            return Outcome(failed=1)
+
+
+def run_beside(names, processes, lower):
+    """Processes that run the modules of these names."""
+    with offered([module for name in names for module in modules(name)]) as file:
+        return [Beside(file.fileno(), lower) for _ in range(processes)]
 
 
 def print_slowest(elapsed_s, count=10):
@@ -105,49 +167,70 @@ def print_slowest(elapsed_s, count=10):
             print(f"    {seconds:8.2f} s  {test}")
 
 
-def print_left_out(skips_by_reason):
+def print_left_out(skips):
     """Every test that was left out, below its reason."""
     print("Left out:")
-    for reason, tests in skips_by_reason.items():
+    for reason, tests in sorted(skips.items()):
         print(f"  {reason}")
         for test_id in tests:
             print(f"    {test_id}")
 
 
-def complaints(result, ci):
+def complaints(outcome, ci):
     """What makes this run a failed one, as sentences; none when it is a good one."""
-    passed, failed, _ = result.counts()
-    installable = [reason for reason in result.skips_by_reason() if reason.startswith(INSTALLABLE)]
-    if failed:
-        yield f"{failed} failed."
-    if result.shouldStop:
+    installable = [reason for reason in sorted(outcome.skips) if reason.startswith(INSTALLABLE)]
+    if outcome.failed:
+        yield f"{outcome.failed} failed."
+    if outcome.interrupted:
         yield "The run was interrupted."
-    if not passed + failed:
+    if not outcome.passed + outcome.failed:
         yield "No test was run."
     if ci and installable:
         yield f"CI=true, and tests were left out that an installation would let run: {'; '.join(installable)}."
 
 
-def main(arguments=None):
-    """Run what the command line names; the exit status."""
+def run(names, processes):
+    """The outcome of all tests of these names."""
+    live = [name for name in names if not name.startswith(UNIT)]
+    unit = [name for name in names if name.startswith(UNIT)]
+    alone = len(unit) == 1 and len(modules(unit[0])) == 1
+    if alone:
+        live, unit = [*live, *unit], []
+    beside = run_beside(unit, 1 if live else processes, bool(live)) if unit else []
+    outcome = Outcome()
+    if live:
+        outcome.add(run_tests(TestLoader().loadByNames(live, recurse=True)))
+    for process in beside:
+        outcome.add(process.end())
+    return outcome
+
+
+def arguments_of(words):
+    """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__.splitlines()[0])
     parser.add_argument("--slow", action="store_true", help="list the slowest tests")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"suite, module, class or test ({' '.join(SUITES)})")
-    options = parser.parse_args(arguments)
-    first, last = SUITES
-    beside = None if options.names else Beside(first, *(["--slow"] if options.slow else []))
-    result = run_suites(options.names or [last])
-    if options.slow:
-        print_slowest(result.elapsed_s)
-    if result.skips:
-        print_left_out(result.skips_by_reason())
-    reasons = list(complaints(result, ci=os.environ.get("CI") == "true"))
+    parser.add_argument("-j", type=int, default=os.cpu_count(), metavar="N", help="processes for unit tests")
+    parser.add_argument("--take", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"suite, module, class or test ({UNIT} {LIVE})")
+    return parser.parse_args(words)
+
+
+def main(words=None):
+    """Run what the command line names; the exit status."""
+    arguments = arguments_of(words)
+    if arguments.take is not None:
+        print("", json.dumps(vars(run_tests(Taken(arguments.take)))), sep="\n", flush=True)
+        return 0
+    outcome = run(arguments.names or [UNIT, LIVE], arguments.j)
+    if arguments.slow:
+        print_slowest(outcome.elapsed_s)
+    if outcome.skips:
+        print_left_out(outcome.skips)
+    reasons = list(complaints(outcome, ci=os.environ.get("CI") == "true"))
     for reason in reasons:
         print(f"FAILED: {reason}")
-    counts, good = beside.end() if beside else ((0, 0, 0), True)
-    counts = map(sum, zip(counts, result.counts(), strict=True))
-    print("{} passed, {} failed, {} skipped".format(*counts), flush=True)
-    return 1 if reasons or not good else 0
+    print(f"{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped", flush=True)
+    return 1 if reasons else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from tests.fuzz.targets import TARGETS
 from tests.fuzz.work import calls
 from tests.support import given, settings
 
-EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", 300))
+EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", 100))
 CALLS, CALLS_OF_AN_OCTET = 20_000, 60
 """Far more than any input makes (5000, and 25 for an octet), far less than work that grows with the square."""
 

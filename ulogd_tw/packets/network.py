@@ -136,7 +136,8 @@ def _put_fragments(found: Headers, word: np.ndarray, ident: np.ndarray) -> None:
     found.add("ip6.fragid", ident[split], split)
 
 
-AH = (Field(("ahesp.spi", "IPSecSPI"), 4, ">u4"),)
+SPI = ("ahesp.spi", "IPSecSPI")
+AH = (Field(SPI, 4, ">u4"),)
 """Fields of the Authentication Header (RFC 4302), an extension header in IPv6."""
 
 

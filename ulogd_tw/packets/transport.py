@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ulogd_tw.packets.network import AH
+from ulogd_tw.packets.network import AH, SPI
 from ulogd_tw.packets.walk import CUT, MALFORMED, Field, Headers, Walk, marked, read
 
 _ICMP, TCP, _UDP, _DCCP, _ESP, _AH, _ICMPV6, _SCTP, _UDP_LITE = 1, 6, 17, 33, 50, 51, 58, 132, 136
@@ -61,7 +61,7 @@ _FIELDS = {
     _SCTP: (12, (
         Field(("sctp.sport",), 0, ">u2"), Field(("sctp.dport",), 2, ">u2"), Field(("sctp.csum",), 8, ">u4"),
     )),
-    _ESP: (4, (Field(("ahesp.spi", "IPSecSPI"), 0, ">u4"),)),
+    _ESP: (4, (Field(SPI, 0, ">u4"),)),
     _AH: (8, AH),
 }  # fmt: skip
 """For each protocol: octets of its header, and its fields."""
@@ -84,10 +84,23 @@ def transport(walk: Walk, rows: np.ndarray, protocol: np.ndarray, found: Headers
         if not _USED[kind] & found.asked:
             continue
         here = protocol == kind
+        if kind == _ESP:
+            here &= _no_spi(found)
         if here.all():
             read(walk, rows, None, size, fields, found)
         elif len(places := np.flatnonzero(here)):
             read(walk, rows[places], places, size, fields, found)
+
+
+def _no_spi(found: Headers) -> np.ndarray:
+    """The rows whose IPsec SPI is not known yet.
+
+    A packet with an Authentication Header before ESP has two; the first one stands.
+    """
+    name = next(name for name in SPI if name in found.asked)
+    if name not in found.columns:
+        return np.ones(found.n, bool)
+    return found.missing.get(name, np.zeros(found.n, bool))
 
 
 def _look(walk: Walk, rows: np.ndarray, protocol: np.ndarray) -> None:

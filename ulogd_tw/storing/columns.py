@@ -31,12 +31,13 @@ def _by_column() -> dict[str, str]:
 
 
 def key_names(column: str) -> tuple[str, ...]:
-    """The key for a column of this name: the exact name, else the name with dots.
+    """The keys for a column of this name, the likeliest first: the exact name, then the name with dots.
 
-    Several names if no such key is known: it may be a plugin's own.
+    Mostly one key; ``src_as`` is a key of NetFlow v5 and the column of ``src.as``. All names if no such key is known: it
+    may be a plugin's own.
     """
     found = tuple(dict.fromkeys((column, column.replace("_", "."), _by_column().get(column.lower(), column))))
-    return tuple(name for name in found if known(name))[:1] or found
+    return tuple(name for name in found if known(name)) or found
 
 
 def clash(keys: Iterable[str]) -> str | None:

@@ -213,7 +213,7 @@ def transport(packet, protocol):
         for name, offset, form, change in KEYS.get(protocol, ()):
             value = change(packet.number(form, offset), packet)
             if value is not None:
-                packet.keys[name] = value
+                packet.keys.setdefault(name, value)
     fields = {
         6: (("tcpSequenceNumber", 4, "!I"), ("tcpAcknowledgementNumber", 8, "!I"), ("tcpControlBits", 12, "!H"),
             ("tcpWindowSize", 14, "!H")),
@@ -228,7 +228,7 @@ def transport(packet, protocol):
         packet.found["destinationTransportPort"] = packet.number("!H", 2)
     for name, offset, form in fields.get(protocol, ()):
         value = packet.number(form, offset)
-        packet.found[name] = value & 0xFFF if name == "tcpControlBits" else value
+        packet.found.setdefault(name, value & 0xFFF if name == "tcpControlBits" else value)
 
 
 def same(value, packet):

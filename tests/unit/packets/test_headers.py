@@ -87,6 +87,15 @@ class HeadersTests(SynchronousTestCase):
         self.assertEqual([(0, {}), (0, {})], decoded([(bytes(60), None), (b"", True)]))
         self.assertEqual([], decoded([]))
 
+    def test_two_security_headers(self):
+        """The Authentication Header and the ESP behind it each have an SPI: the outer one stands, RFC 4302 3.1.2."""
+        secured = struct.pack("!IHBB32s", 6 << 28, 24 + 8, 51, 64, bytes(32)) + struct.pack(
+            "!BBHII12sII", 50, 4, 0, 0xA1, 1, bytes(12), 0xE5, 1
+        )
+        plain_esp = struct.pack("!IHBB32s", 6 << 28, 8, 50, 64, bytes(32)) + struct.pack("!II", 0xE5, 1)
+        found = [columns for _, columns in decoded([(secured, False), (plain_esp, False)])]
+        self.assertEqual([0xA1, 0xE5], [columns["IPSecSPI"] for columns in found])
+
     def test_fragments_behind_other_headers(self):
         """Fragment headers at different places in the chain of different packets."""
         piece = struct.pack("!BBHI", 17, 0, 8 << 3 | 1, 77)
