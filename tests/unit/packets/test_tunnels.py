@@ -33,7 +33,7 @@ def tunnelled(chance, kind, six):
     ethernet = kind in ("gre-ethernet", "vxlan", "vxlan-old", "geneve")
     while True:
         inner = frames.ethernet(chance, True) if ethernet else frames.ip(chance, True)
-        if not {4, 41, 47} & {plain.read(inner, ethernet)[1].get("protocolIdentifier")}:
+        if not {4, 41, 47, 97, 137, 143} & {plain.read(inner, ethernet)[1].get("protocolIdentifier")}:
             break
     of_ip = 0x0800 if inner[0] >> 4 == 4 else 0x86DD
     ident = None
