@@ -33,8 +33,8 @@ def _by_column() -> dict[str, str]:
 def key_names(column: str) -> tuple[str, ...]:
     """The keys for a column of this name, the likeliest first: the exact name, then the name with dots.
 
-    Mostly one key; ``src_as`` is a key of NetFlow v5 and the column of ``src.as``. All names if none is a known key: one
-    may be a plugin's own.
+    Mostly one key; ``src_as`` is a key of NetFlow v5 and the column of ``src.as``. All names if none is a known key:
+    it may be a plugin's own.
     """
     found = tuple(dict.fromkeys((column, column.replace("_", "."), _by_column().get(column.lower(), column))))
     return tuple(name for name in found if known(name)) or found
