@@ -14,7 +14,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.columns import Column
+from ulogd_tw.core.columns import Column, numbers
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
 
@@ -42,9 +42,9 @@ class Anonymise:
         changed: dict[Key, Column] = {}
         for name, key in batch.schema.items():
             if key.type is types.IPV4 and not _ORIGIN & set(key.elements) and name != "exporter":
-                changed[key] = self._four(batch.columns[name])
+                changed[key] = self._four(numbers(batch.columns[name]))
             elif key.type is types.IPV6 and not _ORIGIN & set(key.elements) and name != "exporter":
-                changed[key] = self._six(batch.columns[name])
+                changed[key] = self._six(numbers(batch.columns[name]))
         kept = [name for name, key in batch.schema.items() if not _TELLING & set(key.elements)]
         if len(kept) < len(batch.schema):
             batch = batch.select(kept)

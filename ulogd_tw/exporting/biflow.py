@@ -7,12 +7,12 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column, repeated
-from ulogd_tw.core.keys import Key, known, registry
+from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.exporting.directions import Find, Value, connection
 
 _INITIATOR = 1
 """biflowDirection: the source of the record began the flow (RFC 5103 section 6.3)."""
-_DIRECTION = known("biflowDirection")
+_DIRECTION = registry.element(0, 239)
 
 
 def _keys(six: bool) -> tuple[tuple[str, Key], ...]:
@@ -49,13 +49,16 @@ def biflows(find: Find, batch: Batch) -> Batch:
     for name in ("nat_source", "nat_destination", "nat_source_port", "nat_destination_port"):
         _hide(values, name, untouched)
     columns: dict[str, Column] = {}
-    missing, keys = {}, []
+    missing: dict[str, np.ndarray] = {}
+    keys: list[Key] = []
     for name, key in _BY_FAMILY[found.six]:
-        if name in values and not (values[name][1] is not None and values[name][1].all()):
-            keys.append(key)
-            columns[key.name] = values[name][0]
-            if values[name][1] is not None:
-                missing[key.name] = values[name][1]
+        column, mask = values.get(name, (None, None))
+        if column is None or mask is not None and mask.all():
+            continue
+        keys.append(key)
+        columns[key.name] = column
+        if mask is not None:
+            missing[key.name] = mask
     keys.append(_DIRECTION)
     columns[_DIRECTION.name] = repeated(_INITIATOR, batch.n, types.UNSIGNED8.dtype)
     return Batch(Schema(keys), columns, missing, n=batch.n, now=batch.now)

@@ -1,34 +1,17 @@
-"""The directions of flows as columns of records: which rows have which values, and so which template each takes."""
+"""The directions of flows: of connections, of biflows, and of rows that are about one direction only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.columns import repeated, take
 from ulogd_tw.core.icmp import ICMP_PAIRS
-from ulogd_tw.core.resolve import Find, Found
-from ulogd_tw.ipfix import uniflow
-from ulogd_tw.ipfix.uniflow import (
-    ICMP,
-    IPV6,
-    NAT,
-    NO_ADDRESSES,
-    NO_DIRECTION,
-    NO_END,
-    NO_END_REASON,
-    NO_FLOW_ID,
-    NO_OCTETS,
-    NO_PACKETS,
-    NO_PORTS,
-    NO_PROTOCOL,
-    NO_START,
-    TOTALS,
-)
+from ulogd_tw.core.resolve import Find
+from ulogd_tw.exporting.direction import Direction, Value, add, add_first, all_rows, any_of, or_none, replace
+from ulogd_tw.ipfix.uniflow import IPV6, TOTALS
 
 KEYS = (
     "orig.ip.protocol", "orig.l4.sport", "orig.l4.dport", "orig.raw.pktlen", "orig.raw.pktcount",
@@ -47,107 +30,97 @@ _TIME_WAIT, _CLOSE = 7, 8
 ORIGINAL, REPLY = 0, 1
 """flowDirection as DESIGN has it."""
 
-Value = tuple[np.ndarray, np.ndarray | None]
-"""A column and the mask of its missing rows, None where none is missing."""
-
-_ABSENT_BITS = (
-    ("source", NO_ADDRESSES), ("destination", NO_ADDRESSES), ("source_port", NO_PORTS), ("destination_port", NO_PORTS),
-    ("protocol", NO_PROTOCOL), ("octets", NO_OCTETS), ("packets", NO_PACKETS), ("start", NO_START), ("end", NO_END),
-    ("end_reason", NO_END_REASON), ("flow_id", NO_FLOW_ID), ("direction", NO_DIRECTION),
+_REVERSE_COUNTERS = (
+    ("octets", ("reverseOctetDeltaCount", "reply_octets", "responderOctets")),
+    ("packets", ("reversePacketDeltaCount", "reply_packets", "responderPackets")),
+)
+REVERSE_KEYS = (
+    *(key for _, keys in _REVERSE_COUNTERS for key in keys), "reverseFlowStartMilliseconds",
+    "reverseFlowEndMilliseconds", "reverseFlowEndReason", "initiatorOctets", "initiatorPackets",
 )  # fmt: skip
-
-
-@dataclass(slots=True)
-class Direction:
-    """One direction of n flows: its values by name, the bits that all rows share, and the rows with NAT.
-
-    `left_out`: rows of the batch that have no record of this direction, since no packet was seen.
-    """
-
-    n: int
-    values: dict[str, Value]
-    bits: int = 0
-    nat: np.ndarray | None = None
-    left_out: int = field(default=0)
-
-    def parts(self) -> Iterator[tuple[int, list[np.ndarray], int]]:
-        """The rows by template: its variant, the columns in the order of its fields, how many rows."""
-        if not self.n:
-            return
-        variants = self._variants()
-        if isinstance(variants, int):
-            names = uniflow.values(variants)
-            yield variants, [self.values[name][0] for name in names], self.n
-            return
-        for variant in np.unique(variants).tolist():
-            rows = np.flatnonzero(variants == variant)
-            names = uniflow.values(variant)
-            yield variant, [take(self.values[name][0], rows) for name in names], len(rows)
-
-    def _variants(self) -> int | np.ndarray:
-        """The bits of every row; one number where all have the same."""
-        same = self.bits
-        some: list[tuple[np.ndarray, int]] = []
-        for name, bit in _ABSENT_BITS:
-            value = self.values.get(name)
-            if value is None:
-                same |= bit
-            elif value[1] is not None:
-                some.append((value[1], bit))
-        icmp = self.values.get("icmp")
-        if icmp is not None:
-            if icmp[1] is None:
-                same |= ICMP | NO_PORTS
-            else:
-                some.append((~icmp[1], ICMP | NO_PORTS))
-        if self.nat is not None:
-            some.append((self.nat, NAT))
-        rows = np.full(self.n, same, np.uint16) if some else None
-        for mask, bit in some:
-            rows |= mask * np.uint16(bit)
-        if rows is None or (rows == rows[0]).all():
-            return same if rows is None else int(rows[0])
-        return rows
+"""What a biflow has beside them."""
+_TURNED = {"source": "destination", "destination": "source", "source_port": "destination_port",
+           "destination_port": "source_port"}  # fmt: skip
 
 
 def directions(find: Find, batch: Batch) -> list[Direction]:
     """The records of these flows: both directions of those with two whole tuples, else the one."""
     found = [find(batch, f"{prefix}.ip.{end}") for prefix in ("reply", "orig") for end in ("saddr", "daddr")]
-    if None in found:
-        return [_single(find, batch)]
-    masks = [f.missing for f in found if f.missing is not None]
+    there = [f for f in found if f is not None]
+    if len(there) < len(found):
+        return _alone(find, batch)
+    masks = [f.missing for f in there if f.missing is not None]
     alone = np.logical_or.reduce(masks) if masks else None
     if alone is None or not alone.any():
         return _both(find, batch)
     if alone.all():
-        return [_single(find, batch)]
-    return [_single(find, batch.take(alone)), *_both(find, batch.take(~alone))]
+        return _alone(find, batch)
+    return [*_alone(find, batch.take(alone)), *_both(find, batch.take(~alone))]
 
 
 # --- a flow of another exporter, or of an aggregate -----------------------------------------------------------------
 
 
+def _alone(find: Find, batch: Batch) -> list[Direction]:
+    """The direction that a row is about; and its answer, where the row has reverse counters (RFC 5103)."""
+    single = _single(find, batch)
+    answer = _answer(find, batch, single)
+    return [single] if answer is None else [single, answer]
+
+
+def _answer(find: Find, batch: Batch, single: Direction) -> Direction | None:
+    """What reverse elements say, between the same ends; only the rows with packets."""
+    counters: dict[str, Value] = {}
+    bits = single.bits & ~TOTALS
+    for name, others in _REVERSE_COUNTERS:
+        add_first(counters, name, find, batch, others)
+    if not counters:
+        add(counters, "octets", find(batch, "reply.raw.pktlen"))
+        add(counters, "packets", find(batch, "reply.raw.pktcount"))
+        bits |= TOTALS
+    if not counters:
+        return None
+    values = {_TURNED.get(name, name): value for name, value in single.values.items()
+              if name not in ("octets", "packets", "direction")}  # fmt: skip
+    for name, other in (("start", "reverseFlowStartMilliseconds"), ("end", "reverseFlowEndMilliseconds"),
+                        ("end_reason", "reverseFlowEndReason")):  # fmt: skip
+        replace(values, name, find(batch, other))
+    answer = Direction(batch.n, values | counters, bits, turned=True)
+    _answer_icmp(answer, bits)
+    return _counted(answer)
+
+
+def _counted(answer: Direction) -> Direction:
+    """Only the rows with packets or octets; those without any count have no answer that is known."""
+    some = np.zeros(answer.n, bool)
+    unknown = np.ones(answer.n, bool)
+    for name in ("octets", "packets"):
+        if name in answer.values:
+            column, missing = answer.values[name]
+            some |= column != 0 if missing is None else (column != 0) & ~missing
+            unknown &= False if missing is None else missing
+    return answer.only(some, int(np.count_nonzero(~some & ~unknown)))
+
+
 def _single(find: Find, batch: Batch) -> Direction:
     values, bits = _common(find, batch)
-    _add(values, "source", find(batch, "orig.ip.saddr"))
-    _add(values, "destination", find(batch, "orig.ip.daddr"))
-    _add(values, "source_port", find(batch, "orig.l4.sport"))
-    _add(values, "destination_port", find(batch, "orig.l4.dport"))
+    add(values, "source", find(batch, "orig.ip.saddr"))
+    add(values, "destination", find(batch, "orig.ip.daddr"))
+    add(values, "source_port", find(batch, "orig.l4.sport"))
+    add(values, "destination_port", find(batch, "orig.l4.dport"))
     for name, others in (
-        ("octets", ("octetDeltaCount", "octets")),
-        ("packets", ("packetDeltaCount", "packets")),
+        ("octets", ("octetDeltaCount", "octets", "initiatorOctets")),
+        ("packets", ("packetDeltaCount", "packets", "initiatorPackets")),
         ("start", ("first_ms",)),
         ("end", ("last_ms",)),
         ("end_reason", ("flowEndReason",)),
         ("flow_id", ("flowId",)),
         ("direction", ("flowDirection",)),
     ):
-        for other in others:
-            if name not in values:
-                _add(values, name, find(batch, other))
+        add_first(values, name, find, batch, others)
     if "octets" not in values and "packets" not in values:
-        _add(values, "octets", find(batch, "orig.raw.pktlen"))
-        _add(values, "packets", find(batch, "orig.raw.pktcount"))
+        add(values, "octets", find(batch, "orig.raw.pktlen"))
+        add(values, "packets", find(batch, "orig.raw.pktcount"))
         bits |= TOTALS
     return Direction(batch.n, values, bits)
 
@@ -172,7 +145,7 @@ def connection(find: Find, batch: Batch) -> Connection:
     """Both directions of flows with two whole tuples."""
     common, bits = _common(find, batch)
     common["end_reason"] = _end_reason(find, batch, common)
-    _add(common, "flow_id", find(batch, "ct.id"))
+    add(common, "flow_id", find(batch, "ct.id"))
     original, reply = _tuple(find, batch, "orig"), _tuple(find, batch, "reply")
     _align_ports(original, reply)
     nat = _translated(original, reply)
@@ -181,9 +154,9 @@ def connection(find: Find, batch: Batch) -> Connection:
     found = []
     for prefix, number, own, other in (("orig", ORIGINAL, original, reply), ("reply", REPLY, reply, original)):
         values = common | own | {new: other[old] for new, old in translated.items() if old in other}
-        values["direction"] = (repeated(number, batch.n, np.dtype(np.uint8)), None)
-        _add(values, "octets", find(batch, f"{prefix}.raw.pktlen"))
-        _add(values, "packets", find(batch, f"{prefix}.raw.pktcount"))
+        values["direction"] = (all_rows(number, batch.n), None)
+        add(values, "octets", find(batch, f"{prefix}.raw.pktlen"))
+        add(values, "packets", find(batch, f"{prefix}.raw.pktcount"))
         found.append(Direction(batch.n, values, bits, nat))
     return Connection(*found)
 
@@ -198,7 +171,7 @@ def _tuple(find: Find, batch: Batch, prefix: str) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for name, key in (("source", "ip.saddr"), ("destination", "ip.daddr"),
                       ("source_port", "l4.sport"), ("destination_port", "l4.dport")):  # fmt: skip
-        _add(values, name, find(batch, f"{prefix}.{key}"))
+        add(values, name, find(batch, f"{prefix}.{key}"))
     return values
 
 
@@ -206,9 +179,9 @@ def _align_ports(original: dict[str, Value], reply: dict[str, Value]) -> None:
     """Ports are there in both tuples of a row or in none: the kernel does so, and translated ports are the other's."""
     ports = [(values, name) for values in (original, reply) for name in ("source_port", "destination_port")]
     if all(name in values for values, name in ports):
-        masks = [values[name][1] for values, name in ports if values[name][1] is not None]
-        if masks:
-            missing = np.logical_or.reduce(masks)
+        masks = [values[name][1] for values, name in ports]
+        missing = any_of(masks)
+        if missing is not None:
             for values, name in ports:
                 values[name] = (values[name][0], missing)
         return
@@ -240,9 +213,9 @@ def _end_reason(find: Find, batch: Batch, values: dict[str, Value]) -> Value:
     """
     state = find(batch, "ct.tcp.state")
     unknown = np.ones(batch.n, bool) if state is None else state.missing
-    reasons = repeated(IDLE_TIMEOUT, batch.n, np.dtype(np.uint8))
+    reasons = all_rows(IDLE_TIMEOUT, batch.n)
     if state is not None:
-        closed = (state.values == _TIME_WAIT) | (state.values == _CLOSE)
+        closed = (state.numbers == _TIME_WAIT) | (state.numbers == _CLOSE)
         if unknown is not None:
             closed &= ~unknown
         reasons = np.where(closed, np.uint8(END_OF_FLOW), reasons)
@@ -250,8 +223,8 @@ def _end_reason(find: Find, batch: Batch, values: dict[str, Value]) -> Value:
         unknown = unknown & (values["protocol"][0] == _TCP)
     told = find(batch, "flowEndReason")  # of flows that live and are reported meanwhile
     if told is not None and told.missing is None:
-        return told.values, None
-    return reasons, _or_none(unknown)
+        return told.numbers, None
+    return reasons, or_none(unknown)
 
 
 def _answer_icmp(reply: Direction, bits: int) -> None:
@@ -280,13 +253,7 @@ def _seen(reply: Direction) -> Direction:
     none = packets[0] == 0
     if packets[1] is not None:
         none &= ~packets[1]
-    if not none.any():
-        return reply
-    rows = np.flatnonzero(~none)
-    values = {name: (take(column, rows), None if missing is None else missing[rows])
-              for name, (column, missing) in reply.values.items()}  # fmt: skip
-    nat = None if reply.nat is None else reply.nat[rows]
-    return Direction(len(rows), values, reply.bits, nat, reply.n - len(rows))
+    return reply.only(~none, int(np.count_nonzero(none)))
 
 
 # --- both kinds -----------------------------------------------------------------------------------------------------
@@ -297,9 +264,9 @@ def _common(find: Find, batch: Batch) -> tuple[dict[str, Value], int]:
     values: dict[str, Value] = {}
     source = find(batch, "orig.ip.saddr")
     bits = IPV6 if source is not None and source.key.type is types.IPV6 else 0
-    _add(values, "protocol", find(batch, "orig.ip.protocol"))
-    _add(values, "start", find(batch, "flowStartMilliseconds"))
-    _add(values, "end", find(batch, "flowEndMilliseconds"))
+    add(values, "protocol", find(batch, "orig.ip.protocol"))
+    add(values, "start", find(batch, "flowStartMilliseconds"))
+    add(values, "end", find(batch, "flowEndMilliseconds"))
     if (icmp := _icmp(find, batch, bits, values.get("protocol"))) is not None:
         values["icmp"] = icmp
     return values, bits
@@ -312,32 +279,16 @@ def _icmp(find: Find, batch: Batch, bits: int, protocol: Value | None) -> Value 
     """
     whole = find(batch, "icmpTypeCodeIPv6" if bits & IPV6 else "icmpTypeCodeIPv4")
     if whole is not None:
-        column, masks = whole.values, [whole.missing]
+        column, masks = whole.numbers, [whole.missing]
     else:
         prefix = "icmpv6" if bits & IPV6 else "icmp"
         type_, code = find(batch, f"{prefix}.type"), find(batch, f"{prefix}.code")
         if type_ is None or code is None:
             return None
-        column, masks = type_.values.astype(np.uint16) << np.uint16(8) | code.values, [type_.missing, code.missing]
+        column, masks = type_.numbers.astype(np.uint16) << np.uint16(8) | code.numbers, [type_.missing, code.missing]
     if protocol is not None:
         masks += [protocol[0] != (_ICMPV6 if bits & IPV6 else _ICMP), protocol[1]]
-    masks = [m for m in masks if m is not None]
-    missing = np.logical_or.reduce(masks) if masks else None
+    missing = any_of(masks)
     if missing is not None and missing.all():
         return None
-    return column, _or_none(missing)
-
-
-def _add(values: dict[str, Value], name: str, found: Found | None) -> None:
-    """Note a column that was found, unless no row has a value."""
-    if found is None:
-        return
-    if found.missing is None or not found.missing.any():
-        values[name] = (found.values, None)
-    elif not found.missing.all():
-        values[name] = (found.values, found.missing)
-
-
-def _or_none(missing: np.ndarray | None) -> np.ndarray | None:
-    """The mask, or None where nothing is missing."""
-    return missing if missing is not None and missing.any() else None
+    return column, or_none(missing)

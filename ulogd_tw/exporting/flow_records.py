@@ -10,7 +10,7 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.bounded import Bounded
-from ulogd_tw.core.columns import Column
+from ulogd_tw.core.columns import Column, numbers
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.flow_rows import KEYS as ENDS
 from ulogd_tw.core.flow_rows import ended, only_ends, options_rows
@@ -19,14 +19,15 @@ from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.resolve import Find, Found, Provided, Sources
 from ulogd_tw.exporting import netflow5
 from ulogd_tw.exporting.biflow import biflows
-from ulogd_tw.exporting.directions import KEYS, Direction, directions
+from ulogd_tw.exporting.directions import KEYS, REVERSE_KEYS, Direction, directions
+from ulogd_tw.exporting.reverse_half import halves
 from ulogd_tw.exporting.rules import EXPORT_TO, MARKS
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.fields import field_of
 from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.template import Field, Template
-from ulogd_tw.ipfix.wire_format import IPFIX, NetFlow9, WireFormat
+from ulogd_tw.ipfix.wire_format import IPFIX, NetFlow5, NetFlow9, WireFormat
 
 MEANING = (
     "Fields of the records. auto: a connection becomes one record for each direction, and other rows keep all their "
@@ -123,7 +124,7 @@ class FlowRecords:
         connections = above is not None and _REPLY in above
         if self.fields.way == UNIFLOW or connections and self.fields.way != EVERY or self.form.version == 5:
             more = netflow5.EXTRA.values() if self.form.version == 5 else ()
-            return dict.fromkeys(_ADDRESSES, True) | dict.fromkeys((*KEYS, *more), False)
+            return dict.fromkeys(_ADDRESSES, True) | dict.fromkeys((*KEYS, *REVERSE_KEYS, *more), False)
         return ALL
 
     def find(self, batch: Batch, name: str) -> Found | None:
@@ -134,7 +135,7 @@ class FlowRecords:
         if sources is None:
             sources = self._found[batch.schema] = Sources()
             provided = Provided(batch.schema.values())
-            for key in (*_ADDRESSES, *KEYS, EXPORT_TO, *MARKS):
+            for key in (*_ADDRESSES, *KEYS, *REVERSE_KEYS, EXPORT_TO, *MARKS):
                 sources.add(key, provided.recipes(key))
         return sources.find(batch, name)
 
@@ -144,7 +145,7 @@ class FlowRecords:
         """The records of all rows, by template."""
         way = self.fields.way
         connections = _REPLY in batch.schema
-        if self.form.version == 5:
+        if isinstance(self.form, NetFlow5):
             batch = only_ends(self.counters, self.find, batch)
             yield from netflow5.records(self.find, batch, self.form, self.counters) if batch.n else ()
         elif self.fields.names:
@@ -155,8 +156,11 @@ class FlowRecords:
             batch = only_ends(self.counters, self.find, batch)
             if batch.n:
                 yield from self.outgoing.records(biflows(self.find, batch))
-        elif self.form.version == 9:
-            yield from self._every(self._with_uptimes(self._with_times(only_ends(self.counters, self.find, batch))))
+        elif isinstance(self.form, NetFlow9):
+            batch = self._with_times(only_ends(self.counters, self.find, batch))
+            for half in halves(batch):
+                if half is not None:
+                    yield from self._every(_with_uptimes(self.form, half))
         else:
             yield from self._every(self._with_times(ended(self.counters, self.find, batch)))
 
@@ -171,7 +175,7 @@ class FlowRecords:
         """`ulogd_tw.ipfix.uniflow` has the fields."""
         for direction in directions(self.find, batch) if batch.n else ():
             self.counters.figures["replies_without_packets"] += direction.left_out
-            uptimes = self.form.version == 9 and self._made_uptimes(direction)
+            uptimes = isinstance(self.form, NetFlow9) and _made_uptimes(self.form, direction)
             for variant, columns, n in direction.parts():
                 if not columns:
                     self.counters.dropped["no_fields"] += n
@@ -179,14 +183,6 @@ class FlowRecords:
                     yield self.outgoing.fixed(uniflow.template(variant, uptimes)).encode(columns, n)
                 else:
                     yield self.outgoing.encoder(uniflow.template(variant).fields).encode(columns, n)
-
-    def _made_uptimes(self, direction: Direction) -> bool:
-        """Whether all times can be told as NetFlow v9 does; then they are that. Others stay absolute."""
-        times = {name: direction.values[name] for name in uniflow.UPTIMES if name in direction.values}
-        if not all(_told(self.form, ms, missing) for ms, missing in times.values()):
-            return False
-        direction.values |= {name: (self.form.uptime(ms), missing) for name, (ms, missing) in times.items()}
-        return True
 
     def _chosen(self, batch: Batch) -> Iterator[Records]:
         keys: dict[Key, Column] = {}
@@ -216,7 +212,8 @@ class FlowRecords:
     def _with_times(self, batch: Batch) -> Batch:
         """With times that stand for themselves instead of those that need something beside the record."""
         columns: dict[Any, Column] = {}
-        missing, gone = {}, set()
+        missing: dict[str, np.ndarray] = {}
+        gone: set[str] = set()
         for name in _TIMES:
             others = _RELATIVE[name].intersection(batch.schema)
             found = self.find(batch, name) if others else None
@@ -230,19 +227,29 @@ class FlowRecords:
         kept = batch.select([name for name in batch.schema if name not in gone])
         return kept.with_columns(columns, missing)
 
-    def _with_uptimes(self, batch: Batch) -> Batch:
-        """With times as NetFlow v9 has them, where they can be told so."""
-        columns: dict[Any, Column] = {}
-        missing = {}
-        gone = [name for name in _TIMES if name in batch.schema]
-        if not gone or not all(_told(self.form, batch.columns[name], batch.missing.get(name)) for name in gone):
-            return batch
-        for name in gone:
-            uptime = _UPTIMES[name]
-            columns[uptime] = self.form.uptime(batch.columns[name])
-            if name in batch.missing:
-                missing[uptime.name] = batch.missing[name]
-        return batch.select([name for name in batch.schema if name not in gone]).with_columns(columns, missing)
+
+def _made_uptimes(form: NetFlow9, direction: Direction) -> bool:
+    """Whether all times can be told as NetFlow v9 does; then they are that. Others stay absolute."""
+    times = {name: direction.values[name] for name in uniflow.UPTIMES if name in direction.values}
+    if not all(_told(form, ms, missing) for ms, missing in times.values()):
+        return False
+    direction.values |= {name: (form.uptime(ms), missing) for name, (ms, missing) in times.items()}
+    return True
+
+
+def _with_uptimes(form: NetFlow9, batch: Batch) -> Batch:
+    """With times as NetFlow v9 has them, where they can be told so."""
+    columns: dict[Key, Column] = {}
+    missing = {}
+    times = {name: numbers(batch.columns[name]) for name in _TIMES if name in batch.schema}
+    if not times or not all(_told(form, ms, batch.missing.get(name)) for name, ms in times.items()):
+        return batch
+    for name, ms in times.items():
+        uptime = _UPTIMES[name]
+        columns[uptime] = form.uptime(ms)
+        if name in batch.missing:
+            missing[uptime.name] = batch.missing[name]
+    return batch.select([name for name in batch.schema if name not in times]).with_columns(columns, missing)
 
 
 def _told(form: NetFlow9, ms: np.ndarray, missing: np.ndarray | None) -> bool:

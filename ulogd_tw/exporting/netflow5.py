@@ -54,7 +54,7 @@ def records(find: Find, batch: Batch, form: NetFlow5, counters: Counters) -> Ite
             counters.dropped["ipv6"] += direction.n
             continue
         if direction.n:
-            extra = _extra(find, batch, counters) if direction.n == batch.n else {}
+            extra = _extra(find, batch, counters) if direction.n == batch.n and not direction.turned else {}
             yield _records(direction, form, extra, counters)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.columns import Coded
+from ulogd_tw.core.columns import Coded, strings
 from ulogd_tw.core.options import number
 from ulogd_tw.core.resolve import Find, Found
 from ulogd_tw.netfilter.flow_filter import Network
@@ -70,7 +70,7 @@ def _inside(found: Found | None, nets: tuple[Network, ...], n: int) -> np.ndarra
     version = 6 if found.key.type is types.IPV6 else 4
     for net in nets:
         if net.version == version:
-            inside |= _in_ipv6(found.values, net) if version == 6 else _in_ipv4(found.values, net)
+            inside |= _in_ipv6(found.numbers, net) if version == 6 else _in_ipv4(found.numbers, net)
     return inside if found.missing is None else inside & ~found.missing
 
 
@@ -88,7 +88,7 @@ def _in_ipv6(column: np.ndarray, net: Network) -> np.ndarray:
 def _marked(found: Found | None, wanted: tuple[Mark, ...], n: int) -> np.ndarray:
     if found is None:
         return np.zeros(n, bool)
-    marked = _any((found.values & np.uint32(mask)) == np.uint32(value) for value, mask in wanted)
+    marked = _any((found.numbers & np.uint32(mask)) == np.uint32(value) for value, mask in wanted)
     return marked if found.missing is None else marked & ~found.missing
 
 
@@ -96,7 +96,7 @@ def told(found: Found | None, rules: list[Rule]) -> list[np.ndarray] | None:
     """For each rule the rows that ``export.to`` gives it; None where the key is not there."""
     if found is None:
         return None
-    column = found.values
+    column = strings(found.values)
     if not isinstance(column, Coded):
         values = column.to_list()
         kinds = {value: place for place, value in enumerate(dict.fromkeys(values))}

@@ -23,7 +23,7 @@ class Spooling:
     has arrived; `lenders` are collectors that are away and whose files this one sends too.
     """
 
-    in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)
+    in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)  # type: ignore[arg-type]
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

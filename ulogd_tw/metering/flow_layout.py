@@ -9,6 +9,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.biflow_names import other_end, reverse
 from ulogd_tw.core.columns import Coded, Column, repeated
 from ulogd_tw.core.icmp import ICMP_PAIRS
 from ulogd_tw.core.keys import Key, known
@@ -30,19 +31,6 @@ BOUNDS = (
     ("ipTotalLength", "minimumIpTotalLength", "maximumIpTotalLength"),
 )
 """Measured keys, each with the names of its least and its greatest value in a flow."""
-
-
-def reverse(name: str) -> str:
-    """The name of an element in the other direction (RFC 5103)."""
-    return "reverse" + name[0].upper() + name[1:]
-
-
-def other_end(name: str) -> str | None:
-    """destinationAddress for sourceAddress, and the like; None for other keys."""
-    for one, two in (("source", "destination"), ("Source", "Destination"), ("saddr", "daddr"), ("sport", "dport")):
-        if one in name and known(name.replace(one, two)):
-            return name.replace(one, two)
-    return None
 
 
 class Words:

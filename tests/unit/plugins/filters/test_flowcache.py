@@ -298,6 +298,7 @@ class KeyTests(FlowCacheTestCase):
         ping, stamp = sorted(self.rows(), key=lambda r: r["flowStartMilliseconds"])
         self.assertEqual((ping["icmpTypeCodeIPv4"], ping["sourceAddress"]), (0x0800, 0x0A000001))
         self.assertEqual((ping["packetDeltaCount"], ping["reversePacketDeltaCount"]), (1, 1))
+        self.assertEqual((ping["biflowDirection"], stamp["biflowDirection"]), (1, 1))  # RFC 5103: initiator
         self.assertEqual((stamp["icmpTypeCodeIPv4"], stamp["sourceAddress"]), (14 << 8, 0x0A000002))
         self.assertEqual((stamp["octetDeltaCount"], stamp["reverseOctetDeltaCount"]), (100, 50))
 
