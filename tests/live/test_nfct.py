@@ -306,3 +306,51 @@ class FirstFlowTests(SynchronousTestCase):
             namespaces.run("a", ["conntrack", "-F"])
             rows = ours.directory / "rows"
             wait_until(lambda: rows.exists() and '"orig.raw.pktlen":84' in rows.read_text(), 20, "the row of the ping")
+
+
+SINK = """
+import socket, sys, time
+tcp = socket.create_server(("", 4739)); udp = socket.socket(type=socket.SOCK_DGRAM); udp.bind(("", 4739))
+print("ready", flush=True)
+kept = tcp.accept()
+time.sleep(60)
+"""
+SEND = """
+import socket, sys
+sender = socket.socket(type=socket.SOCK_DGRAM)
+sender.bind(("", 40404))
+sender.sendto(b"x", (sys.argv[1], 4739))
+"""
+
+
+class OwnExportTests(SynchronousTestCase):
+    """`own_export=0`."""
+
+    def test_own_export_is_left_out(self):
+        """The export over TCP and UDP is no row; the export of another process to the same port is one."""
+        with NetworkNamespaces(conntrack=True) as namespaces:
+            there = namespaces.ipv4["b"]
+            config = (
+                "[ct]\nown_export=0\nactive_timeout=1\n"
+                f'[e]\ncollectors="tcp:{there}:4739 udp:{there}:4739"\n[j]\nfile="{{dir}}/rows"\nsync=1\n'
+            )
+            sink = Daemon(
+                namespaces.argv("b", [sys.executable, "-c", SINK]), lambda d: "ready" in d.output(), within=20
+            )
+            with (
+                sink,
+                Service(["ct:NFCT,e:IPFIX", "ct:NFCT,j:JSON"], config, namespace=partial(namespaces.argv, "a")) as ours,
+            ):
+                namespaces.run("a", ["ping", "-c", "1", there])
+                namespaces.run("a", [sys.executable, "-c", SEND, there])
+                rows = ours.directory / "rows"
+
+                def ports():
+                    found = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+                    return {row.get("orig.l4.sport") for row in found if row.get("orig.l4.dport") == 4739}
+
+                wait_until(lambda: 40404 in ports(), 30, "the row of the other exporter")
+                ours.wait_for("e", "rows_written", 2)
+                namespaces.run("a", ["conntrack", "-F"])
+                ours.wait_for("ct", "rows_filtered", 2)
+            self.assertEqual({40404}, ports())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -64,4 +64,27 @@ def _within(batch: Batch, name: str, listed: Sequence[Network]) -> np.ndarray:
             high = column[:, 0] & np.uint64(mask >> 64) == np.uint64(address >> 64)
             low = column[:, 1] & np.uint64(mask & _ALL_ONES) == np.uint64(address & _ALL_ONES)
             found |= high & low
+    return found
+
+
+FIVE_TUPLE = ("orig.ip.protocol", "orig.ip.saddr", "orig.l4.sport", "orig.ip.daddr", "orig.l4.dport")
+"""Keys by which `among` knows a flow, in the order of its tuples."""
+
+
+def among(batch: Batch, flows: Iterable[tuple[int, str, int, str, int]]) -> np.ndarray:
+    """The mask of the rows that are one of these flows, given as in `FIVE_TUPLE`; the unspecified address is any."""
+    found = np.zeros(batch.n, bool)
+    for protocol, source, source_port, destination, destination_port in flows:
+        rows = batch.columns["orig.ip.protocol"] == protocol
+        rows &= batch.columns["orig.l4.sport"] == source_port
+        rows &= batch.columns["orig.l4.dport"] == destination_port
+        if not rows.any():
+            continue
+        for name, text in (("orig.ip.saddr", source), ("orig.ip.daddr", destination)):
+            address = ipaddress.ip_address(text)
+            if not address.is_unspecified:
+                rows &= _within(batch, name, (ipaddress.ip_network(address),))
+        found |= rows
+    for name in set(FIVE_TUPLE) & batch.missing.keys():
+        found &= ~batch.missing[name]
     return found

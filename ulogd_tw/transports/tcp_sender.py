@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ulogd_tw.transports import own_flows
 from ulogd_tw.transports.url import Url
 
 _TCP_USER_TIMEOUT = 18
@@ -54,6 +55,7 @@ class TcpSender(protocol.Protocol):
         self._last_attempt = float("-inf")
         self._again: Any = None
         self._twin: int | None = None
+        self._flow: own_flows.Flow | None = None
         self._closing: defer.Deferred[None] | None = None
         self._stopped = False
 
@@ -110,6 +112,9 @@ class TcpSender(protocol.Protocol):
         self.transport.setTcpKeepAlive(True)
         handle = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
         if handle is not None:
+            self._flow = own_flows.of_socket(own_flows.TCP, handle)
+            if self._flow is not None:
+                own_flows.opened(self._flow)
             handle.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNANSWERED_MS)
             # Twisted closes its socket before it says so; this one still tells what was acknowledged.
             self._twin = os.dup(handle.fileno())
@@ -147,6 +152,7 @@ class TcpSender(protocol.Protocol):
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         in_order = reason.check(error.ConnectionDone) is not None
         acknowledged = self.acknowledged(shut=in_order)
+        own_flows.closed(self._flow)
         if self._twin is not None:
             os.close(self._twin)
             self._twin = None

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ulogd_tw.transports import own_flows
 from ulogd_tw.transports.url import Url
 
 _IP_MTU, _IPV6_MTU = 14, 24
@@ -37,6 +38,7 @@ class UdpSender:
         self._ready = ready
         self._retry = retry
         self._socket: socket.socket | None = None
+        self._flow: own_flows.Flow | None = None
         self._again: Any = None
         self._waits = False
         self._closed = False
@@ -73,6 +75,9 @@ class UdpSender:
         except OSError as fault:  # no route, no such family
             self._not_found(Failure(fault))
             return
+        self._flow = own_flows.of_socket(own_flows.UDP, self._socket)
+        if self._flow is not None:
+            own_flows.opened(self._flow)
         self._ready()
 
     make = staticmethod(socket.socket)
@@ -169,6 +174,7 @@ class UdpSender:
                 self._reactor.removeWriter(self)
             self._socket.close()
             self._socket = None
+            own_flows.closed(self._flow)
 
 
 REASONS = {

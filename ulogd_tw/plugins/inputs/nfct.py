@@ -27,8 +27,9 @@ from ulogd_tw.netfilter.ctnetlink import (
     NEW,
     UPDATE,
 )  # fmt: skip
-from ulogd_tw.netfilter.flow_filter import Accept, networks
+from ulogd_tw.netfilter.flow_filter import FIVE_TUPLE, Accept, among, networks
 from ulogd_tw.netfilter.followed_flows import END_REASON, FOLLOWED, REPORTED, Flows, interim
+from ulogd_tw.transports import own_flows
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink.nlmsg import Messages
 from ulogd_tw.transports.netlink.port import NetlinkPort
@@ -109,6 +110,8 @@ class NFCT(Input):
                "reset."),
         Option("pollinterval", number, 0, "Seconds between readings of the kernel's table, instead of events: flows "
                "gone since the previous reading get a row. 0: use events."),
+        Option("own_export", boolean, True, "0: leave out the connections over which this process exports flows, "
+               "known by their sockets. Exports of other processes and hosts stay."),
         Option("sysctl", boolean, False, "1: set nf_conntrack_acct, nf_conntrack_timestamp and nf_conntrack_events to "
                "1 at the start. 0: only warn where they are off."),
         Option("receive_buffer", octets, 256 << 20, "Octets of events that the kernel may queue for this input; a "
@@ -226,7 +229,8 @@ class NFCT(Input):
             )  # fmt: skip
         config = self.config
         self._accept = Accept(config.accept_src_filter, config.accept_dst_filter, config.accept_proto_filter)
-        wanted = self.wanted if self.wanted is ALL else self.wanted | self._accept.keys
+        own = frozenset() if config.own_export else frozenset(FIVE_TUPLE)
+        wanted = self.wanted if self.wanted is ALL else self.wanted | self._accept.keys | own
         followed = FOLLOWED | {"ct.event"} | (REPORTED if config.active_timeout else frozenset())
         self._decoder = Decoder(wanted, self.counters.errors)
         self._following = Decoder(wanted if wanted is ALL else wanted | followed, self.counters.errors)
@@ -323,7 +327,11 @@ class NFCT(Input):
 
     def _accepted(self, batch: Batch) -> Batch:
         """The rows that the filters choose. Of events the kernel has chosen already, of its table it cannot."""
-        return batch.take(self._accept.rows(batch)) if self._accept.keys else batch
+        if self._accept.keys:
+            batch = batch.take(self._accept.rows(batch))
+        if not self.config.own_export and (rows := among(batch, own_flows.known())).any():
+            batch = batch.take(~rows)
+        return batch
 
     def _emit(self, batch: Batch) -> None:
         """Hand rows on with the keys that are wanted."""

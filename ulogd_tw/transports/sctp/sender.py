@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ulogd_tw.transports import own_flows
 from ulogd_tw.transports.sctp import Options, SCTPProtocol, connectSCTP
 from ulogd_tw.transports.url import Url
 
@@ -50,6 +51,7 @@ class SctpSender(SCTPProtocol):
         self._again: Any = None
         self._closing: defer.Deferred[None] | None = None
         self._stopped = False
+        self._flow: own_flows.Flow | None = None
 
     @property
     def connecting(self) -> bool:
@@ -87,6 +89,8 @@ class SctpSender(SCTPProtocol):
             self.transport.abortConnection()
             return
         self.is_up = self.has_room = True
+        self._flow = _flow(self.transport)
+        own_flows.opened(self._flow)
         self.transport.registerProducer(self, True)
         self._connected()
 
@@ -124,6 +128,7 @@ class SctpSender(SCTPProtocol):
         if not self.is_up:
             return
         self.is_up = self.has_room = False
+        own_flows.closed(self._flow)
         in_order = reason.check(error.ConnectionDone) is not None
         self._lost("closed by the peer" if in_order else reason.getErrorMessage())
         if self._closing is not None:
@@ -152,3 +157,11 @@ class SctpSender(SCTPProtocol):
         """End the association at once."""
         if self.is_up:
             self.transport.abortConnection()
+
+
+def _flow(association: Any) -> own_flows.Flow:
+    """What the kernel's connection tracking sees of an association: SCTP, or the UDP that it is carried in."""
+    ours, theirs = association.getHost(), association.getPeer()
+    if theirs.udp_port is None:
+        return own_flows.Flow(own_flows.SCTP, ours.host, ours.port, theirs.host, theirs.port)
+    return own_flows.Flow(own_flows.UDP, ours.host, ours.udp_port or 0, theirs.host, theirs.udp_port)
