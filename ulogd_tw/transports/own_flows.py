@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import Any, NamedTuple
 
@@ -50,18 +49,8 @@ def known() -> tuple[Flow, ...]:
     return tuple(_known)
 
 
-def of_socket(protocol: int, made: socket.socket) -> Flow | None:
-    """The flow of a connected socket; None where its family has no addresses or it has no peer."""
-    try:
-        return of_addresses(protocol, made.getsockname(), made.getpeername())
-    except OSError:
-        return None
-
-
-def of_addresses(protocol: int, ours: Any, theirs: Any) -> Flow | None:
-    """The flow between two socket addresses of IPv4 or IPv6; None for others."""
-    if not (isinstance(ours, tuple) and isinstance(theirs, tuple)) or len(ours) < 2 or len(theirs) < 2:
-        return None
+def between(protocol: int, ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> Flow:
+    """The flow between two socket addresses of IPv4 or IPv6."""
     return Flow(protocol, _plain(ours[0]), ours[1], _plain(theirs[0]), theirs[1])
 
 

@@ -110,11 +110,12 @@ class TcpSender(protocol.Protocol):
 
     def _settle_socket(self) -> None:
         self.transport.setTcpKeepAlive(True)
+        ours, theirs = self.transport.getHost(), self.transport.getPeer()
+        self._flow = own_flows.opened(
+            own_flows.between(own_flows.TCP, (ours.host, ours.port), (theirs.host, theirs.port))
+        )
         handle = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
         if handle is not None:
-            self._flow = own_flows.of_socket(own_flows.TCP, handle)
-            if self._flow is not None:
-                own_flows.opened(self._flow)
             handle.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNANSWERED_MS)
             # Twisted closes its socket before it says so; this one still tells what was acknowledged.
             self._twin = os.dup(handle.fileno())

@@ -75,9 +75,8 @@ class UdpSender:
         except OSError as fault:  # no route, no such family
             self._not_found(Failure(fault))
             return
-        self._flow = own_flows.of_socket(own_flows.UDP, self._socket)
-        if self._flow is not None:
-            own_flows.opened(self._flow)
+        ours, theirs = self._socket.getsockname(), self._socket.getpeername()
+        self._flow = own_flows.opened(own_flows.between(own_flows.UDP, ours, theirs))
         self._ready()
 
     make = staticmethod(socket.socket)

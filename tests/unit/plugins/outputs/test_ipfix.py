@@ -42,6 +42,14 @@ class FakeSocket:
     def connect(self, where):
         self.where = where
 
+    def getsockname(self):
+        """Where the kernel has bound it."""
+        return ("192.0.2.200", 40000)
+
+    def getpeername(self):
+        """Where it is connected to."""
+        return self.where
+
     def getsockopt(self, level, name):
         if self.mtu is None:
             raise OSError(errno.ENOTCONN, "not connected")
