@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pwd
+import signal
 import sys
 
 from ulogd_tw import __version__
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"ulogd-tw {__version__}")
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
+    parser.add_argument("--list-plugins", action="store_true", help="list the plugins and exit")
     return parser
 
 
@@ -52,6 +54,8 @@ def twistd_arguments(argv: list[str]) -> list[str]:
         arguments += ["--info", name]
     if given.check:
         arguments.append("--check")
+    if given.list_plugins:
+        arguments.append("--list-plugins")
     return arguments
 
 
@@ -68,15 +72,22 @@ def _check_user(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    """Run twistd in this process, or another command: ``doctor``, ``query``, ``top``."""
-    if sys.argv[1:2] and sys.argv[1] in ("query", "top"):
+    """Run twistd in this process, or another command: ``doctor``, ``examples``, ``query``, ``top``."""
+    command = sys.argv[1] if sys.argv[1:] else ""
+    if command in ("doctor", "examples", "query"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if command in ("query", "top"):
         from ulogd_tw.operating import ask
 
         sys.exit(ask.main(sys.argv[1:]))
-    if sys.argv[1:2] == ["doctor"]:
+    if command == "doctor":
         from ulogd_tw.operating import doctor
 
         sys.exit(doctor.main(sys.argv[2:]))
+    if command == "examples":
+        from ulogd_tw.operating import examples
+
+        sys.exit(examples.main(sys.argv[2:]))
     sys.argv = twistd_arguments(sys.argv[1:])
     _check_user(sys.argv)
     from twisted.scripts.twistd import run

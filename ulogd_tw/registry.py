@@ -16,6 +16,7 @@ from importlib import metadata
 from ulogd_tw import ulogd2
 from ulogd_tw.core.counters import flat
 from ulogd_tw.core.keys import Key, known, nearest
+from ulogd_tw.core.libraries import install
 from ulogd_tw.core.options import Option, octets
 from ulogd_tw.core.plugin import ALL, Filter, Input, Output, Plugin, type_text
 from ulogd_tw.core.resolve import Provided
@@ -66,16 +67,6 @@ BUILT_IN = {"input": INPUTS, "filter": FILTERS, "output": OUTPUTS}
 
 _KINDS: dict[str, type[Plugin]] = {"input": Input, "filter": Filter, "output": Output}
 _GROUP = "ulogd_tw.plugins"
-_INSTALL = {
-    "cffi": "pip install cffi",
-    "maxminddb": "pip install 'ulogd_tw[maxmind]'",
-    "numpy": "pip install numpy",
-    "polars": "pip install 'ulogd_tw[fast]'",
-    "psycopg": "pip install 'ulogd_tw[postgresql]'",
-    "pymysql": "pip install pymysql",
-    "pyroute2": "pip install pyroute2",
-}
-"""How to install a library imported by a plugin."""
 
 
 def lookup(name: str, position: str) -> type[Plugin]:
@@ -99,8 +90,7 @@ def _load(name: str, place: str) -> type[Plugin]:
         missing = (error.name or "").partition(".")[0]
         if missing == "ulogd_tw":
             raise PluginError(f"{name} is missing from this installation (no {error.name})", name) from error
-        remedy = _INSTALL.get(missing, f"pip install {missing}")
-        raise PluginError(f"{name} needs {missing}: {remedy}", name) from error
+        raise PluginError(f"{name} needs {missing}: {install(missing)}", name) from error
     except (ImportError, OSError, AttributeError) as error:  # OSError: a shared library that cffi does not find
         raise PluginError(f"{name} cannot be loaded: {error}", name) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ class Options(usage.Options):
                 self["loglevel"] = configuration.level(self["loglevel"])
             except ValueError as error:
                 raise usage.UsageError(f"--loglevel {error}") from None
+        if self["list-plugins"] or self["info"] or self["check"]:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader of our output may have enough of it
         if self["list-plugins"]:
             print(registry.list_plugins())
             sys.exit(0)

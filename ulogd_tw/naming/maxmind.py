@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ulogd_tw.core.libraries import install, is_there
 from ulogd_tw.naming.errors import NamesError
 from ulogd_tw.naming.labels import Labels, Numbers, Texts
 from ulogd_tw.naming.networks import Names
@@ -48,7 +49,8 @@ def is_database(octets: bytes) -> bool:
 
 
 def _names(octets: bytes, columns: dict[str, Callable[[list[Any]], Labels]]) -> Names:
-    # an optional extra
+    if not is_there("maxminddb"):
+        raise NamesError(f"a database of MaxMind's format needs maxminddb: {install('maxminddb')}")
     from maxminddb import MODE_FD
     from maxminddb.decoder import Decoder
     from maxminddb.reader import Reader

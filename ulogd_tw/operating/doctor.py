@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib.util
 import os
 import socket
 import struct
@@ -20,6 +19,7 @@ from typing import Any
 from ulogd_tw import config as configuration
 from ulogd_tw import tap
 from ulogd_tw.core.errors import UlogdError
+from ulogd_tw.core.libraries import install, is_there
 from ulogd_tw.metering import conntrack_settings
 from ulogd_tw.peers import TRANSPORTS
 from ulogd_tw.transports.namespace import inside
@@ -33,10 +33,11 @@ _NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_DESTROY = 12, 270, 1, 3
 _GET_STATS = 0x105
 """NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS, a request with one short answer."""
 _ERROR = 2
-_OPTIONAL = (
-    ("polars", "pip install 'ulogd_tw[fast]'"),
-    ("psycopg", "pip install 'ulogd_tw[postgresql]'"),
-)
+_OPTIONAL = {
+    "duckdb": "answers ulogd-tw query faster",
+    "maxminddb": "reads databases of countries and autonomous systems for GROUP",
+}
+"""Libraries that nothing needs but what is said here."""
 _RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 
 
@@ -211,11 +212,11 @@ class Machine:
 
     def packages(self) -> Findings:
         """Optional packages; if a stack needs a missing one, that is a mistake of the configuration."""
-        for package, remedy in _OPTIONAL:
-            if importlib.util.find_spec(package) is not None:
-                yield Finding(OK, package, "installed")
+        for library, use in _OPTIONAL.items():
+            if is_there(library):
+                yield Finding(OK, library, "installed")
             else:
-                yield Finding(UNUSED, package, "not installed", remedy + " if you want it")
+                yield Finding(UNUSED, library, f"not installed; it {use}", install(library))
 
 
 def _words(value: Any) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from importlib.util import find_spec
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Column
 from ulogd_tw.core.counters import Fault
 from ulogd_tw.core.keys import Key, known, ulogd_keys
+from ulogd_tw.core.libraries import install, is_there
 from ulogd_tw.core.options import Option, seconds, text, words
 from ulogd_tw.core.plugin import FLOW, PACKET, Filter, Wanted
 from ulogd_tw.core.resolve import Found
@@ -101,8 +101,8 @@ class GROUP(Filter):
             if not re.fullmatch("[A-Za-z0-9]+", name):
                 yield "columns", f"{name!r}: names of columns consist of letters and digits"
         for option in ("country", "asn"):
-            if getattr(config, option).endswith(".mmdb") and find_spec("maxminddb") is None:
-                yield option, "needs maxminddb: pip install 'ulogd_tw[maxmind]'"
+            if getattr(config, option).endswith(".mmdb") and not is_there("maxminddb"):
+                yield option, f"needs maxminddb: {install('maxminddb')}"
 
     def keys(self) -> Iterable[Key]:
         names = [f"{side}.{column}" for option in self._columns for side, column in self._of(option)]

@@ -1,0 +1,23 @@
+"""Libraries that only some stacks need: whether they are there, and the command that brings them."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+_DEBIAN = {"maxminddb": "python3-maxminddb", "pymysql": "python3-pymysql", "cffi": "python3-cffi"}
+"""Names of Debian's packages."""
+
+
+def is_there(library: str) -> bool:
+    """Whether it can be imported."""
+    return find_spec(library) is not None
+
+
+def install(library: str) -> str:
+    """The command that installs a library where this program runs: pipx, Debian's Python, or any other one."""
+    if "pipx" in sys.prefix.split("/"):
+        return f"pipx inject ulogd_tw {library}"
+    if sys.prefix == sys.base_prefix and library in _DEBIAN:
+        return f"apt-get install {_DEBIAN[library]}"
+    return f"{sys.executable} -m pip install {library}"

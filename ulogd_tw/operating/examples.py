@@ -1,0 +1,102 @@
+"""``ulogd-tw examples``: the configurations and schemas that come with the program, also where it came as a package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from importlib import metadata
+from pathlib import Path
+from typing import TextIO
+
+_TREE = Path(__file__).resolve().parents[2] / "etc"
+"""Where they lie in a source tree."""
+_SHARED = "share/ulogd_tw/"
+"""Where a package puts them, below the prefix of its Python."""
+_KINDS = (".conf", ".sql", ".service", "ulogd-tw")
+
+
+def main(argv: list[str], out: TextIO | None = None) -> int:
+    """List the examples, print one, or write one or all of them; the exit status."""
+    out = out or sys.stdout
+    given = parser().parse_args(argv)
+    found = examples()
+    if not given.name and not given.all:
+        width = max(map(len, found), default=0)
+        for name, path in found.items():
+            print(f"{name:{width}}  {_title(path)}", file=out)
+        return 0
+    try:
+        if given.all:
+            return _write_all(found, Path(given.all), out)
+        if given.name not in found:
+            print(f"ulogd-tw examples: there is no {given.name}; ulogd-tw examples lists them", file=sys.stderr)
+            return 1
+        if given.file:
+            _write(found[given.name], Path(given.file))
+            print(f"{given.file} is written", file=out)
+        else:
+            out.write(found[given.name].read_text("utf-8"))
+    except OSError as error:
+        print(f"ulogd-tw examples: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="ulogd-tw examples", description="Lists, prints and writes the example configurations and schemas."
+    )
+    made.add_argument("name", nargs="?", metavar="NAME", help="example to print")
+    made.add_argument("file", nargs="?", metavar="FILE", help="file to write it to; an existing one is kept")
+    made.add_argument("--all", metavar="DIR", help="write all examples into this directory")
+    return made
+
+
+def examples() -> dict[str, Path]:
+    """Name -> file, in the order of the names: ``ulogd.conf``, ``examples/nat-log.conf``, ``sql/mysql/flows.sql``."""
+    if (_TREE / "ulogd.conf").exists():
+        found = {path.relative_to(_TREE).as_posix(): path for path in _TREE.rglob("*") if path.is_file()}
+    else:
+        found = dict(_packaged())
+    return {name: found[name] for name in sorted(found) if name.endswith(_KINDS)}
+
+
+def _packaged() -> list[tuple[str, Path]]:
+    try:
+        files = metadata.files("ulogd_tw") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    found = []
+    for file in files:
+        _, mark, name = file.as_posix().partition(_SHARED)
+        if mark:
+            found.append((name, Path(str(file.locate()))))
+    return found
+
+
+def _title(path: Path) -> str:
+    """The first sentence of a file's comment, or as much of it as fits into a line."""
+    comment = [line.lstrip("#- ") for line in path.read_text("utf-8").split("\n\n")[0].splitlines() if line[:1] in "#-"]
+    return textwrap.shorten(" ".join(comment).split(". ")[0], 90, placeholder=" ...")
+
+
+def _write(source: Path, to: Path) -> None:
+    """A copy. FileExistsError where there is such a file."""
+    with open(to, "x", encoding="utf-8") as file:
+        file.write(source.read_text("utf-8"))
+
+
+def _write_all(found: dict[str, Path], folder: Path, out: TextIO) -> int:
+    status = 0
+    for name, path in found.items():
+        to = folder / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write(path, to)
+        except FileExistsError:
+            print(f"ulogd-tw examples: {to} exists and is kept", file=sys.stderr)
+            status = 1
+    print(f"{len(found)} files in {folder}", file=out)
+    return status
