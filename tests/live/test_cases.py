@@ -28,7 +28,6 @@ NOT_YET = {
     "02-asa-nsel-initiator-responder sqlite": "quantities are taken from elements 1, 2, 85 and 86 only",
     "06-v9-option-length-9": "an option length of 9 octets costs the template",
     "09-yaf-and-vpp-times json": "no milliseconds of other absolute times",
-    "27-sflow-v2-v4": "sFlow version 5 only",
     "43-same-string-padded sqlite": "padding makes another group",
     "46-sampling-per-template": "the last rate is used for all templates",
     "47-restart-data-before-template": "templates from before a restart are trusted",
@@ -270,7 +269,6 @@ CASES = {
     "21-sflow-gateway": Case(
         "bgpSourceAsNumber,bgpDestinationAsNumber,bgpNextAdjacentAsNumber", gateway_json, gateway_sums
     ),
-    "27-sflow-v2-v4": Case("sourceAddress", samples_json, samples_sums),
     "29-sflow-tunnels": Case("sourceAddress,sourceTransportPort", inner_json, inner_sums, "tunnels=inner\n"),
     "31-datalink-frame-section": Case(
         "5tuple,dataLinkFrameSize",

@@ -28,6 +28,7 @@ _TEXTS = {
     "withdrawal_unknown": "withdraws the unknown template {template}; nothing changes",
     "set_id": "a set with the reserved id {template} is left out",
     "template_expired": "template {template} was not sent again within template_lifetime and has expired",
+    "netflow8": "NetFlow version 8 (aggregated by the router) is not read; let the exporter send version 9 or 5",
     "malformed": "a message is malformed and dropped: {detail}",
     "limit": "template {template} is refused: {detail}",
     "odd_options": "options records of template {template} are invalid: {detail}",

@@ -20,6 +20,7 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.exporters import Exporters
+from ulogd_tw.ipfix.netflow.packet import CLASSIC
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.ipfix.template import Field, Template
 
@@ -157,7 +158,7 @@ def _lines(sessions: list[tuple]) -> Iterator[dict[str, Any]]:
             for learnt in templates:
                 template = learnt.template
                 fields = [(field.pen, field.ident, field.length) for field in template.fields]
-                if not domain.place >> 32 == 5:  # the template of NetFlow v5 is always known
+                if domain.place >> 32 not in CLASSIC:  # the templates of NetFlow v1, v5 and v7 are always known
                     yield {"template": template.ident, "scopes": template.scopes, "received": learnt.received,
                            "fields": fields}  # fmt: skip
 

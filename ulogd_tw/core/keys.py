@@ -37,7 +37,7 @@ NETFLOW9 = 1 << 32
 NETFLOW9_SCOPE = NETFLOW9 + 1
 """Scope types of NetFlow v9."""
 NETFLOW5 = NETFLOW9 + 2
-"""The fields of a NetFlow v5 record, numbered in the order of `NETFLOW5_KEYS`."""
+"""The fields of NetFlow v1, v5 and v7, numbered in the order of `NETFLOW5_KEYS` and `NETFLOW7_KEYS` behind them."""
 SFLOW = NETFLOW9 + 3
 """Data of sFlow without an element of IANA, numbered in the order of `SFLOW_KEYS`, and
 `SFLOW_RECORD_KEYS` behind them."""
@@ -126,6 +126,13 @@ NETFLOW5_KEYS = (
     Key("dst_mask", types.UNSIGNED8, ((0, 13),)),
 )
 """The fields of a NetFlow v5 record in order, under their classic names; each has an Information Element too."""
+
+NETFLOW7_KEYS = (
+    Key("flags", types.UNSIGNED16, ((NETFLOW5, len(NETFLOW5_KEYS)),)),
+    Key("router_sc", types.IPV4, ((NETFLOW5, len(NETFLOW5_KEYS) + 1),)),
+)
+"""What a NetFlow v7 record has beyond v5: which fields are invalid, and the router that the switch went past."""
+_CLASSIC = (*NETFLOW5_KEYS, *NETFLOW7_KEYS)
 
 SFLOW_KEYS = tuple(
     Key(name, types.TYPES[type_], ((SFLOW, place),), unit)
@@ -324,7 +331,7 @@ class Registry:
         found: dict[str, Key] = {}
         scopes = (self.element(NETFLOW9_SCOPE, ident) for ident in _SCOPES)
         of_netflow9 = (key for key in self.netflow9.values() if _of_netflow9(key))
-        for key in (*self.enterprise.values(), *of_netflow9, *scopes, *NETFLOW5_KEYS, *SFLOW_KEYS, *SFLOW_RECORD_KEYS):
+        for key in (*self.enterprise.values(), *of_netflow9, *scopes, *_CLASSIC, *SFLOW_KEYS, *SFLOW_RECORD_KEYS):
             other = found.get(key.name)
             if other is None and _of_netflow9(key):  # ntop's elements: the same names in capitals
                 other = found.get(key.name.upper())
@@ -365,7 +372,7 @@ class Registry:
 
     def _netflow(self, vocabulary: int, ident: int) -> Key:
         if vocabulary == NETFLOW5:
-            return NETFLOW5_KEYS[ident]
+            return _CLASSIC[ident]
         if vocabulary == SFLOW:
             return SFLOW_KEYS[ident]
         if vocabulary == NETFLOW9:

@@ -56,6 +56,7 @@ DECODING = (
     Fault("empty_records", "sets", "Data of a template whose fields have no octets."),
     Fault("value", "values", "Values that cannot be, such as a month 13; they are NULL."),
     Fault("list", "lists", "Lists of structured data that are damaged or of unknown templates; given as octets."),
+    Fault("netflow8", "messages", "Packets of NetFlow v8, whose aggregated records are not read."),
     Fault("sample_format", "samples", "Samples of sFlow of a kind that is not read."),
     Fault("flow_keys", "records", "Options records whose flow keys name fields that the template does not have."),
     Fault("element_name", "records", "Options records that describe an element with a name that cannot be one."),

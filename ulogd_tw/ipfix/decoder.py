@@ -1,7 +1,7 @@
 """The decoding half of a Collecting Process: Messages in, batches of records out. No socket, no clock.
 
 `Decoder.feed` gives each Message to the decoder of its protocol: `message_decoder` for IPFIX, `netflow.decoder` for
-NetFlow v9 and v5, `sflow.decoder` for sFlow, `slab_decoder` for Messages that come many at once. They put the records
+NetFlow, `sflow.decoder` for sFlow, `slab_decoder` for Messages that come many at once. They put the records
 into their `intake`, by layout; `Decoder.drain` makes columns of all of them at once (`batches`).
 """
 
@@ -27,7 +27,7 @@ from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.message import VERSION
 from ulogd_tw.ipfix.message_decoder import MessageDecoder
 from ulogd_tw.ipfix.netflow.decoder import NetFlow
-from ulogd_tw.ipfix.netflow.packet import V5, V9
+from ulogd_tw.ipfix.netflow.packet import VERSIONS
 from ulogd_tw.ipfix.sequence import MASK
 from ulogd_tw.ipfix.session import DeferredMessage, Session
 from ulogd_tw.ipfix.sflow import decoder as sflow
@@ -138,9 +138,9 @@ class Decoder:
 
     def _feed_any(self, session: Session, message: bytes, now: float) -> None:
         """A Message of any protocol, to the decoder of its own."""
-        if message[:4] == sflow.START:
+        if message[:4] in sflow.STARTS:
             self._sflow.feed(session, message, now)
-        elif message[:2] in (V9, V5):
+        elif message[:2] in VERSIONS:
             self._netflow.feed(session, message, now)
         else:
             self._messages.feed(session, message, now)

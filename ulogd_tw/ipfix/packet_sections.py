@@ -49,7 +49,8 @@ _OBSERVED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """Elements that say when a packet was seen (RFC 5477 section 8.4), and how they become milliseconds."""
 _LEAST_FRAME, _CHECK = 68, 4
 """Octets of the shortest frame with a tag and its check sequence: padding of such a frame is no part of a packet."""
-_NAMES = frozenset((*headers.names(), *_COUNTS, *_TIMES, *tunnels.TUNNEL))
+MADE = frozenset((*headers.names(), *_COUNTS, *_TIMES, *tunnels.TUNNEL))
+"""What can be made of a section."""
 _KEYS: dict[str, Key] = {}
 
 
@@ -61,7 +62,7 @@ def made(fields: Sequence[Field], wanted: Wanted, inner: bool) -> Sections | Non
     taken = names | {name for name, counters in _COUNTS.items() if names & set(counters)}
     if any(field.ident in _OF_FLOWS and field.pen in (0, NETFLOW9) for field in fields):
         taken |= set(_TIMES)
-    asked = frozenset(name for name in _NAMES - taken if name in wanted)
+    asked = frozenset(name for name in MADE - taken if name in wanted)
     return Sections(names, asked, inner) if asked else None
 
 

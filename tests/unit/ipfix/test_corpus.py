@@ -12,6 +12,7 @@ from ulogd_tw.core import text
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.ipfix.decoder import Decoder, Limits
+from ulogd_tw.ipfix.packet_sections import MADE, SECTIONS
 from ulogd_tw.ipfix.session import Session
 
 RENAMED = {"e5951.httpContentType": "httpContentType"}
@@ -35,6 +36,8 @@ def oracle_name(name):
 def canonical_rows(batch):
     """(domain, template id, kind, fields) of each row; paddingOctets left out, lists as texts of JSON."""
     names = [n for n in batch.schema if n not in CONTEXT_NAMES]
+    while SECTIONS.keys() & set(names) and names[-1] in MADE:  # of packets inside records, which the reference leaves
+        del names[-1]
     columns = [text.canonical_list(batch.columns[n], batch.schema[n], batch.missing.get(n)) for n in names]
     context = [
         text.canonical_list(batch.columns[n], batch.schema[n])

@@ -1,1 +1,1 @@
-"""NetFlow v9 and v5."""
+"""NetFlow v1, v5, v7 and v9."""

@@ -1,10 +1,13 @@
-"""NetFlow v9 (RFC 3954) and v5: their export packets, as `decoder.Decoder` takes them beside Messages of IPFIX.
+"""NetFlow v9 (RFC 3954), v1, v5 and v7: export packets, as `decoder.Decoder` takes them beside Messages of IPFIX.
 
-Both are decoded by the layouts of IPFIX. RFC 3954 does not say that a malformed packet is dropped whole, so what stands
-before the mistake is kept; a v5 packet whose count cannot be right is dropped.
+All are decoded by the layouts of IPFIX. RFC 3954 does not say that a malformed packet is dropped whole, so what stands
+before the mistake is kept; a packet of the others whose count cannot be right is dropped. The aggregated records of v8
+are not read: the log says so, and they are counted.
 """
 
 from __future__ import annotations
+
+import struct
 
 import numpy as np
 
@@ -14,14 +17,15 @@ from ulogd_tw.ipfix.layout import BEFORE
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
 from ulogd_tw.ipfix.netflow.packet import (
     BEFORE_RECORDS,
-    HEADER5,
+    CLASSIC,
     HEADER9,
     INTERVAL5,
     OCTETS5,
     OPTIONS_FLOWSET,
-    TEMPLATE5,
     TEMPLATE_FLOWSET,
+    V8,
     V9,
+    Classic,
     flowsets,
     parse_templates,
 )
@@ -30,29 +34,32 @@ from ulogd_tw.ipfix.session import Domain, KnownTemplate, Parked, Session, origi
 
 
 class NetFlow:
-    """Takes packets of NetFlow v9 and v5 for an intake."""
+    """Takes packets of NetFlow for an intake."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
 
     def feed(self, session: Session, packet: bytes, now: float) -> None:
         """Take one packet; one that cannot be right is counted as malformed."""
-        header, feed = (HEADER9, self._feed9) if packet[:2] == V9 else (HEADER5, self._feed5)
         source = 0
         try:
-            if len(packet) < header.size:
-                raise MessageError(f"a packet of {len(packet)} octets", "length", 0)
-            fields = header.unpack_from(packet)
-            source = fields[5] if header is HEADER9 else fields[6] << 8 | fields[7]
-            feed(session, packet, now, source, *fields)
+            if packet[:2] == V9:
+                source = int.from_bytes(packet[16:20], "big")
+                self._feed9(session, packet, now, *_fields(HEADER9, packet))
+            elif packet[:2] == V8:
+                self._intake.counters.errors["netflow8"] += 1
+                self._intake.events.add("netflow8", session, 0)
+            else:
+                source = int.from_bytes(packet[20:22], "big") if packet[1] == 5 else 0
+                self._feed_classic(session, packet, now, source, CLASSIC[packet[1]])
         except MessageError as error:
             self._intake.refuse(session, source, error)
 
     # v9
 
     def _feed9(
-        self, session: Session, packet: bytes, now: float, source: int, _version: int, _count: int, uptime: int,
-        seconds: int, number: int, _source: int,
+        self, session: Session, packet: bytes, now: float, _version: int, _count: int, uptime: int, seconds: int,
+        number: int, source: int,
     ) -> None:  # fmt: skip
         domain = self._intake.domain(session, source, 9 << 32 | source)
         if domain is None:
@@ -104,36 +111,39 @@ class NetFlow:
         if domain.parked:
             self._intake.unpark(session, domain)
 
-    # v5
+    # v1, v5, v7
 
-    def _feed5(
-        self, session: Session, packet: bytes, now: float, source: int, _version: int, count: int, uptime: int,
-        seconds: int, nanoseconds: int, number: int, _engine_type: int, _engine: int, sampling: int,
-    ) -> None:  # fmt: skip
-        intake = self._intake
-        end = HEADER5.size + count * OCTETS5
+    def _feed_classic(self, session: Session, packet: bytes, now: float, source: int, classic: Classic) -> None:
+        """A packet of a version without templates. v1 has no sequence number, v5 alone a sampling interval."""
+        intake, begin = self._intake, classic.header.size
+        version, count, uptime, seconds, nanoseconds, *more = _fields(classic.header, packet)
+        end = begin + count * classic.octets
         if end > len(packet):
             raise MessageError(f"{count} records in {len(packet)} octets", "length", 2)
         if end < len(packet):
             intake.counters.errors["trailing"] += 1
-        domain = intake.domain(session, source, 5 << 32 | source)
+        domain = intake.domain(session, source, version << 32 | source)
         if domain is None:
             return
-        known = domain.templates.get(TEMPLATE5.ident) or self._know_template5(session, domain)
+        known = domain.templates.get(version) or self._know_classic(session, domain, classic)
+        sampling = more[-1] if version == 5 else 0
         if sampling or domain.info is not None:
             intake.options.sampled(known, sampling & INTERVAL5)
         domain.rows += count
-        if number == domain.sequence.expected:
-            domain.sequence.expected = (number + count) & MASK
-        else:
-            intake.sequences.follow(session, domain, number, count)
+        if more:
+            if more[0] == domain.sequence.expected:
+                domain.sequence.expected = (more[0] + count) & MASK
+            else:
+                intake.sequences.follow(session, domain, more[0], count)
         clock = (seconds * 1000 + nanoseconds // 1_000_000, uptime)
-        intake.queue_records(known, packet[HEADER5.size - BEFORE : end], (known, seconds, now, None, clock))
+        body = packet[begin - BEFORE : end] if begin >= BEFORE else bytes(BEFORE - begin) + packet[:end]
+        intake.queue_records(known, body, (known, seconds, now, None, clock))
 
-    def _know_template5(self, session: Session, domain: Domain) -> KnownTemplate:
-        """The template of v5, which no exporter sends, counts towards no limit."""
-        layout = self._intake.templates.layout(TEMPLATE5, session)
-        known = domain.templates[TEMPLATE5.ident] = KnownTemplate(session, domain, TEMPLATE5, layout, OCTETS5)
+    def _know_classic(self, session: Session, domain: Domain, classic: Classic) -> KnownTemplate:
+        """The template of a version without templates, which no exporter sends, counts towards no limit."""
+        template = classic.template
+        layout = self._intake.templates.layout(template, session)
+        known = domain.templates[template.ident] = KnownTemplate(session, domain, template, layout, classic.octets)
         return known
 
     # runs of alike packets
@@ -147,7 +157,7 @@ class NetFlow:
         version, records = first[0] >> 16, first[0] & 0xFFFF
         source = first[5] >> 16 if version == 5 else first[4]
         domain = session.domains.get(version << 32 | source)
-        known = domain.templates.get(TEMPLATE5.ident if version == 5 else first[5] >> 16) if domain else None
+        known = domain.templates.get(5 if version == 5 else first[5] >> 16) if domain else None
         if domain is None or known is None or not known.octets:
             return False
         flowset = records * OCTETS5 if version == 5 else (first[5] & 0xFFFF) - SET_HEADER.size
@@ -178,3 +188,9 @@ class NetFlow:
         clock = (exported, words[:, 1].astype(np.int64))
         intake.queue_records(known, body, (known, int(words[0, 2]), now, None, clock))
         return True
+
+
+def _fields(header: struct.Struct, packet: bytes) -> tuple[int, ...]:
+    if len(packet) < header.size:
+        raise MessageError(f"a packet of {len(packet)} octets", "length", 0)
+    return header.unpack_from(packet)

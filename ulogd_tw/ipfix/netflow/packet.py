@@ -1,4 +1,4 @@
-"""Export packets of NetFlow v9 (RFC 3954) and v5: headers, FlowSets and templates.
+"""Export packets of NetFlow v9 (RFC 3954) and of v1, v5 and v7: headers, FlowSets and templates.
 
 Fields stand under `keys.NETFLOW9`, `keys.NETFLOW9_SCOPE` and `keys.NETFLOW5` in the place of an enterprise number, so
 that a layout is never shared with IPFIX. A v9 packet has no length, and its count means records with some exporters and
@@ -10,25 +10,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.core.keys import NETFLOW5, NETFLOW5_KEYS, NETFLOW9, NETFLOW9_SCOPE
+from ulogd_tw.core.keys import NETFLOW5, NETFLOW9, NETFLOW9_SCOPE
 from ulogd_tw.ipfix.layout import PADDING
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
 from ulogd_tw.ipfix.template import Field, Template
 
-V9, V5 = b"\0\x09", b"\0\x05"
+V9, V8, V7, V5, V1 = (bytes((0, version)) for version in (9, 8, 7, 5, 1))
 """How a packet begins."""
+VERSIONS = frozenset((V9, V8, V7, V5, V1))
 HEADER9 = struct.Struct("!HHIIII")
 """Version, count, sysUptime (ms), unix_secs, Sequence Number, Source ID (RFC 3954 section 5.1)."""
 HEADER5 = struct.Struct("!HHIIIIBBH")
 """Version, count, sysUptime (ms), unix_secs, unix_nsecs, flow_sequence, engine type and id, sampling."""
+_HEADER7 = struct.Struct("!HHIIII4x")
+_HEADER1 = struct.Struct("!HHIII")
 INTERVAL5 = 0x3FFF
 """The bits of v5's sampling that are the interval; those above are the mode."""
 TEMPLATE_FLOWSET = 0
 OPTIONS_FLOWSET = 1
 BEFORE_RECORDS = 24
-"""Octets in front of the records of a packet: v9's header and that of the first FlowSet, or v5's header."""
+"""Octets in front of the records of a packet: v9's header and that of the first FlowSet, or v5's and v7's header."""
 
 
 # v9
@@ -97,18 +101,42 @@ def _field(vocabulary: int, ident: int, length: int) -> Field:
     return Field(vocabulary, ident, length)
 
 
-# v5
+# v1, v5, v7
 
-_SIZES5 = (4, 4, 4, 2, 2, 4, 4, 4, 4, 2, 2, -1, 1, 1, 1, 2, 2, 1, 1, -2)
+_V5 = (4, 4, 4, 2, 2, 4, 4, 4, 4, 2, 2, -1, 1, 1, 1, 2, 2, 1, 1, -2)
 """Sizes of the fields of a record, in the order of `keys.NETFLOW5_KEYS`; below 0: padding, which has no key."""
-_PLACES5 = accumulate((octets > 0 for octets in _SIZES5), initial=0)
-TEMPLATE5 = Template(
-    5,
-    tuple(
+_V7 = (*_V5[:-1], 2, 4)
+"""The octet that is padding in v5 says which of the first fields are invalid, as flags does."""
+_V1 = (*_V5[:11], -2)
+"""Behind the ports: padding, then protocol, type of service and flags, in another order than v5."""
+
+
+def _classic(version: int, sizes: tuple[int, ...], more: tuple[Field, ...] = ()) -> Template:
+    places = accumulate((octets > 0 for octets in sizes), initial=0)
+    fields = (
         Field(NETFLOW5, place, octets) if octets > 0 else Field(*PADDING, -octets)
-        for place, octets in zip(_PLACES5, _SIZES5, strict=False)
-    ),
-)
-"""The record of v5 (48 octets), with the version as template id."""
-OCTETS5 = TEMPLATE5.least_octets
-assert OCTETS5 == 48 and sum(octets > 0 for octets in _SIZES5) == len(NETFLOW5_KEYS)
+        for place, octets in zip(places, sizes, strict=False)
+    )
+    return Template(version, (*fields, *more))
+
+
+class Classic(NamedTuple):
+    """A version without templates: its header, the template of its records, and octets of one."""
+
+    header: struct.Struct
+    template: Template
+    octets: int
+
+
+_PROT, _TOS, _FLAGS = (Field(NETFLOW5, place, 1) for place in (12, 13, 11))
+CLASSIC = {
+    version: Classic(header, template, template.least_octets)
+    for version, header, template in (
+        (1, _HEADER1, _classic(1, _V1, (_PROT, _TOS, _FLAGS, Field(*PADDING, 11)))),
+        (5, HEADER5, _classic(5, _V5)),
+        (7, _HEADER7, _classic(7, _V7)),
+    )
+}
+"""The records of v1 and v7 have 52 octets, those of v5 48; the version is the template id."""
+TEMPLATE5, OCTETS5 = CLASSIC[5].template, CLASSIC[5].octets
+assert [classic.octets for classic in CLASSIC.values()] == [52, 48, 52]

@@ -1,4 +1,4 @@
-"""sFlow version 5: datagrams of samples (sflow.org, "sFlow Version 5"), as `decoder.Decoder` takes them beside IPFIX.
+"""sFlow: datagrams of samples (sflow.org, "sFlow Version 5"; RFC 3176), as `decoder.Decoder` takes them beside IPFIX.
 
 A flow sample becomes a record with the elements of IPFIX: what its header says by `packets.headers`, one packet of the
 frame's octets, and the rate at which it was sampled. A counter sample is an options record of an interface's counters.
@@ -24,9 +24,10 @@ from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.session import Domain, Session
 from ulogd_tw.ipfix.sflow.flow_samples import Sampled
+from ulogd_tw.ipfix.sflow.former_versions import FORMER, as_version5
 from ulogd_tw.ipfix.sflow.samples import HEADS, Datagram, Reading, Samples
 
-START = b"\0\0\0\5"
+STARTS = frozenset((b"\0\0\0\5", *FORMER))
 """How a datagram begins."""
 VERSION = 0x105
 """What stands for sFlow above a domain's number: NetFlow v5 has 5."""
@@ -51,6 +52,10 @@ class SFlow:
         """Take one datagram; its samples are looked at by `drain`."""
         intake = self._intake
         try:
+            if message[:4] in FORMER:
+                message, left_out = as_version5(message)
+                if left_out:
+                    intake.counters.errors["sample_format"] += left_out
             kind = int.from_bytes(message[4:8], "big")
             head = HEADS.get(kind)
             if head is None or len(message) < head.size:

@@ -24,7 +24,7 @@ from ulogd_tw.transports.url import Url
 
 
 class COLLECTOR(Collecting):
-    """Receives IPFIX, NetFlow v9 and v5, and sFlow v5 on any number of addresses.
+    """Receives IPFIX, NetFlow v1, v5, v7 and v9, and sFlow v2, v4 and v5 on any number of addresses.
 
     IPFIX comes over UDP, DTLS, TCP, TLS and SCTP; NetFlow and sFlow come over UDP, on the same ports. A row has the
     Information Elements of the exporter's template.
@@ -32,7 +32,8 @@ class COLLECTOR(Collecting):
     NetFlow v9 fields have IANA's name where IANA uses the same number, else their own, such as username. NetFlow v5
     fields have their own names (srcaddr, dst_mask), and are found by IANA's names too. flowStartMilliseconds and
     flowEndMilliseconds are computed from the exporter's uptime. observationDomainId is the Source ID of v9; for v5 it
-    is engine type * 256 + engine ID, with templateId 5.
+    is engine type * 256 + engine ID, with templateId 5. v1 and v7 have the names of v5, domain 0 and the version as
+    templateId; v7 has flags and router_sc too. Packets of v8 are refused and counted.
 
     An sFlow flow sample becomes the record of one packet, with the octets of the frame as octetDeltaCount and the
     sampling rate as samplingInterval. A counter sample becomes an options record. templateId is the format of the
