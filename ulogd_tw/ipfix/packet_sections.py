@@ -85,19 +85,20 @@ class Sections:
         """See `layout.Made`."""
         columns, missing = found
         n = int(np.sum(counts))
-        pieces = _Pieces(n)
+        pieces, read = _Pieces(n), np.zeros(n, bool)
         left = np.arange(n)
         for name in self._sections:
             column = columns.get(name)
             if isinstance(column, np.ndarray) or column is None or not len(left):
                 continue
-            left = self._section(name, column, columns, left, pieces)
+            left = self._section(name, column, columns, left, pieces, read)
+        rows = np.flatnonzero(read)
         if "packetDeltaCount" in self._asked:
-            pieces.add("packetDeltaCount", np.ones(n, np.uint64), np.arange(n), None)
-        if self._asked & set(_TIMES):
-            seen = self._times(found, sources, counts)
+            pieces.add("packetDeltaCount", np.ones(len(rows), np.uint64), rows, None)
+        if self._asked & set(_TIMES) and len(rows):
+            seen = self._times(found, sources, counts)[rows]
             for name in self._asked & set(_TIMES):
-                pieces.add(name, seen, np.arange(n), None)
+                pieces.add(name, seen, rows, None)
         keys = []
         for name, column, mask in pieces.joined():
             columns[name] = column
@@ -116,9 +117,13 @@ class Sections:
         return np.repeat(received, counts)
 
     def _section(
-        self, name: str, column: Octets | Coded, columns: dict[str, Column], rows: np.ndarray, pieces: _Pieces
-    ) -> np.ndarray:
-        """Read one section of these rows; those of which no header of IP was found, for a further section."""
+        self, name: str, column: Octets | Coded, columns: dict[str, Column], rows: np.ndarray, pieces: _Pieces,
+        read: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        """Read one section of these rows; those of which no header of IP was found, for a further section.
+
+        `read` becomes true for rows of which a header was found: only these get what is made beyond headers.
+        """
         octets, starts, lengths = places(column)
         starts, lengths = starts[rows], np.minimum(lengths[rows], self._most(columns, name)[rows])
         first = np.where(self._readable(columns, name, len(column))[rows], SECTIONS[name], 0)
@@ -135,22 +140,25 @@ class Sections:
             of = rows[part.rows]
             if part.family not in (4, 6):
                 left.append(of)
+            good = part.begins > begun[part.rows] if part.family not in (4, 6) else np.ones(part.n, bool)
+            read[of[good]] = True
             if "octetDeltaCount" in self._asked:
                 link = part.begins - begun[part.rows] if name in _OF_FRAMES else None
-                self._count(part, columns, of, link, pieces)
+                self._count(part, columns, of, link, good, pieces)
             for key, given in part.columns.items():
                 if key in self._asked:
                     pieces.add(key, given, of, part.missing.get(key))
         return np.sort(np.concatenate(left))
 
     def _count(
-        self, part: Headers, columns: dict[str, Column], rows: np.ndarray, link: np.ndarray | None, pieces: _Pieces
-    ) -> None:
+        self, part: Headers, columns: dict[str, Column], rows: np.ndarray, link: np.ndarray | None,
+        good: np.ndarray, pieces: _Pieces,
+    ) -> None:  # fmt: skip
         """The octets of the packets. `link` are the octets of the section before IP, None where it has no frames."""
         told = columns.get(_FRAME)
         frame = told[rows].astype(np.int64) if isinstance(told, np.ndarray) else np.zeros(len(rows), np.int64)
         if part.family not in (4, 6):
-            pieces.add("octetDeltaCount", frame.astype(np.uint64), rows, frame == 0)
+            pieces.add("octetDeltaCount", frame.astype(np.uint64), rows, (frame == 0) | ~good)
             return
         said = numbers(part.columns["ipTotalLength"]).astype(np.int64)
         size = frame if link is None else frame - link

@@ -33,7 +33,7 @@ NAMES = {
     "ipv6Address": (62, "ipNextHopIPv6Address"), "macAddress": (56, "sourceMacAddress"),
     "dateTimeSeconds": (150, "flowStartSeconds"), "dateTimeMilliseconds": (152, "flowStartMilliseconds"),
     "dateTimeMicroseconds": (154, "flowStartMicroseconds"), "dateTimeNanoseconds": (156, "flowStartNanoseconds"),
-    "string": (82, "interfaceName"), "octetArray": (313, "ipHeaderPacketSection"), "basicList": (291, "basicList"),
+    "string": (82, "interfaceName"), "octetArray": (314, "ipPayloadPacketSection"), "basicList": (291, "basicList"),
 }  # fmt: skip
 """An element of each type that IANA's registry uses, by number and name."""
 SIZES = {"ipv4Address": 4, "ipv6Address": 16, "macAddress": 6, "boolean": 1, "dateTimeSeconds": 4}

@@ -120,7 +120,17 @@ class SectionTests(SynchronousTestCase):
             octets = struct.pack("!HHH", offset, size, kind) + whole.ljust(64, b"\0")
             (row,) = self.rows(*junos(octets, fields=fields))
             self.assertEqual(names, set(self.keys(row, *FIVE)), (offset, size, kind))
-            self.assertEqual(1, row["packetDeltaCount"])
+            self.assertEqual(None if offset or kind == 2 else 1, row.get("packetDeltaCount"))
+
+    def test_nothing_readable(self):
+        """Of a section that holds no packet nothing is made; its neighbours are as they were."""
+        whole = frame(hexed(MACS + "0800" + IP))
+        rows = self.rows(*junos(whole, frame(b""), frame(bytes(13)), whole))
+        self.assertEqual([1, None, None, 1], [row.get("packetDeltaCount") for row in rows])
+        self.assertEqual({"ingressInterface", "egressInterface", "dataLinkFrameSize", "dataLinkFrameSection"},
+                         {name for row in rows[1:3] for name, value in row.items() if value is not None})  # fmt: skip
+        (row,) = self.rows(*junos(varying(b"abcd"), fields=((313, 65535),)))
+        self.assertEqual({"ipHeaderPacketSection": b"abcd"}, row)
 
     def test_cisco(self):
         """NetFlow v9's layer2packetSection, with its offset and size; its other fields count."""

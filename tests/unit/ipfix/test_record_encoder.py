@@ -26,6 +26,7 @@ from ulogd_tw.ipfix import record_encoder
 from ulogd_tw.ipfix.builder import MessageBuilder, template_messages
 from ulogd_tw.ipfix.fields import field_of
 from ulogd_tw.ipfix.message import whole_messages
+from ulogd_tw.ipfix.packet_sections import SECTIONS
 from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.template import VARIABLE, Field
 
@@ -114,8 +115,9 @@ class RoundTripTests(SynchronousTestCase):
 
     @given(st.data())
     def test_any(self, data):
-        """Any keys, any values, any of them missing."""
-        keys = data.draw(st.lists(st.sampled_from(ANY), min_size=1, max_size=8, unique_by=lambda key: key.name))
+        """Any keys, any values, any of them missing; of a packet section more would be read than was written."""
+        plain = [key for key in ANY if key.name not in SECTIONS]
+        keys = data.draw(st.lists(st.sampled_from(plain), min_size=1, max_size=8, unique_by=lambda key: key.name))
         again = [Key(f"{key.name}#2", key.type) for key in keys[: data.draw(st.integers(0, 2))]]
         keys = keys + again
         one = st.tuples(*(st.one_of(VALUES[key.type.kind](key.type), st.none()) for key in keys))
