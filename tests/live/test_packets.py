@@ -6,7 +6,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from twisted.internet import reactor
+from twisted.internet import defer, reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -126,12 +126,13 @@ def expected(tshark, ours):
 class IfindexTests(TestCase):
     """The kernel's names."""
 
+    @defer.inlineCallbacks
     def test_followed(self):
         """An interface that is made, renamed and removed while the plugin looks on."""
         with NetworkNamespaces() as ns:
             options = Options(IFINDEX.all_options(), {"network_namespace_path": f"/run/netns/{ns.names['a']}"})
             plugin = IFINDEX("if1", options)
-            plugin.open()
+            yield plugin.open()
             self.addCleanup(plugin.stop)
             plugin.wanted = frozenset({"oob.in", "oob.out"})
             plugin.sources.add("oob.ifindex_in", [Recipe(("oob.ifindex_in",))])
@@ -139,7 +140,7 @@ class IfindexTests(TestCase):
             ns.run("a", ["ip", "link", "add", "dummy7", "type", "bridge"])
             links = json.loads(ns.run("a", ["ip", "-j", "link"]).stdout)
             index = next(link["ifindex"] for link in links if link["ifname"] == "dummy7")
-            return self.follow(plugin, ns, index)
+            yield self.follow(plugin, ns, index)
 
     def follow(self, plugin, ns, index):
         """Look at the name, rename, look again."""

@@ -21,6 +21,7 @@ from ulogd_tw import tap
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.core.libraries import install, is_there
 from ulogd_tw.metering import conntrack_settings
+from ulogd_tw.operating import network
 from ulogd_tw.peers import TRANSPORTS
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink.port import GRANT
@@ -70,7 +71,8 @@ class Machine:
 
     def findings(self) -> Findings:
         checks: tuple[Callable[[], Findings], ...] = (
-            self.privileges, self.conntrack, self.nflog, self.buffers, self.transports, self.packages,
+            self.privileges, self.conntrack, self.nflog, self.buffers, self.transports, self.network,
+            self.packages,
         )  # fmt: skip
         for check in checks:
             yield from check()
@@ -207,6 +209,14 @@ class Machine:
                 yield Finding(WRONG, scheme.upper(), state.found, state.remedy)
             else:
                 yield Finding(UNUSED, scheme.upper(), state.found)
+
+    def network(self) -> Findings:
+        """Interfaces, addresses and routes that the configuration names."""
+        try:
+            for name, found, fault, remedy in network.points(self.plugins):
+                yield Finding(WRONG if fault else OK, name, fault or found, remedy)
+        except (OSError, UlogdError) as error:
+            yield Finding(WRONG, "network", f"the kernel does not tell: {error}")
 
     # --- Python -----------------------------------------------------------------------------------------------------
 

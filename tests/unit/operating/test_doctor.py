@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ulogd_tw import cli
 from ulogd_tw.metering import conntrack_settings
 from ulogd_tw.operating import doctor
+from ulogd_tw.transports.netlink import rtnetlink
 
 COLLECTOR = """[global]
 stack=col1:COLLECTOR,json1:JSON
@@ -73,6 +74,36 @@ class DoctorTests(SynchronousTestCase):
         found = self.points(COLLECTOR.replace("col1:COLLECTOR", "col1:NFCT").replace('listen="udp:4739"\n', ""))
         self.assertEqual(found["CAP_NET_ADMIN"][0], "wrong")
         self.assertIn("AmbientCapabilities=CAP_NET_ADMIN", found["CAP_NET_ADMIN"][1])
+
+    def network(self, text):
+        """The points of a machine with lo, eth0 up, eth1 down, 192.0.2.1, and no route to 198.51.100.0/24."""
+        links = [rtnetlink.Link(1, "lo"), rtnetlink.Link(2, "eth0"), rtnetlink.Link(3, "eth1", up=False)]
+        self.patch(rtnetlink, "links", lambda: links)
+        self.patch(rtnetlink, "addresses", lambda: {"127.0.0.1", "192.0.2.1", "fe80::1%eth0"})
+        unreachable = "Network is unreachable"
+        self.patch(rtnetlink, "route_fault", lambda to: unreachable if to.startswith("198.51.100.") else "")
+        return self.points(text)
+
+    def test_interfaces(self):
+        """Interfaces to capture on: there and up, down, not there."""
+        self.patch(doctor, "_capabilities", lambda: 1 << 12 | 1 << 13)
+        text = "[global]\nstack=p1:PACKET,base1:BASE,json1:JSON\n[p1]\ninterface=%s\n[json1]\nfile=stdout\n"
+        for name, state, remedy in (
+            ("eth0", "ok", ""), ("eth1", "wrong", "ip link set eth1 up"),
+            ("eth9", "wrong", "ip link show lists the interfaces"),
+        ):  # fmt: skip
+            self.assertEqual((state, remedy), self.network(text % name)[f"interface {name}"])
+
+    def test_addresses_and_routes(self):
+        """Addresses to listen on must be this machine's; collectors named by address need a route."""
+        found = self.network(COLLECTOR.replace("udp:4739", "udp:192.0.2.1:4739 udp:192.0.2.77:4739 tcp:4739"))
+        self.assertEqual("ok", found["listen udp:192.0.2.1:4739"][0])
+        self.assertEqual("wrong", found["listen udp:192.0.2.77:4739"][0])
+        self.assertEqual(2, len([name for name in found if name.startswith("listen ")]))
+        text = COLLECTOR.replace("json1:JSON", "exp1:IPFIX").replace("[json1]\nfile=", "[exp1]\ncollectors=")
+        found = self.network(text.replace("stdout", "udp:198.51.100.7:4739 tcp:192.0.2.9:4739 tcp:host.example:4739"))
+        routes = {name: point[0] for name, point in found.items() if name.startswith("collector ")}
+        self.assertEqual({"collector udp:198.51.100.7:4739": "wrong", "collector tcp:192.0.2.9:4739": "ok"}, routes)
 
     def test_configuration(self):
         """Its mistakes come first."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import socket
+import errno
 from typing import Any
 
 import numpy as np
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ulogd_tw.core import columns
 from ulogd_tw.core.batch import Batch
@@ -16,12 +18,11 @@ from ulogd_tw.core.errors import MessageError, StartError
 from ulogd_tw.core.keys import Key, known, ulogd_keys
 from ulogd_tw.core.options import Option, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Filter, Wanted
-from ulogd_tw.netfilter.links import RTNLGRP_LINK, link
-from ulogd_tw.transports.namespace import inside
+from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.netlink.nlmsg import Messages
 from ulogd_tw.transports.netlink.port import NetlinkPort
+from ulogd_tw.transports.netlink.rtnetlink import NETLINK_ROUTE, RTNLGRP_LINK, all_links, link
 
-NETLINK_ROUTE = 0
 QUEUE_OCTETS = 1 << 17
 """What the kernel may queue of its messages: less than an unprivileged process may ask for."""
 MOST_GONE = 4096
@@ -64,8 +65,8 @@ class IFINDEX(Filter):
     def requests(self, wanted: Wanted) -> dict[str, bool]:
         return {index: False for name, index in _PAIRS if name in wanted}
 
-    def open(self) -> None:
-        """Begin to follow, then read the names that there are."""
+    def open(self) -> Deferred[None]:
+        """Follow the changes, and read the names that there are; fires when they are known."""
         path = self.config.network_namespace_path
         port = self.make_port(
             self._received, self._lost, groups=(RTNLGRP_LINK,), family=NETLINK_ROUTE, buffer_octets=QUEUE_OCTETS,
@@ -73,19 +74,22 @@ class IFINDEX(Filter):
         )  # fmt: skip
         port.open()
         self._port = port
-        self._read_all()
         port.start()
+        return self._read_all().addErrback(_refused)
 
     def stop(self) -> Any:
         return self._port.stop() if self._port is not None else None
 
-    def _read_all(self) -> None:
-        try:
-            with inside(self.config.network_namespace_path):
-                for index, name in socket.if_nameindex():
-                    self.put(index, name)
-        except OSError as error:
-            raise StartError(f"names of interfaces: {error.strerror}") from error
+    def _read_all(self) -> Deferred[None]:
+        """Ask for every interface; a list during which an interface came or went is asked for anew."""
+        kind, flags, payload = all_links()
+        assert self._port is not None
+        asked = self._port.request(kind, flags, payload, self._received)
+        return asked.addCallbacks(lambda _: None, self._again)
+
+    def _again(self, failure: Failure) -> Any:
+        failure.trap(NetlinkError)
+        return self._read_all() if failure.value.number == errno.EINTR else failure
 
     def put(self, index: int, name: str, gone: bool = False) -> None:
         """An interface has this name; one that is gone keeps it until its number is used again."""
@@ -102,7 +106,7 @@ class IFINDEX(Filter):
             for octets in messages.octets():
                 try:
                     if (found := link(octets)) is not None:
-                        self.put(*found)
+                        self.put(found.number, found.name, found.gone)
                 except MessageError:
                     self.counters.errors["link_message"] += 1
         except Exception as error:
@@ -111,10 +115,10 @@ class IFINDEX(Filter):
     def _lost(self, n: int) -> None:
         """The kernel had no room for its messages: look anew."""
         self.counters.lost["kernel"] += n
-        try:
-            self._read_all()
-        except StartError as error:
-            self.log.error("{instance}: {error}", instance=self.instance, error=error)
+        self._read_all().addErrback(self._unread)
+
+    def _unread(self, failure: Failure) -> None:
+        self.log.error("{instance}: names of interfaces: {why}", instance=self.instance, why=failure.value)
 
     def process(self, batch: Batch) -> Batch:
         added: dict[Key, Column] = {}
@@ -131,3 +135,8 @@ class IFINDEX(Filter):
         different, codes = np.unique(numbers, return_inverse=True)
         names = [self.names.get(number, b"%d" % number) if number else b"" for number in different.tolist()]
         return Coded(codes.astype(np.int32), names)
+
+
+def _refused(failure: Failure) -> None:
+    failure.trap(NetlinkError)
+    raise StartError(f"names of interfaces: {failure.value}") from failure.value

@@ -1,10 +1,12 @@
 """HWHDR, IFINDEX, IP2BIN and IP2HBIN: what they add to packets and flows."""
 
+import errno
 import json
 import struct
 from ipaddress import ip_address
 
 import numpy as np
+from twisted.internet import defer
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import shared_path
@@ -12,17 +14,18 @@ from tests.unit.packets.stacks import raw, through
 from tests.unit.writing.text_rows import GOLDEN, batch_of
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.errors import MessageError, StartError
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.plugin import FLOW, PACKET
-from ulogd_tw.netfilter.links import link
 from ulogd_tw.plugins.filters import ifindex
 from ulogd_tw.plugins.filters.hwhdr import HWHDR
 from ulogd_tw.plugins.filters.ifindex import IFINDEX
 from ulogd_tw.plugins.filters.ip2bin import IP2BIN
 from ulogd_tw.plugins.filters.ip2hbin import IP2HBIN
 from ulogd_tw.plugins.filters.mark import MARK
+from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.netlink import nlmsg
+from ulogd_tw.transports.netlink.rtnetlink import link
 
 
 class HwhdrTests(SynchronousTestCase):
@@ -79,13 +82,28 @@ class HwhdrTests(SynchronousTestCase):
 class Port:
     """A netlink socket in memory."""
 
+    there = ()
+    """Interfaces of the kernel: number and name."""
+    refusals = ()
+    """Errors with which the next requests are answered."""
+
     def __init__(self, events, lost, **given):
         self.events, self.lost, self.given = events, lost, given
+        self.asked = []
 
     def open(self):
         pass
 
     start = stop = open
+
+    def request(self, *asked):
+        *request, received = asked
+        self.asked.append(tuple(request))
+        received(nlmsg.in_rows([change(16, index, name) for index, name in self.there]))
+        if self.refusals:
+            number, *Port.refusals = self.refusals
+            return defer.fail(NetlinkError(number))
+        return defer.succeed([])
 
 
 def change(kind, index, name, family=0):
@@ -100,9 +118,24 @@ class IfindexTests(SynchronousTestCase):
 
     def setUp(self):
         self.patch(IFINDEX, "make_port", Port)
-        self.patch(ifindex.socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0")])
+        self.patch(Port, "there", [(1, "lo"), (2, "eth0")])
+        self.patch(Port, "refusals", [])
         self.plugin = IFINDEX("if1")
-        self.plugin.open()
+        self.successResultOf(self.plugin.open())
+
+    def test_request(self):
+        """RTM_GETLINK with NLM_F_REQUEST and NLM_F_DUMP, and an ifinfomsg of zeros (rtnetlink(7))."""
+        self.assertEqual([(18, 0x301, bytes(16))], self.plugin._port.asked)
+
+    def test_changed_meanwhile(self):
+        """A list during which something changed is asked for again; another error keeps the service from starting."""
+        Port.refusals = [errno.EINTR, errno.EINTR]
+        other = IFINDEX("if2")
+        self.successResultOf(other.open())
+        self.assertEqual(3, len(other._port.asked))
+        Port.refusals = [errno.EPERM]
+        failure = self.failureResultOf(IFINDEX("if3").open(), StartError)
+        self.assertIn("names of interfaces", str(failure.value))
 
     def tell(self, *messages):
         self.plugin._port.events(nlmsg.in_rows(list(messages)))
@@ -145,7 +178,7 @@ class IfindexTests(SynchronousTestCase):
 
     def test_lost(self):
         """Where messages were lost all names are read anew."""
-        self.patch(ifindex.socket, "if_nameindex", lambda: [(1, "lo"), (2, "new0")])
+        Port.there = [(1, "lo"), (2, "new0")]
         self.plugin._port.lost(3)
         self.assertEqual([b"new0"], self.names(2))
         self.assertEqual(3, self.plugin.counters.lost["kernel"])
@@ -155,7 +188,7 @@ class IfindexTests(SynchronousTestCase):
         message = change(16, 3, "veth1")
         for size in range(len(message)):
             try:
-                self.assertIn(link(message[:size]), (None, (3, "veth1", False)))
+                self.assertIn(link(message[:size]), (None, (3, "veth1", False, False)))
             except MessageError:
                 continue
 
