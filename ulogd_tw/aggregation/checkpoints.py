@@ -68,7 +68,7 @@ class Checkpoints:
         except OSError as failure:
             where = f"it stays there ({failure})"
         self.log.error(
-            "{instance}: state_file {path} is not used: {error}; {where}, and intervals begin with nothing",
+            "{instance}: state_file {path} is not used: {error}; {where}, and intervals begin empty",
             instance=self._instance, path=str(self.file.path), error=error, where=where,
         )  # fmt: skip
 

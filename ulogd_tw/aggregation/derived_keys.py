@@ -64,16 +64,16 @@ def parse(name: str) -> Derived:
         return Derived(name, base, key)
     numbers = words.split(":")
     if key is None or not all(word.isdecimal() for word in numbers):
-        raise ValueError(f"{name}: behind the slash stands a number, or for addresses one of each family: /24:48")
+        raise ValueError(f"{name}: write a number after the slash, or for addresses one of each family: /24:48")
     if key.type.kind in _ADDRESSES:
         four = min(int(numbers[0]), 32) if key.type.kind == "address" else int(numbers[0])
         if len(numbers) > 2 or not 0 <= four <= 128 or int(numbers[-1]) > 128 or key.type.kind == "ipv4" and four > 32:
-            raise ValueError(f"{name}: prefixes have 0 to 32 bits, of IPv6 0 to 128, as in {base}/24:48")
+            raise ValueError(f"{name}: a prefix has 0 to 32 bits, in IPv6 0 to 128, as in {base}/24:48")
         return Derived(name, base, key, (min(four, 32), int(numbers[-1])))
     if key.type.kind in _NUMBERS and len(numbers) == 1 and not int(numbers[0]):
-        raise ValueError(f"{name}: there are no multiples of 0")
+        raise ValueError(f"{name}: the number after the slash must be 1 or more")
     if key.type.kind not in _NUMBERS or len(numbers) != 1:
-        raise ValueError(f"{name}: {base} is no address, and no number of which to take multiples")
+        raise ValueError(f"{name}: {base} is neither an address nor a number, so nothing may follow with a slash")
     if int(numbers[0]) > np.iinfo(key.type.dtype).max:
-        raise ValueError(f"{name}: no {base} is so large")
+        raise ValueError(f"{name}: the number after the slash is too large for {base}")
     return Derived(name, base, key, None, int(numbers[0]))

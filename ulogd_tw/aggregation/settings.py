@@ -63,11 +63,11 @@ class Settings:
         if self.change and self.change not in self.key:
             yield "change", f"{self.change} is not in key"
         if self.window < 0 or self.window % self.interval:
-            yield "window", f"{self.window} is no multiple of interval={self.interval}"
+            yield "window", f"{self.window} is not a multiple of interval={self.interval}"
         others = {"window": ("age", "change"), "age": ("top",)}
         for name in [n for other in others if getattr(self, other) for n in others[other] if getattr(self, n)]:
-            yield name, "does not go together with " + ("window" if name != "top" else "age")
+            yield name, "cannot be used with " + ("window" if name != "top" else "age")
         if self.age and self.time != "arrival":
-            yield "age", f"does not go together with time={self.time}"
+            yield "age", f"cannot be used with time={self.time}"
         if self.window and self.overflow is Overflow.EVICT:
-            yield "overflow", "evict does not go together with window"
+            yield "overflow", "evict cannot be used with window"

@@ -170,7 +170,7 @@ class StateFile:
             with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 head = json.loads(arrays["head"].tobytes())
                 if (head["ulogd_tw"], head["version"]) != ("aggregate", VERSION):
-                    raise ValueError("it is no state of this version")
+                    raise ValueError("it is not a state file of this version")
                 if head["settings"] != self._settings:
                     names = [n for n in self._settings if head["settings"].get(n) != self._settings[n]]
                     raise ValueError(f"it was written with another {', '.join(names)}")

@@ -1,1 +1,1 @@
-"""Inputs, filters and outputs: where a codec meets a transport. One plugin, one module, the same word."""
+"""Inputs, filters and outputs: one plugin a module, each a declaration and few methods over the engines below."""

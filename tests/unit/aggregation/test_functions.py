@@ -140,11 +140,11 @@ class FunctionsTests(AggregateCase):
             ("peak(octetDeltaCount)", "there is no function peak"),
             ("maxx(octetDeltaCount)", "did you mean max?"),
             ("max(octetDeltaCont)", "did you mean octetDeltaCount?"),
-            ("max(sourceIPv4Address)", "sourceIPv4Address is no number"),
+            ("max(sourceIPv4Address)", "sourceIPv4Address is not a number"),
             ("quantile(octetDeltaCount)", "a quantile has a share"),
-            ("quantile(octetDeltaCount,2)", "'2' is no share"),
+            ("quantile(octetDeltaCount,2)", "'2' is not a share"),
             ("max(octetDeltaCount,0.5)", "a quantile has a share"),
-            ("max octetDeltaCount", "is none such as"),
+            ("max octetDeltaCount", "is not of the form"),
             ("a=max(octetDeltaCount),a=min(octetDeltaCount)", "two functions are called a"),
             ("octets=max(octetDeltaCount)", "octets is a column already"),
         ):
@@ -355,7 +355,7 @@ class DeclarationTests(SynchronousTestCase):
             ("    kinds = NUMBERS\n", "kinds is not declared"),
             ('    merged_by = "max"\n', "merged_by is not declared"),
             ("    bounded = False\n", "bounded is not declared"),
-            ("    ufunc = np.maximum\n", "neither ufunc nor the method join"),
+            ("    ufunc = np.maximum\n", "ufunc or the method join is missing"),
             ("def result_key", "the method result_key is missing"),
             ("def take", "the method take is missing"),
             ("def result(", "the method result is missing"),
@@ -381,7 +381,7 @@ class DeclarationTests(SynchronousTestCase):
             namespace = {"__name__": "foreign_range"}
             exec(textwrap.dedent(self.WHOLE).replace(old, new), namespace)
             self.assertIn(expected, str(self.assertRaises(UlogdError, functions.register, namespace["Range"])))
-        self.assertIn("is no function", str(self.assertRaises(UlogdError, functions.check, int)))
+        self.assertIn("is not a function", str(self.assertRaises(UlogdError, functions.check, int)))
 
     def test_broken_package(self):
         """A package that cannot be loaded, or lacks something, is a mistake of the configuration that says so."""
@@ -395,7 +395,7 @@ class DeclarationTests(SynchronousTestCase):
 
     def test_other_name(self):
         self.package(self.WHOLE, "spread = foreign_range:Range")
-        self.assertIn("its entry point must be named so too", self.mistake("spread(octetDeltaCount)"))
+        self.assertIn("its entry point must have the same name", self.mistake("spread(octetDeltaCount)"))
 
     def test_text(self):
         """The text of the option names every function of this package."""
@@ -432,12 +432,12 @@ class DerivedTests(AggregateCase):
 
     def test_mistakes(self):
         for text, expected in (
-            ("sourceAddress/", "behind the slash stands a number"),
-            ("sourceIPv4Address/33", "prefixes have 0 to 32 bits"),
-            ("sourceAddress/24:129", "prefixes have 0 to 32 bits"),
-            ("octetDeltaCount/0", "there are no multiples of 0"),
-            ("interfaceName/5", "is no address, and no number"),
-            ("protocolIdentifier/256", "no protocolIdentifier is so large"),
+            ("sourceAddress/", "write a number after the slash"),
+            ("sourceIPv4Address/33", "a prefix has 0 to 32 bits"),
+            ("sourceAddress/24:129", "a prefix has 0 to 32 bits"),
+            ("octetDeltaCount/0", "the number after the slash must be 1 or more"),
+            ("interfaceName/5", "is neither an address nor a number"),
+            ("protocolIdentifier/256", "too large for protocolIdentifier"),
             ("sourceAdress/24", "did you mean sourceAddress?"),
         ):
             plugin = AGGREGATE("a", Options(AGGREGATE.all_options(), {"key": text}))

@@ -30,7 +30,10 @@ def parse(text: str) -> list[FunctionSpec]:
     for word in _words(text):
         match = re.fullmatch(r"(?:([\w.]+)=)?(\w+)\(([^(),]*)(?:,([^(),]*))?\)", word)
         if match is None:
-            raise ValueError(f"{word!r} is none such as max(octetDeltaCount) or p95=quantile(octetDeltaCount,0.95)")
+            raise ValueError(
+                f"{word!r} is not of the form FUNCTION(KEY), such as max(octetDeltaCount) or "
+                "p95=quantile(octetDeltaCount,0.95)"
+            )
         found.append(_spec(word, *match.groups()))
     names = [spec.name for spec in found]
     for name in names:
@@ -51,9 +54,9 @@ def _spec(word: str, name: str | None, function_name: str, of: str, argument: st
     key = known(of.partition("@")[0])
     if key is None:
         near = nearest(of, registry.names())
-        raise ValueError(f"{word}: nobody knows the key {of!r}" + (f"; did you mean {near}?" if near else ""))
+        raise ValueError(f"{word}: there is no key {of!r}" + (f"; did you mean {near}?" if near else ""))
     if key.type.kind not in function.kinds:
-        wrong = "is no number" if set(function.kinds) <= set(NUMBERS) else f"is no key for {function_name}"
+        wrong = "is not a number" if set(function.kinds) <= set(NUMBERS) else f"is not a key for {function_name}"
         raise ValueError(f"{word}: {of} {wrong}")
     number = _argument(word, function, of, argument)
     return FunctionSpec(name or f"{function_name}_{of}", function, of, key, number)
@@ -65,7 +68,7 @@ def _argument(word: str, function: type[Function], of: str, argument: str | None
         if argument is None:
             return None
         others = " and ".join(_argued(other, of) for other in built_in() if other.argument is not None)
-        raise ValueError(f"{word}: {function.name} has nothing behind its key; {others}")
+        raise ValueError(f"{word}: {function.name} takes nothing after its key; {others}")
     if argument is None:
         raise ValueError(f"{word}: {_argued(function, of)}")
     try:

@@ -60,14 +60,14 @@ def _load(point: metadata.EntryPoint) -> type[Function]:
         text = str(error) if isinstance(error, FunctionError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"the function {point.name} cannot be loaded from {point.value}: {text}") from error
     if function.name != point.name:
-        raise ValueError(f"{point.value} calls itself {function.name}; its entry point must be named so too")
+        raise ValueError(f"{point.value} has the name {function.name}; its entry point must have the same name")
     return function
 
 
 def check(function: object) -> None:
     """Raise `FunctionError` with all that the declaration of a function lacks."""
     if not (inspect.isclass(function) and issubclass(function, Function)):
-        raise FunctionError(f"{function!r} is no function (no subclass of Function)")
+        raise FunctionError(f"{function!r} is not a function (not a subclass of Function)")
     wrong = [*_undeclared(function), *_unwritten(function)] or [*_impossible(function)]
     if wrong:
         raise FunctionError(f"{_place(function)} cannot be registered: {'; '.join(wrong)}")
@@ -85,14 +85,14 @@ def _unwritten(function: type[Function]) -> Iterator[str]:
         if name not in written:
             yield f"the method {name} is missing"
     if function.ufunc is None and "join" not in written:
-        yield "neither ufunc nor the method join makes one state of two"
+        yield "ufunc or the method join is missing, to merge two states"
     if "result" not in written and (function.width > 1 or function.state_type):
-        yield "the method result is missing, which makes values of such states"
+        yield "the method result is missing, to turn states into values"
 
 
 def _impossible(function: type[Function]) -> Iterator[str]:
     if not function.name.isidentifier():
-        yield f"{function.name!r} is no name"
+        yield f"{function.name!r} is not a name"
     if not function.kinds or set(function.kinds) - set(KINDS):
         yield f"kinds has to be some of {', '.join(KINDS)}"
     if function.merged_by not in MERGES:

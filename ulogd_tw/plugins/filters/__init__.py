@@ -1,1 +1,1 @@
-"""Plugins between an input and an output."""
+"""Filters: plugins between an input and an output."""

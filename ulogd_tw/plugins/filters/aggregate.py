@@ -1,4 +1,4 @@
-"""AGGREGATE: rows of equal keys added up in memory, one row a key and interval."""
+"""AGGREGATE: sums rows with equal keys in memory, one row for each key and interval."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ulogd_tw.core.resolve import Found
 
 
 class AGGREGATE(Aggregator):
-    """Adds up flows with equal keys: octets, packets, flows, first start and last end, one row a key and interval.
+    """Sums flows with equal keys: octets, packets, flows, first start and last end, one row a key and interval.
 
-    Octets are octetDeltaCount, else octetTotalCount of final records, else NULL; packets alike. A row that lacks a
-    key groups under NULL. Conntrack rows other than the end of a flow, and options records, are filtered out.
+    Octets are octetDeltaCount, else octetTotalCount of final records, else NULL; packets alike. A row without a key
+    groups under NULL. Conntrack rows other than the end of a flow, and options records, are filtered out.
     """
 
     name = "AGGREGATE"
@@ -34,39 +34,40 @@ class AGGREGATE(Aggregator):
                "length, sourceAddress/24:48 (IPv6 behind the colon); a number or time may be rounded down to a "
                "multiple, sourceTransportPort/1024. 5tuple stands for " + ",".join(FIVE_TUPLE) + "."),
         Option("functions", text, "", functions.option_text()),
-        Option("top", number, 0, "Maximum number of groups handed on for each interval: those with the greatest value "
-               "of by. All other groups become one row without keys, so that sums stay right. 0: all groups."),
+        Option("top", number, 0, "Maximum number of groups emitted for each interval, those with the greatest value of "
+               "by. All other groups become one row without keys, so that sums stay right. 0: all groups."),
         Option("by", text, "octets", "Column that ranks groups for top: flows, packets, octets or a column of "
                "functions."),
-        Option("max_sketches", positive, 16384, "Maximum number of groups of an interval with distinct or quantile, "
-               "which take 256 octets and 2 kB each. Later groups have no value in these columns."),
+        Option("max_sketches", positive, 16384, "Maximum number of groups in an interval with distinct or quantile "
+               "columns (256 octets and 2 kB each). Further groups have no value there."),
         Option("interval", whole_seconds, 60, "Length of an interval in seconds; intervals begin at multiples of it "
                "in UTC."),
         Option("time", one_of("arrival", "flow", "spread"), "arrival", "Time that decides about the interval of a row. "
-               "arrival: when it arrived; flow: when its flow ended; spread: octets and packets are divided among all "
-               "intervals of the flow's time, while flows and functions count in the last one."),
+               "arrival: its arrival; flow: the end of its flow; spread: octets and packets are divided among all "
+               "intervals of the flow's time, and flows and functions count in the last one."),
         Option("lateness", positive, 60, "Seconds for which an interval stays open after its end, with time=flow and "
                "time=spread."),
-        Option("window", number, 0, "Length of a sliding window in seconds, a multiple of interval: at the end of each "
-               "interval a row has the sums of the whole window, and interval_start is where the window begins. 0: the "
-               "sums of the interval alone."),
-        Option("age", seconds, 0, "Seconds after its first row when a group goes out at the latest; interval_start is "
-               "then the time of that row. 0: groups go out at the end of intervals."),
-        Option("change", text, "", "One of the keys of key, such as ct.mark: a group goes out when a row of the same "
-               "other keys has another value of it. Rows that return to the former value make a new group."),
+        Option("window", number, 0, "Length of a sliding window in seconds, a multiple of interval: rows at the end of "
+               "each interval then hold the sums over the window, and interval_start is its beginning. 0: sums of the "
+               "interval alone."),
+        Option("age", seconds, 0, "Seconds after its first row when a group is emitted, instead of at the end of "
+               "intervals; interval_start is then the time of this row. 0: groups are emitted at the end of "
+               "intervals."),
+        Option("change", text, "", "One of the keys of key, such as ct.mark: when its value changes while the other "
+               "keys are equal, the group with the former value is emitted at once. A return to the former value "
+               "begins a new group."),
         Option("totals", one_of("last", "difference"), "last", "Meaning of octetTotalCount and packetTotalCount in "
-               "records without the delta counters. last: the last record of a flow says all; difference: each record "
-               "counts what it says more than the one before it, remembered for max_keys flows."),
+               "records without delta counters. last: only the last record of a flow counts; difference: each record "
+               "counts its increase over the previous one, remembered for max_keys flows."),
         Option("max_keys", positive, 1_000_000, "Maximum number of groups in memory, over all open intervals."),
         Option("overflow", one_of("emit", "other", "refuse", "fold", "evict"), "emit", "Action for a new group beyond "
-               "max_keys. emit: hand on all groups early (with window: as fold); other: count the row under NULL keys; "
-               "refuse: drop the row; fold: count the half of the groups with the fewest octets under NULL keys; "
-               "evict: hand on the half of the groups whose last flow ended longest ago."),
-        Option("state_file", text, "", "File for the open intervals at a stop, which the next start goes on with. Of "
-               "an instance in several stacks the second has #2 behind the name. Empty: open intervals are handed on "
-               "early at a stop."),
-        Option("checkpoint", seconds, 60, "Seconds between two writings of state_file; a crash costs the rows of at "
-               "most this time. 0: it is written at the stop only."),
+               "max_keys. emit: emit all groups early (with window: as fold); other: count the row under NULL keys; "
+               "refuse: drop the row; fold: merge the half of the groups with the fewest octets under NULL keys; "
+               "evict: emit the half of the groups with the oldest last flow."),
+        Option("state_file", text, "", "File that keeps open intervals over a restart. For an instance in several "
+               "stacks the second file has #2 appended. Empty: open intervals are emitted early at a stop."),
+        Option("checkpoint", seconds, 60, "Seconds between two writings of state_file, and the most that a crash can "
+               "cost. 0: it is written at a stop only."),
     )  # fmt: skip
     may_use = ("octetDeltaCount", "octetTotalCount", "packetDeltaCount", "packetTotalCount", "reverseOctetDeltaCount",
                "reverseOctetTotalCount", "reversePacketDeltaCount", "reversePacketTotalCount", "flowEndReason",
@@ -87,12 +88,12 @@ class AGGREGATE(Aggregator):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.key_names:
-            yield "key", "names no key"
+            yield "key", "must name at least one key"
         for name in self.key_names:
             base = name.partition("/")[0]
             if known(base.partition("@")[0]) is None:
                 near = nearest(base, registry.names())
-                yield "key", f"nobody knows the key {base}" + (f"; did you mean {near}?" if near else "")
+                yield "key", f"there is no key {base}" + (f"; did you mean {near}?" if near else "")
         yield from (m for m in self._mistakes if m[0] != "key" or known(m[1].partition("/")[0].partition("@")[0]))
         ranking = [key.name for key in (*VALUES, *self._function_keys()) if key.type.numeric]
         if self.config.by not in ranking:

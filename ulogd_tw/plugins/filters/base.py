@@ -32,7 +32,7 @@ FOUND = (
     "icmpv6.csum", "ahesp.spi", "arp.hwtype", "arp.protocoltype", "arp.operation", "arp.shwaddr", "arp.saddr",
     "arp.dhwaddr", "arp.daddr", "sctp.sport", "sctp.dport", "sctp.csum",
 )  # fmt: skip
-"""ulogd2's keys of BASE, in its order."""
+"""ulogd2's keys of BASE, in ulogd2's order."""
 COMMON = (
     "sourceTransportPort", "destinationTransportPort", "protocolIdentifier", "ipVersion", "ipClassOfService", "ipTTL",
     "ipTotalLength", "fragmentIdentification", "fragmentFlags", "fragmentOffset", "nextHeaderIPv6", "tcpControlBits",
@@ -40,9 +40,9 @@ COMMON = (
     "destinationMacAddress", "ethernetType", "vlanId", "dot1qVlanId", "dot1qPriority", "dot1qCustomerVlanId",
     "dot1qCustomerPriority", "mplsTopLabelStackSection", *(f"mplsLabelStackSection{n}" for n in range(2, 11)),
 )  # fmt: skip
-"""What is found beyond them: one key for all transports, for both families."""
+"""Further keys, each for all transports and both families."""
 OF_PACKETS = ("octetDeltaCount", "packetDeltaCount", "raw.pkt")
-"""What a packet is as a flow, and the packet itself, which is passed on only where it is asked for."""
+"""The counters of a packet as a flow; and the packet itself, passed on only on request."""
 
 
 class BASE(Filter):
@@ -77,7 +77,7 @@ class BASE(Filter):
 
     @cached_property
     def _asked(self) -> frozenset[str]:
-        """The names that `headers.decode` looks for; asked for only when rows flow, so it is settled."""
+        """The names for `headers.decode`; computed when rows flow, since requests are settled by then."""
         asked = frozenset(name for name in (*FOUND, *COMMON) if name in self.wanted)
         if "octetDeltaCount" in self.wanted:
             asked |= {"ipTotalLength"}
@@ -87,7 +87,7 @@ class BASE(Filter):
 
     @cached_property
     def _given(self) -> tuple[str, ...]:
-        """Its keys that are wanted, in their order."""
+        """The wanted keys, in order."""
         return tuple(key.name for key in self.provides if key.name in self.wanted)
 
     def process(self, batch: Batch) -> list[Batch]:
@@ -126,7 +126,7 @@ class BASE(Filter):
             self.counters.errors[reason] += count
 
     def _network(self, batch: Batch) -> np.ndarray:
-        """What packets without a link's header begin with: by the family, and of a bridge by the EtherType."""
+        """The first header of packets without a link header: from the family, for a bridge from the EtherType."""
         family, protocol = self.find(batch, "oob.family"), self.find(batch, "oob.protocol")
         kind = np.zeros(batch.n, np.int64) if protocol is None else protocol.values.astype(np.int64)
         if protocol is not None and protocol.missing is not None:
@@ -138,7 +138,7 @@ class BASE(Filter):
         return np.where(family.values == AF_INET6, 0x86DD, kind)
 
     def _batch(self, batch: Batch, part: Headers, linked: bool, lengths: np.ndarray) -> Batch:
-        """The rows of one family, with what was found of them."""
+        """The rows of one family, with the columns found."""
         if "raw.pkt" not in self.wanted:
             batch = batch.select([name for name in batch.schema if name != "raw.pkt"])
         if len(part.rows) < batch.n:
@@ -148,7 +148,7 @@ class BASE(Filter):
         return batch.with_columns(added, {name: part.missing[name] for name in self._given if name in part.missing})
 
     def _of_all(self, part: Headers, linked: bool, lengths: np.ndarray) -> dict[str, Column]:
-        """What all packets of a family have in common, and what they are as flows."""
+        """Columns with one value for all packets of a family, and the packets' counters as flows."""
         n, made = len(part.rows), {}
         if linked and part.family:
             made["oob.family"] = columns.repeated(_FAMILIES[part.family], n, types.UNSIGNED8.dtype)

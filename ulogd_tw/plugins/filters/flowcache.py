@@ -22,15 +22,15 @@ ICMP = ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6")
 COUNTS = ("packetDeltaCount", "octetDeltaCount")
 FIRST = ("ipClassOfService", "vlanId", "ingressInterface", "sourceMacAddress", "destinationMacAddress",
          "flowLabelIPv6", "oob.in")  # fmt: skip
-"""What a flow has of its first packet, where it is no part of the key."""
+"""Keys with the value of the flow's first packet, unless they are part of the key."""
 EMITTED_AT_ONCE = 16384
-"""Rows handed on together: as many small batches would cost several times as much."""
+"""Rows emitted in one batch; many small batches would cost several times as much."""
 LATE_S = 1.0
-"""Seconds that packets may be under way before the clock of the machine ends their flows."""
+"""Seconds allowed for packets under way before the machine's clock ends their flows."""
 SET_BACK_S = 60.0
-"""Seconds by which times go back where another clock begins, and not only packets are out of order."""
+"""A step back in time by this many seconds means a new clock, not packets out of order."""
 LOOK_S = 1.0
-"""Seconds between two looks over all flows."""
+"""Seconds between two passes over all flows."""
 _MOST_SECONDS = 1e6
 _REASONS = {IDLE: "idle", ACTIVE: "active", ENDED: "ended", FORCED: "forced", NO_ROOM: "max_flows"}
 
@@ -102,7 +102,7 @@ class FLOWCACHE(Aggregator):
         self._clock = 0
         """The time of the latest packet of any family, microseconds since 1970. Each layout has a clock of its own."""
         self._looked = 0
-        """The clock when all flows were looked over."""
+        """The clock at the last complete pass over all flows."""
         self._since_look = 0
         self._looking: deque[Layout] = deque()
         self._sampled = self._picked = 0
@@ -176,7 +176,7 @@ class FLOWCACHE(Aggregator):
                 self._send(all_=True)
 
     def _chosen(self, batch: Batch) -> np.ndarray | None:
-        """The rows that are counted: those of IP that are sampled. None: all."""
+        """A mask of the rows to count: sampled IP packets. None: all."""
         keep = None
         if self.config.sampling > 1:
             keep = self._sample(batch.n)
@@ -194,7 +194,7 @@ class FLOWCACHE(Aggregator):
         return keep
 
     def _sample(self, n: int) -> np.ndarray:
-        """One packet of each `sampling` ones that follow each other (RFC 5475 sections 5.1 and 5.2.1)."""
+        """A mask of one packet in each `sampling` consecutive ones (RFC 5475 sections 5.1 and 5.2.1)."""
         every = self.config.sampling
         place = (self._sampled + np.arange(n)) % every
         blocks = (self._sampled + np.arange(n)) // every
@@ -208,10 +208,10 @@ class FLOWCACHE(Aggregator):
         return place == picks[blocks]
 
     def _times(self, batch: Batch, layout: Layout) -> np.ndarray:
-        """When the packets were seen, microseconds since 1970; never back, as one that is out of order may be.
+        """Times of the packets, microseconds since 1970; never back, even for a packet out of order.
 
-        The packets of a batch of BASE's input come family by family, so each family has a clock. What the others had
-        before is of an earlier batch: no family can have earlier packets any more.
+        The packets in a batch of BASE's input come family by family, so each family has a clock. Times of the other
+        families are from an earlier batch: no family can have earlier packets any more.
         """
         parts = self.find(batch, "oob.time.sec"), self.find(batch, "oob.time.usec")
         if parts[0] is not None:
@@ -275,7 +275,7 @@ class FLOWCACHE(Aggregator):
     # flows that end
 
     def _look(self) -> None:
-        """Look over some flows, where the clock has gone on, and packets have come that make it worth while."""
+        """Check some flows for their end, if the clock has advanced enough."""
         if not self._looking:
             size = sum(layout.table.size for layout in self._layouts.values())
             due = self._clock - self._looked >= LOOK_S * 1e6
@@ -289,7 +289,7 @@ class FLOWCACHE(Aggregator):
         self._looking = deque(layout for layout in self._layouts.values() if layout.table.n)
 
     def _look_on(self) -> None:
-        """The next slice."""
+        """Check the next slice."""
         if self._looking:
             layout = self._looking[0]
             self._put(layout, layout.table.look(layout.clock))
@@ -297,7 +297,7 @@ class FLOWCACHE(Aggregator):
                 self._looking.popleft()
 
     def _make_room(self) -> None:
-        """End the idlest flows where there are too many: some more than needed, as it costs the same."""
+        """End the idlest flows if there are too many: some more than needed, since it costs the same."""
         most = self.config.max_flows
         count = sum(layout.table.n for layout in self._layouts.values())
         if count <= most:
@@ -335,10 +335,10 @@ class FLOWCACHE(Aggregator):
         for reason, name in _REASONS.items():
             self.counters.figures["ended"][name] += counts[reason]
         if self._outgoing_rows > max(self.config.max_flows, SLICE):
-            self._send(all_=True)  # what lies below counts what it cannot take; here nothing grows without bound
+            self._send(all_=True)  # the outputs below count rows without room; nothing here grows without bound
 
     def _send(self, all_: bool = False) -> None:
-        """Emit what goes out: about EMITTED_AT_ONCE rows of one layout together, or all of it."""
+        """Emit ended flows: about EMITTED_AT_ONCE rows of one layout in a batch, or all of them."""
         while self._outgoing:
             layout, first = self._outgoing.popleft()
             parts, count, others = [first], len(first.reasons), deque()
@@ -359,7 +359,7 @@ class FLOWCACHE(Aggregator):
                 return
 
     def _hold_back(self) -> None:
-        """A file is read no further while its flows find no room below."""
+        """Pause a replayed file while its flows find no room below."""
         if self._replayed and not self._held_back:
             self._held_back = True
             self.source.pause()
@@ -378,9 +378,9 @@ class FLOWCACHE(Aggregator):
             self.source.resume()
 
     def wake(self, now: float) -> float:
-        """End the flows whose time is over, a slice at once, and send what goes out.
+        """End expired flows, a slice at a time, and emit them.
 
-        The packets of a file that is replayed have a clock of their own; at its end all flows are over.
+        The packets of a replayed file have a clock of their own; at its end all flows end.
         """
         if self._replayed:
             if self.source.at_end and any(layout.table.n for layout in self._layouts.values()):

@@ -30,10 +30,10 @@ _PORTS = {"src": "sourceTransportPort", "dst": "destinationTransportPort"}
 _PROTOCOL = "protocolIdentifier"
 _INTERFACES = {"in": "ingressInterface", "out": "egressInterface"}
 _NUMBERS = {"marks": ("mark.name", ("ct.mark", "oob.mark")), "zones": ("zone.name", ("ct.zone",))}
-"""The key that an option gives, and those that may have the number."""
+"""For each option, its key and the keys that may hold the number."""
 _END, _START = "flowEndMilliseconds", "flowStartMilliseconds"
 _COLUMNS = {"country": ("country",), "asn": ("as", "as.name")}
-"""What the database of an option has, of either end."""
+"""For each option, the columns of its database for either end."""
 _NOW = np.zeros(0, np.int64)
 _SERVICES = ("src.service", "dst.service", "service")
 
@@ -113,7 +113,7 @@ class GROUP(Filter):
 
     @property
     def _columns(self) -> dict[str, tuple[str, ...]]:
-        """The columns that each option gives."""
+        """The columns of each option."""
         further = tuple(f"net.{name}" for name in self.config.columns if name not in ("from", "until"))
         every = {"networks": ("net", *further)} | _COLUMNS
         return {option: columns for option, columns in every.items() if getattr(self.config, option)}
@@ -193,7 +193,8 @@ class GROUP(Filter):
 
     @cached_property
     def _plan(self) -> list[tuple[str, str, list[str]]]:
-        """(option, side, columns) of the wanted names of addresses; asked for only when rows flow, so it is settled."""
+        """(option, side, columns) of the wanted names of addresses; computed when rows flow, since requests are settled
+        by then."""
         found = []
         for option in self._columns:
             for side in _ADDRESSES:
@@ -203,7 +204,7 @@ class GROUP(Filter):
         return found
 
     def _by_address(self, batch: Batch) -> Iterator[tuple[str, Labels, np.ndarray]]:
-        """(key, what codes mean, code of each row) of the wanted names of addresses."""
+        """(key, labels of codes, code of each row) of the wanted names of addresses."""
         for option, side, columns in self._plan:
             found = self.find(batch, _ADDRESSES[side])
             if found is not None:
@@ -213,7 +214,7 @@ class GROUP(Filter):
                 yield from ((f"{side}.{column}", names.columns[column], codes) for column in columns)
 
     def _times(self, batch: Batch) -> np.ndarray:
-        """When each row was: the end of the flow, else its start, else now. Seconds since 1970."""
+        """The time of each row: the end of the flow, else its start, else now. Seconds since 1970."""
         times = np.full(batch.n, int(batch.now))
         for name in (_START, _END):
             found = self.find(batch, name)
@@ -223,7 +224,7 @@ class GROUP(Filter):
         return times
 
     def _by_interface(self, batch: Batch) -> Iterator[tuple[str, Labels, np.ndarray]]:
-        """As `_by_address`, of interfaces."""
+        """As `_by_address`, for interfaces."""
         if self._interfaces is None:
             return
         exporter = self.find(batch, "exporter")
@@ -234,7 +235,7 @@ class GROUP(Filter):
                 yield f"{side}.interface", self._interfaces.labels, _without(codes, index.missing)
 
     def _by_number(self, batch: Batch) -> Iterator[tuple[str, Labels, np.ndarray]]:
-        """As `_by_address`, of marks and zones."""
+        """As `_by_address`, for marks and zones."""
         for option, made in self._marks.items():
             name, of = _NUMBERS[option]
             found = next((one for one in (self.find(batch, key) for key in of) if one is not None), None)
@@ -242,7 +243,7 @@ class GROUP(Filter):
                 yield name, made.labels, _without(made.codes(found.values), found.missing)
 
     def _by_port(self, batch: Batch) -> Iterator[tuple[str, Labels, np.ndarray]]:
-        """As `_by_address`, of services."""
+        """As `_by_address`, for services."""
         if self._services is None:
             return
         codes = {}
@@ -267,5 +268,5 @@ class GROUP(Filter):
 
 
 def _without(codes: np.ndarray, missing: np.ndarray | None) -> np.ndarray:
-    """No code where the value is missing."""
+    """Codes with 0 for missing values."""
     return codes if missing is None else np.where(missing, np.int32(0), codes)

@@ -51,7 +51,7 @@ class HWHDR(Filter):
         return batch.with_columns(added, missing)
 
     def _octets(self, batch: Batch, name: str, size: str) -> Octets | None:
-        """A column of octets, as long as `size` says where that is less; empty where there is none."""
+        """A column of octets, cut to `size` where it is given; empty for missing ones."""
         found, length = self.find(batch, name), self.find(batch, size)
         if found is None or isinstance(found.values, np.ndarray):
             return None
@@ -77,7 +77,7 @@ class HWHDR(Filter):
         return np.where(lengths == _HEADER, ARPHRD_ETHER, ARPHRD_VOID).astype(np.uint16), lengths == 0
 
     def _texts(self, n: int, header: Octets | None, sender: Octets | None, framed: np.ndarray) -> dict[str, Octets]:
-        """The octets of each text, of no length where there is none."""
+        """The octets for each text, empty without header."""
         none = columns.Octets(np.zeros(n + 1, np.int64), np.zeros(0, np.uint8))
         found = dict.fromkeys(_TEXTS, none)
         size = np.where(framed, _ADDRESS, 0)
@@ -93,7 +93,7 @@ class HWHDR(Filter):
     def _protocol(
         self, batch: Batch, header: Octets, framed: np.ndarray, added: dict[Key, Column], missing: dict[str, np.ndarray]
     ) -> None:
-        """The EtherType of the header, in the rows that have no oob.protocol."""
+        """The EtherType in the header, for the rows without oob.protocol."""
         known_ = self.find(batch, "oob.protocol")
         if known_ is not None and known_.missing is None:
             return
@@ -112,7 +112,7 @@ def _put(added: dict[Key, Column], missing: dict[str, np.ndarray], name: str, co
 
 
 def _first(one: Octets, other: Octets) -> Octets:
-    """The strings of one, and of the other where those are empty."""
+    """The strings of one column, and of the other where they are empty."""
     empty = one.lengths == 0
     data = np.concatenate([one.data, other.data])
     starts = np.where(empty, other.offsets[:-1] + len(one.data), one.offsets[:-1])

@@ -24,9 +24,9 @@ from ulogd_tw.transports.netlink.port import NetlinkPort
 from ulogd_tw.transports.netlink.rtnetlink import NETLINK_ROUTE, RTNLGRP_LINK, all_links, link
 
 QUEUE_OCTETS = 1 << 17
-"""What the kernel may queue of its messages: less than an unprivileged process may ask for."""
+"""Octets of messages that the kernel may queue: below the limit for unprivileged processes."""
 MOST_GONE = 4096
-"""Interfaces that are no longer there and keep their names, for packets that are still on their way."""
+"""Number of vanished interfaces with names kept, for packets still on their way."""
 _PAIRS = (("oob.in", "oob.ifindex_in"), ("oob.out", "oob.ifindex_out"))
 
 
@@ -66,7 +66,7 @@ class IFINDEX(Filter):
         return {index: False for name, index in _PAIRS if name in wanted}
 
     def open(self) -> Deferred[None]:
-        """Follow the changes, and read the names that there are; fires when they are known."""
+        """Follow changes, and read the present names; fires when they are known."""
         path = self.config.network_namespace_path
         port = self.make_port(
             self._received, self._lost, groups=(RTNLGRP_LINK,), family=NETLINK_ROUTE, buffer_octets=QUEUE_OCTETS,
@@ -81,7 +81,7 @@ class IFINDEX(Filter):
         return self._port.stop() if self._port is not None else None
 
     def _read_all(self) -> Deferred[None]:
-        """Ask for every interface; a list during which an interface came or went is asked for anew."""
+        """Request all interfaces, again if an interface came or went during the answer."""
         kind, flags, payload = all_links()
         assert self._port is not None
         asked = self._port.request(kind, flags, payload, self._received)
@@ -92,7 +92,7 @@ class IFINDEX(Filter):
         return self._read_all() if failure.value.number == errno.EINTR else failure
 
     def put(self, index: int, name: str, gone: bool = False) -> None:
-        """An interface has this name; one that is gone keeps it until its number is used again."""
+        """Set the name of an interface; a vanished interface keeps its name until its number is used again."""
         self.names[index] = name.encode("utf-8", "surrogateescape")
         self._gone.pop(index, None)
         if gone:
@@ -113,7 +113,7 @@ class IFINDEX(Filter):
             self.fault(error)
 
     def _lost(self, n: int) -> None:
-        """The kernel had no room for its messages: look anew."""
+        """The kernel had no room for its messages: read all names again."""
         self.counters.lost["kernel"] += n
         self._read_all().addErrback(self._unread)
 

@@ -12,7 +12,7 @@ from ulogd_tw.plugins.filters.ip2str import ADDRESSES
 
 OF_IP = ADDRESSES[:6]
 _MAPPED = 0xFFFF << 32
-"""The second half of ::ffff:0:0, in which IPv4 addresses are held (RFC 4291 section 2.5.5.2)."""
+"""The second half of ::ffff:0:0, the prefix of IPv4-mapped addresses (RFC 4291 section 2.5.5.2)."""
 
 
 class IP2BIN(Filter):

@@ -43,7 +43,7 @@ class IP2STR(Filter):
 
     @cached_property
     def _made(self) -> list[tuple[str, Key]]:
-        """(address, key of its text) of what is wanted; asked for only when rows flow, so it is settled."""
+        """(address, key of its text) for each wanted key; computed when rows flow: requests are settled by then."""
         return [(name, known(f"{name}.str")) for name in ADDRESSES if f"{name}.str" in self.wanted]
 
     def process(self, batch: Batch) -> Batch:

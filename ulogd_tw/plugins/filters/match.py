@@ -89,7 +89,7 @@ class MATCH(Filter):
         list(self.mistakes())
         asked = self._term.keys()
         for key in self.keys():
-            asked.setdefault(key.name, False)  # what an earlier one has said stays for the rows that do not match
+            asked.setdefault(key.name, False)  # rows without a match keep the values set by an earlier MATCH
         if self.config.sample > 1:
             asked |= {name: asked.get(name, False) for name in _HASHED}
         return asked
@@ -97,11 +97,11 @@ class MATCH(Filter):
     # sets
 
     def open(self) -> None:
-        """Read the sets. Raises `StartError` where one cannot be read or has a line of no sense."""
+        """Read the sets. Raises `StartError` for an unreadable file or line."""
         self._sets.open()
 
     def _parsed(self, files: list[bytes]) -> Term:
-        """The term with the sets as the files have them."""
+        """The term, with the sets as in the files."""
         sets = {}
         for name, octets in zip(self._files, files, strict=True):
             sets[name] = [value for _, value in entries(octets)]
@@ -111,12 +111,12 @@ class MATCH(Filter):
         self._term = term
 
     def wake(self, now: float) -> float | None:
-        """Read sets again whose file has changed, in a thread."""
+        """Read changed files of sets again, in a thread."""
         self._sets.look()
         return self.config.sets_interval if self._files else None
 
     def reopen(self) -> None:
-        """SIGHUP: look at once."""
+        """SIGHUP: check the files at once."""
         self._sets.look_anew()
 
     # rows
@@ -135,7 +135,7 @@ class MATCH(Filter):
         return self._said(batch, matched) if batch.n else None
 
     def _said(self, batch: Batch, matched: np.ndarray) -> Batch:
-        """With tag and export.to of the rows that match; of others what was said before stays."""
+        """The batch with tag and export.to set in matching rows; other rows keep their values."""
         for key, value in ((TAG, self.config.tag), (EXPORT_TO, self.config.export_to)):
             if not value:
                 continue

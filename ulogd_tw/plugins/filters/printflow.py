@@ -48,7 +48,7 @@ class PRINTFLOW(Filter):
         return batch.with_columns({self.provides[0]: strings(found, batch.n, b" ", b" ")})
 
     def _side(self, batch: Batch, side: str) -> list[Field]:
-        """One direction."""
+        """The text of one direction."""
         found: list[Field] = []
         for piece, name in ((b"SRC=", "ip.saddr"), (b"DST=", "ip.daddr")):
             if address := self.find(batch, f"{side}.{name}"):
@@ -67,7 +67,7 @@ class PRINTFLOW(Filter):
         return found
 
     def _where(self, field: Field, rows: np.ndarray) -> list[Field]:
-        """A field, in some rows only."""
+        """A field present in some rows only."""
         missing = ~rows if field.missing is None else ~rows | field.missing
         field.missing = missing if missing.any() else None
         return [field] if rows.any() else []

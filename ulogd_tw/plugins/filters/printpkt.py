@@ -37,7 +37,7 @@ _TCP_FLAGS = [
     for flags in range(64)
 ]
 _OPERATIONS = {1: b"REQUEST", 2: b"REPLY", 10: b"NAK"}
-"""Of ARP (RFC 826, RFC 1577)."""
+"""Operations of ARP (RFC 826, RFC 1577)."""
 
 
 class PRINTPKT(Filter):
@@ -166,12 +166,12 @@ class _Text:
         return found
 
     def _known(self, last: str, others: np.ndarray) -> np.ndarray | None:
-        """The rows without the header whose last key is this; None where all are."""
+        """A mask of the rows without the header whose last key is this; None if all have it."""
         found = self.find(last)
         return None if found is None else others | _gone(found, self.n)
 
     def _numbers(self, last: str, others: np.ndarray, *named: tuple[bytes, str]) -> tuple[list[Field], np.ndarray]:
-        """Numbers that are there together, of a header whose last one is `last`; and the rows without them."""
+        """The numbers of a header with `last` as its last one; and a mask of the rows without them."""
         missing = self._known(last, others)
         if missing is None:
             return [], np.ones(self.n, bool)
@@ -244,6 +244,6 @@ def _gone(found: Found, n: int) -> np.ndarray:
 
 
 def _either(one: Found, other: Found) -> np.ndarray | None:
-    """The rows without one or the other."""
+    """A mask of the rows without one or the other."""
     masks = [found.missing for found in (one, other) if found.missing is not None]
     return np.logical_or.reduce(masks) if masks else None

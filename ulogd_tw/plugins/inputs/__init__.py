@@ -1,1 +1,1 @@
-"""Plugins that begin a stack."""
+"""Inputs: plugins at the beginning of a stack."""

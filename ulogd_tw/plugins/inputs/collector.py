@@ -113,7 +113,7 @@ class COLLECTOR(Collecting):
     # start and stop
 
     def open(self) -> None:
-        """Bind every address; `StartError` where one is taken or not allowed."""
+        """Bind every address; `StartError` for an address in use or not allowed."""
         urls = [parse(text) for text in self.config.listen]
         self.open_reception({url.scheme for url in urls})
         for url in urls:
@@ -127,7 +127,7 @@ class COLLECTOR(Collecting):
                 raise
 
     def open_reception(self, schemes: set[str]) -> None:
-        """All that there is without a socket. Raises `StartError`."""
+        """Set up everything except sockets. Raises `StartError`."""
         config = self.config
         settings = Settings(
             config.session_key, config.max_sessions, config.max_sessions_of_address, networks(config.allow),
@@ -141,7 +141,7 @@ class COLLECTOR(Collecting):
             self.counters.figures["handshakes"] = lambda: sum(e.handshakes or 0 for e in self.entrances.values())
 
     def reopen(self) -> None:
-        """SIGHUP: read the certificates anew."""
+        """SIGHUP: read the certificates again."""
         for entrance in self.entrances.values():
             entrance.reload()
 
@@ -161,7 +161,7 @@ class COLLECTOR(Collecting):
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
-        """Take no more, read what the kernel already has, and hand all of it on."""
+        """Stop receiving, read the datagrams already in the kernel, and hand all rows on."""
         reception = self._reception
         for listener in self._listeners:
             listener.drain()
@@ -176,7 +176,7 @@ class COLLECTOR(Collecting):
         return defer.DeferredList(closing, consumeErrors=True)
 
     def pause(self) -> None:
-        """Exporters with connections wait; datagrams go on, and the queue counts what it cannot take."""
+        """Exporters with connections wait; datagrams go on, and the queue counts rows without room."""
         self._reception.pause()
 
     def resume(self) -> None:

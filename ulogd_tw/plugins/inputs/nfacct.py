@@ -65,13 +65,13 @@ class NFACCT(Input):
             yield "pollinterval", "must be given: seconds between two readings of the counters, 1 or more"
 
     def keys(self) -> Iterable[Key]:
-        """The counter's, and with `timestamp` the time of the query."""
+        """The counter's keys, and with `timestamp` the time of the reading."""
         return nfacct.KEYS if self.config.timestamp else nfacct.COUNTER_KEYS
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open the socket, and try whether the kernel answers. Raises `StartError`."""
+        """Open the socket, and check that the kernel answers. Raises `StartError`."""
         port = RequestPort(
             self._stray,
             self._lost,
@@ -95,7 +95,7 @@ class NFACCT(Input):
         self._port.start()
 
     def wake(self, now: float) -> float | None:
-        """Ask when it is time, by a clock that does not drift with the work."""
+        """Request the counters when due, by a clock without drift."""
         interval = self.config.pollinterval
         if self._due is None:
             self._due = now + interval
@@ -106,7 +106,7 @@ class NFACCT(Input):
         return self._due - now
 
     def read_now(self) -> None:
-        """Ask now; SIGUSR2 does so too."""
+        """Request the counters now; SIGUSR2 does so too."""
         if self._asking or self._port is None:
             self.counters.figures["polls_skipped"] += 1
             return

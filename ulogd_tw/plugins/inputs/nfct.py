@@ -36,7 +36,7 @@ from ulogd_tw.transports.netlink.port import NetlinkPort
 
 _GROUPS = {NEW: GROUP_NEW, UPDATE: GROUP_UPDATE, DESTROY: GROUP_DESTROY}
 _SILENCE_S = 30.0
-"""Seconds without any event after which we look whether the kernel follows connections at all."""
+"""Seconds without any event before a check whether the kernel tracks connections at all."""
 _UNNEEDED = "No effect; accepted for configurations of ulogd2."
 
 
@@ -180,7 +180,7 @@ class NFCT(Input):
             )
 
     def groups(self) -> list[int]:
-        """The multicast groups whose events are of use; the kernel need not make others for us."""
+        """The multicast groups with useful events; the kernel then makes no others."""
         if self.config.pollinterval:
             return []
         events: Iterable[int] = (DESTROY,) if self.config.hash_enable else (NEW, UPDATE, DESTROY)
@@ -188,7 +188,7 @@ class NFCT(Input):
         return [GROUP_NEW, *groups] if groups and self.config.hash_enable and self._births else groups
 
     def _preflight(self) -> None:
-        """One warning about all settings of the kernel that take away what is wanted, or with sysctl=1 none."""
+        """One warning about all kernel settings that suppress wanted keys; with sysctl=1 they are set instead."""
         if not conntrack_settings.loaded():
             self.log.warn(
                 "{instance}: connection tracking is not loaded, so there are no flows yet. Run: {remedy}",
@@ -281,12 +281,12 @@ class NFCT(Input):
         self._dumps.begin()
 
     def read_now(self) -> None:
-        """A row for each flow that lives; the kernel's counters begin anew at 0."""
+        """A row for each active flow; the kernel's counters restart at 0."""
         config = self.config
         self._dumps.soon(bool(config.pollinterval or config.active_timeout or self._births), zeroing=True)
 
     def wake(self, now: float) -> float | None:
-        """Look at the start, and once more after some time without a message, whether the kernel tracks connections."""
+        """Check whether the kernel tracks connections: at the start, and again after some time without a message."""
         first, self._looked = not self._looked, True
         if not first and self.counters.messages_received:
             return None
@@ -300,7 +300,7 @@ class NFCT(Input):
         return _SILENCE_S if first and tracked else None
 
     def stop(self) -> Any:
-        """Read what the kernel still holds for us, then close."""
+        """Read the events still held by the kernel, then close."""
         return gatherResults([part.stop() for part in (self._dumps, self._port) if part is not None])
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ class NFCT(Input):
                 self._emit(self._without_told(kept) if follow else kept)
 
     def _accepted(self, batch: Batch) -> Batch:
-        """The rows that the filters choose. Of events the kernel has chosen already, of its table it cannot."""
+        """The rows accepted by the filters. The kernel filters events itself, but not its table."""
         if self._accept.keys:
             batch = batch.take(self._accept.rows(batch))
         if not self.config.own_export and (rows := among(batch, own_flows.known())).any():
@@ -334,7 +334,7 @@ class NFCT(Input):
         return batch
 
     def _emit(self, batch: Batch) -> None:
-        """Hand rows on with the keys that are wanted."""
+        """Emit rows with the wanted keys."""
         if self.wanted is not ALL and not all(name in self.wanted for name in batch.schema):
             batch = batch.select([name for name in batch.schema if name in self.wanted])
         self.emit(batch)
@@ -349,24 +349,24 @@ class NFCT(Input):
         return batch.take(~begun)
 
     def _without_told(self, batch: Batch) -> Batch:
-        """Note the ends of flows that are followed; of those that were reported only the rest is left."""
+        """Record the ends of followed flows; a flow reported before keeps only its remaining counts."""
         ends = batch.columns["ct.event"] == DESTROY
         if ends.all():
             return self._flows.ended(batch)
-        if ends.any():  # hash_enable=0, which keeps no flows but those of a dump that is asked for
+        if ends.any():  # hash_enable=0 keeps no flows except those of a requested dump
             self._flows.ended(batch.take(ends))
         return batch
 
     # --- the kernel's table -----------------------------------------------------------------------------------------
 
     def _gone(self, batch: Batch) -> None:
-        """Flows that ended without an event."""
+        """Emit flows that ended without an event."""
         self._vanished += batch.n
         self.counters.rows_received += batch.n
         self._emit(batch)
 
     def _report(self, batch: Batch) -> None:
-        """Flows that live, with what was counted since they were told last."""
+        """Emit active flows, with the counts since their previous row."""
         if self.config.reset:
             packets = [batch.columns[name] for name in ("orig.raw.pktcount", "reply.raw.pktcount")]
             batch = batch.take((packets[0] != 0) | (packets[1] != 0))

@@ -26,10 +26,10 @@ from ulogd_tw.transports.netlink.multi_message_port import MultiMessagePort
 from ulogd_tw.transports.netlink.port import GRANT
 
 DATAGRAM = 32 << 10
-"""Octets of packets that the kernel gathers before it sends them; single larger packets come nevertheless."""
+"""Octets gathered by the kernel in one datagram; a single larger packet comes nevertheless."""
 MOST_OF_A_PACKET = 0xFFFF
 LITTLE = 4 << 20
-"""Octets of a receive buffer that is full so soon that small batches must not wait."""
+"""Size of a receive buffer that fills so fast that small batches must not wait."""
 OWNERS = "/proc/net/netfilter/nfnetlink_log"
 
 
@@ -59,7 +59,7 @@ TUNING = (
     Option("network_namespace_path", text, "", "Network namespace in which packets are logged, such as "
            "/run/netns/router. Empty: the namespace of the service."),
 )  # fmt: skip
-"""Options of how packets come from the kernel."""
+"""Options for the transfer of packets from the kernel."""
 
 
 class NFLOG(Input):
@@ -114,23 +114,23 @@ class NFLOG(Input):
         self.counters.figures["netlink"] = self._figures
 
     def groups(self) -> tuple[int, ...]:
-        """The groups that are read."""
+        """The groups to read."""
         return self.config.group
 
     def decoded(self) -> frozenset[str]:
-        """The keys that are decoded."""
+        """The keys to decode."""
         return frozenset(key.name for key in self.keys() if key.name in self.wanted)
 
     def least_buffer(self) -> int:
-        """Octets of receive buffer that an old configuration asks for."""
+        """Octets of receive buffer required by options of ulogd2."""
         return max(self.config.netlink_socket_buffer_size, self.config.netlink_socket_buffer_maxsize)
 
     def system_logging(self) -> bool:
-        """Whether to be what the kernel itself logs packets with; ulogd2 does so for group 0."""
+        """Whether to become the kernel's own packet logger; ulogd2 does so for group 0."""
         return self.config.bind or 0 in self.groups()
 
     def finished(self, batch: Batch) -> Batch:
-        """A batch as it goes out."""
+        """The batch in the form for the plugins below."""
         return batch
 
     # --- checks and keys --------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class NFLOG(Input):
                 yield name, "must be 0 or more"
 
     def keys(self) -> Iterable[Key]:
-        """The keys of a packet; sequence numbers and the connection where the options ask for them."""
+        """The keys of a packet; sequence numbers and the connection if the options ask for them."""
         without = {"oob.seq.local": self.config.seq_local, "oob.seq.global": self.config.seq_global}
         yield from (key for key in KEYS if without.get(key.name, True))
         if self.config.attach_conntrack:
@@ -152,7 +152,7 @@ class NFLOG(Input):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Take the groups. Raises `StartError` without privilege, and where another program has one."""
+        """Take the groups. Raises `StartError` without privilege, or if another program has one."""
         config = self.config
         wanted = self.decoded()
         self._decoder = Decoder(wanted, self.counters.errors, config.numeric_label)
@@ -186,7 +186,7 @@ class NFLOG(Input):
             flags = self._take_group(group, flags, min(self.config.copy_range, MOST_OF_A_PACKET) if packets else 0)
 
     def _take_group(self, group: int, flags: int, copied: int) -> int:
-        """Take one group; the flags that the kernel knows."""
+        """Take one group; returns the flags known to the kernel."""
         config = self.config
         request = nflog.bind(
             group,
@@ -239,7 +239,7 @@ class NFLOG(Input):
         return StartError(f"{what}: {error}")
 
     def _owner(self, group: str) -> str:
-        """Who has a group, as far as the kernel tells: a netlink port, which mostly is the number of the process."""
+        """The owner of a group, as far as the kernel shows it: a netlink port, mostly the process's number."""
         try:
             with inside(self.config.network_namespace_path), open(OWNERS, encoding="ascii") as lines:
                 for line in lines:
@@ -254,7 +254,7 @@ class NFLOG(Input):
         self._port.start()
 
     def stop(self) -> Any:
-        """Give the groups back, read what the kernel still holds for us, then close."""
+        """Give the groups back, read the packets still held by the kernel, then close."""
         if self._port is None:
             return None
         for group in self.groups():
@@ -282,7 +282,7 @@ class NFLOG(Input):
             self.emit(self.finished(batch))
 
     def _lost(self, datagrams: int) -> None:
-        """How many packets were in them, their sequence numbers tell."""
+        """The kernel dropped datagrams; sequence numbers give the number of packets."""
         self._datagrams_lost += datagrams
 
     def _count_lost(self, n: int) -> None:

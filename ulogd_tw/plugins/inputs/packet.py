@@ -29,7 +29,7 @@ _AF_INET, _AF_INET6, _AF_BRIDGE = 2, 10, 7
 _FAMILIES = {0x0800: _AF_INET, 0x86DD: _AF_INET6}
 _ETHER, _LOOPBACK = 1, 772
 _OF_IP = (519, 768, 769, 776, 0xFFFE)
-"""ARPHRD of devices whose packets begin with IP: raw IP, tunnels, and those without a type (tun, WireGuard)."""
+"""ARPHRD of devices with packets beginning with IP: raw IP, tunnels, and devices without a type (tun, WireGuard)."""
 _LINKTYPES = {_ETHER: 1, _LOOPBACK: 1} | dict.fromkeys(_OF_IP, 101)
 """ARPHRD -> LINKTYPE."""
 
@@ -96,7 +96,7 @@ class PACKET(Input):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Make the rings. Raises `StartError` without privilege, interface, or libpcap where it is needed."""
+        """Make the rings. Raises `StartError` without privilege, without the interface, or without a needed libpcap."""
         config = self.config
         self._keys = tuple(key for key in self.provides if key.name in self.wanted)
         for name in config.interface:
@@ -125,7 +125,7 @@ class PACKET(Input):
             port.start()
 
     def stop(self) -> defer.Deferred[Any]:
-        """Hand on what the rings hold, and close them."""
+        """Emit the packets in the rings, and close them."""
         return defer.gatherResults([port.stop() for port in self.ports], consumeErrors=True)
 
     # --- packets ----------------------------------------------------------------------------------------------------

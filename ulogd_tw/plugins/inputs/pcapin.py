@@ -25,14 +25,14 @@ from ulogd_tw.packets.counts import PAYLOADS
 from ulogd_tw.packets.payloads import Exports, Sent
 
 SLICE_OCTETS = 1 << 16
-"""Octets that are read at once: if they are small packets, their headers take 20 ms."""
+"""Octets read in one step: the headers of small packets then take 20 ms."""
 PACKET_OCTETS = 1 << 22
-"""The same where packets are rows, which are never looked at one by one."""
+"""The same when packets become rows, without a step for each packet."""
 PORTS = ("2055", "2056", "4432", "4739", "4740", "6343", "9555", "9995", "9996")
 
 
 def speed(written: str) -> float:
-    """max, real, or a factor: 2 is twice as fast as it was captured. 0 stands for max."""
+    """max, real, or a factor: 2 is twice as fast as captured. 0 stands for max."""
     word = written.strip()
     if word in ("max", "real"):
         return float(word == "real")
@@ -46,7 +46,7 @@ def speed(written: str) -> float:
 
 
 def _reads(file: io.BufferedIOBase, capture: Capture, size: int) -> Iterator[int]:
-    """How many octets each read brought into the space of the capture; an error of the file comes after them."""
+    """Octets brought by each read into the space of the capture; a read error is raised after them."""
     packed = isinstance(file, gzip.GzipFile)  # brings little at once
     while True:
         space, count, broken = capture.space(size), 0, None
@@ -124,7 +124,7 @@ class PCAPIN(Replaying):
         return not self.packets
 
     def keys(self) -> Iterable[Key]:
-        """Of what flows; all where that is not settled."""
+        """The keys of packets or of flow records; all while it is not settled."""
         of = {RAW: capture_rows.KEYS, FLOW: Replaying.provides}
         return of.get(self.otype, self.provides)
 
@@ -170,7 +170,7 @@ class PCAPIN(Replaying):
             self._whole = True
 
     def end_file(self) -> None:
-        """A connection goes on in the next file, but not behind one that is damaged."""
+        """A connection goes on in the next file, but not after a damaged one."""
         if not self._whole:
             self._connections.end()
 
@@ -182,7 +182,7 @@ class PCAPIN(Replaying):
         self.log.warn("{instance}: {path}: {what}", instance=self.instance, path=path, what=what)
 
     def _rows_of(self, packets: Packets) -> Iterator[float | None]:
-        """The packets as rows; how many octets they had on the wire is counted."""
+        """The packets as rows; their octets on the wire are counted."""
         self.counters.octets_received += int(packets.wire.sum())
         times = packets.times
         for what in stretches(packets, self._pace, self.seconds_apart):

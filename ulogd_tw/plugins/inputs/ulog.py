@@ -54,7 +54,7 @@ class ULOG(NFLOG):
         return self.provides
 
     def decoded(self) -> frozenset[str]:
-        """Numbers of interfaces where their names are wanted."""
+        """The keys to decode: numbers of interfaces for wanted names."""
         wanted = {key.name for key in self.provides if key.name in self.wanted}
         return frozenset(wanted | {index for index, key in _INTERFACES.items() if key.name in wanted})
 
@@ -75,7 +75,7 @@ class ULOG(NFLOG):
         )  # fmt: skip
 
     def finished(self, batch: Batch) -> Batch:
-        """The batch with names of interfaces instead of numbers; one that is none, or has gone, is empty."""
+        """The batch with names of interfaces instead of numbers; an unknown interface has an empty name."""
         keys, columns, missing = [], dict(batch.columns), dict(batch.missing)
         for name in self._order(batch):
             key = _INTERFACES.get(name)
@@ -87,12 +87,12 @@ class ULOG(NFLOG):
         return Batch(Schema(keys), {k.name: columns[k.name] for k in keys}, missing, n=batch.n, now=batch.now)
 
     def _order(self, batch: Batch) -> Iterator[str]:
-        """The keys of a row as ulogd2 has them: both interfaces are always there."""
+        """The keys of a row in ulogd2's order: both interfaces are always there."""
         return (key.name for key in KEYS if key.name in batch.schema or key.name in _INTERFACES)
 
 
 def _names(numbers: np.ndarray | None, missing: np.ndarray | None, n: int) -> Coded:
-    """The names of interfaces; asked of the kernel for each different one of a batch, since they can be renamed."""
+    """The names of interfaces; the kernel is asked for each different number in a batch, since names can change."""
     if numbers is None:
         return Coded(np.broadcast_to(np.int32(0), n), (b"",))
     numbers = numbers if missing is None else np.where(missing, np.uint32(0), numbers)

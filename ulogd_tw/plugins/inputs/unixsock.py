@@ -19,7 +19,7 @@ from ulogd_tw.transports.unix_listener import UnixListener
 
 
 class _Client(Protocol):
-    """One program that hands packets over."""
+    """One connected program."""
 
     def __init__(self, plugin: UNIXSOCK) -> None:
         self._plugin = plugin
@@ -134,13 +134,13 @@ class UNIXSOCK(Input):
             client.transport.pauseProducing()
 
     def left(self, client: _Client, held: int) -> None:
-        """A program has gone; `held` octets of its last message came without the rest."""
+        """A program has disconnected; `held` octets of its last message came without the rest."""
         self._clients.discard(client)
         if held:
             self.counters.errors["cut"] += 1
 
     def received(self, client: _Client, framer: unixsock.Framer, octets: bytes) -> None:
-        """Octets of one program: all its messages that are complete become rows."""
+        """Octets of one program: its complete messages become rows."""
         rows: list[dict[str, int | bytes]] = []
         errors = self.counters.errors
         self.counters.octets_received += len(octets)
@@ -168,5 +168,5 @@ class UNIXSOCK(Input):
             self.fault(error)
 
     def _complain(self, what: str, **values: Any) -> None:
-        """Say it, at most once a minute."""
+        """Log it, at most once a minute."""
         self._limited.say(self.log.warn, what, "{instance}: " + what, instance=self.instance, **values)

@@ -1,1 +1,1 @@
-"""Plugins that end a stack."""
+"""Outputs: plugins at the end of a stack."""

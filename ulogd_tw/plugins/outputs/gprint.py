@@ -15,13 +15,13 @@ from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
 from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 
 MOST_SCHEMAS = 1024
-"""Schemas (templates of exporters) whose plan is kept."""
+"""Maximum number of schemas (templates of exporters) with a stored plan."""
 
 
 def printed(schema: Schema, raw: bool = False) -> list[Key]:
-    """The keys of a schema that are printed. ulogd2 leaves out its raw keys (``raw.pkt``); unless `raw`, so do we.
+    """The keys of a schema to print. ulogd2's raw keys (``raw.pkt``) are left out, as in ulogd2, unless `raw`.
 
-    Copies that a stack made for ``key@instance`` are no keys of their own.
+    Copies made by a stack for ``key@instance`` are not keys of their own.
     """
     left_out = () if raw else {k.name for k in registry.ulogd.values() if k.type.kind == "octets"}
     return [key for key in schema.values() if key.name not in left_out and "@" not in key.name]

@@ -12,12 +12,12 @@ from ulogd_tw.writing.sockets import service_port, sink_for
 from ulogd_tw.writing.text import Sink, TextOutput
 
 _ODD = re.compile(rb"[\x00-\x20\x7f]")
-"""Octets that no part of a name of Carbon's lines may have."""
+"""Octets forbidden in names of Carbon."""
 _NAMES = ("sum.name", "sum.pkts", "sum.bytes")
 
 
 def pairs(octets: bytes, place: int) -> tuple[int, int]:
-    """The `Cut` of records of two lines."""
+    """The `Cut` of records with two lines."""
     complete = octets.count(b"\n", 0, place) // 2
     start = 0
     for _ in range(2 * complete):
@@ -54,7 +54,7 @@ class GRAPHITE(TextOutput):
         return dict.fromkeys(_NAMES, True) | {"oob.time.sec": False}
 
     def make_sink(self) -> Sink:
-        """The peer's sink is made when it is opened."""
+        """The peer's sink; it connects at `open`."""
         return Sink(self)
 
     def open(self) -> None:
@@ -62,7 +62,7 @@ class GRAPHITE(TextOutput):
         self.sink.open()
 
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
-        """One Python step a counter (1 M a second): a kernel has hundreds of them."""
+        """One Python step a counter (1 M a second); a kernel has hundreds."""
         columns = []
         for name in _NAMES:
             found = self.find(batch, name)

@@ -34,7 +34,7 @@ from ulogd_tw.peers import SCHEMES, TRANSPORTS, options_of, targets
 _LEAST_MTU = 256
 _OF_NETFLOW5 = (flow_records.AUTO, flow_records.UNIFLOW)
 _AT_ONCE = 4096
-"""Rows encoded at a time: what they need stays in the processor's cache, which makes it three times as fast."""
+"""Rows encoded in one step: their data stays in the processor's cache, which is three times as fast."""
 
 
 class IPFIX(Output):
@@ -120,7 +120,7 @@ class IPFIX(Output):
 
     @cached_property
     def flows(self) -> FlowRecords:
-        """Makes the records, and has every template that was used so far."""
+        """Makes the records, and keeps every template used so far."""
         forms = {"10": lambda now: wire_format.IPFIX, "9": wire_format.NetFlow9, "5": wire_format.NetFlow5}
         form = forms[self.config.version]
         found = FlowRecords(self.counters, self.find, flow_records.parse(self.config.fields), form(self.clock()))
@@ -180,7 +180,7 @@ class IPFIX(Output):
     # start and stop
 
     def open(self) -> None:
-        """Begin to connect. A collector that is away is no fault: it may come, and until then its messages wait."""
+        """Begin to connect. An unreachable collector is no fault: its messages wait."""
         config = self.config
         if config.anonymise == "truncate":
             self._anonymous = truncating(config.anonymise_prefix4, config.anonymise_prefix6).batch
@@ -224,7 +224,7 @@ class IPFIX(Output):
             collector.reopen()
 
     def stop(self) -> defer.Deferred[Any]:
-        """Send what is there; fires when all collectors are closed, each within a bound of its own."""
+        """Send all messages; fires when all collectors are closed, each within a bound of its own."""
         self.flush()
         stopping = [collector.stop() for collector in self.collectors]
         return defer.gatherResults(stopping, consumeErrors=True).addCallback(lambda _: self._let_go())
@@ -245,7 +245,7 @@ class IPFIX(Output):
     # rows
 
     def write(self, batch: Batch) -> defer.Deferred[None] | None:
-        """Encode all rows and queue them. A Deferred when every collector is full; it fires when one has room."""
+        """Encode all rows and queue them. A Deferred if every collector is full; it fires when one has room."""
         for start in range(0, batch.n, _AT_ONCE):
             part = batch if batch.n <= _AT_ONCE else batch.take(slice(start, start + _AT_ONCE))
             left = part.n
@@ -265,7 +265,7 @@ class IPFIX(Output):
         return None
 
     def flush(self) -> None:
-        """Messages that are not full go out too."""
+        """Send incomplete messages too."""
         self._distribution.flush()
 
     def _room(self) -> None:

@@ -27,20 +27,20 @@ from ulogd_tw.writing.part_file import Leftover, Names, PartFile, recover
 from ulogd_tw.writing.text import SYNC, TURN
 
 MOST_OCTETS = 65507
-"""Octets of a Message: what one UDP datagram can carry, so that a file can be sent as it is."""
+"""Maximum octets of a Message: one UDP datagram, so that a file can be sent unchanged."""
 _AT_ONCE = 4096
-"""Rows encoded at a time: what they need stays in the processor's cache."""
+"""Rows encoded in one step: their data stays in the processor's cache."""
 _LARGE = 16384
-"""Rows from which on a batch is written as soon as the one before it is."""
+"""Number of rows from which a batch is written right after the one before it."""
 
 
 class _Stream:
-    """What the Messages of one file have so far (RFC 5655: as those of one TCP connection)."""
+    """The state of the Messages in one file (RFC 5655: as for one TCP connection)."""
 
     def __init__(self, file: PartFile, start: float, end: float) -> None:
         self.file = file
         self.start, self.end = start, end
-        """Times between which it is written."""
+        """Begin and end of its interval."""
         self.octets = 0
         self.sequence = 0
         self.sent_templates: set[int] = set()
@@ -82,7 +82,7 @@ class IPFIXFILE(Output):
     clock = staticmethod(time.time)
     in_thread = staticmethod(threads.deferToThread)
     pause = 0.05
-    """Seconds after a small batch in which others are joined: a write costs as much as some thousand rows."""
+    """Seconds after a small batch in which others join it: a write costs as much as some thousand rows."""
     log = Logger()
 
     def __init__(self, instance: str, config: Any = None) -> None:
@@ -103,7 +103,7 @@ class IPFIXFILE(Output):
 
     @property
     def outgoing(self) -> RecordEncoder:
-        """Has the templates of the file."""
+        """Encodes records, and keeps the templates of the file."""
         return self.flows.outgoing
 
     # options and keys
@@ -130,7 +130,7 @@ class IPFIXFILE(Output):
     # start and stop
 
     def open(self) -> defer.Deferred[None]:
-        """See that files can be made, and end those that a killed process left."""
+        """Check that files can be made, and finish those of a killed process."""
         directory = self.names.directory
         if not os.path.isdir(directory):
             raise StartError(f"there is no directory {directory}", f"mkdir -p {directory}, for the user of ulogd")
@@ -155,13 +155,13 @@ class IPFIXFILE(Output):
         self._end_file()
 
     def wake(self, now: float) -> float:
-        """End a file whose time is over, also where no further row comes."""
+        """End a file at the end of its interval, even without a further row."""
         self._end_if_over(self.clock())
         return 1.0
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
-        """End the file; what the disk does not take goes back to the queue."""
+        """End the file; unwritten rows go back to the queue."""
         self._stopping = True
         if self._pause is not None:
             self._pause.cancel()
@@ -220,7 +220,7 @@ class IPFIXFILE(Output):
     # files
 
     def _put(self, blocks: list[Messages]) -> None:
-        """Plan to write these Messages, with the templates that the file does not have yet."""
+        """Plan to write these Messages, with the templates missing in the file."""
         now, most = self.clock(), self.config.rotate_size
         for block in blocks:
             while block.count:

@@ -36,7 +36,7 @@ RENAMED = {
 def name_of(key: Key) -> str:
     """The name of a key in an object.
 
-    ulogd2 printed addresses only through IP2STR, as ``*.str``. Ours come out without it, and under the same name.
+    ulogd2 printed addresses only through IP2STR, as ``*.str``. Here addresses need no IP2STR, and have the same name.
     """
     name = key.name
     if name in registry.ulogd and registry.ulogd[name].type is types.ADDRESS and f"{name}.str" in registry.ulogd:
@@ -46,7 +46,7 @@ def name_of(key: Key) -> str:
 
 @dataclass(frozen=True)
 class _Member:
-    """One member of the objects of a schema: ``"name":``, the key, how its values look."""
+    """One member of a schema's objects: ``"name":``, the key, the form of its values."""
 
     piece: bytes
     key: Key
@@ -57,7 +57,7 @@ class _Member:
 @dataclass(frozen=True)
 class _Plan:
     head: bool
-    """Whether there are keys of ulogd2, whose objects begin with a timestamp and the device."""
+    """Whether objects begin with a timestamp and the device, as with keys of ulogd2."""
     members: tuple[_Member, ...]
 
 
@@ -74,9 +74,9 @@ def _plan(schema: Schema) -> _Plan:
 
 
 class Timestamp(Field):
-    """ulogd2's time of a row: local, ``2026-11-23T00:10:00``, with ``.uuuuuu`` where the packet has microseconds.
+    """The time of a row in ulogd2's form: local, ``2026-11-23T00:10:00``, with ``.uuuuuu`` if the packet has it.
 
-    ``+HHMM`` follows, but nothing where the zone's offset is zero.
+    ``+HHMM`` follows, but nothing if the zone's offset is zero.
     """
 
     def __init__(self, piece: bytes, seconds: Column, microseconds: Column | None, missing: np.ndarray | None) -> None:
@@ -132,7 +132,7 @@ def _distinct(values: list[bytes]) -> tuple[list[bytes], np.ndarray]:
 
 
 def local_time(second: int) -> tuple[bytes, bytes]:
-    """Date and time in the local zone, and the zone's offset as ulogd2 writes it."""
+    """Date and time in the local zone, and the zone's offset in ulogd2's form."""
     local = time.localtime(second)
     offset = local.tm_gmtoff
     sign = "-" if offset < 0 else "+"
@@ -180,7 +180,7 @@ class JSON(TextOutput):
                 yield "port", str(error)
 
     def make_sink(self) -> Sink:
-        """The file; a peer's sink is made when it is opened."""
+        """The file, or the peer's sink; it connects at `open`."""
         return TextFile(self, self.config.file, self.config.sync)
 
     def open(self) -> None:
@@ -221,7 +221,7 @@ class JSON(TextOutput):
         return Timestamp(piece, seconds, batch.columns.get("oob.time.usec"), batch.missing.get("oob.time.usec"))
 
     def _members(self, batch: Batch, plan: _Plan) -> Iterator[Field]:
-        """The columns; of several with one name, each row has the first that has a value."""
+        """The columns; of several with the same name, each row has the first with a value."""
         taken: dict[str, np.ndarray | None] = {}
         for member in plan.members:
             name = member.key.name

@@ -19,7 +19,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def stamp(second: int) -> bytes:
-    """The time as syslog writes it, local, in English whatever the locale is."""
+    """The local time in the format of syslog, in English for any locale."""
     local = time.localtime(second)
     day = f"{_MONTHS[local.tm_mon - 1]} {local.tm_mday:02d}"
     return f"{day} {local.tm_hour:02d}:{local.tm_min:02d}:{local.tm_sec:02d}".encode()
@@ -59,7 +59,7 @@ class LOGEMU(TextOutput):
         return self._lines.render([self._time(batch), Phrase([self._host]), value(found)], batch.n)
 
     def _time(self, batch: Batch) -> Words:
-        """One Python step for each second."""
+        """The time of each row: one Python step for each second."""
         now, at = int(batch.now), self.find(batch, "oob.time.sec")
         seconds = columns.repeated(now, batch.n, np.dtype(np.int64)) if at is None else at.values
         if at is not None and at.missing is not None:

@@ -21,13 +21,13 @@ from ulogd_tw.storing.database import Database, Fault, Refused
 from ulogd_tw.storing.sql_output import COMMON, CONNECT_S, SQLOutput
 
 SOCKETS = ("/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock", "/tmp/mysql.sock", "/var/lib/mysql/mysql.sock")
-"""Where a server of this host listens: libmysqlclient, and so ulogd2, takes such a socket for localhost."""
+"""Usual sockets of a server on this host: libmysqlclient, and so ulogd2, uses one for localhost."""
 _AUTOMATIC = ("auto_increment", "virtual", "stored", "persistent")
-"""What MySQL says of columns that fill themselves."""
+"""MySQL's words for columns that fill themselves."""
 SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
-"""Values that do not fit are refused instead of cut, and the backslash escapes, whatever the server's default is."""
+"""Values that do not fit are refused instead of cut, and backslash escapes work, for any default of the server."""
 FENCE_S = 5
-"""Seconds that a session of ours, which was killed, has to end."""
+"""Seconds for a killed session of this service to end."""
 
 # Server errors that are about a row, not the statement: data exceptions, violated constraints, a trigger's SIGNAL.
 _ROW_ERRORS = frozenset({
@@ -63,7 +63,7 @@ def _form() -> TextFormat:
 
 
 LITERALS = _form()
-"""Values as MySQL's literals. A newline is escaped, so that only the end of a row is one."""
+"""Values as MySQL's literals. A newline is escaped, so the only newlines are ends of rows."""
 NULL = b"NULL"
 
 
@@ -105,7 +105,7 @@ class MySQL(Database):
         self.config = config
         self.procedure = config.procedure
         self.most_octets = 1 << 20
-        """Octets of a statement that the server takes (max_allowed_packet)."""
+        """Maximum octets of a statement (max_allowed_packet)."""
 
     def keywords(self) -> dict[str, Any]:
         config = self.config
@@ -119,7 +119,7 @@ class MySQL(Database):
         return found | {"host": config.host or "localhost", "port": config.port or 3306}
 
     def socket_path(self) -> str | None:
-        """The unix socket that leads to the server, or None for TCP."""
+        """The Unix socket of the server, or None for TCP."""
         config = self.config
         if config.socket:
             return config.socket
@@ -137,9 +137,9 @@ class MySQL(Database):
         self._fence(connection)
 
     def _fence(self, connection: Any) -> None:
-        """Wait until an earlier session of ours has ended: its transaction may still be on its way to be committed.
+        """Wait until an earlier session of this service has ended: its transaction may still be committed.
 
-        A named lock tells which session that is. Its network may be gone without the server knowing, so it is killed.
+        A named lock identifies the session. The server may not notice a lost network, so the session is killed.
         """
         name = f"ulogd_tw {self.run}"
         try:
@@ -171,7 +171,7 @@ class MySQL(Database):
         ]
 
     def _exists(self, connection: Any, name: str) -> bool:
-        """A table that the user may not see at all is as good as none."""
+        """Whether the table exists; a table invisible to the user counts as missing."""
         rows = self._execute(
             connection,
             "SELECT ENGINE FROM information_schema.TABLES "
@@ -197,7 +197,7 @@ class MySQL(Database):
         connection.begin()
 
     def insert(self, connection: Any, values: Values, n: int, refused: Refused) -> None:
-        """Statements of many rows each, written by NumPy: MariaDB takes 150,000 rows of 12 columns a second."""
+        """Statements of many rows each, built by NumPy: MariaDB takes 150,000 rows of 12 columns a second."""
         head, many = self._statement([target.column for target, _ in values])
         for piece, rows in literals(values, n):
             if many:
@@ -207,7 +207,7 @@ class MySQL(Database):
                     self._insert(connection, head, line + b"\n", 1, refused)
 
     def _statement(self, columns: list[str]) -> tuple[bytes, bool]:
-        """What stands before the rows, and whether there can be many of them: a procedure takes one."""
+        """The text before the rows, and whether many may follow: a procedure takes one."""
         procedure = self.procedure.strip()
         word, _, rest = procedure.partition(" ")
         if word.upper() == "INSERT":
@@ -218,7 +218,7 @@ class MySQL(Database):
         return f"SELECT {procedure}".encode(), False
 
     def _insert(self, connection: Any, head: bytes, rows: bytes, n: int, refused: Refused) -> None:
-        """Insert some rows at once; where one is refused, half of them, and so on. A refused statement inserts none."""
+        """Insert some rows at once; on a refusal halve them, and so on. A refused statement inserts nothing."""
         reason = ""
         if len(head) + len(rows) >= self.most_octets:
             reason = "larger than the server's max_allowed_packet"
@@ -265,7 +265,7 @@ class MySQL(Database):
         return str(error)
 
     def interrupt(self) -> None:
-        """Shut the socket of the connection; who reads from it gets an error at once."""
+        """Shut the socket of the connection; a reading thread gets an error at once."""
         # pymysql has no public name for its socket, and close() would wait for the one who reads.
         held = getattr(self.connection, "_sock", None)
         if held is not None:

@@ -15,7 +15,7 @@ BOUNDARY = b"===>PACKET BOUNDARY\n"
 
 
 def boundaries(octets: bytes, place: int) -> tuple[int, int]:
-    """Where the record at a place begins, and how many are complete before it (a `textfile.Cut`)."""
+    """The beginning of the record at a place, and the number of complete records before it (a `text.Cut`)."""
     if place == len(octets):
         return place, octets.count(BOUNDARY)
     start = max(octets.rfind(BOUNDARY, 0, place + len(BOUNDARY)), 0)

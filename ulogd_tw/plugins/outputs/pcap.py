@@ -19,11 +19,11 @@ from ulogd_tw.writing.counts import LINES
 from ulogd_tw.writing.text import SYNC, PendingText, TextFile, TextOutput, file_option
 
 SLICE_OCTETS = 1 << 20
-"""About so many octets are put together at once."""
+"""Approximate octets of one write."""
 
 
 class CaptureFile(TextFile):
-    """The file, with what a capture begins with; `links`: LINKTYPEs that it has interfaces of, in their order."""
+    """The file with its header; `links`: LINKTYPEs of its interfaces, in order."""
 
     def __init__(self, output: PCAP, path: str, sync: int, classic: bool) -> None:
         super().__init__(output, path, sync)
@@ -63,7 +63,7 @@ class CaptureFile(TextFile):
             self.fault("reopen", "{error}; writing goes on to the file opened before", error=error)
 
     def declare(self, link: int) -> bool:
-        """Make sure that packets of this link can be written; False where the file cannot have them."""
+        """Make sure that packets of this link can be written; False if the file cannot hold them."""
         if link in self.links:
             return True
         if self.classic and self.links:
@@ -115,7 +115,7 @@ class PCAP(TextOutput):
         return self.sink.write(PendingText(self._slices(batch, links), batch.n, cut))
 
     def _writable(self, batch: Batch) -> tuple[Batch, np.ndarray]:
-        """The rows that have a packet of a link that the file can have, and their links."""
+        """A mask of the rows with a packet of a link type allowed in the file, and their links."""
         found, linked = self.find(batch, "raw.pkt"), self.find(batch, "raw.linktype")
         links = columns.repeated(writing.RAW, batch.n, np.dtype(np.int64)) if linked is None else linked.values
         keep = np.ones(batch.n, bool)
@@ -145,7 +145,7 @@ class PCAP(TextOutput):
             yield (writing.pcap_records(*some) if self.sink.classic else writing.pcapng_blocks(*some, numbers[rows])), n
 
     def _wire(self, batch: Batch, lengths: np.ndarray) -> np.ndarray:
-        """Octets that a packet had before it was cut: as its input says, or its header where nobody does."""
+        """Octets of a packet before it was cut: from its input, else from its header."""
         wire = lengths
         if (said := self.find(batch, "raw.pktlen")) is not None:
             wire = np.maximum(wire, _or_zero(said))
@@ -156,7 +156,7 @@ class PCAP(TextOutput):
         return wire
 
     def _times(self, batch: Batch) -> np.ndarray:
-        """Microseconds since 1970; of rows without a time that of output."""
+        """Microseconds since 1970; for rows without a time the time of writing."""
         seconds, parts = self.find(batch, "oob.time.sec"), self.find(batch, "oob.time.usec")
         now = int(batch.now * 1e6)
         if seconds is None:

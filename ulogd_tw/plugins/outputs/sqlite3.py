@@ -18,10 +18,10 @@ from ulogd_tw.storing.database import Database, Fault, Refused
 from ulogd_tw.storing.sql_output import COMMON, SQLOutput
 
 BUSY_S = 0.5
-"""Seconds that SQLite itself waits for a lock, in its thread, before the batch is tried again later."""
+"""Seconds for which SQLite itself waits for a lock, in its thread, before the batch is repeated later."""
 MEMORY = ":memory:"
 _PARAMETERS = 900
-"""Values of one statement: SQLite before 3.32 takes no more than 999."""
+"""Maximum values of one statement: SQLite before 3.32 takes 999."""
 _TOGETHER = "ulogd_tw_together"
 
 _FAULTS = {
@@ -39,7 +39,7 @@ _FAULTS = {
 
 
 class SQLite(Database):
-    """A table in an SQLite file, in WAL mode: readers do not hold writers up, nor the other way round."""
+    """A table in an SQLite file, in WAL mode: readers and writers do not block each other."""
 
     driver = "sqlite3"
     upsert = "INSERT OR REPLACE INTO {table} (run, instance, number, written_at) VALUES (?, ?, ?, ?)"
@@ -57,7 +57,7 @@ class SQLite(Database):
         self._file: tuple[int, int] | None = None
 
     def keywords(self) -> dict[str, Any]:
-        # The thread that uses a connection is not the one that interrupts it.
+        # Another thread than the connection's user interrupts it.
         return {"database": self.path, "timeout": BUSY_S, "isolation_level": None, "check_same_thread": False}
 
     def opened(self, connection: Any) -> None:
@@ -75,7 +75,7 @@ class SQLite(Database):
         return found.st_dev, found.st_ino
 
     def stale(self) -> bool:
-        """Whether the file was moved away or replaced: rows would go where nobody sees them."""
+        """Whether the file was moved or replaced: nobody would see further rows."""
         return self.path != MEMORY and self._identity() != self._file
 
     def columns(self, connection: Any) -> list[TableColumn]:
@@ -96,9 +96,9 @@ class SQLite(Database):
         connection.execute("BEGIN IMMEDIATE")
 
     def insert(self, connection: Any, values: Values, n: int, refused: Refused) -> None:
-        """Many rows a statement, about a million rows a second of 12 columns, as long as the table takes all of them.
+        """Many rows a statement, about a million rows a second of 12 columns, as long as all fit the table.
 
-        Where it refuses one, the batch and the next one are inserted a row a statement, at half that.
+        After a refused row, the batch and the next one are inserted with a statement for each row, at half the speed.
         """
         columns = [(target, _list(found)) for target, found in values if found is not None]
         names = ", ".join(self.quoted(target.column) for target, _ in values)
@@ -112,7 +112,7 @@ class SQLite(Database):
 
     @staticmethod
     def _insert_together(connection: Any, statement: str, row: str, lists: list[list], n: int) -> int:
-        """Insert as many rows as fill statements of many rows; how many. None of them where one is refused."""
+        """Insert full statements of many rows; returns the number of rows inserted, 0 if one is refused."""
         width = len(lists)
         at_once = _PARAMETERS // max(width, 1)
         n -= n % at_once
@@ -166,7 +166,7 @@ class SQLite(Database):
 
 
 def _list(found: Found) -> list:
-    """The values of a column as SQLite takes them: numbers over its 64 bits with sign become text."""
+    """The values of a column for SQLite: numbers beyond 64 bits with sign become text."""
     values = text.canonical_list(found.values, found.key, found.missing)
     if isinstance(found.values, np.ndarray) and found.values.dtype == np.uint64 and found.values.ndim == 1:
         for row in np.flatnonzero(found.values >= np.uint64(1 << 63)).tolist():

@@ -38,7 +38,7 @@ class SYSLOG(LOGEMU):
 
     @staticmethod
     def stamp(second: int) -> bytes:
-        """As that of LOGEMU, with a blank before a day of one digit (RFC 3164 section 4.1.2)."""
+        """As in LOGEMU, with a blank before a day of one digit (RFC 3164 section 4.1.2)."""
         found = stamp(second)
         return found[:4] + b" " + found[5:] if found[4:5] == b"0" else found
 

@@ -329,5 +329,5 @@ class AggregateTests(AggregateCase):
     def test_unknown_keys_are_a_mistake(self):
         agg = AGGREGATE("agg", Options(AGGREGATE.all_options(), {"key": "sourceIPv4Adress"}))
         self.assertEqual(
-            list(agg.mistakes()), [("key", "nobody knows the key sourceIPv4Adress; did you mean sourceIPv4Address?")]
+            list(agg.mistakes()), [("key", "there is no key sourceIPv4Adress; did you mean sourceIPv4Address?")]
         )
