@@ -64,7 +64,7 @@ class CheckTests(SynchronousTestCase):
         text = GOOD.replace("[gp1]", 'overflow="drop"\nwindow=90\ninterval=60\nmax_keys="many"\n[gp1]')
         status, _, said = self.check(text)
         self.assertEqual(1, status)
-        for expected in ("overflow: 'drop' is none of", "window: 90 is no multiple", "max_keys: "):
+        for expected in ("overflow: 'drop' is none of", "window: 90 is not a multiple", "max_keys: "):
             self.assertEqual(1, said.count(expected), said)
 
     def test_a_file_that_is_not_there(self):
