@@ -16,7 +16,7 @@ import numpy as np
 
 from ulogd_tw.core.columns import numbers, taken
 from ulogd_tw.packets.headers import Headers
-from ulogd_tw.packets.link import ARP, ETHERNET, IP, IPV4, IPV6, MPLS
+from ulogd_tw.packets.link import ARP, ETHERNET, IP, IPV4, IPV6, LEAST_ETHERTYPE, MPLS
 from ulogd_tw.packets.walk import NOWHERE, marked
 
 Entered = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -31,8 +31,9 @@ _GPE = np.array([0, IPV4, IPV6, ETHERNET, 0, 0x8847, 0, 0], np.int64)
 """VXLAN-GPE's next protocol: IPv4, IPv6, Ethernet, MPLS."""
 _MOST_EXTENSIONS = 4
 """Extension headers of GTP-U that are passed over."""
-_FRAMED = marked(1 << 16, IPV4, IPV6, ARP, 0x8100, 0x88A8, 0x9100, 0x8847, 0x8848, 0x8864, 0x8863, 0x88CC, 0x88E5)
-"""EtherTypes that are known: of IP and ARP, tags, labels, PPPoE, LLDP, MACsec."""
+_FRAMED = marked(1 << 16, IPV4, IPV6, ARP, 0x8100, 0x88A8, 0x9100, 0x8847, 0x8848, 0x8863, 0x8864, 0x88CC, 0x88E5,
+                 0x8809, 0x888E, 0x88E7, 0x88F7, 0x8902, 0x8906, 0x8915)  # fmt: skip
+"""EtherTypes that are known: of IP and ARP, tags, labels, PPPoE, LLDP, MACsec, LACP, 802.1X, PBB, PTP, CFM, FCoE."""
 
 
 def plain(places: np.ndarray, part: Headers, first: int, before: int = 0) -> Entered:
@@ -164,6 +165,27 @@ def behind_labels(octets: np.ndarray, part: Headers) -> Entered:
     places, at, worded = places[good], at[good], worded[good]
     ident = part.label[places].astype(np.uint32)
     return places, at + 4 * worded, np.full(len(places), ETHERNET), ident, np.ones(len(places), bool)
+
+
+def sensible(octets: np.ndarray, at: np.ndarray, ends: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Whether a packet that begins so seems to be there: any octets may go to a port, or have a protocol's number."""
+    found = at < ends
+    of_ip = np.flatnonzero(((first == IP) | (first == IPV4) | (first == IPV6)) & found)
+    version = octets[at[of_ip]] >> 4
+    four = (version == 4) & (first[of_ip] != IPV6) & (octets[at[of_ip]] & 15 >= 5)
+    six = (version == 6) & (first[of_ip] != IPV4)
+    found[of_ip] = (four & (at[of_ip] + 20 <= ends[of_ip])) | (six & (at[of_ip] + 40 <= ends[of_ip]))
+    frames = np.flatnonzero(first == ETHERNET)
+    found[frames] = _framed(octets, at[frames], ends[frames]) | _with_length(octets, at[frames], ends[frames])
+    return found
+
+
+def _with_length(octets: np.ndarray, at: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Whether a frame of 802.3 seems to begin there, as of spanning trees: with a length that can be."""
+    found = at + 17 <= ends
+    size = taken(octets, at[found] + 12, 2).view(">u2")
+    found[found] = (size >= 3) & (size < LEAST_ETHERTYPE) & (size <= ends[found] - at[found] - 14)
+    return found
 
 
 def _framed(octets: np.ndarray, at: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulogd_tw.packets.headers import Headers, decode
-from ulogd_tw.packets.tunnel_headers import GRE, MPLS_IN_IP, PLAIN, UDP, behind_labels, gre, over_udp, plain
+from ulogd_tw.packets.tunnel_headers import GRE, MPLS_IN_IP, PLAIN, UDP, behind_labels, gre, over_udp, plain, sensible
 from ulogd_tw.packets.walk import NOWHERE
 
 TUNNEL = ("tunnel.protocol", "tunnel.id", "tunnel.source", "tunnel.destination")
@@ -86,7 +86,7 @@ def _enter(octets: np.ndarray, part: Headers, rows: np.ndarray, found: Inside) -
     else:
         protocol, entered = np.full(part.n, MPLS_IN_IP), [behind_labels(octets, part)]
     places, at, first, ident, has_ident = (np.concatenate(column) for column in zip(*entered, strict=True))
-    there = part.ends[places] - at >= 1
+    there = sensible(octets, at, part.ends[places], first)
     places, at, first, ident, has_ident = (c[there] for c in (places, at, first, ident, has_ident))
     inner = rows[part.rows[places]]
     outermost = found.protocol[inner] == 0

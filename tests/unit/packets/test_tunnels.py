@@ -242,6 +242,11 @@ class KindTests(SynchronousTestCase):
             within(17, "32fe 002c 00000001 00000000" + INNER, (2152, 2152)),
             within(17, "0c000007 00001400" + INNER, (5000, 4790)),
             within(17, "08000000", (5000, 4789)),
+            within(17, "08000000 00001400" + MACS + "1234" + INNER, (5000, 4789)),
+            within(17, "30ff 0028 00000001" + "11" + INNER, (2152, 2152)),
+            within(4, "51" + INNER[2:]),
+            within(41, "71" + INNER[2:]),
+            within(143, MACS + "1234" + INNER),
             bytes.fromhex(MACS + "8847 000101ff 00000000" + MACS + "1234" + INNER),
         ):
             ethernet = packet[:1] == b"\x02"
