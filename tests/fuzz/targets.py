@@ -18,11 +18,28 @@ from twisted.trial.unittest import SkipTest
 
 from tests.fuzz.replays import fragments, pcapin, segments
 from tests.support import shared_path
+from tests.unit.ipfix.test_netflow_classic import RECORD1, RECORD7, v1, v7, v8
+from tests.unit.ipfix.test_packet_sections import frame, junos
+from tests.unit.ipfix.test_sflow import INTERFACE, TCP, datagram, element, flow_sample, raw
+from tests.unit.ipfix.test_sflow_former import (
+    ETHERNET,
+    GATEWAY2,
+    GATEWAY4,
+    ROUTER,
+    SWITCH,
+    URL,
+    USER,
+    counters,
+    former,
+    sampled,
+)
+from tests.unit.ipfix.test_sflow_records import RECORDS
 from tests.unit.ipfix.walk import check_located
 from tests.unit.ipfix.wire import COUNTER, a_set, check, counts, message, options_template, template, varying
 from tests.unit.netfilter import logged as packets
 from tests.unit.netfilter import messages as netlink
 from tests.unit.netfilter.test_nfacct import message as counter_message
+from tests.unit.packets.test_tunnels import TUNNELLED
 from tests.unit.packets.test_unixsock import FULL
 from tests.unit.packets.wire import ip, pcap, pcapng, tcp, udp
 from ulogd_tw.core import types
@@ -38,7 +55,7 @@ from ulogd_tw.ipfix.session import Session
 from ulogd_tw.ipfix.structured import Lists, Plans
 from ulogd_tw.ipfix.template import parse_set
 from ulogd_tw.netfilter import conntrack, nfacct, nflog_decoder
-from ulogd_tw.packets import headers, unixsock
+from ulogd_tw.packets import headers, tunnels, unixsock
 from ulogd_tw.packets.capture import Capture
 from ulogd_tw.packets.link import beginnings
 from ulogd_tw.packets.payloads import Exports
@@ -51,6 +68,8 @@ LIMITS = Limits(
     lists_octets=100_000, former=8, events=20, told=10,
 )  # fmt: skip
 """Small enough to be reached."""
+MACS = bytes.fromhex("020000000002 020000000001 0800")
+"""In front of a packet of IPv4."""
 GOOD_DOMAIN = 0xFFFFFFF0
 _GOOD = message(a_set(2, template(999, (1, 4))), a_set(999, b"\0\0\0\7"), domain=GOOD_DOMAIN)
 
@@ -88,10 +107,10 @@ def corpus(*protocols):
 # collectors
 
 
-def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False, streams=1):
+def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False, streams=1, inner=False):
     """Feed a decoder with messages and check its promises; the decoder and its batches."""
     counters = Counters("fuzz")
-    decoder = Decoder(wanted, counters, limits)
+    decoder = Decoder(wanted, counters, limits, inner=inner)
     overtakes = not reliable or streams > 1
     sessions = [Session(f"192.0.2.{n}", 1, reliable=reliable, overtakes=overtakes) for n in (1, 2)]
     batches = []
@@ -148,6 +167,15 @@ def ipfix_udp(data):
     _, batches = collect(parts, False)
     _, few = collect(parts, False, frozenset({"octetDeltaCount", "sampling_factor", "ingressInterfaceName"}))
     assert sum(batch.n for batch in batches) == sum(batch.n for batch in few)
+
+
+def sampled_packets(data):
+    """Packets in samples of sFlow and in records of IPFIX: as many rows with few keys, and with what is in tunnels."""
+    parts = cut(data)
+    few = frozenset({"octetDeltaCount", "tunnel.source", "bgpDestinationAsPath", "sourceIPv4Address"})
+    ways = ((ALL, False), (ALL, True), (few, True))
+    rows = [sum(b.n for b in collect(parts, False, wanted, inner=inner)[1]) for wanted, inner in ways]
+    assert len(set(rows)) == 1, rows
 
 
 def ipfix_reliable(data):
@@ -274,6 +302,22 @@ def packet_headers(data):
         assert all(len(column) == len(one.rows) for column in one.columns.values())
         assert set(one.missing) <= set(one.columns)
         assert (one.payload <= one.ends).all() and (one.ends <= len(data)).all()
+
+
+def inner_packets(data):
+    """What is inside tunnels lies within its packet; many at once as one by one."""
+    octets = np.frombuffer(data + bytes(8), np.uint8)
+    n = min(len(data), 12)
+    starts = np.arange(n, dtype=np.int64) * max(len(data) // (n or 1), 1)
+    lengths = np.full(n, len(data), np.int64) - starts
+    first = np.array((headers.ETHERNET, headers.IP, headers.MPLS), np.int64)[octets[starts] % 3]
+    found = tunnels.inside(octets, starts, lengths, first)
+    assert (found.starts >= starts).all() and (found.starts + found.lengths <= starts + lengths).all()
+    for place in range(n):
+        one = slice(place, place + 1)
+        alone = tunnels.inside(octets, starts[one], lengths[one], first[one])
+        for name in ("starts", "lengths", "first", "protocol", "ident", "has_ident", "has_ends", "source"):
+            assert (getattr(alone, name) == getattr(found, name)[one]).all(), (place, name)
 
 
 def packet_keys(data):
@@ -436,6 +480,20 @@ TARGETS = {
     "netflow9": (ipfix_udp, lambda: corpus("netflow9") or (joined([b"\0\x09" + bytes(40)]),)),
     "netflow5": (ipfix_udp, lambda: corpus("netflow5") or (joined([b"\0\x05\0\1" + bytes(68)]),)),
     "sflow": (ipfix_udp, lambda: corpus("sflow5") or (joined([b"\0\0\0\5\0\0\0\1" + bytes(60)]),)),
+    "netflow-classic": (slab, lambda: (joined([v1(RECORD1, RECORD1), v7(RECORD7), v8(2)] * 2),
+                                       joined([v1(RECORD1)] * 6), joined([v7(RECORD7, RECORD7)] * 6))),
+    "sflow-records": (sampled_packets, lambda: tuple(
+        joined([datagram(flow_sample(raw(TCP), element(tag, octets)))]) for tag, octets, _ in RECORDS
+    )),
+    "sflow-former": (sampled_packets, lambda: (
+        joined([former(sampled(SWITCH, ROUTER, GATEWAY4, USER, URL), version=4)]),
+        joined([former(sampled(SWITCH, GATEWAY2), counters(2, INTERFACE + ETHERNET), version=2)]),
+    )),
+    "packet-sections": (sampled_packets, lambda: (
+        joined(junos(*(frame(MACS + packet) for packet, *_ in TUNNELLED))),
+        joined(junos(varying(TCP) * 2, fields=((315, 65535), (313, 65535)))),
+    )),
+    "tunnels": (inner_packets, lambda: tuple(packet for packet, *_ in TUNNELLED)),
     "slab": (slab, lambda: (joined([_OPTIONS] + [counts(1, 2, number=2 * n) for n in range(6)]),
                             *corpus("ipfix", "netflow9", "netflow5"))),
     "framer": (framer, lambda: (b"\7" + _OPTIONS + counts(1) + counts(2),)),
