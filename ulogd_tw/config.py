@@ -19,6 +19,7 @@ from typing import Any
 from ulogd_tw.core.errors import ConfigError, Mistake
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.options import Option, Options, boolean, number, octets, positive, seconds, strtoul, text, words
+from ulogd_tw.core.paths import new_socket, output_file
 from ulogd_tw.core.stack import StackSpec
 from ulogd_tw.ulogd2 import INTEGERS, SHARED_OBJECTS
 
@@ -60,7 +61,12 @@ def _interval(text: str) -> float:
 
 
 GLOBAL_OPTIONS: tuple[Option, ...] = (
-    Option("logfile", text, "", "Where the log goes: a path, stdout or syslog. Empty: where twistd writes its log."),
+    Option(
+        "logfile",
+        output_file,
+        "",
+        "Where the log goes: a path, stdout or syslog. Empty: standard output, or syslog for a daemon.",
+    ),
     Option("loglevel", level, 5, "Lowest severity written to the log: debug 1, info 3, notice 5, error 7, fatal 8."),
     Repeated("plugin", text, (), "Shared object of ulogd2, from an old configuration; has no effect."),
     Repeated(
@@ -70,11 +76,13 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "One chain of plugins, ID:PLUGIN,ID:PLUGIN,...: an input, then filters, then an "
         "output. Example: ct1:NFCT,exp1:IPFIX",
     ),
-    Option("stats_file", text, "", "File to which the counters of all instances are written as JSON. Empty: none."),
+    Option(
+        "stats_file", output_file, "", "File to which the counters of all instances are written as JSON. Empty: none."
+    ),
     Option("stats_interval", _interval, 10.0, "Seconds between two writings of stats_file."),
     Option(
         "query_socket",
-        text,
+        new_socket,
         "",
         "Path of the Unix socket through which ulogd-tw query and ulogd-tw top reach the "
         "running service, such as /run/ulogd/query.sock. Empty: none.",
@@ -309,6 +317,14 @@ def _word(line: str, at: int, separators: str = " \t=") -> tuple[str | None, int
     return line[at:end], end
 
 
+def _whole(key: str, value: str | None, rest: str) -> str:
+    """How to write a value of several words, or one with its unit, so that all of it counts."""
+    first = rest.split()[0]
+    if value and value.isdigit() and first[:1] in ("s", "m", "h", "d"):
+        return f"; write {key}={value}{'ms' if first in ('ms', 'milliseconds') else first[0]}"
+    return f'; write {key}="{value} {rest}"'
+
+
 class _Lines:
     """Reads the lines of a file into sections."""
 
@@ -377,7 +393,8 @@ class _Lines:
             return
         rest = line[end:].strip(" \t\r=")
         if rest and not rest.startswith("#"):
-            self._mistake(f"[{self.section.name}] {key}: what stands behind the value is ignored: {rest}", True)
+            said = f"[{self.section.name}] {key}: what stands behind the value is ignored: {rest}"
+            self._mistake(said + _whole(key, value, rest), True)
         self.section.entries.append(Entry(key, value, self.line))
 
     def _mistake(self, text: str, tolerated: bool = False) -> None:

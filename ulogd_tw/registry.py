@@ -129,6 +129,13 @@ def _names() -> set[str]:
     return {name for table in BUILT_IN.values() for name in table} | {point.name for point in _entry_points()}
 
 
+_PLACES = {
+    "input": "but a stack begins with an input, such as NFCT or COLLECTOR",
+    "filter": "but only filters stand between the first and the last plugin of a stack",
+    "output": "but a stack ends with an output, such as JSON or SQLITE3",
+}
+
+
 def _an(word: str) -> str:
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
@@ -137,7 +144,7 @@ def _why_not(name: str, position: str | None) -> str:
     """The reason why there is no plugin of this name at this position (None: at any position)."""
     elsewhere = _positions(name)
     if position and elsewhere:
-        return f"{name} is {' or '.join(map(_an, elsewhere))}, but {_an(position)} stands here"
+        return f"{name} is {' or '.join(map(_an, elsewhere))}, {_PLACES[position]}"
     if name in ulogd2.PLUGINS:
         return f"{name} is a plugin of ulogd2 that ulogd_tw does not have yet"
     near = nearest(name, _names()) or nearest(name, ulogd2.PLUGINS)

@@ -19,6 +19,7 @@ from ulogd_tw import config as configuration
 from ulogd_tw import registry
 from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
+from ulogd_tw.core.paths import problem
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.stack import Builder, Graph, describe
 from ulogd_tw.logs import LogFile
@@ -98,27 +99,49 @@ def _place(mistake: Mistake) -> tuple[str, int]:
 
 
 def check(path: str) -> int:
-    """Print every stack with its wanted keys, or every mistake, without opening anything. The exit status: 0 for no
-    mistake."""
+    """Print every stack that can run with its wanted keys, and every mistake and warning; opens nothing.
+
+    The exit status: 0 where all stacks can run, and with ``strict=1`` nothing is wrong at all.
+    """
     try:
         built = Built(configuration.load(path), prepare=False)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    for mistake in built.mistakes:
+    graph, seen = looked_at(built)
+    for mistake in sorted(built.mistakes + seen, key=_place):
         kind = "warning" if mistake.tolerated else "error"
         print(f"{mistake.where}: {kind}: {mistake.text}", file=sys.stderr)
-    if built.graph.stacks:
-        print(describe(built.graph))
-    left_out = len(built.config.stacks()) - len(built.graph.stacks)
-    if left_out or not built.graph.stacks:
-        print(f"{path}: {left_out} of {len(built.config.stacks())} stacks cannot run", file=sys.stderr)
-    elif built.fatal:
+    if graph.stacks:
+        print(describe(graph))
+    stacks = max(len(built.config.stacks()), 1)
+    if len(graph.stacks) < stacks:
+        print(f"{path}: {stacks - len(graph.stacks)} of {stacks} stacks cannot run", file=sys.stderr)
+    elif built.fatal or any(not mistake.tolerated for mistake in seen):
         print(f"{path}: has mistakes", file=sys.stderr)
     else:
         print(f"{path}: OK")
         return 0
     return 1
+
+
+def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
+    """The stacks that nothing stands against as far as looking shows, and what was seen; nothing is opened."""
+    seen: list[Mistake] = []
+    broken = set()
+    for option in configuration.GLOBAL_OPTIONS:
+        if text := problem(option.read, getattr(built.settings, option.name, None)):
+            where = built.settings.places.get(option.name, built.config.file)
+            seen.append(Mistake(where, f"[global] {option.name}: {text}", option.name != "logfile"))
+    for node in built.graph.nodes:
+        plugin = node.plugin
+        places = plugin.config.places
+        for name, text, fatal in plugin.obstacles():
+            where = places.get(name) or places.get("") or node.stacks[0].spec.where
+            seen.append(Mistake(where, f"[{plugin.instance}] {name}: {text}", not fatal))
+            if fatal:
+                broken.add(node)
+    return built.graph.without(broken)[0] if broken else built.graph, seen
 
 
 class Process(service.MultiService):

@@ -64,7 +64,8 @@ class GrammarTests(SynchronousTestCase):
         self.assertEqual([("a", "b")] * 3, self.values("a=b # c", 'a="b"# c', "a=b c"))
         found = parsed("[x]\na=b # c\na=b c\n").mistakes
         self.assertEqual(
-            ["f.conf:3: [x] a: what stands behind the value is ignored: c"], [m for m in said(found) if ":3:" in m]
+            ['f.conf:3: [x] a: what stands behind the value is ignored: c; write a="b c"'],
+            [m for m in said(found) if ":3:" in m],
         )
         self.assertEqual([], [m for m in said(found) if ":2:" in m])
 

@@ -21,6 +21,11 @@ TABLE = [
     (COLLECTED.format(c="", a="interval=0"), 6, ["[a] interval", "5m"]),
     ("[global]\nstack=c:COLLECTOR,m:MATCH,j:JSON\n[j]\nfile=stdout\n[m]\nmatch=port 80 an port 81\n", 6, ["[m] match"]),
     ("[global]\nstack=n:NFLOG,a:AGGREGATE,j:JSON\n[j]\nfile=stdout\n", 2, ["gives raw", "put BASE between"]),
+    ("[global]\nstack=c:COLLECTOR,m:MATCH,j:JSON\n[m]\n[j]\nfile=stdout\n", 3, ["[m] match: must be given"]),
+    ("[global]\nstack=c:COLLECTOR,a:AGGREGATE\n", 2, ["AGGREGATE is a filter", "ends with an output"]),
+    ("[global]\nstack=c:COLLECTOR,c:AGGREGATE,j:JSON\n[j]\nfile=stdout\n", 2, ["an id of its own"]),
+    (COLLECTED.format(c="", a="interval=5 min"), 6, ["[a] interval", "write interval=5m"]),
+    (COLLECTED.format(c="listen=udp:4739 tcp:4739", a=""), 4, ['write listen="udp:4739 tcp:4739"']),
     ("[global]\nstack=c:COLLECTOR,x:SQLITE3\n", 2, ["there is no section [x]", "table"]),
     ("[global]\nstack=c:COLLECTOR,x:SQLITE3\n[x]\ndb=f\n", 3, ["[x] table must be given"]),
     ("[global]\nloglevel=loud\nstack=c:COLLECTOR,j:JSON\n[j]\nfile=stdout\n", 2, ["loud", "debug (1)", "fatal (8)"]),
@@ -30,6 +35,17 @@ TABLE = [
 def mistakes(text):
     """What `--check` finds in a configuration of this text, which is called `f`."""
     return [str(m) for m in tap.Built(config.parse(text, "f"), prepare=False).mistakes]
+
+
+OUTSIDE = [
+    # a section of j:JSON, g:GROUP or the like, the plugin, what is said, and whether the stack can run
+    ('j:JSON', 'file="/nonexistent/rows"', "there is no directory /nonexistent; make it: mkdir -p /nonexistent", False),
+    ('j:JSON', 'file="/"', "/ is a directory", False),
+    ('j:SQLITE3', 'db="/nonexistent/f"\ntable=t\ncreate=1\nkeys=octetDeltaCount', "no directory /nonexistent", False),
+    ('j:IPFIXFILE', 'file="/nonexistent/%Y"', "there is no directory /nonexistent", False),
+    ('g:GROUP,j:GPRINT', 'networks="/nonexistent/nets.csv"', "/nonexistent/nets.csv: No such file", False),
+    ('m:MATCH,j:GPRINT', 'match="src ip in @bad"\nsets="bad=/nonexistent/set"', "/set: No such file", False),
+]  # fmt: skip
 
 
 class TableTests(SynchronousTestCase):
@@ -53,6 +69,42 @@ class TableTests(SynchronousTestCase):
         """interval=5m is 300 s."""
         built = tap.Built(config.parse(COLLECTED.format(c="", a="interval=5m"), "f"), prepare=False)
         self.assertEqual(300, built.graph.filters[0].plugin.config.interval)
+
+
+class OutsideTests(SynchronousTestCase):
+    """What `--check` sees outside the file without opening anything."""
+
+    def look(self, text):
+        """The stacks that can run, and what was seen."""
+        graph, seen = tap.looked_at(tap.Built(config.parse(text, "f"), prepare=False))
+        return len(graph.stacks), [str(m) for m in seen]
+
+    def test_files(self):
+        """Files that are not there, directories that are missing."""
+        for stack, section, expected, runs in OUTSIDE:
+            text = f"[global]\nstack=c:COLLECTOR,{stack}\n[{stack[0]}]\n{section}\n"
+            stacks, (said,) = self.look(text)
+            self.assertIn(expected, said)
+            self.assertEqual(runs, bool(stacks), text)
+            self.assertTrue(said.startswith("f:"))
+
+    def test_batch_and_interface(self):
+        """A pattern without a file costs the stack; an interface may still come."""
+        stacks, (said,) = self.look('[global]\nstack=p:PCAPIN,j:GPRINT\n[p]\nfile="/nonexistent/*.pcap"\n')
+        self.assertEqual((0, "f:4: [p] file: there is no file /nonexistent/*.pcap"), (stacks, said))
+        stacks, (said,) = self.look(
+            "[global]\nstack=p:PACKET,b:BASE,j:JSON\n[p]\ninterface=nosuch0\n[j]\nfile=stdout\n"
+        )
+        self.assertEqual(1, stacks)
+        self.assertEqual("f:4: [p] interface: there is no interface nosuch0; ip link lists them", said)
+
+    def test_nothing_is_made(self):
+        """Files that would be made are not made by looking."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        text = f'[global]\nstats_file="{folder}/s"\nstack=c:COLLECTOR,j:JSON\n[j]\nfile="{folder}/rows"\n'
+        self.assertEqual((1, []), self.look(text))
+        self.assertEqual([], list(folder.iterdir()))
 
 
 EXAMPLES = sorted([*(TOP / "etc").glob("*.conf"), *(TOP / "etc" / "examples").glob("*.conf")])

@@ -64,8 +64,10 @@ class MissingTests(SynchronousTestCase):
 
     def test_position(self):
         """A plugin in the wrong place."""
-        self.assertEqual("NFCT is an input, but a filter stands here", self.why("NFCT"))
-        self.assertEqual("IPFIX is an output, but an input stands here", self.why("IPFIX", "input"))
+        between = "only filters stand between the first and the last plugin of a stack"
+        self.assertEqual(f"NFCT is an input, but {between}", self.why("NFCT"))
+        begins = "a stack begins with an input, such as NFCT or COLLECTOR"
+        self.assertEqual(f"IPFIX is an output, but {begins}", self.why("IPFIX", "input"))
 
     def test_ulogd2(self):
         """A plugin of ulogd2 that is still to come."""
@@ -144,7 +146,7 @@ class LoadingTests(SynchronousTestCase):
         self.assertEqual("MINE", registry.lookup("MINE", "filter").name)
         self.assertIn("MINE: filter, flow -> flow", registry.describe("MINE"))
         error = self.assertRaises(PluginError, registry.lookup, "MINE", "output")
-        self.assertEqual("MINE is a filter, but an output stands here", str(error))
+        self.assertEqual("MINE is a filter, but a stack ends with an output, such as JSON or SQLITE3", str(error))
         self.assertIn("BROKEN cannot be loaded from absent_module:X", self.why("BROKEN"))
         self.assertIn("BROKEN cannot be loaded", str(self.assertRaises(PluginError, registry.describe, "BROKEN")))
         self.assertIn("is not a plugin", self.why("ODD"))

@@ -54,6 +54,13 @@ class Replaying(Collecting):
         self._stopped = False
         self._paths: list[str] = []
 
+    def obstacles(self) -> Iterator[tuple[str, str, bool]]:
+        """Each pattern has a file, as far as looking shows."""
+        yield from super().obstacles()
+        for pattern in self.config.file:
+            if not glob.glob(pattern):
+                yield "file", f"there is no file {pattern}", True
+
     def open(self) -> None:
         """Find the files; `StartError` where there is none, or one cannot be read."""
         self._paths = []

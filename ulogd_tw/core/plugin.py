@@ -16,6 +16,7 @@ from ulogd_tw.core.counters import Counters, Declared, Dropped
 from ulogd_tw.core.errors import raised
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, Options, octets, positive, text
+from ulogd_tw.core.paths import problem
 from ulogd_tw.core.resolve import Found, Sources
 
 NULL, RAW, PACKET, FLOW, SUM = 0, 1, 2, 4, 8
@@ -102,6 +103,15 @@ class Plugin:
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """(option, text) for each fault beyond the reach of a single option's reader."""
         return iter(())
+
+    def obstacles(self) -> Iterator[tuple[str, str, bool]]:
+        """(option, what stands against it, whether that keeps the stack from running), as far as looking shows.
+
+        For ``--check`` and doctor, which open nothing.
+        """
+        for option in self.all_options():
+            if text := problem(option.read, getattr(self.config, option.name, None)):
+                yield option.name, text, True
 
     def prepare(self) -> None:
         """Look at the outside (the columns of a table) before keys are resolved.

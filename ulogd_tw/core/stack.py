@@ -246,6 +246,12 @@ class Builder:
         if last < 1:
             found.append(Mistake(spec.where, f"stack {spec.text}: a stack must have an input and an output"))
             return None
+        for ident, name in spec.parts:
+            others = {other for i, other in spec.parts if i == ident and other != name}
+            if others:
+                text = f"{ident} is {name} and {' and '.join(sorted(others))} here; give each instance an id of its own"
+                found.append(Mistake(spec.where, f"stack {spec.text}: {text}", True))
+                break
         for place, (ident, name) in enumerate(spec.parts):
             position = "input" if place == 0 else "output" if place == last else "filter"
             try:

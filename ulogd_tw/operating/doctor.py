@@ -27,7 +27,7 @@ from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink.port import GRANT
 
 DEFAULT_CONFIG = "/etc/ulogd.conf"
-OK, WRONG, UNUSED = "ok", "wrong", "unused"
+OK, WRONG, UNUSED, REMARK = "ok", "wrong", "unused", "remark"
 _NET_ADMIN, _NET_RAW, _SYS_ADMIN = 12, 13, 21
 """Numbers of capabilities (linux/capability.h)."""
 _NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_DESTROY = 12, 270, 1, 3
@@ -247,9 +247,12 @@ def configured(path: str) -> tuple[list[Finding], Any]:
         built = tap.Built(configuration.load(path), prepare=False)
     except UlogdError as error:
         return [Finding(WRONG, "configuration", str(error))], None
-    found = [Finding(WRONG, "configuration", str(mistake)) for mistake in built.mistakes]
-    if not found:
-        found = [Finding(OK, "configuration", f"{path}, {len(built.graph.stacks)} stacks")]
+    graph, seen = tap.looked_at(built)
+    found = [Finding(OK, "stack", stack.spec.text) for stack in graph.stacks]
+    found += [
+        Finding(REMARK if mistake.tolerated else WRONG, "configuration", str(mistake))
+        for mistake in (*built.mistakes, *seen)
+    ]
     return found, built.graph
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ulogd_tw import cli, config, registry, tap
-from ulogd_tw.core import conversions, options
+from ulogd_tw.core import conversions, options, paths
 from ulogd_tw.core.counters import NUMBERS, Declared, flat
 from ulogd_tw.core.keys import CONTEXT, Key, known
 from ulogd_tw.core.keys import registry as keys
@@ -54,6 +54,9 @@ FORMS: dict[Callable[[str], Any], Form] = {
         ("30", "0.2", "500ms", "5m", "2h", "1d"),
     ),
     options.whole_seconds: Form("whole seconds", "seconds as above, but whole ones from 1 on", ("60", "5m")),
+    paths.input_file: Form("file", "the path of a file that is read", ("/etc/ulogd/networks.csv",)),
+    paths.output_file: Form("file", "the path of a file that is written", ("/var/log/flows.json",)),
+    paths.new_socket: Form("socket", "the path of a Unix socket that is made", ("/run/ulogd/query.sock",)),
     options.octets: Form("octets", "a size: octets, or a number with k, M or G behind it (powers of 1024)",
                          ("65536", "64k", "256M", "1G")),
     options.boolean: Form("boolean", "a switch", ("1", "yes", "on", "true", "0", "no", "off", "false")),

@@ -18,7 +18,8 @@ from twisted.logger import Logger
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError, UlogdError
 from ulogd_tw.core.limited import RateLimitedLog
-from ulogd_tw.core.options import Option, Options, number, text
+from ulogd_tw.core.options import Option, Options, number
+from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.plugin import ALL, Output, Wanted
 from ulogd_tw.writing.counts import LINES
 
@@ -289,7 +290,7 @@ class TextFile(Sink):
 
 def file_option(path: str) -> Option:
     """The option ``file`` with ulogd2's default."""
-    return Option("file", text, path, "Path of the file to append to. - or stdout: standard output.")
+    return Option("file", output_file, path, "Path of the file to append to. - or stdout: standard output.")
 
 
 SYNC = Option("sync", number, 0, "0 or 1: each batch is handed to the kernel at once; 2: and synced to disk "

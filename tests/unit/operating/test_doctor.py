@@ -106,9 +106,12 @@ class DoctorTests(SynchronousTestCase):
         self.assertEqual({"collector udp:198.51.100.7:4739": "wrong", "collector tcp:192.0.2.9:4739": "ok"}, routes)
 
     def test_configuration(self):
-        """Its mistakes come first."""
-        self.assertEqual(self.points(COLLECTOR)["configuration"][0], "ok")
-        self.assertEqual(self.points(COLLECTOR.replace("receive_buffer", "receive_bufer"))["configuration"][0], "wrong")
+        """Its stacks and mistakes come first; what the service tolerates is a remark."""
+        self.assertEqual(self.points(COLLECTOR)["stack"][0], "ok")
+        tolerated = self.points(COLLECTOR.replace("receive_buffer", "receive_bufer"))
+        self.assertEqual(("ok", "remark"), (tolerated["stack"][0], tolerated["configuration"][0]))
+        broken = self.points(COLLECTOR.replace("udp:4739", "udp:99999"))
+        self.assertEqual((False, "wrong"), ("stack" in broken, broken["configuration"][0]))
         self.assertEqual(doctor.examine("/nonexistent/ulogd.conf")[0].state, "wrong")
 
     def status(self, *words):

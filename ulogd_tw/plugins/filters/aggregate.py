@@ -14,6 +14,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_rows import only_ends
 from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry
 from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text, whole_seconds
+from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.resolve import Found
 
@@ -64,8 +65,8 @@ class AGGREGATE(Aggregator):
                "max_keys. emit: emit all groups early (with window: as fold); other: count the row under NULL keys; "
                "refuse: drop the row; fold: merge the half of the groups with the fewest octets under NULL keys; "
                "evict: emit the half of the groups with the oldest last flow."),
-        Option("state_file", text, "", "File that keeps open intervals over a restart. For an instance in several "
-               "stacks the second file has #2 appended. Empty: open intervals are emitted early at a stop."),
+        Option("state_file", output_file, "", "File that keeps open intervals over a restart. For an instance in "
+               "several stacks the second file has #2 appended. Empty: open intervals are emitted early at a stop."),
         Option("checkpoint", seconds, 60, "Seconds between two writings of state_file, and the most that a crash can "
                "cost. 0: it is written at a stop only."),
     )  # fmt: skip

@@ -15,7 +15,8 @@ from ulogd_tw.core.columns import Column
 from ulogd_tw.core.counters import Fault
 from ulogd_tw.core.keys import Key, known, ulogd_keys
 from ulogd_tw.core.libraries import install, is_there
-from ulogd_tw.core.options import Option, seconds, text, words
+from ulogd_tw.core.options import Option, seconds, words
+from ulogd_tw.core.paths import input_file
 from ulogd_tw.core.plugin import FLOW, PACKET, Filter, Wanted
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.naming import maxmind, networks, numbers, services, systems
@@ -52,24 +53,24 @@ class GROUP(Filter):
         for name in ("networks", "services", "country", "asn", "interfaces", "marks", "zones")
     )
     options = (
-        Option("networks", text, "", "File of networks with PREFIX,NAME on each line, such as 10.1.0.0/16,office; # "
-               "begins a comment. Gives the keys src.net, dst.net and exporter.net."),
+        Option("networks", input_file, "", "File of networks with PREFIX,NAME on each line, such as "
+               "10.1.0.0/16,office; # begins a comment. Gives the keys src.net, dst.net and exporter.net."),
         Option("columns", words, (), "Names of further columns in the file networks, after NAME; each gives a key such "
                "as src.net.COLUMN. Columns named from and until limit a line to a period (2026-11-23, "
                "2026-11-23T14:00:00Z or seconds since 1970), compared with the end of the flow."),
-        Option("services", text, "", "File of services in the format of /etc/services. Gives the keys src.service, "
-               "dst.service and service (of the destination port, else of the source port)."),
-        Option("country", text, "", "Database of countries in MaxMind's format (.mmdb). Gives the keys src.country and "
-               "dst.country."),
-        Option("asn", text, "", "Database of autonomous systems: in MaxMind's format (.mmdb), or a text file with "
-               "PREFIX NUMBER [NAME] on each line. Gives the keys src.as, dst.as, src.as.name and dst.as.name."),
-        Option("interfaces", text, "", "File of interfaces with EXPORTER,INDEX,NAME on each line, where EXPORTER is an "
-               "address or prefix (empty: any exporter). Gives the keys in.interface and out.interface. Example of a "
-               "line: 192.0.2.1,3,uplink"),
-        Option("marks", text, "", "File of connection and packet marks with NUMBER,NAME or NUMBER/MASK,NAME on each "
-               "line, such as 0x10/0xf0,voice. Gives the key mark.name."),
-        Option("zones", text, "", "File of conntrack zones with NUMBER,NAME on each line, such as 7,guests. Gives the "
-               "key zone.name."),
+        Option("services", input_file, "", "File of services in the format of /etc/services. Gives the keys "
+               "src.service, dst.service and service (of the destination port, else of the source port)."),
+        Option("country", input_file, "", "Database of countries in MaxMind's format (.mmdb). Gives the keys "
+               "src.country and dst.country."),
+        Option("asn", input_file, "", "Database of autonomous systems: in MaxMind's format (.mmdb), or a text file "
+               "with PREFIX NUMBER [NAME] on each line. Gives the keys src.as, dst.as, src.as.name and dst.as.name."),
+        Option("interfaces", input_file, "", "File of interfaces with EXPORTER,INDEX,NAME on each line, where EXPORTER "
+               "is an address or prefix (empty: any exporter). Gives the keys in.interface and out.interface. Example "
+               "of a line: 192.0.2.1,3,uplink"),
+        Option("marks", input_file, "", "File of connection and packet marks with NUMBER,NAME or NUMBER/MASK,NAME on "
+               "each line, such as 0x10/0xf0,voice. Gives the key mark.name."),
+        Option("zones", input_file, "", "File of conntrack zones with NUMBER,NAME on each line, such as 7,guests. "
+               "Gives the key zone.name."),
         Option("files_interval", seconds, 5.0, "Seconds between two checks of the files for changes."),
     )  # fmt: skip
     provides = ulogd_keys("src.net", "dst.net", "exporter.net", "src.country", "dst.country", "src.as", "dst.as",

@@ -15,6 +15,7 @@ from ulogd_tw.core.entries import entries
 from ulogd_tw.core.hashes import mixed, of_flows
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.options import Option, one_of, positive, seconds, text, words
+from ulogd_tw.core.paths import unreadable
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Filter, Wanted
 from ulogd_tw.match import grammar
 from ulogd_tw.match.errors import MatchError
@@ -67,6 +68,8 @@ class MATCH(Filter):
             name, sign, path = word.partition("=")
             if not (name and sign and path):
                 yield "sets", f"{word!r} is not NAME=FILE"
+        if "match" not in config.given and config.action != "tag" and config.sample <= 1:
+            yield "match", 'must be given: the rows to choose, such as match="tcp port 443"'
         try:  # without the files, which a check does not open
             self._term = grammar.parse(config.match, {name: [] for name in self._files}, port_of)
         except MatchError as error:
@@ -93,6 +96,13 @@ class MATCH(Filter):
         if self.config.sample > 1:
             asked |= {name: asked.get(name, False) for name in _HASHED}
         return asked
+
+    def obstacles(self) -> Iterator[tuple[str, str, bool]]:
+        """The files of sets are looked at, too."""
+        yield from super().obstacles()
+        for path in self._files.values():
+            if text := unreadable(path):
+                yield "sets", text, True
 
     # sets
 

@@ -16,6 +16,7 @@ from ulogd_tw.collecting.template_cache import TemplateCache
 from ulogd_tw.core.counters import Count, Gauge
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, text, words
+from ulogd_tw.core.paths import output_file
 from ulogd_tw.ipfix.exporters import networks
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.peers import SCHEMES, TRANSPORTS, Entrance, options_of, parse
@@ -66,8 +67,8 @@ class COLLECTOR(Collecting):
                "of one address arrive from different ports. The Observation Domain always counts too."),
         Option("allow", text, "", "Networks of the exporters to accept, such as 192.0.2.0/24 2001:db8::/32. Empty: "
                "all."),
-        Option("template_cache", text, "", "File that keeps the templates and options data of UDP exporters over a "
-               "restart, so that their records can be read at once. Empty: none."),
+        Option("template_cache", output_file, "", "File that keeps the templates and options data of UDP exporters "
+               "over a restart, so that their records can be read at once. Empty: none."),
         Option("max_sessions", positive, 10_000, "Maximum number of Transport Sessions; one more exporter is refused."),
         Option("max_sessions_of_address", positive, 1000, "Maximum number of UDP sessions of one address, and of its "
                "DTLS associations."),

@@ -93,6 +93,13 @@ class PACKET(Input):
         if not 0.001 <= config.batch_latency <= 10:
             yield "batch_latency", "must be from 1 ms to 10 s"
 
+    def obstacles(self) -> Iterator[tuple[str, str, bool]]:
+        """The interfaces are there, where they are ours."""
+        yield from super().obstacles()
+        for name in self.config.interface if not self.config.network_namespace_path else ():
+            if not os.path.exists(f"/sys/class/net/{name}"):
+                yield "interface", f"there is no interface {name}; ip link lists them", False
+
     # --- life -------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:

@@ -13,6 +13,7 @@ from ulogd_tw.core.counters import Count, Fault, Gauge
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, number, positive, text
+from ulogd_tw.core.paths import new_socket
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.packets import unixsock
 from ulogd_tw.transports.unix_listener import UnixListener
@@ -55,7 +56,7 @@ class UNIXSOCK(Input):
         Fault("cut", "programs", "Programs that went in the middle of a message."),
     )
     options = (
-        Option("socket_path", text, "/var/run/ulogd/ulogd2.sock", "Path of the Unix socket to listen on."),
+        Option("socket_path", new_socket, "/var/run/ulogd/ulogd2.sock", "Path of the Unix socket to listen on."),
         Option("perms", number, 0o600, "File mode of the socket, such as 0660. The leading 0 makes the number octal."),
         Option("owner", text, "", "User who becomes the socket's owner. Empty: the user of the service."),
         Option("group", text, "", "Group of the socket. Empty: the group of the service."),

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
+from ulogd_tw.core.paths import input_file
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output
 from ulogd_tw.exporting import flow_records
 from ulogd_tw.exporting.anonymise import prefix_preserving, read_key, truncating
@@ -92,8 +93,8 @@ class IPFIX(Output):
                "the same, and shared prefixes stay shared. Packet contents are then left out."),
         Option("anonymise_prefix4", number, 24, "Bits of an IPv4 address kept by anonymise=truncate."),
         Option("anonymise_prefix6", number, 48, "Bits of an IPv6 address kept by anonymise=truncate."),
-        Option("anonymise_key", text, "", "File with the key for anonymise=cryptopan, 64 hexadecimal digits; made by: "
-               "openssl rand -hex 32"),
+        Option("anonymise_key", input_file, "", "File with the key for anonymise=cryptopan, 64 hexadecimal digits; "
+               "made by: openssl rand -hex 32"),
         Option("spool_size", octets, 1 << 30, "Octets of files in spool for each collector. Beyond it the oldest are "
                "dropped and counted as spool_size."),
         Option("spool_age", seconds, 86400.0, "Seconds after which a file in spool is dropped and counted as "

@@ -15,6 +15,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Count, Fault
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, seconds, text
+from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
 from ulogd_tw.exporting import flow_records
 from ulogd_tw.exporting.counts import RECORDS
@@ -68,9 +69,9 @@ class IPFIXFILE(Output):
         Fault("recover", "files", "Files of a killed process that cannot be ended."),
     )
     options = (
-        Option("file", text, "/var/lib/ulogd/flows-%Y%m%d-%H%M%S.ipfix", "Path of the files; strftime directives (%Y, "
-               "%H) stand for the time (UTC) when the file or its interval begins. Directories with such a directive "
-               "are made."),
+        Option("file", output_file, "/var/lib/ulogd/flows-%Y%m%d-%H%M%S.ipfix", "Path of the files; strftime "
+               "directives (%Y, %H) stand for the time (UTC) when the file or its interval begins. Directories with "
+               "such a directive are made."),
         Option("rotate_interval", seconds, 300.0, "Seconds after which a new file begins; intervals begin at multiples "
                "of it in UTC. 0: no limit of time."),
         Option("rotate_size", octets, 0, "Octets after which a new file begins, such as 256M. 0: no limit of size."),

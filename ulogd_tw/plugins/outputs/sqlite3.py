@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from ulogd_tw.core import text
 from ulogd_tw.core.options import Option
 from ulogd_tw.core.options import text as words
+from ulogd_tw.core.paths import unwritable
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.storing.columns import TableColumn, Values
 from ulogd_tw.storing.database import Database, Fault, Refused
@@ -187,6 +189,12 @@ class SQLITE3(SQLOutput):
         Option("db", words, None, "Path of the database file. With create=1 a missing file is made.", mandatory=True),
         *COMMON,
     )
+
+    def obstacles(self) -> Iterator[tuple[str, str, bool]]:
+        """The directory of the database is there."""
+        yield from super().obstacles()
+        if text := unwritable(self.config.db):
+            yield "db", text, True
 
     def database_of(self) -> SQLite:
         return SQLite(self.config.db, self.config.table, self.instance)

@@ -1,0 +1,53 @@
+"""Paths as values of options: what stands against them, as far as looking shows. Nothing is opened."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+
+_STANDARD = ("", "-", "stdout", "syslog")
+"""Values that are no path."""
+
+
+def input_file(text: str) -> str:
+    """The path of a file that is read."""
+    return text
+
+
+def output_file(text: str) -> str:
+    """The path of a file that is written, or made."""
+    return text
+
+
+def new_socket(text: str) -> str:
+    """The path of a Unix socket that is made."""
+    return text
+
+
+def problem(read: Callable[[str], object], path: object) -> str:
+    """Why a path of this kind cannot be used, with what to do; empty where nothing is seen, or for another kind."""
+    if not isinstance(path, str) or path in _STANDARD:
+        return ""
+    looks = {input_file: unreadable, output_file: unwritable, new_socket: unwritable}
+    look = looks.get(read)  # type: ignore[call-overload]
+    return look(path) if look else ""
+
+
+def unreadable(path: str) -> str:
+    """Why a file cannot be read."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return f"{path} is a directory" if stat.S_ISDIR(mode) else ""
+
+
+def unwritable(path: str) -> str:
+    """Why a file cannot be made or written: its directory is missing, or it is a directory itself."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if "%" not in path and os.path.isdir(path):
+        return f"{path} is a directory"
+    if "%" in folder or os.path.isdir(folder):
+        return ""
+    return f"there is no directory {folder}; make it: mkdir -p {folder}"
