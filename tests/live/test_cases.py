@@ -30,7 +30,6 @@ NOT_YET = {
     "09-yaf-and-vpp-times json": "no milliseconds of other absolute times",
     "43-same-string-padded sqlite": "padding makes another group",
     "46-sampling-per-template": "the last rate is used for all templates",
-    "47-restart-data-before-template": "templates from before a restart are trusted",
     "48-iosxr-srv6-inner-outer": "a mix of outer and inner layer",
     "60-system-init-in-options": "systemInitTimeMilliseconds of options records is not used",
     "cumulative_totals sqlite": "totals are added up",

@@ -34,6 +34,9 @@ _TEXTS = {
     "odd_options": "options records of template {template} are invalid: {detail}",
     "sequence_gap": "sequence numbers show a loss of {detail}",
     "sequence_reset": "sequence numbers restarted: the exporter was restarted, or another exporter uses its address",
+    "restart": "has restarted: {detail} from before have to come again; records wait for them as long as park says",
+    "template_distrusted": "template {template} is from before a restart and did not come again within park: {detail} "
+    "are dropped",
     "clock_skew": "its clock is {detail}",
     "clock_right": "its clock is right again",
 }

@@ -282,6 +282,8 @@ class Reception:
         self.forget_idle(now)
         self.datagrams.expire((session for session in self.sessions() if not session.reliable), now)
         self.streams.expire((), now)
+        self.hand_on_datagrams()  # sets that waited without need
+        self.hand_on_streams()
         for connection, state in list(self.connections.items()):
             if now - state.session.last_received >= self.settings.idle_timeout:
                 connection.close()
@@ -290,9 +292,10 @@ class Reception:
     def drain(self) -> Any:
         """At a stop: read what the kernel has of all connections; what was decoded goes on."""
         yield defer.DeferredList([defer.maybeDeferred(connection.drain) for connection in list(self.connections)])
-        self.hand_on_streams()
         self.datagrams.end()
         self.streams.end()
+        self.hand_on_streams()
+        self.hand_on_datagrams()
 
     def close(self) -> None:
         """End all connections."""

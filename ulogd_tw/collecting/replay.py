@@ -86,8 +86,8 @@ class Replaying(Collecting):
             self._later.cancel()
         if self._decoder is not None:
             self.finish()
-            self._hand_on()
             self._decoder.end()
+            self._hand_on()
 
     @property
     def exits(self) -> bool:
@@ -169,6 +169,7 @@ class Replaying(Collecting):
         """All files are read."""
         counters = self.counters
         self._decoder.end()
+        self._hand_on()
         self.at_end = True
         self.log.info(
             "{instance}: read {files} files: {messages} messages, {rows} records, {malformed} messages malformed",

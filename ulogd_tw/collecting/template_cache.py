@@ -6,6 +6,7 @@ last line has the number of those before it and their checksum.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 import zlib
@@ -20,8 +21,9 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.exporters import Exporters
+from ulogd_tw.ipfix.lives import Place
 from ulogd_tw.ipfix.netflow.packet import CLASSIC
-from ulogd_tw.ipfix.session import Session
+from ulogd_tw.ipfix.session import Domain, Session
 from ulogd_tw.ipfix.template import Field, Template
 
 if TYPE_CHECKING:
@@ -91,11 +93,13 @@ class TemplateCache:
             elif "domain" in line:
                 number, place = line["domain"], line["domain_place"]
                 told = _told(line["told"]) if line["told"] else None
-                decoder.restore_domain(session, number, place, float(line["origin"]), told)
+                came_to = Place(*line["came_to"]) if line.get("came_to") else None
+                decoder.restore_domain(session, number, place, float(line["origin"]), told, came_to)
             elif not lifetime or now - line["received"] < lifetime:
                 fields = tuple(Field(*map(int, field)) for field in line["fields"])
                 template = Template(int(line["template"]), fields, int(line["scopes"]))
-                templates += decoder.restore(session, number, place, template, float(line["received"]))
+                received, exported = float(line["received"]), int(line.get("exported", 0))
+                templates += decoder.restore(session, number, place, template, received, exported)
         return sessions, templates
 
     # write
@@ -114,7 +118,7 @@ class TemplateCache:
         self._changes, self._written = decoder.changes, now
         # References only: what they refer to is written in the thread, and never changes.
         copy = [
-            (place, name, session, [(d, list(d.templates.values()), _plain(d.info)) for d in session.domains.values()])
+            (place, name, session, [_copy(decoder, domain) for domain in session.domains.values()])
             for (place, name), session in exporters.items()
         ]
         began = time.monotonic()
@@ -131,6 +135,17 @@ class TemplateCache:
         self._collector.fault(failure.value)
 
 
+def _copy(decoder: Decoder, domain: Domain) -> tuple:
+    """A domain, its templates, what it said of itself, and where its Messages have come to."""
+    came_to = decoder.intake.restarts.came_to(domain)
+    return (
+        domain,
+        list(domain.templates.values()),
+        _plain(domain.info),
+        dataclasses.astuple(came_to) if came_to else None,
+    )
+
+
 def _write(path: Path, sessions: list[tuple]) -> None:
     durable.write(path, lambda file: _put(file, sessions), ".new")
 
@@ -141,7 +156,7 @@ def _put(file: BinaryIO, sessions: list[tuple]) -> None:
         octets = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         crc, count = zlib.crc32(octets, crc), count + 1
         file.write(octets)
-    file.write(json.dumps({"lines": count, "crc32": crc}).encode() + b"\n")
+    file.write(_end(count, crc))
 
 
 def _lines(sessions: list[tuple]) -> Iterator[dict[str, Any]]:
@@ -153,24 +168,31 @@ def _lines(sessions: list[tuple]) -> Iterator[dict[str, Any]]:
             "peer": session.peer, "port": session.peer_port, "place": place, "sender": name.hex(),
             "last": session.last_received, "types": described,
         }  # fmt: skip
-        for domain, templates, told in domains:
-            yield {"domain": domain.number, "domain_place": domain.place, "origin": domain.origin, "told": told}
+        for domain, templates, told, came_to in domains:
+            yield {
+                "domain": domain.number, "domain_place": domain.place, "origin": domain.origin, "told": told,
+                "came_to": came_to,
+            }  # fmt: skip
             for learnt in templates:
                 template = learnt.template
                 fields = [(field.pen, field.ident, field.length) for field in template.fields]
                 if domain.place >> 32 not in CLASSIC:  # the templates of NetFlow v1, v5 and v7 are always known
                     yield {"template": template.ident, "scopes": template.scopes, "received": learnt.received,
-                           "fields": fields}  # fmt: skip
+                           "exported": learnt.exported, "fields": fields}  # fmt: skip
+
+
+def _end(lines: int, crc32: int) -> bytes:
+    """The last line of a file of so many lines."""
+    return json.dumps({"lines": lines, "crc32": crc32}).encode() + b"\n"
 
 
 def _checked(octets: bytes) -> list[dict[str, Any]]:
     """The lines between the head and the end. Raises ValueError for a file that is not one of these, or not whole."""
     body, newline, last = octets.rstrip(b"\n").rpartition(b"\n")
     lines = [json.loads(line) for line in (body + newline).splitlines()]
-    end = json.loads(last)
     if not lines or lines[0] != _HEAD:
         raise ValueError("it is not a template cache of this version")
-    if (end.get("lines"), end.get("crc32")) != (len(lines), zlib.crc32(body + newline)):
+    if last + b"\n" != _end(len(lines), zlib.crc32(body + newline)):
         raise ValueError("its checksum is wrong")
     return lines[1:]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.core.keys import Key
+from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix import exporter_columns, packet_sections
 from ulogd_tw.ipfix.clock_skew import Skew
@@ -23,6 +23,10 @@ from ulogd_tw.ipfix.variable_length import Located, locate
 
 _MOST_SCHEMAS = 64
 """Schemas that are kept of a layout: what packets inside its records have differs from batch to batch."""
+
+
+_BOOT = registry.element(0, 160)
+"""systemInitTimeMilliseconds."""
 
 
 class Batches:
@@ -133,6 +137,8 @@ class Batches:
         self._skew.look(sources, now)
         for mask in missing.values():
             self._counters.errors["value"] += int(np.count_nonzero(mask))
+        if isinstance(boots := columns.get(_BOOT.name), np.ndarray):
+            self._came_up(boots, sources, counts)
         if layout.scopes:
             self._take_options(compiled, (columns, missing), sources, counts)
         for name in compiled.unwanted:
@@ -140,6 +146,13 @@ class Batches:
             missing.pop(name, None)
         columns = self._context.columns(layout, sources, counts, n) | columns
         return Batch(self._schema(layout, compiled, tuple(made)), columns, missing, n=n, now=now, held=held)
+
+    def _came_up(self, boots: np.ndarray, sources: list[Source], counts: np.ndarray) -> None:
+        """Records say when their exporters came up; of those of one Set the last one counts."""
+        for source, end, count in zip(sources, np.cumsum(counts).tolist(), counts.tolist(), strict=True):
+            if count:
+                known, exported = source[0], source[1]
+                self._intake.restarts.came_up(known.session, known.domain, int(boots[end - 1]), exported)
 
     def _take_options(self, compiled: Columns, found: Found, sources: list[Source], counts: np.ndarray) -> None:
         """Options records: what they tell is kept."""
@@ -187,6 +200,8 @@ class Batches:
             if (sections := packet_sections.made(layout.fields, wanted, self._inner)) is not None:
                 layout.made.append(sections)
             layout.made += exporter_columns.made(layout.fields, wanted, self._scale, self._name)
+        if wanted is not ALL and any((field.pen, field.ident) == _BOOT.element for field in layout.fields):
+            wanted = wanted | {_BOOT.name}
         for maker in layout.made:
             wanted = maker.needed(wanted)
         columns = layout.columns = Columns(layout.fields, wanted, layout.described)

@@ -37,10 +37,14 @@ DECODING = (
     Count("exporter_not_sent_packets", "packets", "Packets of records that exporters say they could not send."),
     Count("exporter_not_sent_octets", "octets", "Octets of records that exporters say they could not send."),
     Count("exporter_dropped_samples", "samples", "Samples that sFlow agents say they had to leave out."),
+    Count("exporter_restarts", "occasions", "Restarts of exporters that were seen by sysUptime, sequence numbers or "
+          "systemInitTimeMilliseconds; templates from before have to come again."),
     Count("unread_records", "records", "Records inside of sFlow samples that are of no kind that is read."),
     Missing("sequence", "records", "Records that did not come, by sequence numbers (NetFlow v9, sFlow: messages)."),
     Lost("exporter", "records", "Records that exporters say they could not send, by their options records."),
     Dropped("error", "rows", "Rows of one template that our own fault kept from being decoded; the log tells it."),
+    Dropped("template_distrusted", "rows", "Sets, each counted as one row, whose template is from before a restart of "
+            "the exporter and did not come again within park."),
     *MALFORMED,
     *LIMITS,
     Fault("sequence_reset", "occasions", "An exporter began anew, or two share one address and port."),

@@ -24,11 +24,12 @@ from ulogd_tw.ipfix.families import by_family
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.layout import BEFORE
 from ulogd_tw.ipfix.limits import Kept, Limits
+from ulogd_tw.ipfix.lives import Place
 from ulogd_tw.ipfix.message import VERSION
 from ulogd_tw.ipfix.message_decoder import MessageDecoder
 from ulogd_tw.ipfix.netflow.decoder import NetFlow
 from ulogd_tw.ipfix.netflow.packet import VERSIONS
-from ulogd_tw.ipfix.sequence import MASK
+from ulogd_tw.ipfix.sequence import HALF, MASK
 from ulogd_tw.ipfix.session import DeferredMessage, Session
 from ulogd_tw.ipfix.sflow import decoder as sflow
 from ulogd_tw.ipfix.slab_decoder import SlabDecoder
@@ -112,13 +113,19 @@ class Decoder:
                 and (known := domain.templates.get(set_id))
             ):
                 deferred = None
+                sequence = domain.sequence
+                in_line = number == sequence.expected
+                if not in_line and ((number - sequence.last) & MASK >= HALF or domain.doubted):
+                    self._messages.feed(session, message, now)
+                    return
+                sequence.last = number
+                domain.exported = export_time
                 if octets := known.octets:
                     rows, padding = divmod(size - BEFORE, octets)
                     if padding:
                         message = message[:-padding]
                     domain.rows += rows
-                    sequence = domain.sequence
-                    if number == sequence.expected:
+                    if in_line:
                         sequence.expected = (number + rows) & MASK
                     else:
                         self._follow(session, domain, number, rows)
@@ -179,22 +186,27 @@ class Decoder:
         self.intake.merge(home, other)
         self.forget(other)
 
-    def restore(self, session: Session, number: int, place: int, template: Template, received: float) -> bool:
+    def restore(
+        self, session: Session, number: int, place: int, template: Template, received: float, exported: int = 0
+    ) -> bool:
         """A template that an earlier run knew of this session; False where a limit refuses it."""
         domain = self.intake.domain(session, number, place)
-        return domain is not None and self.intake.templates.restore(session, domain, template, received)
+        return domain is not None and self.intake.templates.restore(session, domain, template, received, exported)
 
     def restore_types(self, session: Session, keys: Iterable[Key]) -> None:
         """Elements that the exporter of this session had described."""
         self.intake.options.restore_types(session, keys)
 
     def restore_domain(
-        self, session: Session, number: int, place: int, origin: float, info: ExporterInfo | None
-    ) -> None:
-        """A domain with the clock that its exporter had, and what it had said of itself."""
+        self, session: Session, number: int, place: int, origin: float, info: ExporterInfo | None,
+        came_to: Place | None = None,
+    ) -> None:  # fmt: skip
+        """A domain with the clock that its exporter had, what it had said of itself, and where it had come to."""
         domain = self.intake.domain(session, number, place)
         if domain is not None:
             domain.origin = origin
+            if came_to is not None:
+                self.intake.restarts.restore(domain, came_to)
             if info is not None:
                 self.intake.options.restore(domain, info)
 
@@ -210,7 +222,7 @@ class Decoder:
 
     def expire(self, sessions: Iterable[Session], now: float) -> None:
         """Forget what is too old: parked Data Sets, and templates of these sessions. To be called every second."""
-        self.intake.parking.expire(now)
+        self.intake.expire(now)
         lifetime = self.limits.template_lifetime
         if lifetime and now - self._expired >= min(lifetime / 4, 10.0):
             self._expired = now
@@ -221,7 +233,7 @@ class Decoder:
 
     def end(self) -> None:
         """No more will come: give up what waits for templates."""
-        self.intake.parking.clear()
+        self.intake.end()
 
     # records become columns
 

@@ -18,6 +18,7 @@ from ulogd_tw.ipfix.layout import BEFORE, Layout
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.options_records import Options
 from ulogd_tw.ipfix.parking import Parking
+from ulogd_tw.ipfix.restarts import Restarts
 from ulogd_tw.ipfix.sequence import MASK
 from ulogd_tw.ipfix.sequence_tracker import SequenceTracker
 from ulogd_tw.ipfix.session import Domain, KnownTemplate, Parked, Session
@@ -45,9 +46,10 @@ class Intake:
         self.limits = limits
         self.events = Events(limits.events)
         self.templates = TemplateStore(limits, kept, counters.errors, self.events)
-        self.parking = Parking(limits, kept, counters.errors, self.events)
+        self.parking = Parking(limits, kept, counters, self.events)
         self.options = Options(limits, kept, counters, self.events, self.templates.new_domain)
         self.sequences = SequenceTracker(counters, self.events)
+        self.restarts = Restarts(self.templates, self.parking, counters, self.events, self.unpark)
         self.waiting: list[Layout] = []
         self.malformed = 0
         self.homes: list[tuple[Session, Session]] = []
@@ -98,13 +100,16 @@ class Intake:
     # Sets that cannot be read yet, or never
 
     def no_template(self, session: Session, domain: Domain, set_id: int, parked: Parked) -> None:
-        """A Data Set whose template has not come: over UDP it waits for it."""
+        """A Data Set whose template has not come, or is not trusted: over UDP it waits for it."""
+        if set_id in domain.doubted:
+            self.parking.park(session, domain, set_id, parked)
+            return
         self.counters.errors["no_template"] += 1
         self._once("no_template", session, domain, set_id)
         if not session.overtakes:
             return
         self.parking.park(session, domain, set_id, parked)
-        if session.siblings and not domain.templates and len(self.homes) < MOST_HOMES:
+        if session.siblings and not domain.templates and not domain.doubted and len(self.homes) < MOST_HOMES:
             home = _home(session, domain, set_id, parked)
             if home is not None:
                 self.homes.append((home, session))
@@ -138,6 +143,20 @@ class Intake:
                 continue
             source = (known, parked.export_time, parked.received, deferred, parked.clock)
             self.queue_records(known, body, source)
+
+    def expire(self, now: float) -> None:
+        """Give up Data Sets that have waited for too long."""
+        self._settle_doubts(now - self.limits.parked_time)
+        self.parking.expire(now)
+
+    def end(self) -> None:
+        """No more will come: give up what waits for templates."""
+        self._settle_doubts(float("inf"))
+        self.parking.clear()
+
+    def _settle_doubts(self, before: float) -> None:
+        for session, domain in self.parking.overdue(before):
+            self.restarts.waited(session, domain)
 
     # sessions
 

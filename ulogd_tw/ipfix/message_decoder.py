@@ -21,7 +21,7 @@ from ulogd_tw.ipfix.message import (
     VERSION,
     cut_sets,
 )
-from ulogd_tw.ipfix.sequence import MASK
+from ulogd_tw.ipfix.sequence import HALF, MASK
 from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Parked, Session
 from ulogd_tw.ipfix.template_store import News, template_sets
 
@@ -31,6 +31,7 @@ class _Message:
     """A Message while its Sets are taken.
 
     news      its Template Sets that change something, by place
+    valid     whether the templates of now describe its records: it does not come from before a restart
     records   how many it has as far as they are counted; below 0: that cannot be known
     varying   whether it has records of variable length, which are not counted yet
     parts     template, body and, of a Message with templates, the deferred Message of each Data Set
@@ -41,6 +42,7 @@ class _Message:
     number: int
     now: float
     news: News
+    valid: bool
     records: int = 0
     varying: bool = False
     parts: list[tuple[KnownTemplate, bytes, DeferredMessage | None]] = field(default_factory=list)
@@ -72,12 +74,16 @@ class MessageDecoder:
             rows += records
             parts.append((known, message[at + SET_HEADER.size - BEFORE : at + length - padding]))
             at += length
-        domain.rows += rows
         sequence = domain.sequence
         if number == sequence.expected:
             sequence.expected = (number + rows) & MASK
+        elif (number - sequence.last) & MASK >= HALF or domain.doubted:
+            return False
         else:
             self._intake.sequences.follow(session, domain, number, rows)
+        domain.rows += rows
+        sequence.last = number
+        domain.exported = export_time
         for known, body in parts:
             self._intake.queue_records(known, body, (known, export_time, now, None, None))
         return True
@@ -96,10 +102,15 @@ class MessageDecoder:
             return
         if domain is None and (domain := templates.new_domain(session, domain_id)) is None:
             return
+        if number == domain.sequence.expected and not domain.doubted:
+            domain.goes_on(number, export_time)
+            valid = True
+        else:
+            valid = self._intake.restarts.look(session, domain, number, export_time, now)
+        domain.announcing = export_time
         if news:
             domain.origin = export_time - now
-            domain.exported = export_time
-        message = _Message(octets, export_time, number, now, news)
+        message = _Message(octets, export_time, number, now, news, valid)
         for place, (set_id, start, end) in enumerate(sets):
             if set_id >= FIRST_DATA_SET:
                 records = self._data_set(session, domain, message, set_id, start, end)
@@ -132,6 +143,9 @@ class MessageDecoder:
         """Take a Data Set; its records, 0 where they are not counted yet, -1 where they cannot be known."""
         intake, octets = self._intake, message.octets
         known = domain.templates.get(set_id)
+        if not message.valid:
+            intake.counters.errors["late_data"] += 1
+            return -1
         if known is None:
             body = octets[start - BEFORE : end]
             parked = Parked(body, message.export_time, message.now, message.number, None)

@@ -3,21 +3,25 @@ sections 8 and 8.4)."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from ulogd_tw.core.counters import Counters
 from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.session import Domain, KnownTemplate, Parked, Session
 
 
 class Parking:
-    """All of them. What is given up is counted as ``no_template_dropped`` in `errors`, in Data Sets."""
+    """All of them.
 
-    def __init__(self, limits: Limits, kept: Kept, errors: Counter[str], events: Events) -> None:
+    What is given up is counted in Data Sets: as error ``no_template_dropped``, or as dropped ``template_distrusted``
+    where its template is one from before a restart of the exporter.
+    """
+
+    def __init__(self, limits: Limits, kept: Kept, counters: Counters, events: Events) -> None:
         self._limits = limits
         self._kept = kept
-        self._errors = errors
+        self._counters = counters
         self._events = events
         self._domains: dict[Domain, Session] = {}
 
@@ -29,15 +33,42 @@ class Parking:
         """Keep a Data Set, if its session may have more."""
         limits, kept, octets = self._limits, self._kept, len(parked.body)
         own = session.parked_octets + octets
-        if not limits.parked_time or own > limits.parked_octets // 4:
-            self._errors["no_template_dropped"] += 1
-            return
-        if kept.parked_octets + octets > limits.parked_octets:
-            self._errors["no_template_dropped"] += 1
+        full = own > limits.parked_octets // 4 or kept.parked_octets + octets > limits.parked_octets
+        if full or not limits.parked_time:
+            self._give_up(session, domain, set_id, 1)
             return
         domain.parked.setdefault(set_id, []).append(parked)
         self._domains[domain] = session
         self._count(session, octets, 1)
+
+    def _give_up(self, session: Session, domain: Domain, set_id: int, sets: int) -> None:
+        """So many Data Sets wait no longer."""
+        if set_id in domain.doubted:
+            self._counters.rows_received += sets  # how many rows they have is not known
+            self._counters.dropped["template_distrusted"] += sets
+            self._events.add("template_distrusted", session, domain.number, set_id, f"{sets} sets")
+        else:
+            self._counters.errors["no_template_dropped"] += sets
+
+    def overdue(self, before: float) -> list[tuple[Session, Domain]]:
+        """Domains with Data Sets that came before this time."""
+        return [
+            (session, domain)
+            for domain, session in self._domains.items()
+            if any(parked[0].received < before for parked in domain.parked.values())
+        ]
+
+    def drop(self, session: Session, domain: Domain, which: Callable[[Parked], bool]) -> int:
+        """Let some Data Sets of a domain wait no longer; how many."""
+        dropped = 0
+        for set_id in list(domain.parked):
+            parked = self._remove(session, domain, set_id)
+            for one in parked:
+                if which(one):
+                    dropped += 1
+                else:
+                    self.park(session, domain, set_id, one)
+        return dropped
 
     def _count(self, session: Session, octets: int, sets: int) -> None:
         session.parked_octets += octets
@@ -75,7 +106,7 @@ class Parking:
                 if parked[0].received < before:
                     late = self._remove(session, domain, set_id)
                     rest = [one for one in late if one.received >= before]
-                    self._errors["no_template_dropped"] += len(late) - len(rest)
+                    self._give_up(session, domain, set_id, len(late) - len(rest))
                     for one in rest:
                         self.park(session, domain, set_id, one)
 
@@ -84,7 +115,7 @@ class Parking:
         if session.parked_octets:
             for domain in session.domains.values():
                 for set_id in list(domain.parked):
-                    self._errors["no_template_dropped"] += len(self._remove(session, domain, set_id))
+                    self._give_up(session, domain, set_id, len(self._remove(session, domain, set_id)))
 
     def clear(self) -> None:
         """Everything is over."""

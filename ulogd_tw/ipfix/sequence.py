@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 MASK = 0xFFFFFFFF
+HALF = 1 << 31
+"""A number further ahead than this is behind: numbers wrap."""
 FAR = 1 << 24
 """A number further off than these 16.8 million records is no loss but another count.
 
@@ -19,14 +21,15 @@ class Sequence:
 
     `expected` is the next number, or -1 when it is not known: before the first Message, and after one whose records
     could not be counted. Only the next Message that continues it makes an unlikely number believed (section 11.6).
+    `last` is the number of the last Message that went on from the one before it, -1 before the first.
     `deferred` are Messages (`session.DeferredMessage`) whose records are not counted yet, and those after
     them, in order.
     """
 
-    __slots__ = ("expected", "deferred", "_held", "_gaps", "_suspect", "_told")
+    __slots__ = ("expected", "last", "deferred", "_held", "_gaps", "_suspect", "_told")
 
     def __init__(self) -> None:
-        self.expected = -1
+        self.expected = self.last = -1
         self.deferred: list[Any] = []
         self._held = -1
         self._gaps: list[tuple[int, int]] = []
@@ -61,6 +64,10 @@ class Sequence:
         self._suspect = ((number + rows) & MASK, self.expected)
         self._told = not near
         return 0, "sequence_duplicate" if near else "sequence_reset"
+
+    def fills_gap(self, number: int) -> bool:
+        """Whether a Message of this number came late: it was counted as lost."""
+        return any((number - start) & MASK < length for start, length in self._gaps)
 
     def pause(self) -> None:
         """Expect no number until `resume`: a Message is waiting whose records are not counted yet."""

@@ -13,6 +13,7 @@ import numpy as np
 from ulogd_tw.core.keys import Element, Key
 from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.layout import Layout
+from ulogd_tw.ipfix.lives import Life
 from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.template import Template
 
@@ -63,6 +64,9 @@ class Domain:
     announced   octets of Template Sets that change nothing: all of it is known; with the templates in it
     missing     template ids that were told to be missing, and ids of Sets that were told to mean nothing
     parked      Data Sets whose template has not come, by its id
+    doubted     templates of what may be a former life of the exporter, by id (see `restarts`)
+    life        what `restarts` knows of the domain
+    announcing  Export Time of the Message whose templates are taken now
     origin      the exporter's clock when its last new template came (see `origin`)
     rows        records that have come
     skewed      whether the exporter's clock was told to be wrong
@@ -70,7 +74,7 @@ class Domain:
     sequences   those of the streams of an SCTP association (RFC 7011 section 3.1), where there are several;
                 `sequence` is that of the stream whose Messages come now
     deferring   how many of the sequences have Messages whose records are not counted yet
-    exported    Export Time of the Message whose templates are taken now
+    exported    Export Time of the last Message that went on from the one before it
     replaced    whether a template has gone in a session where Messages may overtake each other
     lists       whether there was ever a template with lists
     waits       whether records of walked Messages wait that are not among the deferred ones
@@ -78,8 +82,9 @@ class Domain:
     """
 
     __slots__ = (
-        "number", "place", "templates", "sequence", "announced", "missing", "parked", "origin", "rows", "skewed",
-        "info", "sequences", "deferring", "exported", "replaced", "lists", "waits", "stamp", "_former", "_oldest",
+        "number", "place", "templates", "sequence", "announced", "missing", "parked", "doubted", "life",
+        "announcing", "origin", "rows", "skewed", "info", "sequences", "deferring", "exported", "replaced", "lists",
+        "waits", "stamp", "_former", "_oldest",
     )  # fmt: skip
 
     def __init__(self, number: int, place: int) -> None:
@@ -90,18 +95,24 @@ class Domain:
         self.announced: dict[bytes, tuple[KnownTemplate, ...]] = {}
         self.missing: set[int] = set()
         self.parked: dict[int, list[Parked]] = {}
+        self.doubted: dict[int, KnownTemplate] = {}
+        self.life: Life | None = None
         self.origin = 0.0
         self.rows = 0
         self.skewed = False
         self.info: ExporterInfo | None = None
         self.sequences: dict[int, Sequence] = {}
         self.deferring = 0
-        self.exported = 0
+        self.exported = self.announcing = 0
         self.replaced = False
         self.lists = self.waits = False
         self.stamp = 0
         self._former: dict[int, list[tuple[int, KnownTemplate | None]]] = {}
         self._oldest = 0
+
+    def goes_on(self, number: int, exported: int) -> None:
+        """A Message went on from the one before it."""
+        self.sequence.last, self.exported = number, exported
 
     def on_stream(self, stream: int) -> bool:
         """Messages of this stream come now; False where its numbers are not followed yet."""
@@ -138,8 +149,8 @@ class Domain:
 class KnownTemplate:
     """A template as it is known in one domain of one session; `octets` is its layout's.
 
-    `received` is when it last came, `since` the Export Time from which on it describes data, where that matters:
-    on a reliable session whose Messages may overtake each other; else -1.
+    `received` is when it last came, `exported` the Export Time of that Message, `since` the Export Time from which on
+    it describes data, where that matters: on a reliable session whose Messages may overtake each other; else -1.
     """
 
     session: Session
@@ -148,6 +159,7 @@ class KnownTemplate:
     layout: Layout
     octets: int
     received: float = 0.0
+    exported: int = 0
     since: int = -1
 
     def is_later_than(self, export_time: int) -> bool:

@@ -60,6 +60,8 @@ class SlabDecoder:
         known = domain.templates.get(set_id >> 16) if domain is not None else None
         if domain is None or known is None or not known.octets:
             return False
+        if not self._intake.restarts.in_line(domain, words[:, NUMBER]):
+            return False
         size = length & 0xFFFF
         records = (size - BEFORE) // known.octets
         octets = records * known.octets
@@ -68,6 +70,7 @@ class SlabDecoder:
         self._intake.count_together(
             session, domain, words[:, NUMBER], records, size * len(rows), records * len(rows), now
         )
+        domain.goes_on(int(words[-1, NUMBER]), export_time)
         self._intake.queue_records(known, body, (known, export_time, now, None, None))
         return True
 
@@ -97,13 +100,14 @@ class SlabDecoder:
     ) -> int:  # fmt: skip
         """Take the first of these Messages of one domain that have nothing but Data Sets; how many they are."""
         domain = session.domains.get(int(words[0, DOMAIN]))
-        if domain is None:
+        if domain is None or not self._intake.restarts.in_line(domain, words[:, NUMBER]):
             return 0
         walked = set_walk.walk(memory, starts, words, lengths, domain)
         n, records = walked.n, walked.records
         if n:
             octets, rows = int(lengths[:n].sum()), int(records.sum())
             self._intake.count_together(session, domain, words[:n, NUMBER], records, octets, rows, now)
+            domain.goes_on(int(words[n - 1, NUMBER]), int(words[n - 1, EXPORTED]))
             for known, export_time, body in walked.bodies(memory, words[:, EXPORTED]):
                 self._intake.queue_records(known, body, (known, export_time, now, None, None))
         return n

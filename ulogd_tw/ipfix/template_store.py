@@ -90,7 +90,7 @@ class TemplateStore:
     def again(self, session: Session, domain: Domain, octets: bytes, now: float) -> None:
         """A Template Set that is known has come once more."""
         for known in domain.announced.get(octets, ()):
-            known.received = now
+            known.received, known.exported = now, domain.announcing
         self._tell_again(session, domain)
 
     def _tell_again(self, session: Session, domain: Domain) -> None:
@@ -101,9 +101,12 @@ class TemplateStore:
     def _learn(self, session: Session, domain: Domain, template: Template, now: float) -> KnownTemplate | None:
         """Take a template over; None where a limit refuses it, and then the old one is not valid any more either."""
         old = domain.templates.get(template.ident)
+        if old is None and (old := domain.doubted.pop(template.ident, None)) is not None:
+            self._remember(domain, template.ident)
+            domain.templates[template.ident] = old
         if old is not None:
             if old.template == template:
-                old.received = now
+                old.received, old.exported = now, domain.announcing
                 return old
             self._drop(session, domain, old)
         if reason := self._refusal(session, template):
@@ -135,8 +138,9 @@ class TemplateStore:
         template = Template(template.ident, layout.fields, template.scopes)
         domain.lists = domain.lists or layout.lists
         self._remember(domain, template.ident)
-        since = domain.exported if session.reliable and session.overtakes else -1
-        known = KnownTemplate(session, domain, template, layout, layout.octets, received, since)
+        exported = domain.announcing
+        since = exported if session.reliable and session.overtakes else -1
+        known = KnownTemplate(session, domain, template, layout, layout.octets, received, exported, since)
         domain.templates[template.ident] = known
         domain.missing.discard(template.ident)
         self._count(session, known, 1)
@@ -150,11 +154,11 @@ class TemplateStore:
         self._kept.templates += sign
         self._kept.fields += fields
 
-    def restore(self, session: Session, domain: Domain, template: Template, received: float) -> bool:
+    def restore(self, session: Session, domain: Domain, template: Template, received: float, exported: int) -> bool:
         """Take over a template that an earlier run knew; False where a limit refuses it."""
         if template.ident in domain.templates or self._refusal(session, template):
             return False
-        self._add(session, domain, template, received)
+        self._add(session, domain, template, received).exported = exported
         return True
 
     def move(self, session: Session, domain: Domain, known: KnownTemplate) -> None:
@@ -167,10 +171,45 @@ class TemplateStore:
             domain.templates[known.template.ident] = known
             domain.lists = domain.lists or known.layout.lists
 
+    def doubt(self, session: Session, domain: Domain) -> None:
+        """Set all templates of a domain aside: they may be those of a former life of the exporter."""
+        if domain.lists:
+            for ident in domain.templates:
+                self._remember(domain, ident)
+        if domain.doubted:
+            for known in domain.templates.values():
+                self._forget_doubted(domain, known.template.ident)
+            domain.doubted.update(domain.templates)
+            domain.templates.clear()
+        else:
+            domain.templates, domain.doubted = domain.doubted, domain.templates
+        self._forget_announced(session, domain)
+
+    def trust(self, domain: Domain) -> None:
+        """The templates that were set aside are valid, but for those that have come anew."""
+        doubted, domain.doubted = domain.doubted, domain.templates
+        for ident, known in domain.doubted.items():
+            self._remember(domain, ident)
+            if (old := doubted.pop(ident, None)) is not None:
+                self._count(old.session, old, -1)
+            doubted[ident] = known
+        domain.templates, domain.doubted = doubted, {}
+
+    def distrust(self, session: Session, domain: Domain, ident: int) -> None:
+        """Set one template aside."""
+        self._remember(domain, ident)
+        self._forget_doubted(domain, ident)
+        domain.doubted[ident] = domain.templates.pop(ident)
+        self._forget_announced(session, domain)
+
+    def _forget_doubted(self, domain: Domain, ident: int) -> None:
+        if (old := domain.doubted.pop(ident, None)) is not None:
+            self._count(old.session, old, -1)
+
     def retype(self, session: Session) -> None:
         """Elements have got names and types: templates with them are read anew. Records that wait keep their layout."""
         for domain in session.domains.values():
-            for known in domain.templates.values():
+            for known in (*domain.templates.values(), *domain.doubted.values()):
                 layout = self.layout(known.template, session)
                 if layout is not known.layout:
                     known.layout, known.octets = layout, layout.octets
@@ -184,6 +223,8 @@ class TemplateStore:
                 self._drop(session, domain, known)
                 self._events.add("template_expired", session, domain.number, known.template.ident)
                 gone += 1
+            for known in [known for known in domain.doubted.values() if 0 < known.received < before]:
+                self._forget_doubted(domain, known.template.ident)
         return gone
 
     def forget(self, session: Session) -> None:

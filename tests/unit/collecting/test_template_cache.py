@@ -99,6 +99,39 @@ class TemplateCacheTests(TestCase):
         self.assertEqual([], then.take("192.0.2.1", 5001, counts(5)))
 
     @defer.inlineCallbacks
+    def test_exporter_restarted(self):
+        """Templates of an exporter that came up after the file was written are not trusted until they come again."""
+        other = template(256, (2, 4), (1, 4))
+        self.first.take("2001:db8::1", 6000, v9(a_set(0, FLOW9), number=100, uptime=3_600_000, seconds=5000))
+        self.first.take("192.0.2.1", 5000, message(a_set(2, COUNTER), number=100, export_time=5000))
+        yield self.first.save()
+        then = self.again().load()
+        data = a_set(256, hexed("00000007 000005dc"))
+        for number in (0, 1):
+            packet = v9(data, number=number, uptime=9000 + number, seconds=5060)
+            self.assertEqual([], then.take("2001:db8::1", 6000, packet, now=1060.0))
+            self.assertEqual(
+                [], then.take("192.0.2.1", 5000, message(data, number=number, export_time=5060), now=1060.0)
+            )
+        rows = then.take("2001:db8::1", 6000, v9(a_set(0, other), number=2, uptime=9002, seconds=5060), now=1060.0)
+        rows += then.take("192.0.2.1", 5000, message(a_set(2, other), number=2, export_time=5060), now=1060.0)
+        self.assertEqual(4 * [1500], self.field(rows, "octetDeltaCount"))
+        self.assertEqual(2, then.counters.figures["exporter_restarts"])
+
+    @defer.inlineCallbacks
+    def test_exporter_goes_on(self):
+        """An exporter that was up all the time is trusted, also where its uptime or sequence has wrapped meanwhile."""
+        self.first.take(
+            "2001:db8::1", 6000, v9(a_set(0, FLOW9), number=(1 << 32) - 9, uptime=(1 << 32) - 9, seconds=5000)
+        )
+        self.first.take("192.0.2.1", 5000, message(a_set(2, COUNTER), number=(1 << 32) - 9, export_time=5000))
+        yield self.first.save()
+        then = self.again().load()
+        rows = then.take("2001:db8::1", 6000, v9(a_set(256, ROW9), number=70, uptime=599_991, seconds=5600), now=1600.0)
+        rows += then.take("192.0.2.1", 5000, counts(5, number=70, export_time=5600), now=1600.0)
+        self.assertEqual([1000, 5], self.field(rows, "octetDeltaCount"))
+
+    @defer.inlineCallbacks
     def test_told(self):
         """What was told in options records: rates, names, losses that are not counted twice, types."""
         tell = options(300, (144, 4), (34, 4), (166, 8))
@@ -205,7 +238,7 @@ class TemplateCacheTests(TestCase):
         if whole is None:
             self.first.take("192.0.2.1", 5000, message(a_set(2, COUNTER)))
             copy = [
-                (place, name, s, [(d, list(d.templates.values()), None) for d in s.domains.values()])
+                (place, name, s, [(d, list(d.templates.values()), None, None) for d in s.domains.values()])
                 for (place, name), s in self.first.exporters.items()
             ]
             template_cache._write(self.path, copy)

@@ -65,13 +65,17 @@ class NetFlow:
         if domain is None:
             return
         clock = (seconds * 1000, uptime)
+        valid = self._intake.restarts.look_at_packet(session, domain, number, seconds, uptime, now)
+        domain.announcing = seconds
         # The number counts packets (RFC 3954 section 5.1).
         if number == domain.sequence.expected:
             domain.sequence.expected = (number + 1) & MASK
         else:
             self._intake.sequences.follow(session, domain, number, 1, "packets")
         for set_id, start, end in flowsets(packet):
-            if set_id >= FIRST_DATA_SET:
+            if set_id >= FIRST_DATA_SET and not valid:
+                self._intake.counters.errors["late_data"] += 1
+            elif set_id >= FIRST_DATA_SET:
                 flowset = Parked(packet[start - BEFORE : end], seconds, now, number, clock)
                 self._data_flowset(session, domain, set_id, flowset)
             elif set_id in (TEMPLATE_FLOWSET, OPTIONS_FLOWSET):
@@ -167,7 +171,10 @@ class NetFlow:
             if first[5] & 0xFFFF or domain.info is not None:
                 self._intake.options.sampled(known, first[5] & INTERVAL5)
             return self._take_alike(known, rows, words, records, words[:, 4], records, now)
-        return self._take_alike(known, rows, words, flowset // known.octets, words[:, 3], 1, now)
+        records = flowset // known.octets
+        if not records or not self._intake.restarts.goes_on(session, domain, words, now):
+            return False
+        return self._take_alike(known, rows, words, records, words[:, 3], 1, now)
 
     def _take_alike(
         self, known: KnownTemplate, rows: np.ndarray, words: np.ndarray, records: int, numbers: np.ndarray, step: int,
