@@ -47,7 +47,7 @@ class Life:
     place     the last Message that went on; of IPFIX only while there is a suspect
     suspect   the last Message of what may be a new life; None while there is no doubt
     began     Export Time of the first Message of the new life
-    certain   whether it cannot be an old Message that came twice
+    certain   whether the uptime began anew, not only the numbers
     former    where the life before this one has come to, as long as some of its templates have not come again
     alarms    doubts that came to nothing
     turns     suspects of this doubt that were followed by something else

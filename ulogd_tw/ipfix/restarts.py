@@ -67,7 +67,7 @@ class Restarts:
             if life is None:
                 life = domain.life = Life(message)
             life.place = Place(sequence.last, domain.exported, -1, now)
-            self._doubt(session, domain, life, message, exported != domain.exported)
+            self._doubt(session, domain, life, message, False)
         elif sequence.last < 0 or (number - sequence.last) & MASK < HALF or _is_deaf(life):
             domain.goes_on(number, exported)
         return True
@@ -91,7 +91,7 @@ class Restarts:
         if _is_anew(life.place, message):
             self._doubt(session, domain, life, message, True)
         elif self._is_odd(domain, message):
-            self._doubt(session, domain, life, message, exported != domain.exported)
+            self._doubt(session, domain, life, message, False)
         elif (number - life.place.number) & MASK < HALF or _is_deaf(life):
             life.place = message
             domain.goes_on(number, exported)
@@ -121,11 +121,11 @@ class Restarts:
         return True
 
     def _is_odd(self, domain: Domain, message: Place) -> bool:
-        """Whether a Sequence Number begins anew: it is behind, fills no gap, and the Message is no old one."""
+        """Whether a Sequence Number begins anew: it is behind and fills no gap, but the Message is a later one."""
         sequence, life = domain.sequence, domain.life
         if (message.number - sequence.last) & MASK < HALF or _is_deaf(life):
             return False
-        if sequence.fills_gap(message.number) or _before(message.exported, domain.exported):
+        if sequence.fills_gap(message.number) or not _before(domain.exported, message.exported):
             return False
         return message.uptime < 0 or life is None or 0 < (message.uptime - life.place.uptime) & MASK < HALF
 
@@ -219,7 +219,7 @@ class Restarts:
         self._unpark(session, domain)
 
     def waited(self, session: Session, domain: Domain) -> None:
-        """No Message has decided for as long as Sets wait: an old one that came twice leaves no doubt behind."""
+        """No Message has decided for as long as Sets wait: numbers alone are then no restart."""
         life = domain.life
         if life is None or life.suspect is None or life.certain:
             return
