@@ -25,6 +25,7 @@ from twisted.application import service
 from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
+from ulogd_tw.clocks import WallClock
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
@@ -56,6 +57,7 @@ class Ulogd(service.Service):
         self.mistakes = tuple(mistakes)
         self.queues: list[OutputQueue] = []
         self.clock = clock
+        self._wall = WallClock(clock, reactor.seconds)
         self._on_fatal = on_fatal or self._end
         self._timers: dict[Node, Any] = {}
         self._stats: task.LoopingCall | None = None
@@ -161,13 +163,24 @@ class Ulogd(service.Service):
     def _wake(self, node: Node) -> None:
         """Call the plugin's `wake` when its time has come, and set the next time."""
         self._timers.pop(node, None)
-        delay = 1.0
+        delay: float | None = 1.0
+        if step := self._wall.step():
+            self._clock_set(step)
         try:
             delay = node.plugin.wake(self.clock())
         except Exception as error:
             self._report(node.plugin, error)
         if delay is not None:
             self._timers[node] = reactor.callLater(max(delay, 0), self._wake, node)
+
+    def _clock_set(self, step: float) -> None:
+        """The wall clock was set: durations go on, stamps and intervals follow it."""
+        self.log.warn("the clock was set {way} by {n:.1f} s", way="forward" if step > 0 else "back", n=abs(step))
+        for node in self.graph.nodes:
+            try:
+                node.plugin.clock_set(self.clock(), step)
+            except Exception as error:
+                self._report(node.plugin, error)
 
     def _report(self, plugin: Plugin, error: Exception) -> None:
         """Count a fault of a plugin, and log it at most once a minute for each kind."""

@@ -197,8 +197,12 @@ def _end_without_traceback(former: Any, kind: type[BaseException], error: BaseEx
 
 def makeService(options: Options) -> service.IService:
     """The service of a configuration. Mistakes are printed first; without a stack the process ends."""
-    from ulogd_tw import memory
+    from twisted.internet import reactor
+
+    from ulogd_tw import clocks, memory
     from ulogd_tw.service import Ulogd
+
+    clocks.make_steady(reactor)
 
     try:
         built = Built(configuration.load(options["config"]), prepare=True)

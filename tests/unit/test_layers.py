@@ -15,6 +15,7 @@ ENGINES = {"aggregation", "collecting", "exporting", "metering", "peers", "stori
 LAYERS = {
     "core": set(),
     "ulogd2": set(),
+    "clocks": set(),
     "config": {"core", "ulogd2"},
     "packets": {"core"},
     "ipfix": {"core", "packets"},
@@ -24,13 +25,13 @@ LAYERS = {
     "transports": {"core"},
     "flow": {"core"},
     "aggregation": {"core"},
-    "collecting": {"core", "packets", "ipfix", "transports"},
+    "collecting": {"core", "clocks", "packets", "ipfix", "transports"},
     "metering": {"core", "packets", "netfilter", "transports"},
     "exporting": {"core", "ipfix", "netfilter", "transports"},
-    "peers": {"core", "ipfix", "netfilter", "transports", "collecting", "exporting"},
+    "peers": {"core", "clocks", "ipfix", "netfilter", "transports", "collecting", "exporting"},
     "storing": {"core"},
     "writing": {"core", "ipfix"},
-    "plugins": {"core", "transports", "flow"} | CODECS | ENGINES,
+    "plugins": {"core", "clocks", "transports", "flow"} | CODECS | ENGINES,
 }
 
 # Neither sockets nor clocks nor a reactor: time comes in as an argument, octets too.

@@ -115,6 +115,10 @@ class Checkpoints:
             self._failed(result.value if isinstance(result.value, Exception) else RuntimeError(str(result.value)))
         self._sync()
 
+    def clock_set(self) -> None:
+        """The clock was set: the time until the next writing begins anew."""
+        self._due = None
+
     def wake(self, now: float, snapshot: Callable[[], Snapshot | None]) -> None:
         """Write the file when it is time, and something has changed; `snapshot` gives None while groups are moved."""
         if not self._every:

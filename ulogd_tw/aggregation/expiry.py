@@ -41,6 +41,10 @@ class Expiry:
         group = [self._find(batch, name) for name in self._others]
         return batch.with_columns({SPAN: self._spans.of(group, self._find(batch, self._change), batch.n)})
 
+    def clock_set(self) -> None:
+        """The clock was set: the next look is at once."""
+        self._due = None
+
     def poll(self, tables: Sequence[IntervalTable], now: float) -> Leave[IntervalTable] | None:
         """The pass in which groups go out, if it is time for one; `now` in seconds since 1970."""
         keys = sum(map(len, tables))

@@ -215,6 +215,23 @@ class AggregationProcess:
         if over or self.panes and until > self.closed:
             self._close(until, now)
 
+    def clock_set(self, now: float) -> None:
+        """The wall clock was set to `now`: what would wait for a time that is far away again goes out at once."""
+        if self.checkpoints is not None:
+            self.checkpoints.clock_set()
+        if self._expiry is not None:
+            self._expiry.clock_set()
+        until = self._clock.over(now)
+        starts = [table.start for table in [*self.intervals, *self.panes]]
+        if self.settings.age:
+            self._finish_moving()
+            self._close_all()
+        elif until < self.closed or any(start > now for start in starts):
+            self._finish_moving()
+            if starts:
+                self._close(max(starts) + max(self.settings.interval, self.settings.window))
+            self.closed = until
+
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
         """The groups of all open intervals, and of those of a window, as they are now, in slices.
 

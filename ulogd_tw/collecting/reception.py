@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from twisted.internet import defer
 
+from ulogd_tw.clocks import WallClock
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.ipfix.exporters import Allowed, Exporters, Network
 from ulogd_tw.ipfix.session import Session
@@ -76,12 +77,15 @@ MakeSession = Callable[["Reception", Any, float], PeerSession]
 
 
 class Reception:
-    """Gives what listeners bring to the decoders, and what these make to the plugin. `clock` is the wall clock."""
+    """Gives what listeners bring to the decoders, and what these make to the plugin.
 
-    def __init__(self, plugin: Collecting, settings: Settings, reactor: Any, clock: Callable[[], float]) -> None:
+    Times are the wall clock's; where it is set, what is remembered of peers keeps its age.
+    """
+
+    def __init__(self, plugin: Collecting, settings: Settings, reactor: Any, clock: WallClock) -> None:
         self.settings = settings
         self.counters = plugin.counters
-        self.now = clock
+        self._clock = clock
         self.datagrams = plugin.decoder()
         self.streams = plugin.decoder()
         self.exporters = Exporters(
@@ -97,6 +101,13 @@ class Reception:
         self._unsettled: set[PeerSession] = set()
         self._drain_later: Any = None
         self._paused = False
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        if step := self._clock.step():
+            self.datagrams.clock_set((session for session in self.sessions() if not session.reliable), step)
+            self.streams.clock_set((session for session in self.sessions() if session.reliable), step)
+        return self._clock.now()
 
     # what sessions say
 
@@ -277,8 +288,9 @@ class Reception:
         for state in self.connections.values():
             yield state.session
 
-    def expire(self, now: float) -> None:
+    def expire(self) -> None:
         """Forget what is too old: sessions, templates, sets that wait; close silent connections."""
+        now = self.now()
         self.forget_idle(now)
         self.datagrams.expire((session for session in self.sessions() if not session.reliable), now)
         self.streams.expire((), now)

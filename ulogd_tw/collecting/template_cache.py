@@ -105,7 +105,7 @@ class TemplateCache:
     # write
 
     def wake(self, decoder: Decoder, exporters: Exporters, now: float) -> None:
-        """Write it when something has changed."""
+        """Write it when something has changed; `now` are seconds of a steady clock."""
         age = now - self._written
         changed = decoder.changes != self._changes
         if self._writing is None and (age >= LATEST or (changed and age >= self._pause)):

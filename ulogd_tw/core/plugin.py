@@ -154,9 +154,14 @@ class Plugin:
         """There is room again."""
 
     def wake(self, now: float) -> float | None:
-        """Do the work due at this time; returns seconds until the next call, or None for never. First called at the
-        start."""
+        """Do the work due at this time; returns seconds until the next call, or None for never.
+
+        First called at the start. `now` is the wall clock, which can be set: a plugin measures durations otherwise.
+        """
         return None
+
+    def clock_set(self, now: float, step: float) -> None:
+        """The wall clock was set by `step` seconds and shows `now`; it is called before the next `wake`."""
 
 
 class Input(Plugin):

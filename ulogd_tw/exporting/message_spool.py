@@ -78,8 +78,11 @@ class MessageSpool:
     def __bool__(self) -> bool:
         return any(not file.taken for file in self._files)
 
-    def open(self) -> None:
-        """Make the directory, and find what an earlier run left. Raises OSError."""
+    def open(self, now: float, steady: float) -> None:
+        """Make the directory, and find what an earlier run left. Raises OSError.
+
+        `now` is the wall clock, which files have their time from; `steady` the clock of `append` and `trim`.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._directory.glob("*.ipfix")):
             octets = path.read_bytes()
@@ -90,11 +93,14 @@ class MessageSpool:
             if whole < len(octets):
                 os.truncate(path, whole)
             records = sum(messages.all_records for messages in _messages(octets[:whole], {}, None))
-            self._files.append(SpoolFile(path, whole, records, path.stat().st_mtime))
+            age = max(now - path.stat().st_mtime, 0.0)
+            self._files.append(SpoolFile(path, whole, records, steady - age))
             self._number = max(self._number, int(path.stem) + 1 if path.stem.isdecimal() else 0)
 
-    def append(self, blocks: Sequence[Messages], templates: Mapping[int, Template], domain: int, now: float) -> None:
-        """Write these blocks; they are on the disk when it returns. Raises OSError."""
+    def append(
+        self, blocks: Sequence[Messages], templates: Mapping[int, Template], domain: int, now: float, steady: float
+    ) -> None:
+        """Write these blocks, exported `now`; they are on the disk when it returns. Raises OSError."""
         file = self._open
         if file is None or file.octets >= FILE_OCTETS or file.taken:
             file = SpoolFile(self._directory / f"{self._number:012d}.ipfix")
@@ -124,7 +130,7 @@ class MessageSpool:
         if not file.octets:
             self._files.append(file)
         file.octets += len(octets)
-        file.records, file.newest = sequence, now
+        file.records, file.newest = sequence, steady
         self._open = file
 
     def take(self, templates: dict[int, Template]) -> tuple[SpoolFile, list[Messages]] | None:
@@ -156,12 +162,12 @@ class MessageSpool:
         file.taken = False
         file.sent = max(file.records - left, 0)
 
-    def trim(self, now: float) -> Counter[str]:
+    def trim(self, steady: float) -> Counter[str]:
         """Give up the oldest files beyond the bounds; records by reason."""
         given_up: Counter[str] = Counter()
         while self._files and not self._files[0].taken:
             oldest = self._files[0]
-            if now - oldest.newest > self._most_age:
+            if steady - oldest.newest > self._most_age:
                 reason = "spool_age"
             elif self.octets > self._most_octets:
                 reason = "spool_size"

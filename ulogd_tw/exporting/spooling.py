@@ -71,7 +71,7 @@ class Spooling:
         """Do what is due; to be called every second."""
         if self.spool is None or self._writing:
             return
-        for reason, records in self.spool.trim(now).items():
+        for reason, records in self.spool.trim(self.settings.reactor.seconds()).items():
             self.dropped[reason] += records
         self._settle_file()
         head = self._queue[0] if self._queue else None
@@ -115,7 +115,8 @@ class Spooling:
         if not blocks:
             return
         settings = self.settings
-        done = self.in_thread(self.spool.append, blocks, dict(settings.templates), settings.domain, now)
+        done = self.in_thread(self.spool.append, blocks, dict(settings.templates), settings.domain, now,
+                              settings.reactor.seconds())  # fmt: skip
         done.addCallbacks(self._written, self._not_written)
 
     def _written(self, _: Any) -> None:
@@ -168,7 +169,9 @@ class Spooling:
         if blocks:
             settings = self.settings
             try:
-                self.spool.append(blocks, settings.templates, settings.domain, settings.clock())
+                self.spool.append(
+                    blocks, settings.templates, settings.domain, settings.clock(), settings.reactor.seconds()
+                )
             except OSError as error:
                 self._queue.extend(blocks)
                 self._say("spool", "the spool cannot be written: {reason}", reason=error)

@@ -220,6 +220,12 @@ class Decoder:
         self._sflow.forget(session)
         self.intake.forget(session)
 
+    def clock_set(self, sessions: Iterable[Session], step: float) -> None:
+        """The wall clock, which `now` is of, was set by so many seconds: what is remembered keeps its age."""
+        self._expired += step
+        for session in sessions:
+            session.clock_set(step)
+
     def expire(self, sessions: Iterable[Session], now: float) -> None:
         """Forget what is too old: parked Data Sets, and templates of these sessions. To be called every second."""
         self.intake.expire(now)

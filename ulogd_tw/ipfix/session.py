@@ -42,6 +42,18 @@ class Session:
         self.types: dict[Element, Key] = {}
         """Elements of enterprises as this exporter has described them (RFC 5610)."""
 
+    def clock_set(self, step: float) -> None:
+        """The clock was set by so many seconds: silence, templates and parked sets keep their age."""
+        self.last_received += step
+        for domain in self.domains.values():
+            if not domain.place >> 32:  # that of NetFlow is when its uptime began, whatever our clock says
+                domain.origin -= step
+            for known in domain.templates.values():
+                if known.received:
+                    known.received += step
+            for set_id, parked in domain.parked.items():
+                domain.parked[set_id] = [one._replace(received=one.received + step) for one in parked]
+
     def __repr__(self) -> str:
         return f"<Session with {self.peer} port {self.peer_port}>"
 

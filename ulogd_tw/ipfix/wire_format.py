@@ -40,6 +40,9 @@ class WireFormat:
         """The header's, in its order; `sequence` may be an array."""
         return self.version, length, int(now) & _32_BITS, sequence, domain
 
+    def clock_set(self, step: float) -> None:
+        """The clock was set by so many seconds: the uptime goes on, as collectors take one that falls for a restart."""
+
     def keep(self, now: float) -> None:
         """Do what time asks for; nothing that was encoded may wait now."""
 
@@ -97,6 +100,9 @@ class NetFlow9(WireFormat):
     def tells(self, ms: np.ndarray) -> np.ndarray:
         """Which times (milliseconds since 1970) can be told as an uptime: those between its boot and 49 days later."""
         return ms - np.uint64(self.boot_ms) <= np.uint64(_32_BITS)
+
+    def clock_set(self, step: float) -> None:
+        self.boot_ms += int(step * 1000)
 
     def keep(self, now: float) -> None:
         """Begin anew, as if restarted, before the uptime would not fit into 32 bits, or when the clock was set back."""

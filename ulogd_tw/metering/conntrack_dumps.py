@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,12 +52,14 @@ class Dumps:
         zeroing: bool = False,
         namespace: str = "",
         reactor: Any = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.flows, self._decoder = flows, decoder
         self._told, self._gone, self._settled, self._accept = told, gone, settled, accept
         self._period, self._learning, self._zeroing = period, learning, zeroing
         self._share = SHARE_OF_REPORTS if asked else SHARE
         self._reactor = reactor
+        self._clock = clock
         self._port = NetlinkPort(
             self._no_event, self._no_loss, namespace=namespace, pause_s=0, count=DATAGRAMS_A_READ, stride=ANSWER_OCTETS,
             buffer_octets=1 << 20, reactor=reactor,
@@ -146,7 +149,7 @@ class Dumps:
             self.fault(error)
 
     def _add(self, messages: Messages) -> None:
-        now = self._reactor.seconds()
+        now = self._clock()
         for batch in self._decoder.decode(messages.rows, messages.lengths, now):
             batch = self._accept(batch)
             if batch.n:

@@ -283,6 +283,14 @@ class Flows:
             if self._active_ms and len(fresh):
                 table.keys.flat[table.places(entries[fresh], _SINCE)] = _plain(batch, _START)[fresh]
 
+    def clock_set(self, step_ms: int) -> None:
+        """The wall clock was set by so much: the time since a flow was reported stays as it was."""
+        for table in (self._now, self._next):
+            if table is not None and self._active_ms:
+                since = table.keys.column(_SINCE)
+                moved = since.astype(np.int64) + step_ms
+                since[:] = np.where(since == 0, 0, np.maximum(moved, 1)).astype(np.uint64)
+
     def ended(self, batch: Batch) -> Batch:
         """Flows that have ended, by events; returns them with the counts since the previous row."""
         identities = self._identities(batch)

@@ -74,7 +74,8 @@ class Collecting:
     def __init__(self, case, wanted=ALL, emit=None, plugin=None, **options):
         self.clock = Clock()
         case.patch(COLLECTOR, "reactor", self.clock)
-        self.now = 1000.0
+        self.set_by = 0.0
+        """Seconds by which somebody has set the wall clock."""
         case.patch(COLLECTOR, "clock", staticmethod(lambda: self.now))
         self.said = []
         case.patch(COLLECTOR, "log", Logger("collector", observer=lambda event: self.said.append(formatEvent(event))))
@@ -101,9 +102,17 @@ class Collecting:
     def connect(self, peer="192.0.2.1", port=40000):
         return Connection(self.plugin, peer, port)
 
+    @property
+    def now(self):
+        """The wall clock; it goes on with the steady one."""
+        return 1000.0 + self.set_by + self.clock.seconds()
+
+    @now.setter
+    def now(self, value):
+        self.clock.advance(value - self.now)
+
     def wait(self):
         """Until what has come is handed on."""
-        self.now += 1.0
         self.clock.advance(1.0)
 
     def at(self, now):

@@ -260,7 +260,7 @@ class FileTests(SpoolCase):
         octets = octets[:size] + data.draw(st.binary(max_size=9))
         (directory / "000000000007.ipfix").write_bytes(octets)
         spool = MessageSpool(directory, 1 << 30, 1e9)
-        spool.open()
+        spool.open(1000.0, 0.0)
         reader = Reader()
         whole = 0
         while whole + 16 <= len(octets):
@@ -279,6 +279,21 @@ class FileTests(SpoolCase):
             self.assertEqual(spool.records, sum(messages.all_records for messages in taken[1]))
             self.assertTrue(all(ident in templates for messages in taken[1] for ident in messages.templates))
 
+    def test_clock_set(self):
+        """A file is as old as the time that went by, wherever the clock is set; that of an earlier run by its date."""
+        plugin = self.start(spool_age=100.0)
+        self.refuse()
+        self.send(plugin)
+        self.tick(plugin)
+        self.assertEqual(1, len(self.files()))
+        for step in (-86400.0, 2 * 86400.0):
+            self.ahead += step
+            self.tick(plugin)
+            self.assertEqual(({}, 1), (plugin.collectors[0].figures()["dropped"], len(self.files())))
+        self.reactor.advance(100.0)
+        self.tick(plugin)
+        self.assertEqual({"spool_age": 200}, plugin.collectors[0].figures()["dropped"])
+
     def test_name(self):
         """Each exporter and collector has a directory of its own."""
         self.start("tcp:192.0.2.1:4739", "tcp:[2001:db8::1]:4739", "udp:192.0.2.1:4739")
@@ -295,7 +310,7 @@ class DirectoryTests(SynchronousTestCase):
         """It raises what the exporter makes a StartError of."""
         path = Path(self.mktemp())
         path.write_text("")
-        self.assertRaises(OSError, MessageSpool(path / "x", 1, 1).open)
+        self.assertRaises(OSError, MessageSpool(path / "x", 1, 1).open, 1000.0, 0.0)
 
 
 class NumbersTests(SynchronousTestCase):
@@ -303,7 +318,7 @@ class NumbersTests(SynchronousTestCase):
 
     def setUp(self):
         self.spool = MessageSpool(Path(self.mktemp()), 1 << 20, 1e9)
-        self.spool.open()
+        self.spool.open(1000.0, 0.0)
         self.names = RecordEncoder(Counters("test"))
         batch = Batch(
             Schema([known("interfaceName"), known("flowId")]),
@@ -312,7 +327,7 @@ class NumbersTests(SynchronousTestCase):
         )  # fmt: skip
         builder = MessageBuilder(1000)
         blocks = [m for records in self.names.records(batch) for m in builder.add(records)] + builder.flush()
-        self.spool.append(blocks, self.names.templates, 1, 1000.0)
+        self.spool.append(blocks, self.names.templates, 1, 1000.0, 0.0)
 
     def read(self, templates):
         """What another reader sees of the file, sent with these templates."""

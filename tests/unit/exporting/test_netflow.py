@@ -196,3 +196,29 @@ class MistakesTests(ExporterCase):
         ):
             plugin = IPFIX("e", Options(IPFIX.all_options(), options))
             self.assertEqual(expected, [option for option, _ in plugin.mistakes()], options)
+
+
+class ClockSetTests(NetFlowCase):
+    """Somebody sets the clock of an exporter of NetFlow v9."""
+
+    def test_uptime_goes_on(self):
+        """It never falls, as a collector takes that for a restart; times of flows are those of the new clock."""
+        for step in (-3600.0, 3600.0):
+            plugin = self.exporter(flows(1), collectors=("udp:192.0.2.1",), version="9")
+            plugin.write(flows(1))
+            plugin.wake(plugin.clock())
+            self.ahead += step
+            plugin.clock_set(plugin.clock(), step)
+            end = int(plugin.clock())
+            plugin.write(flows(1, flow__end__sec=end, flow__start__sec=end))
+            self.reactor.advance(1.0)
+            plugin.wake(plugin.clock())
+            uptimes = [struct.unpack_from("!I", packet, 4)[0] for packet in self.sockets[-1].sent]
+            self.assertEqual(sorted(uptimes), uptimes)
+            self.assertLess(uptimes[-1] - uptimes[0], 10_000)
+            reader = Version9Tests()
+            found = [record for _, record in reader.read(self.sockets[-1].sent)]
+            self.assertEqual(
+                [END + 1000 * int(step), 1000 * end + 999], [record[21] for record in found if record[8] == V4["a"]]
+            )
+            self.end()

@@ -237,6 +237,19 @@ class ReportTests(SynchronousTestCase):
             ],
         )  # fmt: skip
 
+    def test_clock_set(self):
+        """A report comes when the time has gone by, wherever the clock is set; it begins where the last one ended."""
+        for step in (-3600, 3600):
+            table = Table(active_ms=60_000)
+            self.dump(table, {1: 5})
+            table.now += 30 + step
+            table.flows.clock_set(1000 * step)
+            self.dump(table, {1: 6})
+            self.assertEqual([(1, 2, 5)], table.told())
+            table.now += 30
+            self.dump(table, {1: 9})
+            self.assertEqual([(1, 2, 5), (1, 2, 4)], table.told())
+
     def test_ends_in_a_dump(self):
         """A flow that ends while the dump that has reported it is read has the rest, once."""
         table = Table(active_ms=60_000)

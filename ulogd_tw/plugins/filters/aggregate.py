@@ -185,6 +185,10 @@ class AGGREGATE(Aggregator):
     def resume(self) -> None:
         self._paused = False
 
+    def clock_set(self, now: float, step: float) -> None:
+        if self.source is None or not self.source.own_clock:
+            self.aggregation.clock_set(now)
+
     def wake(self, now: float) -> float | None:
         """Let time pass; the rows of a file that is replayed have their own, and at its end all intervals are over."""
         replayed = self.source is not None and self.source.own_clock

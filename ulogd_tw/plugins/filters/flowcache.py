@@ -225,10 +225,7 @@ class FLOWCACHE(Aggregator):
         if missing is not None:
             times[missing] = int(batch.now * 1e6)
         if int(times.max()) < layout.clock - int(SET_BACK_S * 1e6):
-            self._end_all()
-            self._clock = self._looked = 0
-            for other in self._layouts.values():
-                other.clock = 0
+            self._begin_anew()
         for other in self._layouts.values():
             other.clock = max(other.clock, layout.clock)
         np.maximum(times, layout.clock, out=times)
@@ -376,6 +373,18 @@ class FLOWCACHE(Aggregator):
         if self._held_back:
             self._held_back = False
             self.source.resume()
+
+    def clock_set(self, now: float, step: float) -> None:
+        """All flows end where the clock goes back, as the times of their packets are still to come."""
+        if step < 0 and not self._replayed:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Another clock begins."""
+        self._end_all()
+        self._clock = self._looked = 0
+        for layout in self._layouts.values():
+            layout.clock = 0
 
     def wake(self, now: float) -> float:
         """End expired flows, a slice at a time, and emit them.

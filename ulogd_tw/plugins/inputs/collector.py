@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet import defer, reactor
 
 from ulogd_tw.collecting.counts import LISTENER
+from ulogd_tw.clocks import WallClock
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.collecting.reception import Reception, Settings
 from ulogd_tw.collecting.template_cache import TemplateCache
@@ -134,7 +135,9 @@ class COLLECTOR(Collecting):
             config.session_key, config.max_sessions, config.max_sessions_of_address, networks(config.allow),
             config.idle_timeout, config.batch_latency, config.max_buffered, config.max_malformed,
         )  # fmt: skip
-        self.reception = reception = Reception(self, settings, self.reactor, self.clock)
+        self.reception = reception = Reception(
+            self, settings, self.reactor, WallClock(self.clock, self.reactor.seconds)
+        )
         for scheme, transport in TRANSPORTS.items():
             if scheme in schemes:
                 self.entrances[scheme] = transport.entrance(reception, config)
@@ -169,7 +172,7 @@ class COLLECTOR(Collecting):
         yield reception.drain()
         yield self._close()
         if self._cache is not None:
-            yield self._cache.save(reception.datagrams, reception.exporters, self.clock())
+            yield self._cache.save(reception.datagrams, reception.exporters, self.reactor.seconds())
 
     def _close(self) -> defer.Deferred[Any]:
         closing = [defer.maybeDeferred(listener.close) for listener in self._listeners]
@@ -188,9 +191,9 @@ class COLLECTOR(Collecting):
 
     def wake(self, now: float) -> float | None:
         reception = self._reception
-        reception.expire(now)
+        reception.expire()
         if self._cache is not None:
-            self._cache.wake(reception.datagrams, reception.exporters, now)
+            self._cache.wake(reception.datagrams, reception.exporters, self.reactor.seconds())
         for listener in self._listeners:
             listener.poll()
         return 1.0

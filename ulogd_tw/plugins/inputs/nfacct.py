@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -47,6 +48,7 @@ class NFACCT(Input):
         Option("network_namespace_path", text, "", "Network namespace of the counters, such as /run/netns/router. "
                "Empty: the namespace of the service."),
     )  # fmt: skip
+    clock = staticmethod(time.time)
     log = Logger()
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
@@ -95,8 +97,8 @@ class NFACCT(Input):
         self._port.start()
 
     def wake(self, now: float) -> float | None:
-        """Request the counters when due, by a clock without drift."""
-        interval = self.config.pollinterval
+        """Request the counters when due, by a steady clock without drift."""
+        interval, now = self.config.pollinterval, self._reactor.seconds()
         if self._due is None:
             self._due = now + interval
         elif now >= self._due:
@@ -111,7 +113,7 @@ class NFACCT(Input):
             self.counters.figures["polls_skipped"] += 1
             return
         self._asking = True
-        self._asked = self._reactor.seconds()
+        self._asked = self.clock()
         self.counters.figures["polls"] += 1
         request = nfacct.dump(self.config.zerocounter)
         asked = self._port.request(request.kind, request.flags, request.payload, self._received)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -135,6 +136,7 @@ class NFCT(Input):
         Option("hash_buckets", number, 8192, _UNNEEDED),
         Option("netlink_resync_timeout", number, 60, _UNNEEDED + " After a loss of events the table is read at once."),
     )  # fmt: skip
+    clock = staticmethod(time.time)
     log = Logger()
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
@@ -270,6 +272,7 @@ class NFCT(Input):
             zeroing=config.reset,
             namespace=config.network_namespace_path,
             reactor=self._reactor,
+            clock=self.clock,
         )  # fmt: skip
         dumps.fault = lambda error: self.fault(error)
         dumps.open()
@@ -284,6 +287,11 @@ class NFCT(Input):
         """A row for each active flow; the kernel's counters restart at 0."""
         config = self.config
         self._dumps.soon(bool(config.pollinterval or config.active_timeout or self._births), zeroing=True)
+
+    def clock_set(self, now: float, step: float) -> None:
+        """Reports of active flows go on at their times."""
+        if self._flows is not None:
+            self._flows.clock_set(int(step * 1000))
 
     def wake(self, now: float) -> float | None:
         """Check whether the kernel tracks connections: at the start, and again after some time without a message."""
@@ -316,7 +324,7 @@ class NFCT(Input):
         self.counters.octets_received += int(messages.lengths.sum())
         follow = self._births or bool(self._flows)
         decoder = self._following if follow else self._decoder
-        for batch in decoder.decode(messages.rows, messages.lengths, self._reactor.seconds()):
+        for batch in decoder.decode(messages.rows, messages.lengths, self.clock()):
             if follow and self._births:
                 batch = self._without_births(batch)
             self.counters.rows_received += batch.n

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -100,6 +101,7 @@ class NFLOG(Input):
         Option("bufsize", number, 150000, "No effect; accepted for configurations of ulogd2. Datagrams of all sizes "
                "are read."),
     )  # fmt: skip
+    clock = staticmethod(time.time)
     log = Logger()
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
@@ -274,7 +276,7 @@ class NFLOG(Input):
         counters = self.counters
         counters.messages_received += len(starts)
         counters.octets_received += int(lengths.sum())
-        batches = self._decoder.decode(octets, starts, lengths, self._reactor.seconds())
+        batches = self._decoder.decode(octets, starts, lengths, self.clock())
         if missing := self._decoder.lost():
             self._count_lost(missing)
         for batch in batches:

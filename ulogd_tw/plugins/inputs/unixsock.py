@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +69,7 @@ class UNIXSOCK(Input):
             "No effect; accepted for configurations of ulogd2. There is room for the longest message of each client.",
         ),
     )
+    clock = staticmethod(time.time)
     log = Logger()
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
@@ -162,7 +164,7 @@ class UNIXSOCK(Input):
 
     def _give(self, rows: list[dict[str, int | bytes]]) -> None:
         try:
-            batch = unixsock.batch(rows, self.wanted, self._reactor.seconds())
+            batch = unixsock.batch(rows, self.wanted, self.clock())
             self.counters.rows_received += batch.n
             self.emit(batch)
         except Exception as error:

@@ -203,14 +203,14 @@ class IPFIX(Output):
         self._reporter = OptionsReporter(
             self.flows.outgoing, self.flows.form, config.oid, self.counters.dropped.total, self.inputs
         )
-        self._flushed = self.clock()
-        self.flows.form.keep(self._flushed)
+        self._flushed = self.reactor.seconds()
+        self.flows.form.keep(self.clock())
 
     def _open_spool(self, collector: Collector) -> None:
         config = self.config
         spool = MessageSpool.of(config.spool, self.instance, collector.url, config.spool_size, config.spool_age)
         try:
-            spool.open()
+            spool.open(self.clock(), self.reactor.seconds())
         except OSError as error:
             raise StartError(f"spool {config.spool}: {error}", "make it writable for the user of ulogd") from None
         collector.spool, collector.spool_rate = spool, config.spool_rate
@@ -230,9 +230,13 @@ class IPFIX(Output):
         stopping = [collector.stop() for collector in self.collectors]
         return defer.gatherResults(stopping, consumeErrors=True).addCallback(lambda _: self._let_go())
 
+    def clock_set(self, now: float, step: float) -> None:
+        """The uptime of NetFlow goes on; so the flows that wait have times of the new clock."""
+        self.flows.form.clock_set(step)
+
     def wake(self, now: float) -> float:
-        if not 0 <= now - self._flushed < self.config.flush:
-            self._flushed = now
+        if self.reactor.seconds() - self._flushed >= self.config.flush:
+            self._flushed = self.reactor.seconds()
             self.flush()
             self.flows.form.keep(now)
         self._routing.move()

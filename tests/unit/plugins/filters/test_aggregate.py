@@ -212,6 +212,35 @@ class AggregateTests(AggregateCase):
         self.assertEqual(found, [(100, 1), (100, 2), (110, 1), (130, 1)])
         self.assertEqual(self.agg.counters.figures["rows_late"], 1)
 
+    @given(
+        st.lists(st.tuples(st.integers(0, 25), st.sampled_from((0, 0, 0, -3600, 3600, -12, 7))), max_size=12),
+        st.sampled_from(("arrival", "flow", "spread")),
+        st.sampled_from(({}, {"window": 30}, {"age": 15.0})),
+    )
+    def test_steps_of_the_clock(self, steps, time, options):
+        """Wherever the clock is set to, each row is in one interval, and none waits for a time that is far away."""
+        if time != "arrival" and "age" in options:
+            return
+        self.make(key="protocolIdentifier", interval=10, time=time, **options)
+        wall, given = 100_000.0, 0
+        for passed, step in steps:
+            wall += passed + step
+            if step:
+                self.agg.clock_set(wall, step)
+            ends = {"protocolIdentifier": 6, "flowEndMilliseconds": int(wall * 1000) - 1000,
+                    "flowStartMilliseconds": int(wall * 1000) - 4000, "octetDeltaCount": 7}  # fmt: skip
+            self.give(batch_of([ends], now=wall))
+            given += 1
+            self.agg.wake(wall)
+        for _ in range(20):  # time goes by, which must be enough
+            wall += 10.0
+            self.agg.wake(wall)
+        self.assertEqual(0, self.agg.counters.figures["keys"]())
+        if "window" not in options:  # each row is in three of them, fewer around a step
+            self.assertEqual(7 * given, sum(row["octets"] for row in self.rows()))
+        else:
+            self.assertGreaterEqual(sum(row["octets"] for row in self.rows()), 7 * given)
+
     def test_a_large_table_goes_out_in_slices(self):
         """So that the reactor can do other things in between; a full queue below makes it wait."""
         self.make(key="sourceTransportPort", interval=10)

@@ -285,6 +285,20 @@ class KeyTests(FlowCacheTestCase):
         self.assertEqual((rows[1]["icmpTypeCodeIPv6"], rows[1]["octetDeltaCount"]), (0x8000, 208))
         self.assertEqual(self.cache.counters.rows_filtered, 3)
 
+    def test_clock_set(self):
+        """Where the clock goes back, flows end at once, not in an hour; packets of the new time are other flows."""
+        self.make()
+        self.source.own_clock = False
+        self.give([packet(100_000.0)])
+        self.cache.wake(100_003.0)
+        self.cache.clock_set(96_404.0, -3600.0)
+        self.cache.wake(96_404.0)
+        self.assertEqual([1], [row["packetDeltaCount"] for row in self.rows(flush=False)])
+        self.give([packet(96_405.0), packet(96_406.0)])
+        for now in range(96_407, 96_480):
+            self.cache.wake(float(now))
+        self.assertEqual([1, 2], [row["packetDeltaCount"] for row in self.rows(flush=False)])
+
     def test_queries_and_answers_are_one_biflow(self):
         """Echo, and one whose answer was seen first: its type is that of the sender of the first packet."""
         self.make(biflow=True)

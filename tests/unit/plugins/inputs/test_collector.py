@@ -357,3 +357,57 @@ class LogTests(SynchronousTestCase):
         self.assertEqual([{"octetDeltaCount": 1}, {"packetDeltaCount": 2}], found.rows)
         self.assertFalse(connection.closed)
         self.assertEqual(1, len(found.heard("template 256 has changed")))
+
+
+class ClockSetTests(SynchronousTestCase):
+    """Somebody sets the clock while exporters send."""
+
+    def collecting(self, **options):
+        found = Collecting(self, **options)
+        found.set_by = 1_000_000.0
+        return found
+
+    def test_sessions_and_templates_stay(self):
+        """Over UDP and TCP, an hour back and two forward: nobody is forgotten, every record is read by its template."""
+        found = self.collecting(template_lifetime=600.0, idle_timeout=1800.0)
+        stream = found.connect()
+        stream.send(TOLD)
+        found.datagrams((TOLD, "192.0.2.9", 1))
+        for number, step in enumerate((-3600.0, 7200.0, -100_000.0, 200_000.0)):
+            found.set_by += step
+            found.datagrams((counts(number, number=number), "192.0.2.9", 1))
+            found.datagrams((TOLD, "192.0.2.10", number))  # a new one makes room by forgetting idle ones
+            stream.send(counts(number + 100, number=number))
+            found.wait()
+            found.plugin.wake(found.now)
+        self.assertEqual([0, 100, 1, 101, 2, 102, 3, 103], counts_of(found.rows))
+        errors = {reason: n for reason, n in found.errors.items() if n}
+        self.assertEqual(({}, {}, False), (errors, dict(found.plugin.counters.lost), stream.closed))
+
+    def test_durations_go_on(self):
+        """What was silent before a step counts: an hour back does not prolong it, an hour forward does not end it."""
+        for step in (-3600.0, 3600.0):
+            found = self.collecting(idle_timeout=100.0)
+            found.datagrams((TOLD, "192.0.2.9", 1))
+            stream = found.connect()
+            found.at(found.now + 60)
+            found.set_by += step
+            found.at(found.now + 30)
+            self.assertEqual((2, False), (found.plugin.counters.figures["sessions"](), stream.closed))
+            found.at(found.now + 11)
+            self.assertEqual((1, True), (found.plugin.counters.figures["sessions"](), stream.closed))
+
+    def test_parked_sets(self):
+        """A set waits for its template as long as `park` says, and its row has the time of its arrival."""
+        found = self.collecting(park=30.0)
+        found.datagrams((counts(7), "192.0.2.9", 1))
+        found.set_by += 3600.0
+        found.at(found.now + 20)
+        found.datagrams((TOLD, "192.0.2.9", 1))
+        (batch,) = found.batches
+        (row,) = batch.rows()
+        self.assertEqual((7, int(1000 * (found.now - 20))), (row["octetDeltaCount"], row["received_ms"]))
+        found.datagrams((message(a_set(300, hexed("00000008")), number=1), "192.0.2.9", 1))
+        found.set_by -= 7200.0
+        found.at(found.now + 31)
+        self.assertEqual(1, found.errors["no_template_dropped"])

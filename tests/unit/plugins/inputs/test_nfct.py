@@ -33,6 +33,7 @@ class NfctTestCase(SynchronousTestCase):
         self.dump.fileno = lambda: 98
         self.clock.advance(1000.5)
         plugin = NFCT("ct1", Options(NFCT.options, values), reactor=self.clock)
+        plugin.clock = self.clock.seconds
         plugin.wanted = wanted
         plugin.emit = lambda batch: self.rows.extend(batch.rows())
         # Events are read up to 1024 at a time, the parts of a dump 8 at a time.

@@ -35,6 +35,7 @@ class LogTestCase(SynchronousTestCase):
         self.kernel, self.clock, self.rows = kernel or AskedKernel(), Reactor(), []
         self.clock.advance(1000.5)
         plugin = class_("log1", Options(class_.options, values), reactor=self.clock)
+        plugin.clock = self.clock.seconds
         plugin.wanted = wanted
         plugin.emit = lambda batch: self.rows.extend(batch.rows())
         self.patch(MultiMessagePort, "make_socket", self.kernel)

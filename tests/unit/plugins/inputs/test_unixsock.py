@@ -32,6 +32,7 @@ class UnixsockTests(SynchronousTestCase):
     def make(self, **values):
         self.clock, self.batches = Clock(), []
         plugin = UNIXSOCK("sock1", Options(UNIXSOCK.options, values), reactor=self.clock)
+        plugin.clock = self.clock.seconds
         plugin.wanted = ALL
         plugin.emit = self.batches.append
         self.patch(unixsock, "UnixListener", _Listener)

@@ -133,9 +133,12 @@ class ExporterCase(SynchronousTestCase):
     def ioctl(self, descriptor, request, words):
         words[0] = self.unacknowledged
 
+    ahead = 0.0
+    """Seconds by which the wall clock was set."""
+
     def exporter(self, *batches, **options):
         plugin = exporter(*[b.schema for b in batches], **options)
-        plugin.reactor, plugin.clock = self.reactor, lambda: 1700000010 + self.reactor.seconds()
+        plugin.reactor, plugin.clock = self.reactor, lambda: 1700000010 + self.ahead + self.reactor.seconds()
         plugin.open()
         self.plugins.append(plugin)
         return plugin
