@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted.internet import defer, reactor
 
-from ulogd_tw.collecting.counts import LISTENER
 from ulogd_tw.clocks import WallClock
+from ulogd_tw.collecting.counts import LISTENER
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.collecting.reception import Reception, Settings
 from ulogd_tw.collecting.template_cache import TemplateCache
