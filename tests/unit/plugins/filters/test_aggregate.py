@@ -232,8 +232,8 @@ class AggregateTests(AggregateCase):
             self.give(batch_of([ends], now=wall))
             given += 1
             self.agg.wake(wall)
-        for _ in range(20):  # time goes by, which must be enough
-            wall += 10.0
+        for _ in range(100):  # time goes by, which must be enough
+            wall += 2.0
             self.agg.wake(wall)
         self.assertEqual(0, self.agg.counters.figures["keys"]())
         if "window" not in options:  # each row is in three of them, fewer around a step
