@@ -23,15 +23,10 @@ from tests.support import TOP, free_port, shared_path
 from tests.unit.packets import wire as packets
 
 NOT_YET = {
-    "01-iosxe-options-other-domain-ipfix": "what another domain tells is not looked up",
-    "01-iosxe-options-other-domain-v9": "what another domain tells is not looked up",
     "02-asa-nsel-initiator-responder sqlite": "quantities are taken from elements 1, 2, 85 and 86 only",
     "06-v9-option-length-9": "an option length of 9 octets costs the template",
-    "09-yaf-and-vpp-times json": "no milliseconds of other absolute times",
     "43-same-string-padded sqlite": "padding makes another group",
-    "46-sampling-per-template": "the last rate is used for all templates",
     "48-iosxr-srv6-inner-outer": "a mix of outer and inner layer",
-    "60-system-init-in-options": "systemInitTimeMilliseconds of options records is not used",
     "cumulative_totals sqlite": "totals are added up",
     "ms_overflow": "a time beyond the range is another date",
     "rfc5610_same_second json": "types apply from the next batch on",

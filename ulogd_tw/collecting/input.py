@@ -37,6 +37,11 @@ _TEXTS = {
     "restart": "has restarted: {detail} from before have to come again; records wait for them as long as park says",
     "template_distrusted": "template {template} is from before a restart and did not come again within park: {detail} "
     "are dropped",
+    "sampling_unmatched": "tells sampling rates, but none for records of template {template}; these are not scaled",
+    "sampling_ambiguous": "tells different sampling rates that may be those of template {template}; it is not scaled",
+    "names_unmatched": "gives names of {detail}s, but not of all in its records",
+    "names_ambiguous": "gives different names of {detail}s in its domains; records of this domain have none",
+    "start_unknown": "its domains tell different times of their start; uptimes of this one are not made absolute",
     "clock_skew": "its clock is {detail}",
     "clock_right": "its clock is right again",
 }
@@ -58,9 +63,9 @@ class Collecting(Input):
         Option("scale_sampled", boolean, False, "1: multiply octet and packet counts by the exporter's sampling rate, "
                "taken from the record, from options records or from the header of NetFlow v5. The key sampling_factor "
                "holds the factor (1 where the exporter sent no rate)."),
-        Option("add_names", boolean, False, "1: add ingressInterfaceName, egressInterfaceName and applicationName from "
-               "the exporter's options records, for outputs of all keys such as JSON. An output with one of these "
-               "names in its configuration gets it anyway."),
+        Option("add_names", boolean, False, "1: add the names from the exporter's options records, such as "
+               "ingressInterfaceName, egressInterfaceName, ingressVRFName, applicationName and samplerName, for outputs "
+               "of all keys such as JSON. An output with one of these names in its configuration gets it anyway."),
         Option("tunnels", one_of("auto", "outer", "inner"), "auto", "Which headers sFlow samples and packet sections "
                "give of packets in tunnels (IP in IP, GRE, VXLAN, GENEVE, GTP-U, MPLS over IP, Ethernet over MPLS). "
                "inner: those of the packet inside, with the outer header in tunnel.source, tunnel.destination, "
@@ -198,7 +203,7 @@ def _described(session: Session, domain: Any) -> dict[str, Any]:
     if domain.info is not None:
         found |= {
             "sampling_factor": domain.info.factor,
-            "interfaces": len(domain.info.interfaces),
-            "applications": len(domain.info.applications),
+            "interfaces": len(domain.info.names.get("interface", ())),
+            "applications": len(domain.info.names.get("application", ())),
         }
     return found

@@ -19,7 +19,7 @@ from twisted.internet import defer, threads
 from ulogd_tw.core import durable, types
 from ulogd_tw.core.keys import Key
 from ulogd_tw.ipfix.decoder import Decoder
-from ulogd_tw.ipfix.exporter_info import ExporterInfo
+from ulogd_tw.ipfix.exporter_info import plain, restored
 from ulogd_tw.ipfix.exporters import Exporters
 from ulogd_tw.ipfix.lives import Place
 from ulogd_tw.ipfix.netflow.packet import CLASSIC
@@ -92,7 +92,7 @@ class TemplateCache:
                 continue  # silent for too long, or refused
             elif "domain" in line:
                 number, place = line["domain"], line["domain_place"]
-                told = _told(line["told"]) if line["told"] else None
+                told = restored(line["told"]) if line["told"] else None
                 came_to = Place(*line["came_to"]) if line.get("came_to") else None
                 decoder.restore_domain(session, number, place, float(line["origin"]), told, came_to)
             elif not lifetime or now - line["received"] < lifetime:
@@ -141,7 +141,7 @@ def _copy(decoder: Decoder, domain: Domain) -> tuple:
     return (
         domain,
         list(domain.templates.values()),
-        _plain(domain.info),
+        domain.info and plain(domain.info),
         dataclasses.astuple(came_to) if came_to else None,
     )
 
@@ -200,26 +200,3 @@ def _checked(octets: bytes) -> list[dict[str, Any]]:
 def _key(item: list[Any]) -> Key:
     pen, ident, name, type_, unit, semantics = item
     return Key(name, types.TYPES[type_], ((pen, ident),), unit, semantics)
-
-
-def _plain(told: ExporterInfo | None) -> dict[str, Any] | None:
-    """What is told of a domain, as JSON has it."""
-    if told is None:
-        return None
-    return {
-        "samplers": list(told.samplers.items()),
-        "interfaces": [(index, name.decode("latin-1")) for index, name in told.interfaces.items()],
-        "applications": [(ident.hex(), name.decode("latin-1")) for ident, name in told.applications.items()],
-        "flow_keys": list(told.flow_keys.items()),
-        "statistics": [([list(part) for part in process], dict(v)) for process, v in told.statistics.items()],
-    }
-
-
-def _told(plain: dict[str, Any]) -> ExporterInfo:
-    told = ExporterInfo()
-    told.samplers = {sampler: float(factor) for sampler, factor in plain["samplers"]}
-    told.interfaces = {index: name.encode("latin-1") for index, name in plain["interfaces"]}
-    told.applications = {bytes.fromhex(ident): name.encode("latin-1") for ident, name in plain["applications"]}
-    told.flow_keys = dict(plain["flow_keys"])
-    told.statistics = {tuple(tuple(part) for part in process): dict(v) for process, v in plain["statistics"]}
-    return told

@@ -102,6 +102,10 @@ TOLD = (
     Key("sampling_factor", types.FLOAT64),
     Key("ingressInterfaceName", types.STRING),
     Key("egressInterfaceName", types.STRING),
+    Key("ingressInterfaceDescription", types.STRING),
+    Key("egressInterfaceDescription", types.STRING),
+    Key("ingressVRFName", types.STRING),
+    Key("egressVRFName", types.STRING),
 )
 """Keys added to a record from the exporter's options records."""
 

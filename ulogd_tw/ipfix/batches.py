@@ -14,10 +14,11 @@ from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix import exporter_columns, packet_sections
 from ulogd_tw.ipfix.clock_skew import Skew
 from ulogd_tw.ipfix.context import Context, Source
+from ulogd_tw.ipfix.flow_times import FlowTimes
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
-from ulogd_tw.ipfix.netflow import times
 from ulogd_tw.ipfix.options_records import USED
+from ulogd_tw.ipfix.sampling import scaled
 from ulogd_tw.ipfix.structured import Structured
 from ulogd_tw.ipfix.variable_length import Located, locate
 
@@ -157,7 +158,8 @@ class Batches:
     def _take_options(self, compiled: Columns, found: Found, sources: list[Source], counts: np.ndarray) -> None:
         """Options records: what they tell is kept."""
         templates = [source[0] for source in sources]
-        for session in self._intake.options.read(templates, counts.tolist(), found, compiled.keys):
+        exported = [source[1] for source in sources]
+        for session in self._intake.options.read(templates, counts.tolist(), exported, found, compiled.keys):
             self._intake.templates.retype(session)
 
     def _schema(self, layout: Layout, compiled: Columns, made: tuple[Key, ...]) -> Schema:
@@ -192,14 +194,15 @@ class Batches:
     def _compile(self, layout: Layout) -> Columns:
         wanted = self._wanted
         layout.made = []
-        if (uptimes := times.times(layout.fields, wanted)) is not None:
-            layout.made.append(uptimes)
+        options = self._intake.options
+        if flow_times := FlowTimes(layout.fields, wanted, options):
+            layout.made.append(flow_times)
         if layout.scopes:
             wanted = wanted if wanted is ALL else wanted | USED
         else:
             if (sections := packet_sections.made(layout.fields, wanted, self._inner)) is not None:
                 layout.made.append(sections)
-            layout.made += exporter_columns.made(layout.fields, wanted, self._scale, self._name)
+            layout.made += exporter_columns.made(layout.fields, wanted, self._scale, self._name, options)
         if wanted is not ALL and any((field.pen, field.ident) == _BOOT.element for field in layout.fields):
             wanted = wanted | {_BOOT.name}
         for maker in layout.made:
@@ -207,7 +210,7 @@ class Batches:
         columns = layout.columns = Columns(layout.fields, wanted, layout.described)
         columns.unwanted = [key.name for key in columns.keys if key.name not in self._wanted]
         if self._scale and not layout.scopes:
-            exporter_columns.scaled(columns)
+            scaled(columns)
         return columns
 
 

@@ -40,6 +40,12 @@ DECODING = (
     Count("exporter_restarts", "occasions", "Restarts of exporters that were seen by sysUptime, sequence numbers or "
           "systemInitTimeMilliseconds; templates from before have to come again."),
     Count("unread_records", "records", "Records inside of sFlow samples that are of no kind that is read."),
+    Count("rates_unmatched", "records", "Options records with a sampling rate by something that rows do not have."),
+    Count("sampling_unmatched", "rows", "Rows not scaled: their exporter told sampling rates, but none for them."),
+    Count("sampling_ambiguous", "rows", "Rows not scaled: their exporter told different rates that may be theirs."),
+    Count("names_unmatched", "rows", "Interfaces, applications and so on without name while others of them have one."),
+    Count("names_ambiguous", "rows", "Things without name: domains of their exporter name them differently."),
+    Count("start_unknown", "rows", "Uptimes without time: domains of their exporter tell different starts of it."),
     Missing("sequence", "records", "Records that did not come, by sequence numbers (NetFlow v9, sFlow: messages)."),
     Lost("exporter", "records", "Records that exporters say they could not send, by their options records."),
     Dropped("error", "rows", "Rows of one template that our own fault kept from being decoded; the log tells it."),

@@ -208,7 +208,7 @@ class Decoder:
             if came_to is not None:
                 self.intake.restarts.restore(domain, came_to)
             if info is not None:
-                self.intake.options.restore(domain, info)
+                self.intake.options.restore(session, domain, info)
 
     @property
     def changes(self) -> int:

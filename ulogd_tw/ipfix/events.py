@@ -14,8 +14,9 @@ class Event:
     `kind` is ``domain`` (a new one), ``template``, ``template_changed``, ``template_again`` (not over UDP),
     ``template_withdrawn``, ``withdrawal_unknown``, ``template_expired``, ``no_template`` and ``set_id`` (of an id the
     first time), ``template_came`` (parked Data Sets are decoded), ``malformed``, ``limit``, ``sequence_gap``,
-    ``sequence_reset``, ``odd_options``, ``clock_skew`` or ``clock_right``. `template` is 0 where it is not about one;
-    of ``set_id`` it is the Set ID.
+    ``sequence_reset``, ``odd_options``, ``clock_skew``, ``clock_right``, or what was not found among what an exporter
+    has told: ``sampling_unmatched``, ``sampling_ambiguous``, ``names_unmatched``, ``names_ambiguous``,
+    ``start_unknown``. `template` is 0 where it is not about one; of ``set_id`` it is the Set ID.
     """
 
     kind: str
@@ -39,3 +40,14 @@ class Events:
             self.waiting.append(Event(kind, session, domain, template, detail))
         else:
             self.left_out += 1
+
+    def once(self, kind: str, session: Session, domain: int, template: int = 0, detail: str = "") -> None:
+        """Another one, if the same was not told before."""
+        key = (kind, domain, template, detail)
+        if key not in session.said and len(session.said) < _MOST_SAID:
+            session.said.add(key)
+            self.add(kind, session, domain, template, detail)
+
+
+_MOST_SAID = 256
+"""Events of a session that are told once; further ones are counted only."""

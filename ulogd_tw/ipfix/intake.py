@@ -169,10 +169,9 @@ class Intake:
             for known in list(domain.templates.values()):
                 self.templates.move(home, mine, known)
             self.parking.move((other, domain), (home, mine))
-            mine.info = mine.info or domain.info
+            self.options.merge(home, mine, domain)
             mine.sequence.unknown()
             mine.rows += domain.rows
-            domain.info = None
             self.unpark(home, mine)
 
     def forget(self, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""What exporters say in options records: sampling, names of interfaces and applications, types, losses of their own.
+"""What exporters say in options records: sampling, names of things, types, start times, losses of their own.
 
 The meaning is found from the combination of elements, never from a template's id (RFC 7011 section 4). Options records
 are few, so they are read one by one: about 5 us each.
@@ -6,56 +6,33 @@ are few, so they are read one by one: about 5 us each.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import plain_values
 from ulogd_tw.core.columns import Column
 from ulogd_tw.core.counters import Counters
-from ulogd_tw.core.keys import Key, registry
+from ulogd_tw.core.keys import NETFLOW9, NETFLOW9_SCOPE, Key, registry
+from ulogd_tw.core.plugin import ALL
+from ulogd_tw.ipfix import element_types, scopes, told_names
 from ulogd_tw.ipfix.events import Events
-from ulogd_tw.ipfix.exporter_info import ExporterInfo
-from ulogd_tw.ipfix.layout import Found
+from ulogd_tw.ipfix.exporter_info import BOOT, ExporterInfo
+from ulogd_tw.ipfix.layout import Found, field_keys
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.session import Domain, KnownTemplate, Session
+from ulogd_tw.ipfix.template import Field, Template
 
-SAMPLERS = ("selectorId", "samplerId")
-"""Who samples: keys of an options record, and of the Data Records of what was sampled."""
-_INTERFACES = ("scopeInterface", "ingressInterface", "egressInterface", "ingressPhysicalInterface",
-               "egressPhysicalInterface")  # fmt: skip
-_RATES = ("samplingInterval", "samplerRandomInterval", "samplingPacketInterval", "samplingPacketSpace", "samplingSize",
-          "samplingPopulation", "samplingProbability")  # fmt: skip
 _PROCESSES = ("exportingProcessId", "meteringProcessId", "exporterIPv4Address", "exporterIPv6Address")
 _STATISTICS = ("exportedOctetTotalCount", "exportedMessageTotalCount", "exportedFlowRecordTotalCount",
                "ignoredPacketTotalCount", "ignoredOctetTotalCount", "notSentFlowTotalCount", "notSentPacketTotalCount",
                "notSentOctetTotalCount")  # fmt: skip
-_TYPE = ("privateEnterpriseNumber", "informationElementId", "informationElementDataType",
-         "informationElementSemantics", "informationElementName", "informationElementUnits")  # fmt: skip
-_TEMPLATE, _DOMAIN = "templateId#2", "observationDomainId#2"
-"""The names that are taken by the context of a record (see `layout.field_keys`)."""
-USED = frozenset((
-    *SAMPLERS, *_INTERFACES, *_RATES, *_PROCESSES, *_STATISTICS, *_TYPE, _TEMPLATE, _DOMAIN, "scopeTemplate",
-    "interfaceName", "interfaceDescription", "applicationId", "applicationName", "flowKeyIndicator",
-))  # fmt: skip
+_SELECTORS = ("selectorId", *(f"selectorId#{n}" for n in range(2, 6)))
+_TELLING = frozenset((*scopes.RATES, *_STATISTICS, *element_types.USED, *told_names.NAMES, BOOT, "flowKeyIndicator",
+                      "selectionSequenceId"))  # fmt: skip
+"""Keys that say something; the others say of what."""
+USED = _TELLING | scopes.KEYS | told_names.USED
 """Keys of options records that are read although nothing below wants them."""
-_TELLING = USED - {*SAMPLERS, *_INTERFACES, *_PROCESSES, _TEMPLATE, _DOMAIN, "scopeTemplate", "applicationId"}
-"""Those that say something; the others say of what."""
-
-LONGEST_NAME = 255
-"""Octets of a name that are kept; interface descriptions of routers have up to 240."""
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-DATA_TYPES = (
-    types.OCTETS, types.UNSIGNED8, types.UNSIGNED16, types.UNSIGNED32, types.UNSIGNED64, types.SIGNED8, types.SIGNED16,
-    types.SIGNED32, types.SIGNED64, types.FLOAT32, types.FLOAT64, types.BOOLEAN, types.MAC, types.STRING, types.SECONDS,
-    types.MILLISECONDS, types.MICROSECONDS, types.NANOSECONDS, types.IPV4, types.IPV6, types.BASIC_LIST,
-    types.SUB_TEMPLATE_LIST, types.SUB_TEMPLATE_MULTI_LIST,
-)  # fmt: skip
-"""By the codes of informationElementDataType (RFC 5610 section 3.1)."""
-SEMANTICS = ("default", "quantity", "totalCounter", "deltaCounter", "identifier", "flags", "list", "snmpCounter",
-             "snmpGauge")  # fmt: skip
-UNITS = {2: "octets", 3: "packets", 4: "flows", 5: "seconds", 6: "milliseconds", 7: "microseconds", 8: "nanoseconds"}
 
 _LOSSES = {
     "ignoredPacketTotalCount": "exporter_ignored_packets",
@@ -64,35 +41,17 @@ _LOSSES = {
     "notSentOctetTotalCount": "exporter_not_sent_octets",
 }
 """Total counters of what exporters lost, and the counters of ours that add them up; flows go to ``lost{exporter}``."""
-
-
-def info_of(learnt: KnownTemplate) -> ExporterInfo | None:
-    """What is known of the domain of a template, or else of domain 0, which stands for the whole exporter."""
-    domain = learnt.domain
-    if domain.info is not None:
-        return domain.info
-    whole = learnt.session.domains.get(domain.place - domain.number)
-    return whole.info if whole is not None else None
-
-
-def packets_behind(values: dict[str, Any]) -> float | None:
-    """How many packets stand behind each sampled one, by the fields of a record; None where they do not say it."""
-    interval, space = values.get("samplingPacketInterval"), values.get("samplingPacketSpace")
-    size, population = values.get("samplingSize"), values.get("samplingPopulation")
-    if interval and space is not None:
-        return (interval + space) / interval
-    if size and population:
-        return max(population / size, 1.0)
-    if probability := values.get("samplingProbability"):
-        return 1 / probability if 0 < probability <= 1 else None
-    rate = values.get("samplingInterval") or values.get("samplerRandomInterval") or interval
-    return float(rate) if rate else None
+_NOT_FOUND = ("rates_unmatched", "sampling_unmatched", "sampling_ambiguous", "names_unmatched", "names_ambiguous",
+              "start_unknown")  # fmt: skip
 
 
 class Options:
     """Reads options records, and keeps what they tell in their domains and sessions."""
 
-    def __init__(self, limits: Limits, kept: Kept, counters: Counters, events: Events, new_domain: Any) -> None:
+    def __init__(
+        self, limits: Limits, kept: Kept, counters: Counters, events: Events,
+        new_domain: Callable[[Session, int], Domain | None],
+    ) -> None:  # fmt: skip
         self._limits = limits
         self._kept = kept
         self._counters = counters
@@ -100,52 +59,54 @@ class Options:
         self._new_domain = new_domain
         self.changes = 0
         """How often something new was told."""
+        for name in (*_LOSSES.values(), *_NOT_FOUND):
+            counters.figures.setdefault(name, 0)
 
     def read(
-        self, learnts: Sequence[KnownTemplate], counts: Sequence[int], found: Found, keys: Sequence[Key]
-    ) -> set[Session]:
-        """Take the records of one layout: `counts` of each template. Gives the sessions that have new types."""
+        self, learnts: Sequence[KnownTemplate], counts: Sequence[int], exported: Sequence[int], found: Found,
+        keys: Sequence[Key],
+    ) -> set[Session]:  # fmt: skip
+        """Take the records of one layout: `counts` of each template, `exported` at these times (s).
+
+        Gives the sessions that have new types.
+        """
         columns, missing = found
         used = [key for key in keys if key.name in USED and key.name in columns and _readable(key)]
         if _TELLING.isdisjoint(key.name for key in used):
             return set()
+        scope_keys = _scope_keys(learnts[0].template)
         rows = _rows(used, columns, missing)
         changed = set()
-        for learnt, count in zip(learnts, counts, strict=True):
+        for learnt, count, second in zip(learnts, counts, exported, strict=True):
             for _ in range(count):
-                if self._take(learnt, next(rows)):
+                if self._take(learnt, next(rows), scope_keys, second):
                     changed.add(learnt.session)
         return changed
 
     def sampled(self, learnt: KnownTemplate, interval: int) -> None:
         """The header of a packet of NetFlow v5 names the interval; 0 and 1: not sampled."""
-        domain = learnt.domain
-        if domain.info is None:
-            domain.info = ExporterInfo()
-        self._keep(learnt, domain.info.samplers, None, float(interval or 1))
+        self._keep(learnt, _info(learnt.domain).rates, (), float(interval or 1))
 
-    def _take(self, learnt: KnownTemplate, row: dict[str, Any]) -> bool:
+    def _take(self, learnt: KnownTemplate, row: dict[str, Any], scope_keys: Sequence[str], exported: int) -> bool:
         """One record; whether it described an element."""
-        if "informationElementDataType" in row:
-            return self._describe(learnt.session, row)
-        domain = self._domain(learnt, row.get(_DOMAIN))
+        if element_types.DATA_TYPE in row:
+            return self._describe(learnt, row)
+        domain = self._domain(learnt, row.get(scopes.DOMAIN))
         if domain is None:
             return False
-        told = domain.info
-        if told is None:
-            told = domain.info = ExporterInfo()
-        if (factor := packets_behind(row)) is not None:
-            self._keep(learnt, told.samplers, next((row[name] for name in SAMPLERS if name in row), None), factor)
-        name = row.get("interfaceName") or row.get("interfaceDescription")
-        interface = next((row[key] for key in _INTERFACES if key in row), None)
-        if name and interface is not None:
-            self._keep(learnt, told.interfaces, interface, _name(name))
-        if row.get("applicationName") and row.get("applicationId"):
-            self._keep(learnt, told.applications, row["applicationId"], _name(row["applicationName"]))
+        info = _info(domain)
+        if (rate := scopes.packets_behind(row)) is not None:
+            self._rate(learnt, info, row, scope_keys, rate, exported)
+        elif "selectionSequenceId" in row:
+            selectors = tuple(row[name] for name in _SELECTORS if name in row)
+            self._keep(learnt, info.sequences, row["selectionSequenceId"], selectors)
+        self._names(learnt, info, row)
+        if row.get(BOOT):
+            self._keep(learnt, info.times, BOOT, row[BOOT])
         if "flowKeyIndicator" in row:
-            self._flow_keys(learnt, domain, row)
+            self._flow_keys(learnt, domain, info, row)
         if not row.keys().isdisjoint(_STATISTICS):
-            self._statistics(learnt, told, row)
+            self._statistics(learnt, info, row)
         return False
 
     def _domain(self, learnt: KnownTemplate, number: int | None) -> Domain | None:
@@ -166,25 +127,52 @@ class Options:
         elif table[key] == value:
             return
         self.changes += 1
+        learnt.session.lookups.clear()
         table[key] = value
 
-    def _flow_keys(self, learnt: KnownTemplate, domain: Domain, row: dict[str, Any]) -> None:
+    def _rate(
+        self, learnt: KnownTemplate, info: ExporterInfo, row: dict[str, Any], scope_keys: Sequence[str], rate: float,
+        exported: int,
+    ) -> None:  # fmt: skip
+        """A sampling rate, for the rows of its scope; also for those of the process that tells it."""
+        found = scopes.scope_of(row, scope_keys)
+        if found is None:
+            self._counters.figures["rates_unmatched"] += 1
+            text = f"a sampling rate by {', '.join(scope_keys)} is not used"
+            self._events.once("odd_options", learnt.session, learnt.domain.number, learnt.template.ident, text)
+            return
+        scope, process = found
+        if scope in info.rates or self._kept.told < self._limits.told:
+            self._keep(learnt, info.rates, scope, info.agreed(scope, process, rate, exported))
+        for part in process:
+            if part[0] in scopes.COLUMNS:
+                own = scopes.ordered(dict((*(p for p in scope if p[0] != "exporter"), part)))
+                self._keep(learnt, info.rates, own, rate)
+
+    def _names(self, learnt: KnownTemplate, info: ExporterInfo, row: dict[str, Any]) -> None:
+        for kind in told_names.KINDS:
+            name = next((row[key] for key in kind.names if row.get(key)), None)
+            thing = next((row[key] for key in kind.things if key in row), None)
+            if name and thing is not None and thing != b"":
+                self._keep(learnt, info.names.setdefault(kind.kind, {}), thing, told_names.cleaned(name))
+
+    def _flow_keys(self, learnt: KnownTemplate, domain: Domain, info: ExporterInfo, row: dict[str, Any]) -> None:
         """Which fields of a template are flow keys (RFC 7011 section 4.4)."""
-        ident = row.get(_TEMPLATE, row.get("scopeTemplate"))
+        ident = row.get("templateId#2", row.get("scopeTemplate", 0))
         about, bits = domain.templates.get(ident), row["flowKeyIndicator"]
         if about is None or bits >> len(about.template.fields):
             self._counters.errors["flow_keys"] += 1
             text = f"its flow keys are {bits:#x}, beyond its fields" if about else "flow keys of an unknown template"
             self._events.add("odd_options", learnt.session, domain.number, ident or 0, text)
             return
-        self._keep(learnt, domain.info.flow_keys, ident, bits)
+        self._keep(learnt, info.flow_keys, ident, bits)
 
-    def _statistics(self, learnt: KnownTemplate, told: ExporterInfo, row: dict[str, Any]) -> None:
+    def _statistics(self, learnt: KnownTemplate, info: ExporterInfo, row: dict[str, Any]) -> None:
         """Total counters of a process: what they have grown by since the last time, or since its start."""
         process = tuple((name, row[name]) for name in _PROCESSES if name in row)
-        if process not in told.statistics:
-            self._keep(learnt, told.statistics, process, {})
-        before = told.statistics.get(process)
+        if process not in info.statistics:
+            self._keep(learnt, info.statistics, process, {})
+        before = info.statistics.get(process)
         if before is None:
             return
         for name in _STATISTICS:
@@ -199,35 +187,39 @@ class Options:
             elif name in _LOSSES:
                 self._counters.figures[_LOSSES[name]] += grown
 
-    def _describe(self, session: Session, row: dict[str, Any]) -> bool:
+    def _describe(self, learnt: KnownTemplate, row: dict[str, Any]) -> bool:
         """Type and name of an element of an enterprise (RFC 5610); what is known already stays as it is."""
-        pen, ident = row.get("privateEnterpriseNumber"), row.get("informationElementId")
-        code, name = (
-            row["informationElementDataType"],
-            _name(row.get("informationElementName", b"")).decode("ascii", "replace"),
-        )
-        if not pen or not ident or (pen, ident) in registry.enterprise or code >= len(DATA_TYPES):
+        described = element_types.described(row, learnt.session.types)
+        if isinstance(described, str):
+            self._counters.errors[described] += 1
+        if not isinstance(described, Key):
             return False
-        if not _NAME.fullmatch(name):
-            self._counters.errors["element_name"] += 1
-            return False
-        if registry.key(name) is not None or any(
-            key.name == name and element != (pen, ident) for element, key in session.types.items()
-        ):
-            name = f"e{pen}.{name}"
-        semantics = row.get("informationElementSemantics", 0)
-        semantics = SEMANTICS[semantics] if semantics < len(SEMANTICS) else ""
-        key = Key(name, DATA_TYPES[code], ((pen, ident),), UNITS.get(row.get("informationElementUnits"), ""), semantics)
-        if session.types.get((pen, ident)) == key:
-            return False
-        if (pen, ident) not in session.types:
-            if self._kept.told >= self._limits.told:
-                self._counters.errors["limit_told"] += 1
-                return False
-            self._kept.told += 1
-        session.types[pen, ident] = key
-        self.changes += 1
-        return True
+        changes = self.changes
+        self._keep(learnt, learnt.session.types, described.elements[0], described)
+        return self.changes != changes
+
+    # what was not found
+
+    def unscaled(self, learnt: KnownTemplate, unknown: int, unclear: int) -> None:
+        """Rows for which no sampling rate was told although there are some, and rows for which several were told."""
+        for kind, rows in (("sampling_unmatched", unknown), ("sampling_ambiguous", unclear)):
+            if rows:
+                self._counters.figures[kind] += rows
+                self._events.once(kind, learnt.session, learnt.domain.number, learnt.template.ident)
+
+    def unnamed(self, learnt: KnownTemplate, what: str, unknown: int, unclear: int) -> None:
+        """Rows with a thing that was given no name although others of its kind were, or several names."""
+        for kind, rows in (("names_unmatched", unknown), ("names_ambiguous", unclear)):
+            if rows:
+                self._counters.figures[kind] += rows
+                self._events.once(kind, learnt.session, learnt.domain.number, 0, what)
+
+    def undated(self, learnt: KnownTemplate, rows: int) -> None:
+        """Rows whose uptimes could not be made absolute, as domains of the exporter tell different starts of it."""
+        self._counters.figures["start_unknown"] += rows
+        self._events.once("start_unknown", learnt.session, learnt.domain.number)
+
+    # over a restart, and where sessions become one
 
     def restore_types(self, session: Session, keys: Iterable[Key]) -> None:
         """Elements that an earlier run knew."""
@@ -236,16 +228,51 @@ class Options:
                 self._kept.told += 1
                 session.types[key.elements[0]] = key
 
-    def restore(self, domain: Domain, told: ExporterInfo) -> None:
+    def restore(self, session: Session, domain: Domain, info: ExporterInfo) -> None:
         """What an earlier run knew of a domain; nothing where it is too much."""
-        if domain.info is None and self._kept.told + len(told) <= self._limits.told:
-            self._kept.told += len(told)
-            domain.info = told
+        if domain.info is None and self._kept.told + len(info) <= self._limits.told:
+            self._kept.told += len(info)
+            domain.info = info
+            session.lookups.clear()
+
+    def merge(self, session: Session, mine: Domain, other: Domain) -> None:
+        """What was told of `other` is true of `mine`, which takes what it has not."""
+        if other.info is None:
+            return
+        info, before = _info(mine), len(_info(mine)) + len(other.info)
+        info.complete(other.info)
+        self._kept.told -= before - len(info)
+        other.info = None
+        session.lookups.clear()
 
 
-def _name(octets: bytes) -> bytes:
-    """A name as it is kept: exporters fill fixed fields up with zeros."""
-    return octets.rstrip(b"\0 ")[:LONGEST_NAME]
+def _info(domain: Domain) -> ExporterInfo:
+    if domain.info is None:
+        domain.info = ExporterInfo()
+    return domain.info
+
+
+_FIELD_TYPES = {f"v9scope{ident}": ident for ident in (10, 14, 48, 58, 61, 95, 138, 141, 142, 143, 144, 145, 149, 234,
+                                                       235, 252, 253, 301, 302)}  # fmt: skip
+"""Scopes beyond the five of RFC 3954 section 6.1, for which exporters take field types (ipt_NETFLOW)."""
+USED |= frozenset(_FIELD_TYPES)
+_TAKEN = {"observationDomainId": scopes.DOMAIN, "templateId": "templateId#2"}
+
+
+def _plain_name(name: str) -> str:
+    """The key that a scope of NetFlow v9 stands for."""
+    if name not in _FIELD_TYPES:
+        return name
+    found = registry.element(NETFLOW9, _FIELD_TYPES[name]).name
+    return _TAKEN.get(found, found)
+
+
+def _scope_keys(template: Template) -> list[str]:
+    """The keys of the scope fields of an options template; fewer where v9 has none."""
+    fields: tuple[Field, ...] = template.fields[: template.scopes]
+    if any(field.pen == NETFLOW9 for field in fields):  # an options template of v9 without a scope
+        fields = tuple(field for field in fields if field.pen == NETFLOW9_SCOPE)
+    return [_plain_name(key.name) for key in field_keys(fields, ALL) if key is not None]
 
 
 def _readable(key: Key) -> bool:
@@ -256,10 +283,18 @@ def _readable(key: Key) -> bool:
 
 def _rows(keys: Sequence[Key], columns: dict[str, Column], missing: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Plain rows of one key or more; a value that is missing is left out."""
-    names = [key.name for key in keys]
-    values = [plain_values(columns[key.name], key) for key in keys]
-    masks = [missing[name].tolist() if name in missing else None for name in names]
+    names = [_plain_name(key.name) for key in keys]
+    values = [_values(columns[key.name], key) for key in keys]
+    masks = [missing[key.name].tolist() if key.name in missing else None for key in keys]
     for place, row in enumerate(zip(*values, strict=True)):
         yield {
             name: value for name, value, mask in zip(names, row, masks, strict=True) if mask is None or not mask[place]
         }
+
+
+def _values(column: Column, key: Key) -> list[Any]:
+    """Values as Python has them; numbers in scopes of NetFlow v9 are held as octets."""
+    found = plain_values(column, key)
+    if key.name in _FIELD_TYPES and registry.element(NETFLOW9, _FIELD_TYPES[key.name]).type.integer:
+        return [int.from_bytes(value, "big") for value in found]
+    return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,10 @@ class Session:
         self.messages = self.malformed = self.lost = self.resets = 0
         self.types: dict[Element, Key] = {}
         """Elements of enterprises as this exporter has described them (RFC 5610)."""
+        self.lookups: dict[Hashable, Any] = {}
+        """What `exporter_lookup` has made of all that was told; empty after each change of that."""
+        self.said: set[tuple[str, int, int, str]] = set()
+        """Events that are told once: kind, domain, template, detail."""
 
     def clock_set(self, step: float) -> None:
         """The clock was set by so many seconds: silence, templates and parked sets keep their age."""

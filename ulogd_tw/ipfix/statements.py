@@ -14,8 +14,8 @@ from ulogd_tw.core import types
 from ulogd_tw.core.columns import Column, Octets
 from ulogd_tw.core.keys import NETFLOW9_SCOPE, REVERSE_PEN, registry
 from ulogd_tw.ipfix.builder import Messages
+from ulogd_tw.ipfix.element_types import DATA_TYPES, SEMANTICS, UNITS
 from ulogd_tw.ipfix.encoder import Records
-from ulogd_tw.ipfix.options_records import DATA_TYPES, SEMANTICS, UNITS
 from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template
 from ulogd_tw.ipfix.wire_format import WireFormat

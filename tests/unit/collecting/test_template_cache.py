@@ -149,7 +149,7 @@ class TemplateCacheTests(TestCase):
         self.assertEqual(77, row["foo"])
         (session,) = then.exporters
         told = session.domains[1].info
-        self.assertEqual((100.0, {1: b"eth0"}), (told.factor, told.interfaces))
+        self.assertEqual((100.0, {1: b"eth0"}), (told.factor, told.names["interface"]))
         then.take("192.0.2.1", 5000, message(a_set(300, struct.pack("!IIQ", 7, 100, 6))))
         self.assertEqual(1, then.counters.lost["exporter"])
 

@@ -12,13 +12,22 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given, shared_path
 from tests.unit.ipfix.test_corpus import Replay
-from tests.unit.ipfix.wire import Collected, a_set, check, counts, hexed, ipv4, message, template
+from tests.unit.ipfix.wire import (
+    Collected,
+    a_set,
+    check,
+    counts,
+    hexed,
+    ipv4,
+    message,
+    template,
+    without_our_times,
+)
 from ulogd_tw.core.keys import NETFLOW5_KEYS, NETFLOW9, registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.resolve import Provided, Sources
 from ulogd_tw.ipfix.session import Session
 
-TIMES = ("flowStartMilliseconds", "flowEndMilliseconds")
 REASONS = {"flowset length": "set_length", "count 55582 with 1464 octets": "length", "shorter than a header": "length"}
 """How we call what the reference says of a malformed packet."""
 
@@ -65,15 +74,6 @@ def reference(oracle, packets):
             domain = int.from_bytes(packet[20:22], "big")
         fields = explained(record["fields"], types, (record["domain"], record["tid"]) in scopeless)
         yield record["msg"], (domain, record["tid"], record["kind"], fields)
-
-
-def without_our_times(rows, expected):
-    """Rows as in `reference` without the absolute times that no record of their template has by itself."""
-    own = {(tid, name) for _, tid, _, fields in expected for name, _ in fields if name in TIMES}
-    found = Counter()
-    for (domain, tid, kind, fields), n in rows.items():
-        found[domain, tid, kind, tuple(f for f in fields if f[0] not in TIMES or (tid, f[0]) in own)] += n
-    return found
 
 
 def v9(*sets, number=0, source=1, uptime=100_000, seconds=1000, count=0):

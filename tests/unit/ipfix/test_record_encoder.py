@@ -8,6 +8,7 @@ from tests.support import given
 from tests.unit.exporting.doubles import Reader
 from tests.unit.ipfix.wire import (
     CONTEXT_NAMES,
+    TIMES,
     Collected,
     a_set,
     ipv4,
@@ -15,7 +16,6 @@ from tests.unit.ipfix.wire import (
     options_template,
     template,
     varying,
-    without_context,
 )
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
@@ -93,7 +93,10 @@ class RoundTripTests(SynchronousTestCase):
 
     def read(self, made, records):
         collected = Collected()
-        rows = [without_context(row) for batch in collected.batches(*octets_of(made, records)) for row in batch.rows()]
+        sent = {field.ident for template in made.templates.values() for field in template.fields}
+        ours = {name for name, ident in zip(TIMES, (152, 153), strict=True) if ident not in sent}
+        rows = [{name: value for name, value in row.items() if name not in ours}
+                for row in collected.rows(*octets_of(made, records))]  # fmt: skip
         self.assertEqual(({}, 0), (collected.errors, collected.lost))
         return rows
 

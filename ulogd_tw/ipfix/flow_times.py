@@ -1,0 +1,220 @@
+"""Absolute times of flows: flowStartMilliseconds and flowEndMilliseconds of records that have them otherwise.
+
+They are made of uptimes of the exporter (by the header of NetFlow, by systemInitTimeMilliseconds of the record or of an
+options record), of NTP times, of times before the export, and of a duration beside the other end of the flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ulogd_tw.core import types
+from ulogd_tw.core.columns import numbers
+from ulogd_tw.core.conversions import before_export, ntp_to_ms, seconds_to_ms
+from ulogd_tw.core.keys import NETFLOW5, NETFLOW9, Key, registry
+from ulogd_tw.core.plugin import ALL, Wanted
+from ulogd_tw.ipfix.context import Source
+from ulogd_tw.ipfix.exporter_lookup import boot_of, boots_differ
+from ulogd_tw.ipfix.layout import Found
+from ulogd_tw.ipfix.options_records import Options
+from ulogd_tw.ipfix.runs import by_template
+from ulogd_tw.ipfix.session import Clock
+from ulogd_tw.ipfix.template import Field
+from ulogd_tw.ipfix.values import held_type
+
+AHEAD = 3_600_000
+"""A flow may be this much (ms) later than its export; anything later is from before the uptime's wrap."""
+_WRAP = 1 << 32
+
+Times = tuple[np.ndarray, np.ndarray | None]
+"""Milliseconds since 1970 (int64), and the mask of the rows that have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """Start or end of a flow: names of the columns that have it, and the sign of the duration from the other end."""
+
+    key: Key
+    uptimes: tuple[tuple[int, int], ...]
+    ntp: tuple[int, ...]
+    delta: int
+    seconds: int
+    sign: int
+
+
+_START = _Edge(registry.element(0, 152), ((NETFLOW9, 22), (NETFLOW5, 7), (0, 22)), (156, 154), 158, 150, -1)
+_END = _Edge(registry.element(0, 153), ((NETFLOW9, 21), (NETFLOW5, 8), (0, 21)), (157, 155), 159, 151, 1)
+_DURATIONS = ((161, 1), (162, 1000))
+"""flowDurationMilliseconds, flowDurationMicroseconds: their units in a millisecond."""
+
+_Clocks = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+Make = Callable[[Found, Sequence[Source], np.ndarray], Times | None]
+
+
+class FlowTimes:
+    """The times that can be made for records with these fields."""
+
+    def __init__(self, fields: tuple[Field, ...], wanted: Wanted, options: Options) -> None:
+        self._options = options
+        self._names: dict[tuple[int, int], str] = {}
+        for field in reversed(fields):
+            key = registry.element(field.pen, field.ident)
+            if held_type(key.type, field.length).kind == key.type.kind:
+                self._names[field.pen, field.ident] = key.name
+        present = {registry.element(field.pen, field.ident).name for field in fields}
+        self._netflow = any(field.pen >= NETFLOW9 for field in fields)
+        self._read: set[str] = set()
+        self._clock: _Clocks | None = None
+        """Of the rows that are being made: both edges need it."""
+        self._makes: list[tuple[Key, Make]] = []
+        for edge, other in ((_START, _END), (_END, _START)):
+            if edge.key.name in wanted and edge.key.name not in present:
+                make = self._absolute(edge) or self._by_duration(edge, other)
+                if make is not None:
+                    self._makes.append((edge.key, make))
+
+    def __bool__(self) -> bool:
+        return bool(self._makes)
+
+    def needed(self, wanted: Wanted) -> Wanted:
+        """What has to be read of the records."""
+        return wanted if wanted is ALL else wanted | self._read
+
+    def add(self, found: Found, sources: Sequence[Source], counts: np.ndarray) -> Sequence[Key]:
+        """Add the columns. A time before 1970 is missing; a column without any time is left out."""
+        self._clock = None
+        made = [(key, make(found, sources, counts)) for key, make in self._makes]
+        keys = []
+        for key, times in made:
+            if times is None:
+                continue
+            values, missing = times
+            wrong = values < 0
+            found[0][key.name] = np.where(wrong, 0, values).astype(types.MILLISECONDS.dtype)
+            wrong = wrong if missing is None else wrong | missing
+            if wrong.any():
+                found[1][key.name] = wrong
+            keys.append(key)
+        return keys
+
+    def _name(self, ident: int) -> str | None:
+        """The name of a field of IANA's number, under NetFlow v9 or IPFIX."""
+        return self._names.get((NETFLOW9, ident)) or self._names.get((0, ident))
+
+    def _column(self, name: str, to_ms: Callable[..., np.ndarray]) -> Make:
+        self._read.add(name)
+
+        def make(found: Found, sources: Sequence[Source], counts: np.ndarray) -> Times:
+            return to_ms(numbers(found[0][name])).astype(np.int64), found[1].get(name)
+
+        return make
+
+    # one edge by itself
+
+    def _absolute(self, edge: _Edge) -> Make | None:
+        """From what is no absolute time that people read, or needs another field for it."""
+        uptime = next((self._names[place] for place in edge.uptimes if place in self._names), None)
+        if uptime is not None:
+            return self._uptime(uptime)
+        if name := next(filter(None, map(self._name, edge.ntp)), None):
+            return self._column(name, ntp_to_ms)
+        if name := self._name(edge.delta):
+            return self._delta(name)
+        return None
+
+    def _delta(self, name: str) -> Make:
+        self._read.add(name)
+
+        def make(found: Found, sources: Sequence[Source], counts: np.ndarray) -> Times:
+            exported = np.repeat([source[1] for source in sources], counts)
+            return before_export(numbers(found[0][name]), exported).astype(np.int64), found[1].get(name)
+
+        return make
+
+    def _uptime(self, name: str) -> Make:
+        inline = self._name(160)
+        self._read |= {name} | ({inline} if inline else set())
+
+        def make(found: Found, sources: Sequence[Source], counts: np.ndarray) -> Times | None:
+            if self._clock is None:
+                self._clock = self._clocks(numbers(found[0][inline]) if inline else None, sources, counts)
+            exported, uptimes, unknown = self._clock
+            if unknown is not None and unknown.all():
+                return None
+            ago = uptimes - (numbers(found[0][name]) & np.uint32(_WRAP - 1)).astype(np.int64)
+            ago &= _WRAP - 1  # the uptime starts again every 49.7 days
+            ago[ago > _WRAP - AHEAD] -= _WRAP
+            return exported - ago, _either(found[1].get(name), unknown)
+
+        return make
+
+    def _clocks(self, boot: np.ndarray | None, sources: Sequence[Source], counts: np.ndarray) -> _Clocks:
+        """When each record was exported, the uptime then, and the mask of those where that is not known."""
+        if self._netflow:
+            return *_headers([clock for *_, clock in sources if clock is not None], counts), None
+        exported = np.repeat(np.array([source[1] for source in sources], np.int64) * 1000, counts)
+        boots = self._boots(sources, counts) if boot is None else boot.astype(np.int64)
+        return exported, exported - boots, boots <= 0
+
+    def _boots(self, sources: Sequence[Source], counts: np.ndarray) -> np.ndarray:
+        """When the exporter of each row started, as its options records say; 0 where that is not known."""
+        found = []
+        for known, start, end in by_template(sources, counts):
+            boot = boot_of(known)
+            if boot is None and boots_differ(known):
+                self._options.undated(known, end - start)
+            found.append(np.broadcast_to(np.int64(boot or 0), end - start))
+        return np.concatenate(found)
+
+    # one edge by the other
+
+    def _by_duration(self, edge: _Edge, other: _Edge) -> Make | None:
+        duration = next(((name, unit) for ident, unit in _DURATIONS if (name := self._name(ident))), None)
+        if duration is None or any(map(self._name, (edge.seconds, *edge.ntp))):
+            return None
+        base = self._read_time(other) or self._absolute(other)
+        if base is None:
+            return None
+        length, unit = duration
+        self._read.add(length)
+
+        def make(found: Found, sources: Sequence[Source], counts: np.ndarray) -> Times | None:
+            times = base(found, sources, counts)
+            if times is None:
+                return None
+            lasted = numbers(found[0][length]).astype(np.int64) // unit
+            return times[0] + edge.sign * lasted, _either(times[1], found[1].get(length))
+
+        return make
+
+    def _read_time(self, edge: _Edge) -> Make | None:
+        """The edge where the record has it as milliseconds or seconds."""
+        if name := self._name(edge.key.elements[0][1]):
+            return self._column(name, lambda column: column)
+        if name := self._name(edge.seconds):
+            return self._column(name, seconds_to_ms)
+        return None
+
+
+def _either(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first | second
+
+
+def _headers(clocks: Sequence[Clock], counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """When the packet of each record was exported, and the uptime then; one each where all have the same."""
+    if len(clocks) == 1 and not isinstance(clocks[0][0], np.ndarray):
+        return np.array(clocks[0][:1], np.int64), np.array(clocks[0][1:], np.int64)
+    if not any(isinstance(clock[0], np.ndarray) for clock in clocks):
+        exported, uptimes = np.array(clocks, np.int64).T
+        return np.repeat(exported, counts), np.repeat(uptimes, counts)
+    parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for clock, count in zip(clocks, np.asarray(counts).tolist(), strict=True):
+        for part, value in zip(parts, clock, strict=True):
+            value = np.atleast_1d(np.asarray(value, np.int64))
+            part.append(np.repeat(value, count // len(value)))
+    return np.concatenate(parts[0]), np.concatenate(parts[1])

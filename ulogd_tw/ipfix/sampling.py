@@ -1,0 +1,196 @@
+"""How many packets stand behind each that was metered: sampling_factor, and counts times that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ulogd_tw.core import types
+from ulogd_tw.core.columns import Column, numbers
+from ulogd_tw.core.keys import TOLD, Key, registry
+from ulogd_tw.core.plugin import ALL, Wanted
+from ulogd_tw.ipfix import scopes
+from ulogd_tw.ipfix.context import Source
+from ulogd_tw.ipfix.exporter_lookup import Rates, rates_of
+from ulogd_tw.ipfix.layout import Columns, Found
+from ulogd_tw.ipfix.options_records import Options
+from ulogd_tw.ipfix.runs import by_template
+from ulogd_tw.ipfix.session import KnownTemplate
+
+FACTOR = TOLD[0]
+_PAIRS = (
+    ("samplingPacketInterval", "samplingPacketSpace", lambda interval, space: (interval + space) / interval),
+    ("samplingSize", "samplingPopulation", lambda size, population: population / size),
+    ("samplingFlowInterval", "samplingFlowSpacing", lambda interval, space: (interval + space) / interval),
+)
+_SINGLE = ("samplingInterval", "samplerRandomInterval")
+_UNKNOWN, _AMBIGUOUS = 0.0, -1.0
+"""In the place of a factor."""
+
+
+def scaled(columns: Columns) -> None:
+    """Make room in the types of the keys for counts that are multiplied."""
+    for place, key in enumerate(columns.keys):
+        if _counts(key):
+            columns.keys[place] = key.typed(types.UNSIGNED64)
+
+
+def _counts(key: Key) -> bool:
+    """Whether it counts octets or packets of the flow."""
+    if key.unit not in ("octets", "packets") or not key.type.integer:
+        return False
+    return key.semantics in ("deltaCounter", "totalCounter") or key.name in ("dPkts", "dOctets")
+
+
+class Factor:
+    """Makes sampling_factor for records with fields of these `names`, and multiplies their counts if it shall `scale`.
+
+    What a record says itself goes before what its exporter has told for it.
+    """
+
+    def __init__(self, names: set[str], scale: bool, options: Options) -> None:
+        self._scale = scale
+        self._options = options
+        self._pair = next((pair for pair in _PAIRS if pair[0] in names and pair[1] in names), None)
+        self._single = next((name for name in _SINGLE if name in names), None)
+        self._probability = "samplingProbability" in names
+        groups = {name: [next((c for c in group if c in names), None) for group in groups]
+                  for name, groups in scopes.COLUMNS.items()}  # fmt: skip
+        self._identities = {name: [c for c in found if c] for name, found in groups.items() if any(found)}
+        self._named = not {"sampler", "sequence"}.isdisjoint(self._identities)
+
+    def needed(self, wanted: Wanted) -> Wanted:
+        inline = [*(self._pair or ())[:2], self._single, "samplingProbability"]
+        told = (name for group in self._identities.values() for name in group)
+        return wanted if wanted is ALL else wanted | {name for name in inline if name} | set(told)
+
+    def add(self, found: Found, sources: Sequence[Source], counts: np.ndarray) -> Sequence[Key]:
+        columns, missing = found
+        inline = self._inline(columns)
+        factor = self._told(found, sources, counts, inline)
+        if inline is not None:
+            factor = np.where(inline >= 1, inline, factor)
+        columns[FACTOR.name] = factor
+        if self._scale:
+            one = factor.strides == (0,) and factor[0] == 1
+            _multiply(columns, None if one else factor)
+        return (FACTOR,)
+
+    def _inline(self, columns: Mapping[str, Column]) -> np.ndarray | None:
+        """What the records say themselves; below 1 where they do not."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self._pair is not None:
+                *names, rate = self._pair
+                pair = [columns[name] for name in names]
+                if not all(isinstance(column, np.ndarray) for column in pair):  # of an impossible length
+                    return None
+                values = rate(*(numbers(column).astype(np.float64) for column in pair))
+                return np.where(np.isfinite(values), values, 0.0)
+            if self._probability and isinstance(columns["samplingProbability"], np.ndarray):
+                values = 1 / numbers(columns["samplingProbability"]).astype(np.float64)
+                return np.where(np.isfinite(values), values, 0.0)
+        if self._single is not None and isinstance(columns[self._single], np.ndarray):
+            return numbers(columns[self._single]).astype(np.float64)
+        return None
+
+    def _told(
+        self, found: Found, sources: Sequence[Source], counts: np.ndarray, inline: np.ndarray | None
+    ) -> np.ndarray:
+        """What the exporters' options say, or the header of NetFlow v5; 1 where that is not clear."""
+        rates = {known: rates_of(known) for known in {source[0] for source in sources}}
+        same = {self._of_all(one) for one in rates.values()}
+        if len(same) == 1 and None not in same:
+            return np.broadcast_to(same.pop() or 1.0, int(np.sum(counts)))
+        parts = []
+        for known, start, end in by_template(sources, counts):
+            factor = self._looked_up(rates[known], found, start, end)
+            if rates[known].told:
+                self._count(known, factor, inline[start:end] < 1 if inline is not None else None, end - start)
+            parts.append(np.broadcast_to(np.maximum(factor, 1.0), end - start))
+        return np.concatenate(parts)
+
+    def _of_all(self, rates: Rates) -> float | None:
+        """The factor of all records of a template, 0 where none was told; None where it takes a look-up or counting."""
+        for step in rates.steps:
+            if not step.identities and not (step.nameless and self._named):
+                return step.rates[()]
+            if self._choices(step.identities):
+                return None
+        return None if rates.told else 0.0
+
+    def _count(self, known: KnownTemplate, factor: float | np.ndarray, asked: np.ndarray | None, n: int) -> None:
+        """Count the rows that were not found, of those that have to ask."""
+        unknown, unclear = (_rows(factor, value, asked, n) for value in (_UNKNOWN, _AMBIGUOUS))
+        if unknown or unclear:
+            self._options.unscaled(known, unknown, unclear)
+
+    def _looked_up(self, rates: Rates, found: Found, start: int, end: int) -> float | np.ndarray:
+        """The factor of some rows, one for all or an array; _UNKNOWN or _AMBIGUOUS where there is none."""
+        factor: np.ndarray | None = None
+        for step in rates.steps:
+            if step.nameless and self._named:
+                continue
+            for names in self._choices(step.identities):
+                if not names:
+                    value = _AMBIGUOUS if step.rates[()] is None else step.rates[()]
+                    return value if factor is None else np.where(factor == _UNKNOWN, value, factor)
+                values = _values(step.rates, [(found[0][name], found[1].get(name)) for name in names], start, end)
+                factor = values if factor is None else np.where(factor == _UNKNOWN, values, factor)
+        return _UNKNOWN if factor is None else factor
+
+    def _choices(self, identities: Sequence[str]) -> list[tuple[str, ...]]:
+        """The columns with these identities, one choice after another; none where the rows have them not."""
+        if any(name not in self._identities for name in identities):
+            return []
+        groups = [self._identities[name] for name in identities]
+        return [tuple(group[min(place, len(group) - 1)] for group in groups)
+                for place in range(max(map(len, groups), default=1))]  # fmt: skip
+
+
+def _values(
+    rates: Mapping[tuple[int, ...], float | None], columns: Sequence[tuple[Column, np.ndarray | None]], start: int,
+    end: int,
+) -> np.ndarray:  # fmt: skip
+    """The rate of each row by its values; rows in which one is missing have none."""
+    if not all(isinstance(column, np.ndarray) for column, _ in columns):  # of an impossible length
+        return np.full(end - start, _UNKNOWN)
+    if len(columns) == 1:
+        different, which = np.unique(numbers(columns[0][0])[start:end], return_inverse=True)
+        keys = [(value,) for value in different.tolist()]
+    else:
+        stacked = np.stack([numbers(column)[start:end].astype(np.uint64) for column, _ in columns], axis=1)
+        different, which = np.unique(stacked, axis=0, return_inverse=True)
+        keys = list(map(tuple, different.tolist()))
+    found = (rates.get(key, _UNKNOWN) for key in keys)
+    values = np.array([_AMBIGUOUS if rate is None else rate for rate in found])[which.reshape(-1)]
+    for _, missing in columns:
+        if missing is not None:
+            values[missing[start:end]] = _UNKNOWN
+    return values
+
+
+def _rows(factor: float | np.ndarray, value: float, asked: np.ndarray | None, n: int) -> int:
+    """How many of the rows that have to ask got this value."""
+    if isinstance(factor, np.ndarray):
+        mask = factor == value
+        return int(np.count_nonzero(mask if asked is None else mask & asked))
+    if factor != value:
+        return 0
+    return n if asked is None else int(np.count_nonzero(asked))
+
+
+def _multiply(columns: dict[str, Column], factor: np.ndarray | None) -> None:
+    whole = None
+    if factor is not None and (factor == np.rint(factor)).all():
+        whole = factor.astype(np.uint64)
+    for name, column in columns.items():
+        key = registry.key(name)
+        if key is None or not _counts(key) or not isinstance(column, np.ndarray):
+            continue
+        wide = column.astype(np.uint64)
+        if whole is not None:
+            wide *= whole
+        elif factor is not None:
+            wide = np.rint(column * factor).astype(np.uint64)
+        columns[name] = wide

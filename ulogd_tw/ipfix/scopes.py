@@ -1,0 +1,124 @@
+"""Scopes of options records: of which flows a sampling rate speaks (RFC 7011 section 4, RFC 3954 section 6.1).
+
+A scope is made of identities, such as a sampler or an interface: keys of the options record on the one side, columns of
+Data Records on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+Scope = tuple[tuple[str, int], ...]
+"""Identities and their values, in the order of `ORDER`; empty where it is the whole domain."""
+Process = tuple[tuple[str, int], ...]
+"""Processes of the exporter that a record names."""
+
+IDENTITIES = {
+    "selectorId": "sampler",
+    "samplerId": "sampler",
+    "selectionSequenceId": "sequence",
+    "templateId#2": "template",
+    "scopeTemplate": "template",
+    "scopeInterface": "interface",
+    "ingressInterface": "ingress",
+    "egressInterface": "egress",
+    "ingressPhysicalInterface": "ingressPhysical",
+    "egressPhysicalInterface": "egressPhysical",
+    "scopeLineCard": "lineCard",
+    "lineCardId": "lineCard",
+    "portId": "port",
+    "observationPointId": "point",
+    "ingressVRFID": "ingressVRF",
+    "egressVRFID": "egressVRF",
+    "vlanId": "vlan",
+    "flowDirection": "direction",
+}
+"""Keys of options records that say of what they speak (``#2``: the bare name is that of the context)."""
+PROCESSES = {"meteringProcessId": "metering", "exportingProcessId": "exporting", "scopeCache": "cache"}
+"""Keys that name a process: its rate is that of the domain, and of rows that name the process."""
+EXPORTER = frozenset(("scopeSystem", "exportingProcessId", "exporterIPv4Address", "exporterIPv6Address"))
+"""Keys that name the exporter: a session has one Exporting Process (RFC 7011 section 2), with all its domains."""
+DOMAIN = "observationDomainId#2"
+
+_INGRESS = ("ingressInterface", "input")
+_EGRESS = ("egressInterface", "output")
+COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "sampler": (("selectorId", "samplerId"),),
+    "sequence": (("selectionSequenceId",),),
+    "interface": ((*_INGRESS, "ingressPhysicalInterface"), (*_EGRESS, "egressPhysicalInterface")),
+    "ingress": (_INGRESS,),
+    "egress": (_EGRESS,),
+    "ingressPhysical": (("ingressPhysicalInterface",),),
+    "egressPhysical": (("egressPhysicalInterface",),),
+    "lineCard": (("lineCardId", "engineId"),),
+    "port": (("portId",),),
+    "point": (("observationPointId",),),
+    "ingressVRF": (("ingressVRFID",),),
+    "egressVRF": (("egressVRFID",),),
+    "vlan": (("vlanId",),),
+    "direction": (("flowDirection",),),
+    "metering": (("meteringProcessId",),),
+    "exporting": (("exportingProcessId",),),
+}
+"""Columns of Data Records that hold an identity: of each group the first that a record has. The second group is asked
+where the first one finds nothing."""
+ORDER = ("sampler", "sequence", "template", *(name for name in COLUMNS if name not in ("sampler", "sequence")),
+         "cache", "exporter")  # fmt: skip
+"""The most special first: what a record says of itself goes before what it went through."""
+_RANK = {name: place for place, name in enumerate(ORDER)}
+
+READ_IN_RECORDS = frozenset(name for groups in COLUMNS.values() for group in groups for name in group)
+"""Columns of Data Records that a rate may ask for."""
+KEYS = frozenset((*IDENTITIES, *PROCESSES, *EXPORTER, DOMAIN, *(f"selectorId#{n}" for n in range(2, 6))))
+"""Keys of options records that tell their scope."""
+
+_PAIRS = (
+    ("samplingPacketInterval", "samplingPacketSpace"),
+    ("samplingTimeInterval", "samplingTimeSpace"),
+    ("samplingFlowInterval", "samplingFlowSpacing"),
+    ("flowSamplingTimeInterval", "flowSamplingTimeSpacing"),
+)
+"""What is selected, and what is not before the next selection (RFC 5477 section 8.2, RFC 7014 section 7)."""
+_SINGLE = ("samplingInterval", "samplerRandomInterval")
+RATES = (*(name for pair in _PAIRS for name in pair), *_SINGLE, "samplingSize", "samplingPopulation",
+         "samplingProbability")  # fmt: skip
+
+
+def packets_behind(values: Mapping[str, Any]) -> float | None:
+    """How many packets stand behind each sampled one, by the fields of a record; None where they do not say it."""
+    for selected, passed in _PAIRS:
+        interval, space = values.get(selected), values.get(passed)
+        if interval and space is not None:
+            return (interval + space) / interval
+    size, population = values.get("samplingSize"), values.get("samplingPopulation")
+    if size and population:
+        return max(population / size, 1.0)
+    if probability := values.get("samplingProbability"):
+        return 1 / probability if 0 < probability <= 1 else None
+    rate = next((values[name] for name in (*_SINGLE, "samplingPacketInterval") if values.get(name)), None)
+    return float(rate) if rate else None
+
+
+def scope_of(record: Mapping[str, Any], scopes: Collection[str]) -> tuple[Scope, Process] | None:
+    """The scope of an options record and the processes that it names; None where a field of its scope is not known.
+
+    `scopes` are the keys of its scope fields.
+    """
+    if any(name not in EXPORTER and (name not in KEYS or name not in record) for name in scopes):
+        return None
+    found = {IDENTITIES[name]: record[name] for name in reversed(list(record)) if name in IDENTITIES}
+    if not found and DOMAIN not in record and not EXPORTER.isdisjoint((*record, *scopes)):
+        found = {"exporter": 0}
+    process = {PROCESSES[name]: record[name] for name in record if name in PROCESSES}
+    return ordered(found), ordered(process)
+
+
+def ordered(identities: Mapping[str, int]) -> Scope:
+    """A scope in the order in which it is kept."""
+    return tuple(sorted(identities.items(), key=lambda item: _RANK[item[0]]))
+
+
+def specificity(scope: Scope) -> tuple[int, int]:
+    """Sorts the more special scopes before the others."""
+    return (_RANK[scope[0][0]], -len(scope)) if scope else (len(ORDER), 0)

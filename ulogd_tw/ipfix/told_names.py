@@ -1,0 +1,72 @@
+"""Names that exporters tell in options records: of what, by which keys, and what the rows get from that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ulogd_tw.core.keys import Key, known
+
+_LONGEST_NAME = 255
+"""Octets of a name that are kept; interface descriptions of routers have up to 240."""
+DOMAIN = "observationDomainId"
+"""In the place of a column: the number of the domain itself."""
+_INTERFACES = ("scopeInterface", "ingressInterface", "egressInterface", "ingressPhysicalInterface",
+               "egressPhysicalInterface")  # fmt: skip
+_INGRESS = ("ingressInterface", "input", "ingressPhysicalInterface")
+_EGRESS = ("egressInterface", "output", "egressPhysicalInterface")
+_SAMPLERS = ("selectorId", "samplerId")
+_VRFS = ("ingressVRFID", "egressVRFID")
+
+
+@dataclass(frozen=True, slots=True)
+class NameKind:
+    """Names of one kind of things.
+
+    things   keys of an options record that say of what it speaks, the first that it has
+    names    keys with the name, the first that it has
+    columns  key that rows get: columns with the thing, the first that the rows have
+    """
+
+    kind: str
+    things: tuple[str, ...]
+    names: tuple[str, ...]
+    columns: dict[str, tuple[str, ...]]
+
+
+def _own(*names: str, things: tuple[str, ...]) -> tuple[NameKind, ...]:
+    """Names that rows get under the element that told them."""
+    return tuple(NameKind(name, things, (name,), {name: things}) for name in names)
+
+
+KINDS: tuple[NameKind, ...] = (
+    NameKind("interface", _INTERFACES, ("interfaceName", "interfaceDescription"),
+             {"ingressInterfaceName": _INGRESS, "egressInterfaceName": _EGRESS}),
+    NameKind("interfaceDescription", _INTERFACES, ("interfaceDescription",),
+             {"ingressInterfaceDescription": _INGRESS, "egressInterfaceDescription": _EGRESS}),
+    NameKind("application", ("applicationId",), ("applicationName",), {"applicationName": ("applicationId",)}),
+    *_own("applicationDescription", "applicationCategoryName", "applicationSubCategoryName", "applicationGroupName",
+          "p2pTechnology", "tunnelTechnology", "encryptedTechnology", things=("applicationId",)),
+    NameKind("vrf", _VRFS, ("VRFname",), {"ingressVRFName": ("ingressVRFID",), "egressVRFName": ("egressVRFID",)}),
+    *_own("selectorName", "samplerName", things=_SAMPLERS),
+    *_own("natPoolName", things=("natPoolId",)),
+    *_own("className", things=("classId",)),
+    *_own("virtualStationInterfaceName", things=("virtualStationInterfaceId",)),
+    *_own("virtualStationName", things=("virtualStationUUID",)),
+    NameKind("domain", ("observationDomainId#2",), ("observationDomainName",), {"observationDomainName": (DOMAIN,)}),
+)  # fmt: skip
+USED = frozenset(name for kind in KINDS for name in (*kind.things, *kind.names))
+"""Keys of options records that are read."""
+NAMES = frozenset(name for kind in KINDS for name in kind.names)
+"""Those with a name."""
+
+
+def key_of(name: str) -> Key:
+    """The key that rows get."""
+    found = known(name)
+    assert found is not None, name
+    return found
+
+
+def cleaned(octets: bytes) -> bytes:
+    """A name as it is kept: exporters fill fixed fields up with zeros."""
+    return octets.rstrip(b"\0 ")[:_LONGEST_NAME]
