@@ -64,8 +64,9 @@ class Collecting(Input):
                "taken from the record, from options records or from the header of NetFlow v5. The key sampling_factor "
                "holds the factor (1 where the exporter sent no rate)."),
         Option("add_names", boolean, False, "1: add the names from the exporter's options records, such as "
-               "ingressInterfaceName, egressInterfaceName, ingressVRFName, applicationName and samplerName, for outputs "
-               "of all keys such as JSON. An output with one of these names in its configuration gets it anyway."),
+               "ingressInterfaceName, egressInterfaceName, ingressVRFName, applicationName and samplerName, for "
+               "outputs of all keys such as JSON. An output with one of these names in its configuration "
+               "gets it anyway."),
         Option("tunnels", one_of("auto", "outer", "inner"), "auto", "Which headers sFlow samples and packet sections "
                "give of packets in tunnels (IP in IP, GRE, VXLAN, GENEVE, GTP-U, MPLS over IP, Ethernet over MPLS). "
                "inner: those of the packet inside, with the outer header in tunnel.source, tunnel.destination, "
