@@ -26,7 +26,7 @@ class ValueTests(SynchronousTestCase):
         records = [varying(v) for v in values] if field[1] == VARIABLE else values
         self.found = Collected()
         (batch,) = self.found.batches(message(a_set(2, template(256, field)), a_set(256, *records)))
-        (name,) = [n for n in batch.schema if batch.schema[n].name not in ("exporter",) and n in _fields(batch)]
+        name = next(n for n in batch.schema if n != "exporter" and n in _fields(batch))  # what is made comes behind it
         column = [without_context(row).get(name) for row in batch.rows()]
         return batch.schema[name], column
 
