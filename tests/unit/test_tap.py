@@ -6,6 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from ulogd_tw import config as configuration
 from ulogd_tw import tap
 
 GOOD = """[global]
@@ -66,6 +67,16 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(1, status)
         for expected in ("overflow: 'drop' is none of", "window: 90 is not a multiple", "max_keys: "):
             self.assertEqual(1, said.count(expected), said)
+
+    def test_loose_network(self):
+        """A network with bits behind its prefix is taken, with a warning; one that is none is a mistake."""
+        for given, tolerated in (("192.0.2.7/24 10.0.0.0/8", True), ("192.0.2.0/33", False)):
+            path = Path(self.mktemp())
+            path.write_text(GOOD + f'[col1]\nallow="{given}"\n')
+            built = tap.Built(configuration.load(str(path)), prepare=False)
+            (mistake,) = built.mistakes
+            self.assertEqual((tolerated, int(tolerated)), (mistake.tolerated, len(built.graph.stacks)))
+            self.assertIn("192.0.2.0/24" if tolerated else "192.0.2.0/33", str(mistake))
 
     def test_a_file_that_is_not_there(self):
         self.patch(sys, "stderr", io.StringIO())

@@ -29,7 +29,7 @@ def by_flow_time(batch: Batch, start: Found | None, end: Found, now: int, interv
     A flow without an end counts as one that ended `now`.
     """
     length = interval * 1000
-    ends = end.numbers if end.missing is None else np.where(end.missing, np.uint64(now * 1000), end.numbers)
+    ends = end.filled(now * 1000)
     if start is None:
         return batch, (ends // np.uint64(length) * np.uint64(length) // np.uint64(1000)).astype(np.int64)
     missing = [found.missing for found in (start, end) if found.missing is not None]

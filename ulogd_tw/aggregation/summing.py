@@ -8,10 +8,8 @@ from ulogd_tw.aggregation.flow_time import ended, ending, share
 from ulogd_tw.aggregation.group_table import FIRST, FLOWS, LAST, NEVER, SUMS, Group
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.flow_end import ACTIVE
 from ulogd_tw.core.resolve import Find
-
-_ACTIVE_TIMEOUT = 2
-"""The flowEndReason of a record that is not the flow's last (RFC 5102 section 5.11.3)."""
 
 
 class Summing:
@@ -69,8 +67,7 @@ class Summing:
         values = totals.numbers.astype(np.uint64, copy=False)
         missing = totals.missing
         reason = self.find(batch, "flowEndReason")
-        if reason is not None and (reason.numbers == _ACTIVE_TIMEOUT).any():
-            interim = reason.numbers == _ACTIVE_TIMEOUT
+        if reason is not None and (interim := reason.known(reason.numbers == ACTIVE)).any():
             missing = interim if missing is None else missing | interim
         if deltas is not None and deltas.missing is not None:
             values = np.where(deltas.missing, values, deltas.numbers.astype(np.uint64))
@@ -80,11 +77,11 @@ class Summing:
     def _times(self, group: Group, places: np.ndarray, batch: Batch) -> None:
         start = self.find(batch, "flowStartMilliseconds")
         if start is not None:
-            values = start.numbers if start.missing is None else np.where(start.missing, NEVER, start.numbers)
+            values = start.filled(NEVER)
             np.minimum.at(group.table.flat, places + group.places[FIRST], values.astype(np.uint64, copy=False))
         end = self.find(batch, "flowEndMilliseconds")
         if end is not None:
-            values = end.numbers if end.missing is None else np.where(end.missing, np.uint64(0), end.numbers)
+            values = end.filled(0)
             np.maximum.at(group.table.flat, places + group.places[LAST], values.astype(np.uint64, copy=False))
 
 

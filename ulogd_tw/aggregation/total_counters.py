@@ -13,6 +13,7 @@ import numpy as np
 
 from ulogd_tw.aggregation.group_table import SUMS
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.flow_end import ACTIVE
 from ulogd_tw.core.hashes import of_rows
 from ulogd_tw.core.key_table import KeyTable
 from ulogd_tw.core.keys import known
@@ -23,7 +24,6 @@ IDENTITY = ("exporter", "exporter_port", "observationDomainId", "flowId", "sourc
             "flowDirection")  # fmt: skip
 START, END, REASON = "flowStartMilliseconds", "flowEndMilliseconds", "flowEndReason"
 ASKS = (*IDENTITY, START, END, REASON)
-_GOES_ON = 2
 _END = 1 + len(SUMS)
 """Place of the last record's end in a row of a table; totals stand between it and the hash. 0: there was no record."""
 
@@ -123,12 +123,12 @@ class _Records:
         starts = self._column(find(batch, START), 0)
         ends = self._column(find(batch, END), int(batch.now * 1000))
         reasons = self._column(find(batch, REASON), 0)
-        self._final = (reasons != 0) & (reasons != _GOES_ON)
+        self._final = (reasons != 0) & (reasons != ACTIVE)
         before = np.where(first, self._flat.take(self._rows + _END), np.roll(ends, 1))
         unseen = first & (before == 0)
         self._anew = unseen | (starts > before) | ~first & np.roll(self._final, 1)
         self._runs()
-        joins = unseen & (reasons == _GOES_ON) & (starts < since) & (starts > 0)
+        joins = unseen & (reasons == ACTIVE) & (starts < since) & (starts > 0)
         self.joins = joins
         self._flat[self._rows[self._last] + _END] = np.maximum(ends[self._last], 1)
 
@@ -147,10 +147,7 @@ class _Records:
         """The values in order, `nothing` where there is none."""
         if found is None:
             return np.full(len(self._order), nothing, np.uint64)
-        values = found.numbers.astype(np.uint64)
-        if found.missing is not None:
-            values[found.missing] = nothing
-        return values[self._order]
+        return found.filled(nothing).astype(np.uint64)[self._order]
 
     def differences(self, place: int, total: Found) -> np.ndarray:
         """What each row adds to the total at this place of a flow, in the order of the batch; and note the last one."""

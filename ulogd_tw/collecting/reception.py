@@ -15,7 +15,8 @@ from twisted.internet import defer
 
 from ulogd_tw.clocks import WallClock
 from ulogd_tw.collecting.input import Collecting
-from ulogd_tw.ipfix.exporters import Allowed, Exporters, Network
+from ulogd_tw.core.networks import Network
+from ulogd_tw.ipfix.exporters import Allowed, Exporters
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.transports.slab import Slab
 

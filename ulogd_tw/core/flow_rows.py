@@ -7,12 +7,12 @@ import numpy as np
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, Column, strings
 from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.flow_end import ACTIVE
 from ulogd_tw.core.resolve import Find
 
 KEYS = ("ct.event", "flowEndReason", "record_kind")
 """Keys for the `may_use` of a plugin that calls `only_ends`."""
 _DESTROY = 4
-_ACTIVE_TIMEOUT = 2
 
 
 def only_ends(counters: Counters, find: Find, batch: Batch) -> Batch:
@@ -34,8 +34,7 @@ def ended(counters: Counters, find: Find, batch: Batch) -> Batch:
     keep = event.numbers == _DESTROY
     reason = find(batch, "flowEndReason")
     if reason is not None:
-        reported = reason.numbers == _ACTIVE_TIMEOUT
-        keep |= reported if reason.missing is None else reported & ~reason.missing
+        keep |= reason.known(reason.numbers == ACTIVE)
     return _kept(counters, batch, keep)
 
 

@@ -5,6 +5,31 @@ from __future__ import annotations
 import ipaddress
 import re
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Networks(tuple[Network, ...]):
+    """Networks of both families. `loose`: the texts of those with bits behind the prefix, which are ignored."""
+
+    loose: tuple[str, ...] = ()
+
+
+def networks(text: str) -> Networks:
+    """``10.0.0.0/8, 2001:db8::/32, 192.0.2.7``, with blanks or commas. Raises ValueError with the one that is wrong."""
+    found, loose = [], []
+    for word in text.replace(",", " ").split():
+        try:
+            interface = ipaddress.ip_interface(word)
+        except ValueError as error:
+            raise ValueError(f"{word} is not a network such as 192.0.2.0/24 or 2001:db8::/32: {error}") from None
+        found.append(interface.network)
+        if interface.ip != interface.network.network_address:
+            loose.append(word)
+    made = Networks(found)
+    made.loose = tuple(loose)
+    return made
+
+
 _IPV4 = re.compile(r"(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?:/(\d{1,2}))?", re.ASCII)
 
 Span = tuple[int, int, int]

@@ -113,6 +113,10 @@ class Plugin:
             if text := problem(option.read, getattr(self.config, option.name, None)):
                 yield option.name, text, True
 
+    def remarks(self) -> Iterator[tuple[str, str]]:
+        """(option, text) for values that work but may not mean what they say: warnings, errors with ``strict=1``."""
+        return iter(())
+
     def prepare(self) -> None:
         """Look at the outside (the columns of a table) before keys are resolved.
 

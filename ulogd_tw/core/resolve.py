@@ -73,6 +73,18 @@ class Found:
         """The values of a key that is held as an array; TypeError for strings."""
         return numbers(self.values)
 
+    def filled(self, value: int | np.ndarray) -> np.ndarray:
+        """The numbers, with `value` (one for all rows, or an array) in rows without one."""
+        if self.missing is None:
+            return self.numbers
+        missing = self.missing if self.numbers.ndim == 1 else self.missing[:, None]
+        value = value if isinstance(value, np.ndarray) else self.numbers.dtype.type(value)
+        return np.where(missing, value, self.numbers)
+
+    def known(self, rows: np.ndarray) -> np.ndarray:
+        """Of the `rows` of a mask those that have a value."""
+        return rows if self.missing is None else rows & ~self.missing
+
 
 Find = Callable[[Batch, str], Found | None]
 """How a plugin finds a key in a batch: `Plugin.find`."""

@@ -281,6 +281,7 @@ class Builder:
                 found += [m if m.where else Mistake(spec.where, m.text, option=m.option) for m in wrong]
                 if wrong or unread:
                     continue
+                found += self._remarks(ident, plugin, spec)
                 if prepare:
                     plugin.prepare()
             except Exception as error:
@@ -303,6 +304,15 @@ class Builder:
             if option not in known_wrong
         ]
         return plugin, wrong
+
+    @staticmethod
+    def _remarks(ident: str, plugin: Plugin, spec: StackSpec) -> list[Mistake]:
+        """What may not be meant as it is written: warnings."""
+        places = plugin.config.places
+        return [
+            Mistake(places.get(option) or spec.where, f"[{ident}] {option}: {text}", tolerated=True, option=option)
+            for option, text in plugin.remarks()
+        ]
 
     def _instance(self, ident: str, class_: type[Plugin], options: Options) -> Plugin:
         """A new instance; for an output always the same one, since it keeps the results of `prepare`."""

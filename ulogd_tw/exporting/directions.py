@@ -8,6 +8,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.flow_end import ENDED, IDLE
 from ulogd_tw.core.icmp import ICMP_PAIRS
 from ulogd_tw.core.resolve import Find
 from ulogd_tw.exporting.direction import Direction, Value, add, add_first, all_rows, any_of, or_none, replace
@@ -22,8 +23,6 @@ KEYS = (
 )  # fmt: skip
 """What a record is made of, beside the addresses."""
 
-IDLE_TIMEOUT, END_OF_FLOW = 1, 3
-"""flowEndReason (RFC 5102 section 5.11.3)."""
 _ICMP, _TCP, _ICMPV6 = 1, 6, 58
 _TIME_WAIT, _CLOSE = 7, 8
 """States of enum tcp_conntrack (nf_conntrack_tcp.h)."""
@@ -213,12 +212,12 @@ def _end_reason(find: Find, batch: Batch, values: dict[str, Value]) -> Value:
     """
     state = find(batch, "ct.tcp.state")
     unknown = np.ones(batch.n, bool) if state is None else state.missing
-    reasons = all_rows(IDLE_TIMEOUT, batch.n)
+    reasons = all_rows(IDLE, batch.n)
     if state is not None:
         closed = (state.numbers == _TIME_WAIT) | (state.numbers == _CLOSE)
         if unknown is not None:
             closed &= ~unknown
-        reasons = np.where(closed, np.uint8(END_OF_FLOW), reasons)
+        reasons = np.where(closed, np.uint8(ENDED), reasons)
     if unknown is not None and "protocol" in values:
         unknown = unknown & (values["protocol"][0] == _TCP)
     told = find(batch, "flowEndReason")  # of flows that live and are reported meanwhile

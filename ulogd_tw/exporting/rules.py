@@ -10,9 +10,9 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Coded, strings
+from ulogd_tw.core.networks import Network
 from ulogd_tw.core.options import number
 from ulogd_tw.core.resolve import Find, Found
-from ulogd_tw.netfilter.flow_filter import Network
 
 EXPORT_TO = "export.to"
 """The key that a filter sets: names or URLs of collectors, with blanks between; rows without it are not bound by it."""
@@ -71,7 +71,7 @@ def _inside(found: Found | None, nets: tuple[Network, ...], n: int) -> np.ndarra
     for net in nets:
         if net.version == version:
             inside |= _in_ipv6(found.numbers, net) if version == 6 else _in_ipv4(found.numbers, net)
-    return inside if found.missing is None else inside & ~found.missing
+    return found.known(inside)
 
 
 def _in_ipv4(column: np.ndarray, net: Network) -> np.ndarray:
@@ -89,7 +89,7 @@ def _marked(found: Found | None, wanted: tuple[Mark, ...], n: int) -> np.ndarray
     if found is None:
         return np.zeros(n, bool)
     marked = _any((found.numbers & np.uint32(mask)) == np.uint32(value) for value, mask in wanted)
-    return marked if found.missing is None else marked & ~found.missing
+    return found.known(marked)
 
 
 def told(found: Found | None, rules: list[Rule]) -> list[np.ndarray] | None:

@@ -8,24 +8,13 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterator, Sequence
 
+from ulogd_tw.core.networks import Network
 from ulogd_tw.ipfix.session import Session
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Key = tuple[Hashable, bytes]
 
 NOT_ALLOWED, LIMIT_SESSIONS, LIMIT_OF_ADDRESS = "not_allowed", "limit_sessions", "limit_sessions_of_address"
 """Why a sender is refused."""
-
-
-def networks(text: str) -> tuple[Network, ...]:
-    """Networks and addresses with blanks or commas between them. Raises ValueError with the one that is wrong."""
-    found = []
-    for word in text.replace(",", " ").split():
-        try:
-            found.append(ipaddress.ip_network(word))
-        except ValueError as error:
-            raise ValueError(f"{word} is not a network such as 192.0.2.0/24 or 2001:db8::/32: {error}") from None
-    return tuple(found)
 
 
 _AF_INET, _AF_INET6 = 2, 10

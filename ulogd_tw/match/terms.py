@@ -109,7 +109,7 @@ class OfKey(Term):
         if found is None:
             return np.zeros(batch.n, bool)
         true = ~self.true(found) if self.negated else self.true(found)
-        return true if found.missing is None else true & ~found.missing
+        return found.known(true)
 
     def true(self, found: Found) -> np.ndarray:
         """A mask of the rows for which it is true; missing rows may be anything."""
@@ -261,7 +261,7 @@ def _first(find: Find, batch: Batch, names: Sequence[str]) -> tuple[np.ndarray, 
     for name in names:
         found = find(batch, name)
         if found is not None and isinstance(found.values, np.ndarray) and found.values.ndim == 1:
-            there = np.ones(batch.n, bool) if found.missing is None else ~found.missing
+            there = found.known(np.ones(batch.n, bool))
             return found.values.astype(np.float64), there
     return None
 

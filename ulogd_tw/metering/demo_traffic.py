@@ -13,6 +13,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Coded, Column
+from ulogd_tw.core.flow_end import ENDED, IDLE
 from ulogd_tw.core.keys import Key, known
 
 _NAMES = (
@@ -34,7 +35,6 @@ KEYS = {False: _keys("IPv4"), True: _keys("IPv6")}
 
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _SYN_FIN_PSH_ACK, _SYN = 0x1B, 0x02
-_END_OF_FLOW, _IDLE = 3, 1
 _LOW_DELAY = 0x10
 _OF_SERVICE = {"sourceTransportPort", "destinationTransportPort", "octetDeltaCount", "packetDeltaCount"}
 
@@ -194,7 +194,7 @@ def _alike(talks: dict[str, np.ndarray], ipv6: bool) -> dict[str, np.ndarray]:
         "protocolIdentifier": np.where(protocol == _ICMP, _ICMPV6, protocol) if ipv6 else protocol,
         "flowStartMilliseconds": end - talks["duration"],
         "flowEndMilliseconds": end,
-        "flowEndReason": np.where(tcp, _END_OF_FLOW, _IDLE),
+        "flowEndReason": np.where(tcp, ENDED, IDLE),
         "tcpControlBits": np.where(tcp, np.where(talks["scan"], _SYN, _SYN_FIN_PSH_ACK), 0),
         "ipClassOfService": np.where(talks["port"] == 22, _LOW_DELAY, 0),
     }

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-IDLE, ACTIVE, ENDED, FORCED, NO_ROOM = 1, 2, 3, 4, 5
-"""flowEndReason (RFC 5102 section 5.11.3)."""
+from ulogd_tw.core.flow_end import ACTIVE, ENDED, IDLE
 
 FIN, SYN, RST = 1, 2, 4
 CONTROL = 0xFFF

@@ -315,8 +315,7 @@ def _mask_swapped(
 def _or_zero(found: Found | None, n: int) -> np.ndarray:
     if found is None:
         return np.zeros(n, np.uint64)
-    values = found.values.astype(np.uint64)
-    return values if found.missing is None else np.where(found.missing, np.uint64(0), values)
+    return found.filled(0).astype(np.uint64)
 
 
 def _control_bits(find: Find, n: int) -> np.ndarray:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ulogd_tw.core.flow_end import ENDED, FORCED
 from ulogd_tw.core.key_table import FIRST_ENTRIES, KeyTable
-from ulogd_tw.metering.flow_ends import ENDED, FORCED, Known, Packets, Rules, first_packets
+from ulogd_tw.metering.flow_ends import Known, Packets, Rules, first_packets
 
 MOST_PACKETS = 65536
 """Packets added in one step, to limit memory and time."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from ulogd_tw.core.networks import Network
 from ulogd_tw.netfilter.ctnetlink import HEADERS, IPV4, IPV6
-from ulogd_tw.netfilter.flow_filter import Accept, Network
+from ulogd_tw.netfilter.flow_filter import Accept
 
 MOST = 4096
 """BPF_MAXINSNS: a longer program is refused."""

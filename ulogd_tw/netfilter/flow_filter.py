@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from ulogd_tw.core.networks import Network
 
 _ALL_ONES = (1 << 64) - 1
-
-
-def networks(text: str) -> tuple[Network, ...]:
-    """``10.0.0.0/8, 2001:db8::/32, 192.0.2.7``: networks, host bits ignored. ValueError for anything else."""
-    return tuple(ipaddress.ip_network(word, strict=False) for word in re.split(r"[\s,]+", text) if word)
 
 
 class Accept:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import repeated
+from ulogd_tw.core.flow_end import ACTIVE
 from ulogd_tw.core.key_table import KeyTable
 from ulogd_tw.core.keys import ulogd_keys
 from ulogd_tw.netfilter.ctnetlink import DESTROY
@@ -28,8 +29,6 @@ FOLLOWED = frozenset({*_TUPLE, _START})
 """Keys needed in batches to follow flows; `REPORTED` too for reports of active flows."""
 REPORTED = frozenset(_COUNTERS)
 (END_REASON,) = ulogd_keys("flowEndReason")
-ACTIVE_TIMEOUT = 2
-"""flowEndReason of a record that is not the flow's last (RFC 5102 section 5.11.3)."""
 
 _STATE, _SINCE, _TOLD = 1, 2, 3
 """Words of an entry after its key: the bits below; ms of the last report; the four counters at that time."""
@@ -368,4 +367,4 @@ def interim(batch: Batch, now_ms: int, with_reason: bool) -> Batch:
     batch = _replaced(batch, times, empty)
     if not with_reason:
         return batch
-    return batch.with_columns({END_REASON: repeated(ACTIVE_TIMEOUT, batch.n, np.uint8)})
+    return batch.with_columns({END_REASON: repeated(ACTIVE, batch.n, np.uint8)})

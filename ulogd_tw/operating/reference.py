@@ -20,11 +20,11 @@ from ulogd_tw.core import conversions, options, paths
 from ulogd_tw.core.counters import NUMBERS, Declared, flat
 from ulogd_tw.core.keys import CONTEXT, Key, known
 from ulogd_tw.core.keys import registry as keys
+from ulogd_tw.core.networks import networks
 from ulogd_tw.core.options import Option
 from ulogd_tw.core.plugin import ALL, Aggregator, Filter, Input, Output, Plugin, type_text
 from ulogd_tw.exporting.rules import marks
 from ulogd_tw.ipfix import uniflow
-from ulogd_tw.netfilter.flow_filter import networks
 from ulogd_tw.operating import manhole
 from ulogd_tw.plugins.inputs.nfct import protocols
 from ulogd_tw.plugins.inputs.nflog import groups

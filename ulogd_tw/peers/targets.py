@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ulogd_tw.core.networks import networks
 from ulogd_tw.core.options import Option, Options, text
 from ulogd_tw.exporting.rules import marks
-from ulogd_tw.netfilter.flow_filter import networks
 from ulogd_tw.peers.table import TRANSPORTS, options_of, parse
 from ulogd_tw.peers.target import Target
 

@@ -8,9 +8,9 @@ from tests.unit.exporting.doubles import V4, V6, Reader, flows
 from tests.unit.plugins.outputs.test_ipfix import ExporterCase
 from ulogd_tw.core.columns import Coded, Octets
 from ulogd_tw.core.keys import known
+from ulogd_tw.core.networks import networks
 from ulogd_tw.core.options import Options
 from ulogd_tw.exporting import rules
-from ulogd_tw.netfilter.flow_filter import networks
 from ulogd_tw.peers import targets
 
 THREE = ("udp:192.0.2.1", "udp:192.0.2.2", "udp:192.0.2.3")

@@ -9,8 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
 from tests.unit.netfilter.messages import DESTROY, any_message, attr, corpus, flow_tuple, message, ports, row
+from ulogd_tw.core.networks import networks
 from ulogd_tw.netfilter import bpf
-from ulogd_tw.netfilter.flow_filter import Accept, networks
+from ulogd_tw.netfilter.flow_filter import Accept
 
 NLATTR, NLATTR_NEST = 0xFFFFF00C, 0xFFFFF010
 

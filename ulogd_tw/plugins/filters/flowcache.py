@@ -11,10 +11,11 @@ import numpy as np
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.biflow_names import other_end, reverse
 from ulogd_tw.core.counters import ByReason, Count, Dropped, Gauge, Reason
+from ulogd_tw.core.flow_end import ACTIVE, ENDED, FORCED, IDLE, NO_ROOM
 from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry, ulogd_keys
 from ulogd_tw.core.options import Option, boolean, one_of, positive, seconds, text
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
-from ulogd_tw.metering.flow_ends import ACTIVE, ENDED, FORCED, IDLE, NO_ROOM, Rules
+from ulogd_tw.metering.flow_ends import Rules
 from ulogd_tw.metering.flow_layout import BOUNDS, Layout, Wish
 from ulogd_tw.metering.flow_table import MOST_PACKETS, SLICE, Ended
 

@@ -220,8 +220,7 @@ class GROUP(Filter):
         for name in (_START, _END):
             found = self.find(batch, name)
             if found is not None:
-                seconds_ = (found.values // np.uint64(1000)).astype(np.int64)
-                times = seconds_ if found.missing is None else np.where(found.missing, times, seconds_)
+                times = (found.filled(times.astype(np.uint64) * np.uint64(1000)) // np.uint64(1000)).astype(np.int64)
         return times
 
     def _by_interface(self, batch: Batch) -> Iterator[tuple[str, Labels, np.ndarray]]:

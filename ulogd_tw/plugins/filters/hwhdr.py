@@ -58,10 +58,7 @@ class HWHDR(Filter):
         octets = found.values.plain()
         lengths = octets.lengths
         if length is not None:
-            said = length.values.astype(np.int64)
-            if length.missing is not None:
-                said = np.where(length.missing, lengths, said)
-            lengths = np.minimum(lengths, said)
+            lengths = np.minimum(lengths, length.filled(lengths).astype(np.int64))
         if found.missing is not None:
             lengths = np.where(found.missing, 0, lengths)
         return Octets.gathered(octets.data, octets.offsets[:-1], lengths)

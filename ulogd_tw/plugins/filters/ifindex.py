@@ -131,7 +131,7 @@ class IFINDEX(Filter):
         found = self.find(batch, index)
         if found is None:
             return columns.repeated(b"", batch.n)
-        numbers = found.values if found.missing is None else np.where(found.missing, 0, found.values)
+        numbers = found.filled(0)
         different, codes = np.unique(numbers, return_inverse=True)
         names = [self.names.get(number, b"%d" % number) if number else b"" for number in different.tolist()]
         return Coded(codes.astype(np.int32), names)

@@ -32,7 +32,7 @@ class MARK(Filter):
             found = self.find(batch, name)
             if found is None:
                 continue
-            here = left if found.missing is None else left & ~found.missing
+            here = found.known(left)
             keep &= ~here | (found.values & mask == mark)
             left = left & ~here
         return batch if keep.all() else batch.take(keep)

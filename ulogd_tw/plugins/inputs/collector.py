@@ -16,9 +16,9 @@ from ulogd_tw.collecting.reception import Reception, Settings
 from ulogd_tw.collecting.template_cache import TemplateCache
 from ulogd_tw.core.counters import Count, Gauge
 from ulogd_tw.core.errors import StartError
-from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, text, words
+from ulogd_tw.core.networks import networks
+from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, words
 from ulogd_tw.core.paths import output_file
-from ulogd_tw.ipfix.exporters import networks
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.peers import SCHEMES, TRANSPORTS, Entrance, options_of, parse
 from ulogd_tw.transports.protocols import Listener
@@ -66,7 +66,7 @@ class COLLECTOR(Collecting):
         Option("session_key", one_of("auto", "strict", "address"), "auto", "How exporters over UDP are told apart. "
                "strict: by address and port; address: by address; auto: by address and port, until templates and data "
                "of one address arrive from different ports. The Observation Domain always counts too."),
-        Option("allow", text, "", "Networks of the exporters to accept, such as 192.0.2.0/24 2001:db8::/32. Empty: "
+        Option("allow", networks, (), "Networks of the exporters to accept, such as 192.0.2.0/24 2001:db8::/32. Empty: "
                "all."),
         Option("template_cache", output_file, "", "File that keeps the templates and options data of UDP exporters "
                "over a restart, so that their records can be read at once. Empty: none."),
@@ -107,10 +107,11 @@ class COLLECTOR(Collecting):
                 yield "listen", str(error)
         found = [m for s, transport in TRANSPORTS.items() for m in transport.listening_mistakes(self.config, s in used)]
         yield from dict.fromkeys(found)  # TLS and DTLS share options
-        try:
-            networks(self.config.allow)
-        except ValueError as error:
-            yield "allow", str(error)
+
+    def remarks(self) -> Iterator[tuple[str, str]]:
+        for word in getattr(self.config.allow, "loose", ()):
+            network = networks(word)[0]
+            yield "allow", f"{word} is taken as {network}; write that, or the address without /{network.prefixlen}"
 
     # start and stop
 
@@ -132,7 +133,7 @@ class COLLECTOR(Collecting):
         """Set up everything except sockets. Raises `StartError`."""
         config = self.config
         settings = Settings(
-            config.session_key, config.max_sessions, config.max_sessions_of_address, networks(config.allow),
+            config.session_key, config.max_sessions, config.max_sessions_of_address, config.allow,
             config.idle_timeout, config.batch_latency, config.max_buffered, config.max_malformed,
         )  # fmt: skip
         self.reception = reception = Reception(

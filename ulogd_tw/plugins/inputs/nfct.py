@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Count, Gauge, Group, Lost
 from ulogd_tw.core.limited import RateLimitedLog
+from ulogd_tw.core.networks import networks
 from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, Input
 from ulogd_tw.metering import conntrack_settings
@@ -28,7 +29,7 @@ from ulogd_tw.netfilter.ctnetlink import (
     NEW,
     UPDATE,
 )  # fmt: skip
-from ulogd_tw.netfilter.flow_filter import FIVE_TUPLE, Accept, among, networks
+from ulogd_tw.netfilter.flow_filter import FIVE_TUPLE, Accept, among
 from ulogd_tw.netfilter.followed_flows import END_REASON, FOLLOWED, REPORTED, Flows, interim
 from ulogd_tw.transports import own_flows
 from ulogd_tw.transports.namespace import inside

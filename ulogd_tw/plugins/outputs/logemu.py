@@ -61,8 +61,6 @@ class LOGEMU(TextOutput):
     def _time(self, batch: Batch) -> Words:
         """The time of each row: one Python step for each second."""
         now, at = int(batch.now), self.find(batch, "oob.time.sec")
-        seconds = columns.repeated(now, batch.n, np.dtype(np.int64)) if at is None else at.values
-        if at is not None and at.missing is not None:
-            seconds = np.where(at.missing, now, seconds)
+        seconds = columns.repeated(now, batch.n, np.dtype(np.int64)) if at is None else at.filled(now)
         different, codes = np.unique(seconds, return_inverse=True)
         return Words([self.stamp(second) for second in different.tolist()], codes)

@@ -62,8 +62,7 @@ class NACCT(TextOutput):
         found = self.find(batch, name)
         if found is None:
             return np.zeros(batch.n, np.uint64)
-        column = found.values.astype(np.uint64)
-        return column if found.missing is None else np.where(found.missing, np.uint64(0), column)
+        return found.filled(0).astype(np.uint64)
 
 
 def _field(column: Column) -> Field:
@@ -73,7 +72,4 @@ def _field(column: Column) -> Field:
 def _address(found: Found | None, n: int) -> Field:
     if found is None:
         return value(Found(columns.repeated(0, n, types.IPV4.dtype), None, Key("", types.IPV4)))
-    filled = found.values if found.missing is None else np.where(
-        found.missing if found.values.ndim == 1 else found.missing[:, None], 0, found.values
-    ).astype(found.values.dtype)  # fmt: skip
-    return value(Found(filled, None, found.key))
+    return value(Found(found.filled(0), None, found.key))

@@ -14,6 +14,7 @@ from ulogd_tw.core.counters import Dropped
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, one_of
 from ulogd_tw.core.plugin import PACKET, RAW, Wanted
+from ulogd_tw.core.resolve import Found
 from ulogd_tw.packets import writing
 from ulogd_tw.writing.counts import LINES
 from ulogd_tw.writing.text import SYNC, PendingText, TextFile, TextOutput, file_option
@@ -167,6 +168,5 @@ class PCAP(TextOutput):
         return times if seconds.missing is None else np.where(seconds.missing, now, times)
 
 
-def _or_zero(found: object) -> np.ndarray:
-    values = found.values.astype(np.int64)
-    return values if found.missing is None else np.where(found.missing, 0, values)
+def _or_zero(found: Found) -> np.ndarray:
+    return found.filled(0).astype(np.int64)
