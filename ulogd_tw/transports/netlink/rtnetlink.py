@@ -105,7 +105,7 @@ def _decoded(kind: type, octets: bytes) -> Any:
         message = kind(octets)
         message.decode()
     except Exception as error:
-        raise MessageError(f"a message of rtnetlink: {error}", "attribute", 0) from error
+        raise MessageError(f"a message of rtnetlink: {error}") from error
     return message
 
 
@@ -114,7 +114,7 @@ def _attribute(message: Any, name: str) -> Any:
     try:
         return message.get_attr(name)
     except Exception as error:
-        raise MessageError(f"{name}: {error}", "attribute", 0) from error
+        raise MessageError(f"{name}: {error}") from error
 
 
 def _asked(request: Request) -> list[bytes]:
