@@ -1,1 +1,41 @@
-"""Keys, batches, plugins and stacks, the ground for all other packages. No Twisted, no socket, no clock."""
+"""Keys, batches, plugins and stacks, the ground for all other packages. No Twisted, no socket, no clock.
+
+A `batch.Batch` holds rows column by column; `columns`, `text` and `lines` work on whole columns. `keys` has the names,
+types and Information Elements of all keys, `resolve` and `conversions` find a requested key among those given. `plugin`
+has the base classes of plugins, `options` and `counters` their declarations, and `stack` builds the instances of a
+configuration and connects them. Import the modules themselves: most callers need one or two.
+"""
+
+__all__ = [
+    "aligned",
+    "batch",
+    "biflow_names",
+    "bounded",
+    "column_set",
+    "columns",
+    "conversions",
+    "counters",
+    "durable",
+    "entries",
+    "errors",
+    "flow_rows",
+    "hashes",
+    "icmp",
+    "key_table",
+    "keys",
+    "libraries",
+    "limited",
+    "lines",
+    "networks",
+    "options",
+    "packing",
+    "paths",
+    "phrases",
+    "plugin",
+    "protocols",
+    "resolve",
+    "stack",
+    "text",
+    "texttables",
+    "types",
+]

@@ -1,1 +1,9 @@
-"""Tools for the operator: queries, manhole, doctor, reference, counters."""
+"""Tools for the operator, on top of the running service and of its declarations.
+
+`inspection` and `manhole` show live stacks, counters and passing rows over ssh. `query` and `sql` answer SQL over the
+tables of aggregates, and `ask` is the other end: the commands ``query`` and ``top``. `doctor` checks a machine against
+a configuration, `metrics` writes counters to a file, `reference` makes docs/reference.md. Each is loaded at its first
+use, so import the modules themselves.
+"""
+
+__all__ = ["ask", "doctor", "examples", "inspection", "manhole", "metrics", "network", "query", "reference", "sql"]

@@ -1,1 +1,22 @@
-"""Codecs of packets: octets from a wire become columns."""
+"""Codecs of packets: octets from a wire become columns, and packets become octets of capture files. No sockets.
+
+`headers.decode` reads the headers of many packets in step, layer by layer, and gives columns for each family of
+addresses; `tunnels` finds the packets inside tunnels. `capture` reads pcap and pcapng files and `writing` writes them.
+`payloads` and `reassembly` take datagrams and streams out of captured packets. Import the modules themselves.
+"""
+
+__all__ = [
+    "capture",
+    "counts",
+    "headers",
+    "link",
+    "network",
+    "payloads",
+    "reassembly",
+    "transport",
+    "tunnel_headers",
+    "tunnels",
+    "unixsock",
+    "walk",
+    "writing",
+]
