@@ -49,7 +49,9 @@ class Intake:
         self.parking = Parking(limits, kept, counters, self.events)
         self.options = Options(limits, kept, counters, self.events, self.templates.new_domain)
         self.sequences = SequenceTracker(counters, self.events)
-        self.restarts = Restarts(self.templates, self.parking, counters, self.events, self.unpark)
+        self.restarts = Restarts(
+            self.templates, self.parking, counters, self.events, self.unpark, self.options.forget_start
+        )
         self.waiting: list[Layout] = []
         self.malformed = 0
         self.homes: list[tuple[Session, Session]] = []

@@ -219,7 +219,16 @@ class Options:
         self._counters.figures["start_unknown"] += rows
         self._events.once("start_unknown", learnt.session, learnt.domain.number)
 
-    # over a restart, and where sessions become one
+    def forget_start(self, session: Session, domain: Domain) -> None:
+        """An exporter has restarted: uptimes do not count from the start that it has told for this domain."""
+        infos = [each.info for each in session.domains.values() if each.info is not None]
+        own = [domain.info] if domain.info is not None and domain.info.times else infos
+        for info in own:
+            self._kept.told -= len(info.times)
+            info.times.clear()
+        session.lookups.clear()
+
+    # over a restart of ours, and where sessions become one
 
     def restore_types(self, session: Session, keys: Iterable[Key]) -> None:
         """Elements that an earlier run knew."""

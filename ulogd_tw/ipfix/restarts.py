@@ -38,9 +38,10 @@ class Restarts:
 
     def __init__(
         self, templates: TemplateStore, parking: Parking, counters: Counters, events: Events,
-        unpark: Callable[[Session, Domain], None],
+        unpark: Callable[[Session, Domain], None], restarted: Callable[[Session, Domain], None],
     ) -> None:  # fmt: skip
-        """`unpark` queues the Data Sets of a domain whose templates are there now."""
+        """`unpark` queues the Data Sets of a domain whose templates are there now; `restarted` is told of restarts."""
+        self._restarted = restarted
         self._unpark = unpark
         self._templates = templates
         self._parking = parking
@@ -189,6 +190,7 @@ class Restarts:
         """The exporter has restarted: what it said before its new life is left out."""
         life.former, life.place, life.suspect = life.place, message, None
         domain.goes_on(message.number, message.exported)
+        self._restarted(session, domain)
         self._counters.figures["exporter_restarts"] += 1
         if late := self._parking.drop(session, domain, lambda parked: _before(parked.export_time, life.began)):
             self._counters.errors["late_data"] += late

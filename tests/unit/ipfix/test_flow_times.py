@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.ipfix.test_netflow import v9
 from tests.unit.ipfix.test_scopes import flows, flows9, record, tell
-from tests.unit.ipfix.wire import Collected, a_set, message
+from tests.unit.ipfix.wire import Collected, a_set, message, template
 from ulogd_tw.core.plugin import ALL
 
 BOOT, EXPORTED = 1_699_900_000_000, 1_700_000_000
@@ -138,3 +138,17 @@ class FlowTimesTests(SynchronousTestCase):
         ):
             (batch,) = Collected(ALL).batches(message(a_set(2, b""), flows(256, fields, bytes(octets))))
             self.assertNotIn("flowEndMilliseconds", batch.schema, fields)
+
+    def test_restart(self):
+        """After a restart the start that was told before is no longer that of the uptimes."""
+        for domain in (0, 5):
+            found = Collected(ALL, reliable=False)
+            rows = [record((4, 99_990_000), (4, 99_999_000))] * 50
+            told, data = a_set(2, template(256, *UPTIMES)), a_set(256, *rows)
+            for place, (number, *sets) in enumerate(((1000, told, data), (1050, data), (1, data), (51, told, data))):
+                found.rows(message(*sets, domain=5, number=number, export_time=EXPORTED + place))
+                if not place:
+                    found.rows(booted(domain))
+            (batch,) = found.batches(message(data, domain=5, number=101, export_time=EXPORTED + 9))
+            self.assertEqual(1, found.counters.figures["exporter_restarts"])
+            self.assertNotIn(TIMES[0], batch.schema)
