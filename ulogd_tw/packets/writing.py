@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from mmap import mmap
 
 import numpy as np
 
@@ -14,7 +15,11 @@ MOST_OCTETS = 262_144
 """Maximum length of a packet, as written in the file's header."""
 PCAP_HEAD, RECORD_HEAD = 24, 16
 _MAGIC = 0xA1B2C3D4
+MOST_READ = 1 << 20
+"""Octets of a record at most in files that are continued; more is damage."""
 _SECTION, _INTERFACE, _ENHANCED = 0x0A0D0D0A, 1, 6
+_BYTE_ORDER = 0x1A2B3C4D
+Buffer = bytes | memoryview | mmap
 
 
 def pcap_head(link: int) -> bytes:
@@ -93,6 +98,43 @@ def pcap_cut(octets: bytes, place: int) -> tuple[int, int]:
 def pcapng_cut(octets: bytes, place: int) -> tuple[int, int]:
     """The same for blocks."""
     return _cut(octets, place, 4, 0)
+
+
+def whole_records(octets: Buffer) -> tuple[int, bool]:
+    """Of a pcap file the octets that are whole, and whether what follows is a record that lacks its end.
+
+    0.2 us a record: lengths can only be followed one by one. False: what follows is no record, or nothing.
+    """
+    size, at, unpack = len(octets), PCAP_HEAD, struct.Struct("<8xI").unpack_from
+    if size < PCAP_HEAD:
+        return 0, True
+    while at + RECORD_HEAD <= size:
+        (length,) = unpack(octets, at)
+        if length > MOST_READ:
+            return at, False
+        after = at + RECORD_HEAD + length
+        if after > size:
+            break
+        at = after
+    return min(at, size), True
+
+
+def whole_blocks(octets: Buffer) -> tuple[int, bool]:
+    """The same of a pcapng file; sections of either byte order."""
+    size, at = len(octets), 0
+    unpack = struct.Struct("<II").unpack_from
+    while at + 12 <= size:
+        kind, length = unpack(octets, at)
+        if kind == _SECTION:
+            order = "<" if struct.unpack_from("<I", octets, at + 8)[0] == _BYTE_ORDER else ">"
+            unpack = struct.Struct(order + "II").unpack_from
+            kind, length = unpack(octets, at)
+        if length < 12 or length % 4 or length > MOST_READ + 64:
+            return at, False
+        if at + length > size:
+            break
+        at += length
+    return at, True
 
 
 def _cut(octets: bytes, place: int, where: int, more: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ LINES = (
     *FILES,
     Dropped("too_long", "rows", "Lines longer than a datagram."),
     Fault("reopen", "attempts", "The file could not be opened anew at SIGHUP; the one that was open is written on."),
+    Fault("cut", "files", "Files that ended within a record, after a kill or a crash; that part is removed."),
     Fault("sync", "attempts", "The disk did not confirm what was written."),
     Fault("connect", "attempts", "The peer is not there."),
     Fault("connection", "occasions", "The connection was lost, or nobody listens."),

@@ -7,6 +7,7 @@ Further rows then wait in the bounded queue before the output (``queue_rows``).
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, Options, number
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.plugin import ALL, Output, Wanted
+from ulogd_tw.writing import tails
 from ulogd_tw.writing.counts import LINES
 
 TURN = 0.02
@@ -29,7 +31,6 @@ RETRY = 1.0
 """Seconds before the next attempt to write to a refusing file (disk full)."""
 BUSY = 0.02
 """Seconds before the next attempt to write to a full pipe or terminal."""
-"""Seconds between two log lines about the same fault."""
 
 Cut = Callable[[bytes, int], tuple[int, int]]
 """(octets, place) -> the beginning of the record at that place, and the number of complete records before it."""
@@ -195,11 +196,32 @@ class TextFile(Sink):
     def _opened(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
         if self.path not in ("-", "stdout"):
-            return os.open(self.path, flags | os.O_CREAT, 0o666)
+            return self._continued(os.open(self.path, flags | os.O_CREAT, 0o666), flags)
         try:  # opened anew, so that O_NONBLOCK is ours alone; a socket cannot be
             return os.open("/proc/self/fd/1", flags)
         except OSError:
             return os.dup(1)
+
+    def tail(self, octets: mmap.mmap) -> tails.Tail:
+        """The end of the records in a file that is there already."""
+        return tails.of_text(self.output.cut, self.output.complete)(octets)
+
+    def _continued(self, fd: int, flags: int) -> int:
+        """The file, which ends with a whole record; a new one where the one that is there cannot be continued."""
+        try:
+            if self.fd >= 0 and os.path.samestat(os.fstat(self.fd), os.fstat(fd)):
+                return fd
+            if cut := tails.mend(fd, self.path, self.tail):
+                self.fault("cut", "{path} ended within a record: {cut} octets are removed", path=self.path, cut=cut)
+        except tails.DamagedFile as error:
+            os.close(fd)
+            aside = tails.set_aside(self.path)
+            self.fault("cut", "{path}: {error}; it is {aside} now", path=self.path, error=error, aside=aside)
+            return os.open(self.path, flags | os.O_CREAT, 0o666)
+        except Exception:
+            os.close(fd)
+            raise
+        return fd
 
     def reopen(self) -> None:
         """Open the name again; on failure, go on with the open file."""
@@ -213,10 +235,11 @@ class TextFile(Sink):
                 path=self.path, error=error.strerror,
             )  # fmt: skip
             return
+        if self.rest is not None:
+            self._take_back()
+            self.rest.step_back()
         os.close(self.fd)
         self.fd = fresh
-        if self.rest is not None:
-            self.rest.step_back()
         self.go_on()
 
     def close(self) -> defer.Deferred[None]:
@@ -309,6 +332,11 @@ class TextOutput(Output):
             from twisted.internet import reactor as clock
         self.clock = clock
         self.sink: Sink = self.make_sink()
+
+    @staticmethod
+    def complete(line: bytes) -> bool:
+        """Whether a line without its line break is a whole record all the same."""
+        return False
 
     def make_sink(self) -> Sink:
         """The destination of the lines."""

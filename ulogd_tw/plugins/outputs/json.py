@@ -194,6 +194,13 @@ class JSON(TextOutput):
             return Stream(self, config.file, endpoints.UNIXClientEndpoint(self.clock, config.file))
         return sink_for(self, config.mode, config.host, service_port(config.port, config.mode))
 
+    @staticmethod
+    def complete(line: bytes) -> bool:
+        try:
+            return isinstance(json.loads(line), dict)
+        except ValueError:
+            return False
+
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
         plan = self._plans.get(batch.schema)
         if plan is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from mmap import mmap
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ulogd_tw.core.options import Option, one_of
 from ulogd_tw.core.plugin import PACKET, RAW, Wanted
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.packets import writing
+from ulogd_tw.writing import tails
 from ulogd_tw.writing.counts import LINES
 from ulogd_tw.writing.text import SYNC, PendingText, TextFile, TextOutput, file_option
 
@@ -40,18 +42,27 @@ class CaptureFile(TextFile):
             raise
         return fd
 
+    def tail(self, octets: mmap) -> tails.Tail:
+        head = writing.pcap_head(0) if self.classic else writing.section()
+        if octets[:4] != head[:4][: len(octets)]:
+            raise StartError(f"{self.path} exists, and is not a {'pcap' if self.classic else 'pcapng'} file")
+        whole, lacking = writing.whole_records(octets) if self.classic else writing.whole_blocks(octets)
+        if whole < len(octets) and not lacking:
+            raise tails.DamagedFile(f"there is no packet at octet {whole}")
+        return tails.Tail(whole)
+
     def _begin(self, fd: int) -> None:
         status = os.fstat(fd)
         old = stat.S_ISREG(status.st_mode) and status.st_size > 0
         if not self.classic:
-            os.write(fd, writing.section() + b"".join(map(writing.interface, self.links)))
+            tails.append(fd, writing.section() + b"".join(map(writing.interface, self.links)))
         elif old:
             link = self._link_of_file()
             if link is None or self.links and self.links != [link]:
                 raise StartError(f"{self.path} exists, and is not a pcap file of this link type")
             self.links = [link]
         elif self.links:
-            os.write(fd, writing.pcap_head(self.links[0]))
+            tails.append(fd, writing.pcap_head(self.links[0]))
 
     def _link_of_file(self) -> int | None:
         with open(self.path, "rb") as file:
@@ -71,7 +82,7 @@ class CaptureFile(TextFile):
             return False
         head = writing.pcap_head(link) if self.classic else writing.interface(link)
         try:
-            os.write(self.fd, head)
+            tails.append(self.fd, head)
         except OSError as error:
             self.fault("write", "{path}: {error}", path=self.path, error=error.strerror)
             return False
