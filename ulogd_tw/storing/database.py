@@ -104,6 +104,9 @@ class Database:
         """Prepare a new connection."""
         self.connection = connection
 
+    def closing(self, connection: Any) -> None:
+        """Leave whole what the connection has written; it is closed next. Raises nothing."""
+
     def stale(self) -> bool:
         """Whether the connection no longer leads to the configured database."""
         return False

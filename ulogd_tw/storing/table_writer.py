@@ -75,13 +75,17 @@ class TableWriter:
     def disconnect(self, pool: Any) -> None:
         """Close the connection, if there is one; uncommitted rows are rolled back."""
         for connection in list(pool.connections.values()):
-            pool.disconnect(connection)
+            self._close(pool, connection)
+
+    def _close(self, pool: Any, connection: Any) -> None:
+        self.database.closing(connection)
+        pool.disconnect(connection)
 
     def _connection(self, pool: Any) -> Any:
         connection = pool.connect()
         if self.renew or self.database.stale():
             self.renew = False
-            pool.disconnect(connection)
+            self._close(pool, connection)
             connection = pool.connect()
         return connection
 

@@ -22,6 +22,10 @@ from ulogd_tw.storing.sql_output import COMMON, SQLOutput
 BUSY_S = 0.5
 """Seconds for which SQLite itself waits for a lock, in its thread, before the batch is repeated later."""
 MEMORY = ":memory:"
+CHECKPOINTS = 10
+"""Attempts to put the last rows into a file that was moved away."""
+LOOK_S = 1.0
+"""Seconds between two looks whether the file is still there."""
 _PARAMETERS = 900
 """Maximum values of one statement: SQLite before 3.32 takes 999."""
 _TOGETHER = "ulogd_tw_together"
@@ -79,6 +83,24 @@ class SQLite(Database):
     def stale(self) -> bool:
         """Whether the file was moved or replaced: nobody would see further rows."""
         return self.path != MEMORY and self._identity() != self._file
+
+    def closing(self, connection: Any) -> None:
+        """Put committed rows that stand in NAME-wal into the file: by its name, that belongs to the next file.
+
+        SQLite does so itself when it closes a file, but not one that was moved away (seen with 3.40).
+        """
+        if not self.stale():
+            return
+        try:
+            connection.rollback()
+            for _ in range(CHECKPOINTS):  # a reader of the moved file may hold it up, for BUSY_S each time
+                _, waiting, done = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if waiting == done:
+                    return
+            rows = f"its last rows stand in {self.path}-wal, since another program reads it"
+        except sqlite3.Error as error:
+            rows = f"its last rows may stand in {self.path}-wal: {error}"
+        self.log.error("{instance}: {path} was moved away; {rows}", instance=self.instance, path=self.path, rows=rows)
 
     def columns(self, connection: Any) -> list[TableColumn]:
         schema = f"{self.quoted(self.schema)}." if self.schema else ""
@@ -195,6 +217,20 @@ class SQLITE3(SQLOutput):
         yield from super().obstacles()
         if text := unwritable(self.config.db):
             yield "db", text, True
+
+    def wake(self, now: float) -> float:
+        """Let go of a file that was moved away, before anybody opens the next one of its name."""
+        if self.pool is not None and self._busy is None and self.database.stale():
+            self._let_go()
+        return LOOK_S
+
+    def reopen(self) -> None:
+        super().reopen()
+        if self.pool is not None and self._busy is None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._in_thread(self.writer.disconnect, self.pool).addErrback(lambda failure: self.fault(failure.value))
 
     def database_of(self) -> SQLite:
         return SQLite(self.config.db, self.config.table, self.instance)

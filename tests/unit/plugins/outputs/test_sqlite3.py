@@ -288,6 +288,46 @@ class FileTests(SQLITE3TestCase):
         await made.write(numbers(3, 2))
         self.assertEqual(self.execute("SELECT number FROM flows"), [(3,), (4,)])
 
+    def moved(self):
+        """Move the file alone, as logrotate does; its rows are read at the end."""
+        Path(self.path).rename(self.path + ".1")
+
+    def rows_of_moved(self):
+        """The rows of the file that was moved, by itself."""
+        connection = sqlite3.connect(self.path + ".1")
+        self.addCleanup(connection.close)
+        return [number for (number,) in connection.execute("SELECT number FROM flows")]
+
+    async def test_moved_alone(self):
+        """Its last rows, which stood in NAME-wal, go with it; the new file has those of after."""
+        made = await opened(self, self.output())
+        await made.write(numbers(1, 2))
+        await made.write(numbers(3, 2))
+        self.moved()
+        await made.write(numbers(5, 2))
+        self.assertEqual([(5,), (6,)], self.execute("SELECT number FROM flows"))
+        self.assertEqual([1, 2, 3, 4], self.rows_of_moved())
+
+    async def test_moved_before_stop(self):
+        """Also where nothing is written any more."""
+        made = await opened(self, self.output())
+        await made.write(numbers(1, 2))
+        self.moved()
+        await made.stop()
+        self.assertEqual([1, 2], self.rows_of_moved())
+
+    async def test_moved_and_replaced(self):
+        """Within a second it lets go of the file, so that another program may make one of that name."""
+        made = await opened(self, self.output())
+        await made.write(numbers(1, 2))
+        self.moved()
+        self.assertEqual(1.0, made.wake(0.0))
+        await made._in_thread(lambda: None)  # one thread: what was asked of it before is done
+        self.execute("CREATE TABLE others (x)")
+        await made.write(numbers(3, 2))
+        self.assertEqual([1, 2], self.rows_of_moved())
+        self.assertEqual([(3,), (4,)], self.execute("SELECT number FROM flows"))
+
     async def test_moved_file_of_an_earlier_start(self):
         """Where the table was there already at the start, the new one gets its columns again."""
         first = await opened(self, self.output())
