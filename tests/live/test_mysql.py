@@ -176,6 +176,28 @@ class ValuesTests(MYSQLTestCase):
         self.assertRegex(self.told[-1], "47 rows do not fit.*Column 'number' cannot be null.*Data too long.*'userName'")
 
 
+class SiftingTests(MYSQLTestCase):
+    """Rows that the server refuses with an error about the whole statement."""
+
+    async def test_trigger(self):
+        """A trigger that fails with any error for some rows costs these rows alone; the log has the error."""
+        for number, bad in ((30001, "NEW.number % 100 = 7"), (1146, "NEW.number = 3"), (1365, "NEW.number = 0")):
+            self.execute("DROP TABLE IF EXISTS {t}")
+            self.execute("CREATE TABLE {t} (number INT UNSIGNED) ENGINE=InnoDB")
+            self.execute(
+                f"CREATE TRIGGER odd BEFORE INSERT ON {{t}} FOR EACH ROW BEGIN IF {bad} THEN SIGNAL SQLSTATE '45000' "
+                f"SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'odd row'; END IF; END"
+            )
+            made = await opened(self, self.output(create=False, reconnect=0.05))
+            await made.write(numbers(0, 250))
+            refused = made.counters.dropped["refused"]
+            self.assertEqual({30001: 3}.get(number, 1), refused)
+            self.assertEqual([(250 - refused, 250 - refused)],
+                             self.execute("SELECT COUNT(*), COUNT(DISTINCT number) FROM {t}"))  # fmt: skip
+            self.assertTrue(any(f"odd row (error {number})" in line for line in self.told), self.told)
+            await made.stop()
+
+
 class OutageTests(MYSQLTestCase):
     """Whatever happens to server and network, every row is there, once."""
 

@@ -11,12 +11,15 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 from twisted.logger import Logger
 
 from ulogd_tw.core.keys import Key
 from ulogd_tw.storing.columns import TableColumn, Values, column_name
+from ulogd_tw.storing.sifting import Sifting, part
 
 BATCHES = "ulogd_tw_batches"
 KEPT_S = 86400
@@ -53,6 +56,11 @@ class Fault:
     reason: str
     remedy: str = ""
     transient: bool = False
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether rows may be to blame: the database is there, and takes writes."""
+        return not self.transient and self.reason not in ("full", "read_only", "disk", "stopped")
 
 
 # the connection
@@ -93,6 +101,8 @@ class Database:
         """Whether batch numbers can be stored."""
         self.connection: Any = None
         self._refused = (0, Refused())
+        self._known: Values | None = None
+        """A row that was written."""
 
     # what each database does its own way
 
@@ -180,14 +190,50 @@ class Database:
         """Write one batch in one transaction. `again`: an earlier attempt may have been committed unnoticed."""
         if again and (stored := self.stored(connection, number)):
             return stored
-        self.begin(connection)
+        return self._commit(connection, values, n, number, Refused())
+
+    def sift(self, connection: Any, values: Values, n: int, number: int) -> Refused:
+        """As `store`, without the rows to which the database objects with an error about the whole statement.
+
+        Raises that error where nothing shows that the rows are to blame.
+        """
+        if stored := self.stored(connection, number):
+            return stored
+        sifting = Sifting(values, n, partial(self._try, connection))
+        same = self._known is not None and [t for t, _ in self._known] == [t for t, _ in values]
+        sifting.run(self._known if same else None)
         refused = Refused()
+        for error in sifting.bad.values():
+            refused.add(self.text(error))
+        good = sifting.good()
+        return self._commit(connection, part(values, good), len(good), number, refused)
+
+    def _try(self, connection: Any, values: Values, n: int) -> Exception | None:
+        """Insert rows and take them back; the error for which rows may be to blame."""
+        try:
+            self.begin(connection)
+            self.insert(connection, values, n, Refused())
+            return None
+        except Exception as error:
+            fault = self.fault(error)
+            if fault is None or not fault.of_rows:
+                raise
+            return error
+        finally:
+            connection.rollback()
+
+    def _commit(self, connection: Any, values: Values, n: int, number: int, refused: Refused) -> Refused:
+        self.begin(connection)
         if self.numbered:
             statement = self.upsert.format(table=self.batches)
             self._execute(connection, statement, self.run, self.instance, number, int(time.time()))
-        self.insert(connection, values, n, refused)
+        already = refused.rows
+        if n:
+            self.insert(connection, values, n, refused)
         self._refused = (number, refused)
         connection.commit()
+        if n and refused.rows == already:
+            self._known = part(values, np.zeros(1, np.int64))
         return refused
 
     def stored(self, connection: Any, number: int) -> Refused | None:

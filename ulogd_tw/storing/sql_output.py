@@ -35,6 +35,8 @@ FIRST_PAUSE_S = 0.1
 """Seconds between two log lines of one kind."""
 GRACE_S = 2.0
 """At a stop, seconds for a running write before its connection is cut."""
+DOUBTS = 3
+"""Attempts in a row with an error that rows may be to blame for; then the batch is sifted."""
 MOST_LOOKED_UP = 65536
 CONNECT_S = 3.0
 """At the start, seconds for the database to answer, unless `connect_timeout` is set."""
@@ -315,15 +317,16 @@ class SQLOutput(Output):
         return defer.Deferred.fromCoroutine(self._write(batch, self._number))
 
     async def _write(self, batch: Batch, number: int) -> None:
-        refused, failures, began = None, 0, self.reactor.seconds()
+        refused, failures, doubts, began = None, 0, 0, self.reactor.seconds()
         while refused is None and not self._stopping:
             try:
-                refused = await self._attempt(batch, number, failures > 0)
+                refused = await self._attempt(batch, number, failures > 0, doubts >= DOUBTS)
             except Exception as error:
                 fault = self._fault(error)
                 if fault is None:
                     raise
                 failures += 1
+                doubts = doubts + 1 if fault.of_rows else 0
                 self._failed(error, fault, failures)
                 await self._wait(failures)
         if refused is None:
@@ -335,8 +338,11 @@ class SQLOutput(Output):
             )  # fmt: skip
         self._count(refused)
 
-    async def _attempt(self, batch: Batch, number: int, again: bool) -> Refused:
-        self._busy = self._in_thread(self.writer.write, self.pool, batch, number, again)
+    async def _attempt(self, batch: Batch, number: int, again: bool, sift: bool) -> Refused:
+        if sift:
+            self._busy = self._in_thread(self.writer.sift, self.pool, batch, number)
+        else:
+            self._busy = self._in_thread(self.writer.write, self.pool, batch, number, again)
         try:
             return await self._busy
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,13 @@ class TableWriter:
 
         `again`: an earlier attempt may have been committed unnoticed. After an error the connection is discarded.
         """
+        return self._written(pool, batch, partial(self.database.store, number=number, again=again))
+
+    def sift(self, pool: Any, batch: Batch, number: int) -> Refused:
+        """The same after attempts in vain: without the rows that are to blame (`Database.sift`)."""
+        return self._written(pool, batch, partial(self.database.sift, number=number))
+
+    def _written(self, pool: Any, batch: Batch | None, store: Callable[..., Refused]) -> Refused:
         try:
             connection = self._connection(pool)
             if self.targets is None:
@@ -61,7 +69,7 @@ class TableWriter:
                 batch = batch.take(np.flatnonzero(kept))
                 nothing = len(kept) - batch.n
                 values = values_of(self.targets, lambda name: self._find(batch, name))
-            refused = self.database.store(connection, values, batch.n, number, again) if batch.n else Refused()
+            refused = store(connection, values, batch.n) if batch.n else Refused()
             refused.nothing = nothing
             return refused
         except BaseException:

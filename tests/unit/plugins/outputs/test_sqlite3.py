@@ -275,6 +275,64 @@ class RefusedTests(SQLITE3TestCase):
         self.assertEqual(made.counters.dropped, {"refused": 3})
 
 
+class SiftingTests(SQLITE3TestCase):
+    """Rows that the database refuses with an error about the whole statement."""
+
+    trigger = "CREATE TRIGGER odd BEFORE INSERT ON flows WHEN {} BEGIN SELECT json('no JSON'); END"
+
+    async def made(self, when):
+        """An output on a table whose trigger fails for some rows with SQLITE_ERROR."""
+        self.execute("CREATE TABLE flows (number INTEGER)")
+        self.execute(self.trigger.format(when))
+        return await opened(self, self.output(reconnect=0.01))
+
+    def stored_numbers(self):
+        return [number for (number,) in self.execute("SELECT number FROM flows ORDER BY rowid")]
+
+    async def test_some_rows(self):
+        """They are found and dropped, with the error in the log; the others are written once, in their order."""
+        for bad, n in (({7, 8, 77, 199}, 200), ({0}, 2), (set(range(1, 64)), 64)):
+            self.path = self.mktemp()
+            made = await self.made(f"NEW.number IN ({','.join(map(str, bad))})")
+            await made.write(numbers(0, n))
+            self.assertEqual([number for number in range(n) if number not in bad], self.stored_numbers())
+            self.assertEqual({"refused": len(bad)}, made.counters.dropped)
+            await made.write(numbers(1000, 2))
+            self.assertEqual([1000, 1001], self.stored_numbers()[-2:])
+
+    async def test_all_rows_of_a_batch(self):
+        """Where a row was written before, and still goes through, a batch may have nothing but bad rows."""
+        made = await self.made("NEW.number < 10")
+        await made.write(numbers(10, 3))
+        await made.write(numbers(0, 5))
+        await made.write(numbers(20, 1))
+        self.assertEqual([10, 11, 12, 20], self.stored_numbers())
+        self.assertEqual({"refused": 5}, made.counters.dropped)
+
+    async def test_the_table(self):
+        """Where the table takes no row at all, rows wait until it does."""
+        made = await self.made("1")
+        writing = made.write(numbers(0, 40))
+        await task.deferLater(reactor, 0.5, lambda: None)
+        self.assertFalse(writing.called)
+        self.execute("DROP TRIGGER odd")
+        await writing
+        self.assertEqual((list(range(40)), {}), (self.stored_numbers(), made.counters.dropped))
+
+    async def test_the_table_later(self):
+        """Also where rows were written before it came to that."""
+        made = await self.made("0")
+        await made.write(numbers(100, 1))
+        self.execute("DROP TRIGGER odd")
+        self.execute(self.trigger.format("1"))
+        writing = made.write(numbers(0, 3))
+        await task.deferLater(reactor, 0.5, lambda: None)
+        self.assertFalse(writing.called)
+        self.execute("DROP TRIGGER odd")
+        await writing
+        self.assertEqual(([100, 0, 1, 2], {}), (self.stored_numbers(), made.counters.dropped))
+
+
 class FileTests(SQLITE3TestCase):
     """The file itself."""
 
