@@ -31,6 +31,7 @@ _TEXTS = {
     "netflow8": "NetFlow version 8 (aggregated by the router) is not read; let the exporter send version 9 or 5",
     "malformed": "a message is malformed and dropped: {detail}",
     "limit": "template {template} is refused: {detail}",
+    "template_unusable": "template {template} makes no sense and is left out: {detail}",
     "odd_options": "options records of template {template} are invalid: {detail}",
     "sequence_gap": "sequence numbers show a loss of {detail}",
     "sequence_reset": "sequence numbers restarted: the exporter was restarted, or another exporter uses its address",

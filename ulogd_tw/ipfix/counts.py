@@ -25,7 +25,7 @@ MALFORMED = (
     Fault("version", "messages", "Messages that are no IPFIX, NetFlow or sFlow by their version."),
     Fault("length", "messages", "Messages whose length is not what was received."),
     Fault("set_length", "messages", "Messages with a set whose length cannot be."),
-    Fault("template", "messages", "Messages with a template that makes no sense."),
+    Fault("template", "templates", "Templates that make no sense. One that is cut costs its IPFIX message."),
     Fault("record", "messages", "Messages with a record that goes beyond its set."),
     Fault("framing", "occasions", "Places of a stream where no message begins."),
 )
@@ -65,7 +65,8 @@ DECODING = (
     Fault("trailing", "messages", "Messages with octets behind their last set."),
     Fault("empty_records", "sets", "Data of a template whose fields have no octets."),
     Fault("value", "values", "Values that cannot be, such as a month 13; they are NULL."),
-    Fault("list", "lists", "Lists of structured data that are damaged or of unknown templates; given as octets."),
+    Fault("list", "lists", "Lists of structured data that are damaged (read as far as they are whole), or of unknown "
+          "templates (given as octets)."),
     Fault("netflow8", "messages", "Packets of NetFlow v8, whose aggregated records are not read."),
     Fault("sample_format", "samples", "Samples of sFlow of a kind that is not read."),
     Fault("flow_keys", "records", "Options records whose flow keys name fields that the template does not have."),

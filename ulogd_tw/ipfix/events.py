@@ -13,10 +13,11 @@ class Event:
 
     `kind` is ``domain`` (a new one), ``template``, ``template_changed``, ``template_again`` (not over UDP),
     ``template_withdrawn``, ``withdrawal_unknown``, ``template_expired``, ``no_template`` and ``set_id`` (of an id the
-    first time), ``template_came`` (parked Data Sets are decoded), ``malformed``, ``limit``, ``sequence_gap``,
-    ``sequence_reset``, ``odd_options``, ``clock_skew``, ``clock_right``, or what was not found among what an exporter
-    has told: ``sampling_unmatched``, ``sampling_ambiguous``, ``names_unmatched``, ``names_ambiguous``,
-    ``start_unknown``. `template` is 0 where it is not about one; of ``set_id`` it is the Set ID.
+    first time), ``template_came`` (parked Data Sets are decoded), ``malformed``, ``template_unusable``, ``limit``,
+    ``sequence_gap``, ``sequence_reset``, ``restart``, ``template_distrusted``, ``odd_options``, ``clock_skew``,
+    ``clock_right``, or what was not found among what an exporter has told: ``sampling_unmatched``,
+    ``sampling_ambiguous``, ``names_unmatched``, ``names_ambiguous``, ``start_unknown``. `template` is 0 where it is not
+    about one; of ``set_id`` it is the Set ID.
     """
 
     kind: str

@@ -2,8 +2,9 @@
 
 A list is an object: ``{"semantic", "element", "values"}``, ``{"semantic", "template", "records"}`` or ``{"semantic",
 "blocks"}`` with ``{"template", "records"}`` in each block; its values are the canonical ones of `ulogd_tw.core.text`, a
-value of an impossible size is hexadecimal, a float that is no number null. A list that cannot be understood is opaque:
-a string with its octets in hexadecimal. A list within a list is opaque by itself, where its length is still good.
+value of an impossible size is hexadecimal, a float that is no number null. A list is read as far as it is whole. One
+of which nothing is, or whose template is not known, is opaque: a string with its octets in hexadecimal. A list within a
+list and a block of a subTemplateMultiList are opaque by themselves, where their lengths are still good.
 
 This is Python for each list: 190,000 different ones of 8 numbers, or 95,000 of four records of three fields, a second
 (benchmarks/ipfix_decode.py, text included). Equal lists of a domain are read once a batch.
@@ -83,15 +84,13 @@ def _value(type_: Type, octets: bytes) -> Any:
     return convert(value) if convert else value
 
 
-def _cut_value(octets: bytes, at: int) -> tuple[bytes, int]:
-    """A value of variable length (RFC 7011 section 7), and where it ends."""
+def _cut_value(octets: bytes, at: int) -> tuple[bytes, int] | None:
+    """A value of variable length (RFC 7011 section 7), and where it ends; None where that is behind the end."""
     length, at = octets[at] if at < len(octets) else 0, at + 1
     if length == 255:
         length, at = int.from_bytes(octets[at : at + 2], "big"), at + 2
     end = at + length
-    if end > len(octets):
-        raise MessageError("a value is longer than its list", "list")
-    return octets[at:end], end
+    return (octets[at:end], end) if end <= len(octets) else None
 
 
 # records
@@ -132,7 +131,8 @@ class Plan:
 class Lists:
     """Reads lists by the templates that `find` gives.
 
-    `plans` are kept by the caller over many of these. `opaque` counts the lists that could not be understood.
+    A list is read as far as it is whole. `plans` are kept by the caller over many of these. `faults` counts the lists
+    that could not be understood, and the places where one is damaged.
     """
 
     def __init__(self, find: Find, plans: Plans, nesting: int) -> None:
@@ -140,7 +140,7 @@ class Lists:
         self._plans = plans
         self._nesting = nesting
         self._left = 0
-        self.opaque = 0
+        self.faults = 0
         self.texts: dict[tuple[str, bytes], tuple[bytes, int]] = {}
         self._kinds = {
             types.BASIC_LIST.name: self._basic,
@@ -149,12 +149,12 @@ class Lists:
         }
 
     def text(self, octets: bytes, type_: Type) -> tuple[bytes, int]:
-        """The JSON text of a list, and how many lists in it are opaque. The same list is read once."""
+        """The JSON text of a list, and how many faults are in it. The same list is read once."""
         found = self.texts.get((type_.name, octets))
         if found is None:
-            before = self.opaque
+            before = self.faults
             text = _json(self.decode(octets, type_)).encode()
-            found = self.texts[type_.name, octets] = text, self.opaque - before
+            found = self.texts[type_.name, octets] = text, self.faults - before
         return found
 
     def decode(self, octets: bytes, type_: Type) -> Any:
@@ -164,15 +164,15 @@ class Lists:
         work for an octet is bounded.
         """
         self._left = 2 * len(octets) + 64
-        before = self.opaque
+        before = self.faults
         try:
             return self._list(octets, type_, 1)
         except MessageError:
-            self.opaque = before + 1
+            self.faults = before + 1
             return octets.hex()
 
     def _list(self, octets: bytes, type_: Type, depth: int) -> Any:
-        before = self.opaque
+        before = self.faults
         try:
             if depth > self._nesting:
                 raise MessageError(f"lists are nested deeper than {self._nesting}", "list")
@@ -180,7 +180,7 @@ class Lists:
         except MessageError as error:
             if error.reason != "list":
                 raise
-            self.opaque = before + 1
+            self.faults = before + 1
             return octets.hex()
 
     def _spend(self, values: int) -> None:
@@ -211,9 +211,8 @@ class Lists:
     def _fixed_values(self, type_: Type, length: int, body: bytes, depth: int) -> list[Any]:
         n, rest = divmod(len(body), length)
         if rest:
-            if any(body[-rest:]):
-                raise MessageError("the last element of a basicList is cut", "list")
-            body = body[:-rest]  # padding
+            self._left_over(body[-rest:], n)
+            body = body[:-rest]
         self._spend(n)
         if type_.kind == "list":
             return [self._list(body[at : at + length], type_, depth + 1) for at in range(0, len(body), length)]
@@ -228,7 +227,10 @@ class Lists:
         at, end = 0, len(body)
         while at < end:
             self._spend(1)
-            value, at = _cut_value(body, at)
+            if (cut := _cut_value(body, at)) is None:
+                self._read_to(at)
+                return
+            value, at = cut
             yield self._list(value, type_, depth + 1) if type_.kind == "list" else _value(type_, value)
 
     def _sub_template(self, octets: bytes, depth: int) -> dict[str, Any]:
@@ -240,22 +242,45 @@ class Lists:
     def _multi(self, octets: bytes, depth: int) -> dict[str, Any]:
         if not octets:
             raise MessageError("a subTemplateMultiList is cut", "list")
-        blocks, at, end = [], 1, len(octets)
+        blocks: list[dict[str, Any]] = []
+        at, end = 1, len(octets)
         while at < end:
             ident, length = struct.unpack_from("!HH", octets, at) if end - at >= 4 else (0, 0)
             if ident == length == 0 and not any(octets[at:]):
                 break  # padding
             if not 4 <= length <= end - at:
-                raise MessageError("a block of a subTemplateMultiList has an impossible length", "list")
+                self._read_to(len(blocks))  # where the next block begins is not known
+                break
             self._spend(1)
-            blocks.append({"template": ident, "records": self._records(ident, octets[at + 4 : at + length], depth)})
+            blocks.append(self._block(ident, octets[at + 4 : at + length], depth))
             at += length
         return {"semantic": octets[0], "blocks": blocks}
+
+    def _block(self, ident: int, body: bytes, depth: int) -> dict[str, Any]:
+        """A block of a subTemplateMultiList; its octets in hexadecimal where its template is not known."""
+        try:
+            return {"template": ident, "records": self._records(ident, body, depth)}
+        except MessageError as error:
+            if error.reason != "list":
+                raise
+            self.faults += 1
+            return {"template": ident, "octets": body.hex()}
+
+    def _left_over(self, octets: bytes, read: int) -> None:
+        """Octets behind the last whole value or record: padding, or the list is damaged."""
+        if any(octets):
+            self._read_to(read)
+
+    def _read_to(self, read: int) -> None:
+        """A list is damaged behind so much of it. One of which nothing was read is left as its octets."""
+        if not read:
+            raise MessageError("nothing of a list is whole", "list")
+        self.faults += 1
 
     # records within lists
 
     def _records(self, ident: int, body: bytes, depth: int) -> list[dict[str, Any]]:
-        """The records of a template; what is too short for one is padding, as in Sets. None need no template."""
+        """The whole records of a template; zeros too short for one are padding, as in Sets. None need no template."""
         if not body:
             return []
         layout = self._find(ident)
@@ -264,6 +289,7 @@ class Lists:
         least = layout.shape.least
         n = len(body) // least
         if not n:
+            self.faults += any(body)
             return []
         varying = bool(layout.shape.segments)
         # Spent before the plan is made, so that a few octets cannot have a template of many fields looked at.
@@ -271,6 +297,7 @@ class Lists:
         plan = self._plans.of(layout)
         if plan.struct is None:
             return self._varying_records(plan, body, least, depth)
+        self._left_over(body[n * least :], n)
         return [self._record(plan, row, depth) for row in plan.struct.iter_unpack(body[: n * least])]
 
     def _record(self, plan: Plan, row: tuple[Any, ...], depth: int) -> dict[str, Any]:
@@ -282,22 +309,30 @@ class Lists:
         return record
 
     def _varying_records(self, plan: Plan, body: bytes, least: int, depth: int) -> list[dict[str, Any]]:
-        records, at, end = [], 0, len(body)
+        records: list[dict[str, Any]] = []
+        at, end = 0, len(body)
         while end - at >= least:
             if at:
                 self._spend(len(plan.fields))
-            record = {}
-            for name, type_, length in plan.fields:
-                if length == VARIABLE:
-                    value, at = _cut_value(body, at)
-                else:
-                    value, at = body[at : at + length], at + length
-                    if at > end:
-                        raise MessageError("a record is longer than its list", "list")
-                if name is not None:
-                    record[name] = self._list(value, type_, depth + 1) if type_.kind == "list" else _value(type_, value)
+            if (cut := self._varying_record(plan, body, at, depth)) is None:
+                self._read_to(at)
+                return records
+            record, at = cut
             records.append(record)
+        self._left_over(body[at:], at)
         return records
+
+    def _varying_record(self, plan: Plan, body: bytes, at: int, depth: int) -> tuple[dict[str, Any], int] | None:
+        """The record that begins at `at`, and where it ends; None where that is behind the end."""
+        record: dict[str, Any] = {}
+        for name, type_, length in plan.fields:
+            cut = _cut_value(body, at) if length == VARIABLE else (body[at : at + length], at + length)
+            if cut is None or cut[1] > len(body):
+                return None
+            value, at = cut
+            if name is not None:
+                record[name] = self._list(value, type_, depth + 1) if type_.kind == "list" else _value(type_, value)
+        return record, at
 
 
 class Plans:
@@ -363,11 +398,11 @@ class Structured:
         return lists
 
     def _text(self, lists: Lists, octets: bytes, type_: Type) -> bytes:
-        text, opaque = lists.text(octets, type_) if self._octets < self._limits.lists_octets else (None, 0)
+        text, faults = lists.text(octets, type_) if self._octets < self._limits.lists_octets else (None, 0)
         if text is None or len(text) > self._limits.list_octets:
             self._errors["limit_list"] += 1
             text = _json(octets.hex()).encode()
-        elif opaque:
-            self._errors["list"] += opaque
+        elif faults:
+            self._errors["list"] += faults
         self._octets += len(text)
         return text

@@ -76,14 +76,26 @@ class Withdrawal:
     options: bool
 
 
-def parse_set(set_id: int, body: bytes | memoryview) -> list[Template | Withdrawal]:
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A Template Record or Withdrawal that makes no sense, though it is clear where the next one begins."""
+
+    ident: int
+    why: str
+
+
+Action = Template | Withdrawal | Unusable
+"""What a record of a Template Set says."""
+
+
+def parse_set(set_id: int, body: bytes | memoryview) -> list[Action]:
     """The records of a Template Set (2) or Options Template Set (3), padding left out.
 
-    Raises `MessageError` for a record that is cut, an id below 256, a scope count of 0 or over the field count, and
-    a template whose records would have no octets.
+    Unusable are an id below 256, a scope count of 0 or over the field count, and a template whose records would have no
+    octets. Raises `MessageError` for a record that is cut.
     """
     options = set_id == OPTIONS_TEMPLATE_SET
-    found: list[Template | Withdrawal] = []
+    found: list[Action] = []
     at, end = 0, len(body)
     while end - at >= 4:
         ident, count = SET_HEADER.unpack_from(body, at)
@@ -91,26 +103,31 @@ def parse_set(set_id: int, body: bytes | memoryview) -> list[Template | Withdraw
             break  # padding
         at += 4
         if count == 0:
-            if ident < FIRST_DATA_SET and ident != set_id:
-                raise MessageError(f"withdrawal of template id {ident} in set {set_id}", "template", at)
-            found.append(Withdrawal(ident, options))
+            odd = ident < FIRST_DATA_SET and ident != set_id
+            found.append(Unusable(ident, f"a withdrawal in set {set_id}") if odd else Withdrawal(ident, options))
+            if not ident:
+                break  # what comes behind zeros is no record
             continue
-        if ident < FIRST_DATA_SET:
-            raise MessageError(f"template id {ident} is below 256", "template", at)
         scopes = 0
         if options:
             if end - at < 2:
                 raise MessageError(f"options template {ident} is cut", "template", at)
             (scopes,) = struct.unpack_from("!H", body, at)
             at += 2
-            if not 1 <= scopes <= count:
-                raise MessageError(f"options template {ident} has {scopes} scope fields of {count}", "template", at)
         fields, at = _parse_fields(body, at, count, ident)
         template = Template(ident, fields, scopes)
-        if template.least_octets == 0:
-            raise MessageError(f"template {ident} has records of no octets", "template", at)
-        found.append(template)
+        why = _fault(template, options)
+        found.append(Unusable(ident, why) if why else template)
     return found
+
+
+def _fault(template: Template, options: bool) -> str:
+    """Why a template makes no sense; empty for one that does."""
+    if template.ident < FIRST_DATA_SET:
+        return "its id is below 256"
+    if options and not 1 <= template.scopes <= len(template.fields):
+        return f"{template.scopes} of its {len(template.fields)} fields are its scope"
+    return "" if template.least_octets else "its records have no octets"
 
 
 def _parse_fields(body: bytes | memoryview, at: int, count: int, ident: int) -> tuple[tuple[Field, ...], int]:

@@ -13,10 +13,10 @@ from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, TEMPLATE_SET
 from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Session
-from ulogd_tw.ipfix.template import Template, Withdrawal, parse_set
+from ulogd_tw.ipfix.template import Action, Template, Unusable, Withdrawal, parse_set
 from ulogd_tw.ipfix.variable_length import walk
 
-Actions = Sequence[Template | Withdrawal]
+Actions = Sequence[Action]
 """What a Template Set says."""
 News = dict[int, Actions]
 """What the Template Sets of a Message say, by their place among its Sets."""
@@ -72,6 +72,9 @@ class TemplateStore:
             if isinstance(action, Withdrawal):
                 announced = None
                 self._withdraw(session, domain, action)
+            elif isinstance(action, Unusable):
+                announced = None
+                self._refuse(session, domain, action)
             else:
                 old = domain.templates.get(action.ident)
                 found = self._learn(session, domain, action, now)
@@ -86,6 +89,14 @@ class TemplateStore:
             if session.announced_octets + len(octets) <= self._limits.announced_octets:
                 session.announced_octets += len(octets)
                 domain.announced[octets] = tuple(announced)
+
+    def _refuse(self, session: Session, domain: Domain, action: Unusable) -> None:
+        """A template that makes no sense costs itself only, and what had its id before."""
+        self._errors["template"] += 1
+        self._events.add("template_unusable", session, domain.number, action.ident, action.why)
+        self._forget_doubted(domain, action.ident)
+        if (old := domain.templates.get(action.ident)) is not None:
+            self._drop(session, domain, old)
 
     def again(self, session: Session, domain: Domain, octets: bytes, now: float) -> None:
         """A Template Set that is known has come once more."""
@@ -356,6 +367,8 @@ class _Later:
         for action in actions:
             if isinstance(action, Template):
                 self._new[action.ident] = action
+            elif isinstance(action, Unusable):
+                self._new[action.ident] = None
             elif not self._reliable:
                 continue
             elif action.ident < FIRST_DATA_SET:

@@ -58,25 +58,43 @@ class MalformedTests(SynchronousTestCase):
             self.dropped(message(self.good, new, octets_), "set_length")
 
     def test_templates(self):
-        """Cut records, ids below 256, wrong scope counts, records of no octets; nothing of the set is learnt."""
+        """Records that are cut: nothing of the set is learnt."""
         new = template(300, (4, 1))
         for wrong in (
             template(301, (4, 1))[:-1],
             template(301, (4, 1), (4, 1))[:-4],
             struct.pack("!HHHH", 301, 2, 4 | 0x8000, 4) + b"\0\0\0",
-            template(255, (4, 1)),
-            template(301, (4, 0)),
-            template(301, (4, 0), (82, 0)),
         ):
             self.dropped(message(self.good, a_set(2, new, wrong), self.good), "template")
         for wrong in (
-            options_template(301, 0, (4, 1)),
-            options_template(301, 2, (4, 1)),
             options_template(301, 1, (4, 1))[:-1],
             options_template(301, 1, (4, 1))[:5],
-            options_template(301, 1, (4, 0)),
         ):
             self.dropped(message(self.good, a_set(2, new), a_set(3, wrong), self.good), "template")
+
+    def test_one_template(self):
+        """Ids below 256, wrong scope counts, records of no octets cost that template only, and what had its id."""
+        new, last = template(300, (4, 1)), template(302, (5, 1))
+        data = a_set(300, b"\6"), a_set(302, b"\7")
+        for set_id, wrong in (
+            (2, template(255, (4, 1))),
+            (2, template(257, (4, 0))),
+            (2, template(257, (4, 0), (82, 0))),
+            (2, struct.pack("!HHHHI", 257, 1, 4 | 0x8000, 0, 9)),
+            (3, options_template(257, 0, (4, 1))),
+            (3, options_template(257, 2, (4, 1))),
+            (3, options_template(257, 1, (4, 0))),
+        ):
+            found = Collected().feed(message(self.told))
+            news = (new, wrong, last) if set_id == 2 else (new, last)
+            others = [] if set_id == 2 else [a_set(3, wrong)]
+            rows = found.rows(message(self.good, a_set(2, *news), *others, *data), counts(2, number=3))
+            self.assertEqual([{"octetDeltaCount": 1}, {"octetDeltaCount": 2}], rows[:2])
+            self.assertEqual([{"protocolIdentifier": 6}, {"ipClassOfService": 7}], rows[2:])
+            self.assertEqual(({"template": 1}, 0, 0), (found.errors, found.decoder.malformed, found.lost))
+            (event,) = [event for event in found.decoder.events if event.kind == "template_unusable"]
+            self.assertEqual(found.session.templates, 3 if event.template == 257 else 4)
+            self.assertEqual([], found.rows(message(a_set(257, b"\2ab"), number=4)) if event.template == 257 else [])
 
     def test_cut_records(self):
         """A record of variable length that its set cuts, also beside good sets of the same and of other layouts."""

@@ -318,17 +318,30 @@ class Version9Tests(SynchronousTestCase):
         self.assertEqual(texts, [b'{"semantic":3,"template":257,"records":[{"octetDeltaCount":5}]}'])
 
     def test_templates_that_are_wrong(self):
-        """One that is cut, an id below 256, scopes that are no fields: malformed, and nothing is learnt."""
+        """One that is cut costs its FlowSet from there on, an id below 256 or no field that template; nothing more."""
+        other, data = template(300, (4, 1)), a_set(300, b"\6")
         for set_id, octets in (
-            (0, FLOW9[:-1]),
-            (0, template(255, (1, 4))),
-            (0, template(256)),
-            (1, struct.pack("!HHH", 256, 3, 4) + bytes(range(1, 9))),
+            (0, other + FLOW9[:-1]),
+            (0, template(255, (1, 4)) + other),
+            (0, other + template(256)),
             (1, struct.pack("!HHH", 256, 65532, 65532) + bytes(range(1, 9))),
         ):
             found = Collected()
-            self.assertEqual(found.rows(v9(a_set(set_id, octets), a_set(256, ROW9))), [])
-            self.assertEqual((found.decoder.malformed, found.errors), (1, {"template": 1}), octets)
+            packet = v9(a_set(set_id, octets), a_set(256, ROW9), a_set(0, other), data)
+            self.assertEqual(found.rows(packet), [{"protocolIdentifier": 6}])
+            self.assertEqual((found.decoder.malformed, found.errors), (0, {"template": 1, "no_template": 1}), octets)
+
+    def test_option_lengths(self):
+        """Lengths of an options template that are no whole number of fields are read in whole fields."""
+        for scope, options in ((4, 9), (4, 11), (5, 8), (7, 10)):
+            found = Collected()
+            fields = struct.pack("!HHHHHH", 1, 4, 34, 4, 35, 1)
+            record = struct.pack("!HHH", 256, scope, options) + fields
+            after = v9_options(300, [(1, 4)], [(34, 4)])
+            packet = v9(a_set(1, record, after), a_set(256, struct.pack("!IIB", 9, 100, 1)), a_set(300, bytes(8)))
+            rows = found.rows(packet)
+            self.assertEqual((rows[0]["samplingInterval"], rows[0]["samplingAlgorithm"]), (100, 1), (scope, options))
+            self.assertEqual((2, {}), (len(rows), found.errors))
 
     def test_every_cut(self):
         """No cut of a packet raises, and the session is alive after it."""

@@ -110,7 +110,7 @@ class OptionsTests(SynchronousTestCase):
     """Options Templates: their scopes and what they mean."""
 
     def test_scope_count(self):
-        """OPT-1: the first fields are scope, as many as are said; none, or more than there are, is malformed."""
+        """OPT-1: the first fields are scope, as many as are said; none, or more than there are, costs the template."""
         fields = (149, 4), (143, 4), (41, 4)
         record = hexed("000000010000000200000003")
         names = ["observationDomainId#2", "meteringProcessId", "exportedMessageTotalCount"]
@@ -121,8 +121,12 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual([b"options"], batch.columns["record_kind"].to_list())
         for scopes in (0, 4, 65535):
             found = Collected()
-            rows = found.rows(message(a_set(3, options_template(256, scopes, *fields)), a_set(256, record)), counts(1))
-            self.assertEqual(([], {"template": 1, "no_template": 1}), (rows, found.errors))
+            rows = found.rows(
+                message(a_set(3, options_template(256, scopes, *fields)), a_set(256, record)),
+                message(a_set(2, COUNTER)),
+                counts(1),
+            )
+            self.assertEqual(([1], {"template": 1, "no_template": 1}), (counts_of(rows), found.errors))
 
     def test_order_of_scopes(self):
         """OPT-2: scopes stay in their order; any element may be one, of an enterprise or of variable length too."""

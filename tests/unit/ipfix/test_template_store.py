@@ -72,7 +72,7 @@ class TemplateLifeTests(SynchronousTestCase):
             self.assertEqual(left, [name for row in rows for name in row])
 
     def test_wrong_withdrawal(self):
-        """WD-4: of an unknown template, or of the other kind: ignored and counted; with a wrong id: malformed."""
+        """WD-4: of an unknown template, or of the other kind: ignored and counted; with a wrong id: left out."""
         found = Collected().feed(self.told, message(a_set(2, hexed("01010000"))), message(a_set(3, hexed("01000000"))))
         self.assertEqual([5], counts_of(found.rows(self.data)))
         self.assertEqual({"withdrawal_unknown": 2}, found.errors)

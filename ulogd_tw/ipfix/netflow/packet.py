@@ -16,7 +16,7 @@ from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import NETFLOW5, NETFLOW9, NETFLOW9_SCOPE
 from ulogd_tw.ipfix.layout import PADDING
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
-from ulogd_tw.ipfix.template import Field, Template
+from ulogd_tw.ipfix.template import Field, Template, Unusable
 
 V9, V8, V7, V5, V1 = (bytes((0, version)) for version in (9, 8, 7, 5, 1))
 """How a packet begins."""
@@ -55,13 +55,13 @@ def flowsets(packet: bytes) -> Iterator[tuple[int, int, int]]:
         at += length
 
 
-def parse_templates(set_id: int, body: bytes) -> list[Template]:
+def parse_templates(set_id: int, body: bytes) -> list[Template | Unusable]:
     """The records of a Template FlowSet (0) or Options Template FlowSet (1), without padding.
 
-    A template may have records of no octets. Raises `MessageError` for one that is cut, one without fields, an id below
-    256, and scopes that are no whole number of fields.
+    A template may have records of no octets. Unusable are one without fields, an id below 256, and one that is cut,
+    which ends the FlowSet.
     """
-    found: list[Template] = []
+    found: list[Template | Unusable] = []
     at, end = 0, len(body)
     while end - at >= 4:
         ident, count = SET_HEADER.unpack_from(body, at)
@@ -72,20 +72,18 @@ def parse_templates(set_id: int, body: bytes) -> list[Template]:
         if set_id == OPTIONS_FLOWSET:
             if end - at < 2:
                 break  # padding
-            scope_octets, (option_octets,) = count, struct.unpack_from("!H", body, at)
+            # Some exporters name a length that is no whole number of fields (9 for two).
+            scopes, options = count // 4, int.from_bytes(body[at : at + 2], "big") // 4
+            count = scopes + options
             at += 2
-            if scope_octets % 4 or option_octets % 4:
-                text = f"options template {ident} has {scope_octets} and {option_octets} octets of fields"
-                raise MessageError(text, "template", at)
-            scopes, count = scope_octets // 4, (scope_octets + option_octets) // 4
-        if ident < FIRST_DATA_SET:
-            raise MessageError(f"template id {ident} is below 256", "template", at)
-        if not count:  # such templates would be remembered beyond the limit of fields
-            raise MessageError(f"template {ident} has no fields", "template", at)
         if end - at < 4 * count:
-            raise MessageError(f"template {ident} is cut: {(end - at) // 4} of {count} fields", "template", at)
+            found.append(Unusable(ident, f"it is cut: {(end - at) // 4} of {count} fields"))
+            break
         words = struct.unpack_from(f"!{2 * count}H", body, at)
         at += 4 * count
+        if ident < FIRST_DATA_SET or not count:  # without fields it would be remembered beyond the limit of fields
+            found.append(Unusable(ident, "it has no fields" if not count else "its id is below 256"))
+            continue
         fields = (
             _field(NETFLOW9_SCOPE if place < scopes else NETFLOW9, ident_, length)
             for place, (ident_, length) in enumerate(zip(words[::2], words[1::2], strict=True))
