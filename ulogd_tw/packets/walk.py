@@ -116,15 +116,12 @@ class Headers(ColumnSet):
         """A column of octet strings of one length, a row of the matrix `values` each."""
         if name not in self.asked:
             return
-        size = values.shape[1]
-        mask = np.ones(self.n, bool)
-        mask[places] = False
-        offsets = np.zeros(self.n + 1, np.int64)
-        np.cumsum(np.where(mask, 0, size), out=offsets[1:])
-        order = np.argsort(places, kind="stable")
-        self.columns[name] = Octets(offsets, np.ascontiguousarray(values[order]).reshape(-1))
-        if mask.any():
-            self.missing[name] = mask
+        size, order = values.shape[1], np.argsort(places, kind="stable")
+        column = Octets(np.arange(len(places) + 1) * size, np.ascontiguousarray(values[order]).reshape(-1))
+        if len(places) == self.n and name not in self.columns:
+            self.columns[name] = column
+        else:
+            self.put_octets(name, column, places[order])
 
 
 @dataclass(frozen=True)

@@ -271,21 +271,32 @@ class SampleTests(SynchronousTestCase):
         self.assertEqual({}, found.decoder._sflow._drops)
 
     def test_malformed(self):
-        """Lengths that cannot be: the datagram is dropped whole and counted; the next one is read."""
-        good = datagram(flow_sample(raw(TCP)), number=2)
-        for octets, reason in (
-            (datagram(flow_sample(raw(TCP)))[:-4], "record"),
-            (datagram(flow_sample(raw(TCP)), count=2), "record"),
-            (datagram(flow_sample(raw(TCP), count=5)), "record"),
-            (datagram(flow_sample(raw(TCP)), element(1, words(1, 2))), "record"),
-            (datagram(flow_sample(words(1, 0xFFFFFFFC))), "record"),
-            (datagram(count=0xFFFFFFFF), "length"),
-            (words(5, 3) + bytes(40), "length"),
-            (words(5, 1), "length"),
+        """Lengths that cannot be cost their sample, and a cut what stands behind it; the next datagram is read."""
+        good, whole = datagram(flow_sample(raw(TCP)), number=2), flow_sample(raw(TCP))
+        for octets, reason, kept in (
+            (datagram(whole)[:-4], "record", 0),
+            (datagram(whole, count=2), "record", 1),
+            (datagram(whole, whole, whole)[:-4], "record", 2),
+            (datagram(flow_sample(raw(TCP), count=5)), "record", 0),
+            (datagram(whole, flow_sample(raw(TCP), count=5), whole), "record", 2),
+            (datagram(whole, element(1, words(1, 2)), whole), "record", 2),
+            (datagram(flow_sample(words(1, 0xFFFFFFFC)), whole), "record", 1),
+            (datagram(count=0xFFFFFFFF), "length", 0),
+            (words(5, 3) + bytes(40), "length", 0),
+            (words(5, 1), "length", 0),
         ):
             rows = self.rows(octets, good)
-            self.assertEqual((1, {reason: 1}), (len(rows), {k: v for k, v in self.found.errors.items() if v}), octets)
+            found = (len(rows), {k: v for k, v in self.found.errors.items() if v})
+            self.assertEqual((1 + kept, {reason: 1}), found, octets)
             self.assertEqual(1, self.found.decoder.malformed)
+
+    def test_no_agent(self):
+        """An agent that does not tell its address (type 0) is known by who sent the datagram."""
+        octets = words(5, 0, 7, 1, 1000, 1) + flow_sample(raw(TCP))
+        (batch,) = Collected(reliable=False).batches(octets)
+        (row,) = batch.rows()
+        self.assertEqual((7, ipv4("192.0.2.1")), (row["observationDomainId"], row["exporter"]))
+        self.assertNotIn("exporterIPv4Address", row)
 
     def test_wanted(self):
         """Only what is asked for."""

@@ -2,7 +2,8 @@
 
 A flow sample becomes a record with the elements of IPFIX: what its header says by `packets.headers`, one packet of the
 frame's octets, and the rate at which it was sampled. A counter sample is an options record of an interface's counters.
-The datagrams of a wake-up are walked in step, sample by sample. One whose lengths cannot be is dropped whole.
+The datagrams of a wake-up are walked in step, sample by sample. A sample whose lengths cannot be costs itself; of a
+datagram that is cut, the samples before the cut are kept.
 """
 
 from __future__ import annotations
@@ -53,9 +54,7 @@ class SFlow:
         intake = self._intake
         try:
             if message[:4] in FORMER:
-                message, left_out = as_version5(message)
-                if left_out:
-                    intake.counters.errors["sample_format"] += left_out
+                message = self._former(session, message)
             kind = int.from_bytes(message[4:8], "big")
             head = HEADS.get(kind)
             if head is None or len(message) < head.size:
@@ -72,6 +71,15 @@ class SFlow:
             return
         intake.sequences.follow(session, domain, number, 1, "datagrams")
         self._waiting.append(Datagram(session, domain, message, head.size // 4, samples, now, agent))
+
+    def _former(self, session: Session, message: bytes) -> bytes:
+        """A datagram of version 2 or 4 as version 5 has it; what cannot be read of it is counted."""
+        message, left_out, fault = as_version5(message)
+        if left_out:
+            self._intake.counters.errors["sample_format"] += left_out
+        if fault is not None:
+            self._intake.refuse(session, 0, fault)
+        return message
 
     def drain(self, now: float, held: bool) -> Iterator[Batch]:
         """Batches of all samples that wait: by the family of the exporter, and of the packets."""

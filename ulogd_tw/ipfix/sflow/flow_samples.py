@@ -13,15 +13,13 @@ from ulogd_tw.ipfix.sflow.gateway import put_address, read_gateway
 from ulogd_tw.ipfix.sflow.samples import Chain, Samples
 from ulogd_tw.packets import headers, tunnels
 from ulogd_tw.packets.headers import Headers
+from ulogd_tw.packets.sampled_links import sampled_beginnings
 
 _RAW, _ETHERNET, _IPV4, _IPV6, _SWITCH, _ROUTER, _GATEWAY = 1, 2, 3, 4, 1001, 1002, 1003
 _LEAST = {_RAW: 16, _ETHERNET: 24, _IPV4: 32, _IPV6: 56, _SWITCH: 16, _ROUTER: 16, _GATEWAY: 24}
 """How many octets they have at least."""
 READ = frozenset((*_LEAST, *EXTENDED))
 """Formats of flow records that are read."""
-_BEGINNINGS = np.zeros(14, np.int64)
-_BEGINNINGS[[1, 11, 12, 13]] = headers.ETHERNET, headers.IP, headers.IP, headers.MPLS
-"""header_protocol: Ethernet, IPv4, IPv6, MPLS; others cannot be read."""
 
 
 class Sampled:
@@ -53,9 +51,9 @@ class Sampled:
         if _RAW in self._records:
             raw = self._records[_RAW]
             protocol = self._words[raw.at].astype(np.int64)
-            starts[raw.owner] = (raw.at + 4) * 4
-            lengths[raw.owner] = np.minimum(self._words[raw.at + 3], raw.octets - 16)
-            first[raw.owner] = _BEGINNINGS[np.where(protocol < len(_BEGINNINGS), protocol, 0)]
+            size = np.minimum(self._words[raw.at + 3], raw.octets - 16)
+            begun = sampled_beginnings(self._reading.octets, (raw.at + 4) * 4, size, protocol)
+            starts[raw.owner], lengths[raw.owner], first[raw.owner] = begun
         octets, inside = self._reading.octets, None
         if self._inner:
             inside = tunnels.inside(octets, starts, lengths, first)

@@ -15,7 +15,7 @@ from ulogd_tw.core.errors import MessageError
 FORMER = (b"\0\0\0\2", b"\0\0\0\4")
 """How such a datagram begins."""
 _FLOW, _COUNTERS = 1, 2
-_ADDRESSES = {1: 4, 2: 16}
+_ADDRESSES = {0: 0, 1: 4, 2: 16}
 _IF, _ETHERNET, _TOKEN_RING, _VG, _VLAN = (1, 88), (2, 52), (3, 72), (4, 80), (5, 28)
 _BLOCKS = {1: (_IF,), 2: (_IF, _ETHERNET), 3: (_IF, _TOKEN_RING), 4: (_IF,), 5: (_IF, _VG), 6: (_IF,), 7: (_VLAN,)}
 """By the counters' version: the records of version 5 that stand one after another, and their octets."""
@@ -66,27 +66,30 @@ class _Reader:
         return self._octets[begin : self.at]
 
 
-def as_version5(message: bytes) -> tuple[bytes, int]:
-    """The datagram in the form of version 5, and how many of its samples cannot be read.
+def as_version5(message: bytes) -> tuple[bytes, int, MessageError | None]:
+    """The datagram in the form of version 5, how many of its samples are of no known kind, and where it is cut.
 
-    Raises `MessageError` where it is cut.
+    Raises `MessageError` for one without a whole header.
     """
     reader = _Reader(message)
     version = reader.number()
     agent = reader.address()
-    if len(agent) == 4:
+    if len(agent) == 4 and agent[-1] != 0:
         raise MessageError(f"an sFlow datagram with the address type {agent[-1]}", "length", 4)
     number_and_uptime, count = reader.octets(8), reader.number()
     if count * 4 > len(message) - reader.at:
         raise MessageError(f"{count} samples in {len(message)} octets", "length", reader.at - 4)
     samples: list[bytes] = []
+    left_out, fault = 0, None
     try:
         for _ in range(count):
             samples.append(_sample(reader, version))
     except _Unknown:
-        pass
+        left_out = count - len(samples)
+    except MessageError as error:
+        fault = error
     head = struct.pack("!I", 5) + agent + bytes(4) + number_and_uptime + struct.pack("!I", len(samples))
-    return head + b"".join(samples), count - len(samples)
+    return head + b"".join(samples), left_out, fault
 
 
 def _sample(reader: _Reader, version: int) -> bytes:

@@ -10,8 +10,11 @@ import numpy as np
 from ulogd_tw.core.column_set import ColumnSet
 from ulogd_tw.ipfix.session import Domain, Session
 
-HEADS = {1: struct.Struct("!II4sIIII"), 2: struct.Struct("!II16sIIII")}
-"""By the type of the agent's address: version, type, address, sub-agent, sequence, uptime (ms), number of samples."""
+HEADS = {kind: struct.Struct(f"!II{size}sIIII") for kind, size in ((0, 0), (1, 4), (2, 16))}
+"""By the type of the agent's address: version, type, address, sub-agent, sequence, uptime (ms), number of samples.
+
+An agent of type 0 does not tell its address.
+"""
 FLOW, COUNTERS, EXPANDED_FLOW, EXPANDED_COUNTERS, DISCARDED = 1, 2, 3, 4, 5
 """Formats of samples."""
 FEW = 8
@@ -129,9 +132,9 @@ class Reading:
         self.received = np.array([int(d.received * 1000) for d in datagrams], np.uint64)
 
     def chains(self) -> tuple[Chain, Chain, np.ndarray]:
-        """The samples (owned by datagrams), their records (owned by samples), and which datagrams are cut.
+        """The samples (owned by datagrams), their records (owned by samples), and which datagrams have a fault.
 
-        Nothing of a datagram that is cut is left.
+        A sample whose records go beyond it is left out, and what stands behind a cut; its neighbours are there.
         """
         samples, cut = chain(self.words, self.begin, self.end, self.counts)
         counted = _COUNTED[np.minimum(samples.tag, len(_COUNTED) - 1)]
@@ -142,9 +145,9 @@ class Reading:
         short |= counts * 2 > ends - samples.at  # a record has eight octets at least
         counts[short] = 0
         records, broken = chain(self.words, samples.at + counted + 1, ends, counts)
-        cut[samples.owner[short | broken]] = True
-        if cut.any():
-            keep = ~cut[samples.owner]
+        keep = ~(short | broken)
+        if not keep.all():
+            cut[samples.owner[~keep]] = True
             samples, records = samples.chosen(keep), _kept(records, keep)
         return samples, records, cut
 
