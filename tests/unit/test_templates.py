@@ -1,0 +1,86 @@
+"""The templates of plugins in docs/templates: built, installed as a package of their own, and run."""
+
+import functools
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import TOP
+
+COMMAND = ("-B", "-c", "from ulogd_tw.cli import main; main()")
+"""ulogd-tw, without looking for the script."""
+TEMPLATES = TOP / "docs" / "templates"
+
+
+@functools.cache
+def installed():
+    """The folder that the templates are installed into, from a copy, once for all tests."""
+    version = re.match(r"(\d+)\.(\d+)", metadata.version("setuptools"))
+    if tuple(map(int, version.groups())) < (70, 1):  # before, it needs the package wheel
+        raise SkipTest("needs setuptools 70.1, which the extra test installs")
+    folder = Path("templates").absolute()
+    source = shutil.copytree(TEMPLATES, folder / "source")
+    options = ("--no-build-isolation", "--no-deps", "--no-index", "--target", str(folder / "installed"))
+    run_python("-m", "pip", "install", "-q", *options, str(source))
+    return folder / "installed"
+
+
+def run_python(*arguments, cwd=None, path=TOP):
+    """Run Python with this path; what it printed."""
+    environment = {"PYTHONPATH": str(path), "PATH": "/usr/bin:/bin"}
+    ended = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+    if ended.returncode:
+        raise AssertionError(f"{arguments}: {ended.stdout}{ended.stderr}")
+    return ended.stdout
+
+
+class TemplatesTests(SynchronousTestCase):
+    """As their users have them: nothing is imported from the checkout but ulogd_tw itself."""
+
+    def python(self, *arguments, cwd=None):
+        """Run Python with the installed package; what it printed."""
+        return run_python(*arguments, cwd=cwd, path=f"{installed()}:{TOP}")
+
+    def written(self, text=None, extra=""):
+        """The files that the example's stacks write: the texts of both outputs, and the folder."""
+        folder = Path(shutil.copytree(TEMPLATES, self.mktemp()))
+        if text is not None:
+            (folder / "flows.csv").write_text(text)
+        conf = folder / "example.conf"
+        conf.write_text(conf.read_text().replace("[global]\n", f"[global]\n{extra}\n", 1))
+        said = self.python(*COMMAND, "-c", "example.conf", cwd=folder)
+        self.assertNotIn("error", said)
+        return (folder / "flows.tsv").read_text(), (folder / "protocols.tsv").read_text(), folder
+
+    def test_run(self):
+        """Both stacks of the example run as a batch job, and write what the rows of the file give."""
+        flows, protocols, _ = self.written()
+        self.assertEqual("192.0.2.1\t15000\t1500.0\n192.0.2.1\t400\t100.0\n", flows)
+        self.assertEqual("6\t15400\n17\t180\n", protocols)
+
+    def test_wrong_lines(self):
+        """Lines that are no flow are counted, and the others go on."""
+        wrong = "x\n192.0.2.1,198.51.100.7,6,1,500\n1.2.3,1.2.3.4,6,1,1\n::1,::2,6,1,1\n,,,,\n"
+        flows, _, folder = self.written(wrong, 'stats_file="stats.json"')
+        self.assertEqual("192.0.2.1\t500\t500.0\n", flows)
+        self.assertIn('"line": 4', (folder / "stats.json").read_text())
+
+    def test_described(self):
+        """--info shows all four, from their entry points."""
+        places = {"CSVIN": "input", "PERPACKET": "filter", "BYPROTOCOL": "filter", "TABBED": "output"}
+        code = f"from ulogd_tw import registry\nfor name in {list(places)}: print(registry.describe(name))"
+        said = self.python("-B", "-c", code)
+        for name, place in places.items():
+            self.assertIn(f"{name}: {place}", said)
+
+    def test_own_tests(self):
+        """Their own tests pass."""
+        self.python("-B", "-m", "unittest", "discover", str(TEMPLATES / "tests"))
