@@ -11,7 +11,7 @@ Mistakes tolerated silently by ulogd2 have `tolerated` set: a warning, an error 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -152,22 +152,31 @@ class Config:
                 found.setdefault(ident, stack)
         return found
 
+    def plugins_of(self, ident: str) -> set[str]:
+        """The names of all plugins with this id: as in ulogd2 they may be different ones, in different stacks."""
+        return {name for stack in self._stacks for other, name in stack.parts if other == ident}
+
     def place(self, line: int) -> str:
         """``file:line``."""
         return f"{self.file}:{line}"
 
     def read(
-        self, section_name: str, declared: tuple[Option, ...], kind: str = "section"
+        self,
+        section_name: str,
+        declared: tuple[Option, ...],
+        kind: str = "section",
+        others: Container[str] = frozenset(),
     ) -> tuple[Options, list[Mistake]]:
         """The typed values of a section, and all its mistakes (faults of its lines once more).
 
-        `kind` names the owner of the options: ``plugin NFCT``, ``[global]``. A wrong value leaves the default.
+        `kind` names the owner of the options: ``plugin NFCT``, ``[global]``. A wrong value leaves the default. `others`
+        are options of other plugins with the same id.
         """
         section = self.sections.get(section_name)
         if section is None:
             values, mistakes = {}, self._no_section(section_name, declared)
         else:
-            values, mistakes = _Reading(self, section, declared, kind).values()
+            values, mistakes = _Reading(self, section, declared, kind, others).values()
         for name in INHERITED:
             default = self._inherited(name)
             if section_name != "global" and default is not None and any(o.name == name for o in declared):
@@ -207,7 +216,10 @@ class Config:
 class _Reading:
     """The values of one section, for the options declared for it."""
 
-    def __init__(self, config: Config, section: Section, declared: tuple[Option, ...], kind: str) -> None:
+    def __init__(
+        self, config: Config, section: Section, declared: tuple[Option, ...], kind: str, others: Container[str]
+    ) -> None:
+        self.others = others
         self.config = config
         self.section = section
         self.declared = {option.name: option for option in declared}
@@ -221,7 +233,8 @@ class _Reading:
         for entry in self.section.entries:
             option = self.declared.get(entry.key)
             if option is None:
-                self._unknown(entry)
+                if entry.key not in self.others:
+                    self._unknown(entry)
             elif isinstance(option, Repeated):
                 if entry.value is None:
                     self._wrong(entry, "has no value")
@@ -482,7 +495,7 @@ def _unused_sections(config: Config) -> Iterator[Mistake]:
         if name.startswith(COLLECTOR) and name.removeprefix(COLLECTOR) not in named:
             near = _did_you_mean(name.removeprefix(COLLECTOR), named, f"[{COLLECTOR}{{}}]")
             text = f"section [{name}] is used by no collectors="
-            yield Mistake(config.place(section.line), text + near, True)
+            yield Mistake(config.place(section.line), text + near, remark=True)
     unused = [
         s for n, s in config.sections.items() if n not in ids and n not in _SPECIAL and not n.startswith(COLLECTOR)
     ]
@@ -491,13 +504,13 @@ def _unused_sections(config: Config) -> Iterator[Mistake]:
         near = _did_you_mean(section.name, [i for i in ids if i not in config.sections], "[{}]")
         if near:
             where = config.place(section.line)
-            yield Mistake(where, f"section [{section.name}] is used by no stack{near}", True)
+            yield Mistake(where, f"section [{section.name}] is used by no stack{near}", remark=True)
         else:
             others.append(section)
     if others:
         names = ", ".join(f"[{s.name}]" for s in others)
         what = f"section {names} is" if len(others) == 1 else f"sections {names} are"
-        yield Mistake(config.place(others[0].line), f"{what} used by no stack", True)
+        yield Mistake(config.place(others[0].line), f"{what} used by no stack", remark=True)
 
 
 def _did_you_mean(name: str, names: Iterable[str], form: str = "{}") -> str:

@@ -48,6 +48,7 @@ FILTERS = {
     "MATCH": "ulogd_tw.plugins.filters.match:MATCH",
     "PRINTFLOW": "ulogd_tw.plugins.filters.printflow:PRINTFLOW",
     "PRINTPKT": "ulogd_tw.plugins.filters.printpkt:PRINTPKT",
+    "PWSNIFF": "ulogd_tw.plugins.filters.pwsniff:PWSNIFF",
 }
 OUTPUTS = {
     "GPRINT": "ulogd_tw.plugins.outputs.gprint:GPRINT",
@@ -62,6 +63,7 @@ OUTPUTS = {
     "PCAP": "ulogd_tw.plugins.outputs.pcap:PCAP",
     "SQLITE3": "ulogd_tw.plugins.outputs.sqlite3:SQLITE3",
     "SYSLOG": "ulogd_tw.plugins.outputs.syslog:SYSLOG",
+    "XML": "ulogd_tw.plugins.outputs.xml:XML",
 }
 BUILT_IN = {"input": INPUTS, "filter": FILTERS, "output": OUTPUTS}
 
@@ -79,6 +81,18 @@ def lookup(name: str, position: str) -> type[Plugin]:
         if issubclass(class_, _KINDS[position]):
             return class_
     raise PluginError(_why_not(name, position), name)
+
+
+def options_of(names: Iterable[str]) -> set[str]:
+    """The names of all options of these plugins; those that are not there have none."""
+    found: set[str] = set()
+    for name in names:
+        for position in BUILT_IN:
+            try:
+                found |= {option.name for option in lookup(name, position).all_options()}
+            except PluginError:
+                continue
+    return found
 
 
 @cache

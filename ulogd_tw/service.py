@@ -76,7 +76,7 @@ class Ulogd(service.Service):
     def privilegedStartService(self) -> None:
         """Bind sockets while there is privilege; a stack that cannot start is left out with one error."""
         for mistake in self.mistakes:  # only now, since the log is open by now
-            level = self.log.warn if mistake.tolerated else self.log.error
+            level = self.log.info if mistake.remark else self.log.warn if mistake.tolerated else self.log.error
             level("{mistake}", mistake=str(mistake))
         for node in self.graph.nodes:
             node.report = self._report

@@ -80,10 +80,11 @@ class Built:
             wrong += odd
         seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
         self.mistakes = sorted(seen.values(), key=_place)
-        self.fatal = [m for m in self.mistakes if self.settings.strict or not m.tolerated]
+        self.fatal = [m for m in self.mistakes if not m.remark and (self.settings.strict or not m.tolerated)]
 
     def _read(self, instance: str, class_: type[Plugin]) -> tuple[Values, list[Mistake]]:
-        values, mistakes = self.config.read(instance, class_.all_options(), f"plugin {class_.name}")
+        others = registry.options_of(self.config.plugins_of(instance) - {class_.name})
+        values, mistakes = self.config.read(instance, class_.all_options(), f"plugin {class_.name}", others)
         for word in values.collectors if class_.section_options else ():
             name = configuration.COLLECTOR + word
             if name in self.config.sections:
@@ -110,17 +111,16 @@ def check(path: str) -> int:
         return 1
     graph, seen = looked_at(built)
     for mistake in sorted(built.mistakes + seen, key=_place):
-        kind = "warning" if mistake.tolerated else "error"
-        print(f"{mistake.where}: {kind}: {mistake.text}", file=sys.stderr)
+        print(f"{mistake.where}: {mistake.kind}: {mistake.text}", file=sys.stderr)
     if graph.stacks:
         print(describe(graph))
     stacks = max(len(built.config.stacks()), 1)
     if len(graph.stacks) < stacks:
         print(f"{path}: {stacks - len(graph.stacks)} of {stacks} stacks cannot run", file=sys.stderr)
-    elif built.fatal or any(not mistake.tolerated for mistake in seen):
+    elif built.settings.strict and built.fatal or any(not mistake.tolerated for mistake in seen):
         print(f"{path}: has mistakes", file=sys.stderr)
     else:
-        print(f"{path}: OK")
+        print(f"{path}: {'all stacks can run, but there are mistakes' if built.fatal else 'OK'}")
         return 0
     return 1
 

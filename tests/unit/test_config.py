@@ -248,6 +248,16 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual([], found.read("ct1", (), "plugin IP2STR")[1])
         self.assertEqual([], found.read("manhole", NFCT)[1])
 
+    def test_options_of_another_plugin_of_that_id(self):
+        """Of an id that stands for two plugins, each reads its options and passes over those of the other."""
+        read = config.parse(
+            "[global]\nstack=a:X,p:ONE,b:Y\nstack=a:X,p:TWO,b:Y\n[p]\none=1\ntwo=2\nthree=3\n", "f.conf"
+        )
+        self.assertEqual({"ONE", "TWO"}, read.plugins_of("p"))
+        options, mistakes = read.read("p", (Option("one", number, 0, ""),), "plugin ONE", {"two"})
+        self.assertEqual(1, options.one)
+        self.assertEqual(["f.conf:7: [p] three is no option of plugin ONE: ignored"], [str(m) for m in mistakes])
+
     def test_unused_sections(self):
         """Sections of no stack are named: one that is nearly an instance's with it, the others together."""
         found = parsed(STACKS + "[ct1]\n[db2]\n[json1]\n[emu1]\n[manhole]\n")

@@ -78,6 +78,16 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual((tolerated, int(tolerated)), (mistake.tolerated, len(built.graph.stacks)))
             self.assertIn("192.0.2.0/24" if tolerated else "192.0.2.0/33", str(mistake))
 
+    def test_what_keeps_no_stack_from_running(self):
+        """An unused section is a remark, a wrong line elsewhere is told, and the status is 0; strict=1 makes it 1."""
+        text = GOOD + "[ct1]\nhash_enable=0\n[manhole]\nlisten=nowhere:1\n"
+        status, printed, said = self.check(text)
+        self.assertEqual(0, status, said)
+        self.assertIn("f:7: remark: section [ct1] is used by no stack", said)
+        self.assertIn("error: [manhole]", said)
+        self.assertIn("f:2: stack col1:COLLECTOR", printed)
+        self.assertEqual(1, self.check(text.replace("[global]", "[global]\nstrict=1"))[0])
+
     def test_a_file_that_is_not_there(self):
         self.patch(sys, "stderr", io.StringIO())
         self.assertEqual(tap.check("/nowhere/ulogd.conf"), 1)

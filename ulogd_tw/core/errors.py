@@ -26,16 +26,23 @@ class MessageError(UlogdError):
 class Mistake:
     """One fault of a configuration: where, what, and whether an old configuration may keep it (a warning).
 
-    `option` is the option with the unreadable value, if that is the fault.
+    `option` is the option with the unreadable value, if that is the fault. A `remark` changes nothing of what runs, and
+    is tolerated always.
     """
 
-    __slots__ = ("where", "text", "tolerated", "option")
+    __slots__ = ("where", "text", "tolerated", "option", "remark")
 
-    def __init__(self, where: str, text: str, tolerated: bool = False, option: str = "") -> None:
+    def __init__(self, where: str, text: str, tolerated: bool = False, option: str = "", remark: bool = False) -> None:
         self.where = where
         self.text = text
-        self.tolerated = tolerated
+        self.tolerated = tolerated or remark
         self.option = option
+        self.remark = remark
+
+    @property
+    def kind(self) -> str:
+        """``remark``, ``warning`` or ``error``."""
+        return "remark" if self.remark else "warning" if self.tolerated else "error"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}" if self.where else self.text

@@ -209,7 +209,6 @@ class Builder:
         self.read_options = read_options
         self.providers = providers
         self.mistakes: list[Mistake] = []
-        self._owners: dict[str, tuple[str, str]] = {}
         self._instances: dict[tuple[str, str], Plugin] = {}
 
     def build(self, specs: Iterable[StackSpec], prepare: bool = False) -> Graph:
@@ -252,18 +251,13 @@ class Builder:
                 text = f"{ident} is {name} and {' and '.join(sorted(others))} here; give each instance an id of its own"
                 found.append(Mistake(spec.where, f"stack {spec.text}: {text}", True))
                 break
-        for place, (ident, name) in enumerate(spec.parts):
+        for place, (_, name) in enumerate(spec.parts):
             position = "input" if place == 0 else "output" if place == last else "filter"
             try:
                 classes.append(self.lookup(name, position))
             except UlogdError as error:
                 found.append(Mistake(spec.where, f"stack {spec.text}: {error}"))
                 continue
-            owner = self._owners.setdefault(f"{position} {ident}", (name, spec.where))
-            if owner[0] != name:
-                found.append(
-                    Mistake(spec.where, f"stack {spec.text}: {ident} is {name} here and {owner[0]} in {owner[1]}")
-                )
         return classes if len(classes) == len(spec.parts) else None
 
     def _make(
@@ -332,7 +326,7 @@ class Builder:
         flowing = _flowing(classes)  # an input is an instance of its own for each type of rows
         for place, (ident, _) in enumerate(spec.parts):
             position, class_ = positions[place], classes[place]
-            where = ("output", ident) if place == last else (flowing, *spec.parts[: place + 1])
+            where = ("output", ident, class_.name) if place == last else (flowing, *spec.parts[: place + 1])
             node = tree.get(where)
             if node is None:
                 plugin = self._instance(ident, class_, self.read_options(ident, class_)[0])

@@ -52,7 +52,7 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.state:7}{self.name}: {self.found}" + (f"; {self.remedy}" if self.remedy else "")
+        return f"{self.state:8}{self.name}: {self.found}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 Findings = Iterator[Finding]
@@ -242,7 +242,10 @@ def _capabilities() -> int:
 
 
 def configured(path: str) -> tuple[list[Finding], Any]:
-    """The mistakes of a configuration, and its graph; None for an unreadable configuration."""
+    """The mistakes of a configuration and its stacks, and its graph; None for an unreadable configuration.
+
+    What an old configuration may keep is no fault of the machine: a warning or a remark.
+    """
     try:
         built = tap.Built(configuration.load(path), prepare=False)
     except UlogdError as error:

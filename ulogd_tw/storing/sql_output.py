@@ -22,7 +22,7 @@ from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, seconds, text, words
-from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
+from ulogd_tw.core.plugin import ALL, FLOW, PACKET, RAW, SUM, Output, Wanted
 from ulogd_tw.core.resolve import Found, Provided
 from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
 from ulogd_tw.storing.counts import STORING
@@ -57,7 +57,7 @@ class SQLOutput(Output):
     """Writes rows into one table of a database, one transaction a batch, with retries."""
 
     counts = STORING
-    itype = PACKET | FLOW | SUM
+    itype = RAW | PACKET | FLOW | SUM
     reactor: Any = reactor
     log = Logger()
     connect_s = CONNECT_S

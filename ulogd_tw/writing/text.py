@@ -11,12 +11,13 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet import defer, threads
 from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import StartError, UlogdError
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, Options, number
@@ -89,12 +90,20 @@ class PendingText:
         return self.rows - self._cut(self._chunk, self._done)[1]
 
 
+class Clocked(Protocol):
+    """What a destination knows of its output."""
+
+    instance: str
+    counters: Counters
+    clock: Any
+
+
 class Sink:
     """The destination of one output's lines."""
 
     log = Logger()
 
-    def __init__(self, output: TextOutput) -> None:
+    def __init__(self, output: Clocked) -> None:
         self.output = output
         self.clock = output.clock
         self.rest: PendingText | None = None
@@ -179,7 +188,7 @@ class TextFile(Sink):
     regular file at once. Pipes and terminals are written without blocking.
     """
 
-    def __init__(self, output: TextOutput, path: str, sync: int = 0) -> None:
+    def __init__(self, output: Clocked, path: str, sync: int = 0) -> None:
         super().__init__(output)
         self.path = path
         self.sync = sync
@@ -238,15 +247,20 @@ class TextFile(Sink):
         if self.rest is not None:
             self._take_back()
             self.rest.step_back()
+        self._leave()
         os.close(self.fd)
         self.fd = fresh
         self.go_on()
 
     def close(self) -> defer.Deferred[None]:
         if self.fd >= 0:
+            self._leave()
             os.close(self.fd)
             self.fd = -1
         return self._syncing
+
+    def _leave(self) -> None:
+        """What belongs at the end of a file that is about to be closed."""
 
     def write(self, rest: PendingText) -> defer.Deferred[None] | None:
         waiting = super().write(rest)

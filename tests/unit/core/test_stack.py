@@ -137,9 +137,11 @@ class StackTests(SynchronousTestCase):
         self.assertEqual(parts, [["f:FLOWS,k2:KEEP", "g:FLOWS,k3:KEEP", "f:FLOWS,h:HALF,k3:KEEP"], ["c:ANY,k1:KEEP"]])
         self.assertEqual([n.ident for n in graph.parts()[0].nodes], ["f", "g", "h", "k2", "k3"])
 
-    def test_one_id_for_two_plugins_is_a_mistake(self):
-        found = self.mistakes("f:FLOWS,h:HALF,k:KEEP", "f:FLOWS,h:COVER,k:KEEP")
-        self.assertIn("h is COVER here and HALF in test.conf:1", found[0])
+    def test_one_id_for_two_plugins(self):
+        """As in ulogd2, an id may stand for different plugins in different stacks; each is an instance."""
+        graph = self.build("f:FLOWS,h:HALF,k:KEEP", "f:FLOWS,h:COVER,k:KEEP", "f:FLOWS,h:HALF,h:KEEP")
+        names = sorted((node.ident, node.plugin.name) for node in graph.nodes)
+        self.assertEqual([("f", "FLOWS"), ("h", "HALF"), ("h#2", "COVER"), ("h#3", "KEEP"), ("k", "KEEP")], names)
 
     def test_counters_see_a_row_that_vanished(self):
         """The balance is a real one: take a row away and it shows."""

@@ -123,8 +123,8 @@ class DoctorTests(SynchronousTestCase):
         """``ulogd-tw doctor`` prints a line a point; status 1 where one is wrong."""
         status, said = self.status()
         self.assertEqual(status, 0, said)
-        self.assertIn("ok     nf_conntrack_acct: 1\n", said)
+        self.assertIn("ok      nf_conntrack_acct: 1\n", said)
         self.set(acct=0)
         status, said = self.status()
         self.assertEqual(status, 1)
-        self.assertIn("wrong  nf_conntrack_acct: 0: accounting is off (no packets and octets); sysctl -w", said)
+        self.assertIn("wrong   nf_conntrack_acct: 0: accounting is off (no packets and octets); sysctl -w", said)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.options import Option, number
-from ulogd_tw.core.plugin import FLOW, PACKET, Filter
+from ulogd_tw.core.plugin import FLOW, PACKET, RAW, Filter
 
 _BITS = 0xFFFFFFFF
 
@@ -18,7 +18,7 @@ class MARK(Filter):
     """
 
     name = "MARK"
-    itype = otype = PACKET | FLOW
+    itype = otype = RAW | PACKET | FLOW
     options = (
         Option("mark", number, 0, "Mark of the rows to keep, such as 0x10."),
         Option("mask", number, _BITS, "Bits of the mark to compare, such as 0xf0. The default compares all."),
