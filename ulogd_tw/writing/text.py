@@ -7,6 +7,7 @@ Further rows then wait in the bounded queue before the output (``queue_rows``).
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -25,6 +26,7 @@ from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.plugin import ALL, Output, Wanted
 from ulogd_tw.writing import tails
 from ulogd_tw.writing.counts import LINES
+from ulogd_tw.writing.pipes import unwatched, watch_readers
 
 TURN = 0.02
 """Maximum seconds of writing in one turn of the reactor."""
@@ -185,7 +187,8 @@ class TextFile(Sink):
     """A file to append to, a pipe, or standard output (``-`` or ``stdout``).
 
     A full disk loses no row: the rest is kept, with an attempt every second. A partly written line is removed from a
-    regular file at once. Pipes and terminals are written without blocking.
+    regular file at once. Pipes and terminals are written without blocking; a named pipe waits for a reader, and each
+    new reader begins with a whole line.
     """
 
     def __init__(self, output: Clocked, path: str, sync: int = 0) -> None:
@@ -194,13 +197,44 @@ class TextFile(Sink):
         self.sync = sync
         self.fd = -1
         self._refusing = False
+        self._waiting = False
+        self._watch: Callable[[], None] = unwatched
         self._syncing: defer.Deferred[None] = defer.succeed(None)
 
     def open(self) -> None:
         try:
             self.fd = self._opened()
+            self._watch = watch_readers(self.clock, self.fd, self._reader_left)
         except OSError as error:
+            if error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(self.path).st_mode):
+                self._no_reader()
+                return
             raise StartError(f"{self.path} cannot be opened for writing: {error.strerror}") from None
+
+    def _no_reader(self) -> None:
+        """Wait for a reader of the named pipe."""
+        self.log.info("{instance}: {path} waits for a reader", instance=self.output.instance, path=self.path)
+        self._waiting = True
+        self.later(RETRY)
+
+    def _found_reader(self) -> bool:
+        """Whether the named pipe has a reader now; else there is a next attempt."""
+        try:
+            self.fd = self._opened()
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                self.fault("reopen", "{path}: {error}", path=self.path, error=error.strerror)
+            self.later(RETRY)
+            return False
+        self._waiting = False
+        self._watch = watch_readers(self.clock, self.fd, self._reader_left)
+        self.log.info("{instance}: {path} has a reader", instance=self.output.instance, path=self.path)
+        return True
+
+    def _again(self) -> None:
+        self._timer = None
+        if not self._waiting or self._found_reader():
+            self.go_on()
 
     def _opened(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
@@ -247,13 +281,16 @@ class TextFile(Sink):
         if self.rest is not None:
             self._take_back()
             self.rest.step_back()
+        self._watch()
         self._leave()
         os.close(self.fd)
         self.fd = fresh
+        self._watch = watch_readers(self.clock, self.fd, self._reader_left)
         self.go_on()
 
     def close(self) -> defer.Deferred[None]:
         if self.fd >= 0:
+            self._watch()
             self._leave()
             os.close(self.fd)
             self.fd = -1
@@ -264,17 +301,25 @@ class TextFile(Sink):
 
     def write(self, rest: PendingText) -> defer.Deferred[None] | None:
         waiting = super().write(rest)
-        if self.sync < 2 or not stat.S_ISREG(os.fstat(self.fd).st_mode):
+        if self.sync < 2 or self.fd < 0 or not stat.S_ISREG(os.fstat(self.fd).st_mode):
             return waiting
         return (waiting or defer.succeed(None)).addCallback(lambda _: self._on_disk())
 
     def pump(self) -> bool:
+        if self._waiting and not self._found_reader():
+            return False
         until = self.clock.seconds() + TURN
         while octets := self.rest.octets():
             try:
                 count = os.write(self.fd, octets)
             except BlockingIOError:
                 self.later(BUSY)
+                return False
+            except BrokenPipeError as error:
+                if self.path in ("-", "stdout"):
+                    self._refused(error)
+                else:
+                    self._reader_left()
                 return False
             except OSError as error:
                 self._refused(error)
@@ -287,6 +332,15 @@ class TextFile(Sink):
             self._refusing = False
             self.log.info("{instance}: {path} takes lines again", instance=self.output.instance, path=self.path)
         return True
+
+    def _reader_left(self) -> None:
+        """The reader of a named pipe is gone: the next one begins with the record that this one had in part."""
+        self._watch()
+        os.close(self.fd)
+        self.fd = -1
+        if self.rest is not None:
+            self.rest.step_back()
+        self._no_reader()
 
     def _refused(self, error: OSError) -> None:
         self._refusing |= self.fault(

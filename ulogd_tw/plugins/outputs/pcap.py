@@ -80,6 +80,9 @@ class CaptureFile(TextFile):
             return True
         if self.classic and self.links:
             return False
+        if self.fd < 0:  # a named pipe that waits for a reader begins with the heads of all
+            self.links.append(link)
+            return True
         head = writing.pcap_head(link) if self.classic else writing.interface(link)
         try:
             tails.append(self.fd, head)
