@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from twisted.internet import defer
 from twisted.logger import Logger
@@ -63,7 +64,8 @@ class OutputQueue:
         self._pauses = pauses
         self._waiting: dict[Schema, list[Batch]] = {}
         self._octets = 0
-        self._writing: Batch | None = None
+        self._writing: list[Batch] = []
+        self._due: Any = None
         self._stopped = False
         self._paused = False
         self._idle: list[defer.Deferred[None]] = []
@@ -71,12 +73,12 @@ class OutputQueue:
 
     @property
     def empty(self) -> bool:
-        return self._writing is None and not self._waiting
+        return not self._writing and not self._waiting
 
     def put(self, batch: Batch) -> None:
         """Write the batch now, or keep it until the output is free."""
-        if self.empty and not self._stopped:
-            self._write(batch)
+        if self.empty and not self._stopped and not self.output.together:
+            self._write([batch])
             return
         if not batch.held:
             batch = self._cut(batch)
@@ -87,6 +89,13 @@ class OutputQueue:
         if self._over(2) and not self._paused:
             self._paused = True
             self._pauses.pause(self.feeders, self)
+        if self.output.together and self._due is None:
+            self._due = self.output.clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        """Write together what came in this turn."""
+        self._due = None
+        self._next()
 
     def _over(self, part: int) -> bool:
         return self.counters.rows_waiting * part > self.most_rows or self._octets * part > self.most_octets
@@ -102,19 +111,22 @@ class OutputQueue:
         self.counters.dropped["queue_full"] += batch.n - room
         return batch.take(slice(0, room))
 
-    def _write(self, batch: Batch) -> None:
-        before = self._not_written()
+    def _write(self, batches: list[Batch]) -> None:
+        before, n = self._not_written(), sum(batch.n for batch in batches)
         try:
-            result = self.output.write(batch)
+            if self.output.together:
+                result = self.output.write_together(batches)
+            else:
+                result = self.output.write(batches[0])
         except Exception as error:
-            self.counters.dropped["error"] += batch.n - (self._not_written() - before)
+            self.counters.dropped["error"] += n - (self._not_written() - before)
             self.node.report(self.output, error)
             return
         if not isinstance(result, defer.Deferred):
-            self.counters.rows_written += batch.n - (self._not_written() - before)
+            self.counters.rows_written += n - (self._not_written() - before)
             return
-        self._writing = batch
-        self.counters.rows_waiting += batch.n
+        self._writing = batches
+        self.counters.rows_waiting += n
         result.addCallbacks(self._written, self._failed, callbackArgs=(before,), errbackArgs=(before,))
 
     def _not_written(self) -> int:
@@ -122,28 +134,39 @@ class OutputQueue:
         return self.counters.dropped.total() + self.counters.rows_filtered - self.counters.dropped["queue_full"]
 
     def _written(self, _: object, before: int) -> None:
-        batch, self._writing = self._writing, None
-        self.counters.rows_waiting -= batch.n
-        self.counters.rows_written += batch.n - (self._not_written() - before)
+        n = self._end_of_write()
+        self.counters.rows_waiting -= n
+        self.counters.rows_written += n - (self._not_written() - before)
         self._next()
 
+    def _end_of_write(self) -> int:
+        """Forget the batches under way; their rows."""
+        batches, self._writing = self._writing, []
+        return sum(batch.n for batch in batches)
+
     def _failed(self, failure: Failure, before: int) -> None:
-        batch, self._writing = self._writing, None
         if self._stopped:  # the output gave up since it is stopped: the rows are still ours
-            self._waiting = {batch.schema: [batch, *self._waiting.pop(batch.schema, [])]} | self._waiting
-            self._octets += batch.nbytes
+            self._give_back()
             return
-        self.counters.rows_waiting -= batch.n
-        self.counters.dropped["error"] += batch.n - (self._not_written() - before)
+        n = self._end_of_write()
+        self.counters.rows_waiting -= n
+        self.counters.dropped["error"] += n - (self._not_written() - before)
         self.node.report(self.output, failure.value)
         self._next()
 
+    def _give_back(self) -> None:
+        """The batches under way wait again, before the others."""
+        batches, self._writing = self._writing, []
+        for batch in reversed(batches):
+            self._waiting = {batch.schema: [batch, *self._waiting.pop(batch.schema, [])]} | self._waiting
+            self._octets += batch.nbytes
+
     def _next(self) -> None:
         """Write waiting batches; fire the Deferreds of `drained` when the queue is empty."""
-        while self._waiting and self._writing is None and not self._stopped:
-            batch = self._take()
-            self.counters.rows_waiting -= batch.n
-            self._write(batch)
+        while self._waiting and not self._writing and not self._stopped:
+            batches = self._take_all() if self.output.together else [self._take()]
+            self.counters.rows_waiting -= sum(batch.n for batch in batches)
+            self._write(batches)
         if self._paused and not self._over(4):
             self._paused = False
             self._pauses.resume(self.feeders, self)
@@ -152,9 +175,14 @@ class OutputQueue:
             for waiter in idle:
                 waiter.callback(None)
 
-    def _take(self) -> Batch:
+    def _take_all(self) -> list[Batch]:
+        """What waits of every schema, up to the bounds of one write for each."""
+        return [self._take(schema) for schema in list(self._waiting)]
+
+    def _take(self, schema: Schema | None = None) -> Batch:
         """The oldest batches of the schema waiting longest, joined up to the bounds of one write."""
-        schema = next(iter(self._waiting))
+        if schema is None:
+            schema = next(iter(self._waiting))
         batches = self._waiting.pop(schema)
         count = rows = size = 0
         for batch in batches:
@@ -180,13 +208,14 @@ class OutputQueue:
     def close(self) -> None:
         """Start no further write; rows waiting or given back by the output are then in `left`."""
         self._stopped = True
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
     def left(self) -> list[Batch]:
         """The rows not written, taken out of the queue and no longer counted as waiting."""
         batches = [batch for batches in self._waiting.values() for batch in batches]
-        if self._writing is not None:
-            batches.insert(0, self._writing)
-            self._writing = None
+        batches[:0], self._writing = self._writing, []
         self._waiting = {}
         self._octets = 0
         self.counters.rows_waiting = 0

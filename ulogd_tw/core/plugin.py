@@ -234,6 +234,8 @@ class Output(Plugin):
     """Ends a stack. `inputs`: the inputs of all its stacks."""
 
     inputs: tuple[Input, ...] = ()
+    together = False
+    """True if `write_together` takes what came in one turn of the reactor: it can order packets of both families."""
     common_options = (
         Option("queue_rows", positive, 1_000_000, "Maximum number of rows waiting for this output. From half of it on, "
                "inputs able to wait (files, TCP) are paused; beyond it, rows of other inputs are dropped and counted "
@@ -258,6 +260,10 @@ class Output(Plugin):
 
         Rows counted as dropped or filtered meanwhile do not count as written.
         """
+        raise NotImplementedError
+
+    def write_together(self, batches: Sequence[Batch]) -> Any:
+        """As `write`, for several batches, of an output that is `together`."""
         raise NotImplementedError
 
 

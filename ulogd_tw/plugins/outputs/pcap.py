@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from mmap import mmap
 
 import numpy as np
 
 from ulogd_tw.core import columns
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.counters import Dropped
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, one_of
@@ -93,15 +95,49 @@ class CaptureFile(TextFile):
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """Packets in octets, with their length on the wire, their time in microseconds, the number of their interface."""
+
+    octets: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    wire: np.ndarray
+    times: np.ndarray
+    numbers: np.ndarray
+
+    def rows(self, rows: slice | np.ndarray) -> tuple[np.ndarray, ...]:
+        """The fields of some packets."""
+        return (self.octets, *(column[rows] for column in (self.starts, self.lengths, self.wire, self.times,
+                                                           self.numbers)))  # fmt: skip
+
+
+def _in_order(parts: list[Packets]) -> Packets:
+    """All packets of several batches by their times. Those of one batch stay as they came, as in ulogd2."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = np.cumsum([0, *(len(part.octets) for part in parts[:-1])])
+    starts = [part.starts + end for part, end in zip(parts, ends.tolist(), strict=True)]
+    octets, lengths, wire, times, numbers = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("octets", "lengths", "wire", "times", "numbers")
+    )
+    latest = np.concatenate([np.maximum.accumulate(part.times) for part in parts])
+    found = Packets(octets, np.concatenate(starts), lengths, wire, times, numbers)
+    return Packets(*found.rows(np.argsort(latest, kind="stable")))
+
+
 class PCAP(TextOutput):
     """Writes packets to a capture file, for tcpdump and Wireshark.
 
     Packets of NFLOG begin with their IP header (LINKTYPE_RAW, as in ulogd2). Packets of an input with link headers
-    (PACKET, PCAPIN) keep them. A pcap file holds packets of one link type; packets of other types are dropped and
-    counted as link. A pcapng file holds all. An existing file is continued.
+    (PACKET, PCAPIN) keep them. Packets of both families that are read at once are written in the order of their times.
+    A pcap file holds packets of one link type; packets of other types are dropped and counted as link. A pcapng file
+    holds all. An existing file is continued.
     """
 
     name = "PCAP"
+    together = True
     itype = RAW | PACKET
     counts = (*LINES, Dropped("link", "packets", "Packets of another link than the file's, with format=pcap."))
     options = (
@@ -125,9 +161,12 @@ class PCAP(TextOutput):
         self.sink.open()
 
     def write(self, batch: Batch) -> object:
-        batch, links = self._writable(batch)
+        return self.write_together([batch])
+
+    def write_together(self, batches: Sequence[Batch]) -> object:
+        packets = _in_order([self._packets(*self._writable(batch)) for batch in batches])
         cut = writing.pcap_cut if self.sink.classic else writing.pcapng_cut
-        return self.sink.write(PendingText(self._slices(batch, links), batch.n, cut))
+        return self.sink.write(PendingText(self._slices(packets), len(packets.times), cut))
 
     def _writable(self, batch: Batch) -> tuple[Batch, np.ndarray]:
         """A mask of the rows with a packet of a link type allowed in the file, and their links."""
@@ -144,20 +183,21 @@ class PCAP(TextOutput):
                 keep &= ~other
         return (batch, links) if keep.all() else (batch.take(keep), links[keep])
 
-    def _slices(self, batch: Batch, links: np.ndarray) -> Iterator[tuple[bytes, int]]:
-        if not batch.n:
-            return
-        octets, starts, lengths = columns.places(self.find(batch, "raw.pkt").values)
-        wire, times = self._wire(batch, lengths), self._times(batch)
+    def _packets(self, batch: Batch, links: np.ndarray) -> Packets:
+        found = self.find(batch, "raw.pkt")
+        octets, starts, lengths = columns.places(found.values if found is not None else Octets.of([]))
         numbers = np.zeros(batch.n, np.int64)
         for number, link in enumerate(self.sink.links):
             numbers[links == link] = number
-        step = max(SLICE_OCTETS // (int(lengths.sum()) // batch.n + 16), 1)
-        for start in range(0, batch.n, step):
-            rows = slice(start, min(start + step, batch.n))
-            some = octets, starts[rows], lengths[rows], wire[rows], times[rows]
-            n = rows.stop - rows.start
-            yield (writing.pcap_records(*some) if self.sink.classic else writing.pcapng_blocks(*some, numbers[rows])), n
+        return Packets(octets, starts, lengths, self._wire(batch, lengths), self._times(batch), numbers)
+
+    def _slices(self, packets: Packets) -> Iterator[tuple[bytes, int]]:
+        n = len(packets.times)
+        step = max(SLICE_OCTETS // (int(packets.lengths.sum()) // max(n, 1) + 16), 1)
+        for start in range(0, n, step):
+            *some, numbers = packets.rows(slice(start, start + step))
+            records = writing.pcap_records(*some) if self.sink.classic else writing.pcapng_blocks(*some, numbers)
+            yield records, len(numbers)
 
     def _wire(self, batch: Batch, lengths: np.ndarray) -> np.ndarray:
         """Octets of a packet before it was cut: from its input, else from its header."""

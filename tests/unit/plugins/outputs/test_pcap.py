@@ -18,6 +18,8 @@ from tests.unit.writing.text_rows import GOLDEN
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.resolve import Recipe
+from ulogd_tw.core.stack import Node
+from ulogd_tw.flow import OutputQueue, Pauses
 from ulogd_tw.packets.capture import Capture
 from ulogd_tw.plugins.outputs import pcap
 from ulogd_tw.plugins.outputs.pcap import PCAP
@@ -89,6 +91,24 @@ class PcapTests(SynchronousTestCase):
                 [(number + 7e-6, len(packet), number) for number, packet in enumerate(several)],
                 [(float(time), int(size), int(port)) for time, size, port in rows],
             )
+
+    def test_both_families(self):
+        """Batches of one read, of two schemas, come into one order of times; what waits behind a full disk does too."""
+        four = raw([b"E0", b"E2", b"E1"], **{"oob_time.sec": [10, 12, 11], "oob_time.usec": [0, 0, 0]})
+        six = raw([b"`1", b"`3"], **{"oob_time.sec": [11, 13], "oob_time.usec": [5, 0], "ip6_payloadlen": [1, 1]})
+        out = self.plugin()
+        node = Node(out, "out", None)
+        queue = OutputQueue(node, Pauses())
+        node.receive(four)
+        node.receive(six)
+        self.assertEqual([], self.read())
+        out.clock.advance(0)
+        self.assertEqual([b"E0", b"`1", b"E2", b"E1", b"`3"], [packet for _, packet, _, _ in self.read()])
+        self.assertTrue(queue.empty)
+        self.assertEqual((5, 0, {}), (out.counters.rows_written, out.counters.rows_waiting, dict(out.counters.dropped)))
+        node.receive(four)
+        queue.close()
+        self.assertEqual([3], [batch.n for batch in queue.left()])
 
     def test_slices(self):
         """A large batch is put together in parts, and small parts are the same."""
