@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any
 
 from twisted.internet import defer
@@ -15,6 +16,7 @@ from ulogd_tw.core.options import Option, Options, boolean, text
 from ulogd_tw.core.plugin import FLOW, RAW, SUM, Output
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.writing.counts import LINES
+from ulogd_tw.writing.tails import Tail
 from ulogd_tw.writing.text import SYNC, PendingText, TextFile
 from ulogd_tw.writing.xml_elements import FLOW_KEYS, PACKET_KEYS, SUM_KEYS, flows, packets, sums
 
@@ -58,6 +60,10 @@ class DocumentFile(TextFile):
         name = os.path.join(self.directory, f"ulogd-{self.kind.word}-{stamp}")
         paths = (f"{name}{suffix}.xml" for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
         return next((path for path in paths if not os.path.exists(path)), f"{name}.xml")
+
+    def tail(self, octets: mmap) -> Tail:
+        """A document is never continued, so all that is there stays."""
+        return Tail(len(octets))
 
     def _leave(self) -> None:
         """Close the root element, behind the last whole row."""
