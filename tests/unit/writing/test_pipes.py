@@ -1,6 +1,7 @@
 """Outputs to named pipes: with no reader, with one that goes, with the next one."""
 
 import os
+import signal
 import struct
 
 from twisted.internet import reactor
@@ -50,6 +51,8 @@ class PipeTests(SynchronousTestCase):
     """Lines to a named pipe, by a clock that the test turns."""
 
     def setUp(self):
+        before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # tests of commands set it to its default
+        self.addCleanup(signal.signal, signal.SIGPIPE, before)
         self.pipe = Pipe(self)
 
     def test_no_reader(self):
