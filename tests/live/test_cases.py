@@ -28,7 +28,6 @@ NOT_YET = {
     "48-iosxr-srv6-inner-outer": "a mix of outer and inner layer",
     "cumulative_totals sqlite": "totals are added up",
     "ms_overflow": "a time beyond the range is another date",
-    "rfc5610_same_second json": "types apply from the next batch on",
 }
 """Why a case is not right yet, by its name or ``NAME json``, ``NAME sqlite``: that is an expected failure."""
 

@@ -52,9 +52,7 @@ class Batches:
 
     def drain(self, now: float, held: bool) -> list[Batch]:
         """A batch of each layout with records."""
-        waiting = self._intake.waiting
-        layouts = list(waiting)
-        waiting.clear()
+        layouts = self._intake.take_waiting()
         located = {layout: self._located(layout) for layout in layouts if not layout.octets}
         spoiled = any(part is not None and part.cut is not None for part in located.values())
         self._intake.sequences.settle()

@@ -63,6 +63,8 @@ class Decoder:
         self._slabs = SlabDecoder(intake, self._netflow, self.feed)
         self._batches = Batches(wanted, intake, scale=scale, name=name, inner=inner)
         self._expired = 0.0
+        self._ready: list[Batch] = []
+        intake.flush = self._flush
         # What the way of nearly all Messages uses.
         self._waiting = intake.waiting
         self._follow, self._defer = intake.sequences.follow, intake.sequences.defer
@@ -129,11 +131,17 @@ class Decoder:
                         sequence.expected = (number + rows) & MASK
                     else:
                         self._follow(session, domain, number, rows)
+                elif known.layout.tells:
+                    self._messages.feed(session, message, now)
+                    return
                 else:
                     deferred = DeferredMessage(number, 0, False, domain, domain.stamp)
                     self._defer(session, domain, deferred)
                 layout = known.layout
                 if not layout.bodies:
+                    if layout.tells:
+                        self.intake.queue_telling(known, message, (known, export_time, now, deferred, None))
+                        return
                     self._waiting.append(layout)
                 layout.bodies.append(message)
                 layout.sources.append((known, export_time, now, deferred, None))
@@ -245,7 +253,15 @@ class Decoder:
 
     def drain(self, now: float, held: bool = False) -> list[Batch]:
         """Batches of all records fed since the last call, one for each layout and address family of exporters."""
-        found = [part for batch in self._batches.drain(now, held) for part in by_family(batch)]
+        self.intake.no_more()
+        self._flush(now)
+        found, self._ready = self._ready, []
+        for batch in found:
+            batch.held = held
         found += self._sflow.drain(now, held)
-        self._batches.end()
         return found
+
+    def _flush(self, now: float) -> None:
+        """Decode all that is queued; `drain` hands it on."""
+        self._ready += [part for batch in self._batches.drain(now, False) for part in by_family(batch)]
+        self._batches.end()

@@ -28,6 +28,10 @@ SAME_CLOCK = 30.0
 """Seconds by which the clocks of one exporter may seem to differ from Message to Message."""
 MOST_PADDING = 8
 """Octets of padding at the end of a Set are fewer: exporters align Sets to 4 octets, some to 8."""
+MOST_SAID = 1024
+"""Data Sets of a template that are known to change nothing, as those of a table that comes again and again."""
+MOST_FLUSHES = 64
+"""Times in one wake-up that the records in front of an options record are decoded before it."""
 MOST_HOMES = 16
 """Sessions without templates that are looked at in one wake-up."""
 
@@ -39,6 +43,7 @@ class Intake:
     malformed   Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped
     homes       sessions that lack templates, each behind the session that seems to have them: see `merge`
     fault       is called with errors of our own
+    flush       decodes all that is queued, at this time
     """
 
     def __init__(self, counters: Counters, limits: Limits, kept: Kept) -> None:
@@ -56,6 +61,9 @@ class Intake:
         self.malformed = 0
         self.homes: list[tuple[Session, Session]] = []
         self.fault: Callable[[Exception], None] = raised
+        self.flush: Callable[[float], None] = lambda now: None
+        self._flushes = 0
+        self._repeated: list[tuple[KnownTemplate, bytes | np.ndarray, Source]] = []
 
     def domain(self, session: Session, number: int, place: int) -> Domain | None:
         """The domain at this place of a session, a new one if need be; None where a limit refuses it."""
@@ -67,9 +75,59 @@ class Intake:
         """Put the records of a Data Set aside until `drain`; `body` has `layout.BEFORE` octets before them."""
         layout = known.layout
         if not layout.bodies:
+            if layout.tells:
+                self.queue_telling(known, body, source)
+                return
             self.waiting.append(layout)
         layout.bodies.append(body)
         layout.sources.append(source)
+
+    def queue_telling(self, known: KnownTemplate, body: bytes | np.ndarray, source: Source) -> None:
+        """Queue options records that may change how the records after them are read: those before them come first.
+
+        A Data Set that came before and changed nothing then waits for `drain`.
+        """
+        said = known.said = known.said if known.said is not None else set()
+        octets = hash(bytes(body[BEFORE:]))
+        if octets in said or self._flushes >= MOST_FLUSHES:
+            self._repeated.append((known, body, source))
+            return
+        self._flushes += 1
+        self._queue(known, body, source)
+        before = self.options.changes
+        self.flush(source[2])
+        if self.options.changes != before or len(said) >= MOST_SAID:
+            said.clear()
+        said.add(octets)
+
+    def sampled(self, known: KnownTemplate, interval: int, now: float) -> None:
+        """The header of a packet of NetFlow v5 names the sampling interval of its records; 0 and 1: not sampled."""
+        info = known.domain.info
+        if info is not None and info.rates.get(()) == float(interval or 1):
+            return
+        if known.layout.bodies and self._flushes < MOST_FLUSHES:
+            self._flushes += 1
+            self.flush(now)
+        self.options.sampled(known, interval)
+
+    def _queue(self, known: KnownTemplate, body: bytes | np.ndarray, source: Source) -> None:
+        layout = known.layout
+        if not layout.bodies:
+            self.waiting.append(layout)
+        layout.bodies.append(body)
+        layout.sources.append(source)
+
+    def take_waiting(self) -> list[Layout]:
+        """The layouts with records that are queued; they are those of the caller from here on."""
+        found = list(self.waiting)
+        self.waiting.clear()
+        return found
+
+    def no_more(self) -> None:
+        """The wake-up ends: options records that only repeat what was said are queued too."""
+        repeated, self._repeated, self._flushes = self._repeated, [], 0
+        for one in repeated:
+            self._queue(*one)
 
     def count_together(
         self, session: Session, domain: Domain, numbers: np.ndarray, steps: np.ndarray | int, octets: int, rows: int,

@@ -184,12 +184,12 @@ class Layout:
     such records are always walked, by `shape`. `described` are the keys of elements that exporters have described
     themselves. `columns`, `made` and `schemas` are made when the first records are decoded, and may be forgotten.
     `bodies` are waiting Data Sets, without padding but with `BEFORE` octets in front, in order of arrival; `sources`
-    has for each what `context.Source` says.
+    has for each what `context.Source` says. `tells`: its records change how those after them are read.
     """
 
     __slots__ = (
         "fields", "scopes", "family", "described", "octets", "shape", "lists", "columns", "made", "schemas", "bodies",
-        "sources", "__weakref__",
+        "sources", "tells", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, template: Template, family: int, described: Sequence[Key] = ()) -> None:
@@ -200,6 +200,7 @@ class Layout:
         self.shape = _shape(template.fields)
         self.lists = any(key.type.kind == "list" for key in described) or has_lists(template.fields)
         self.octets = 0 if self.shape.segments or self.lists else self.shape.least
+        self.tells = False
         self.columns: Columns | None = None
         self.made: list[Made] = []
         self.schemas: dict[tuple[Key, ...], Schema] = {}

@@ -31,6 +31,7 @@ class _Message:
     """A Message while its Sets are taken.
 
     news      its Template Sets that change something, by place
+    apart     whether records of variable length are counted now, since what they mean may change in this Message
     valid     whether the templates of now describe its records: it does not come from before a restart
     records   how many it has as far as they are counted; below 0: that cannot be known
     varying   whether it has records of variable length, which are not counted yet
@@ -42,6 +43,7 @@ class _Message:
     number: int
     now: float
     news: News
+    apart: bool
     valid: bool
     records: int = 0
     varying: bool = False
@@ -96,7 +98,8 @@ class MessageDecoder:
             sets = cut_sets(octets)
             domain = session.domains.get(domain_id)
             news = template_sets(domain, octets, sets)
-            walked = templates.walked(session, domain, octets, sets, news) if news else {}
+            apart = bool(news) or _tells(domain, sets)
+            walked = templates.walked(session, domain, octets, sets, news) if apart else {}
         except MessageError as error:
             self._intake.refuse(session, domain_id, error)
             return
@@ -110,7 +113,7 @@ class MessageDecoder:
         domain.announcing = export_time
         if news:
             domain.origin = export_time - now
-        message = _Message(octets, export_time, number, now, news, valid)
+        message = _Message(octets, export_time, number, now, news, apart, valid)
         for place, (set_id, start, end) in enumerate(sets):
             if set_id >= FIRST_DATA_SET:
                 records = self._data_set(session, domain, message, set_id, start, end)
@@ -160,7 +163,7 @@ class MessageDecoder:
             message.parts.append((known, octets[start - BEFORE : end - padding], None))
             return records
         message.varying = True
-        deferred = intake.templates.uncounted(domain, message.number) if message.news else None
+        deferred = intake.templates.uncounted(domain, message.number) if message.apart else None
         message.parts.append((known, octets[start - BEFORE : end], deferred))
         return 0
 
@@ -176,7 +179,7 @@ class MessageDecoder:
     def _queue(self, session: Session, domain: Domain, message: _Message) -> None:
         """Follow the Sequence Number, and queue the records."""
         sequences, number, deferred = self._intake.sequences, message.number, None
-        if message.varying and not message.news:
+        if message.varying and not message.apart:
             deferred = DeferredMessage(number, message.records, False, domain, domain.stamp)
             sequences.defer(session, domain, deferred)
         elif message.records >= 0 and number == domain.sequence.expected:
@@ -186,3 +189,11 @@ class MessageDecoder:
         for known, body, own in message.parts:
             source = (known, message.export_time, message.now, own or deferred, None)
             self._intake.queue_records(known, body, source)
+
+
+def _tells(domain: Domain | None, sets: list[tuple[int, int, int]]) -> bool:
+    """Whether some Data Sets have options records that may change how others are read."""
+    if domain is None:
+        return False
+    known = (domain.templates.get(set_id) for set_id, _, _ in sets)
+    return any(one is not None and one.layout.tells for one in known)

@@ -34,6 +34,18 @@ _TELLING = frozenset((*scopes.RATES, *_STATISTICS, *element_types.USED, *told_na
 USED = _TELLING | scopes.KEYS | told_names.USED
 """Keys of options records that are read although nothing below wants them."""
 
+_CHANGING = _TELLING.difference(_STATISTICS)
+
+
+def tells(template: Template) -> bool:
+    """Whether records of a template say something that changes how others are read: rates, names, types."""
+    return bool(template.scopes) and any(key.name.partition("#")[0] in _CHANGING for key in _keys_of(template))
+
+
+def _keys_of(template: Template) -> list[Key]:
+    return [registry.element(field.pen, field.ident) for field in template.fields]
+
+
 _LOSSES = {
     "ignoredPacketTotalCount": "exporter_ignored_packets",
     "ignoredOctetTotalCount": "exporter_ignored_octets",

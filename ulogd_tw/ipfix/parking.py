@@ -81,7 +81,10 @@ class Parking:
             parked = self._remove(session, domain, set_id)
             self._events.add("template_came", session, domain.number, set_id, f"{len(parked)} sets")
             for one in parked:
-                yield domain.templates[set_id], one
+                if (known := domain.templates.get(set_id)) is not None:
+                    yield known, one
+                else:  # the records before it have told that its template is not to be trusted
+                    self.park(session, domain, set_id, one)
 
     def _remove(self, session: Session, domain: Domain, set_id: int) -> list[Parked]:
         parked = domain.parked.pop(set_id)

@@ -49,7 +49,7 @@ class SequenceTracker:
         sequences, self._deferred = self._deferred, []
         for domain, session, sequence in sequences:
             messages, sequence.deferred = sequence.deferred, []
-            domain.sequence = sequence
+            current, domain.sequence = domain.sequence, sequence
             domain.deferring -= 1
             sequence.resume()
             for deferred in messages:
@@ -59,3 +59,4 @@ class SequenceTracker:
                     sequence.expected = (deferred.number + deferred.rows) & MASK
                 else:
                     self.follow(session, domain, deferred.number, deferred.rows)
+            domain.sequence = current

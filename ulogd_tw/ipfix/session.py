@@ -167,6 +167,7 @@ class KnownTemplate:
 
     `received` is when it last came, `exported` the Export Time of that Message, `since` the Export Time from which on
     it describes data, where that matters: on a reliable session whose Messages may overtake each other; else -1.
+    `said` has hashes of Data Sets that changed nothing when they came (see `intake`).
     """
 
     session: Session
@@ -177,6 +178,7 @@ class KnownTemplate:
     received: float = 0.0
     exported: int = 0
     since: int = -1
+    said: set[int] | None = None
 
     def is_later_than(self, export_time: int) -> bool:
         """Whether data of this Export Time was described by what had this id before (RFC 7011 section 8.2)."""

@@ -67,7 +67,7 @@ def walk(memory: np.ndarray, starts: np.ndarray, words: np.ndarray, lengths: np.
         for number in np.unique(ident[~wrong]).tolist():
             known = domain.templates.get(number)
             those = ident == number
-            if known is None or not known.octets:
+            if known is None or not known.octets or known.layout.tells:
                 wrong |= those
                 continue
             those &= ~wrong

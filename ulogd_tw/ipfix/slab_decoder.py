@@ -58,7 +58,7 @@ class SlabDecoder:
         length, export_time, _, domain_id, set_id = words[0].tolist()
         domain = session.domains.get(domain_id)
         known = domain.templates.get(set_id >> 16) if domain is not None else None
-        if domain is None or known is None or not known.octets:
+        if domain is None or known is None or not known.octets or known.layout.tells:
             return False
         if not self._intake.restarts.in_line(domain, words[:, NUMBER]):
             return False

@@ -12,6 +12,7 @@ from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, TEMPLATE_SET
+from ulogd_tw.ipfix.options_records import tells
 from ulogd_tw.ipfix.session import DeferredMessage, Domain, KnownTemplate, Session
 from ulogd_tw.ipfix.template import Action, Template, Unusable, Withdrawal, parse_set
 from ulogd_tw.ipfix.variable_length import walk
@@ -312,6 +313,7 @@ class TemplateStore:
         layout = self._layouts.get(key)
         if layout is None:
             layout = self._layouts[key] = Layout(template, session.family, described)
+            layout.tells = tells(template)
         return layout
 
     def new_domain(self, session: Session, number: int, place: int | None = None) -> Domain | None:

@@ -98,10 +98,10 @@ def record5(source="192.0.2.1", octets=1000, first=90_000, last=95_000):
     )
 
 
-def v5(*records, number=0, uptime=100_000, seconds=1000, nanoseconds=0, engine=(1, 2), count=None):
+def v5(*records, number=0, uptime=100_000, seconds=1000, nanoseconds=0, engine=(1, 2), count=None, sampling=0):
     """A packet of v5."""
     count = len(records) if count is None else count
-    head = struct.pack("!HHIIIIBBH", 5, count, uptime, seconds, nanoseconds, number, *engine, 0)
+    head = struct.pack("!HHIIIIBBH", 5, count, uptime, seconds, nanoseconds, number, *engine, sampling)
     return head + b"".join(records)
 
 

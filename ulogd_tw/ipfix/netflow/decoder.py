@@ -132,7 +132,7 @@ class NetFlow:
         known = domain.templates.get(version) or self._know_classic(session, domain, classic)
         sampling = more[-1] if version == 5 else 0
         if sampling or domain.info is not None:
-            intake.options.sampled(known, sampling & INTERVAL5)
+            intake.sampled(known, sampling & INTERVAL5, now)
         domain.rows += count
         if more:
             if more[0] == domain.sequence.expected:
@@ -162,14 +162,14 @@ class NetFlow:
         source = first[5] >> 16 if version == 5 else first[4]
         domain = session.domains.get(version << 32 | source)
         known = domain.templates.get(5 if version == 5 else first[5] >> 16) if domain else None
-        if domain is None or known is None or not known.octets:
+        if domain is None or known is None or not known.octets or known.layout.tells:
             return False
         flowset = records * OCTETS5 if version == 5 else (first[5] & 0xFFFF) - SET_HEADER.size
         if BEFORE_RECORDS + flowset != rows.shape[1]:
             return False
         if version == 5:
             if first[5] & 0xFFFF or domain.info is not None:
-                self._intake.options.sampled(known, first[5] & INTERVAL5)
+                self._intake.sampled(known, first[5] & INTERVAL5, now)
             return self._take_alike(known, rows, words, records, words[:, 4], records, now)
         records = flowset // known.octets
         if not records or not self._intake.restarts.goes_on(session, domain, words, now):
