@@ -19,10 +19,12 @@ INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-setting
 .PHONY: run demo test unit live bench fuzz lint soak clean
 
 run: $(VENV)/installed
-	exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/ulogd.conf $(ARGS)
+	@echo "make: running etc/ulogd.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/ulogd.conf"
+	@exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/ulogd.conf $(ARGS)
 
 demo: $(VENV)/installed
-	exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/demo.conf $(ARGS)
+	@echo "make: running etc/demo.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/demo.conf"
+	@exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/demo.conf $(ARGS)
 
 test: $(VENV)/installed-test
 	tests/install-peers
@@ -58,12 +60,14 @@ clean:
 # Each stamp is older than setup.cfg when the dependencies have to be installed again.
 $(VENV)/installed: setup.cfg pyproject.toml
 	@if [ ! -x $(PY) ]; then $(CHECK_PYTHON) fi
-	@if [ ! -x $(PY) ]; then $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; fi
-	$(INSTALL) .
+	@if [ ! -x $(PY) ]; then echo "make: making $(VENV)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; fi
+	@echo "make: installing ulogd_tw and the libraries it needs into $(VENV) (a minute at most)"
+	@$(INSTALL) .
 	@touch $@
 
 $(VENV)/installed-%: $(VENV)/installed
-	$(INSTALL) .[$*]
+	@echo "make: installing what [$*] needs into $(VENV)"
+	@$(INSTALL) .[$*]
 	@touch $@
 
 define CHECK_PYTHON

@@ -1,0 +1,170 @@
+"""The README, walked literally in a Debian that has only what it asks for: as root, and as an ordinary user.
+
+The times that the steps took are printed; nothing is asserted about them.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.support import TOP, Daemon, NetworkNamespaces, require_program, require_root, wait_until
+
+README = (TOP / "README.md").read_text("utf-8")
+WANTED = "git make python3-venv nftables procps iproute2 iputils-ping ca-certificates"
+"""What README asks for, the programs of the remedies in the log, and ping."""
+GENEROUS = 600.0
+"""Seconds for one step on a busy machine."""
+ROW = re.compile(r"^exporter=.*sourceAddress=.*octets=\d+", re.M)
+
+
+def first_block():
+    """The commands of README's first block."""
+    block = re.search(r"^## .*?^```\n(.*?)^```", README, re.S | re.M)[1]
+    return [line for line in block.splitlines() if line]
+
+
+class CleanRoot:
+    """A Debian with those packages in a directory of its own, with this machine's package settings; root only."""
+
+    def __init__(self):
+        require_root()
+        require_program("mmdebstrap")
+        self.path = Path(tempfile.mkdtemp(prefix="utw-root-"))
+
+    def __enter__(self):
+        try:
+            self._make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _make(self):
+        sources = [*Path("/etc/apt").glob("sources.list"), *Path("/etc/apt/sources.list.d").glob("*.sources")]
+        argv = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--include={WANTED.replace(' ', ',')}",
+            "",
+            self.path,
+            *sources,
+        ]
+        made = subprocess.run(
+            [str(word) for word in argv], capture_output=True, text=True, timeout=GENEROUS, check=False
+        )
+        if made.returncode:
+            raise SkipTest(f"mmdebstrap cannot make a root here: {made.stderr[-300:]}")
+        for name in ("etc/pip.conf", "etc/resolv.conf", "etc/hosts", "root/.config/pip/pip.conf"):
+            if Path("/", name).exists():
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(Path("/", name), self.path / name)
+        shutil.copy("/etc/ssl/certs/ca-certificates.crt", self.path / "etc/ssl/certs/ca-certificates.crt")
+        subprocess.run(["mount", "-t", "proc", "proc", self.path / "proc"], check=True, timeout=60)
+        subprocess.run(["git", "clone", "--quiet", "--bare", TOP, self.path / "src.git"], check=True, timeout=60)
+        self.run(["git", "config", "--system", "safe.directory", "*"])
+        self.run(["useradd", "--create-home", "--shell", "/bin/bash", "flo"])
+
+    def __exit__(self, *_):
+        if os.path.ismount(self.path / "proc"):
+            subprocess.run(["umount", "--lazy", self.path / "proc"], check=False, timeout=60)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def argv(self, words, user="root"):
+        """The words that run `words` inside as a user, with a plain environment and the settings of pip."""
+        home = "/root" if user == "root" else f"/home/{user}"
+        pip = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
+        environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"HOME={home}", "TERM=dumb", *pip]
+        return ["chroot", f"--userspec={user}", str(self.path), *environment, *map(str, words)]
+
+    def run(self, words, user="root", **keywords):
+        """The finished process; its status is checked."""
+        keywords = {"timeout": GENEROUS, "check": True, "capture_output": True, "text": True} | keywords
+        return subprocess.run(self.argv(words, user), **keywords)
+
+
+class Steps:
+    """Names of steps, and the seconds that each took."""
+
+    def __init__(self):
+        self.taken = {}
+        self._last = time.monotonic()
+
+    def done(self, name):
+        """A step has ended."""
+        now = time.monotonic()
+        self.taken[name] = round(now - self._last, 1)
+        self._last = now
+
+    def __str__(self):
+        return ", ".join(f"{name} {seconds} s" for name, seconds in self.taken.items())
+
+
+class ReadmeTests(SynchronousTestCase):
+    """From the clone to the first row."""
+
+    def test_walk(self):
+        """As root: clone, make run, what the log says to run, a ping, its row. As a user: clone, make demo, a row."""
+        clone, run = first_block()
+        clone = clone.replace("URL", "file:///src.git")
+        self.assertEqual("make run", run)
+        with CleanRoot() as root, NetworkNamespaces() as namespaces:
+            self.as_root(root, namespaces, clone, run)
+            self.as_user(root, clone)
+
+    def as_root(self, root, namespaces, clone, run):
+        """The first row is of a real ping."""
+        steps = Steps()
+        root.run(["bash", "-c", f"cd /root && {clone}"])
+        steps.done("clone")
+        # the part that needs the network of this machine
+        installed = root.run(["bash", "-c", f"cd /root/ulogd_tw && {run.replace('run', '.venv/installed')}"])
+        self.assertTrue(installed.stdout.strip(), "make says what it does")
+        steps.done("install")
+        argv = root.argv(["bash", "-c", f"cd /root/ulogd_tw && exec {run}"])
+        inside = partial(namespaces.argv, "a")
+        with Daemon(inside(argv), lambda d: "stacks run" in d.output(), within=GENEROUS, patience=60) as service:
+            steps.done("start")
+            log = wait_until(lambda: "tracks no connections" in service.output() and service.output(), 60, "the remedy")
+            for remedy in re.findall(r"Run: (.*?)(?: \(affects.*)?$", log, re.M):
+                subprocess.run(inside(root.argv(["sh", "-c", remedy])), check=True, timeout=60)
+            pinged = namespaces.ipv4["b"]
+            subprocess.run(inside(root.argv(["ping", "-c", "1", pinged])), check=True, timeout=60, capture_output=True)
+            steps.done("remedies and ping")
+            wait_until(lambda: self.rows(service.output(), f"destinationAddress={pinged}"), 120, "the row of the ping")
+            steps.done("row of the ping")
+            top = subprocess.run(
+                inside(root.argv(["bash", "-c", "cd /root/ulogd_tw && .venv/bin/ulogd-tw query -c etc/ulogd.conf "
+                                  "'select count(*) from agg1'"])),
+                check=False, timeout=60, capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertEqual(0, top.returncode, top.stderr)
+            # no export of the service itself among the rows
+            self.assertFalse(self.rows(service.output(), "TransportPort=4739"))
+            os.killpg(service.process.pid, signal.SIGINT)  # as the terminal does for Ctrl-C
+            service.process.wait(60)
+            self.assertNotIn("Traceback", service.output())
+        print(f"\n    as root: {steps}")
+
+    def as_user(self, root, clone):
+        """Without privilege and traffic: make demo."""
+        steps = Steps()
+        root.run(["bash", "-c", f"cd ~ && {clone}"], "flo")
+        steps.done("clone")
+        argv = root.argv(["bash", "-c", "cd ~/ulogd_tw && exec make demo"], "flo")
+        with Daemon(argv, lambda d: self.rows(d.output(), "sourceAddress"), within=GENEROUS, patience=60) as service:
+            steps.done("make demo to the first row")
+            self.assertNotIn("Traceback", service.output())
+        print(f"    as a user: {steps}")
+
+    def rows(self, output, text):
+        """Rows on the terminal that have this text."""
+        return [row for row in ROW.findall(output) if text in row]
