@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from ulogd_tw.core import durable
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.plugin import Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 
@@ -146,6 +147,8 @@ class OutputQueue:
 
     def _failed(self, failure: Failure, before: int) -> None:
         if self._stopped:  # the output gave up since it is stopped: the rows are still ours
+            if failure.check(PartlyWritten):
+                self._take_off(failure.value.rows)
             self._give_back()
             return
         n = self._end_of_write()
@@ -153,6 +156,13 @@ class OutputQueue:
         self.counters.dropped["error"] += n - (self._not_written() - before)
         self.node.report(self.output, failure.value)
         self._next()
+
+    def _take_off(self, rows: int) -> None:
+        """The first rows of the batch under way are written."""
+        (batch,) = self._writing
+        self._writing = [batch.take(slice(rows, batch.n))]
+        self.counters.rows_waiting -= rows
+        self.counters.rows_written += rows
 
     def _give_back(self) -> None:
         """The batches under way wait again, before the others."""

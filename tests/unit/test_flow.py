@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import given
 from tests.unit.core import doubles
 from tests.unit.core.doubles import numbers
+from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.stack import Builder, StackSpec
 from ulogd_tw.flow import OutputQueue, Pauses, Spool
 
@@ -103,6 +104,16 @@ class OutputQueueTests(SynchronousTestCase):
         self.assertEqual([v for b in left for v in b.columns["a"].tolist()], [0, 1, 2])
         self.assertEqual(self.keep.counters.rows_waiting, 0)
         self.assertEqual(self.reported, [])
+
+    def test_a_batch_written_in_part_comes_back_in_part(self):
+        """Its first rows are written; the others are left, before what waited."""
+        queue = self.queue()
+        for value in (0, 4):
+            self.source.receive(numbers(4, a=range(value, value + 4)))
+        queue.close()
+        self.keep.pending[0].errback(PartlyWritten("stopped", 3))
+        self.assertEqual([v for b in queue.left() for v in b.columns["a"].tolist()], [3, 4, 5, 6, 7])
+        self.assertEqual((3, 0), (self.keep.counters.rows_written, self.keep.counters.rows_waiting))
 
     def test_drained_fires_when_nothing_waits(self):
         queue = self.queue()

@@ -9,6 +9,14 @@ class UlogdError(Exception):
     """Base of every error raised on purpose; its text says what, where and what to do."""
 
 
+class PartlyWritten(UlogdError):
+    """An output was stopped within a batch: the first `rows` rows are written, the others are still the caller's."""
+
+    def __init__(self, text: str, rows: int) -> None:
+        super().__init__(text)
+        self.rows = rows
+
+
 class MessageError(UlogdError):
     """Malformed octets from a peer, a file or the kernel.
 

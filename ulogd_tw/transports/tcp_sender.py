@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
-import os
 import socket
-import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ulogd_tw.transports import own_flows
+from ulogd_tw.transports.send_queue import SendQueue
 from ulogd_tw.transports.url import Url
 
 _TCP_USER_TIMEOUT = 18
@@ -54,7 +51,7 @@ class TcpSender(protocol.Protocol):
         self._attempt: defer.Deferred[Any] | None = None
         self._last_attempt = float("-inf")
         self._again: Any = None
-        self._twin: int | None = None
+        self._sent: SendQueue | None = None
         self._flow: own_flows.Flow | None = None
         self._closing: defer.Deferred[None] | None = None
         self._stopped = False
@@ -114,11 +111,9 @@ class TcpSender(protocol.Protocol):
         self._flow = own_flows.opened(
             own_flows.between(own_flows.TCP, (ours.host, ours.port), (theirs.host, theirs.port))
         )
-        handle = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
-        if handle is not None:
-            handle.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNANSWERED_MS)
-            # Twisted closes its socket before it says so; this one still tells what was acknowledged.
-            self._twin = os.dup(handle.fileno())
+        self._sent = SendQueue(self.transport)
+        if self._sent.handle is not None:
+            self._sent.handle.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNANSWERED_MS)
 
     def write(self, octets: bytes) -> None:
         self.written += len(octets)
@@ -131,14 +126,10 @@ class TcpSender(protocol.Protocol):
 
     def _unacknowledged(self, shut: bool) -> int | None:
         """Octets given to the transport that the peer's kernel does not have; None where nobody knows."""
-        if self._twin is None:
+        waiting = None if self._sent is None else self._sent.in_kernel()
+        if self._sent is None or waiting is None:
             return None
-        waiting = array.array("i", [0])
-        try:
-            fcntl.ioctl(self._twin, termios.TIOCOUTQ, waiting)  # the same number as SIOCOUTQ
-        except OSError:
-            return None
-        return _buffered(self.transport) + waiting[0] - (shut and waiting[0] > 0)
+        return self._sent.buffered + waiting - (shut and waiting > 0)
 
     def pauseProducing(self) -> None:
         self.has_room = False
@@ -154,9 +145,9 @@ class TcpSender(protocol.Protocol):
         in_order = reason.check(error.ConnectionDone) is not None
         acknowledged = self.acknowledged(shut=in_order)
         own_flows.closed(self._flow)
-        if self._twin is not None:
-            os.close(self._twin)
-            self._twin = None
+        if self._sent is not None:
+            self._sent.close()
+            self._sent = None
         text = self._why("closed by the peer" if in_order else reason.getErrorMessage())
         was_up, self.is_up, self.has_room = self.is_up, False, False
         if was_up:
@@ -197,8 +188,3 @@ class TcpSender(protocol.Protocol):
         """End the connection at once."""
         if self.is_up:
             self.transport.abortConnection()
-
-
-def _buffered(transport: Any) -> int:
-    """Octets that Twisted has not given to the kernel; it has no public name for that."""
-    return len(transport.dataBuffer) - transport.offset + transport._tempDataLen

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 
 import numpy as np
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
 from ulogd_tw.peers import targets
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
-from ulogd_tw.transports import tcp_sender
+from ulogd_tw.transports import send_queue
 from ulogd_tw.transports.udp_sender import UdpSender
 
 START, END = 1700000000250, 1700000005999
@@ -82,6 +83,8 @@ class FakeSocket:
 class FakeHandle:
     """A TCP socket of a kernel that has been acknowledged all but `unacknowledged` octets."""
 
+    family = socket.AF_INET
+
     def __init__(self):
         self.file = open(os.devnull)
         self.fileno = self.file.fileno
@@ -124,7 +127,7 @@ class ExporterCase(SynchronousTestCase):
         self.addCleanup(self.end)
         self.unacknowledged = 0
         self.patch(UdpSender, "make", staticmethod(self.make_socket))
-        self.patch(tcp_sender.fcntl, "ioctl", self.ioctl)
+        self.patch(send_queue.fcntl, "ioctl", self.ioctl)
 
     def make_socket(self, family, kind):
         self.sockets.append(FakeSocket(family, kind))

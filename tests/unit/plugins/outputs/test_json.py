@@ -1,7 +1,11 @@
 """JSON: ulogd2's objects, those of collected records, and peers that come and go."""
 
 import json
+import os
+import socket
+import termios
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -16,12 +20,13 @@ from tests.unit.writing.text_rows import GOLDEN, batch_of, in_zone, plugin, prin
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import repeated
-from ulogd_tw.core.errors import UlogdError
+from ulogd_tw.core.errors import PartlyWritten, UlogdError
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.plugins.outputs.json import JSON
-from ulogd_tw.writing.sockets import FIRST_WAIT, Datagrams, Stream
+from ulogd_tw.transports import send_queue
+from ulogd_tw.writing.sockets import FIRST_WAIT, PIECE, Datagrams, Stream
 
 FLOW_LINE = (
     '{"timestamp": "2026-11-23T00:10:39", "dvc": "Netfilter", "orig.ip.protocol": 6, "orig.l4.sport": 19999, '
@@ -229,6 +234,10 @@ class Transport(StringTransport):
     """A connection whose kernel takes `room` octets more."""
 
     room = 0
+    handle = None
+
+    def getHandle(self):
+        return self.handle
 
     @property
     def dataBuffer(self):
@@ -321,13 +330,13 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.out.counters.dropped.total(), 0)
 
     def test_stopped_while_slow(self):
-        """Rows that the peer has not taken are counted."""
+        """Rows that the peer has not taken go back to the queue, which spools or counts them."""
         transport = self.peer.accept()
         waiting = self.out.write(flows(40))
         transport.take(len(b"".join(flow_lines(10))) + 5)
         self.out.stop()
-        self.successResultOf(waiting)
-        self.assertEqual(dict(self.out.counters.dropped), {"write": 30})
+        self.assertEqual(10, self.failureResultOf(waiting, PartlyWritten).value.rows)
+        self.assertEqual({}, dict(self.out.counters.dropped))
         self.assertEqual(self.out.clock.getDelayedCalls(), [])
 
     def test_reopen(self):
@@ -336,6 +345,86 @@ class StreamTests(SynchronousTestCase):
         self.out.reopen()
         self.out.clock.advance(FIRST_WAIT)
         self.assertEqual(len(self.peer.attempts), 2)
+
+
+class AcknowledgedTests(SynchronousTestCase):
+    """What the peer's kernel has, as ours tells it (SIOCOUTQ)."""
+
+    def setUp(self):
+        self.out = plugin(JSON, self.mktemp(), timestamp=False)
+        self.out.sink.close()
+        self.peer = Peer()
+        self.out.sink = Stream(self.out, "tcp:peer", self.peer)
+        self.unacknowledged = 0
+        self.patch(send_queue.fcntl, "ioctl", self.ioctl)
+        null = open(os.devnull)
+        self.addCleanup(null.close)
+        self.patch(Transport, "handle", SimpleNamespace(fileno=null.fileno, family=socket.AF_INET))
+        self.out.open()
+
+    def ioctl(self, number, request, waiting):
+        self.assertEqual(termios.TIOCOUTQ, request)
+        waiting[0] = self.unacknowledged
+
+    def test_written_when_the_peer_has_it(self):
+        """Rows count as written when the peer's kernel has all of them, not when ours has."""
+        transport = self.peer.accept()
+        self.unacknowledged = 7
+        waiting = self.out.write(flows(40))
+        transport.take(1 << 20)
+        self.out.clock.pump([0.1] * 20)
+        self.assertNoResult(waiting)
+        self.unacknowledged = 0
+        self.out.clock.advance(0.1)
+        self.successResultOf(waiting)
+        self.out.stop()
+        self.assertEqual([], self.out.clock.getDelayedCalls())
+
+    def test_sent_again(self):
+        """A new connection gets what the old peer's kernel did not have, from the beginning of a line, in order."""
+        lines = flow_lines(20_000)
+        old = self.peer.accept()
+        self.unacknowledged = 1 << 20
+        waiting = self.out.write(flows(20_000))
+        while len(old.value()) < 3 * PIECE:
+            old.take(1 << 20)
+        arrived = len(b"".join(lines[:9])) + 4
+        self.unacknowledged = old.taken - arrived
+        old.end()
+        self.out.clock.advance(FIRST_WAIT)
+        self.unacknowledged = 0
+        new = self.peer.accept()
+        while not waiting.called:
+            new.take(1 << 20)
+        self.successResultOf(waiting)
+        self.assertEqual(b"".join(lines[9:]), new.value())
+
+    def test_stop(self):
+        """What has not arrived at a stop goes back to the queue, however much our kernel has."""
+        transport = self.peer.accept()
+        waiting = self.out.write(flows(40))
+        self.unacknowledged = len(b"".join(flow_lines(40)[25:])) + 3
+        transport.take(1 << 20)
+        self.out.stop()
+        self.assertEqual(24, self.failureResultOf(waiting, PartlyWritten).value.rows)
+
+    def test_reopen(self):
+        """SIGHUP waits until the present piece has arrived, and the rest goes over the new connection."""
+        old = self.peer.accept()
+        waiting = self.out.write(flows(20_000))
+        self.unacknowledged = 5
+        self.out.reopen()
+        old.take(1 << 20)
+        self.out.clock.advance(1.0)
+        self.assertFalse(old.disconnecting)
+        self.unacknowledged = 0
+        self.out.clock.advance(1.0)
+        self.assertTrue(old.disconnecting)
+        self.out.clock.advance(FIRST_WAIT)
+        new = self.peer.accept()
+        while not waiting.called:
+            new.take(1 << 20)
+        self.assertEqual(b"".join(flow_lines(20_000)), old.value() + new.value())
 
 
 class DatagramTests(SynchronousTestCase):
