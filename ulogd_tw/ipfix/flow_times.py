@@ -66,6 +66,8 @@ class FlowTimes:
                 self._names[field.pen, field.ident] = key.name
         present = {registry.element(field.pen, field.ident).name for field in fields}
         self._netflow = any(field.pen >= NETFLOW9 for field in fields)
+        self._last = next((self._names[place] for place in _END.uptimes[:2] if place in self._names), None)
+        """The uptime at the end of flows of NetFlow."""
         self._read: set[str] = set()
         self._clock: _Clocks | None = None
         """Of the rows that are being made: both edges need it."""
@@ -136,11 +138,11 @@ class FlowTimes:
 
     def _uptime(self, name: str) -> Make:
         inline = self._name(160)
-        self._read |= {name} | ({inline} if inline else set())
+        self._read |= {name} | ({inline} if inline else set()) | ({self._last} if self._last else set())
 
         def make(found: Found, sources: Sequence[Source], counts: np.ndarray) -> Times | None:
             if self._clock is None:
-                self._clock = self._clocks(numbers(found[0][inline]) if inline else None, sources, counts)
+                self._clock = self._clocks(found, numbers(found[0][inline]) if inline else None, sources, counts)
             exported, uptimes, unknown = self._clock
             if unknown is not None and unknown.all():
                 return None
@@ -151,13 +153,24 @@ class FlowTimes:
 
         return make
 
-    def _clocks(self, boot: np.ndarray | None, sources: Sequence[Source], counts: np.ndarray) -> _Clocks:
+    def _clocks(self, found: Found, boot: np.ndarray | None, sources: Sequence[Source], counts: np.ndarray) -> _Clocks:
         """When each record was exported, the uptime then, and the mask of those where that is not known."""
         if self._netflow:
-            return *_headers([clock for *_, clock in sources if clock is not None], counts), None
+            exported, uptimes = _headers([clock for *_, clock in sources if clock is not None], counts)
+            return exported, self._with_uptimes(found, uptimes, counts), None
         exported = np.repeat(np.array([source[1] for source in sources], np.int64) * 1000, counts)
         boots = self._boots(sources, counts) if boot is None else boot.astype(np.int64)
         return exported, exported - boots, boots <= 0
+
+    def _with_uptimes(self, found: Found, uptimes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Some exporters leave the uptime of the header 0: the latest of their flows ended when the packet was sent."""
+        without = uptimes == 0
+        if self._last is None or not without.any():
+            return uptimes
+        some = np.asarray(counts) > 0
+        firsts = (np.cumsum(counts) - counts)[some]
+        latest = np.maximum.reduceat(numbers(found[0][self._last]).astype(np.int64), firsts)
+        return np.where(without, np.repeat(latest, np.asarray(counts)[some]), uptimes)
 
     def _boots(self, sources: Sequence[Source], counts: np.ndarray) -> np.ndarray:
         """When the exporter of each row started, as its options records say; 0 where that is not known."""

@@ -20,15 +20,18 @@ from ulogd_tw.ipfix.layout import Found
 from ulogd_tw.ipfix.template import Field
 from ulogd_tw.packets import headers, tunnels
 from ulogd_tw.packets.headers import ETHERNET, IP, MPLS, Headers
+from ulogd_tw.packets.sampled_links import sampled_beginnings
 
 SECTIONS = {
     "dataLinkFrameSection": ETHERNET, "layer2packetSectionData": ETHERNET, "ipHeaderPacketSection": IP,
     "mplsLabelStackSection": MPLS, "mplsPayloadPacketSection": IP,
 }  # fmt: skip
 """Elements that hold the first octets of a packet, and what these begin with. The first ones know most."""
-_FRAME, _TYPE = "dataLinkFrameSize", "dataLinkFrameType"
+_FRAMES, _TYPE = ("dataLinkFrameSize", "ethernetTotalLength"), "dataLinkFrameType"
 _OFFSETS = ("sectionOffset", "layer2packetSectionOffset")
 _SIZES = ("sectionExportedOctets", "layer2packetSectionSize")
+_PROTOCOLS = np.array([1, 1, 15, 0])
+"""By dataLinkFrameType (RFC 7133 section 4.2.1; 0 where it is not told): sFlow's number of Ethernet and 802.11."""
 _OF_FRAMES = frozenset({"dataLinkFrameSection", "layer2packetSectionData"})
 _COUNTS = {
     "octetDeltaCount": ("octetDeltaCount", "postOctetDeltaCount", "octetTotalCount", "postOctetTotalCount",
@@ -71,7 +74,7 @@ class Sections:
 
     def __init__(self, names: set[str], asked: frozenset[str], inner: bool) -> None:
         self._sections = [name for name in SECTIONS if name in names]
-        self._sizes = [name for name in (_FRAME, _TYPE, *_OFFSETS, *_SIZES) if name in names]
+        self._sizes = [name for name in (*_FRAMES, _TYPE, *_OFFSETS, *_SIZES) if name in names]
         self._seen = [name for name in _OBSERVED if name in names]
         self._asked = asked
         self._looked = asked | {"ipTotalLength"} if "octetDeltaCount" in asked else asked
@@ -124,10 +127,7 @@ class Sections:
 
         `read` becomes true for rows of which a header was found: only these get what is made beyond headers.
         """
-        octets, starts, lengths = places(column)
-        starts, lengths = starts[rows], np.minimum(lengths[rows], self._most(columns, name)[rows])
-        first = np.where(self._readable(columns, name, len(column))[rows], SECTIONS[name], 0)
-        begun = starts
+        octets, begun, starts, lengths, first = self._beginnings(name, column, columns, rows)
         if self._inner:
             inside = tunnels.inside(octets, starts, lengths, first)
             if inside.any:
@@ -150,12 +150,28 @@ class Sections:
                     pieces.add(key, given, of, part.missing.get(key))
         return np.sort(np.concatenate(left))
 
+    def _beginnings(
+        self, name: str, column: Octets | Coded, columns: dict[str, Column], rows: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """The buffer, where the sections of these rows begin, and starts, lengths and first of the packets in them."""
+        octets, starts, lengths = places(column)
+        begun = starts = starts[rows]
+        lengths = np.minimum(lengths[rows], self._most(columns, name)[rows])
+        first = np.where(self._whole(columns, name, len(column))[rows], SECTIONS[name], 0)
+        kind = columns.get(_TYPE)
+        if name == "dataLinkFrameSection" and isinstance(kind, np.ndarray):
+            octets = np.concatenate((octets, np.zeros(64, np.uint8)))
+            protocols = _PROTOCOLS[np.minimum(kind[rows], 3)]
+            starts, lengths, of_kind = sampled_beginnings(octets, starts, lengths, protocols)
+            first = np.where(first > 0, of_kind, 0)
+        return octets, begun, starts, lengths, first
+
     def _count(
         self, part: Headers, columns: dict[str, Column], rows: np.ndarray, link: np.ndarray | None,
         good: np.ndarray, pieces: _Pieces,
     ) -> None:  # fmt: skip
         """The octets of the packets. `link` are the octets of the section before IP, None where it has no frames."""
-        told = columns.get(_FRAME)
+        told = next((columns[name] for name in _FRAMES if name in columns), None)
         frame = told[rows].astype(np.int64) if isinstance(told, np.ndarray) else np.zeros(len(rows), np.int64)
         if part.family not in (4, 6):
             pieces.add("octetDeltaCount", frame.astype(np.uint64), rows, (frame == 0) | ~good)
@@ -177,16 +193,10 @@ class Sections:
             return np.full(n, 0xFFFF)
         return np.where(column > 0, column, 0xFFFF).astype(np.int64)
 
-    def _readable(self, columns: dict[str, Column], name: str, n: int) -> np.ndarray:
-        """Sections that begin where the packet begins, and frames of Ethernet."""
-        good = np.ones(n, bool)
+    def _whole(self, columns: dict[str, Column], name: str, n: int) -> np.ndarray:
+        """Sections that begin where the packet begins."""
         offset = columns.get(_OFFSETS[name == "layer2packetSectionData"])
-        if isinstance(offset, np.ndarray):
-            good &= offset == 0
-        kind = columns.get(_TYPE)
-        if name == "dataLinkFrameSection" and isinstance(kind, np.ndarray):
-            good &= kind == 1
-        return good
+        return offset == 0 if isinstance(offset, np.ndarray) else np.ones(n, bool)
 
 
 class _Pieces:

@@ -40,9 +40,9 @@ def sampled_beginnings(
         if len(rows):
             ahead = taken(octets, np.minimum(starts[rows], len(octets) - _AHEAD), _AHEAD).reshape(-1, _AHEAD)
             size, kind = read(ahead.astype(np.int64))
-            whole = size <= lengths[rows]
-            first[rows] = np.where(whole, kind, 0)
-            step = np.where(whole, size, 0)
+            good = (size <= lengths[rows]) & (kind > 0)
+            first[rows] = np.where(good, kind, 0)
+            step = np.where(good, size, 0)
             starts[rows] += step
             lengths[rows] -= step
     return starts, lengths, first

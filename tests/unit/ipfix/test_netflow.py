@@ -441,6 +441,23 @@ class Version5Tests(SynchronousTestCase):
         (row,) = Collected().rows(v5(record5(first=2**32 - 1000, last=500), uptime=2000, seconds=10_000_000))
         self.assertEqual((row["flowStartMilliseconds"], row["flowEndMilliseconds"]), (9_999_997_000, 9_999_998_500))
 
+    def test_no_uptime(self):
+        """A header whose uptime is 0: the latest flow of the packet ended when it was sent, in v5 and v9."""
+        fields = ((8, 4), (22, 4), (21, 4))
+        records = [struct.pack("!III", 1, *times) for times in ((864_000_000, 864_005_000), (864_001_000, 864_002_000))]
+        for sent in (
+            v9(a_set(0, template(256, *fields)), a_set(256, *records), uptime=0, seconds=1_700_000_000),
+            v5(record5(first=864_000_000, last=864_005_000), record5(first=864_001_000, last=864_002_000), uptime=0,
+               seconds=1_700_000_000),
+        ):  # fmt: skip
+            rows = Collected(reliable=False).rows(sent)
+            self.assertEqual(
+                [(1_699_999_995_000, 1_700_000_000_000), (1_699_999_996_000, 1_699_999_997_000)],
+                [(row["flowStartMilliseconds"], row["flowEndMilliseconds"]) for row in rows],
+            )
+        (row,) = Collected(frozenset({"flowStartMilliseconds"})).rows(v5(record5(), uptime=0))
+        self.assertEqual({"flowStartMilliseconds": 995_000}, row)
+
     def test_sequence(self):
         """Flows are counted, for each engine."""
         found = Collected()

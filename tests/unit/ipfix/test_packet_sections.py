@@ -19,6 +19,7 @@ FIVE = {
     "sourceIPv4Address": ipv4("192.0.2.10"), "destinationIPv4Address": ipv4("198.51.100.7"), "protocolIdentifier": 6,
     "sourceTransportPort": 51000, "destinationTransportPort": 443,
 }  # fmt: skip
+PORTS = {"sourceTransportPort", "destinationTransportPort"}
 SIX = "60000000 0014 06 40 20010db8000000000000000000000001 20010db8000000000000000000000002" + TCP
 COUNTS = frozenset({"octetDeltaCount", "packetDeltaCount"})
 
@@ -114,13 +115,13 @@ class SectionTests(SynchronousTestCase):
         fields = ((409, 2), (410, 2), (408, 2), (315, 64))
         whole = hexed(MACS + "0800" + IP)
         for offset, size, kind, names in (
-            (0, 54, 1, set(FIVE)), (0, 64, 1, set(FIVE)), (0, 34, 1, set(FIVE) - {"sourceTransportPort",
-             "destinationTransportPort"}), (0, 33, 1, set()), (14, 54, 1, set()), (0, 54, 2, set()),
+            (0, 54, 1, set(FIVE)), (0, 54, 0, set(FIVE)), (0, 64, 1, set(FIVE)), (0, 34, 1, set(FIVE) - PORTS),
+            (0, 33, 1, set()), (14, 54, 1, set()), (0, 54, 2, set()), (0, 54, 3, set()),
         ):  # fmt: skip
             octets = struct.pack("!HHH", offset, size, kind) + whole.ljust(64, b"\0")
             (row,) = self.rows(*junos(octets, fields=fields))
             self.assertEqual(names, set(self.keys(row, *FIVE)), (offset, size, kind))
-            self.assertEqual(None if offset or kind == 2 else 1, row.get("packetDeltaCount"))
+            self.assertEqual(None if offset or kind > 1 else 1, row.get("packetDeltaCount"))
 
     def test_nothing_readable(self):
         """Of a section that holds no packet nothing is made; its neighbours are as they were."""
@@ -140,6 +141,21 @@ class SectionTests(SynchronousTestCase):
         sent = struct.pack("!HHIIII", 9, 2, 1000, 1000, 0, 1) + b"".join(sets)
         (row,) = self.rows(sent)
         self.assertEqual((FIVE, 1600), (self.keys(row, *FIVE), row["octetDeltaCount"]))
+
+    def test_netflow9(self):
+        """dataLinkFrameSection of NetFlow v9, of fixed length with padding; the length of the frame as 242 says it."""
+        fields = ((242, 2), (315, 96))
+        body = struct.pack("!H", 1514) + hexed(MACS + "0800" + IP).ljust(96, b"\0")
+        sets = a_set(0, template(300, *fields)), a_set(300, body)
+        (row,) = self.rows(struct.pack("!HHIIII", 9, 2, 1000, 1000, 0, 1) + b"".join(sets))
+        self.assertEqual((FIVE, 1500), (self.keys(row, *FIVE), row["octetDeltaCount"]))
+
+    def test_wireless(self):
+        """A frame of 802.11, by dataLinkFrameType: without its header and that of LLC."""
+        octets = hexed("8802 0000" + "020000000001" * 3 + "0000 0000 aaaa03 000000 0800" + IP)
+        sent = struct.pack("!HH", 2, 1534) + varying(octets)
+        (row,) = self.rows(*junos(sent, fields=((408, 2), (312, 2), (315, 65535))))
+        self.assertEqual((FIVE, 1500), (self.keys(row, *FIVE), row["octetDeltaCount"]))
 
     def test_labels_and_payload(self):
         """mplsLabelStackSection, and what stands below it in mplsPayloadPacketSection or in the same section."""
