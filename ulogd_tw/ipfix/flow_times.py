@@ -64,6 +64,8 @@ class FlowTimes:
             key = registry.element(field.pen, field.ident)
             if held_type(key.type, field.length).kind == key.type.kind:
                 self._names[field.pen, field.ident] = key.name
+            else:  # the first of several bears the name, and cannot be read
+                self._names.pop((field.pen, field.ident), None)
         present = {registry.element(field.pen, field.ident).name for field in fields}
         self._netflow = any(field.pen >= NETFLOW9 for field in fields)
         self._last = next((self._names[place] for place in _END.uptimes[:2] if place in self._names), None)

@@ -139,6 +139,12 @@ class FlowTimesTests(SynchronousTestCase):
             (batch,) = Collected(ALL).batches(message(a_set(2, b""), flows(256, fields, bytes(octets))))
             self.assertNotIn("flowEndMilliseconds", batch.schema, fields)
 
+    def test_first_of_several(self):
+        """A first time of an impossible size beside a good one of the same element: no time, and nothing raises."""
+        sent = (message(a_set(2, template(256, (154, 3), (154, 8)))), message(a_set(256, bytes(11))))
+        (row,) = Collected().rows(*sent)
+        self.assertNotIn("flowStartMilliseconds", row)
+
     def test_restart(self):
         """After a restart the start that was told before is no longer that of the uptimes."""
         for domain in (0, 5):
