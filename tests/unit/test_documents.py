@@ -25,7 +25,7 @@ from ulogd_tw.exporting.collector import STOP_SECONDS
 from ulogd_tw.flow import JOIN_ROWS
 from ulogd_tw.ipfix.limits import Limits
 from ulogd_tw.ipfix.sequence import FAR, MOST_GAPS
-from ulogd_tw.operating import ask, doctor
+from ulogd_tw.operating import ask, doctor, examples
 from ulogd_tw.operating.inspection import Inspection
 from ulogd_tw.transports.tls import layer
 
@@ -168,7 +168,8 @@ class CommandTests(SynchronousTestCase):
                 try:
                     with contextlib.redirect_stderr(io.StringIO()) as said:
                         readers = {"query": ask.parser().parse_args, "top": ask.parser().parse_args,
-                                   "doctor": lambda given: doctor.parser().parse_args(given[1:])}  # fmt: skip
+                                   "doctor": lambda given: doctor.parser().parse_args(given[1:]),
+                                   "examples": lambda given: examples.parser().parse_args(given[1:])}  # fmt: skip
                         readers.get(words[1], cli.twistd_arguments)(shlex.split(" ".join(words))[1:])
                 except SystemExit:
                     self.fail(f"{where}: {' '.join(words)}: {said.getvalue()}")
