@@ -7,7 +7,7 @@ import pwd
 import signal
 import sys
 
-from ulogd_tw import __version__
+from ulogd_tw import __version__, signals
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +90,7 @@ def main() -> None:
         sys.exit(examples.main(sys.argv[2:]))
     sys.argv = twistd_arguments(sys.argv[1:])
     _check_user(sys.argv)
+    signals.remember()
     from twisted.scripts.twistd import run
 
     run()

@@ -25,6 +25,7 @@ from twisted.application import service
 from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
+from ulogd_tw import signals
 from ulogd_tw.clocks import WallClock
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError
 from ulogd_tw.core.limited import RateLimit, left_out
@@ -136,10 +137,8 @@ class Ulogd(service.Service):
         if self.settings.stats_file:
             self._stats = task.LoopingCall(self.write_stats)
             self._stats.start(self.settings.stats_interval)
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reopen))
-        if hasattr(signal, "SIGUSR2"):
-            signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(self.read_now))
+        signals.answer(signal.SIGHUP, partial(reactor.callFromThread, self.reopen))
+        signals.answer(signal.SIGUSR2, partial(reactor.callFromThread, self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
         self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
 

@@ -16,7 +16,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from ulogd_tw import config as configuration
-from ulogd_tw import registry
+from ulogd_tw import registry, signals
 from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
 from ulogd_tw.core.paths import problem
@@ -48,6 +48,7 @@ class Options(usage.Options):
             except ValueError as error:
                 raise usage.UsageError(f"--loglevel {error}") from None
         if self["list-plugins"] or self["info"] or self["check"]:
+            signals.forget()
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader of our output may have enough of it
         if self["list-plugins"]:
             print(registry.list_plugins())

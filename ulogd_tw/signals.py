@@ -1,0 +1,38 @@
+"""SIGHUP and SIGUSR2, which would end the process by default, from its first moment on.
+
+What comes before the service can answer is remembered, and answered once it can.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+ANSWERED = (signal.SIGHUP, signal.SIGUSR2)
+_came: set[int] = set()
+
+
+def remember() -> None:
+    """Note these signals until `answer`. For the start of a process that will be the service."""
+    for number in ANSWERED:
+        signal.signal(number, _note)
+
+
+def forget() -> None:
+    """The defaults again, for a command that only prints: a terminal that is closed ends it."""
+    _came.clear()
+    for number in ANSWERED:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def answer(number: int, call: Callable[[], object]) -> None:
+    """Call this at each signal, and now if one came before. Python runs it between two steps of the main thread."""
+    signal.signal(number, lambda *_: call())
+    if number in _came:
+        _came.discard(number)
+        call()
+
+
+def _note(number: int, frame: Any) -> None:
+    _came.add(number)
