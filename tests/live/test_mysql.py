@@ -1,14 +1,19 @@
 """MYSQL on a MariaDB server that is restarted, cut off, short of privileges, and full of rows that do not fit."""
 
 import atexit
+import os
+import shutil
+import tempfile
 import time
 from functools import cache
 
+import pymysql
 from twisted.internet import reactor, threads
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from tests.certificates import CA
 from tests.live.sql_proxy import Proxy
 from tests.support import PrivateMariaDB, sized
 from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output
@@ -16,6 +21,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs.mysql import MYSQL
+from ulogd_tw.storing import mysql_connection
 
 ROWS = 500
 """Rows of a batch in tests that write many."""
@@ -196,6 +202,59 @@ class SiftingTests(MYSQLTestCase):
                              self.execute("SELECT COUNT(*), COUNT(DISTINCT number) FROM {t}"))  # fmt: skip
             self.assertTrue(any(f"odd row (error {number})" in line for line in self.told), self.told)
             await made.stop()
+
+
+class TlsTests(TestCase):
+    """Servers with and without TLS."""
+
+    timeout = 120
+
+    def setUp(self):
+        self.ca = CA(self.mktemp())
+        self.files = {"ssl_ca": self.ca.file}
+
+    def server(self, name=None):
+        """A server, with a certificate for this name."""
+        options = []
+        if name:
+            certificate, key = self.ca.issue("server", name)
+            for file in (certificate, key, self.ca.file):
+                os.chmod(file, 0o644)
+            place = tempfile.mkdtemp(prefix="utw-tls-")
+            self.addCleanup(shutil.rmtree, place)
+            os.chmod(place, 0o755)
+            options = [f"--ssl-{word}={shutil.copy(file, place)}"
+                       for word, file in (("ca", self.ca.file), ("cert", certificate), ("key", key))]  # fmt: skip
+        made = PrivateMariaDB(networking=True, options=options)
+        made.__enter__()
+        self.addCleanup(made.__exit__)
+        return made
+
+    def output(self, server, **options):
+        """An output on this server, over TCP."""
+        where = {"host": "127.0.0.1", "port": server.port, "user": "root", "db": "ulogd"}
+        return output(MYSQL, **where | {"table": "flows", "create": True, "reconnect": 0.2} | options)
+
+    async def test_verified(self):
+        """With the CA of the server's certificate, rows go over TLS; its name counts unless ssl_verify=ca."""
+        server = self.server("127.0.0.1")
+        for verify in ("identity", "ca"):
+            made = await opened(self, self.output(server, ssl_verify=verify, **self.files))
+            await made.write(numbers(0, 3))
+            self.assertTrue(made.database.connection.encrypted and made.database.connection.safe)
+            await made.stop()
+        self.assertEqual([(6,)], server.execute("SELECT COUNT(*) FROM flows"))
+
+    async def test_not_verified(self):
+        """Another CA, another name, or no TLS at all: nothing is sent."""
+        named = self.server("db.example")
+        for server, files in ((named, {"ssl_ca": CA(self.mktemp()).file, "ssl_verify": "ca"}), (named, self.files)):
+            with self.assertRaises(pymysql.OperationalError) as caught:
+                mysql_connection.connect(**self.output(server, **files).database.keywords())
+            self.assertRegex(str(caught.exception), "(?i)certificate verify failed")
+        plain = self.server()
+        with self.assertRaisesRegex(StartError, "SSL is required|does not speak TLS"):
+            await opened(self, self.output(plain, **self.files))
 
 
 class OutageTests(MYSQLTestCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,17 @@ import pymysql
 from ulogd_tw.core import text
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import ColumnField, Field, Lines
-from ulogd_tw.core.options import Option, number, octets, seconds
+from ulogd_tw.core.options import Option, number, octets, one_of, seconds
 from ulogd_tw.core.options import text as words
+from ulogd_tw.core.paths import input_file
 from ulogd_tw.core.text import TextFormat
+from ulogd_tw.storing import mysql_connection
 from ulogd_tw.storing.columns import TableColumn, Values
 from ulogd_tw.storing.database import Database, Fault, Refused
 from ulogd_tw.storing.sql_output import COMMON, CONNECT_S, SQLOutput
 
-SOCKETS = ("/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock", "/tmp/mysql.sock", "/var/lib/mysql/mysql.sock")
-"""Usual sockets of a server on this host: libmysqlclient, and so ulogd2, uses one for localhost."""
+SOCKETS = ("/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock")
+"""Usual sockets of a server on this host, as libmysqlclient has them; not /tmp/mysql.sock, which anybody can make."""
 _AUTOMATIC = ("auto_increment", "virtual", "stored", "persistent")
 """MySQL's words for columns that fill themselves."""
 SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
@@ -40,6 +43,8 @@ _PERMISSION = (1044, 1045, 1142, 1143, 1227, 1370, 1410, 1698)
 _READ_ONLY = (1036, 1290, 1792, 1836)
 _FAULTS = (
     (Fault("permission", "grant the user of ulogd what it needs: INSERT and SELECT on the table"), _PERMISSION),
+    (Fault("permission", "set ssl_ca to the CA of the server's certificate, or socket= to its Unix socket"),
+     (mysql_connection.REFUSED, mysql_connection.NO_TLS)),
     (Fault("read_only", "the server takes no writes; is it a replica?"), _READ_ONLY),
     (Fault("table", "make the database and the table, or set create=1"), (1049, 1146)),
     (Fault("table", "see that the table fits the keys, or make it anew"), (1054, 1136, 1364)),
@@ -83,7 +88,7 @@ def literals(values: Values, n: int) -> Iterator[tuple[bytes, int]]:
 class MySQL(Database):
     """A table on a MySQL or MariaDB server."""
 
-    driver = "pymysql"
+    driver = mysql_connection.__name__
     mark = "%s"
     quote = "`"
     longest_name = 64
@@ -116,7 +121,18 @@ class MySQL(Database):
         }  # fmt: skip
         if path := self.socket_path():
             return found | {"unix_socket": path}
+        found |= {"any_tls": config.ssl_verify == "none"} | self._tls()
+        if config.server_public_key:
+            found["server_public_key"] = Path(config.server_public_key).read_bytes()
         return found | {"host": config.host or "localhost", "port": config.port or 3306}
+
+    def _tls(self) -> dict[str, Any]:
+        """Arguments for a connection that must have TLS; without them it has TLS if the server has."""
+        config = self.config
+        found = {name: getattr(config, name) for name in ("ssl_ca", "ssl_cert", "ssl_key") if getattr(config, name)}
+        if config.ssl_ca and config.ssl_verify != "none":
+            found |= {"ssl_verify_cert": True, "ssl_verify_identity": config.ssl_verify == "identity"}
+        return found
 
     def socket_path(self) -> str | None:
         """The Unix socket of the server, or None for TCP."""
@@ -131,6 +147,8 @@ class MySQL(Database):
 
     def opened(self, connection: Any) -> None:
         super().opened(connection)
+        if self._tls() and not self.socket_path() and not connection.encrypted:
+            raise pymysql.OperationalError(mysql_connection.NO_TLS, "the server does not speak TLS")
         # pymysql's connect_timeout does not bound the handshake, read_timeout does; it has no public name later on.
         connection._read_timeout = connection._write_timeout = self.config.timeout
         self.most_octets = self._execute(connection, "SELECT @@max_allowed_packet")[0][0]
@@ -299,6 +317,16 @@ class MYSQL(SQLOutput):
         Option("user", words, "", "User name at the server."),
         Option("pass", words, "", "Password of the user."),
         *COMMON,
+        Option("ssl_ca", input_file, "", "File with the CAs of the server (PEM): the connection must have TLS, and the "
+               "server a certificate of one of them. Empty: TLS if the server has it, and the password is only sent as "
+               "a hash. A Unix socket needs none."),
+        Option("ssl_cert", input_file, "", "File with our certificate for the server (PEM). Empty: none."),
+        Option("ssl_key", input_file, "", "File with the private key of ssl_cert (PEM)."),
+        Option("ssl_verify", one_of("identity", "ca", "none"), "identity", "What the server's certificate must show. "
+               "identity: a CA of ssl_ca, and the name in host; ca: a CA of ssl_ca; none: nothing, so that whoever "
+               "poses as the server can read the password."),
+        Option("server_public_key", input_file, "", "File with the public RSA key of a MySQL server (PEM), for "
+               "accounts with caching_sha2_password or sha256_password without TLS. Empty: none."),
         Option("connect_timeout", seconds, 0.0, "Seconds within which the connection must be made. 0: 3."),
         Option("timeout", seconds, 30.0, "Seconds within which the server must answer a statement."),
         Option("procedure", words, "INSERT", 'How rows are written. INSERT: into table; "INSERT IGNORE INTO x": with '
@@ -323,7 +351,7 @@ class MYSQL(SQLOutput):
         return MySQL(self.config, self.instance)
 
     def look(self) -> list[TableColumn]:
-        connection = pymysql.connect(**self.database.keywords())
+        connection = mysql_connection.connect(**self.database.keywords())
         try:
             return self.database.columns(connection)
         finally:
