@@ -137,8 +137,8 @@ class Ulogd(service.Service):
         if self.settings.stats_file:
             self._stats = task.LoopingCall(self.write_stats)
             self._stats.start(self.settings.stats_interval)
-        signals.answer(signal.SIGHUP, partial(reactor.callFromThread, self.reopen))
-        signals.answer(signal.SIGUSR2, partial(reactor.callFromThread, self.read_now))
+        signals.answer(signal.SIGHUP, lambda: reactor.callFromThread(self.reopen))
+        signals.answer(signal.SIGUSR2, lambda: reactor.callFromThread(self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
         self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
 
