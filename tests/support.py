@@ -182,7 +182,7 @@ def shared_path(*parts):
     shared = Path(os.environ.get("ULOGD_TW_SHARED") or TOP.parent / "shared")
     path = shared.joinpath(*parts)
     if not path.exists():
-        raise SkipTest(f"corpus: {Path('shared', *parts)} not beside this checkout")
+        raise SkipTest(f"corpus: {Path('shared', *parts)} not beside this checkout (see README, Tests)")
     return path
 
 

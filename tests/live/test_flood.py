@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from twisted.trial.unittest import TestCase
 
-from tests.live.service import Service, generate, unaccounted
+from tests.live.service import Service, generate, ipfixgen, unaccounted
 from tests.live.test_collector import data, message, template
 from tests.support import free_port, wait_until
 
@@ -212,6 +212,7 @@ class KeyFloodTests(TestCase):
             config += f'[j{way}]\nfile="{{dir}}/{way}.json"\n'
         with Service([f"col1:COLLECTOR,{way}:AGGREGATE,j{way}:JSON" for way in ways], config) as service:
             before = megabytes(service)
+            ipfixgen()  # before the thread, from which a test cannot be left out
             with ThreadPoolExecutor(1) as pool:
                 words = ("-n", self.RECORDS, "-r", 50_000, "-F", 10**6, "-s", 3, "-W", 110)
                 sending = pool.submit(generate, f"127.0.0.1:{port}", *words)
