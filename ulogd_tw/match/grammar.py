@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ulogd_tw.core.keys import Key, known, nearest, registry
-from ulogd_tw.match import literals, words
+from ulogd_tw.match import literals, patterns, words
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.terms import (
     COMPARE,
@@ -393,13 +393,7 @@ class _Parser:
         """Texts; `written` converts them to the form in rows."""
         if self._next.is_("~", "!~"):
             sign, pattern = self._take().text, self._value("a pattern")
-            try:
-                search = re.compile(pattern.text.encode()).search
-            except re.error as error:
-                raise MatchError(f"{pattern} is not a regular expression: {error}", pattern.column) from None
-            return InStrings(
-                names, True, token.column, sign == "!~", strings=Strings(lambda value: bool(search(value)))
-            )
+            return InStrings(names, True, token.column, sign == "!~", strings=Strings(patterns.search(pattern)))
         sign = self._sign("=", "!=")
         found = self._values("a text")
         if written is not None:

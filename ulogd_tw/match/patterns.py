@@ -1,0 +1,47 @@
+"""Regular expressions of the operator ``~``, in the time of the text's length whatever the pattern and the text are.
+
+Python's own engine tries every way to match: one value of 40 octets from a peer can keep it busy for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ulogd_tw.match.errors import MatchError
+from ulogd_tw.match.tokens import Token
+
+MEMORY = 8 << 20
+"""Octets that a compiled pattern may take."""
+_PYTHON = re.compile(r"\\Z|\{,(\d+)\}|\\.|.", re.DOTALL)
+"""What RE2 writes in another way, and everything else, character by character."""
+
+
+def search(pattern: Token) -> Callable[[bytes], bool]:
+    """Whether a text has something that matches; RE2's syntax. Raises `MatchError`."""
+    try:
+        import re2
+    except ImportError:
+        raise MatchError("~ needs the package google-re2: pip install google-re2", pattern.column) from None
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1  # octets, as they are
+    options.log_errors = False
+    options.max_mem = MEMORY
+    try:
+        found = re2.compile(_as_re2(pattern.text).encode(), options).search
+    except re2.error as error:
+        text = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
+        why = f"{text} (lookaround and back-references are not supported)"
+        raise MatchError(f"{pattern} is not a regular expression: {why}", pattern.column) from None
+    return lambda text: found(text) is not None
+
+
+def _as_re2(text: str) -> str:
+    r"""``\Z`` and ``{,n}`` of Python."""
+
+    def one(match: re.Match[str]) -> str:
+        if match[0] == r"\Z":
+            return r"\z"
+        return f"{{0,{match[1]}}}" if match[1] is not None else match[0]
+
+    return _PYTHON.sub(one, text)
