@@ -23,11 +23,8 @@ from tests.support import TOP, free_port, shared_path
 from tests.unit.packets import wire as packets
 
 NOT_YET = {
-    "02-asa-nsel-initiator-responder sqlite": "quantities are taken from elements 1, 2, 85 and 86 only",
     "43-same-string-padded sqlite": "padding makes another group",
     "48-iosxr-srv6-inner-outer": "a mix of outer and inner layer",
-    "cumulative_totals sqlite": "totals are added up",
-    "ms_overflow": "a time beyond the range is another date",
 }
 """Why a case is not right yet, by its name or ``NAME json``, ``NAME sqlite``: that is an expected failure."""
 

@@ -9,6 +9,10 @@ AGGREGATION = (
     Gauge("memory_octets", "octets", "Memory of those tables."),
     Count("rows_late", "rows", "With time=flow: rows whose interval was closed; they are in a further row of it."),
     Count("rows_joined", "rows", "With totals=difference: records of flows that began before it.", True),
+    Count("totals_assumed", "rows", "With totals=auto: records with totals taken for later ones of a flow, although "
+          "they have neither a flow start nor a flow id.", True),
+    Count("rows_without_octets", "rows", "Rows without a counter of octets; the log names their templates.", True),
+    Count("sums_saturated", "occasions", "Sums that stopped at the limit of 64 bits.", True),
     Count("states_written", "occasions", "With state_file: how often the state was written.", True),
     Count("groups_restored", "groups", "With state_file: groups that were read at the start.", True),
     Count("groups_saved", "groups", "With state_file: groups that were written at the stop.", True),

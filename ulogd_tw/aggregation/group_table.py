@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ulogd_tw.aggregation.functions import FunctionSpec
-from ulogd_tw.core import types
+from ulogd_tw.aggregation.saturation import Adder
+from ulogd_tw.core import keys, types
 from ulogd_tw.core.columns import numbers
 from ulogd_tw.core.key_table import KeyTable
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.packing import Dictionary, Packing
 
 FLOWS = Key("flows", types.UNSIGNED64, ((0, 3),), "flows", "deltaCounter")
-PACKETS = Key("packets", types.UNSIGNED64, ((0, 2),), "packets", "deltaCounter")
-OCTETS = Key("octets", types.UNSIGNED64, ((0, 1),), "octets", "deltaCounter")
+PACKETS, OCTETS, REPLY_PACKETS, REPLY_OCTETS = SUMS = keys.SUMS
 FIRST = Key("first_ms", types.MILLISECONDS, ((0, 152),), "milliseconds")
 LAST = Key("last_ms", types.MILLISECONDS, ((0, 153),), "milliseconds")
-REPLY_PACKETS = Key("reply_packets", types.UNSIGNED64, ((29305, 2),), "packets", "deltaCounter")
-REPLY_OCTETS = Key("reply_octets", types.UNSIGNED64, ((29305, 1),), "octets", "deltaCounter")
 VALUES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, REPLY_PACKETS, REPLY_OCTETS)
-
-SUMS = (
-    (PACKETS, "packetDeltaCount", "packetTotalCount"),
-    (OCTETS, "octetDeltaCount", "octetTotalCount"),
-    (REPLY_PACKETS, "reversePacketDeltaCount", "reversePacketTotalCount"),
-    (REPLY_OCTETS, "reverseOctetDeltaCount", "reverseOctetTotalCount"),
-)
 SEEN = "seen"
 PLACES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, SEEN)
 """What stands behind the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
 BORN = Key("born", types.MILLISECONDS, unit="milliseconds")
 """When the first row of a group came."""
+ADDED = tuple(Key(f"added.{key.name}", types.UNSIGNED64) for key in SUMS)
+"""What a record adds to each of `SUMS` where its counters are totals; see `total_counters`."""
 SPAN = Key("span", types.UNSIGNED64)
 """A key that is not handed on: rows whose key of the option `change` has one value without a break, see `spans`."""
 NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -120,6 +113,7 @@ class Group:
         self.places = {name: self.packing.words + place for place, name in enumerate(PLACES)}
         self.states = [spec.function(spec, capacity, most) for spec in specs]
         self.more: dict[Key, np.ndarray] = {}
+        self._adders = {key: Adder() for key in SUMS}
         self.seen_by_all: int | None = None
         """The bits that every entry has; None while there is no entry."""
         self.readers = 0
@@ -157,10 +151,17 @@ class Group:
 
     def add(self, key: Key, entries: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
         """Add to a sum; `places` is where the rows of the entries begin."""
-        if key in self.places:
+        if key is FLOWS:  # one a row
             np.add.at(self.table.flat, places + self.places[key], values)
-            return
-        np.add.at(self._column(key), entries, values)
+        elif key in self.places:
+            self._adders[key].add(self.table.flat, places + self.places[key], values)
+        else:
+            self._adders[key].add(self._column(key), entries, values)
+
+    def report_saturated(self, report: Callable[[int], None]) -> None:
+        """Tell it of sums that stop at the limit of 64 bits."""
+        for adder in (*self._adders.values(), *(state.adder for state in self.states)):
+            adder.report = report
 
     def _column(self, key: Key) -> np.ndarray:
         if key not in self.more:

@@ -146,7 +146,9 @@ class IntervalTable:
     def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> Group:
         settings = self._settings
         most = settings.max_sketches
-        return Group(present, self.dictionaries, capacity, expected, settings.functions, most, self._pool)
+        group = Group(present, self.dictionaries, capacity, expected, settings.functions, most, self._pool)
+        group.report_saturated(self._summing.saturated)
+        return group
 
     def _add(self, batch: Batch, found: dict[str, Found], max_keys: int) -> Batch | None:
         group = self._group(found)
@@ -334,7 +336,7 @@ class IntervalTable:
     ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
         """Key, column and mask of the missing rows of each value of these entries."""
         seen = group.values(SEEN, first, stop)
-        sums = {key: place for place, (key, *_) in enumerate(SUMS)}
+        sums = {key: place for place, key in enumerate(SUMS)}
         for key in VALUES:
             if key.name in wanted:
                 column = group.values(key, first, stop)

@@ -20,8 +20,10 @@ from ulogd_tw.aggregation.open_intervals import OpenIntervals
 from ulogd_tw.aggregation.settings import Settings
 from ulogd_tw.aggregation.state_file import Snapshot
 from ulogd_tw.aggregation.summing import Summing
-from ulogd_tw.aggregation.total_counters import Totals
+from ulogd_tw.aggregation.total_counters import KINDS, Totals
+from ulogd_tw.aggregation.uncounted import Uncounted
 from ulogd_tw.aggregation.window import Window
+from ulogd_tw.core.amounts import Amounts
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.resolve import Find
@@ -35,6 +37,7 @@ class AggregationProcess:
 
     def __init__(
         self,
+        instance: str,
         settings: Settings,
         find: Find,
         counters: Counters,
@@ -43,9 +46,12 @@ class AggregationProcess:
     ) -> None:
         self.settings = settings
         self.counters = counters
-        self._summing = Summing(find, counters, bool(settings.age))
+        amounts = Amounts(find)
+        self._summing = Summing(find, amounts, counters, bool(settings.age))
         self._pool = MemoryPool()
-        self._totals = Totals(find, settings.max_keys) if settings.totals == "difference" else None
+        kind = KINDS.get(settings.totals)
+        self._totals = None if kind is None else kind(find, amounts, settings.max_keys)
+        self._uncounted = Uncounted(instance, find, amounts, counters)
         by_itself = settings.age or settings.change
         self._expiry = (
             Expiry(find, settings.key, settings.age, settings.change, settings.max_keys) if by_itself else None
@@ -67,6 +73,7 @@ class AggregationProcess:
         totals = self._totals
         if totals is not None:
             figures["rows_joined"] = lambda: totals.joined
+            figures["totals_assumed"] = lambda: totals.assumed
 
     def new_table(self, start: int) -> IntervalTable:
         """An empty table of the interval that begins then."""
@@ -95,6 +102,7 @@ class AggregationProcess:
     def add(self, batch: Batch) -> None:
         """Add the rows up."""
         self._now = batch.now
+        self._uncounted.look(batch)
         if self._totals is not None:
             batch = self._totals.differenced(batch)
         if self._expiry is not None:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from ulogd_tw.aggregation.flow_time import ended, ending, share
-from ulogd_tw.aggregation.group_table import FIRST, FLOWS, LAST, NEVER, SUMS, Group
+from ulogd_tw.aggregation.group_table import ADDED, FIRST, FLOWS, LAST, NEVER, SUMS, Group
+from ulogd_tw.core.amounts import Amount, Amounts
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import numbers
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.flow_end import ACTIVE
 from ulogd_tw.core.resolve import Find
+
+_ADDED = tuple(key.name for key in ADDED)
 
 
 class Summing:
     """Adds rows to groups; `find` gives their columns. `aged`: groups note when their first row came."""
 
-    def __init__(self, find: Find, counters: Counters, aged: bool) -> None:
+    def __init__(self, find: Find, amounts: Amounts, counters: Counters, aged: bool) -> None:
         self.find = find
         self.counters = counters
         self.aged = aged
+        self._amounts = amounts
 
     def add(self, group: Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
         """Add the values of the rows to their entries, of which those in `new` are new."""
@@ -39,49 +44,54 @@ class Summing:
                 others = found.missing if counting is None else _either(found.missing, ~counting)
                 state.add(entries, found.values, others)
 
+    def saturated(self, sums: int) -> None:
+        """So many sums have stopped at the limit of 64 bits."""
+        self.counters.figures["sums_saturated"] += sums
+
     def _sums(self, group: Group, entries: np.ndarray, places: np.ndarray, batch: Batch, new: slice) -> None:
         """Add the counters, and note which of them the rows have."""
         seen = 0
         partly = None
-        for place, (key, delta, total) in enumerate(SUMS):
-            values, missing = self._counts(batch, delta, total)
-            if values is None:
+        for place, counters in enumerate(self._amounts.carried(batch).counters):
+            amount = self._amount(batch, place) if counters else None
+            if amount is None:
                 continue
+            values, missing = amount.values, amount.missing
             if missing is None:
                 seen |= 1 << place
             else:
                 values = np.where(missing, np.uint64(0), values)
                 bit = np.where(missing, np.uint64(0), np.uint64(1 << place))
                 partly = bit if partly is None else partly | bit
-            group.add(key, entries, places, share(batch, values))
+            group.add(SUMS[place], entries, places, share(batch, values))
         group.see(seen, partly, places, new)
 
-    def _counts(self, batch: Batch, delta: str, total: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """What one counter adds, and what is missing: the delta, else the total of the flow's last record."""
-        deltas = self.find(batch, delta)
-        if deltas is not None and deltas.missing is None:
-            return deltas.numbers.astype(np.uint64, copy=False), None
-        totals = self.find(batch, total)
-        if totals is None:
-            return (None, None) if deltas is None else (deltas.numbers.astype(np.uint64), deltas.missing)
-        values = totals.numbers.astype(np.uint64, copy=False)
-        missing = totals.missing
+    def _amount(self, batch: Batch, place: int) -> Amount | None:
+        """What the rows add to the sum at this place of `SUMS`."""
+        added = batch.columns.get(_ADDED[place])
+        if added is not None:
+            return Amount(numbers(added), batch.missing.get(_ADDED[place]))
+        found = self._amounts.of(batch, place)
+        return found if found is None or found.totals is None else self._final(batch, found)
+
+    def _final(self, batch: Batch, found: Amount) -> Amount:
+        """The amount without the totals of records that say that their flow goes on: a later one contains them."""
         reason = self.find(batch, "flowEndReason")
-        if reason is not None and (interim := reason.known(reason.numbers == ACTIVE)).any():
-            missing = interim if missing is None else missing | interim
-        if deltas is not None and deltas.missing is not None:
-            values = np.where(deltas.missing, values, deltas.numbers.astype(np.uint64))
-            missing = None if missing is None else missing & deltas.missing
-        return values, missing
+        if reason is None or found.totals is None:
+            return found
+        interim = reason.known(reason.numbers == ACTIVE) & found.totals
+        if not interim.any():
+            return found
+        return Amount(found.values, interim if found.missing is None else found.missing | interim)
 
     def _times(self, group: Group, places: np.ndarray, batch: Batch) -> None:
         start = self.find(batch, "flowStartMilliseconds")
         if start is not None:
-            values = start.filled(NEVER)
+            values = start.numbers if start.missing is None else np.where(start.missing, NEVER, start.numbers)
             np.minimum.at(group.table.flat, places + group.places[FIRST], values.astype(np.uint64, copy=False))
         end = self.find(batch, "flowEndMilliseconds")
         if end is not None:
-            values = end.filled(0)
+            values = end.numbers if end.missing is None else np.where(end.missing, np.uint64(0), end.numbers)
             np.maximum.at(group.table.flat, places + group.places[LAST], values.astype(np.uint64, copy=False))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ulogd_tw.aggregation import saturation
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import numbers, repeated
 
@@ -88,7 +89,7 @@ def _summed(batches: Sequence[Batch]) -> Batch:
         elif name in _EXTREMES:
             columns[key] = np.array([_EXTREMES[name].reduce(values)], key.type.dtype)
         else:
-            columns[key] = np.array([values.sum(dtype=np.uint64)], key.type.dtype)
+            columns[key] = np.array([saturation.total(values.astype(np.uint64))[0]], key.type.dtype)
     return Batch(Schema(list(columns)), {key.name: c for key, c in columns.items()}, n=1, now=batches[0].now)
 
 

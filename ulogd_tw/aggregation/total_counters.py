@@ -1,171 +1,205 @@
-"""Totals of flows that are told again and again, made into what was counted since the last time.
+"""Total counters of flows that are told again and again, made into what was counted since the last time.
 
-A flow is known by the exporter and its domain, and by whatever of addresses, ports, protocol, interfaces, VLAN, flow
-id and direction its records have. Its totals begin anew where they are smaller than the last ones, where it started
-after the last record's end, and after a record that was its last (flowEndReason, RFC 5102 section 5.11.3).
+What a record adds stands in columns of its own (`ADDED`), which `summing` takes in place of the counters.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 
 import numpy as np
 
-from ulogd_tw.aggregation.group_table import SUMS
+from ulogd_tw.aggregation.group_table import ADDED
+from ulogd_tw.aggregation.told_flows import RememberedFlows, Totalled
+from ulogd_tw.core.amounts import Amount, Amounts, amount
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_end import ACTIVE
 from ulogd_tw.core.hashes import of_rows
-from ulogd_tw.core.key_table import KeyTable
-from ulogd_tw.core.keys import known
+from ulogd_tw.core.keys import SUMS
+from ulogd_tw.core.quantities import QUANTITIES
 from ulogd_tw.core.resolve import Find, Found
 
-IDENTITY = ("exporter", "exporter_port", "observationDomainId", "flowId", "sourceAddress", "destinationAddress",
-            "protocolIdentifier", "sourceTransportPort", "destinationTransportPort", "ingressInterface", "vlanId",
-            "flowDirection")  # fmt: skip
 START, END, REASON = "flowStartMilliseconds", "flowEndMilliseconds", "flowEndReason"
-ASKS = (*IDENTITY, START, END, REASON)
-_END = 1 + len(SUMS)
-"""Place of the last record's end in a row of a table; totals stand between it and the hash. 0: there was no record."""
-
-
-DELTAS = {name: key for _, name, _ in SUMS if (key := known(name)) is not None}
-"""The keys that differences are put in."""
+UPTIME, FLOW_ID = "flowStartSysUpTime", "flowId"
+_TUPLE = ("sourceAddress", "destinationAddress", "protocolIdentifier")
+_PORTS = ("sourceTransportPort", "destinationTransportPort")
 
 
 class Totals:
-    """The last totals of at most `most` flows; when there are more, those are forgotten that were not told for longest.
+    """Replaces the totals of records by what they add. The last totals of at most `most` flows are remembered."""
 
-    There are two tables: when the new one is full it becomes the old one, and what is told again moves on.
-    """
+    asks: tuple[str, ...] = ()
+    """The keys by which flows are known, and those that say when one ends."""
 
-    def __init__(self, find: Find, most: int) -> None:
+    def __init__(self, find: Find, amounts: Amounts, most: int) -> None:
         self._find = find
-        self._most = max(most // 2, 1)
+        self._amounts = amounts
         self._secret = np.uint64(secrets.randbits(64))
-        self._new, self._old = self._empty(), self._empty()
-        self._since: float | None = None
+        self._flows = RememberedFlows(most)
         self.joined = 0
         """Rows of flows that had begun before the first row came: what they had counted until then is left out."""
-
-    def _empty(self) -> KeyTable:
-        return KeyTable(1, self._most, values=_END)
+        self.assumed = 0
+        """Rows taken for later records of a flow although nothing but its key says so."""
 
     @property
     def nbytes(self) -> int:
         """Octets of memory in use."""
-        return self._new.nbytes + self._old.nbytes
+        return self._flows.nbytes
 
     def differenced(self, batch: Batch) -> Batch:
-        """The batch with deltas where it has totals only."""
-        if self._since is None:
-            self._since = batch.now
-        since = int(self._since * 1000)
-        if not any(self._find(batch, total) for _, _, total in SUMS):
+        """The batch, with `ADDED` where it has totals."""
+        if not self._amounts.carried(batch).totals:
             return batch
-        slices = [slice(first, first + self._most) for first in range(0, batch.n, self._most)]
-        parts = [self._differenced(batch if len(slices) == 1 else batch.take(part), since) for part in slices]
-        return parts[0] if len(parts) == 1 else Batch.joined(parts)
+        found = ((place, self._amounts.of(batch, place)) for place in range(len(SUMS)))
+        chosen = {place: amount for place, amount in found if amount is not None and amount.totals is not None}
+        if not chosen:
+            return batch
+        most = self._flows.at_once
+        if batch.n <= most:
+            return self._differenced(batch, chosen)
+        parts = [np.arange(first, min(first + most, batch.n)) for first in range(0, batch.n, most)]
+        return Batch.joined([
+            self._differenced(batch.take(part), {place: amount.take(part) for place, amount in chosen.items()})
+            for part in parts
+        ])  # fmt: skip
 
-    def _differenced(self, batch: Batch, since: int) -> Batch:
-        """As `differenced`, for no more rows than a table has room for."""
-        entries = self._entries(batch)
-        found_totals = {place: self._find(batch, total) for place, (_, _, total) in enumerate(SUMS, 1)}
-        totals = {place: found for place, found in found_totals.items() if found is not None}
-        records = _Records(batch, self._find, entries, self._new, since)
-        records.begin_anew(totals)
-        self.joined += int(np.count_nonzero(records.joins))
-        columns, missing = {}, {}
-        for place, found in totals.items():
-            name = SUMS[place - 1][1]
-            values, delta = records.differences(place, found), self._find(batch, name)
-            if delta is not None and delta.missing is None:
-                continue
-            absent = found.missing if found.missing is not None else np.zeros(batch.n, bool)
-            if delta is not None and delta.missing is not None:
-                values = np.where(delta.missing, values, delta.numbers.astype(np.uint64))
-                absent = absent & delta.missing
-            columns[DELTAS[name]] = values
-            if absent.any():
-                missing[name] = absent
-        return batch.with_columns(columns, missing)
+    def _differenced(self, batch: Batch, chosen: dict[int, Amount]) -> Batch:
+        """As `differenced`, for no more rows than are remembered at once; `chosen` are the amounts of each row."""
+        raise NotImplementedError
 
-    def _entries(self, batch: Batch) -> np.ndarray:
-        """The entry of each row's flow in the new table, which has what the old one had of it."""
-        hashed = of_rows((self._find(batch, name) for name in IDENTITY), batch.n, self._secret)
-        before = self._new.n
-        entries = self._new.entries([hashed])
-        self._begin(before)
-        if not entries.all():
-            self._old, self._new = self._new, self._empty()
-            entries = self._new.entries([hashed])
-            self._begin(0)
-        return entries
-
-    def _begin(self, before: int) -> None:
-        """Set the values of the entries beyond `before`."""
-        stride = self._new.stride
-        rows = self._new.flat[(before + 1) * stride : (self._new.n + 1) * stride].reshape(-1, stride)
-        if len(rows):
-            known_ = self._old.entries([np.ascontiguousarray(rows[:, 0])], 0)
-            old = self._old.flat.reshape(-1, stride)
-            rows[:, 1:] = np.where(known_[:, None] > 0, old[known_, 1:], np.uint64(0))
-
-
-class _Records:
-    """The rows of a batch in the order of their flows, and where the totals of a flow begin anew."""
-
-    def __init__(self, batch: Batch, find: Find, entries: np.ndarray, table: KeyTable, since: int) -> None:
-        self._order = order = np.argsort(entries, kind="stable")
-        entries = entries[order]
-        self._flat, self._rows = table.flat, entries * table.stride
-        self._first = first = np.append(True, entries[1:] != entries[:-1])
-        self._last = np.append(first[1:], True)
-        starts = self._column(find(batch, START), 0)
-        ends = self._column(find(batch, END), int(batch.now * 1000))
-        reasons = self._column(find(batch, REASON), 0)
-        self._final = (reasons != 0) & (reasons != ACTIVE)
-        before = np.where(first, self._flat.take(self._rows + _END), np.roll(ends, 1))
-        unseen = first & (before == 0)
-        self._anew = unseen | (starts > before) | ~first & np.roll(self._final, 1)
-        self._runs()
-        joins = unseen & (reasons == ACTIVE) & (starts < since) & (starts > 0)
-        self.joins = joins
-        self._flat[self._rows[self._last] + _END] = np.maximum(ends[self._last], 1)
-
-    def _runs(self) -> None:
-        """The first row of those whose totals go on from one to the next, for each row."""
-        self._run = np.maximum.accumulate(np.where(self._first | self._anew, np.arange(len(self._first)), 0))
-
-    def begin_anew(self, totals: dict[int, Found]) -> None:
-        """All totals of a flow begin anew where one of them is smaller than it was."""
-        for place, total in totals.items():
-            values, there, before, _ = self._compared(place, total)
-            self._anew |= there & (values < before)
-        self._runs()
-
-    def _column(self, found: Found | None, nothing: int) -> np.ndarray:
-        """The values in order, `nothing` where there is none."""
-        if found is None:
-            return np.full(len(self._order), nothing, np.uint64)
-        return found.filled(nothing).astype(np.uint64)[self._order]
-
-    def differences(self, place: int, total: Found) -> np.ndarray:
-        """What each row adds to the total at this place of a flow, in the order of the batch; and note the last one."""
-        values, there, before, now = self._compared(place, total)
-        added = np.where(there, values - before, np.uint64(0))
-        added[self.joins] = 0
-        now[self._final] = 0
-        self._flat[self._rows[self._last] + place] = now[self._last]
-        found = np.empty_like(added)
-        found[self._order] = added
+    def _totals(self, batch: Batch, chosen: dict[int, Amount]) -> dict[int, Totalled]:
+        """The totals that rows have, also beside a delta: they are what later totals are compared with."""
+        found = {}
+        for place, amount_ in chosen.items():
+            counters = [counter for counter in QUANTITIES[place].counters if counter.total]
+            told = amount(self._find, batch, counters)
+            if told is not None and told.totals is not None:
+                found[place] = Totalled(told.values, told.totals, amount_)
         return found
 
-    def _compared(self, place: int, total: Found) -> tuple[np.ndarray, ...]:
-        """The totals, where there is one, what it was before each row, and what it is then."""
-        values = self._column(total, 0)
-        there = np.ones(len(values), bool) if total.missing is None else ~total.missing[self._order]
-        latest = np.maximum.accumulate(np.where(there, np.arange(len(values)), -1))
-        earlier = np.append(-1, latest[:-1])
-        begin = np.where(self._anew[self._run], np.uint64(0), self._flat.take(self._rows + place))
-        before = np.where(earlier >= self._run, values[earlier], begin)
-        return values, there, before, np.where(latest >= self._run, values[latest], begin)
+    def _column(self, batch: Batch, name: str, nothing: int) -> np.ndarray:
+        """The values of a key as uint64, `nothing` where there is none."""
+        found = self._find(batch, name)
+        if found is None:
+            return np.full(batch.n, nothing, np.uint64)
+        values = found.numbers.astype(np.uint64)
+        if found.missing is not None:
+            values[found.missing] = nothing
+        return values
+
+    def _identity(self, batch: Batch, names: tuple[str, ...]) -> np.ndarray:
+        """A hash of the flow of each row."""
+        return of_rows((self._find(batch, name) for name in names), batch.n, self._secret)
+
+
+class Differences(Totals):
+    """totals=difference: each total counts what it is more than the one before it.
+
+    A flow is known by the exporter and its domain, and by addresses, ports, protocol, interface, VLAN, flow id and
+    direction as far as records have them. Its totals begin anew where one is smaller than before, where the flow
+    started after the last record's end, and after a record that was its last.
+    """
+
+    IDENTITY = ("exporter", "exporter_port", "observationDomainId", FLOW_ID, *_TUPLE, *_PORTS, "ingressInterface",
+                "vlanId", "flowDirection")  # fmt: skip
+    asks = (*IDENTITY, START, END, REASON)
+
+    def __init__(self, find: Find, amounts: Amounts, most: int) -> None:
+        super().__init__(find, amounts, most)
+        self._since: int | None = None
+        """When the first row came, milliseconds."""
+
+    def differenced(self, batch: Batch) -> Batch:
+        if self._since is None:
+            self._since = int(batch.now * 1000)
+        return super().differenced(batch)
+
+    def _differenced(self, batch: Batch, chosen: dict[int, Amount]) -> Batch:
+        totals = self._totals(batch, chosen)
+        runs = self._flows.runs(self._identity(batch, self.IDENTITY))
+        starts = runs.sorted(self._column(batch, START, 0))
+        ends = runs.sorted(self._column(batch, END, int(batch.now * 1000)))
+        reasons = runs.sorted(self._column(batch, REASON, 0))
+        final = (reasons != 0) & (reasons != ACTIVE)
+        joins = runs.unseen & (reasons == ACTIVE) & (starts < np.uint64(self._since or 0)) & (starts > 0)
+        runs.begin_anew((starts > runs.ended_before(ends)) | ~runs.first & np.roll(final, 1))
+        runs.begin_anew(runs.fallen(totals))
+        self.joined += int(np.count_nonzero(joins))
+        runs.note_ends(ends)
+        added = {place: runs.differences(place, total, joins, final) for place, total in totals.items()}
+        columns = {ADDED[place]: values for place, values in added.items()}
+        return batch.with_columns(columns, _masks(chosen))
+
+
+class RepeatedTotals(Totals):
+    """totals=auto: only totals that are surely, or most likely, told again are differences; others are added whole.
+
+    A record goes on with the one before it where both are of one exporter, domain and template, have the whole flow
+    key, the flow id and the start of the flow in common as far as the template has them, and where no total fell.
+    Records without ports may be of many flows, and those with a flowEndReason are a flow's last ones or, with 2
+    (active timeout), such as a later one contains: these add nothing.
+    """
+
+    IDENTITY = ("exporter", "observationDomainId", "templateId", *_TUPLE, *_PORTS, "ipClassOfService",
+                "ipDiffServCodePoint", "flowLabelIPv6", "icmpTypeCodeIPv4", "icmpTypeCodeIPv6", "ingressInterface",
+                "flowDirection", "vlanId", "dot1qVlanId", "dot1qCustomerVlanId", "layer2SegmentId", "ingressVRFID",
+                "sourceMacAddress", "destinationMacAddress", "lineCardId", "engineType", "engineId",
+                "observationPointId", "meteringProcessId")  # fmt: skip
+    asks = (*IDENTITY, FLOW_ID, UPTIME, START, REASON)
+
+    def _differenced(self, batch: Batch, chosen: dict[int, Amount]) -> Batch:
+        reasons = self._column(batch, REASON, 0)
+        interim = reasons == ACTIVE
+        compared = self._have(batch, _PORTS) & (reasons == 0)
+        compared &= np.logical_or.reduce([amount_.totals for amount_ in chosen.values() if amount_.totals is not None])
+        rows = np.flatnonzero(compared)
+        added = {place: amount_.values for place, amount_ in chosen.items()}
+        if len(rows):
+            part = batch if len(rows) == batch.n else batch.take(rows)
+            for place, values in self._of_flows(part, {place: amount_.take(rows) for place, amount_ in chosen.items()}):
+                added[place] = added[place].copy()
+                added[place][rows] = values
+        columns = {ADDED[place]: values for place, values in added.items()}
+        return batch.with_columns(columns, _masks(chosen, interim if interim.any() else None))
+
+    def _of_flows(self, batch: Batch, chosen: dict[int, Amount]) -> Iterator[tuple[int, np.ndarray]]:
+        """What each row of these flows adds, for each of the amounts."""
+        totals = self._totals(batch, chosen)
+        start = UPTIME if self._find(batch, UPTIME) is not None else START  # of a clock that does not jitter
+        runs = self._flows.runs(self._identity(batch, (*self.IDENTITY, FLOW_ID, start)))
+        runs.begin_anew(runs.fallen(totals))
+        sure = runs.sorted(self._has(batch, FLOW_ID) | self._has(batch, start))
+        self.assumed += int(np.count_nonzero(~runs.anew & ~sure))
+        runs.note_ends(np.ones(batch.n, np.uint64))
+        for place, total in totals.items():
+            yield place, runs.differences(place, total)
+
+    def _have(self, batch: Batch, names: tuple[str, ...]) -> np.ndarray:
+        """The rows that have all of these keys."""
+        return np.logical_and.reduce([self._has(batch, name) for name in names])
+
+    def _has(self, batch: Batch, name: str) -> np.ndarray:
+        """The rows that have a key."""
+        found: Found | None = self._find(batch, name)
+        if found is None or found.missing is None:
+            return np.full(batch.n, found is not None)
+        return ~found.missing
+
+
+def _masks(chosen: dict[int, Amount], interim: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The rows that add nothing to a sum: those without the counter, and those whose total a later one contains."""
+    masks = {}
+    for place, amount_ in chosen.items():
+        missing = amount_.missing
+        if interim is not None and amount_.totals is not None:
+            left_out = interim & amount_.totals
+            missing = left_out if missing is None else missing | left_out
+        if missing is not None and missing.any():
+            masks[ADDED[place].name] = missing
+    return masks
+
+
+KINDS: dict[str, type[Totals]] = {"auto": RepeatedTotals, "difference": Differences}
+"""By the option totals; with totals=last a flow's last record says all."""
+EVERY_ASK = {name: kind.asks for name, kind in KINDS.items()}

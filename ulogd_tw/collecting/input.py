@@ -134,6 +134,7 @@ class Collecting(Input):
             scale=self.config.scale_sampled,
             name=self.config.add_names,
             inner=self.config.tunnels == "inner",
+            seldom=self.seldom_wanted,
         )
         decoder.fault = lambda error: self.fault(error)
         return decoder

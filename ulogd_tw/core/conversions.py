@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ulogd_tw.core.quantities import QUANTITIES
+
 NTP_EPOCH = 2208988800
 """Seconds from 1900, the beginning of NTP's count, to 1970."""
+LAST_MS = 1000 * (1 << 32) - 1
+"""The last millisecond of a time that 32-bit seconds since 1970 reach, in 2106."""
 
 Convert = Callable[..., np.ndarray]
 
@@ -95,6 +99,11 @@ def _times(edge: str, ulogd: str) -> list[Conversion]:
         Conversion(target, (f"flow{edge}Seconds",), seconds_to_ms),
         Conversion(target, (f"flow{edge}SysUpTime", "systemInitTimeMilliseconds"), uptime_to_ms),
         Conversion(target, (f"flow{edge}DeltaMicroseconds", "export_time"), before_export),
+        # what saw one packet, or one event such as the end of a connection (Cisco ASA), has one time
+        Conversion(target, ("observationTimeMilliseconds",), same),
+        Conversion(target, ("observationTimeMicroseconds",), ntp_to_ms),
+        Conversion(target, ("observationTimeNanoseconds",), ntp_to_ms),
+        Conversion(target, ("observationTimeSeconds",), seconds_to_ms),
     ]
     others = []
     for name, finish in (
@@ -115,11 +124,16 @@ def _ports(common: str, side: str) -> list[Conversion]:
     return [Conversion(common, (name,), same) for name in names]
 
 
+def _quantities() -> list[Conversion]:
+    return [Conversion(quantity.name, (name,), _u64) for quantity in QUANTITIES for name in quantity.names]
+
+
 _ALL = (
     *_times("Start", "flow.start"),
     *_times("End", "flow.end"),
     *_ports("sourceTransportPort", "sport"),
     *_ports("destinationTransportPort", "dport"),
+    *_quantities(),
 )
 
 BY_TARGET: dict[str, tuple[Conversion, ...]] = {}

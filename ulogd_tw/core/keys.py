@@ -109,6 +109,14 @@ TOLD = (
 )
 """Keys added to a record from the exporter's options records."""
 
+SUMS = (
+    Key("packets", types.UNSIGNED64, ((0, 2),), "packets", "deltaCounter"),
+    Key("octets", types.UNSIGNED64, ((0, 1),), "octets", "deltaCounter"),
+    Key("reply_packets", types.UNSIGNED64, ((REVERSE_PEN, 2),), "packets", "deltaCounter"),
+    Key("reply_octets", types.UNSIGNED64, ((REVERSE_PEN, 1),), "octets", "deltaCounter"),
+)
+"""What is counted of a flow, whichever element carries it; see `quantities`."""
+
 NETFLOW5_KEYS = (
     Key("srcaddr", types.IPV4, ((0, 8),)),
     Key("dstaddr", types.IPV4, ((0, 12),)),
@@ -324,7 +332,7 @@ class Registry:
 
     @cached_property
     def _context(self) -> dict[str, Key]:
-        return {key.name: key for key in (*CONTEXT, *TOLD)}
+        return {key.name: key for key in (*CONTEXT, *TOLD, *SUMS)}
 
     @cached_property
     def _iana_by_name(self) -> dict[str, Key]:

@@ -65,6 +65,10 @@ class Plugin:
     """Names of keys that it needs."""
     may_use: tuple[str, ...] = ()
     """Names of keys used if a plugin above gives them."""
+    seldom: frozenset[str] = frozenset()
+    """Of the keys that it asks for, those that it needs in some records only; see `quantities.needed`."""
+    seldom_wanted: frozenset[str] = frozenset()
+    """Of the keys that are wanted of it, those that all who ask for them need seldom."""
     hidden: frozenset[str] = frozenset()
     """Names of keys given only on request by name: another form of the same datum, or seldom of use."""
     open_keys = False

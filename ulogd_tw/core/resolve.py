@@ -11,7 +11,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import Column, numbers
-from ulogd_tw.core.conversions import BY_TARGET, Convert
+from ulogd_tw.core.conversions import BY_TARGET, LAST_MS, Convert
 from ulogd_tw.core.keys import Key, known, registry
 
 
@@ -119,7 +119,12 @@ class Sources:
             return Found(batch.columns[column], batch.missing.get(column), key)
         masks = [batch.missing[i] for i in recipe.inputs if i in batch.missing]
         missing = np.logical_or.reduce(masks) if masks else None
-        return Found(recipe.convert(*(batch.columns[i] for i in recipe.inputs)), missing, key)
+        values = recipe.convert(*(batch.columns[i] for i in recipe.inputs))
+        if key.type is types.MILLISECONDS:
+            beyond = values > np.uint64(LAST_MS)  # of an uptime or a boot time that cannot be
+            if beyond.any():
+                missing = beyond if missing is None else missing | beyond
+        return Found(values, missing, key)
 
     def key(self, schema: Schema, name: str) -> Key | None:
         """The key that `find` gives for batches of this schema."""

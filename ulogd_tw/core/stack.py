@@ -404,7 +404,20 @@ class _Wish:
 
     def __init__(self) -> None:
         self.names: frozenset[str] = frozenset()
+        self.often: frozenset[str] = frozenset()
+        """The names that somebody needs in every record."""
         self.everything = False
+
+    def add(self, names: frozenset[str], seldom: bool) -> None:
+        """These columns are wanted, perhaps in some records only."""
+        self.names |= names
+        if not seldom:
+            self.often |= names
+
+    @property
+    def seldom(self) -> frozenset[str]:
+        """The names that nobody needs in every record."""
+        return frozenset() if self.everything else self.names - self.often
 
     def of(self, plugin: Plugin, given: Provided) -> Wanted:
         """The form for the plugin: `ALL` only where it cannot name its keys itself."""
@@ -423,6 +436,7 @@ def _resolve(graph: Graph, providers: Callable[[str], list[str]]) -> list[Mistak
     for node in graph.outputs + filters + graph.inputs:
         plugin = node.plugin
         plugin.wanted = wanted[node].of(plugin, given[node])
+        plugin.seldom_wanted = wanted[node].seldom
         for parent in node.parents:
             if isinstance(plugin, Output):
                 asked = plugin.requests_of(_names(_upwards(parent), given))
@@ -474,7 +488,8 @@ def _request(
                 recipes = _past_shadows(provider, above, recipes, given)
                 node.plugin.sources.add(request, recipes)
                 provider.requested.add(name)
-                wanted[provider].names |= {i.partition("@")[0] for r in recipes for i in r.inputs}
+                columns = frozenset(i.partition("@")[0] for r in recipes for i in r.inputs)
+                wanted[provider].add(columns, request in node.plugin.seldom)
                 break
         else:
             if required:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_end import ENDED, IDLE
 from ulogd_tw.core.icmp import ICMP_PAIRS
+from ulogd_tw.core.quantities import OCTETS, PACKETS, REPLY_OCTETS, REPLY_PACKETS, Quantity
 from ulogd_tw.core.resolve import Find
 from ulogd_tw.exporting.direction import Direction, Value, add, add_first, all_rows, any_of, or_none, replace
 from ulogd_tw.ipfix.uniflow import IPV6, TOTALS
@@ -17,8 +19,8 @@ from ulogd_tw.ipfix.uniflow import IPV6, TOTALS
 KEYS = (
     "orig.ip.protocol", "orig.l4.sport", "orig.l4.dport", "orig.raw.pktlen", "orig.raw.pktcount",
     "reply.ip.saddr", "reply.ip.daddr", "reply.l4.sport", "reply.l4.dport", "reply.raw.pktlen", "reply.raw.pktcount",
-    "octetDeltaCount", "packetDeltaCount", "octets", "packets", "flowStartMilliseconds", "flowEndMilliseconds",
-    "first_ms", "last_ms", "icmp.type", "icmp.code", "icmpv6.type", "icmpv6.code", "icmpTypeCodeIPv4",
+    *OCTETS.names, *PACKETS.names, "flowStartMilliseconds", "flowEndMilliseconds", "first_ms", "last_ms",
+    "icmp.type", "icmp.code", "icmpv6.type", "icmpv6.code", "icmpTypeCodeIPv4",
     "icmpTypeCodeIPv6", "ct.event", "ct.id", "ct.tcp.state", "flowEndReason", "flowDirection", "flowId", "record_kind",
 )  # fmt: skip
 """What a record is made of, beside the addresses."""
@@ -29,13 +31,11 @@ _TIME_WAIT, _CLOSE = 7, 8
 ORIGINAL, REPLY = 0, 1
 """flowDirection as DESIGN has it."""
 
-_REVERSE_COUNTERS = (
-    ("octets", ("reverseOctetDeltaCount", "reply_octets", "responderOctets")),
-    ("packets", ("reversePacketDeltaCount", "reply_packets", "responderPackets")),
-)
+_COUNTERS = (("octets", OCTETS), ("packets", PACKETS))
+_REVERSE_COUNTERS = (("octets", REPLY_OCTETS), ("packets", REPLY_PACKETS))
 REVERSE_KEYS = (
-    *(key for _, keys in _REVERSE_COUNTERS for key in keys), "reverseFlowStartMilliseconds",
-    "reverseFlowEndMilliseconds", "reverseFlowEndReason", "initiatorOctets", "initiatorPackets",
+    *REPLY_OCTETS.names, *REPLY_PACKETS.names, "reverseFlowStartMilliseconds", "reverseFlowEndMilliseconds",
+    "reverseFlowEndReason",
 )  # fmt: skip
 """What a biflow has beside them."""
 _TURNED = {"source": "destination", "destination": "source", "source_port": "destination_port",
@@ -70,13 +70,7 @@ def _alone(find: Find, batch: Batch) -> list[Direction]:
 def _answer(find: Find, batch: Batch, single: Direction) -> Direction | None:
     """What reverse elements say, between the same ends; only the rows with packets."""
     counters: dict[str, Value] = {}
-    bits = single.bits & ~TOTALS
-    for name, others in _REVERSE_COUNTERS:
-        add_first(counters, name, find, batch, others)
-    if not counters:
-        add(counters, "octets", find(batch, "reply.raw.pktlen"))
-        add(counters, "packets", find(batch, "reply.raw.pktcount"))
-        bits |= TOTALS
+    bits = single.bits & ~TOTALS | _count(find, batch, counters, _REVERSE_COUNTERS)
     if not counters:
         return None
     values = {_TURNED.get(name, name): value for name, value in single.values.items()
@@ -87,6 +81,17 @@ def _answer(find: Find, batch: Batch, single: Direction) -> Direction | None:
     answer = Direction(batch.n, values | counters, bits, turned=True)
     _answer_icmp(answer, bits)
     return _counted(answer)
+
+
+def _count(find: Find, batch: Batch, values: dict[str, Value], counters: Iterable[tuple[str, Quantity]]) -> int:
+    """Note octets and packets: of delta counters, or `TOTALS` where there are none."""
+    for name, quantity in counters:
+        add_first(values, name, find, batch, [counter.name for counter in quantity.counters if not counter.total])
+    if "octets" in values or "packets" in values:
+        return 0
+    for name, quantity in counters:
+        add_first(values, name, find, batch, [counter.name for counter in quantity.counters if counter.total])
+    return TOTALS
 
 
 def _counted(answer: Direction) -> Direction:
@@ -108,8 +113,6 @@ def _single(find: Find, batch: Batch) -> Direction:
     add(values, "source_port", find(batch, "orig.l4.sport"))
     add(values, "destination_port", find(batch, "orig.l4.dport"))
     for name, others in (
-        ("octets", ("octetDeltaCount", "octets", "initiatorOctets")),
-        ("packets", ("packetDeltaCount", "packets", "initiatorPackets")),
         ("start", ("first_ms",)),
         ("end", ("last_ms",)),
         ("end_reason", ("flowEndReason",)),
@@ -117,10 +120,7 @@ def _single(find: Find, batch: Batch) -> Direction:
         ("direction", ("flowDirection",)),
     ):
         add_first(values, name, find, batch, others)
-    if "octets" not in values and "packets" not in values:
-        add(values, "octets", find(batch, "orig.raw.pktlen"))
-        add(values, "packets", find(batch, "orig.raw.pktcount"))
-        bits |= TOTALS
+    bits |= _count(find, batch, values, _COUNTERS)
     return Direction(batch.n, values, bits)
 
 

@@ -11,6 +11,7 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
+from ulogd_tw.core.quantities import NAMES, needed
 from ulogd_tw.ipfix import exporter_columns, packet_sections
 from ulogd_tw.ipfix.clock_skew import Skew
 from ulogd_tw.ipfix.context import Context, Source
@@ -34,16 +35,21 @@ class Batches:
     """Makes the batches of the records that wait in an intake, and compiles layouts for that.
 
     `scale`: counts times the sampling factor; `name`: names of interfaces and applications although all is wanted;
-    `inner`: packets inside records are those inside tunnels.
+    `inner`: packets inside records are those inside tunnels; `seldom`: keys that are wanted in some records only.
     """
 
-    def __init__(self, wanted: Wanted, intake: Intake, *, scale: bool, name: bool, inner: bool = False) -> None:
+    def __init__(
+        self, wanted: Wanted, intake: Intake, *, scale: bool, name: bool, inner: bool = False,
+        seldom: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
         self._wanted = wanted
+        self._seldom = seldom
         self._intake = intake
         self._counters = intake.counters
         self._limits = limits = intake.limits
         self._scale, self._name, self._inner = scale, name, inner
-        self._context = Context(wanted)
+        self._usual_context = Context(wanted if wanted is ALL else wanted - seldom)
+        self._whole_context = Context(wanted)
         self._compiled: dict[Layout, None] = {}
         self._compiled_fields = 0
         self._joined = Joined()
@@ -143,7 +149,7 @@ class Batches:
         for name in compiled.unwanted:
             del columns[name]
             missing.pop(name, None)
-        columns = self._context.columns(layout, sources, counts, n) | columns
+        columns = self._context(compiled).columns(layout, sources, counts, n) | columns
         return Batch(self._schema(layout, compiled, tuple(made)), columns, missing, n=n, now=now, held=held)
 
     def _came_up(self, boots: np.ndarray, sources: list[Source], counts: np.ndarray) -> None:
@@ -165,7 +171,7 @@ class Batches:
         if schema is None:
             if len(layout.schemas) >= _MOST_SCHEMAS:
                 layout.schemas.clear()
-            keys = [*self._context.keys(layout.family), *compiled.keys, *made]
+            keys = [*self._context(compiled).keys(layout.family), *compiled.keys, *made]
             keys = [key for key in keys if key.name not in compiled.unwanted]
             schema = layout.schemas[made] = Schema(keys)
         return schema
@@ -189,8 +195,21 @@ class Batches:
             oldest.forget()
         return compiled
 
+    def _context(self, compiled: Columns) -> Context:
+        return self._usual_context if compiled.usual else self._whole_context
+
+    def _asked(self, layout: Layout) -> Wanted:
+        """The keys that are wanted of the records of a layout."""
+        if self._wanted is ALL or not self._seldom:
+            return self._wanted
+        keys = [registry.element(field.pen, field.ident) for field in layout.fields]
+        names = {key.name for key in keys} | {
+            registry.element(*element).name for key in keys for element in key.elements
+        }
+        return needed(self._wanted, self._seldom, names)
+
     def _compile(self, layout: Layout) -> Columns:
-        wanted = self._wanted
+        asked = wanted = self._asked(layout)
         layout.made = []
         options = self._intake.options
         if flow_times := FlowTimes(layout.fields, wanted, options):
@@ -206,7 +225,8 @@ class Batches:
         for maker in layout.made:
             wanted = maker.needed(wanted)
         columns = layout.columns = Columns(layout.fields, wanted, layout.described)
-        columns.unwanted = [key.name for key in columns.keys if key.name not in self._wanted]
+        columns.usual = asked is not ALL and not (self._seldom & asked).difference(NAMES)
+        columns.unwanted = [key.name for key in columns.keys if key.name not in asked]
         if self._scale and not layout.scopes:
             scaled(columns)
         return columns

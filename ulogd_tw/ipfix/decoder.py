@@ -16,7 +16,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.batches import Batches
 from ulogd_tw.ipfix.events import Event
 from ulogd_tw.ipfix.exporter_info import ExporterInfo
@@ -52,6 +52,7 @@ class Decoder:
     def __init__(
         self, wanted: Wanted, counters: Counters, limits: Limits = Limits(),  # noqa: B008 (frozen)
         kept: Kept | None = None, *, scale: bool = False, name: bool = False, inner: bool = False,
+        seldom: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         self.wanted = wanted
         self.counters = counters
@@ -59,9 +60,9 @@ class Decoder:
         self.intake = intake = Intake(counters, limits, kept or Kept())
         self._messages = MessageDecoder(intake)
         self._netflow = NetFlow(intake)
-        self._sflow = sflow.SFlow(intake, wanted, scale, inner)
+        self._sflow = sflow.SFlow(intake, wanted if wanted is ALL else wanted - seldom, scale, inner)
         self._slabs = SlabDecoder(intake, self._netflow, self.feed)
-        self._batches = Batches(wanted, intake, scale=scale, name=name, inner=inner)
+        self._batches = Batches(wanted, intake, scale=scale, name=name, inner=inner, seldom=seldom)
         self._expired = 0.0
         self._ready: list[Batch] = []
         intake.flush = self._flush

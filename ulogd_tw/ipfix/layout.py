@@ -125,6 +125,8 @@ class Columns:
         self.keys: list[Key] = []
         self.unwanted: list[str] = []
         """Names of those that are read for other purposes only."""
+        self.usual = True
+        """Whether keys that are wanted in some records only are left out."""
         self.runs = [Run()]
         self.varying: list[Key | None] = []
         for field, key in zip(fields, field_keys(fields, wanted, described), strict=True):

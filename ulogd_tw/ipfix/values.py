@@ -13,6 +13,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Column, Octets, taken
+from ulogd_tw.core.conversions import LAST_MS
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.template import VARIABLE
 
@@ -61,6 +62,8 @@ def plan(held: Type, length: int) -> tuple[Parts, Make]:
         signed = held.kind == "signed" and at == 0
         parts.append((f">{'i' if signed else 'u'}{octets}", at))
         at += octets
+    if held.kind == "milliseconds":
+        return parts, lambda parts, n: milliseconds(parts[0].astype(dtype))
     if len(parts) == 1:
         return parts, lambda parts, n: (parts[0].astype(dtype), None)
     shifts = [8 * octets for octets in _PIECES[length][1:]]
@@ -90,6 +93,12 @@ def booleans(octets: np.ndarray) -> Values:
     true = octets == 1
     wrong = ~(true | (octets == 2))
     return true, wrong if wrong.any() else None
+
+
+def milliseconds(column: np.ndarray) -> Values:
+    """Times of 32-bit seconds, as all other times are, from 1970 to 2106; anything beyond is no value."""
+    wrong = column > np.uint64(LAST_MS)
+    return column, wrong if wrong.any() else None
 
 
 def varying_values(held: Type, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Values:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-OCTETS = ("octetDeltaCount", "octetTotalCount", "octets", "raw.pktlen")
-PACKETS = ("packetDeltaCount", "packetTotalCount", "packets", "raw.pktcount")
+from ulogd_tw.core import quantities
+
+OCTETS = (*quantities.OCTETS.names, "octets", "raw.pktlen")
+PACKETS = (*quantities.PACKETS.names, "packets", "raw.pktcount")
 SIDES: dict[str, dict[str, tuple[str, ...]]] = {
     "ip": {"src": ("sourceAddress",), "dst": ("destinationAddress",)},
     "port": {"src": ("sourceTransportPort",), "dst": ("destinationTransportPort",)},

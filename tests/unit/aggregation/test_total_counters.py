@@ -141,3 +141,199 @@ class TotalsTests(AggregateCase):
             found["octets"] += row.get("octets", 0)
             found["packets"] += row.get("packets", 0)
         self.assertEqual((octets, packets), (found["octets"], found["packets"]))
+
+
+class AutoTests(AggregateCase):
+    """totals=auto, the default: what is told again counts once, what is not counts whole."""
+
+    FLOW = {"sourceIPv4Address": 1, "destinationIPv4Address": 2, "protocolIdentifier": 6, "sourceTransportPort": 1000,
+            "destinationTransportPort": 80}  # fmt: skip
+
+    def sums(self, *rows, apart=True, **options):
+        """(octets, packets, flows) of rows that each say (octets, packets, more)."""
+        self.make(key="protocolIdentifier", **options)
+        rows = [self.FLOW | {"octetTotalCount": octets, "packetTotalCount": packets} | more
+                for octets, packets, more in rows]  # fmt: skip
+        for batch in [[row] for row in rows] if apart else [rows]:
+            self.give(batch_of(batch, now=1000.0))
+        self.agg.flush()
+        (row,) = self.rows()
+        return tuple(row.get(name) for name in ("octets", "packets", "flows"))
+
+    def both(self, expected, *rows, **options):
+        """The same in one batch and in a batch each."""
+        self.assertEqual(expected, self.sums(*rows, **options))
+        self.assertEqual(expected, self.sums(*rows, apart=False, **options))
+
+    def test_told_again(self):
+        """100, 200, 300 is 300; it is assumed that they are of one flow, and counted."""
+        self.both((300, 3, 3), (100, 1, {}), (200, 2, {}), (300, 3, {}))
+        self.assertEqual(2, self.agg.counters.figures["totals_assumed"]())
+
+    def test_the_same_again(self):
+        """A total that did not change adds nothing."""
+        self.both((100, 1, 2), (100, 1, {}), (100, 1, {}))
+
+    def test_a_reused_tuple(self):
+        """Two flows of one 5-tuple with different starts, 100 and 300 octets, are 400; with one start they are 300."""
+        first, second = ({"flowStartMilliseconds": start} for start in (1000, 2000))
+        self.both((400, 4, 2), (100, 1, first), (300, 3, second))
+        self.both((300, 3, 2), (100, 1, first), (300, 3, first))
+        self.assertEqual(0, self.agg.counters.figures["totals_assumed"]())
+
+    def test_starts_of_any_kind(self):
+        """Starts in seconds or in milliseconds of uptime, whatever the clock of the exporter makes of those."""
+        self.both((400, 4, 2), (100, 1, {"flowStartSeconds": 1}), (300, 3, {"flowStartSeconds": 2}))
+        uptimes = [{"flowStartSysUpTime": up, "systemInitTimeMilliseconds": boot} for up, boot in ((5, 70), (5, 71))]
+        self.both((300, 3, 2), (100, 1, uptimes[0]), (300, 3, uptimes[1]))
+        self.both((400, 4, 2), (100, 1, uptimes[0]), (300, 3, uptimes[0] | {"flowStartSysUpTime": 6}))
+
+    def test_flow_ids(self):
+        """Different flow ids are different flows."""
+        self.both((400, 4, 2), (100, 1, {"flowId": 1}), (300, 3, {"flowId": 2}))
+        self.both((300, 3, 2), (100, 1, {"flowId": 1}), (300, 3, {"flowId": 1}))
+        self.assertEqual(0, self.agg.counters.figures["totals_assumed"]())
+
+    def test_a_total_fell(self):
+        """Octets or packets that are fewer are those of another flow."""
+        self.both((130, 3, 2), (100, 1, {}), (30, 2, {}))
+        self.both((220, 3, 2), (100, 2, {}), (120, 1, {}))
+        self.both((150, 4, 3), (100, 1, {}), (30, 2, {}), (50, 3, {}))
+
+    def test_the_whole_key(self):
+        """A flow is known by its whole key, by who told of it, and by the template."""
+        for name in ("ipClassOfService", "vlanId", "ingressInterface", "flowDirection", "observationDomainId",
+                     "templateId", "sourceMacAddress", "flowLabelIPv6"):  # fmt: skip
+            self.both((400, 4, 2), (100, 1, {name: 1}), (300, 3, {name: 2}))
+            self.both((300, 3, 2), (100, 1, {name: 1}), (300, 3, {name: 1}))
+        self.both((400, 4, 2), (100, 1, {}), (300, 3, {"sourceTransportPort": 1001}))
+
+    def test_without_ports(self):
+        """A record without ports may be of many flows: it is added whole."""
+        for name in ("sourceTransportPort", "destinationTransportPort"):
+            flow = {n: v for n, v in self.FLOW.items() if n != name}
+            self.patch(self, "FLOW", flow)
+            self.both((600, 6, 3), (100, 1, {}), (200, 2, {}), (300, 3, {}))
+        self.assertEqual(0, self.agg.counters.figures["totals_assumed"]())
+
+    def test_with_a_reason(self):
+        """Records with a flowEndReason are whole ones; with 2, active timeout, a later one contains them."""
+        for reason in (1, 3, 4, 5):
+            why = {"flowEndReason": reason}
+            self.both((300, 3, 2), (100, 1, why), (200, 2, why))
+        self.both((300, 3, 3), (100, 1, {"flowEndReason": 2}), (200, 2, {"flowEndReason": 2}),
+                  (300, 3, {"flowEndReason": 3}))  # fmt: skip
+        self.both((300, 3, 3), *((n * 100, n, {"flowEndReason": 0}) for n in (1, 2, 3)))
+
+    def test_deltas(self):
+        """Deltas are added as they are, also of records that have totals too."""
+        self.both((7, 6, 3), *((n * 100, n, {"octetDeltaCount": n, "packetDeltaCount": 2}) for n in (1, 2, 4)))
+
+    def test_reverse(self):
+        """Totals of the reverse direction too."""
+        self.make(key="protocolIdentifier")
+        for total in (10, 30, 70):
+            self.give(batch_of([self.FLOW | {"octetTotalCount": 5, "reverseOctetTotalCount": total}]))
+        self.agg.flush()
+        (row,) = self.rows()
+        self.assertEqual((5, 70), (row["octets"], row["reply_octets"]))
+
+    def test_other_kinds(self):
+        """`last` adds every total, `difference` looks at neither ports nor starts."""
+        rows = [(n * 100, n, {"flowStartMilliseconds": n}) for n in (1, 2, 3)]
+        self.both((600, 6, 3), *rows, totals="last")
+        self.both((300, 3, 3), *rows, totals="difference")
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 2),
+                st.integers(0, 3),
+                st.integers(0, 50),
+                st.integers(0, 50),
+                st.sampled_from((None, None, 2, 3)),
+            ),
+            max_size=40,
+        ),
+        st.lists(st.integers(1, 6)),
+    )
+    def test_row_by_row(self, rows, sizes):
+        """However rows come in batches: as when each is compared with the last one of its flow."""
+        self.make(key="protocolIdentifier")
+        expected, last = [0, 0], {}
+        for port, start, octets, packets, reason in rows:
+            before = last.get((port, start))
+            if reason == 3:
+                added = octets, packets
+            elif reason == 2:
+                continue
+            else:
+                told_again = before is not None and octets >= before[0] and packets >= before[1]
+                added = (octets - before[0], packets - before[1]) if told_again else (octets, packets)
+                last[port, start] = octets, packets
+            expected = [total + more for total, more in zip(expected, added, strict=True)]
+        made = [self.FLOW | {"sourceTransportPort": port, "flowStartMilliseconds": start, "octetTotalCount": octets,
+                             "packetTotalCount": packets, "flowEndReason": reason}
+                for port, start, octets, packets, reason in rows]  # fmt: skip
+        while made:
+            size = sizes.pop() if sizes else len(made)
+            self.give(batch_of(made[:size], now=1000.0))
+            made = made[size:]
+        self.agg.flush()
+        found = [sum(row.get(name, 0) for row in self.rows()) for name in ("octets", "packets")]
+        self.assertEqual(expected, found)
+
+    def test_more_flows_than_room(self):
+        """A batch with more flows than are remembered is worked through in parts."""
+        self.make(key="protocolIdentifier", max_keys=20)
+        rows = [self.FLOW | {"sourceTransportPort": n % 40, "octetTotalCount": 100} for n in range(80)]
+        self.give(batch_of(rows, now=1000.0))
+        self.agg.flush()
+        self.assertLessEqual(4000, self.rows()[0]["octets"])
+        self.assertLess(self.rows()[0]["octets"], 8001)
+
+
+class UncountedTests(AggregateCase):
+    """Rows without a counter of octets."""
+
+    def test_said_once(self):
+        """Counted row by row, and said once for each template."""
+        self.make(key="protocolIdentifier")
+        said = []
+        self.patch(self.agg.aggregation._uncounted, "log", FakeLog(said))
+        rows = [{"protocolIdentifier": 6, "templateId": template, "observationDomainId": 7, "exporterAddress": 0}
+                for template in (256, 257, 256)]  # fmt: skip
+        for _ in range(3):
+            self.give(batch_of(rows))
+        self.give(batch_of([{"protocolIdentifier": 6, "octetTotalCount": 3, "flowEndReason": 2}]))
+        self.give(batch_of([{"protocolIdentifier": 6, "responderOctets": 3}]))
+        self.give(batch_of([{"protocolIdentifier": 6, "octetDeltaCount": 1}, {"protocolIdentifier": 6}]))
+        self.agg.flush()
+        self.assertEqual(10, self.agg.counters.figures["rows_without_octets"])
+        self.assertEqual(["template 256, domain 7", "template 257, domain 7", "a kind of rows of the input"], said)
+        self.assertEqual(13, sum(row["flows"] for row in self.rows()))
+
+    def test_every_counter(self):
+        """Octets and packets of AGGREGATE come from whichever counter there is (Cisco ASA: 231, 232, 298, 299)."""
+        self.make(key="protocolIdentifier")
+        row = {"initiatorOctets": 2877, "initiatorPackets": 21, "responderOctets": 4167, "responderPackets": 22}
+        self.give(batch_of([{"protocolIdentifier": 1} | row]))
+        row = {"postOctetDeltaCount": 5, "postPacketDeltaCount": 1}
+        self.give(batch_of([{"protocolIdentifier": 2} | row]))
+        self.give(batch_of([{"protocolIdentifier": 3, "layer2OctetDeltaCount": 9}]))
+        self.give(batch_of([{"protocolIdentifier": 4, "octetDeltaCount": 1, "postOctetDeltaCount": 100}]))
+        self.agg.flush()
+        names = ("octets", "packets", "reply_octets", "reply_packets")
+        found = {row["protocolIdentifier"]: tuple(row.get(name) for name in names) for row in self.rows()}
+        self.assertEqual({1: (2877, 21, 4167, 22), 2: (5, 1, None, None), 3: (9, None, None, None),
+                          4: (1, None, None, None)}, found)  # fmt: skip
+
+
+class FakeLog:
+    """Notes the templates that warnings are about."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def warn(self, text, **fields):
+        self.said.append(fields["template"])

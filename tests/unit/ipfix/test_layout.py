@@ -76,6 +76,8 @@ def octets_and_value(draw, kind, length):
         return (b"\1" if value else b"\2"), value
     signed = kind.startswith("signed")
     low, high = (-(1 << 8 * length - 1), (1 << 8 * length - 1) - 1) if signed else (0, (1 << 8 * length) - 1)
+    if kind == "dateTimeMilliseconds":
+        high = 1000 * 2**32 - 1  # the range of dateTimeSeconds; what is beyond is no value (test_values)
     value = draw(st.integers(low, high))
     return value.to_bytes(length, "big", signed=signed), value
 

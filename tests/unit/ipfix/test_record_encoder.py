@@ -39,7 +39,7 @@ VALUES = {
     "ipv6": lambda t: st.integers(0, 2**128 - 1),
     "mac": lambda t: st.integers(0, 2**48 - 1),
     "seconds": lambda t: st.integers(0, 2**32 - 1),
-    "milliseconds": lambda t: st.integers(0, 2**64 - 1),
+    "milliseconds": lambda t: st.integers(0, 1000 * 2**32 - 1),
     # the lowest bits of microseconds are not sent (RFC 7011 section 6.1.9)
     "ntp": lambda t: st.integers(0, 2**53 - 1).map(lambda v: v << 11),
     "string": lambda t: st.text(max_size=300).map(str.encode),

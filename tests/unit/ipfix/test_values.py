@@ -88,6 +88,23 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual((types.OCTETS, [b"12345678"]), _typed(self.value((150, 8), b"12345678")))
         self.assertEqual((types.OCTETS, [b"1234"]), _typed(self.value((152, 4), b"1234")))
 
+    def test_milliseconds_beyond_all_seconds(self):
+        """A time beyond 2**32 seconds, as of microseconds in a field of milliseconds, is no value, and counted."""
+        last, beyond, micro = (n.to_bytes(8, "big") for n in (1000 * 2**32 - 1, 1000 * 2**32, 1_700_000_000_000_000))
+        for length in (8, VARIABLE):
+            found = Collected()
+            size = b"\x08" if length == VARIABLE else b""
+            octets = [bytes(4) + size + value + last for value in (last, beyond, micro, last)]
+            rows = found.rows(
+                message(
+                    a_set(2, template(256, (8, 4), (152, length), (323, 8))),
+                    a_set(256, *octets),
+                )
+            )
+            self.assertEqual([4294967295999, None, None, 4294967295999], [r.get("flowStartMilliseconds") for r in rows])
+            self.assertEqual([4294967295999] * 4, [r["observationTimeMilliseconds"] for r in rows])
+            self.assertEqual(2, found.errors["value"])
+
     def test_strings_and_octets(self):
         """Strings keep their trailing NULs, octets and unknown elements are opaque, nothing of no size is refused."""
         self.assertEqual(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ulogd_tw.aggregation.saturation import Adder
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Column, numbers
 from ulogd_tw.core.keys import Key
@@ -85,6 +86,7 @@ class Function:
         self.dtype = np.dtype(self.state_type) if self.state_type else _held(spec.key.type)
         self.values = np.empty((self.most + 1) * self.width, self.dtype)
         """Memory is reserved; it is used only as far as entries reach."""
+        self.adder = Adder()
         self.seen = np.empty(self.most + 1, bool)
         self.partial = np.empty(self.most + 1, bool)
         """Entries that were merged with one that had no sketch: they have no result."""

@@ -21,17 +21,19 @@ class _OfElement(Function):
 
 @register
 class Sum(_OfElement):
-    """The sum of all values."""
+    """The sum of all values; one of integers stops at the limits of 64 bits."""
 
     name = "sum"
     help = ""
     kinds = NUMBERS
     merged_by = "sum"
     bounded = False
-    ufunc = np.add
 
     def take(self, entries: np.ndarray, column: Column) -> None:
-        np.add.at(self.values, entries, self.as_held(column))
+        self.adder.add(self.values, entries, self.as_held(column))
+
+    def join(self, entries: np.ndarray, rows: np.ndarray) -> None:
+        self.adder.add(self.values, entries, rows[:, 0])
 
 
 @register

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, derived_keys, functions, top
+from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, derived_keys, functions, top, uncounted
 from ulogd_tw.aggregation.counts import AGGREGATION
 from ulogd_tw.aggregation.group_table import SPAN, VALUES
 from ulogd_tw.aggregation.interval import INTERVAL_START
-from ulogd_tw.aggregation.total_counters import ASKS
+from ulogd_tw.aggregation.total_counters import EVERY_ASK
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_rows import only_ends
 from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry
 from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text, whole_seconds
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, Aggregator, Wanted
+from ulogd_tw.core.quantities import NAMES
 from ulogd_tw.core.resolve import Found
+
+_OFTEN = ("flowEndReason", "flowStartMilliseconds", "flowEndMilliseconds", "ct.event", "record_kind")
+"""Keys that it may need in every row."""
 
 
 class AGGREGATE(Aggregator):
     """Sums flows with equal keys: octets, packets, flows, first start and last end, one row a key and interval.
 
-    Octets are octetDeltaCount, else octetTotalCount of final records, else NULL; packets alike. A row without a key
-    groups under NULL. Conntrack rows other than the end of a flow, and options records, are filtered out.
+    Octets are octetDeltaCount, or the first other counter of octets in a record (octetTotalCount, initiatorOctets,
+    postOctetDeltaCount and others), else NULL; packets alike. A row without a key groups under NULL. Conntrack rows
+    other than the end of a flow, and options records, are filtered out.
     """
 
     name = "AGGREGATE"
@@ -57,9 +62,10 @@ class AGGREGATE(Aggregator):
         Option("change", text, "", "One of the keys of key, such as ct.mark: when its value changes while the other "
                "keys are equal, the group with the former value is emitted at once. A return to the former value "
                "begins a new group."),
-        Option("totals", one_of("last", "difference"), "last", "Meaning of octetTotalCount and packetTotalCount in "
-               "records without delta counters. last: only the last record of a flow counts; difference: each record "
-               "counts its increase over the previous one, remembered for max_keys flows."),
+        Option("totals", one_of("auto", "last", "difference"), "auto", "Meaning of octetTotalCount and "
+               "packetTotalCount in records without delta counters. auto: a record counts its increase over the "
+               "previous one of the same flow, else in full; last: only the last record of a flow counts; difference: "
+               "each record counts its increase over the previous one. Totals of max_keys flows are remembered."),
         Option("max_keys", positive, 1_000_000, "Maximum number of groups in memory, over all open intervals."),
         Option("overflow", one_of("emit", "other", "refuse", "fold", "evict"), "emit", "Action for a new group beyond "
                "max_keys. emit: emit all groups early (with window: as fold); other: count the row under NULL keys; "
@@ -70,9 +76,7 @@ class AGGREGATE(Aggregator):
         Option("checkpoint", seconds, 60, "Seconds between two writings of state_file, and the most that a crash can "
                "cost. 0: it is written at a stop only."),
     )  # fmt: skip
-    may_use = ("octetDeltaCount", "octetTotalCount", "packetDeltaCount", "packetTotalCount", "reverseOctetDeltaCount",
-               "reverseOctetTotalCount", "reversePacketDeltaCount", "reversePacketTotalCount", "flowEndReason",
-               "flowStartMilliseconds", "flowEndMilliseconds", "ct.event", "record_kind")  # fmt: skip
+    may_use = (*NAMES, *_OFTEN)
 
     def __init__(self, instance: str, config=None) -> None:
         super().__init__(instance, config)
@@ -83,9 +87,12 @@ class AGGREGATE(Aggregator):
         self._derived = {
             name: found for name in self.key_names if (found := self._read("key", derived_keys.parse, name))
         }
+        self._made = {SPAN.name, *(name for name, derived in self._derived.items() if derived.base != name)}
         wanted = self._read("functions", functions.parse, self.config.functions) or []
         self.settings = Settings.of(self.config, self.key_names, wanted)
-        self.aggregation = AggregationProcess(self.settings, self.find, self.counters, self._emit, self._columns_out)
+        self.aggregation = AggregationProcess(
+            instance, self.settings, self.find, self.counters, self._emit, self._columns_out
+        )
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.key_names:
@@ -117,14 +124,17 @@ class AGGREGATE(Aggregator):
     def requests(self, wanted: Wanted) -> dict[str, bool]:
         needed = dict.fromkeys((found.base for found in self._derived.values()), True)
         needed |= {spec.of: True for spec in self.settings.functions if spec.name in wanted}
-        may = (*self.may_use, *(ASKS if self.settings.totals == "difference" else ()))
-        return needed | {name: False for name in may if name not in needed}
+        asks = EVERY_ASK.get(self.settings.totals, ())
+        seldom = (*NAMES, *uncounted.ASKS, *asks)
+        self.seldom = frozenset(name for name in seldom if name not in (*needed, *_OFTEN))
+        return needed | {name: False for name in (*self.may_use, *uncounted.ASKS, *asks) if name not in needed}
 
     def find(self, batch: Batch, name: str) -> Found | None:
+        if name not in self._made:
+            return self.sources.find(batch, name)
         if name == SPAN.name:
             return Found(batch.columns[name], None, SPAN)
-        found = self._derived.get(name)
-        return super().find(batch, name) if found is None else found.find(super().find, batch)
+        return self._derived[name].find(super().find, batch)
 
     def _read(self, option: str, parse: Callable[[str], Any], text: str) -> Any:
         """What a text of an option means; None, and a mistake noted, where it is wrong."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ulogd_tw.core import columns, types
+from ulogd_tw.core.amounts import amount
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Column
 from ulogd_tw.core.flow_rows import KEYS as ENDS
@@ -15,13 +16,16 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import Field, Lines
 from ulogd_tw.core.phrases import value
 from ulogd_tw.core.plugin import FLOW, PACKET
+from ulogd_tw.core.quantities import REPLY_OCTETS, REPLY_PACKETS, Counter
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 
 _ICMP, _ICMPV6 = 1, 58
 _PLAIN = ("orig.ip.saddr", "orig.ip.daddr")
 _NUMBERS = ("flow.end.sec", "orig.ip.protocol", "orig.l4.sport", "orig.l4.dport", "icmp.type", "icmp.code",
-            "icmpv6.type", "icmpv6.code", "reply.raw.pktcount", "reply.raw.pktlen")  # fmt: skip
+            "icmpv6.type", "icmpv6.code")  # fmt: skip
+
+_COUNTS = {"reply.raw.pktcount": REPLY_PACKETS, "reply.raw.pktlen": REPLY_OCTETS}
 
 
 class NACCT(TextOutput):
@@ -35,7 +39,8 @@ class NACCT(TextOutput):
     itype = PACKET | FLOW
     options = (file_option("/var/log/ulogd_nacct.log"), SYNC)
     uses = _PLAIN
-    may_use = (*_NUMBERS, *ENDS)
+    may_use = (*_NUMBERS, *_COUNTS, *REPLY_PACKETS.names, *REPLY_OCTETS.names, *ENDS)
+    seldom = frozenset((*REPLY_PACKETS.names, *REPLY_OCTETS.names))
 
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
@@ -52,10 +57,17 @@ class NACCT(TextOutput):
         source, destination = (self.find(batch, name) for name in _PLAIN)
         fields = [
             _field(numbers["flow.end.sec"]), _field(protocol), _address(source, batch.n), _field(ports[0]),
-            _address(destination, batch.n), _field(ports[1]), _field(numbers["reply.raw.pktcount"]),
-            _field(numbers["reply.raw.pktlen"]),
+            _address(destination, batch.n), _field(ports[1]), _field(self._amount(batch, "reply.raw.pktcount")),
+            _field(self._amount(batch, "reply.raw.pktlen")),
         ]  # fmt: skip
         return self._lines.render(fields, batch.n)
+
+    def _amount(self, batch: Batch, name: str) -> np.ndarray:
+        """What this key of ulogd2, or another counter of the same quantity, has counted; 0 where nothing was."""
+        found = amount(self.find, batch, (Counter(name, True), *_COUNTS[name].counters))
+        if found is None:
+            return np.zeros(batch.n, np.uint64)
+        return found.values if found.missing is None else np.where(found.missing, np.uint64(0), found.values)
 
     def _number(self, batch: Batch, name: str) -> np.ndarray:
         """A column, 0 where there is no value."""

@@ -1,0 +1,142 @@
+"""The last totals of flows, and the records of a batch in the order of their flows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ulogd_tw.core.amounts import Amount
+from ulogd_tw.core.key_table import KeyTable
+from ulogd_tw.core.keys import SUMS
+
+_END = 1 + len(SUMS)
+"""Place of the last record's end in a row of a table; totals stand between it and the hash. 0: there was no record."""
+
+
+@dataclass(slots=True)
+class Totalled:
+    """The totals of rows: their `values`, a mask of the rows `there`, and the amount that counts in each row."""
+
+    values: np.ndarray
+    there: np.ndarray
+    chosen: Amount
+
+
+class RememberedFlows:
+    """The last totals of at most `most` flows; beyond that, those told longest ago are forgotten.
+
+    There are two tables: when the new one is full it becomes the old one, and what is told again moves on.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.at_once = max(most // 2, 1)
+        """Rows of one call at most."""
+        self._tables: tuple[KeyTable, KeyTable] | None = None
+        """The new and the old one, once there are totals."""
+
+    @property
+    def nbytes(self) -> int:
+        """Octets of memory in use."""
+        return 0 if self._tables is None else sum(table.nbytes for table in self._tables)
+
+    def _empty(self) -> KeyTable:
+        return KeyTable(1, self.at_once, values=_END)
+
+    def runs(self, hashes: np.ndarray) -> Runs:
+        """The rows whose flows have these hashes, beside what is remembered of their flows."""
+        new, old = self._tables or (self._empty(), self._empty())
+        before = new.n
+        entries = new.entries([hashes])
+        _copy(old, new, before)
+        if not entries.all():
+            old, new = new, self._empty()
+            entries = new.entries([hashes])
+            _copy(old, new, 0)
+        self._tables = new, old
+        return Runs(entries, new)
+
+
+def _copy(old: KeyTable, new: KeyTable, before: int) -> None:
+    """Set the values of the entries of `new` beyond `before` to what `old` has of these flows."""
+    rows = new.flat[(before + 1) * new.stride : (new.n + 1) * new.stride].reshape(-1, new.stride)
+    if len(rows):
+        known = old.entries([np.ascontiguousarray(rows[:, 0])], 0)
+        values = old.flat.reshape(-1, old.stride)
+        rows[:, 1:] = np.where(known[:, None] > 0, values[known, 1:], np.uint64(0))
+
+
+class Runs:
+    """Rows in the order of their flows. In a run of rows totals go on from one to the next; `anew` rows begin one."""
+
+    def __init__(self, entries: np.ndarray, table: KeyTable) -> None:
+        self._order = np.argsort(entries, kind="stable")
+        entries = entries[self._order]
+        self._flat, self._rows = table.flat, entries * table.stride
+        self.first = np.append(True, entries[1:] != entries[:-1])
+        """The first row of each flow."""
+        self._last = np.append(self.first[1:], True)
+        self.unseen = self.first & (self._flat.take(self._rows + _END) == 0)
+        """The first row of each flow that was not remembered."""
+        self.anew = self.unseen.copy()
+        self._begin_runs()
+
+    def _begin_runs(self) -> None:
+        """The first row of its run, for each row."""
+        starts = np.where(self.first | self.anew, np.arange(len(self.first)), 0)
+        self._run = np.maximum.accumulate(starts)
+
+    def sorted(self, column: np.ndarray) -> np.ndarray:
+        """A column in the order of the flows."""
+        return column[self._order]
+
+    def begin_anew(self, rows: np.ndarray) -> None:
+        """Totals begin anew at these rows (a mask in the order of the flows) too."""
+        self.anew |= rows
+        self._begin_runs()
+
+    def ended_before(self, ends: np.ndarray) -> np.ndarray:
+        """The end of the record before each row, of these `ends` in the order of the flows."""
+        return np.where(self.first, self._flat.take(self._rows + _END), np.roll(ends, 1))
+
+    def note_ends(self, ends: np.ndarray) -> None:
+        """Remember the ends of the last records."""
+        self._flat[self._rows[self._last] + _END] = np.maximum(ends[self._last], 1)
+
+    def fallen(self, totals: Mapping[int, Totalled]) -> np.ndarray:
+        """The rows of which any total is smaller than before, in the order of the flows."""
+        found = np.zeros(len(self.first), bool)
+        for place, total in totals.items():
+            values, there, before, _ = self._compared(place + 1, total)
+            found |= there & (values < before)
+        return found
+
+    def differences(
+        self, place: int, total: Totalled, joins: np.ndarray | None = None, final: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What each row adds to the sum at this place, in the order of the batch; the last totals are remembered.
+
+        Rows that count something else than a total keep their value. What flows at `joins` had counted before is
+        left out, and totals begin anew after `final` rows (masks in the order of the flows).
+        """
+        values, there, before, now = self._compared(place + 1, total)
+        added = np.where(there, values - before, np.uint64(0))
+        if joins is not None:
+            added[joins] = 0
+        if final is not None:
+            now[final] = 0
+        self._flat[self._rows[self._last] + place + 1] = now[self._last]
+        found = np.empty_like(added)
+        found[self._order] = added
+        counted = total.chosen.totals
+        return total.chosen.values if counted is None else np.where(counted, found, total.chosen.values)
+
+    def _compared(self, place: int, total: Totalled) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The values, the rows where they are totals, the total before each row, and the one then."""
+        values, there = self.sorted(total.values), self.sorted(total.there)
+        latest = np.maximum.accumulate(np.where(there, np.arange(len(values)), -1))
+        earlier = np.append(-1, latest[:-1])
+        begin = np.where(self.anew[self._run], np.uint64(0), self._flat.take(self._rows + place))
+        before = np.where(earlier >= self._run, values[earlier], begin)
+        return values, there, before, np.where(latest >= self._run, values[latest], begin)

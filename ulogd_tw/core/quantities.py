@@ -1,0 +1,102 @@
+"""Which Information Elements carry the octets and packets of a flow: one table, in the order in which they are taken.
+
+A row's quantity is that of the first counter that has a value there. A delta counter says what came since the last
+record of its flow; a total counter what came since the flow's beginning (RFC 5102 section 5.10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ulogd_tw.core.keys import SUMS, Key
+
+
+@dataclass(frozen=True)
+class Counter:
+    """One counter: the name of its key, and whether it is a total."""
+
+    name: str
+    total: bool = False
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is counted: the key under which it is added up, and the counters that carry it, the first ones first."""
+
+    key: Key
+    counters: tuple[Counter, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the key."""
+        return self.key.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the counters, in their order."""
+        return tuple(counter.name for counter in self.counters)
+
+
+def _counters(*names: str) -> tuple[Counter, ...]:
+    return tuple(Counter(name, "TotalCount" in name) for name in names)
+
+
+_PACKETS, _OCTETS, _REPLY_PACKETS, _REPLY_OCTETS = SUMS
+OCTETS = Quantity(
+    _OCTETS,
+    _counters("octetDeltaCount", "octetTotalCount", "initiatorOctets", "postOctetDeltaCount", "postOctetTotalCount",
+              "layer2OctetDeltaCount", "layer2OctetTotalCount", "postLayer2OctetDeltaCount"),
+)  # fmt: skip
+"""`initiatorOctets` is what a Cisco ASA counts; the `post` counters are those of egress; layer 2 counts frames."""
+PACKETS = Quantity(
+    _PACKETS,
+    _counters("packetDeltaCount", "packetTotalCount", "initiatorPackets", "postPacketDeltaCount",
+              "postPacketTotalCount"),
+)  # fmt: skip
+REPLY_PACKETS = Quantity(
+    _REPLY_PACKETS,
+    _counters("reversePacketDeltaCount", "reversePacketTotalCount", "responderPackets", "reverseInitiatorPackets",
+              "reversePostPacketDeltaCount", "reversePostPacketTotalCount"),
+)  # fmt: skip
+REPLY_OCTETS = Quantity(
+    _REPLY_OCTETS,
+    _counters("reverseOctetDeltaCount", "reverseOctetTotalCount", "responderOctets", "reverseInitiatorOctets",
+              "reversePostOctetDeltaCount", "reversePostOctetTotalCount", "reverseLayer2OctetDeltaCount",
+              "reverseLayer2OctetTotalCount", "reversePostLayer2OctetDeltaCount"),
+)  # fmt: skip
+QUANTITIES = (PACKETS, OCTETS, REPLY_PACKETS, REPLY_OCTETS)
+"""In the order of `keys.SUMS`."""
+NAMES = tuple(name for quantity in QUANTITIES for name in quantity.names)
+"""The names of all counters."""
+
+
+def needed(wanted: frozenset[str], seldom: frozenset[str], there: Collection[str]) -> frozenset[str]:
+    """What of the `wanted` keys has to be read of a record with the keys `there`.
+
+    `seldom` keys are wanted in some records only: counters where no delta counter goes before them, and all others
+    where octets or packets are told as totals, or octets not at all.
+    """
+    left_out = seldom & _behind(there)
+    if not total_only(there):
+        left_out |= seldom.difference(NAMES)
+    return wanted - left_out
+
+
+def total_only(names: Collection[str]) -> bool:
+    """Whether a record with these keys may tell octets or packets as totals only, or octets not at all."""
+    for quantity in (OCTETS, PACKETS):
+        first = next((counter for counter in quantity.counters if counter.name in names), None)
+        if first.total if first is not None else quantity is OCTETS:
+            return True
+    return False
+
+
+def _behind(names: Collection[str]) -> frozenset[str]:
+    """Of the counters with these names, those behind a delta counter of the same quantity."""
+    found: set[str] = set()
+    for quantity in QUANTITIES:
+        there = [counter for counter in quantity.counters if counter.name in names]
+        place = next((place for place, counter in enumerate(there) if not counter.total), len(there))
+        found.update(counter.name for counter in there[place + 1 :])
+    return frozenset(found)
