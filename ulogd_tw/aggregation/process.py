@@ -20,7 +20,7 @@ from ulogd_tw.aggregation.open_intervals import OpenIntervals
 from ulogd_tw.aggregation.settings import Settings
 from ulogd_tw.aggregation.state_file import Snapshot
 from ulogd_tw.aggregation.summing import Summing
-from ulogd_tw.aggregation.total_counters import KINDS, Totals
+from ulogd_tw.aggregation.total_counters import KINDS
 from ulogd_tw.aggregation.uncounted import Uncounted
 from ulogd_tw.aggregation.window import Window
 from ulogd_tw.core.amounts import Amounts
@@ -69,7 +69,7 @@ class AggregationProcess:
     def _add_figures(self) -> None:
         figures = self.counters.figures
         figures["keys"] = lambda: sum(len(table) for table in [*self.intervals, *self.panes])
-        figures["memory_octets"] = lambda: sum(part.nbytes for part in self.held())
+        figures["memory_octets"] = self._memory
         totals = self._totals
         if totals is not None:
             figures["rows_joined"] = lambda: totals.joined
@@ -84,13 +84,14 @@ class AggregationProcess:
         """Intervals that are over and part of a window still to come."""
         return [] if self.window is None else self.window.panes
 
-    def held(self) -> Iterator[IntervalTable | Totals]:
-        """Everything that holds rows or memory."""
-        yield from self.intervals
-        yield from self.panes
-        yield from (table for table, _ in self.queue)
-        if self._totals is not None:
-            yield self._totals
+    def tables(self) -> list[IntervalTable]:
+        """All tables, those that go out too."""
+        return [*self.intervals, *self.panes, *(table for table, _ in self.queue)]
+
+    def _memory(self) -> int:
+        """Octets of memory in use."""
+        totals = 0 if self._totals is None else self._totals.nbytes
+        return totals + sum(table.nbytes for table in self.tables())
 
     @property
     def holds(self) -> bool:

@@ -487,7 +487,8 @@ def _request(
                     )  # it has the key itself: no need to decode more
                 recipes = _past_shadows(provider, above, recipes, given)
                 node.plugin.sources.add(request, recipes)
-                provider.requested.add(name)
+                if request not in node.plugin.seldom:
+                    provider.requested.add(name)
                 columns = frozenset(i.partition("@")[0] for r in recipes for i in r.inputs)
                 wanted[provider].add(columns, request in node.plugin.seldom)
                 break

@@ -181,7 +181,7 @@ class AgeTests(DeparturesCase):
         self.turn(1075)
         found = self.out("octets", "interval_start", "sourceTransportPort")
         self.assertEqual([(5, 1000, 1), (13, 1000, None)], sorted(found))
-        self.assertFalse(sum(map(len, self.agg.aggregation.held())))
+        self.assertFalse(sum(map(len, self.agg.aggregation.tables())))
 
     @settings(max_examples=100)
     @given(st.lists(st.tuples(st.integers(0, 9), st.lists(row, min_size=1, max_size=6)), max_size=12),
@@ -202,7 +202,7 @@ class AgeTests(DeparturesCase):
         self.assertEqual((octets, flows), (sum(r["octets"] for r in found), sum(r["flows"] for r in found)))
         for one in found:
             self.assertLessEqual(one["last_ms"] // 1000 - one["interval_start"], 16)
-        self.assertFalse(self.agg.holds and sum(map(len, self.agg.aggregation.held())))
+        self.assertFalse(self.agg.holds and sum(map(len, self.agg.aggregation.tables())))
         self.assertEqual({}, self.graph.unaccounted())
 
 
