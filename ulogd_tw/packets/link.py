@@ -16,6 +16,10 @@ IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 _LABELS, _LABELS_MULTICAST, _PPPOE = 0x8847, 0x8848, 0x8864
 _IS_TAG = marked(1 << 16, 0x8100, 0x88A8, 0x9100, 0x9200)
 """EtherTypes of VLAN tags: 802.1Q, 802.1ad, and two from before that."""
+_VN_TAG, _E_TAG, _CISCO_META, _PBB, _MACSEC = 0x8926, 0x893F, 0x8909, 0x88E7, 0x88E5
+_FURTHER = {_VN_TAG: 4, _E_TAG: 6, _CISCO_META: 6, _PBB: 16, _MACSEC: 6}
+"""EtherTypes of other tags (of virtual interfaces, 802.1BR, TrustSec, 802.1ah, MACsec): octets before the next type."""
+_IS_FURTHER = marked(1 << 16, *_FURTHER)
 LEAST_ETHERTYPE = 0x0600
 MOST_TAGS, MOST_LABELS = 4, 10
 """Maximum number of tags and of labels (as many as IPFIX has elements) read."""
@@ -79,6 +83,9 @@ def typed(walk: Walk, rows: np.ndarray, kind: np.ndarray, found: Headers) -> Non
     """Tags, PPPoE and labels after an EtherType."""
     kind = _tags(walk, rows, kind, found)
     kind = _snap(walk, rows, kind)
+    if (further := _IS_FURTHER[kind]).any():
+        kind = kind.copy()
+        kind[further] = _tags(walk, rows[further], _passed(walk, rows[further], kind[further]), found)
     if "ethernetType" in found.asked:
         # A length is no type, and behind a tag that is cut the type is not known.
         real = np.flatnonzero((kind >= LEAST_ETHERTYPE) & ~_IS_TAG[kind])
@@ -89,6 +96,25 @@ def typed(walk: Walk, rows: np.ndarray, kind: np.ndarray, found: Headers) -> Non
         rows, kind = rows[others], kind[others]
         _pppoe(walk, rows[kind == _PPPOE])
         labels(walk, rows[(kind == _LABELS) | (kind == _LABELS_MULTICAST)], found)
+
+
+def _passed(walk: Walk, rows: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """Pass over one other tag; the EtherTypes behind. Of MACsec only what is not encrypted is read."""
+    kind = kind.copy()
+    for type_, size in _FURTHER.items():
+        here = np.flatnonzero(kind == type_)
+        here = here[walk.at[rows[here]] + size + 2 <= walk.end[rows[here]]]
+        if type_ == _MACSEC and len(here):
+            flags = walk.octets[walk.at[rows[here]]]
+            here, flags = here[flags & 0x0C == 0], flags[flags & 0x0C == 0]
+            longer = 8 * (flags >> 5 & 1).astype(np.int64)
+            whole = walk.at[rows[here]] + size + longer + 2 <= walk.end[rows[here]]
+            here = here[whole]
+            walk.at[rows[here]] += longer[whole]
+        if len(here):
+            kind[here] = walk.numbers(rows[here], size, ">u2")
+            walk.at[rows[here]] += size + 2
+    return kind
 
 
 def _mac(octets: np.ndarray) -> np.ndarray:

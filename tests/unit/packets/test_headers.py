@@ -87,6 +87,25 @@ class HeadersTests(SynchronousTestCase):
         self.assertEqual([(0, {}), (0, {})], decoded([(bytes(60), None), (b"", True)]))
         self.assertEqual([], decoded([]))
 
+    def test_other_tags(self):
+        """Tags of virtual interfaces, 802.1BR, TrustSec, 802.1ah and MACsec are passed over, VLANs behind them too."""
+        packet = wire.udp("192.0.2.1", "192.0.2.2", (1024, 53), b"abc")
+        inner = "020000000003020000000004"
+        for octets, vlan in (
+            ("8926 80010002", None), ("8926 80010002 8100 2064", 100), ("893f 000000640000", None),
+            ("8909 010100010007", None), ("8100 0005 8909 010100010007", 5), ("88e7 00001388" + inner, None),
+            ("88a8 0007 88e7 00001388" + inner + "8100 0064", 100), ("88e5 0200 00000001", None),
+            ("88e5 2200 00000001 0200000000010001", None),
+        ):  # fmt: skip
+            head = bytes.fromhex("020000000001020000000002" + octets)
+            whole = head + b"\x08\0" + packet
+            ((family, found),) = decoded([(whole, True)])
+            self.assertEqual((4, vlan, 53), (family, found.get("vlanId"), found["destinationTransportPort"]), octets)
+            for size in range(len(head) + 2):
+                self.assertEqual([0, 4], [row[0] for row in decoded([(whole[:size], True), (whole, True)])])
+        encrypted = bytes.fromhex("020000000001020000000002 88e5 0e00 00000001 0800") + packet
+        self.assertEqual(0, decoded([(encrypted, True)])[0][0])
+
     def test_two_security_headers(self):
         """The Authentication Header and the ESP behind it each have an SPI: the outer one stands, RFC 4302 3.1.2."""
         secured = struct.pack("!IHBB32s", 6 << 28, 24 + 8, 51, 64, bytes(32)) + struct.pack(
