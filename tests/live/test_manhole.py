@@ -1,6 +1,7 @@
 """The manhole, driven by OpenSSH's client."""
 
 import json
+import socket
 import subprocess
 from pathlib import Path
 
@@ -195,6 +196,15 @@ class ManholeTests(TestCase):
         done = yield self.run_ssh("counters()", options=options)
         self.assertEqual((255, b""), (done.returncode, done.stdout))
         self.assertIn(b"Permission denied (publickey)", done.stderr)
+
+    @defer.inlineCallbacks
+    def test_silent_connections(self):
+        """Connections that say nothing lock nobody out, however many they are."""
+        for _ in range(40):
+            self.addCleanup(socket.create_connection(("127.0.0.1", self.port)).close)
+        done = yield self.run_ssh("1 + 1")
+        self.assertEqual((0, b"2\n"), (done.returncode, done.stdout))
+        self.assertLess(len(self.service.port.factory.logins), manhole.MOST_CONNECTIONS)
 
     @defer.inlineCallbacks
     def test_keys_change(self):

@@ -36,9 +36,10 @@ from zope.interface import implementer
 from ulogd_tw.core import durable
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, text
+from ulogd_tw.operating.logins import Logins
 
 MOST_CONNECTIONS = 16
-"""Maximum number of connections, including those not yet authenticated."""
+"""Maximum number of connections with, and of those without authentication; of one address half of these."""
 LOGIN_SECONDS = 30
 LOGIN_ATTEMPTS = 6
 _DEFAULT_PORT = 5022
@@ -202,10 +203,18 @@ class _Transport(transport.SSHServerTransport):
 
     def connectionMade(self) -> None:
         self.factory.connections.add(self)
+        self.factory.logins.add(self, getattr(self.transport.getPeer(), "host", ""))
         super().connectionMade()
+
+    def setService(self, service: Any) -> None:
+        """The second service is there once the user has authenticated."""
+        if not isinstance(service, _UserAuth):
+            self.factory.logins.settled(self)
+        super().setService(service)
 
     def connectionLost(self, reason: Failure) -> None:
         self.factory.connections.discard(self)
+        self.factory.logins.settled(self)
         super().connectionLost(reason)
 
 
@@ -222,9 +231,13 @@ class _Factory(manhole_ssh.ConchFactory):
         self.publicKeys = {algorithm: host_key.public()}
         self.privateKeys = {algorithm: host_key}
         self.connections: set[_Transport] = set()
+        self.logins = Logins(
+            reactor, MOST_CONNECTIONS, MOST_CONNECTIONS // 2, LOGIN_SECONDS,
+            lambda waiting: not waiting.gotVersion, lambda waiting: waiting.transport.abortConnection(),
+        )  # fmt: skip
 
     def buildProtocol(self, address: Any) -> Any:
-        if len(self.connections) >= MOST_CONNECTIONS:
+        if len(self.connections) - len(self.logins) >= MOST_CONNECTIONS:
             return None  # which closes it
         return super().buildProtocol(address)
 
