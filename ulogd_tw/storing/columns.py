@@ -66,6 +66,11 @@ class TableColumn:
     def integer(self) -> bool:
         return "INT" in self.type.upper()
 
+    @property
+    def binary(self) -> bool:
+        """True for octets as they are; their text in hexadecimal would not fit, or mean something else."""
+        return "BINARY" in self.type.upper() or "BLOB" in self.type.upper()
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -78,6 +83,7 @@ class Target:
     keys: tuple[str, ...]
     integer: bool = False
     optional: bool = False
+    binary: bool = False
 
 
 def chosen_targets(table: str, columns: Iterable[TableColumn], keys: Iterable[str]) -> list[Target]:
@@ -91,7 +97,7 @@ def chosen_targets(table: str, columns: Iterable[TableColumn], keys: Iterable[st
                 f"table {table} has no column for the key {key}",
                 f"ALTER TABLE {table} ADD a column {column_name(key)}, or leave the key out",
             )
-        found.append(Target(column.name, (key,), column.integer))
+        found.append(Target(column.name, (key,), column.integer, binary=column.binary))
     return found
 
 
@@ -110,7 +116,7 @@ def all_targets(
         names = (mine,) if mine else key_names(column.name)
         optional = skip_first and place == 0 and not mine and not any(map(known, names))
         if not column.automatic:
-            found.append(Target(column.name, names, column.integer, optional))
+            found.append(Target(column.name, names, column.integer, optional, column.binary))
     if not found:
         raise TableError(f"table {table} has no column for any key", "name another table, or drop this one")
     return found

@@ -46,6 +46,8 @@ _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2
 _DIRECTIONS = {"orig": "original", "reply": "reply"}
 _PARTS = ("ip.saddr", "ip.daddr", "ip.protocol", "l4.sport", "l4.dport", "raw.pktcount", "raw.pktlen")
 _PLAIN = (("timeout", "ct.timeout"), ("mark", "ct.mark"), ("zone", "ct.zone"), ("use", "ct.use"), ("id", "ct.id"))
+_NOT_ZERO = ("mark", "zone")
+"""The kernel does not send these when they are 0, and so libnetfilter_conntrack has no element."""
 _TIMES = ("flow.start.sec", "flow.start.usec", "flow.end.sec", "flow.end.usec")
 
 FLOW_KEYS = (
@@ -68,7 +70,8 @@ def flows(get: Get, batch: Batch) -> Iterator[tuple[bytes, int]]:
     for key, names in _STATES.items():
         fields += _state(get(key), names)
     for element, key in _PLAIN:
-        fields += _element(element, get(key))
+        found = get(key)
+        fields += _element(element, _nonzero(found) if element in _NOT_ZERO else found)
     fields += _status(get("ct.status"))
     fields += _seconds(get, batch.n)
     fields += _element("helper", get("ct.helper"))

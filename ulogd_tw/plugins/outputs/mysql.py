@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,12 @@ NULL = b"NULL"
 def literals(values: Values, n: int) -> Iterator[tuple[bytes, int]]:
     r"""Rows as ``(1,'a',NULL),\n``, some megabytes at once, each piece with its number of rows."""
     fields: list[Field] = []
-    for _, found in values:
+    for target, found in values:
         if found is None:
             fields.append(Field(NULL))
             continue
-        fields.append(ColumnField(b"", found.values, found.missing, found.key, LITERALS))
+        octets = target.binary and found.key.type.kind == "octets"
+        fields.append(ColumnField(b"x" if octets else b"", found.values, found.missing, found.key, LITERALS))
         if found.missing is not None and found.missing.any():
             fields.append(Field(NULL, ~np.asarray(found.missing, bool)))
     return Lines(b"\n(", b",", b"),").render(fields, n)
@@ -184,9 +186,25 @@ class MySQL(Database):
         if not self._exists(connection, self.name):
             return []
         rows = self._execute(connection, f"SHOW COLUMNS FROM {self.table}")
-        return [
+        found = [
             TableColumn(name, kind, any(word in extra.lower() for word in _AUTOMATIC)) for name, kind, *_, extra in rows
         ]
+        return _as_parameters(found, self._parameters(connection))
+
+    def _parameters(self, connection: Any) -> list[str]:
+        """The types of the procedure's parameters; none where rows are inserted, or the user may not see them."""
+        word, _, rest = self.procedure.strip().partition(" ")
+        if word.upper() == "INSERT":
+            return []
+        name = (rest.strip() if word.upper() == "CALL" else word).replace("`", "")
+        schema, _, name = name.rpartition(".")
+        rows = self._execute(
+            connection,
+            "SELECT DTD_IDENTIFIER FROM information_schema.PARAMETERS WHERE SPECIFIC_SCHEMA = COALESCE(%s, DATABASE()) "
+            "AND SPECIFIC_NAME = %s AND ORDINAL_POSITION > 0 ORDER BY ORDINAL_POSITION",
+            schema or None, name,
+        )  # fmt: skip
+        return [kind for (kind,) in rows]
 
     def _exists(self, connection: Any, name: str) -> bool:
         """Whether the table exists; a table invisible to the user counts as missing."""
@@ -293,6 +311,20 @@ class MySQL(Database):
                 pass
 
 
+def _as_parameters(columns: list[TableColumn], types: list[str]) -> list[TableColumn]:
+    """The columns whose values are arguments of a procedure, with the types of its parameters.
+
+    The first column may be left out of the call, as ulogd2 does. Where the numbers differ otherwise, the columns stay.
+    """
+    first = len(columns) - len(types)
+    if not types or first not in (0, 1):
+        return columns
+    return [
+        *columns[:first],
+        *(replace(column, type=kind) for column, kind in zip(columns[first:], types, strict=True)),
+    ]
+
+
 def _reason(error: Exception) -> str:
     """The server's text, without the row's number, so that equal reasons are equal."""
     return str(error.args[1] if len(error.args) > 1 else error).partition(" at row ")[0]
@@ -302,8 +334,8 @@ class MYSQL(SQLOutput):
     """Writes each row into a table of a MySQL or MariaDB server, with one transaction and few statements a batch.
 
     Times are integers since 1970 in the unit of their key. Addresses are text (in an integer column, IPv4 addresses are
-    numbers). Octets are hexadecimal text. A lost connection is made again, and uncommitted rows are then written,
-    exactly once.
+    numbers). Octets are hexadecimal text; a column or parameter of a binary type (BINARY, VARBINARY, BLOB) gets them as
+    they are. A lost connection is made again, and uncommitted rows are then written, exactly once.
     """
 
     name = "MYSQL"

@@ -15,7 +15,7 @@ from ulogd_tw.core.flow_rows import only_ends
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import Field, Lines
 from ulogd_tw.core.phrases import value
-from ulogd_tw.core.plugin import FLOW, PACKET
+from ulogd_tw.core.plugin import FLOW, PACKET, Wanted
 from ulogd_tw.core.quantities import REPLY_OCTETS, REPLY_PACKETS, Counter
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.writing.text import SYNC, TextOutput, file_option
@@ -45,6 +45,9 @@ class NACCT(TextOutput):
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
         self._lines = Lines(b"\n", b"\t", b"")
+
+    def requests(self, wanted: Wanted) -> dict[str, bool]:
+        return dict.fromkeys(self.uses, True) | dict.fromkeys(self.may_use, False)
 
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
         batch = only_ends(self.counters, self.find, batch)

@@ -47,6 +47,9 @@ class DocumentFile(TextFile):
         self.kind = kind
         self.directory = "" if output.config.stdout else output.config.directory
 
+    wall = staticmethod(time.time)
+    """The clock of the files' names."""
+
     def _opened(self) -> int:
         """A new file with its head. The name has ulogd2's form; another file of that second gets a number after it."""
         if self.directory:
@@ -56,7 +59,7 @@ class DocumentFile(TextFile):
         return opened
 
     def _fresh(self) -> str:
-        stamp = time.strftime("%d%m%Y-%H%M%S", time.localtime(self.clock.seconds()))
+        stamp = time.strftime("%d%m%Y-%H%M%S", time.localtime(self.wall()))
         name = os.path.join(self.directory, f"ulogd-{self.kind.word}-{stamp}")
         paths = (f"{name}{suffix}.xml" for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
         return next((path for path in paths if not os.path.exists(path)), f"{name}.xml")

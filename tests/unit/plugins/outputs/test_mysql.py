@@ -1,6 +1,7 @@
 """MYSQL: the statements, what the server's errors mean, where it is looked for."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pymysql
@@ -13,8 +14,8 @@ from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numb
 from ulogd_tw.core import types
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs import mysql
-from ulogd_tw.plugins.outputs.mysql import MYSQL, literals
-from ulogd_tw.storing.columns import Target, values_of
+from ulogd_tw.plugins.outputs.mysql import MYSQL, _as_parameters, literals
+from ulogd_tw.storing.columns import TableColumn, Target, values_of
 from ulogd_tw.storing.database import Refused
 
 
@@ -59,6 +60,26 @@ class LiteralTests(SynchronousTestCase):
                 "(0,NULL,NULL,0,NULL,NULL,NULL),",
                 "(NULL,'0.0.0.0','::',NULL,NULL,'',0),",
             ] * n)  # fmt: skip
+
+    def test_binary(self):
+        """Octets for a binary column are a hexadecimal literal, all else is as ever; for few rows and many."""
+        for n in (1, 99):
+            batch = batch_of(
+                (Key("a", types.OCTETS), [b"\x00'", None, b""] * n), (Key("b", types.STRING), ["x", None, ""] * n)
+            )
+            found = [(replace(target, binary=True), held) for target, held in values(batch)]
+            lines = b"".join(octets for octets, _ in literals(found, batch.n)).split(b"\n")[:-1]
+            self.assertEqual([b"(x'0027','x'),", b"(NULL,NULL),", b"(x'',''),"] * n, lines)
+
+    def test_binary_types(self):
+        """Of columns, and of the parameters of a procedure, which go before the columns' own types."""
+        names = ("binary(16)", "varbinary(16)", "longblob", "BLOB", "varchar(32)", "int(10) unsigned")
+        self.assertEqual([True] * 4 + [False] * 2, [TableColumn("a", name).binary for name in names])
+        columns = [TableColumn("id", "bigint"), TableColumn("a", "varchar(9)"), TableColumn("b", "binary(16)")]
+        found = _as_parameters(columns, ["binary(16)", "varchar(9)"])
+        self.assertEqual([("id", False), ("a", True), ("b", False)], [(c.name, c.binary) for c in found])
+        self.assertEqual(columns, _as_parameters(columns, ["binary(16)"]))
+        self.assertEqual(columns, _as_parameters(columns, []))
 
     def test_no_values(self):
         """A column of which a batch has nothing is NULL in every row."""

@@ -1,11 +1,16 @@
 """NACCT: the lines of ulogd2's golden run, made of the same flows."""
 
 import json
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import shared_path
+from tests.unit.packets.stacks import source
 from tests.unit.writing.text_rows import GOLDEN, ByName, batch_of, printed
+from ulogd_tw.core.options import Options
+from ulogd_tw.core.plugin import FLOW
+from ulogd_tw.core.stack import Builder, StackSpec
 from ulogd_tw.plugins.outputs.nacct import NACCT
 
 NAMES = {"src_ip": "orig.ip.saddr", "dest_ip": "orig.ip.daddr", "icmp.type": "icmp.type", "icmp.code": "icmp.code"}
@@ -46,6 +51,24 @@ class NacctTests(SynchronousTestCase):
         row = {"orig.ip.saddr": "fd00::1", "orig.ip.daddr": "fd00::2", "orig.ip.protocol": 58, "icmpv6.type": 128,
                "icmpv6.code": 3}  # fmt: skip
         self.assertEqual("0\t58\tfd00::1\t128\tfd00::2\t3\t0\t0\n", printed(self, Nacct, [batch_of([row])]))
+
+    def test_in_a_stack(self):
+        """Wired by a stack, below an input that gives the keys under their own names."""
+        rows = [row for row in self.rows() if "icmp.type" in row][:1]
+        batch, path = batch_of(rows), self.mktemp()
+        classes = {"SOURCE": source(rows[0]), "NACCT": NACCT}
+        classes["SOURCE"].otype = FLOW
+        options = {"SOURCE": {}, "NACCT": {"file": path}}
+
+        def read(_, class_):
+            return Options(class_.all_options(), options[class_.name]), []
+
+        spec = StackSpec("x", "f:1", (("s", "SOURCE"), ("n", "NACCT")))
+        graph = Builder(lambda name, _: classes[name], read).build([spec])
+        graph.outputs[0].plugin.open()
+        graph.inputs[0].pass_on(batch)
+        self.assertEqual(printed(self, Nacct, [batch]), Path(path).read_text())
+        self.assertNotIn("0.0.0.0", Path(path).read_text())
 
     def test_only_ends(self):
         rows = [row | {"ct.event": 1} for row in self.rows()]

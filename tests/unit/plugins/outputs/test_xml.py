@@ -14,7 +14,7 @@ from tests.unit.writing.text_rows import GOLDEN, ByName, batch_of, in_zone
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import FLOW, RAW, SUM
-from ulogd_tw.plugins.outputs.xml import XML
+from ulogd_tw.plugins.outputs.xml import XML, DocumentFile
 from ulogd_tw.writing.xml_elements import _STATES
 
 NOON = time.mktime(time.strptime("23112026-001037", "%d%m%Y-%H%M%S"))
@@ -103,9 +103,8 @@ class XmlTests(SynchronousTestCase):
         self.folder.mkdir()
 
     def output(self, *types, **options):
-        clock = Clock()
-        clock.advance(NOON)
-        made = NamedXML("xml1", Options(XML.all_options(), {"directory": str(self.folder), **options}), clock)
+        self.patch(DocumentFile, "wall", staticmethod(lambda: NOON))
+        made = NamedXML("xml1", Options(XML.all_options(), {"directory": str(self.folder), **options}), Clock())
         made.inputs = tuple(Above(otype) for otype in types)
         made.open()
         return made
