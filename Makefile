@@ -1,6 +1,7 @@
 # make run    install into .venv and run etc/ulogd.conf in the foreground
 # make demo   the same with flows of a network that does not exist (etc/demo.conf): no privilege, no traffic needed
 # make test   all tests; as root on Debian it first installs the peers that live tests meet
+# make docs   the documents as HTML, in build/site
 # make unit | live | bench | soak | clean
 # make lint   ruff check, ruff format --check, mypy (its exceptions stand in pyproject.toml)
 # make fuzz   every decoder for SECONDS (60) each, or TARGET=name alone; crashes are kept in _fuzz
@@ -16,7 +17,7 @@ PY := $(VENV)/bin/python
 # A default editable install keeps the twistd plugin from being found; compat puts this folder on the path.
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat -e
 
-.PHONY: run demo test unit live bench fuzz lint soak clean
+.PHONY: run demo docs test unit live bench fuzz lint soak clean
 
 run: $(VENV)/installed
 	@echo "make: running etc/ulogd.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/ulogd.conf"
@@ -47,7 +48,10 @@ soak: $(VENV)/installed-test
 	tests/install-peers
 	@ULOGD_TW_SOAK=1 HYPOTHESIS_EXAMPLES=2000 $(PY) -m tests.run $(ARGS)
 
-lint: $(VENV)/installed-test $(VENV)/installed-dev
+docs: $(VENV)/installed-docs
+	$(VENV)/bin/mkdocs build --strict --quiet
+
+lint: $(VENV)/installed-test $(VENV)/installed-dev docs
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m tests.typecheck
