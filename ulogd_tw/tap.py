@@ -202,8 +202,10 @@ def makeService(options: Options) -> service.IService:
 
     from ulogd_tw import clocks, memory
     from ulogd_tw.service import Ulogd
+    from ulogd_tw.transports import names
 
     clocks.make_steady(reactor)
+    names.install(reactor)
 
     try:
         built = Built(configuration.load(options["config"]), prepare=True)

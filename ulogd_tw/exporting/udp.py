@@ -27,7 +27,7 @@ class DatagramCollector(Collector):
     def __init__(self, url: Url, settings: Settings) -> None:
         super().__init__(url, settings)
         self.limit = UNKNOWN_PATH_MTU - 28
-        self.sender: DatagramSender = UdpSender(url, settings.reactor, self._ready, settings.reconnect)
+        self.sender: DatagramSender = UdpSender(url, settings.reactor, self._ready, settings.reconnect, self._moved)
         self._templates_at = float("-inf")
         self._since_templates = 0
         self._refused = 0
@@ -58,6 +58,13 @@ class DatagramCollector(Collector):
             self.connects = 1
         self._measure()
         self.send_waiting()
+
+    def _moved(self) -> None:
+        """The name has another address: a new Transport Session, whose collector knows no templates."""
+        self.connects += 1
+        self.sequence = self._since_templates = 0
+        self.sent_templates.clear()
+        self._say("moved", "the name has another address now")
 
     def _measure(self) -> None:
         """Set `limit` to what the path takes (UDP-1)."""

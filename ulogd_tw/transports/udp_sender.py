@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import threads
+from twisted.internet import defer
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ulogd_tw.transports import own_flows
+from ulogd_tw.transports import names, own_flows
 from ulogd_tw.transports.url import Url
 
 _IP_MTU, _IPV6_MTU = 14, 24
@@ -26,10 +26,24 @@ takes; nothing, see `errors`."""
 
 @implementer(IWriteDescriptor)
 class UdpSender:
-    """A connected UDP socket. `ready` is called when it is open, and after a `LATER` when there is room again."""
+    """A connected UDP socket. `ready` is called when it is open, and after a `LATER` when there is room again.
 
-    def __init__(self, url: Url, reactor: Any, ready: Callable[[], None], retry: float = 60.0) -> None:
+    `moved` is called before `ready` when the name has another address, and so the socket another peer.
+    """
+
+    follows = True
+    """Whether the name is looked up again while the socket is open, as its host may have moved."""
+
+    def __init__(
+        self,
+        url: Url,
+        reactor: Any,
+        ready: Callable[[], None],
+        retry: float = 60.0,
+        moved: Callable[[], None] = lambda: None,
+    ) -> None:
         self.url = url
+        self._moved = moved
         self.errors: Counter[str] = Counter()
         self.last_error = ""
         self.headers = 28
@@ -50,15 +64,37 @@ class UdpSender:
     def open(self) -> None:
         """Find the address and connect; a name is looked up in a thread, and again after `retry` seconds if need be."""
         self._again = None
-        try:
-            found = _lookup(self.url, socket.SOCK_DGRAM, socket.AI_NUMERICHOST)
-        except OSError:
-            waiting = threads.deferToThreadPool(
-                self._reactor, self._reactor.getThreadPool(), _lookup, self.url, socket.SOCK_DGRAM
-            )
-            waiting.addCallbacks(self._connect, self._not_found)
-        else:
+        found = names.numeric(self.url.host, self.url.port, socket.SOCK_DGRAM)
+        if found is not None:
             self._connect(found)
+        else:
+            self._lookup().addCallbacks(self._found, self._not_found)
+
+    def _lookup(self) -> defer.Deferred[list[names.Address]]:
+        return names.lookup(self._reactor, self.url.host, self.url.port, socket.SOCK_DGRAM)
+
+    def _found(self, addresses: list[names.Address]) -> None:
+        self._connect(addresses[0])
+        if self.follows and self._socket is not None:
+            self._again = self._reactor.callLater(names.AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        """Look the name up again; where nobody answers, its host is taken to be where it was."""
+        self._again = None
+        self._lookup().addCallbacks(self._compare, lambda _: None).addCallback(lambda _: self._follow())
+
+    def _follow(self) -> None:
+        if not self._closed and self._again is None:
+            self._again = self._reactor.callLater(names.AGAIN, self._look_again)
+
+    def _compare(self, addresses: list[names.Address]) -> None:
+        """Go where the name is now, if that is elsewhere."""
+        if self._closed or self._socket is None:
+            return
+        if self._socket.getpeername()[0] not in [where[0] for _, where in addresses]:
+            self._let_go()
+            self._moved()
+            self._connect(addresses[0])
 
     def _not_found(self, failure: Failure) -> None:
         self._fault("lookup", failure.value)
@@ -168,8 +204,13 @@ class UdpSender:
         if self._again is not None:
             self._again.cancel()
             self._again = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the socket."""
         if self._socket is not None:
             if self._waits:
+                self._waits = False
                 self._reactor.removeWriter(self)
             self._socket.close()
             self._socket = None
@@ -184,9 +225,3 @@ REASONS = {
     errno.EPERM: "forbidden",
     errno.EACCES: "forbidden",
 }
-
-
-def _lookup(url: Url, kind: int, flags: int = 0) -> tuple[int, Any]:
-    """Family and socket address of a URL's host. Raises OSError."""
-    family, _, _, _, where = socket.getaddrinfo(url.host, url.port, 0, kind, 0, flags)[0]
-    return family, where

@@ -6,12 +6,13 @@ import errno
 import socket
 from typing import Any
 
-from twisted.internet import defer, endpoints, protocol, threads
+from twisted.internet import defer, endpoints, protocol
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import connectionDone
 from zope.interface import implementer
 
 from ulogd_tw.core.errors import PartlyWritten, UlogdError
+from ulogd_tw.transports import names
 from ulogd_tw.transports.send_queue import SendQueue
 from ulogd_tw.writing.text import BUSY, RETRY, TURN, Cut, PendingText, Sink, TextOutput
 
@@ -353,13 +354,37 @@ class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
         self.host = host
         self.port = port
         self.reactor = reactor
+        self._address = ""
+        self._looking: Any = None
 
     @defer.inlineCallbacks
     def attempt(self) -> Any:
-        found = yield threads.deferToThread(socket.getaddrinfo, self.host, self.port, type=socket.SOCK_DGRAM)
-        address = found[0][4][0]
+        found = names.numeric(self.host, self.port, socket.SOCK_DGRAM)
+        if found is None:
+            (found, *_) = yield names.lookup(self.reactor, self.host, self.port, socket.SOCK_DGRAM)
+            self._follow()
+        self._connect(found[1][0])
+
+    def _connect(self, address: str) -> None:
+        self._address = address
         self.reactor.listenUDP(0, self, interface="::" if ":" in address else "", maxPacketSize=65536)
         self.transport.connect(address, self.port)
+
+    def _follow(self) -> None:
+        if not self._closing:
+            self._looking = self.clock.callLater(names.AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        """Look the name up again; where nobody answers, its host is taken to be where it was."""
+        self._looking = None
+        looked = names.lookup(self.reactor, self.host, self.port, socket.SOCK_DGRAM)
+        looked.addCallbacks(self._compare, lambda _: None).addCallback(lambda _: self._follow())
+
+    def _compare(self, addresses: list[names.Address]) -> None:
+        """Go where the name is now, if that is elsewhere."""
+        if not self._closing and self._address not in [where[0] for _, where in addresses]:
+            self.transport.stopListening()
+            self._connect(addresses[0][1][0])
 
     def pump(self) -> bool:
         return self.up and super().pump()
@@ -384,6 +409,9 @@ class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
 
     def close(self) -> Any:
         super().close()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         return self.transport.stopListening() if self.transport is not None else None
 
 

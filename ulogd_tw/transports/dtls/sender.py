@@ -175,6 +175,8 @@ class DtlsSender:
 class DtlsEnd(UdpSender):
     """One association over a socket of its own, from the look-up of its host to its end."""
 
+    follows = False  # each association looks the name up
+
     def __init__(self, owner: DtlsSender) -> None:
         super().__init__(owner.url, owner.reactor, self._writable)
         self.errors = owner.errors

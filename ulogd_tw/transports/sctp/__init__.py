@@ -9,8 +9,9 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from twisted.internet import defer, threads
+from twisted.internet import defer
 
+from ulogd_tw.transports import names
 from ulogd_tw.transports.errors import SctpUnavailable
 from ulogd_tw.transports.sctp import kernel, user
 from ulogd_tw.transports.sctp.association import ENCAPSULATION_PORT, Association, Options, SCTPAddress, SCTPProtocol
@@ -97,17 +98,11 @@ def connectSCTP(
 ) -> defer.Deferred[Any]:
     """Connect; fires with the protocol that `factory.buildProtocol` gave, or fails. Cancelling gives it up."""
     reactor = _reactor(reactor)
-    try:
-        found = _lookup(host, socket.AI_NUMERICHOST)
-    except OSError:
-        looked = threads.deferToThreadPool(reactor, reactor.getThreadPool(), _lookup, host)
-        return looked.addCallback(_connect, port, factory, options, reactor)
-    return _connect(found, port, factory, options, reactor)
-
-
-def _lookup(host: str, flags: int = 0) -> str:
-    """An address of a host. Raises OSError."""
-    return socket.getaddrinfo(host, None, 0, socket.SOCK_DGRAM, 0, flags)[0][4][0]
+    found = names.numeric(host, port, socket.SOCK_DGRAM)
+    if found is not None:
+        return _connect(found[1][0], port, factory, options, reactor)
+    looked = names.lookup(reactor, host, port, socket.SOCK_DGRAM).addCallback(lambda found: found[0][1][0])
+    return looked.addCallback(_connect, port, factory, options, reactor)
 
 
 def _connect(host: str, port: int, factory: Any, options: Options, reactor: Any) -> defer.Deferred[Any]:
