@@ -75,6 +75,19 @@ def _reading(type_name: str, length: int) -> tuple[str, Callable[[Any], Any] | N
     return f"{length}s", _CONVERSIONS.get(held.kind, bytes.hex)
 
 
+def _community(value: Any) -> Any:
+    return f"{value >> 16}:{value & 0xFFFF}" if isinstance(value, int) else value
+
+
+def _large_community(value: Any) -> Any:
+    octets = bytes.fromhex(value) if isinstance(value, str) else b""
+    return ":".join(map(str, struct.unpack("!3I", octets))) if len(octets) == 12 else value
+
+
+_WRITTEN = {"bgpCommunity": _community, "bgpLargeCommunity": _large_community}
+"""Elements of lists that people write in another way: 64500:1, 64500:1:2 (RFC 8549)."""
+
+
 def _value(type_: Type, octets: bytes) -> Any:
     """One value that is no list, of any length."""
     if type_.variable:
@@ -206,6 +219,8 @@ class Lists:
             values = self._fixed_values(key.type, length, body, depth)
         else:
             raise MessageError("a basicList has elements of no octets", "list")
+        if written := _WRITTEN.get(key.name):
+            values = [written(value) for value in values]
         return {"semantic": semantic, "element": key.name, "values": values}
 
     def _fixed_values(self, type_: Type, length: int, body: bytes, depth: int) -> list[Any]:

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
 from tests.unit.ipfix import wire
-from tests.unit.ipfix.wire import Collected, a_set, hexed, ipv4, ipv6, message, template, varying
+from tests.unit.ipfix.wire import Collected, a_set, hexed, ipv4, ipv6, message, options_template, template, varying
 from tests.unit.packets import frames, plain
 
 MACS = "020000000002 020000000001"
@@ -184,6 +184,20 @@ class SectionTests(SynchronousTestCase):
             self.assertEqual({"flowStartMilliseconds": expected, "flowEndMilliseconds": expected}, row)
         (row,) = self.rows(*junos(frame(hexed(MACS + "0800" + IP))))
         self.assertEqual(2_000_000, row["flowStartMilliseconds"])
+
+    def test_psamp(self):
+        """A PSAMP packet report (RFC 5476): its Selection Sequence names selectors, and these tell their rates."""
+        told = message(
+            a_set(3, options_template(258, 1, (301, 8), (302, 8)),
+                  options_template(259, 1, (302, 8), (304, 2), (305, 4), (306, 4))),
+            a_set(258, struct.pack("!QQ", 5, 7)), a_set(259, struct.pack("!QHII", 7, 1, 1, 999)),
+        )  # fmt: skip
+        report = struct.pack("!QQH", 5, 1_700_000_000_123, 1514) + varying(hexed(MACS + "0800" + IP))
+        fields = ((301, 8), (323, 8), (312, 2), (315, 65535))
+        sent = message(a_set(2, template(256, *fields)), a_set(256, report), number=2)
+        row = self.rows(told, sent, scale=True)[-1]
+        expected = {"octetDeltaCount": 1_500_000, "packetDeltaCount": 1000, "flowEndMilliseconds": 1_700_000_000_123}
+        self.assertEqual(expected | FIVE, self.keys(row, *expected, *FIVE))
 
     def test_wanted(self):
         """Only what is asked for is made, and what is read for it is not given."""
