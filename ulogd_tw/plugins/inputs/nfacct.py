@@ -18,6 +18,7 @@ from ulogd_tw.core.plugin import SUM, Input
 from ulogd_tw.netfilter import nfacct
 from ulogd_tw.netfilter.counts import MALFORMED
 from ulogd_tw.transports.errors import NetlinkError
+from ulogd_tw.transports.netlink import buffers
 from ulogd_tw.transports.netlink.nlmsg import Messages
 from ulogd_tw.transports.netlink.port import GRANT
 from ulogd_tw.transports.netlink.request_port import RequestPort
@@ -85,6 +86,7 @@ class NFACCT(Input):
         )
         port.open()
         self._port = port
+        buffers.tell(self.log, self.instance, port.effective_octets)
         request = nfacct.probe()
         try:
             port.ask(request.kind, request.flags, request.payload)

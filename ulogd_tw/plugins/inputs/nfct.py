@@ -33,6 +33,7 @@ from ulogd_tw.netfilter.flow_filter import FIVE_TUPLE, Accept, among
 from ulogd_tw.netfilter.followed_flows import END_REASON, FOLLOWED, REPORTED, Flows, interim
 from ulogd_tw.transports import own_flows
 from ulogd_tw.transports.namespace import inside
+from ulogd_tw.transports.netlink import buffers
 from ulogd_tw.transports.netlink.nlmsg import Messages
 from ulogd_tw.transports.netlink.port import NetlinkPort
 
@@ -116,12 +117,12 @@ class NFCT(Input):
                "known by their sockets. Exports of other processes and hosts stay."),
         Option("sysctl", boolean, False, "1: set nf_conntrack_acct, nf_conntrack_timestamp and nf_conntrack_events to "
                "1 at the start. 0: only warn where they are off."),
-        Option("receive_buffer", octets, 256 << 20, "Octets of events that the kernel may queue for this input; a "
-               "limit, not an allocation."),
-        Option("netlink_socket_buffer_size", octets, 0, "Raises receive_buffer to at least this many octets (an option "
-               "of ulogd2)."),
-        Option("netlink_socket_buffer_maxsize", octets, 0, "Raises receive_buffer to at least this many octets (an "
-               "option of ulogd2)."),
+        Option("receive_buffer", octets, 0, "Octets of events that the kernel may queue for this input; a limit, not "
+               "an allocation. 0: a 32nd of the memory, at least 1M, at most 256M."),
+        Option("netlink_socket_buffer_size", octets, 0, "Raises the default of receive_buffer to at least this many "
+               "octets (an option of ulogd2)."),
+        Option("netlink_socket_buffer_maxsize", octets, 0, "Lowers receive_buffer to at most this many octets (an "
+               "option of ulogd2). 0: no maximum."),
         Option("reliable", boolean, False, "1: the kernel keeps an ended flow until its event is delivered. Meanwhile "
                "it may drop packets of new flows."),
         Option("batch_latency", seconds, 0.02, "Seconds for which a small batch of events waits for more."),
@@ -223,13 +224,6 @@ class NFCT(Input):
 
     def open(self) -> None:
         """Join the groups. Raises `StartError` without privilege."""
-        old = max(self.config.netlink_socket_buffer_size, self.config.netlink_socket_buffer_maxsize)
-        if 0 < old < self.config.receive_buffer:
-            self.log.info(
-                "{instance}: the kernel's event buffer has {ours} octets instead of the {old} asked for; "
-                "set receive_buffer",
-                instance=self.instance, ours=self.config.receive_buffer, old=old,
-            )  # fmt: skip
         config = self.config
         self._accept = Accept(config.accept_src_filter, config.accept_dst_filter, config.accept_proto_filter)
         own = frozenset() if config.own_export else frozenset(FIVE_TUPLE)
@@ -238,7 +232,8 @@ class NFCT(Input):
         self._decoder = Decoder(wanted, self.counters.errors)
         self._following = Decoder(wanted if wanted is ALL else wanted | followed, self.counters.errors)
         if not config.pollinterval:
-            self._open_events(max(old, config.receive_buffer))
+            least, most = config.netlink_socket_buffer_size, config.netlink_socket_buffer_maxsize
+            self._open_events(buffers.limit(config.receive_buffer, least, most))
         self._open_dumps()
         # Only now: joining the groups may have loaded the modules that have these settings.
         with inside(config.network_namespace_path):
@@ -258,6 +253,7 @@ class NFCT(Input):
         )
         port.open()
         self._port = port
+        buffers.tell(self.log, self.instance, port.effective_octets)
 
     def _open_dumps(self) -> None:
         config = self.config

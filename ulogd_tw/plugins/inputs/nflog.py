@@ -23,6 +23,7 @@ from ulogd_tw.netfilter.nflog_decoder import CONNECTION_KEYS, KEYS, Decoder
 from ulogd_tw.netfilter.requests import Request
 from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.namespace import inside
+from ulogd_tw.transports.netlink import buffers
 from ulogd_tw.transports.netlink.multi_message_port import MultiMessagePort
 from ulogd_tw.transports.netlink.port import GRANT
 
@@ -54,8 +55,8 @@ TUNING = (
            "or the rule's queue-threshold if it is smaller."),
     Option("netlink_qtimeout", number, 0, "Time after which the kernel sends the gathered packets in any case, in "
            "hundredths of a second. 0: 10 (0.1 s)."),
-    Option("receive_buffer", octets, 256 << 20, "Octets of packets that the kernel may queue for this input; a limit, "
-           "not an allocation."),
+    Option("receive_buffer", octets, 0, "Octets of packets that the kernel may queue for this input; a limit, not an "
+           "allocation. 0: a 32nd of the memory, at least 1M, at most 256M."),
     Option("batch_latency", seconds, 0.1, "Seconds for which a small batch of packets waits for more."),
     Option("network_namespace_path", text, "", "Network namespace in which packets are logged, such as "
            "/run/netns/router. Empty: the namespace of the service."),
@@ -93,10 +94,10 @@ class NFLOG(Input):
         Option("numeric_label", number, 0, "Value of the key raw.label, 0 to 255."),
         Option("attach_conntrack", boolean, False, "1: give the connection of the packet: ct.mark, ct.id, ct.status, "
                "ct.zone, and by name the other keys of NFCT."),
-        Option("netlink_socket_buffer_size", octets, 0, "Raises receive_buffer to at least this many octets (an option "
-               "of ulogd2)."),
-        Option("netlink_socket_buffer_maxsize", octets, 0, "Raises receive_buffer to at least this many octets (an "
-               "option of ulogd2)."),
+        Option("netlink_socket_buffer_size", octets, 0, "Raises the default of receive_buffer to at least this many "
+               "octets (an option of ulogd2)."),
+        Option("netlink_socket_buffer_maxsize", octets, 0, "Lowers receive_buffer to at most this many octets (an "
+               "option of ulogd2). 0: no maximum."),
         *TUNING,
         Option("bufsize", number, 150000, "No effect; accepted for configurations of ulogd2. Datagrams of all sizes "
                "are read."),
@@ -123,9 +124,11 @@ class NFLOG(Input):
         """The keys to decode."""
         return frozenset(key.name for key in self.keys() if key.name in self.wanted)
 
-    def least_buffer(self) -> int:
-        """Octets of receive buffer required by options of ulogd2."""
-        return max(self.config.netlink_socket_buffer_size, self.config.netlink_socket_buffer_maxsize)
+    def buffer_octets(self) -> int:
+        """The limit of the kernel's queue, by the options."""
+        config = self.config
+        least, most = config.netlink_socket_buffer_size, config.netlink_socket_buffer_maxsize
+        return buffers.limit(config.receive_buffer, least, most)
 
     def system_logging(self) -> bool:
         """Whether to become the kernel's own packet logger; ulogd2 does so for group 0."""
@@ -161,12 +164,13 @@ class NFLOG(Input):
         port = MultiMessagePort(
             self._received,
             self._lost,
-            buffer_octets=max(self.least_buffer(), config.receive_buffer),
+            buffer_octets=self.buffer_octets(),
             namespace=config.network_namespace_path,
             pause_s=config.batch_latency,
             reactor=self._reactor,
         )
         port.open()
+        buffers.tell(self.log, self.instance, port.effective_octets)
         if port.effective_octets < LITTLE:
             port.pause_s = min(port.pause_s, 0.005)
         self._port = port

@@ -13,6 +13,7 @@ from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.options import Option, number, octets
 from ulogd_tw.netfilter.nflog_decoder import KEYS
 from ulogd_tw.plugins.inputs.nflog import NFLOG, TUNING
+from ulogd_tw.transports.netlink import buffers
 
 _INTERFACES = dict(zip(("oob.ifindex_in", "oob.ifindex_out"), ulogd_keys("oob.in", "oob.out"), strict=True))
 _NOT_THERE = {"oob.seq.local", "oob.seq.global", "oob.uid", "oob.gid", "raw.type", "raw.mac.saddr", "raw.mac.addrlen",
@@ -32,7 +33,12 @@ class ULOG(NFLOG):
     options = (
         Option("nlgroup", number, 32, "Number of the NFLOG group to read: the ULOG group of the old configuration."),
         Option("numeric_label", number, 0, "Value of the key raw.label, 0 to 255."),
-        Option("rmem", octets, 131071, "Raises receive_buffer to at least this many octets (an option of ulogd2)."),
+        Option(
+            "rmem",
+            octets,
+            131071,
+            "Raises the default of receive_buffer to at least this many octets (an option of ulogd2).",
+        ),
         Option(
             "bufsize",
             number,
@@ -58,8 +64,9 @@ class ULOG(NFLOG):
         wanted = {key.name for key in self.provides if key.name in self.wanted}
         return frozenset(wanted | {index for index, key in _INTERFACES.items() if key.name in wanted})
 
-    def least_buffer(self) -> int:
-        return self.config.rmem
+    def buffer_octets(self) -> int:
+        """The limit of the kernel's queue, by the options."""
+        return buffers.limit(self.config.receive_buffer, self.config.rmem)
 
     def system_logging(self) -> bool:
         return False

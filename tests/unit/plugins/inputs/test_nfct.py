@@ -15,6 +15,7 @@ from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.metering import conntrack_settings
 from ulogd_tw.plugins.inputs.nfct import NFCT
+from ulogd_tw.transports.netlink import buffers
 from ulogd_tw.transports.netlink.port import NetlinkPort
 
 A, B = b"\x0a\x00\x00\x01", b"\x0a\x00\x00\x02"
@@ -84,11 +85,13 @@ class OptionTests(NfctTestCase):
             self.assertEqual([option for option, _ in self.make(**values).mistakes()], [next(iter(values))], values)
 
     def test_buffer(self):
-        """Sizes of old configurations only raise the queue."""
+        """The default goes by the memory; ulogd2's sizes are a least and a largest one."""
+        self.patch(buffers, "memory", lambda: 512 << 20)
         for values, octets in (
-            ({}, 256 << 20),
-            ({"netlink_socket_buffer_size": 1 << 20, "netlink_socket_buffer_maxsize": 4 << 20}, 256 << 20),
-            ({"netlink_socket_buffer_maxsize": 512 << 20}, 512 << 20),
+            ({}, 16 << 20),
+            ({"netlink_socket_buffer_size": 1 << 20, "netlink_socket_buffer_maxsize": 4 << 20}, 4 << 20),
+            ({"netlink_socket_buffer_size": 64 << 20}, 64 << 20),
+            ({"netlink_socket_buffer_maxsize": 512 << 20}, 16 << 20),
             ({"receive_buffer": 1 << 20}, 1 << 20),
         ):
             plugin = self.make(**values)

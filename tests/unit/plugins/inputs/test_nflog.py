@@ -102,7 +102,7 @@ class OptionTests(LogTestCase):
         """What the options say goes to the kernel."""
         plugin = self.make(
             group=(5, 6), seq_global=True, netlink_qthreshold=7, netlink_qtimeout=200, copy_range=128,
-            attach_conntrack=True, netlink_socket_buffer_maxsize=512 << 20,
+            attach_conntrack=True, receive_buffer=1 << 30, netlink_socket_buffer_maxsize=512 << 20,
         )  # fmt: skip
         plugin.open()
         settings = {1: b"\1", 2: b"\0\0\0\x80\2\0", 3: b"\0\0\x80\0", 4: be(4, 200), 5: be(4, 7), 6: b"\0\7"}
