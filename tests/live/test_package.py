@@ -1,0 +1,65 @@
+"""What `pip install` and pipx bring: the wheel alone, in an environment of its own, away from the source tree."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.support import TOP, Daemon
+
+
+def quietly(*words, **keywords):
+    """The finished process, whose status is checked, with its output as text."""
+    keywords = {"check": True, "capture_output": True, "text": True, "timeout": 300} | keywords
+    return subprocess.run([str(word) for word in words], **keywords)
+
+
+class WheelTests(SynchronousTestCase):
+    """Build, install, run."""
+
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="utw-wheel-"))
+        self.addCleanup(quietly, "rm", "-rf", self.folder)
+        source = self.folder / "source"
+        quietly("git", "clone", "--quiet", TOP, source)
+        argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", self.folder, source]
+        built = quietly(*argv, check=False)
+        if built.returncode:
+            raise SkipTest(f"pip cannot build a wheel here: {built.stderr[-300:]}")
+        (self.wheel,) = self.folder.glob("*.whl")
+
+    def test_contents(self):
+        """The twistd plugins, the tables and the examples are in it; tests and benchmarks are not."""
+        names = zipfile.ZipFile(self.wheel).namelist()
+        for wanted in ("twisted/plugins/ulogd_tw_plugin.py", "ulogd_tw/core/data/ipfix_elements.csv"):
+            self.assertIn(wanted, names)
+        shared = {name.partition("/share/ulogd_tw/")[2] for name in names if "/share/ulogd_tw/" in name}
+        self.assertLessEqual({"ulogd.conf", "demo.conf", "examples/nat-log.conf", "systemd/ulogd-tw.service"}, shared)
+        self.assertFalse([name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))])
+        self.assertNotIn("twisted/plugins/__init__.py", names)
+
+    def test_runs(self):
+        """Installed, it lists its plugins, writes an example and runs it."""
+        quietly(sys.executable, "-m", "venv", "--without-pip", self.folder / "venv")
+        programs = self.folder / "venv" / "bin"
+        python = programs / "python"
+        quietly(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", self.wheel)
+        site = quietly(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
+        # the libraries of this environment, without its ulogd_tw
+        Path(site, "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = programs / "ulogd-tw"
+        run = {"cwd": self.folder, "env": plain}
+        where = quietly(python, "-c", "import ulogd_tw; print(ulogd_tw.__file__)", **run).stdout
+        self.assertTrue(where.startswith(site), where)
+        self.assertIn("COLLECTOR", quietly(command, "--list-plugins", **run).stdout)
+        self.assertIn("examples/nat-log.conf", quietly(command, "examples", **run).stdout)
+        quietly(command, "examples", "demo.conf", "mine.conf", **run)
+        self.assertIn("OK", quietly(command, "--check", "-c", "mine.conf", **run).stdout)
+        with Daemon([command, "-c", "mine.conf"], lambda d: "octets=" in d.output(), within=120, **run) as service:
+            self.assertNotIn("Traceback", service.output())
