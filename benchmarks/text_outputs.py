@@ -15,7 +15,7 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Coded, Octets, repeated
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
-from ulogd_tw.core.text import canonical_list
+from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.plugins.outputs.gprint import GPRINT
 from ulogd_tw.plugins.outputs.json import JSON
 from ulogd_tw.plugins.outputs.oprint import OPRINT

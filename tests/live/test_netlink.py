@@ -46,21 +46,10 @@ async def main(reactor):
         except NetlinkError as error:
             said[name] = error.number
 
-    first, second = (ipaddress.ip_address(a) for a in sys.argv[1:])
-    flow = requests.Tuple(first, second, 17, 1025, 77)
     await ask("dump", requests.dump())
     await ask("six", requests.dump(10))
-    await ask("one", requests.get(flow))
-    ident = said["one"][0]["ct.id"]
-    await ask("zeroed", requests.get(flow, zero=True))
-    await ask("again", requests.get(flow))
-    await ask("another", requests.delete(flow, ident ^ 1))
-    await ask("deleted", requests.delete(flow, ident))
-    await ask("gone", requests.get(flow))
     await ask("dump and zero", requests.dump(2, zero=True))
     await ask("after", requests.dump(2))
-    await ask("flushed", requests.flush())
-    await ask("empty", requests.dump())
     said["refused"] = dict(decoder.refused)
     await port.stop()
     print(json.dumps(said))
@@ -73,23 +62,20 @@ class RequestTests(SynchronousTestCase):
     """Requests of ctnetlink answered by the kernel."""
 
     def test_requests(self):
-        """Dump, get, zero, delete and flush do what they say, errors have the kernel's number."""
+        """A dump has all entries or one family's, and sets the counters to 0 where it is asked to."""
         require_program("conntrack")
         with NetworkNamespaces(conntrack=True) as ns:
             ns.run("a", [sys.executable, "-c", FLOWS, ns.ipv4["b"]])
             there = int(ns.run("a", ["conntrack", "-C"]).stdout)
-            said = json.loads(ns.run("a", [sys.executable, "-c", REQUESTS, ns.ipv4["a"], ns.ipv4["b"]], cwd=TOP).stdout)
+            said = json.loads(ns.run("a", [sys.executable, "-c", REQUESTS], cwd=TOP).stdout)
         self.assertEqual(len(said["dump"]), there)
         self.assertLessEqual({1, 77, 2000}, {row.get("orig.l4.dport") for row in said["dump"]})
         self.assertTrue(all(row["oob.family"] == 10 for row in said["six"]))
-        (one,), (zeroed,), (again,) = said["one"], said["zeroed"], said["again"]
-        self.assertEqual((one["orig.l4.sport"], one["orig.l4.dport"], one["orig.raw.pktcount"]), (1025, 77, 1))
-        self.assertEqual(one["orig.raw.pktlen"], 29)
-        self.assertEqual((zeroed["orig.raw.pktcount"], again["orig.raw.pktcount"]), (1, 0))
-        self.assertEqual((said["another"], said["deleted"], said["gone"]), (2, [], 2))
+        (one,) = (row for row in said["dump"] if row.get("orig.l4.dport") == 77)
+        self.assertEqual((one["orig.l4.sport"], one["orig.raw.pktcount"], one["orig.raw.pktlen"]), (1025, 1, 29))
         self.assertEqual(len(said["dump and zero"]), len(said["after"]))
         self.assertEqual(sum(row["orig.raw.pktlen"] for row in said["after"]), 0)
-        self.assertEqual((said["flushed"], said["empty"], said["refused"]), ([], [], {}))
+        self.assertEqual({}, said["refused"])
 
 
 class SlabTests(SynchronousTestCase):

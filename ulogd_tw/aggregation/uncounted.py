@@ -11,9 +11,9 @@ from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import take
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.hashes import of_rows
+from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.core.quantities import OCTETS, QUANTITIES, REPLY_OCTETS
 from ulogd_tw.core.resolve import Find, Found
-from ulogd_tw.core.text import canonical_list
 
 ASKS = ("exporter", "observationDomainId", "templateId")
 """The keys that name a template; the last one is its number."""

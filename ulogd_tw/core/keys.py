@@ -23,7 +23,6 @@ from ulogd_tw.core.types import Type
 
 REVERSE_PEN = 29305
 """Private Enterprise Number of reverse elements (RFC 5103)."""
-NETFILTER_PEN = 21373
 FIVE_TUPLE = (
     "sourceAddress",
     "destinationAddress",

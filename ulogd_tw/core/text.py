@@ -339,48 +339,10 @@ def _tokens(column: Column, kind: str, form: TextFormat) -> list[bytes]:
         return [form.truth[value] for value in values]
     if kind == "float":
         return [_float(value, form) for value in values]
-    return [_python_value(value, kind).encode() for value in values]
+    return [python_value(value, kind).encode() for value in values]
 
 
-# Python values
-
-
-def canonical_list(column: Column, key: Key, missing: np.ndarray | None = None) -> list[Any]:
-    """The canonical values of a column as Python has them: int, float, bool, str; None where `missing`."""
-    if len(column) > 1 and one_value(column):
-        found = [_values(columns.take(column, slice(0, 1)), key)[0]] * len(column)
-    else:
-        found = _values(column, key)
-    if missing is not None:
-        for row in np.flatnonzero(missing).tolist():
-            found[row] = None
-    return found
-
-
-def _values(column: Column, key: Key) -> list[Any]:
-    kind = key.type.kind
-    if isinstance(column, Coded):
-        read = clean if kind in ("string", "list") else bytes.hex
-        different = np.empty(len(column.values), object)
-        different[:] = [read(v) for v in column.values]
-        return different.take(column.codes).tolist()
-    if isinstance(column, Octets):
-        return _text_values(column) if kind in ("string", "list") else _rendered_values(column, key)
-    if key.type.numeric and kind != "ntp":
-        return column.tolist()
-    if len(column) <= FEW:
-        return [_python_value(v, kind) for v in column.tolist()]
-    return _rendered_values(column, key)
-
-
-def _text_values(column: Octets) -> list[str]:
-    raw = column.to_list()
-    if column.data.max(initial=0) < 128:
-        return [v.rstrip(b"\0").decode("ascii") for v in raw]
-    return [clean(v) for v in raw]
-
-
-def _python_value(value: Any, kind: str) -> str:
+def python_value(value: Any, kind: str) -> str:
     """The text of one address, MAC or NTP time given as integer (IPv6: two halves)."""
     if kind == "ipv4":
         return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
@@ -389,16 +351,3 @@ def _python_value(value: Any, kind: str) -> str:
     if kind == "mac":
         return (value & 0xFFFFFFFFFFFF).to_bytes(6, "big").hex(":")
     return f"{value:016x}"
-
-
-def _rendered_values(column: Column, key: Key) -> list[str]:
-    """Texts of many rows: rendered together as lines, then cut into strings."""
-    from ulogd_tw.core.lines import ColumnField, Lines
-
-    if not len(column):
-        return []
-    field = ColumnField(b"", column, None, key, PLAIN)
-    found: list[str] = []
-    for octets, _ in Lines(b"\n", b"", b"").render([field], len(column)):
-        found += octets.decode("ascii").split("\n")[:-1]
-    return found

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, SET_HEADER, TEMPLATE_SET, VERSION
+from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, SET_HEADER, VERSION
 
 VARIABLE = 65535
 """The length that says: each value carries its own (section 7)."""
@@ -167,10 +167,3 @@ def encode_record(template: Template, version: int = VERSION) -> bytes:
         else:
             parts.append(SET_HEADER.pack(field.ident, field.length))
     return b"".join(parts)
-
-
-def encode_set(templates: list[Template]) -> bytes:
-    """A whole Set of templates of one kind, Set Header included."""
-    set_id = OPTIONS_TEMPLATE_SET if templates[0].options else TEMPLATE_SET
-    body = b"".join(map(encode_record, templates))
-    return SET_HEADER.pack(set_id, 4 + len(body)) + body

@@ -11,7 +11,3 @@ class MatchError(UlogdError):
     def __init__(self, text: str, column: int) -> None:
         super().__init__(f"column {column}: {text}")
         self.column = column
-
-
-class SetError(UlogdError):
-    """A line of a named set that cannot be read."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.text import canonical_list
+from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.errors import QueryError
 
 MOST_ROWS = 100_000

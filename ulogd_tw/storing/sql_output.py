@@ -93,10 +93,6 @@ class SQLOutput(Output):
         """The columns of the table, read through a connection of its own; bounded. Raises the driver's exceptions."""
         raise NotImplementedError
 
-    def table_text(self, keys: Iterable[Key]) -> str:
-        """The statement to create the table for these keys."""
-        return self.database.ddl(keys)
-
     # keys
 
     def mistakes(self) -> Iterator[tuple[str, str]]:

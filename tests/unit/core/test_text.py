@@ -14,6 +14,7 @@ from ulogd_tw.core import lines, text, types
 from ulogd_tw.core.columns import Coded, Octets, repeated
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import ColumnField, Lines
+from ulogd_tw.core.python_values import canonical_list
 
 MANY = text.FEW * 3
 """Rows that go the way of arrays."""
@@ -131,7 +132,7 @@ class CanonicalListTests(SynchronousTestCase):
     def test_equals_each_value_alone(self, drawn):
         """Every type gives the canonical Python values, in rows few and many; None where the value is missing."""
         type_, values, mask = drawn
-        found = text.canonical_list(column(values, type_), Key("k", type_), mask)
+        found = canonical_list(column(values, type_), Key("k", type_), mask)
         expected = [canonical(v, type_) for v in values]
         if mask is not None:
             expected = [None if gone else v for v, gone in zip(expected, mask, strict=True)]
@@ -140,13 +141,13 @@ class CanonicalListTests(SynchronousTestCase):
     def test_repeated_and_coded(self):
         """Columns of one value, and of codes, give plain lists too."""
         one = repeated(0xC0000201, 100, types.IPV4.dtype)
-        self.assertEqual(text.canonical_list(one, Key("k", types.IPV4)), ["192.0.2.1"] * 100)
-        self.assertEqual(text.canonical_list(repeated(b"data", 2), Key("k", types.STRING)), ["data"] * 2)
+        self.assertEqual(canonical_list(one, Key("k", types.IPV4)), ["192.0.2.1"] * 100)
+        self.assertEqual(canonical_list(repeated(b"data", 2), Key("k", types.STRING)), ["data"] * 2)
         coded = Coded(np.array([1, 0, 1]), (b"\xff\x01", b"ab\0"))
-        self.assertEqual(text.canonical_list(coded, Key("k", types.OCTETS)), ["616200", "ff01", "616200"])
-        self.assertEqual(text.canonical_list(coded, Key("k", types.STRING)), ["ab", "\ufffd\x01", "ab"])
+        self.assertEqual(canonical_list(coded, Key("k", types.OCTETS)), ["616200", "ff01", "616200"])
+        self.assertEqual(canonical_list(coded, Key("k", types.STRING)), ["ab", "\ufffd\x01", "ab"])
         one = np.broadcast_to(np.array((1 << 61, 1), np.uint64), (90, 2))
-        self.assertEqual(text.canonical_list(one, Key("k", types.IPV6)), ["2000::1"] * 90)
+        self.assertEqual(canonical_list(one, Key("k", types.IPV6)), ["2000::1"] * 90)
 
 
 class LinesTests(SynchronousTestCase):
@@ -217,5 +218,5 @@ class LinesTests(SynchronousTestCase):
         """The forms of RFC 5952 section 4: short, lower case, the first longest run, no run of one."""
         known = ["2001:db8::1", "2001:db8:0:1:1:1:1:1", "2001:0:0:1::1", "::", "::1", "1::", "2001:db8::1:0:0:1"]
         values = [int(IPv6Address(a)) for a in known] * MANY
-        found = text.canonical_list(column(values, types.IPV6), Key("k", types.IPV6))
+        found = canonical_list(column(values, types.IPV6), Key("k", types.IPV6))
         self.assertEqual(found, known * MANY)

@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import shared_path
 from tests.unit.ipfix.wire import CONTEXT_NAMES, check, without_our_times
-from ulogd_tw.core import text
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
+from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.ipfix.decoder import Decoder, Limits
 from ulogd_tw.ipfix.packet_sections import MADE, SECTIONS
 from ulogd_tw.ipfix.session import Session
@@ -38,10 +38,9 @@ def canonical_rows(batch):
     names = [n for n in batch.schema if n not in CONTEXT_NAMES]
     while SECTIONS.keys() & set(names) and names[-1] in MADE:  # of packets inside records, which the reference leaves
         del names[-1]
-    columns = [text.canonical_list(batch.columns[n], batch.schema[n], batch.missing.get(n)) for n in names]
+    columns = [canonical_list(batch.columns[n], batch.schema[n], batch.missing.get(n)) for n in names]
     context = [
-        text.canonical_list(batch.columns[n], batch.schema[n])
-        for n in ("observationDomainId", "templateId", "record_kind")
+        canonical_list(batch.columns[n], batch.schema[n]) for n in ("observationDomainId", "templateId", "record_kind")
     ]
     called = [oracle_name(n) for n in names]
     for row, *values in zip(zip(*context, strict=True), *columns, strict=True):

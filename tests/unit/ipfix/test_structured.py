@@ -14,6 +14,7 @@ from tests.unit.ipfix.wire import Collected, a_set, hexed, message, template, va
 from ulogd_tw.core import text
 from ulogd_tw.core.keys import registry
 from ulogd_tw.core.lines import ColumnField, Lines
+from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.core.types import BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.limits import Limits
@@ -444,7 +445,7 @@ class DecoderTests(SynchronousTestCase):
             expected = [{"semantic": 3, "element": "interfaceName", "values": ["é\n,="[: 2 + i % 3]]} for i in range(n)]
             for form in (text.JSON, text.PLAIN):
                 self.assertEqual(expected, list(map(json.loads, text.tokens(column, key, form))))
-            values = text.canonical_list(column, key)
+            values = canonical_list(column, key)
             self.assertEqual(expected, list(map(json.loads, values)))
             self.assertTrue(all(value.isascii() and value.isprintable() for value in values))
             self.assertEqual(expected, [json.loads(line) for line in rendered(batch)])

@@ -9,9 +9,10 @@ import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.ipfix.wire import VARIABLE, Collected, a_set, hexed, message, template, varying
-from ulogd_tw.core import text, types
+from ulogd_tw.core import types
 from ulogd_tw.core.conversions import ntp_to_ms, seconds_to_ms
 from ulogd_tw.core.keys import Registry
+from ulogd_tw.core.python_values import canonical_list
 
 
 def columns(*fields, record, **arguments):
@@ -22,7 +23,7 @@ def columns(*fields, record, **arguments):
 
 def shown(batch, name):
     """The value of the one row as outputs show it."""
-    return text.canonical_list(batch.columns[name], batch.schema[name], batch.missing.get(name))[0]
+    return canonical_list(batch.columns[name], batch.schema[name], batch.missing.get(name))[0]
 
 
 class TypeTests(SynchronousTestCase):

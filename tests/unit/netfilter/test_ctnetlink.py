@@ -1,10 +1,8 @@
 """The walk through one message, and requests."""
 
-import ipaddress
-
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.netfilter.messages import DESTROY, NEW, UPDATE, attr, be, flow_tuple, message, nest, ports
+from tests.unit.netfilter.messages import DESTROY, NEW, UPDATE, attr, be, message, nest
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.netfilter import ctnetlink, requests
 from ulogd_tw.netfilter.ctnetlink import walk
@@ -61,25 +59,3 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual((plain.kind, plain.flags, plain.payload), (0x101, 0x301, b"\0\0\0\0"))
         self.assertEqual((zero.kind, zero.flags, zero.payload), (0x103, 0x301, b"\x0a\0\0\0"))
         self.assertTrue(plain.dumps)
-
-    def test_one_flow(self):
-        """Get and delete name the flow by its original direction; the id is compared in network order."""
-        flow = requests.Tuple(ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("10.0.0.2"), 6, 1025, 80)
-        expected = b"\x02\0\0\0" + flow_tuple(1, A, B, 6, *ports(1025, 80))
-        self.assertEqual(requests.get(flow), requests.Request(0x101, 0x5, expected))
-        self.assertEqual(
-            requests.delete(flow, ident=0x01020304, zone=9),
-            requests.Request(0x102, 0x5, expected + attr(18, be(2, 9)) + attr(12, b"\1\2\3\4")),
-        )
-        self.assertFalse(requests.get(flow).dumps)
-
-    def test_icmp(self):
-        """ICMP and ICMPv6 have their own attributes."""
-        six = ipaddress.ip_address("fd77::1")
-        flow = requests.Tuple(six, six, 58, icmp=(7, 128, 0))
-        detail = attr(7, be(2, 7)), attr(8, b"\x80"), attr(9, b"\0")
-        self.assertEqual(requests.get(flow).payload, b"\x0a\0\0\0" + flow_tuple(1, six.packed, six.packed, 58, *detail))
-
-    def test_flush(self):
-        """A delete without a tuple deletes all."""
-        self.assertEqual(requests.flush(), requests.Request(0x102, 0x5, b"\0\0\0\0"))

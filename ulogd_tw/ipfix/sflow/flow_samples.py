@@ -26,7 +26,6 @@ class Sampled:
     """The packets of some flow samples."""
 
     def __init__(self, samples: Samples, wanted: Wanted, inner: bool = False) -> None:
-        self._samples = samples
         self._reading = samples.reading
         self._words = samples.reading.words
         self._wanted = wanted

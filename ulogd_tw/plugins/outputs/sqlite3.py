@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ulogd_tw.core import text
 from ulogd_tw.core.options import Option
 from ulogd_tw.core.options import text as words
 from ulogd_tw.core.paths import unwritable
+from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.storing.columns import TableColumn, Values
 from ulogd_tw.storing.database import Database, Fault, Refused
@@ -191,7 +191,7 @@ class SQLite(Database):
 
 def _list(found: Found) -> list:
     """The values of a column for SQLite: numbers beyond 64 bits with sign become text."""
-    values = text.canonical_list(found.values, found.key, found.missing)
+    values = canonical_list(found.values, found.key, found.missing)
     if isinstance(found.values, np.ndarray) and found.values.dtype == np.uint64 and found.values.ndim == 1:
         for row in np.flatnonzero(found.values >= np.uint64(1 << 63)).tolist():
             if values[row] is not None:

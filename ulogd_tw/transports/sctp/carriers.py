@@ -40,7 +40,6 @@ class Carrier:
     def __init__(self, made: socket.socket, reactor: Any, received: Received) -> None:
         self.ports: set[int] = set()
         self.refused: Callable[[OSError], None] = lambda fault: None
-        self.send_errors = 0
         self._socket = made
         self._reactor = reactor
         self._received = received
@@ -140,7 +139,6 @@ class Carrier:
             else:
                 self._socket.sendto(packet, peer[:2])
         except OSError as fault:
-            self.send_errors += 1
             if fault.errno in _ENDED_BY:
                 self._tell_refused(fault)
 

@@ -179,7 +179,7 @@ class StatementTests(SynchronousTestCase):
     def test_table(self):
         """The table that create=1 makes."""
         keys = [known("orig.ip.saddr"), known("octetDeltaCount"), known("flowStartMilliseconds"), known("userName")]
-        self.assertEqual(made().table_text(keys), (
+        self.assertEqual(made().database.ddl(keys), (
             "CREATE TABLE IF NOT EXISTS `flows` (\n"
             "  `id` BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,\n"
             "  `orig_ip_saddr` VARCHAR(45),\n"
@@ -194,8 +194,8 @@ class StatementTests(SynchronousTestCase):
         from ulogd_tw.plugins.outputs.sqlite3 import SQLITE3
 
         keys = [Key(f"k{place}", type_) for place, type_ in enumerate(types.TYPES.values())]
-        self.assertEqual(made().table_text(keys).count("`k"), len(keys))
-        self.assertEqual(output(SQLITE3, db="x", table="t").table_text(keys).count('"k'), len(keys))
+        self.assertEqual(made().database.ddl(keys).count("`k"), len(keys))
+        self.assertEqual(output(SQLITE3, db="x", table="t").database.ddl(keys).count('"k'), len(keys))
 
     def test_long_names(self):
         """A name that MySQL cannot have is a mistake before anything is opened."""

@@ -99,7 +99,7 @@ class ValuesTests(SQLITE3TestCase):
         """A made table has the keys with _ for dots, quoted, in the order of the stack."""
         keys = [known("orig.ip.saddr"), known("interface#2") or Key("order by", types.UNSIGNED8), known("e9id7")]
         made = await opened(self, self.output(), keys)
-        self.assertIn('"orig_ip_saddr" TEXT', made.table_text(keys))
+        self.assertIn('"orig_ip_saddr" TEXT', made.database.ddl(keys))
         names = [row[1] for row in self.execute("PRAGMA table_info(flows)")]
         self.assertEqual(names, ["orig_ip_saddr", "order by", "e9id7"])
 
@@ -229,7 +229,7 @@ class RequestTests(SynchronousTestCase):
         made = output(SQLITE3, db="x", table="t", create=True)
         shown = tuple(key for key in output(NFCT).keys() if key.name not in NFCT.hidden)
         self.assertEqual(list(made.available(shown)), [])
-        self.assertIn('"orig_raw_pktlen"', made.table_text(made.offered.values()))
+        self.assertIn('"orig_raw_pktlen"', made.database.ddl(made.offered.values()))
 
 
 class RefusedTests(SQLITE3TestCase):
