@@ -1,4 +1,4 @@
-"""docs/architecture.md: its picture is that of the layer table, and the functions that it names are there."""
+"""docs/architecture.md and CONTRIBUTING.md: the picture is that of the layer table, and what they name is there."""
 
 import ast
 import re
@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import TOP
 
+CONTRIBUTING = TOP / "CONTRIBUTING.md"
 DOCUMENT = TOP / "docs" / "architecture.md"
 _WALKS = 3
 
@@ -54,3 +55,9 @@ class ArchitectureTests(SynchronousTestCase):
         self.assertEqual(_WALKS, len(re.findall(r"^1\. ", text, re.M)))
         wrong = [f"{m}:{f}" for m, f in steps if f not in functions(TOP / "ulogd_tw" / m)]
         self.assertEqual([], wrong)
+
+    def test_places(self):
+        """Every file and folder that CONTRIBUTING.md sends a reader to is there."""
+        places = re.findall(r"`((?:ulogd_tw|tests|docs)/[\w/.]*\w)(?:/\.\.\.)?`", CONTRIBUTING.read_text("utf-8"))
+        self.assertGreater(len(places), 25)
+        self.assertEqual([], [place for place in places if not (TOP / place).exists()])

@@ -30,7 +30,7 @@ from ulogd_tw.operating.inspection import Inspection
 from ulogd_tw.transports.tls import layer
 
 TOP = Path(__file__).resolve().parents[2]
-DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+DOCUMENTS = [TOP / "README.md", TOP / "CONTRIBUTING.md", *sorted((TOP / "docs").glob("*.md"))]
 HOWTO = TOP / "docs" / "howto.md"
 EXPLANATION = TOP / "docs" / "explanation.md"
 
