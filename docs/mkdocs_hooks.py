@@ -8,8 +8,9 @@ TOP = Path(__file__).resolve().parents[1]
 
 
 def on_files(files, config):
-    """Add the README as index.md, and the example configurations, schemas and CHANGES as they are."""
-    files.append(File.generated(config, "index.md", content=_as_first_page((TOP / "README.md").read_text("utf-8"))))
+    """Add the README as index.md, CONTRIBUTING.md, and the example configurations, schemas and CHANGES as they are."""
+    for name, source in (("index.md", "README.md"), ("CONTRIBUTING.md", "CONTRIBUTING.md")):
+        files.append(File.generated(config, name, content=_as_first_page((TOP / source).read_text("utf-8"))))
     beside = [TOP / "CHANGES", TOP / "LICENSE", *sorted((TOP / "etc").rglob("*"))]
     for path in beside:
         if path.is_file():

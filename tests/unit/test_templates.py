@@ -1,4 +1,4 @@
-"""The templates of plugins in docs/templates: built, installed as a package of their own, and run."""
+"""The templates of plugins in docs/example-package: built, installed as a package of their own, and run."""
 
 import functools
 import re
@@ -15,7 +15,7 @@ from tests.support import TOP
 
 COMMAND = ("-B", "-c", "from ulogd_tw.cli import main; main()")
 """ulogd-tw, without looking for the script."""
-TEMPLATES = TOP / "docs" / "templates"
+TEMPLATES = TOP / "docs" / "example-package"
 
 
 @functools.cache
