@@ -310,6 +310,8 @@ def load(path: str) -> Config:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError([Mistake(str(path), f"cannot be read: {reason}")]) from None
+    if b"\0" in octets:
+        raise ConfigError([Mistake(str(path), "is no configuration: it has octets of value 0, so it is not text")])
     return parse(octets.decode("utf-8-sig", "surrogateescape"), str(path))
 
 

@@ -320,6 +320,14 @@ class GlobalTests(SynchronousTestCase):
 class FileTests(SynchronousTestCase):
     """Files as they lie there."""
 
+    def test_binary(self):
+        """A file that is no text is one mistake."""
+        path = Path(self.mktemp())
+        path.write_bytes(b"\x7fELF\0\0" + bytes(range(256)) * 100)
+        error = self.assertRaises(ConfigError, config.load, path)
+        self.assertEqual(1, len(error.mistakes))
+        self.assertIn("is no configuration", str(error))
+
     def test_load(self):
         """A file that cannot be read is a ConfigError with the reason of the system."""
         error = self.assertRaises(ConfigError, config.load, self.mktemp())

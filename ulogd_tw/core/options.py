@@ -125,3 +125,10 @@ class Options:
         for option in declared:
             attribute = option.name + "_" if keyword.iskeyword(option.name) else option.name
             setattr(self, attribute, values.get(option.name, option.default))
+
+    def __repr__(self) -> str:
+        """One option a line; a password is not shown."""
+        shown = {name: value for name, value in vars(self).items() if name not in ("given", "sections", "places")}
+        return "\n".join(
+            f"{name.rstrip('_')}={'***' if name == 'pass_' and v else repr(v)}" for name, v in shown.items()
+        )

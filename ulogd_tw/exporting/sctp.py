@@ -110,7 +110,8 @@ class SctpCollector(Collector):
         self._queue.extendleft(reversed(again))
         self._queued_octets += sum(m.nbytes for m in again)
         self._forget()
-        self._say("lost", "association lost: {reason}; {n} records are sent again", reason=reason, n=records)
+        again = f"; {records} records are sent again" if records else ""
+        self._say("lost", "association lost: {reason}{again}", reason=reason, again=again)
 
     def _unsettled(self) -> Iterator[Messages]:
         """The kept Messages that the stack has given up, in runs."""

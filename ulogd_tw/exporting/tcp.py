@@ -83,7 +83,8 @@ class StreamCollector(Collector):
         self._queued_octets += self._kept_octets
         self._kept.clear()
         self._kept_octets = 0
-        self._say("lost", "connection lost: {reason}; {n} records are sent again", reason=reason, n=records)
+        again = f"; {records} records are sent again" if records else ""
+        self._say("lost", "connection lost: {reason}{again}", reason=reason, again=again)
 
     def _settle(self, acknowledged: int) -> None:
         """Forget kept messages that were acknowledged as a whole."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
+import shutil
 import socket
 import sys
 import time
@@ -129,16 +131,40 @@ def _top(path: str, arguments: argparse.Namespace, out: TextIO) -> None:
     shown = [name for name in columns if name not in ("first_ms", "last_ms", "interval_start")]
     request = {"sql": _top_query(table, shown, told["together"][table], arguments)}
     while True:
-        answer = ask(path, request)
-        rows = [[_short(name, value) for name, value in zip(shown, row, strict=True)] for row in answer["rows"]]
-        if not arguments.once:
-            out.write(_CLEAR)
-        out.write(f"{table} by {arguments.by}, {time.strftime('%H:%M:%S')}\n\n")
-        write_table(answer["columns"], rows, out)
+        try:
+            page = _page(table, arguments.by, ask(path, request))
+        except AskError as error:
+            if arguments.once:
+                raise
+            page = f"{table}: {error}\n"  # a service that restarts is asked again
+        out.write(page if arguments.once else _CLEAR + page)
         out.flush()
         if arguments.once:
             return
         time.sleep(arguments.interval)
+
+
+_SHORT = {
+    "sourceAddress": "source", "destinationAddress": "destination", "protocolIdentifier": "proto",
+    "sourceTransportPort": "sport", "destinationTransportPort": "dport", "reply_packets": "r.packets",
+    "reply_octets": "r.octets",
+}  # fmt: skip
+"""Names of columns on the screen, where the elements' own are wide."""
+
+
+def _page(table: str, by: str, answer: dict[str, Any]) -> str:
+    """One screen of `top`: as wide as the terminal, without columns of which no row has a value."""
+    out = io.StringIO()
+    out.write(f"{table} by {by}, {time.strftime('%H:%M:%S')}\n\n")
+    rows = [[_short(name, value) for name, value in zip(answer["columns"], row, strict=True)] for row in answer["rows"]]
+    if not rows:
+        out.write("no rows yet: the present interval has just begun, or no flow has come (ulogd-tw doctor)\n")
+        return out.getvalue()
+    places = [at for at, _ in enumerate(answer["columns"]) if any(row[at] is not None for row in rows)]
+    names = [_SHORT.get(answer["columns"][at], answer["columns"][at]) for at in places]
+    write_table(names, [[row[at] for at in places] for row in rows], out)
+    width = shutil.get_terminal_size((10_000, 24)).columns
+    return "".join(line[:width].rstrip() + "\n" for line in out.getvalue().splitlines())
 
 
 def _top_query(table: str, shown: list[str], together: dict[str, str], arguments: argparse.Namespace) -> str:

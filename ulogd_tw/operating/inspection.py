@@ -63,6 +63,16 @@ def shown(result: Result) -> Text:
     return Text(out.getvalue().rstrip("\n") + ("\n(there are more)" if result.more else ""))
 
 
+class _Help:
+    """Shows the help, with and without brackets behind it."""
+
+    def __call__(self) -> Text:
+        return Text(_HELP)
+
+    def __repr__(self) -> str:
+        return _HELP
+
+
 class Inspection:
     """Looks into a running service. `clock` ends taps."""
 
@@ -85,13 +95,15 @@ class Inspection:
             "tap": self.tap,
             "stacks": _Stacks(self),
             "instances": _Instances(self),
-            "help": lambda: Text(_HELP),
+            "help": _Help(),
             "ulogd": self.ulogd,
         }
 
     def query(self, text: str) -> defer.Deferred[Text]:
         """SQL over the tables of the AGGREGATEs."""
-        return self.database.query(text).addCallback(shown)
+        answered: defer.Deferred[Text] = defer.Deferred()  # not one that waits for another: the prompt would show it
+        self.database.query(text).addCallback(shown).chainDeferred(answered)
+        return answered
 
     def counters(self, ident: str | None = None) -> dict[str, Any]:
         """The counters of every instance by its id, or those of one."""

@@ -33,6 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ulogd_tw import __version__
 from ulogd_tw.core import durable
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, text
@@ -266,6 +267,14 @@ class _Prompt(manhole.ColoredManhole):
     def connectionMade(self) -> None:
         super().connectionMade()
         self.interpreter.runcode = self._guarded(self.interpreter.runcode)
+
+    def initializeScreen(self) -> None:
+        """The first lines say where one is, and what there is."""
+        self.terminal.reset()
+        self.terminal.write(f"ulogd_tw {__version__}: a Python prompt in the running service; see help()")
+        self.terminal.nextLine()
+        self.setInsertMode()
+        self.drawInputLine()
 
     def connectionLost(self, reason: Any) -> None:
         """Cancel a pending Deferred: a tap without a reader removes itself."""

@@ -43,8 +43,10 @@ class Result:
 
 
 def words(text: str) -> frozenset[str]:
-    """The names in a query: texts in double quotes, and bare words."""
-    return frozenset(quoted or bare for quoted, bare in _WORDS.findall(_STRINGS.sub("''", text)))
+    """The names in a query: texts in double quotes, bare words, and the parts of qualified ones (``a.octets``)."""
+    found = _WORDS.findall(_STRINGS.sub("''", text))
+    whole = {quoted or bare for quoted, bare in found}
+    return frozenset(whole | {part for _, bare in found for part in bare.split(".") if part})
 
 
 def wants_all(text: str) -> bool:

@@ -122,9 +122,8 @@ class WordsTests(SynchronousTestCase):
 
     def test_words(self):
         text = """select "sourceAddress/24", max(octets) from agg1 where a.b = 'not this' and c = 'it''s'"""
-        self.assertEqual(
-            {"select", "sourceAddress/24", "max", "octets", "from", "agg1", "where", "a.b", "and", "c"}, sql.words(text)
-        )
+        words = {"select", "sourceAddress/24", "max", "octets", "from", "agg1", "where", "a.b", "a", "b", "and", "c"}
+        self.assertEqual(words, sql.words(text))
 
     def test_star(self):
         for text, expected in (
@@ -149,6 +148,19 @@ class DatabaseTests(AggregateCase, TestCase):
     def test_query(self):
         found = yield self.database().query("select sum(octets) s from agg")
         self.assertEqual((("s",), [(36,)]), (found.columns, found.rows))
+
+    @defer.inlineCallbacks
+    def test_qualified(self):
+        """Columns with their table's name or alias, and a join."""
+        database = self.database()
+        found = yield database.query("select sum(a.octets) from agg a")
+        self.assertEqual([(36,)], found.rows)
+        text = (
+            "select count(*) from agg as one join agg as two on one.protocolIdentifier = two.protocolIdentifier "
+            "where one.octets > 10"
+        )
+        found = yield database.query(text)
+        self.assertEqual([(2,)], found.rows)  # 0+3+6, 1+4+7, 2+5+8
 
     @defer.inlineCallbacks
     def test_no_table(self):
@@ -209,6 +221,14 @@ class PrintingTests(SynchronousTestCase):
         out = io.StringIO()
         ask.write_table(["host", "octets"], [["10.0.0.1", 5], [None, 12.5]], out)
         self.assertEqual("host      octets\n10.0.0.1       5\n-           12.5\n", out.getvalue())
+
+    def test_top(self):
+        """Short names of columns, none of which no row has a value; an empty table says why it is empty."""
+        columns = ["sourceAddress", "octets", "reply_octets"]
+        page = ask._page("agg1", "octets", {"columns": columns, "rows": [["192.0.2.1", 1_500_000, None]]})
+        self.assertEqual(["source     octets", "192.0.2.1  1.5M"], page.splitlines()[2:])
+        page = ask._page("agg1", "octets", {"columns": columns, "rows": []})
+        self.assertIn("no rows yet", page)
 
     def test_short(self):
         for name, value, expected in (("octets", 999, 999), ("octets", 1_500_000, "1.5M"), ("octets", None, None),
