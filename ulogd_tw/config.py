@@ -311,7 +311,9 @@ def load(path: str) -> Config:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError([Mistake(str(path), f"cannot be read: {reason}")]) from None
     if b"\0" in octets:
-        raise ConfigError([Mistake(str(path), "is no configuration: it has octets of value 0, so it is not text")])
+        binary = Config(str(path))
+        binary.mistakes.append(Mistake(str(path), "is no configuration: it has octets of value 0, so it is not text"))
+        return binary
     return parse(octets.decode("utf-8-sig", "surrogateescape"), str(path))
 
 
