@@ -8,6 +8,7 @@ from ulogd_tw.transports.counts import TLS
 
 COLLECTING = (
     Count("log_lines_left_out", "lines", "Log lines about exporters beyond 100 a minute."),
+    Count("sessions_evicted", "sessions", "Sessions without records that made room for others at max_sessions."),
     Gauge("domains", "domains", "Observation Domains that exporters have."),
     Gauge("templates", "templates", "Templates that exporters have announced."),
     Gauge("sets_parked", "sets", "Sets that wait for their template."),
@@ -21,7 +22,9 @@ COLLECTING = (
 LISTENER = (
     Fault("cut", "connections", "Connections that ended within a message."),
     Fault(
-        "limit_buffered", "connections", "Connections closed: messages that have not come whole have too many octets."
+        "limit_buffered",
+        "connections",
+        "Connections closed: messages of their address that have not come whole have most of too many octets.",
     ),
     Fault("restarted", "associations", "SCTP associations that an exporter began anew."),
     Fault("template_cache", "occasions", "The file of template_cache could not be read or written."),

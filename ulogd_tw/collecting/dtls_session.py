@@ -46,7 +46,7 @@ def take(reception: Reception, association: Association) -> None:
     if association.fellows > reception.settings.max_sessions_of_address:
         reception.refused(association.peer, LIMIT_OF_ADDRESS)
         association.close()
-    elif reception.take_connection(association, DtlsSession) and association.fellows == 1:
+    elif reception.take_connection(association, DtlsSession, "dtls") and association.fellows == 1:
         reception.say_connected(association)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 from twisted.logger import Logger
@@ -15,7 +15,7 @@ from ulogd_tw.core.options import Option, boolean, octets, one_of, positive, sec
 from ulogd_tw.core.plugin import FLOW, Input
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.events import Event
-from ulogd_tw.ipfix.exporters import NOT_ALLOWED
+from ulogd_tw.ipfix.exporters import NOT_ALLOWED, Exporters
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.session import Session
 
@@ -99,6 +99,7 @@ class Collecting(Input):
         super().__init__(instance, config)
         self._kept = Kept()
         self._limit = RateLimit(_LINES_A_MINUTE)
+        self.counters.figures.setdefault("sessions_evicted", 0)
         self.counters.figures["domains"] = lambda: self._kept.domains
         self.counters.figures["templates"] = lambda: self._kept.templates
         self.counters.figures["sets_parked"] = lambda: self._kept.parked_sets
@@ -147,6 +148,51 @@ class Collecting(Input):
             for event in decoder.events:
                 self._log_event(event, now)
             decoder.events.clear()
+
+    # datagrams of unknown senders
+
+    def take_newcomer(
+        self, decoder: Decoder, exporters: Exporters, place: Hashable, name: bytes, peer: tuple[str, int],
+        octets: bytes | memoryview, now: float,
+    ) -> None:  # fmt: skip
+        """A datagram of an unknown sender: its session begins with a Message, and nothing of other octets stays."""
+        for idle in exporters.forget_idle(now):
+            decoder.forget(idle)
+        session = exporters.candidate(place, name, peer, now)
+        reason = session if isinstance(session, str) else exporters.full(place, name, now)
+        if reason or isinstance(session, str):
+            self.counters.messages_received += 1
+            self.counters.octets_received += len(octets)
+            self.refused(peer, reason, now)
+            return
+        decoder.feed(session, octets, now)
+        if session.malformed:
+            decoder.forget(session)
+            return
+        exporters.enter(place, name, session, now)
+        self._forget_evicted(decoder, exporters, now)
+
+    def make_room_by(self, decoder: Decoder, exporters: Exporters, now: Callable[[], float]) -> None:
+        """At a limit of all sessions, those of `exporters` make room that have given nothing."""
+
+        def make_room() -> bool:
+            found = exporters.give_up_one(now())
+            self._forget_evicted(decoder, exporters, now())
+            return found
+
+        self._kept.make_room = make_room
+
+    def _forget_evicted(self, decoder: Decoder, exporters: Exporters, now: float) -> None:
+        for evicted in exporters.evicted:
+            decoder.forget(evicted)
+            self.evicted(evicted.peer, now)
+        exporters.evicted.clear()
+
+    def evicted(self, host: str, now: float) -> None:
+        """A session that has given no record, or only once, has made room for another one."""
+        self.counters.figures["sessions_evicted"] += 1
+        self.say("evicted", now, "{peer} and others are forgotten: they gave no records, and a limit is reached",
+                 peer=host)  # fmt: skip
 
     # what the log says
 

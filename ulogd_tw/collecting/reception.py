@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from twisted.internet import defer
 
 from ulogd_tw.clocks import WallClock
 from ulogd_tw.collecting.input import Collecting
+from ulogd_tw.collecting.places import Places
 from ulogd_tw.core.networks import Network
-from ulogd_tw.ipfix.exporters import Allowed, Exporters
+from ulogd_tw.ipfix.exporters import NOT_ALLOWED, Allowed, Exporters, plain
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.transports.slab import Slab
 
@@ -36,6 +37,8 @@ class Settings:
     batch_latency: float
     max_buffered: int
     max_malformed: int
+    max_streams: int
+    """Connections of each transport: `max_sessions`, or as many as there are file descriptors for."""
 
 
 class Connection(Protocol):
@@ -67,6 +70,17 @@ class PeerSession(Protocol):
         """Close after too many malformed messages; `settled`: all that was fed is decoded."""
 
 
+class BufferingSession(Protocol):
+    """The Transport Session of a stream."""
+
+    session: Session
+    buffered: int
+    """Octets of a message that has not come whole."""
+
+    def give_up(self) -> None:
+        """Forget those octets, and close the connection."""
+
+
 class Place(Protocol):
     """A listener of datagrams, as far as sessions are concerned."""
 
@@ -93,11 +107,16 @@ class Reception:
             settings.session_key, settings.max_sessions, settings.max_sessions_of_address, Allowed(settings.allow),
             settings.idle_timeout,
         )  # fmt: skip
+        plugin.make_room_by(self.datagrams, self.exporters, self._clock.now)
         self.connections: dict[Connection, PeerSession] = {}
+        self._places: dict[str, Places] = {}
+        self._places_of: dict[Connection, Places] = {}
         self._plugin = plugin
         self._reactor = reactor
         self._nobody = Session("", 0, reliable=False)
         self._buffered = 0
+        self._held: dict[str, int] = {}
+        self._buffering: dict[BufferingSession, None] = {}
         self._fed = 0
         self._unsettled: set[PeerSession] = set()
         self._drain_later: Any = None
@@ -141,37 +160,29 @@ class Reception:
         rows, lengths = slab.rows[: slab.n], slab.lengths
         sessions: list[Session] = []
         for first, last in zip(starts, starts[1:], strict=False):
-            session = self._session(listener, names[first].tobytes(), slab, first, now)
+            session = self.exporters.find(listener.place, names[first].tobytes(), now) or self._nobody
             sessions += [session] * (last - first)
         if (lengths > slab.stride).any() or self._nobody in sessions:
-            self._feed_one_by_one(sessions, slab, lengths.tolist(), now)
+            self._feed_one_by_one(listener, sessions, slab, now)
         else:
             self.datagrams.feed_slab(sessions, rows, lengths, now)
         if self.datagrams.homes:
             self._unite()
         self._plugin.emit_all(self.datagrams, False, now)
 
-    def _feed_one_by_one(self, sessions: list[Session], slab: Slab, lengths: list[int], now: float) -> None:
-        """For datagrams longer than a row of the slab, and where some session was refused."""
+    def _feed_one_by_one(self, listener: Place, sessions: list[Session], slab: Slab, now: float) -> None:
+        """For datagrams longer than a row of the slab, and where some sender is not known."""
         for place, session in enumerate(sessions):
-            if session is self._nobody:
-                self.counters.messages_received += 1
-                self.counters.octets_received += lengths[place]
-            else:
-                self.datagrams.feed(session, slab.octets(place), now)
-
-    def _session(self, listener: Place, name: bytes, slab: Slab, place: int, now: float) -> Session:
-        """The session of a datagram's sender; `_nobody` where it is refused."""
-        session = self.exporters.find(listener.place, name, now)
-        if session is None:
-            self.forget_idle(now)
-            peer = slab.peer(place)
-            admitted = self.exporters.admit(listener.place, name, peer, now)
-            if isinstance(admitted, str):
-                self.refused(peer, admitted)
-                return self._nobody
-            session = admitted
-        return session
+            octets = slab.octets(place)
+            if session is self._nobody or session.ended:
+                name = slab.names[place].tobytes()
+                found = self.exporters.find(listener.place, name, now)  # by a datagram before this one
+                if found is None:
+                    peer = slab.peer(place)
+                    self._plugin.take_newcomer(self.datagrams, self.exporters, listener.place, name, peer, octets, now)
+                    continue
+                session = found
+            self.datagrams.feed(session, octets, now)
 
     def _unite(self) -> None:
         """Sessions whose templates come from another port of their address become one with it."""
@@ -197,21 +208,42 @@ class Reception:
 
     # connections and associations
 
-    def connected(self, connection: Connection, make: MakeSession) -> None:
+    def connected(self, connection: Connection, make: MakeSession, transport: str) -> None:
         """Take a connection, and say so."""
-        if self.take_connection(connection, make):
+        if self.take_connection(connection, make, transport):
             self.say_connected(connection)
 
-    def take_connection(self, connection: Connection, make: MakeSession) -> bool:
-        """A connection or association becomes a Transport Session, unless there are too many already."""
-        if reason := self.exporters.admit_stream(connection.peer[0]):
-            self.refused(connection.peer, reason)
+    def take_connection(self, connection: Connection, make: MakeSession, transport: str) -> bool:
+        """A connection or association becomes a Transport Session, unless there is no room for it."""
+        host = plain(connection.peer[0])
+        places = self._places.setdefault(
+            transport, Places(self.settings.max_streams, self.settings.max_sessions_of_address)
+        )
+        room = places.room_for(host) if self.exporters.allows(connection.peer[0]) else NOT_ALLOWED
+        if isinstance(room, str):
+            self.refused(connection.peer, room)
             connection.close()
             return False
-        self.connections[connection] = make(self, connection, self.now())
+        if room is not None:
+            self._evict(cast("Connection", room))
+        state = self.connections[connection] = make(self, connection, self.now())
+        self._places_of[connection] = places
+        places.take(connection, host, state.session)
         if self._paused:
             connection.pause()
         return True
+
+    def renewed(self, connection: Connection, session: Session) -> None:
+        """An association has begun anew, with another session."""
+        if (places := self._places_of.get(connection)) is not None:
+            places.leave(connection)
+            places.take(connection, session.peer, session)
+
+    def _evict(self, connection: Connection) -> None:
+        """Close a connection that makes room for another one; its place is free at once."""
+        self._places_of.pop(connection).leave(connection)
+        self._plugin.evicted(connection.peer[0], self.now())
+        connection.close()
 
     def say_connected(self, connection: Connection) -> None:
         """A new peer, in the log."""
@@ -227,7 +259,8 @@ class Reception:
         """A connection has ended: what it brought goes on, and its session ends; False where it has none any more."""
         if self.connections.pop(connection, None) is None:
             return False
-        self.exporters.streams -= 1
+        if (places := self._places_of.pop(connection, None)) is not None:
+            places.leave(connection)
         self.end_session(session)
         return True
 
@@ -240,10 +273,23 @@ class Reception:
             self.hand_on_datagrams()
             self.datagrams.forget(session)
 
-    def fits(self, octets: int) -> bool:
-        """Account for octets of messages that have not come whole, or less than before; False: beyond the bound."""
+    def hold(self, state: BufferingSession, octets: int) -> None:
+        """Account for octets of messages that have not come whole, or less than before.
+
+        Beyond the bound the largest of the address that holds most is closed, again and again.
+        """
+        host = state.session.peer
+        held = self._held.pop(host, 0) + octets
+        if held:
+            self._held[host] = held
+        self._buffering.pop(state, None)
+        if state.buffered:
+            self._buffering[state] = None
         self._buffered += octets
-        return self._buffered <= self.settings.max_buffered
+        while self._buffered > self.settings.max_buffered and self._held:
+            largest = max(self._held, key=self._held.__getitem__)
+            of_host = (one for one in self._buffering if one.session.peer == largest)
+            max(of_host, key=lambda one: one.buffered).give_up()
 
     def fed(self, state: PeerSession, octets: int) -> None:
         """A stream has brought something: batches may grow for `batch_latency`, unless they are large already."""
@@ -282,6 +328,11 @@ class Reception:
         self._paused = False
         for connection in self.connections:
             connection.resume()
+
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions there are."""
+        return len(self.exporters) + len(self.connections)
 
     def sessions(self) -> Iterator[Session]:
         """All sessions that are open now."""

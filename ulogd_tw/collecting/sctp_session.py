@@ -47,4 +47,5 @@ class SctpSession(StreamSession):
         reception.end_session(self.session)
         self._bad = self._trail = self._fed = self._settled = 0
         self._begin(reception.now())
+        reception.renewed(self._connection, self.session)
         reception.say(f"restarted {self.session.peer}", "{peer} has restarted its association", peer=self.session.peer)

@@ -18,7 +18,7 @@ class StreamSession:
         self._reception = reception
         self._connection = connection
         self._framer = Framer()
-        self._buffered = 0
+        self.buffered = 0
         self._bad = self._trail = self._fed = self._settled = 0
         connection.received = self.received
         connection.lost = self.lost
@@ -58,10 +58,18 @@ class StreamSession:
 
     def _keep(self) -> None:
         """Account for the octets of a message that has not come whole."""
-        more, self._buffered = self._framer.waiting - self._buffered, self._framer.waiting
-        if not self._reception.fits(more):
-            self._reception.counters.errors["limit_buffered"] += 1
-            self._close("limit_buffered", "its incomplete messages exceed max_buffered octets")
+        more, self.buffered = self._framer.waiting - self.buffered, self._framer.waiting
+        if more:
+            self._reception.hold(self, more)
+
+    def give_up(self) -> None:
+        """All connections hold too many octets of messages that have not come whole, and this one holds most."""
+        self._reception.counters.errors["limit_buffered"] += 1
+        self._framer = Framer()
+        self._keep()
+        self._close(
+            "limit_buffered", "incomplete messages exceed max_buffered octets, and its address has most of them"
+        )
 
     def judge(self, now: float, settled: bool = False) -> None:
         """Close after too many malformed messages in a row. `settled`: all that was fed is decoded.
@@ -84,7 +92,7 @@ class StreamSession:
         reception = self._reception
         if self._framer.waiting:
             reception.counters.errors["cut"] += 1
-        reception.fits(-self._buffered)
-        self._buffered = 0
+        self._framer = Framer()
+        self._keep()
         if reception.forget(self._connection, self.session):
             reception.say_left(self._connection, reason)

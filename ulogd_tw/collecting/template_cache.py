@@ -83,7 +83,9 @@ class TemplateCache:
                 session = ""
                 if now - line["last"] < idle:
                     name = bytes.fromhex(line["sender"])
-                    session = exporters.restore(line["place"], name, (line["peer"], line["port"]), now)
+                    session = exporters.restore(
+                        line["place"], name, (line["peer"], line["port"]), now, bool(line.get("proven"))
+                    )
                 if not isinstance(session, str):
                     session.last_received = line["last"]
                     decoder.restore_types(session, [_key(item) for item in line["types"]])
@@ -120,6 +122,7 @@ class TemplateCache:
         copy = [
             (place, name, session, [_copy(decoder, domain) for domain in session.domains.values()])
             for (place, name), session in exporters.items()
+            if any(domain.templates for domain in session.domains.values())
         ]
         began = time.monotonic()
         writing = self._writing = threads.deferToThread(_write, self._path, copy)
@@ -166,7 +169,7 @@ def _lines(sessions: list[tuple]) -> Iterator[dict[str, Any]]:
                      for key in list(session.types.values())]  # fmt: skip
         yield {
             "peer": session.peer, "port": session.peer_port, "place": place, "sender": name.hex(),
-            "last": session.last_received, "types": described,
+            "last": session.last_received, "types": described, "proven": session.has_given,
         }  # fmt: skip
         for domain, templates, told, came_to in domains:
             yield {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+import sys
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterator, Sequence
+from itertools import islice
 
 from ulogd_tw.core.networks import Network
+from ulogd_tw.ipfix.newcomers import Newcomers
 from ulogd_tw.ipfix.session import Session
 
 _Key = tuple[Hashable, bytes]
@@ -17,7 +20,13 @@ NOT_ALLOWED, LIMIT_SESSIONS, LIMIT_OF_ADDRESS = "not_allowed", "limit_sessions",
 """Why a sender is refused."""
 
 
+_LOOKED_AT = 32
+"""Sessions that are looked at for one that makes room."""
+_FEW_MESSAGES, _PASSED_BY = 3, 60.0
+"""A session of so few Messages that was silent for so many seconds makes room for another one."""
 _AF_INET, _AF_INET6 = 2, 10
+_MAPPED = bytes(10) + b"\xff\xff"
+"""How an IPv4 address begins in its IPv6 form."""
 _SENDER = 28
 """Octets of a sender: struct sockaddr_in6."""
 
@@ -67,6 +76,14 @@ def _address_of(name: bytes) -> bytes:
     return name[:2] + name[4:]
 
 
+def _network_of(place: Hashable, address: bytes) -> Hashable:
+    """The network of an address: of IPv4 with 256 of them, of IPv6 with 64 bits; whoever has one has all of it."""
+    family = int.from_bytes(address[:2], sys.byteorder)
+    if family == _AF_INET:
+        return place, address[2:5]
+    return place, address[18:21] if address[6:18] == _MAPPED else address[6:14]
+
+
 class Exporters:
     """The sessions by sender and by the place (a listening socket) that it sends to; the longest silent stand first.
 
@@ -75,8 +92,8 @@ class Exporters:
     """
 
     def __init__(self, keying: str, most: int, most_of_address: int, allowed: Allowed, idle: float) -> None:
-        self.streams = 0
-        """Sessions of connections, which count too."""
+        self.evicted: list[Session] = []
+        """Sessions that had to make room for others, since the caller cleared this list."""
         self._keying = keying
         self._most = most
         self._most_of_address = most_of_address
@@ -85,9 +102,10 @@ class Exporters:
         self._sessions: OrderedDict[_Key, Session] = OrderedDict()
         self._of_address: dict[_Key, dict[_Key, Session]] = {}
         self._united: set[_Key] = set()
+        self._newcomers: Newcomers[_Key] = Newcomers()
 
     def __len__(self) -> int:
-        return len(self._sessions) + self.streams
+        return len(self._sessions)
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._sessions.values())
@@ -111,41 +129,106 @@ class Exporters:
         self._sessions.move_to_end(key)
         return session
 
+    def allows(self, host: str) -> bool:
+        """Whether exporters of this address are taken at all."""
+        return self._allowed(host)
+
     def admit(self, place: Hashable, name: bytes, peer: tuple[str, int], now: float) -> Session | str:
-        """A new session, or why there is none."""
+        """A new session, or why there is none. Where there is no room, one that has given nothing makes room."""
+        session = self.candidate(place, name, peer, now)
+        return session if isinstance(session, str) else self.enter(place, name, session, now)
+
+    def candidate(self, place: Hashable, name: bytes, peer: tuple[str, int], now: float) -> Session | str:
+        """A session that is remembered only by `enter`: when its first Message has turned out to be one."""
         if not self._allowed(peer[0]):
             return NOT_ALLOWED
-        if len(self) >= self._most:
-            return LIMIT_SESSIONS
-        address = (place, _address_of(name))
-        key = address if self._keying == "address" or address in self._united else (place, name)
-        group = self._of_address.setdefault(address, {})
-        if len(group) >= self._most_of_address:
-            return LIMIT_OF_ADDRESS
         session = Session(plain(peer[0]), peer[1], reliable=False)
         session.last_received = now
+        group = self._of_address.get((place, _address_of(name)))
+        if self._keying == "auto" and group is not None:
+            session.siblings = group.values()
+        return session
+
+    def enter(self, place: Hashable, name: bytes, session: Session, now: float) -> Session | str:
+        """Remember a session; or why there is no room for it."""
+        address = (place, _address_of(name))
+        key = address if self._keying == "address" or address in self._united else (place, name)
+        room = self._room_for(address, now)
+        if isinstance(room, str):
+            return room
+        if room is not None:
+            self._evict(room)
+        group = self._of_address.setdefault(address, {})
         if self._keying == "auto":
             session.siblings = group.values()
         self._sessions[key] = group[key] = session
+        if not session.proven:
+            self._newcomers.enter(key, _network_of(*address), session)
         return session
 
-    def restore(self, place: Hashable, name: bytes, peer: tuple[str, int], now: float) -> Session | str:
-        """A session that an earlier run had under this name: of a sender, or of an address whose ports do not count."""
-        if len(name) == _SENDER:
-            return self.admit(place, name, peer, now)
-        if self._keying == "strict":
-            return LIMIT_OF_ADDRESS
-        self._united.add((place, name))
-        return self.admit(place, name[:2] + bytes(2) + name[2:], peer, now)
+    def full(self, place: Hashable, name: bytes, now: float) -> str:
+        """Which limit another session of this sender would go beyond; nothing where there is room, or can be."""
+        room = self._room_for((place, _address_of(name)), now)
+        return room if isinstance(room, str) else ""
 
-    def admit_stream(self, host: str) -> str:
-        """A connection takes the place of a session, until `streams` is counted down; why not, or nothing."""
-        if not self._allowed(host):
-            return NOT_ALLOWED
-        if len(self) >= self._most:
-            return LIMIT_SESSIONS
-        self.streams += 1
-        return ""
+    def _room_for(self, address: _Key, now: float) -> _Key | str | None:
+        """None where there is room for another session of this address; who has to go for it, or the limit."""
+        group = self._of_address.get(address, {})
+        if len(group) >= self._most_of_address:
+            idle = (key for key, session in islice(group.items(), _LOOKED_AT) if not session.has_given)
+            return next(idle, LIMIT_OF_ADDRESS)
+        if len(self._sessions) < self._most:
+            return None
+        return self._newcomers.next_to_go(_network_of(*address)) or self._passed_by(now) or LIMIT_SESSIONS
+
+    def _passed_by(self, now: float) -> _Key | None:
+        """One of the longest silent sessions, of which no more than a few Messages have come."""
+        for key, session in islice(self._sessions.items(), _LOOKED_AT):
+            if session.messages <= _FEW_MESSAGES and now - session.last_received > _PASSED_BY:
+                return key
+        return None
+
+    def _evict(self, key: _Key) -> None:
+        session = self._sessions.pop(key)
+        session.ended = True
+        self.evicted.append(session)
+        self._drop(key)
+
+    def give_up_one(self, now: float) -> bool:
+        """A session that has given nothing ends, for the memory that it takes; not one that is heard right now."""
+        key = self._newcomers.next_to_go(None)
+        if key is None or self._sessions[key].last_received >= now:
+            return False
+        self._evict(key)
+        return True
+
+    def _drop(self, key: _Key) -> None:
+        """A session is not one of its address any more."""
+        self._newcomers.leave(key)
+        place, name = key
+        for address in (key, (place, _address_of(name))):
+            group = self._of_address.get(address)
+            if group is not None and group.pop(key, None) is not None and not group:
+                del self._of_address[address]
+                self._united.discard(address)
+
+    def restore(
+        self, place: Hashable, name: bytes, peer: tuple[str, int], now: float, proven: bool = False
+    ) -> Session | str:
+        """A session that an earlier run had under this name: of a sender, or of an address whose ports do not count.
+
+        `proven`: records had come of it.
+        """
+        if len(name) != _SENDER:
+            if self._keying == "strict":
+                return LIMIT_OF_ADDRESS
+            self._united.add((place, name))
+            name = name[:2] + bytes(2) + name[2:]
+        session = self.candidate(place, name, peer, now)
+        if isinstance(session, str):
+            return session
+        session.proven = proven
+        return self.enter(place, name, session, now)
 
     def unite(self, home: Session) -> list[Session]:
         """All senders of the address of `home` are one exporter, now and later; the sessions that end by that."""
@@ -155,6 +238,7 @@ class Exporters:
         address, group = found
         for key in group:
             del self._sessions[key]
+            self._newcomers.leave(key)
         others = [session for session in group.values() if session is not home]
         group.clear()
         self._united.add(address)
@@ -169,11 +253,7 @@ class Exporters:
             if now - session.last_received < self._idle:
                 return
             del self._sessions[place, name]
-            for address in ((place, name), (place, _address_of(name))):
-                group = self._of_address.get(address)
-                if group is not None and group.pop((place, name), None) is not None and not group:
-                    del self._of_address[address]
-                    self._united.discard(address)
+            self._drop((place, name))
             yield session
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -66,3 +67,5 @@ class Kept:
     parked_octets: int = 0
     parked_sets: int = 0
     told: int = 0
+    make_room: Callable[[], bool] = lambda: False
+    """Ends a session that has given nothing, where a limit of all sessions is reached; whether there was one."""

@@ -25,6 +25,7 @@ class Session:
     `overtakes` is true for UDP and SCTP: Messages may overtake each other, so that data waits for its template.
     `domains` are by number; those of NetFlow, which are others, by number plus version times 2**32.
     `address` is the peer's as a number, with `family` 4 or 6; 0 where `peer` is no address (a file).
+    `proven` after its first record, `ended` when it had to make room for another one.
     `siblings` are the sessions of the same address, where templates and data may come from different ports of it.
     """
 
@@ -39,6 +40,7 @@ class Session:
         self.siblings: Collection[Session] = ()
         self.templates = self.fields = self.announced_octets = self.parked_octets = 0
         self.messages = self.malformed = self.lost = self.resets = 0
+        self.proven = self.ended = False
         self.types: dict[Element, Key] = {}
         """Elements of enterprises as this exporter has described them (RFC 5610)."""
         self.lookups: dict[Hashable, Any] = {}
@@ -57,6 +59,13 @@ class Session:
                     known.received += step
             for set_id, parked in domain.parked.items():
                 domain.parked[set_id] = [one._replace(received=one.received + step) for one in parked]
+
+    @property
+    def has_given(self) -> bool:
+        """Whether a record has come of it, in this run or an earlier one."""
+        if not self.proven and any(domain.rows for domain in self.domains.values()):
+            self.proven = True
+        return self.proven
 
     def __repr__(self) -> str:
         return f"<Session with {self.peer} port {self.peer_port}>"

@@ -121,7 +121,10 @@ class TemplateStore:
                 old.received, old.exported = now, domain.announcing
                 return old
             self._drop(session, domain, old)
-        if reason := self._refusal(session, template):
+        reason = self._refusal(session, template)
+        while reason == "limit_templates_in_all" and self._kept.make_room():
+            reason = self._refusal(session, template)
+        if reason:
             self._errors[reason] += 1
             self._events.add("limit", session, domain.number, template.ident, reason)
             return None
@@ -324,7 +327,7 @@ class TemplateStore:
         reason = ""
         if len(session.domains) >= self._limits.domains:
             reason = "limit_domains"
-        elif self._kept.domains >= self._limits.domains_in_all:
+        elif self._kept.domains >= self._limits.domains_in_all and not self._kept.make_room():
             reason = "limit_domains_in_all"
         if reason:
             self._errors[reason] += 1

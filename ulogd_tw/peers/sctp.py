@@ -109,7 +109,7 @@ class _Entrance(Entrance):
         """An association has come up."""
         from ulogd_tw.collecting.sctp_session import SctpSession
 
-        self._reception.connected(connection, SctpSession)
+        self._reception.connected(connection, SctpSession, "sctp")
 
 
 def _mistakes(config: Any) -> Mistakes:

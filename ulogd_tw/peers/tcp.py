@@ -37,4 +37,4 @@ class _Entrance(Entrance):
         return StreamListener.bind(url, self._connected)
 
     def _connected(self, connection: StreamConnection) -> None:
-        self._reception.connected(connection, StreamSession)
+        self._reception.connected(connection, StreamSession, "tcp")

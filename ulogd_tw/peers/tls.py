@@ -105,7 +105,7 @@ class _Entrance(Entrance):
         return self._gate.bind(url, self._connected)
 
     def _connected(self, connection: StreamConnection) -> None:
-        self._reception.connected(connection, StreamSession)
+        self._reception.connected(connection, StreamSession, "tls")
 
     def reload(self) -> None:
         self._gate.credentials.reload()

@@ -30,7 +30,7 @@ class Connection:
     """One TCP connection of an exporter to the collector."""
 
     def __init__(self, plugin, peer, port):
-        self.protocol = StreamConnection(lambda made: plugin.reception.connected(made, StreamSession))
+        self.protocol = StreamConnection(lambda made: plugin.reception.connected(made, StreamSession, "tcp"))
         self.transport = Transport(peerAddress=IPv4Address("TCP", peer, port))
         self.protocol.makeConnection(self.transport)
 

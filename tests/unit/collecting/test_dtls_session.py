@@ -130,13 +130,19 @@ class LimitTests(CollectorCase):
     """What is bounded."""
 
     def test_sessions(self):
-        """max_sessions and max_sessions_of_address: a further exporter is refused, and hears the end."""
+        """max_sessions and max_sessions_of_address: a further exporter is refused, and hears the end.
+
+        One that has given no record makes room for it.
+        """
         for options, peers, reason in (
             ({"max_sessions": 2}, (HERE, THERE, FAR), "limit_sessions"),
             ({"max_sessions_of_address": 1}, (THERE, HERE, FAR), "limit_sessions_of_address"),
         ):
             self.collect(**options)
-            ends = [self.enter(peer) for peer in peers]
+            ends = [self.enter(peer) for peer in peers[:2]]
+            for end, peer in zip(ends, peers[:2], strict=True):
+                self.say(end, peer, message(template()), message(data(5)))
+            ends.append(self.enter(peers[2]))
             self.assertEqual([False, False, True], [end.ended for end in ends])
             self.assertEqual(({reason: 1}, 2, 2), tuple(
                 self.figures[name] for name in ("errors", "sessions", "associations")))  # fmt: skip

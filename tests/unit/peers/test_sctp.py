@@ -1,5 +1,6 @@
 """IPFIX over SCTP: the output IPFIX and COLLECTOR on two ends of the real stack, joined in memory."""
 
+import dataclasses
 import struct
 from collections import Counter
 
@@ -260,10 +261,10 @@ class CollectorTests(SynchronousTestCase):
 
     def setUp(self):
         self.found = Collecting(self)
-        self.ends = Ends(
-            self,
-            build=lambda address: SctpConnection(lambda made: self.found.plugin.reception.connected(made, SctpSession)),
-        )
+        self.ends = Ends(self, build=lambda address: SctpConnection(self.connected))
+
+    def connected(self, connection):
+        self.found.plugin.reception.connected(connection, SctpSession, "sctp")
 
     def pair(self):
         client = self.ends.begin()
@@ -330,10 +331,12 @@ class CollectorTests(SynchronousTestCase):
         self.assertEqual(5, self.found.errors["set_length"])
 
     def test_refused(self):
-        """max_sessions counts associations too."""
-        self.found.plugin.config.max_sessions = 1
-        self.found.plugin.reception.exporters._most = 1
-        kept, refused = self.pair(), self.pair()
+        """max_sessions counts associations too; one that has given records stays."""
+        reception = self.found.plugin.reception
+        reception.settings = dataclasses.replace(reception.settings, max_streams=1)
+        kept = self.pair()
+        self.send(kept, (0, message(a_set(2, COUNTER))), (0, counts(1)))
+        refused = self.pair()
         self.ends.wire.run(1)
         self.assertEqual(([], [error.ConnectionDone]), (kept.ended, refused.ended))
         self.assertEqual({"limit_sessions": 1}, self.found.errors)

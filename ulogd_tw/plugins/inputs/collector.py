@@ -12,6 +12,7 @@ from twisted.internet import defer, reactor
 from ulogd_tw.clocks import WallClock
 from ulogd_tw.collecting.counts import LISTENER
 from ulogd_tw.collecting.input import Collecting
+from ulogd_tw.collecting.places import places_by_descriptors
 from ulogd_tw.collecting.reception import Reception, Settings
 from ulogd_tw.collecting.template_cache import TemplateCache
 from ulogd_tw.core.counters import Count, Gauge
@@ -70,11 +71,13 @@ class COLLECTOR(Collecting):
                "all."),
         Option("template_cache", output_file, "", "File that keeps the templates and options data of UDP exporters "
                "over a restart, so that their records can be read at once. Empty: none."),
-        Option("max_sessions", positive, 10_000, "Maximum number of Transport Sessions; one more exporter is refused."),
-        Option("max_sessions_of_address", positive, 1000, "Maximum number of UDP sessions of one address, and of its "
-               "DTLS associations."),
-        Option("max_buffered", octets, 64 << 20, "Octets of incomplete messages, all TCP connections together; a "
-               "connection that would exceed it is closed."),
+        Option("max_sessions", positive, 10_000, "Maximum number of Transport Sessions of each transport (UDP, DTLS, "
+               "TCP, TLS, SCTP). One more takes the place of a session that has given no record, of the network or "
+               "address that has most of those; where all have given records it is refused."),
+        Option("max_sessions_of_address", positive, 1000, "Maximum number of sessions of one address, for each "
+               "transport."),
+        Option("max_buffered", octets, 64 << 20, "Octets of incomplete messages, all TCP and TLS connections together. "
+               "Beyond it the connections of the address that holds most of them are closed."),
         Option("idle_timeout", seconds, 1800.0, "Seconds without a message after which a UDP session and its templates "
                "are forgotten, and a connection or association is closed."),
         *options_of("listening"),
@@ -93,7 +96,7 @@ class COLLECTOR(Collecting):
         """By scheme, of those that are listened on."""
         self._listeners: list[Listener] = []
         self._cache: TemplateCache | None = None
-        self.counters.figures["sessions"] = lambda: len(self.reception.exporters) if self.reception else 0
+        self.counters.figures["sessions"] = lambda: self.reception.open_sessions if self.reception else 0
         self.counters.figures["datagrams_lost"] = lambda: sum(listener.lost for listener in self._listeners)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
@@ -135,6 +138,7 @@ class COLLECTOR(Collecting):
         settings = Settings(
             config.session_key, config.max_sessions, config.max_sessions_of_address, config.allow,
             config.idle_timeout, config.batch_latency, config.max_buffered, config.max_malformed,
+            places_by_descriptors(config.max_sessions, len(schemes - {"udp", "dtls"})),
         )  # fmt: skip
         self.reception = reception = Reception(
             self, settings, self.reactor, WallClock(self.clock, self.reactor.seconds)

@@ -144,6 +144,7 @@ class PCAPIN(Replaying):
         self._rows = PacketRows(self.wanted) if self.packets else None
         most, of_address = config.max_sessions, config.max_sessions_of_address
         self._exporters = Exporters(config.session_key, most, of_address, Allowed(()), IDLE_SECONDS)
+        self.make_room_by(self._decoder, self._exporters, lambda: self._now)
         counters = self.counters
         self._connections = Connections(self._message, self._over, counters.errors, counters.figures, self._room)
         self._exports = Exports(frozenset(map(int, config.ports)), counters.errors)
@@ -218,15 +219,10 @@ class PCAPIN(Replaying):
         name = sender(host, sent.source_port)
         session = self._exporters.find(place, name, self._now)
         if session is None:
-            for idle in self._exporters.forget_idle(self._now):
-                self._decoder.forget(idle)
-            session = self._exporters.admit(place, name, (host, sent.source_port), self._now)
-            if isinstance(session, str):
-                self.counters.messages_received += 1
-                self.counters.octets_received += len(sent.octets)
-                self.refused((host, sent.source_port), session, self._now)
-                return
-        self._decoder.feed(session, sent.octets, self._now)
+            peer = (host, sent.source_port)
+            self.take_newcomer(self._decoder, self._exporters, place, name, peer, sent.octets, self._now)
+        else:
+            self._decoder.feed(session, sent.octets, self._now)
 
     def _unite(self) -> None:
         homes = self._decoder.homes[:]
@@ -239,7 +235,6 @@ class PCAPIN(Replaying):
 
     def _segment(self, sent: Sent) -> None:
         taken = self._connections.take(sent)
-        self._exporters.streams = len(self._connections)
         if not taken:
             self.refused((str(ipaddress.ip_address(sent.source)), sent.source_port), LIMIT_SESSIONS, self._now)
 
@@ -247,10 +242,8 @@ class PCAPIN(Replaying):
         self._decoder.feed(session, message, self._now)
 
     def _room(self) -> bool:
-        self._exporters.streams = len(self._connections)
-        return len(self._exporters) < self.config.max_sessions
+        return len(self._connections) < self.config.max_sessions
 
     def _over(self, session: Session) -> None:
-        self._exporters.streams = len(self._connections)
         self._hand_on()
         self._decoder.forget(session)

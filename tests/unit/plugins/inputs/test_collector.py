@@ -151,7 +151,9 @@ class SessionTests(SynchronousTestCase):
             found.datagrams(*((octets, *peer) for octets in messages))
             self.assertEqual(2, found.errors[reason], option)
         found = Collecting(self, max_sessions_of_address=3)
-        found.datagrams(*((TOLD, "192.0.2.1", port) for port in range(1, 6)), (TOLD, "192.0.2.2", 1))
+        given = message(a_set(2, COUNTER), a_set(256, hexed("00000001")))
+        found.datagrams(*((given, "192.0.2.1", port) for port in range(1, 6)))
+        found.datagrams((TOLD, "192.0.2.2", 1))
         self.assertEqual({"limit_sessions_of_address": 2}, found.errors)
         found = Collecting(self, max_buffered=100)
         connection = found.connect()
@@ -191,14 +193,22 @@ class SessionTests(SynchronousTestCase):
         """ERR-6, ERR-5: one exporter more than max_sessions is refused, over TCP and UDP, and logged; a free place
         is given again."""
         found = Collecting(self, max_sessions=2)
-        first, second, third = (found.connect(port=port) for port in (1, 2, 3))
+        first, second = (found.connect(port=port) for port in (1, 2))
+        for connection in (first, second):
+            connection.send(TOLD + counts(7))
+        third = found.connect(port=3)
         self.assertEqual([False, False, True], [first.closed, second.closed, third.closed])
+        found.datagrams(*((octets, "192.0.2.1", port) for port in (1, 2) for octets in (TOLD, counts(7))))
+        found.wait()
+        found.batches.clear()
         found.datagrams((TOLD, "192.0.2.9", 1), (counts(1), "192.0.2.9", 1))
         self.assertEqual([], found.rows)
-        self.assertEqual({"limit_sessions": 2}, found.errors)  # datagrams of one sender in a row count once
+        self.assertEqual({"limit_sessions": 3}, found.errors)  # a connection, and each datagram
         self.assertEqual(1, len(found.heard("192.0.2.1 is refused: the limit max_sessions is reached")))
         first.end()
-        found.datagrams((TOLD, "192.0.2.9", 1), (counts(1), "192.0.2.9", 1))
+        fourth = found.connect(port=4)
+        fourth.send(TOLD + counts(1))
+        found.wait()
         self.assertEqual([1], counts_of(found.rows))
 
     def test_memory(self):
@@ -225,6 +235,117 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual([2, 3, 4], counts_of(found.rows))
         self.assertEqual(["MemoryError"], [type(fault).__name__ for fault in faults])
         self.assertEqual({"sequence": 1}, dict(found.plugin.counters.lost))
+
+
+class FloodTests(SynchronousTestCase):
+    """Who floods the collector costs others nothing."""
+
+    GIVEN = message(a_set(2, COUNTER), a_set(256, hexed("00000001")))
+
+    def test_no_session_without_a_message(self):
+        """Octets that are no message leave no session, domain or template; others that come together are read."""
+        found = Collecting(self, max_sessions=5)
+        known = ("192.0.2.1", 1)
+        found.datagrams((self.GIVEN, *known))
+        for junk in (
+            b"x",
+            b"hello",
+            b"\0\x0a\0\x20" + 28 * b"x",
+            b"\0\x09\0\1" + bytes(9),
+            b"\0\5\0\1",
+            b"\0\0\0\5" + bytes(9),
+        ):
+            sent = [(junk, f"198.51.{i >> 8}.{i & 255}", 1) for i in range(300)]
+            found.datagrams(*sent[:150], (counts(2, number=1), *known), *sent[150:])
+        figures = found.plugin.counters.as_dict()
+        self.assertEqual((1, 1, 1), (figures["sessions"], figures["domains"], figures["templates"]))
+        self.assertEqual(0, figures["sessions_evicted"])
+        self.assertEqual(6 * 300, sum(n for reason, n in found.errors.items() if reason != "sequence_duplicate"))
+        found.datagrams((self.GIVEN, "203.0.113.1", 1))
+        self.assertEqual(2, found.plugin.counters.as_dict()["sessions"])
+
+    def test_templates_from_everywhere(self):
+        """Sessions that give no record make room: a new exporter is taken, the known one stays."""
+        found = Collecting(self, max_sessions=50)
+        found.datagrams((self.GIVEN, "192.0.2.1", 1))
+        for first in range(0, 300, 100):
+            found.datagrams(*((TOLD, f"198.51.100.{i % 250}", 1 + i // 250) for i in range(first, first + 100)))
+        found.datagrams((TOLD, "203.0.113.1", 1))
+        found.datagrams(*((TOLD, f"198.51.101.{i}", 1) for i in range(200)))
+        found.datagrams((counts(3), "203.0.113.1", 1), (counts(4, number=1), "192.0.2.1", 1))
+        self.assertEqual([1, 3, 4], counts_of(found.rows))
+        figures = found.plugin.counters.as_dict()
+        self.assertEqual((50, 50), (figures["sessions"], figures["templates"]))
+        self.assertEqual((502 - 50, {}), (figures["sessions_evicted"], found.errors))
+
+    def test_memory_of_all(self):
+        """At the limits of templates and domains of all sessions, those that give no record make room."""
+        many = message(a_set(2, *(template(300 + i, (4, 1)) for i in range(20))))
+        for option, octets in (
+            ("max_templates_in_all", [many]),
+            ("max_domains_in_all", [message(domain=d) for d in range(20)]),
+        ):
+            found = Collecting(self, **{option: 100})
+            found.datagrams((self.GIVEN, "192.0.2.1", 1))
+            for i in range(20):
+                found.at(1000.0 + i)
+                found.datagrams(*((one, f"198.51.100.{i}", 1) for one in octets))
+            found.datagrams(
+                (TOLD, "203.0.113.1", 1), (counts(3), "203.0.113.1", 1), (counts(4, number=1), "192.0.2.1", 1)
+            )
+            self.assertEqual(([1, 3, 4], {}), (counts_of(found.rows), found.errors), option)
+            kept = found.plugin._kept
+            self.assertTrue(kept.templates <= 100 and kept.domains <= 100)
+            for session in list(found.plugin.sessions()):
+                found.plugin.reception.datagrams.forget(session)
+            self.assertEqual((0, 0, 0), (kept.templates, kept.domains, kept.fields))
+
+    def test_ended_in_a_wake_up(self):
+        """A session that makes room for another one of the same datagrams leaves nothing behind, and may come again."""
+        found = Collecting(self, max_sessions=2)
+        peers = [(f"198.51.100.{i}", 1) for i in (1, 2, 3, 1, 2, 3)]
+        found.datagrams(*((TOLD, *peer) for peer in peers[:2]))
+        found.datagrams(*((TOLD, *peer) for peer in peers))
+        self.assertEqual(2, found.plugin._kept.templates)
+
+    def test_datagrams_and_connections(self):
+        """Each transport has its own places."""
+        found = Collecting(self, max_sessions=3, max_sessions_of_address=3)
+        found.datagrams(*((self.GIVEN, f"192.0.2.{i}", 1) for i in range(5)))
+        self.assertEqual({"limit_sessions": 2}, found.errors)
+        connections = [found.connect(f"192.0.2.{i}") for i in range(3)]
+        self.assertFalse(any(connection.closed for connection in connections))
+
+    def test_connections_of_one_host(self):
+        """A host with silent connections makes room for others, and theirs stay."""
+        found = Collecting(self, max_sessions=4)
+        kept = found.connect("192.0.2.1")
+        kept.send(self.GIVEN)
+        silent = [found.connect("198.51.100.1", port) for port in range(20)]
+        new = found.connect("192.0.2.2")
+        new.send(self.GIVEN)
+        self.assertEqual([False, False], [kept.closed, new.closed])
+        self.assertEqual(2, sum(not connection.closed for connection in silent))
+        found.wait()
+        self.assertEqual([1, 1], counts_of(found.rows))
+
+    def test_largest_holder(self):
+        """Beyond max_buffered the connections of the address that holds most are closed, not the one that came last."""
+        found = Collecting(self, max_buffered=1000)
+        start = message(bytes(400))[:100]
+        good = [found.connect(f"192.0.2.{i}") for i in range(3)]
+        for connection in good:
+            connection.send(start)
+        bad = [found.connect("198.51.100.1", port) for port in range(20)]
+        for connection in bad:
+            connection.send(start)
+        good[0].send(start[:50])
+        self.assertFalse(any(connection.closed for connection in good))
+        self.assertEqual(6, sum(not connection.closed for connection in bad))
+        self.assertEqual({"limit_buffered": 14}, found.errors)
+        for connection in (*good, *bad):
+            connection.end()
+        self.assertEqual((0, {}), (found.plugin.reception._buffered, found.plugin.reception._held))
 
 
 class MalformedTests(SynchronousTestCase):
