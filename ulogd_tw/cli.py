@@ -8,6 +8,7 @@ import signal
 import sys
 
 from ulogd_tw import __version__, signals
+from ulogd_tw.config import default_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -16,7 +17,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Meters, collects, aggregates and stores network flows.",
         epilog="ulogd-tw doctor [-c FILE] says what this machine lacks for a configuration, and what to do.",
     )
-    parser.add_argument("-c", "--configfile", default="/etc/ulogd.conf", metavar="FILE", help="configuration file")
+    parser.add_argument(
+        "-c",
+        "--configfile",
+        default=default_path(),
+        metavar="FILE",
+        help="configuration file (/etc/ulogd-tw.conf, else /etc/ulogd.conf)",
+    )
     parser.add_argument("-d", "--daemon", action="store_true", help="run in the background")
     parser.add_argument("-p", "--pidfile", default="", metavar="FILE", help="file for the process id")
     parser.add_argument("-u", "--uid", metavar="USER", help="change to this user once all sockets are open")

@@ -10,6 +10,7 @@ Mistakes tolerated silently by ulogd2 have `tolerated` set: a warning, an error 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -300,6 +301,12 @@ def parse(text: str, file: str) -> Config:
     config.mistakes += _loaded_objects(config)
     config.mistakes += _unused_sections(config)
     return config
+
+
+def default_path() -> str:
+    """The file that is read where none is named: ours, else that of ulogd2."""
+    ours = "/etc/ulogd-tw.conf"
+    return ours if os.path.exists(ours) else "/etc/ulogd.conf"
 
 
 def load(path: str) -> Config:

@@ -30,7 +30,7 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     optParameters = [
-        ["config", "c", "/etc/ulogd.conf", "configuration file"],
+        ["config", "c", configuration.default_path(), "configuration file"],
         ["loglevel", "l", None, "lowest severity logged: debug 1, info 3, notice 5, error 7; overrides loglevel="],
         ["info", "i", None, "describe a plugin: its types, options and keys; then exit"],
     ]

@@ -405,3 +405,13 @@ class FuzzTests(SynchronousTestCase):
         path.write_bytes(octets)
         found = config.load(str(path))
         self.assertTrue(all(m.where.startswith(str(path)) for m in found.mistakes))
+
+
+class DefaultTests(SynchronousTestCase):
+    """Which file is read where none is named."""
+
+    def test_ours_first(self):
+        """/etc/ulogd-tw.conf, else ulogd2's."""
+        for there, expected in (({"/etc/ulogd-tw.conf"}, "/etc/ulogd-tw.conf"), (set(), "/etc/ulogd.conf")):
+            self.patch(config.os.path, "exists", there.__contains__)
+            self.assertEqual(expected, config.default_path())

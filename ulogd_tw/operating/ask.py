@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from ulogd_tw import config as configuration
+
 _CLEAR = "\x1b[H\x1b[2J"
 _PREFIXES = "", "k", "M", "G", "T", "P", "E"
 
@@ -54,12 +56,13 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--once", action="store_true", help="print once and exit")
     for command in (query, top):
         command.add_argument("-s", "--socket", help="query_socket of the service")
-        command.add_argument("-c", "--config", default="/etc/ulogd.conf", help="ulogd.conf with the query_socket")
+        command.add_argument(
+            "-c", "--config", default=configuration.default_path(), help="configuration file with the query_socket"
+        )
     return found
 
 
 def _socket_of(config: str) -> str:
-    from ulogd_tw import config as configuration
     from ulogd_tw.core.errors import UlogdError
 
     try:

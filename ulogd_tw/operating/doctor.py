@@ -26,7 +26,6 @@ from ulogd_tw.peers import TRANSPORTS
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink.port import GRANT
 
-DEFAULT_CONFIG = "/etc/ulogd.conf"
 OK, WRONG, UNUSED, REMARK = "ok", "wrong", "unused", "remark"
 _NET_ADMIN, _NET_RAW, _SYS_ADMIN = 12, 13, 21
 """Numbers of capabilities (linux/capability.h)."""
@@ -263,8 +262,8 @@ def examine(path: str | None) -> list[Finding]:
     """All findings, those of the configuration first."""
     found: list[Finding] = []
     graph = None
-    if path is None and Path(DEFAULT_CONFIG).exists():
-        path = DEFAULT_CONFIG
+    if path is None and Path(configuration.default_path()).exists():
+        path = configuration.default_path()
     if path is not None:
         found, graph = configured(path)
     return [*found, *Machine(graph).findings()]
@@ -276,7 +275,9 @@ def parser() -> argparse.ArgumentParser:
         prog="ulogd-tw doctor",
         description="Checks whether this machine meets a configuration's needs, and says how to fix what does not.",
     )
-    found.add_argument("-c", "--configfile", metavar="FILE", help=f"configuration file ({DEFAULT_CONFIG})")
+    found.add_argument(
+        "-c", "--configfile", metavar="FILE", help=f"configuration file ({configuration.default_path()})"
+    )
     return found
 
 

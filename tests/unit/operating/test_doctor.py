@@ -35,7 +35,7 @@ class DoctorTests(SynchronousTestCase):
         self.patch(doctor, "_RMEM_MAX", rmem)
         self.patch(doctor, "_capabilities", lambda: 1 << 12)
         self.patch(doctor.Machine, "_netlink", lambda self, where: iter(()))
-        self.patch(doctor, "DEFAULT_CONFIG", "/nonexistent")
+        self.patch(doctor.configuration, "default_path", lambda: "/nonexistent")
 
     def set(self, **values):
         for name, value in values.items():
