@@ -30,6 +30,7 @@ from ulogd_tw.core import durable, types
 from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.regular_file import open_regular
 
 VERSION = 1
 PIECE_OCTETS = 4 << 20
@@ -167,7 +168,7 @@ class StateFile:
         """
         gone, closed = self.emitted()
         try:
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with open_regular(self.path) as file, np.load(file, allow_pickle=False) as arrays:
                 head = json.loads(arrays["head"].tobytes())
                 if (head["ulogd_tw"], head["version"]) != ("aggregate", VERSION):
                     raise ValueError("it is not a state file of this version")

@@ -18,6 +18,7 @@ from twisted.internet import defer, threads
 
 from ulogd_tw.core import durable, types
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.regular_file import read_regular
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.exporter_info import plain, restored
 from ulogd_tw.ipfix.exporters import Exporters
@@ -42,7 +43,7 @@ class TemplateCache:
     def __init__(self, path: str, collector: Collecting) -> None:
         self._path = Path(path)
         self._collector = collector
-        self._written = 0.0
+        self._written = float("-inf")
         self._pause = SOONEST
         self._changes = -1
         self._writing: defer.Deferred[Any] | None = None
@@ -51,9 +52,8 @@ class TemplateCache:
 
     def load(self, decoder: Decoder, exporters: Exporters, idle: float, now: float) -> None:
         """Restore sessions that have not been silent for too long. A file that is not whole is left alone, and said."""
-        self._written = now
         try:
-            lines = _checked(self._path.read_bytes())
+            lines = _checked(read_regular(self._path))
             sessions, templates = self._restore(lines, decoder, exporters, idle, now)
         except FileNotFoundError:
             return

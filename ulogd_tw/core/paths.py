@@ -40,7 +40,9 @@ def unreadable(path: str) -> str:
         mode = os.stat(path).st_mode
     except OSError as error:
         return f"{path}: {error.strerror}"
-    return f"{path} is a directory" if stat.S_ISDIR(mode) else ""
+    if stat.S_ISDIR(mode):
+        return f"{path} is a directory"
+    return "" if stat.S_ISREG(mode) else f"{path} is not a regular file"
 
 
 def unwritable(path: str) -> str:

@@ -17,6 +17,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Column, numbers
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.regular_file import open_regular
 
 KEY_OCTETS = 32
 _ORIGIN = frozenset(((0, 130), (0, 131), (0, 211), (0, 212)))
@@ -115,7 +116,7 @@ def read_key(path: str) -> bytes:
     try:
         if os.stat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise StartError(f"anonymise_key {path} is readable for other users", f"chmod 600 {path}")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             octets = file.read(4 * KEY_OCTETS)
     except OSError as error:
         raise StartError(f"anonymise_key: {error}", "make it: openssl rand -hex 32") from None

@@ -37,6 +37,7 @@ from ulogd_tw import __version__
 from ulogd_tw.core import durable
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, text
+from ulogd_tw.core.regular_file import open_regular
 from ulogd_tw.operating.logins import Logins
 
 MOST_CONNECTIONS = 16
@@ -177,7 +178,7 @@ class _AuthorizedKeys:
         self.path = path
 
     def getAuthorizedKeys(self, username: bytes) -> Iterator[keys.Key]:
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             yield from readAuthorizedKeyFile(file, _public_key)
 
 

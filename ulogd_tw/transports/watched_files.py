@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from ulogd_tw.core.errors import StartError, UlogdError
 from ulogd_tw.core.plugin import Plugin
+from ulogd_tw.core.regular_file import open_regular
 
 MOST_OCTETS = 1 << 30
 """Of one file."""
@@ -69,7 +70,7 @@ class Watched(Generic[Made]):
     def _load(self) -> tuple[Made, dict[str, _State]]:
         octets, read = [], {}
         for path in self._paths:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 read[path] = _state(os.fstat(file.fileno()))
                 octets.append(file.read(MOST_OCTETS + 1))
             if len(octets[-1]) > MOST_OCTETS:

@@ -201,18 +201,18 @@ class TemplateCacheTests(TestCase):
     def test_written_when_something_changes(self):
         """At the start, so that a path that is wrong is seen; soon after a change, not before; and now and then."""
         self.first.load(now=1000.0)
-        self.first.cache.wake(self.first.decoder, self.first.exporters, 1001.0)
+        self.first.cache.wake(self.first.decoder, self.first.exporters, 1.0)
         yield self.first.cache._writing
         self.assertTrue(self.path.exists())
         self.path.unlink()
-        self.first.cache.wake(self.first.decoder, self.first.exporters, 1100.0)
+        self.first.cache.wake(self.first.decoder, self.first.exporters, 100.0)
         self.assertIsNone(self.first.cache._writing)
         self.first.take("192.0.2.1", 5000, message(a_set(2, COUNTER)), now=1100.0)
-        self.first.cache.wake(self.first.decoder, self.first.exporters, 1100.5)
+        self.first.cache.wake(self.first.decoder, self.first.exporters, 100.5)
         yield self.first.cache._writing
         self.assertTrue(self.path.exists())
         self.path.unlink()
-        self.first.cache.wake(self.first.decoder, self.first.exporters, 1500.0)
+        self.first.cache.wake(self.first.decoder, self.first.exporters, 500.0)
         yield self.first.cache._writing
         self.assertTrue(self.path.exists())
 

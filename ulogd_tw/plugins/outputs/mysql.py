@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, number, octets, one_of, seconds
 from ulogd_tw.core.options import text as words
 from ulogd_tw.core.paths import input_file
+from ulogd_tw.core.regular_file import read_regular
 from ulogd_tw.core.text import TextFormat
 from ulogd_tw.storing import mysql_connection
 from ulogd_tw.storing.columns import TableColumn, Values
@@ -125,7 +125,7 @@ class MySQL(Database):
             return found | {"unix_socket": path}
         found |= {"any_tls": config.ssl_verify == "none"} | self._tls()
         if config.server_public_key:
-            found["server_public_key"] = Path(config.server_public_key).read_bytes()
+            found["server_public_key"] = read_regular(config.server_public_key)
         return found | {"host": config.host or "localhost", "port": config.port or 3306}
 
     def _tls(self) -> dict[str, Any]:

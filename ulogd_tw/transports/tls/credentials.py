@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
 from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.regular_file import open_regular
 from ulogd_tw.transports.errors import TlsError
 from ulogd_tw.transports.tls.layer import Layer, last_words, told, verified
 
@@ -229,7 +230,7 @@ def read_key(path: str) -> Any:
 
 def _octets(path: str, private: bool = False) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if private and mode & 0o077:
                 raise TlsError(f"other users than its owner can read {path} (mode {mode:04o}): chmod 600 {path}")
