@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 from twisted.application import service
@@ -15,14 +16,19 @@ from twisted.logger import (
     Logger,
     LogLevel,
     PredicateResult,
+    globalLogPublisher,
     textFileLogObserver,
 )
 from zope.interface import implementer
+
+from ulogd_tw.core.limited import RateLimit
 
 _LEVELS = {1: LogLevel.debug, 3: LogLevel.info, 5: LogLevel.info, 7: LogLevel.error, 8: LogLevel.critical}
 """ulogd2's levels; its notice (5, the default) is Twisted's info."""
 _TWISTED = ("twisted.", "log_legacy", "-")
 """Namespaces of Twisted's own lines: ports that open, signals, the end of the main loop."""
+_CLOSED = "EMFILE recovery: Closed socket"
+"""Begins Twisted's line for a connection that it closed because it had no descriptor for it."""
 
 
 @implementer(ILogFilterPredicate)
@@ -37,6 +43,29 @@ class _Least:
         if level is LogLevel.info and str(event.get("log_namespace", "-")).startswith(_TWISTED):
             level = LogLevel.debug
         return PredicateResult.maybe if level >= self._least else PredicateResult.no
+
+
+@implementer(ILogObserver)
+class OutOfDescriptors:
+    """Says, once a minute, that connections were closed for want of file descriptors.
+
+    Twisted closes them, and tells of it in three lines or more for each (namespace twisted.internet.tcp).
+    """
+
+    log = Logger()
+
+    def __init__(self) -> None:
+        self._limit = RateLimit()
+
+    def __call__(self, event: LogEvent) -> None:
+        if not str(event.get("log_format")).startswith(_CLOSED):
+            return
+        if count := self._limit.take("descriptors", time.monotonic()):
+            self.log.error(
+                "no file descriptor is left: {n} connections were closed, the last from {host}; allow more (ulimit -n, "
+                "LimitNOFILE= of the unit) or fewer (max_sessions)", n=count,
+                host=getattr(event.get("address"), "host", None) or (event.get("address") or ["?"])[0],
+            )  # fmt: skip
 
 
 class LogFile(service.Service):
@@ -71,7 +100,9 @@ class LogFile(service.Service):
                 print(f"logfile {self.path}: {error.strerror}", file=sys.stderr)
                 raise SystemExit(2) from None
             observer = textFileLogObserver(self)
-        return FilteringLogObserver(observer, [_Least(self._level)])
+        observer = FilteringLogObserver(observer, [_Least(self._level)])
+        globalLogPublisher.addObserver(OutOfDescriptors())
+        return observer
 
     def stopService(self) -> None:
         """Nothing to do: each line is written as it comes."""

@@ -218,7 +218,8 @@ class Ulogd(service.Service):
         try:
             metrics.write_file(self.settings.stats_file, metrics.snapshot(self.graph))
         except OSError as error:
-            self.log.error("stats_file {path}: {error}", path=self.settings.stats_file, error=error)
+            if self._limit.take("stats_file", time.monotonic()):
+                self.log.error("stats_file {path}: {error}", path=self.settings.stats_file, error=error)
 
     # end
 
