@@ -61,12 +61,30 @@ def _interval(text: str) -> float:
     return value
 
 
+def _umask(value: str) -> int:
+    """The mask of an octal number."""
+    try:
+        mask = int(value, 8)
+    except ValueError:
+        mask = -1
+    if not 0 <= mask <= 0o777:
+        raise ValueError(f"{value!r} is no octal mask, such as 022")
+    return mask
+
+
 GLOBAL_OPTIONS: tuple[Option, ...] = (
     Option(
         "logfile",
         output_file,
         "",
         "Where the log goes: a path, stdout or syslog. Empty: standard output, or syslog for a daemon.",
+    ),
+    Option(
+        "umask",
+        _umask,
+        None,
+        "Permissions that new files lack, octal, such as 027. Empty: 022 for a daemon, else that of the process. Keys, "
+        "spools and state have mode 0600 whatever it is, databases 0640.",
     ),
     Option("loglevel", level, 5, "Lowest severity written to the log: debug 1, info 3, notice 5, error 7, fatal 8."),
     Repeated("plugin", text, (), "Shared object of ulogd2, from an old configuration; has no effect."),

@@ -244,7 +244,7 @@ class Spool:
     def save(self, batches: list[Batch], fresh: Callable[[], str]) -> int:
         """Write the batches; returns the number of rows safely on disk."""
         saved = 0
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for batch in batches:
             path = self.directory / f"{self._prefix}{fresh()}.batch"
             durable.write(path, batch.save)

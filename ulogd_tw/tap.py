@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from twisted.application import service
+from twisted.internet import defer
 from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -23,6 +24,7 @@ from ulogd_tw.core.paths import problem
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.stack import Builder, Graph, describe
 from ulogd_tw.logs import LogFile
+from ulogd_tw.pidfile import PidFile
 
 
 class Options(usage.Options):
@@ -41,7 +43,14 @@ class Options(usage.Options):
     compData = usage.Completions(optActions={"config": usage.CompleteFiles()})
 
     def postOptions(self) -> None:
-        """Handle the options that need no service."""
+        """Handle the options that need no service, and take the pidfile over from twistd.
+
+        twistd takes any running process with the number in that file for another service.
+        """
+        self.pidfile = ""
+        if self.parent is not None and self.parent["pidfile"]:
+            self.pidfile = os.path.abspath(self.parent["pidfile"])
+            self.parent["pidfile"] = ""
         if self["loglevel"]:
             try:
                 self["loglevel"] = configuration.level(self["loglevel"])
@@ -148,13 +157,15 @@ def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
 class Process(service.MultiService):
     """All services of the process. If they cannot start, the reason goes to the terminal, for a daemon too.
 
-    twistd removes its pidfile, and ends the parent of a daemon, for an Exception only; a SystemExit would leave the
-    parent waiting for ever.
+    twistd ends the parent of a daemon for an Exception only; a SystemExit would leave the parent waiting for ever.
+    `umask` None leaves that of the process.
     """
 
-    def __init__(self, log: LogFile, daemon: bool) -> None:
+    def __init__(self, log: LogFile, daemon: bool, pidfile: str = "", umask: int | None = None) -> None:
         super().__init__()
         self._log = log
+        self._pidfile = PidFile(pidfile) if pidfile else None
+        self._umask = umask
         self._terminal = os.dup(2) if daemon else None
         log.setServiceParent(self)
 
@@ -165,7 +176,11 @@ class Process(service.MultiService):
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
+        if self._umask is not None:
+            os.umask(self._umask)
         with self._or_not_started():
+            if self._pidfile is not None:
+                self._pidfile.take()
             super().privilegedStartService()
 
     def startService(self) -> None:
@@ -175,11 +190,20 @@ class Process(service.MultiService):
             os.close(self._terminal)
             self._terminal = None
 
+    def stopService(self) -> defer.Deferred[None]:
+        return defer.maybeDeferred(super().stopService).addBoth(self._ended)
+
+    def _ended(self, result: Any) -> Any:
+        if self._pidfile is not None:
+            self._pidfile.give_back()
+        return result
+
     @contextmanager
     def _or_not_started(self) -> Iterator[None]:
         try:
             yield
         except NotStarted as error:
+            self._ended(None)
             if self._terminal is not None:
                 os.write(self._terminal, f"{error}\n".encode())
             sys.excepthook = partial(_end_without_traceback, sys.excepthook)
@@ -194,6 +218,16 @@ def _end_without_traceback(former: Any, kind: type[BaseException], error: BaseEx
     print(error, file=sys.__stderr__, flush=True)  # sys.stderr goes to the log, which has it already
     sys.stdout.flush()
     os._exit(error.status)
+
+
+def _umask(settings: Values, options: Options, daemon: bool) -> int | None:
+    """The mask for new files: the option's, twistd's, that of ulogd2 for a daemon, or None for the process's own.
+
+    twistd's default for daemons, 077, would hide logs from everybody else; what is secret has a mode of its own.
+    """
+    if settings.umask is not None:
+        return settings.umask
+    return 0o022 if daemon and options.parent["umask"] is None else None
 
 
 def makeService(options: Options) -> service.IService:
@@ -219,7 +253,7 @@ def makeService(options: Options) -> service.IService:
         built.settings.loglevel = options["loglevel"]
     memory.keep_freed_memory()
     daemon = options.parent is not None and not options.parent["nodaemon"]
-    parent = Process(LogFile(built.settings, daemon), daemon)
+    parent = Process(LogFile(built.settings, daemon), daemon, options.pidfile, _umask(built.settings, options, daemon))
     ulogd = Ulogd(built.graph, built.settings, built.mistakes)
     ulogd.setServiceParent(parent)
     if built.settings.query_socket:

@@ -1,8 +1,12 @@
 """Debian's configuration of ulogd2 with every stack in use stores what ulogd2 stores, on the same traffic."""
 
 import contextlib
+import os
 import re
+import signal
 import sqlite3
+import stat
+import subprocess
 import sys
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live import stock
 from tests.live.service import temporary
-from tests.support import TOP, Daemon, NetworkNamespaces, PrivateMariaDB, require_program, wait_until
+from tests.support import TOP, Daemon, NetworkNamespaces, PrivateMariaDB, free_port, require_program, wait_until
 
 READY = {"ulogd": "initialization finished", "ulogd-tw": "stacks run"}
 MARK = "10.77."
@@ -116,3 +120,73 @@ class StockTests(SynchronousTestCase):
         six = ip_address(spaces.ipv6["a"]).packed
         expected = {(source, 1), (source, 17), (six, 58), (six, 17)}
         self.assertEqual(expected, expected & set(flows))
+
+
+class DaemonTests(SynchronousTestCase):
+    """``ulogd-tw -d -p FILE``, as the units and scripts of distributions start ulogd2."""
+
+    def setUp(self):
+        self.folder = temporary("daemon")
+        self.pidfile = self.folder / "ulogd.pid"
+        self.port = free_port("udp")
+        (self.folder / "ulogd.conf").write_text(
+            f'[global]\nlogfile="{self.folder}/log"\nstack=col1:COLLECTOR,json1:JSON\n'
+            f"stack=col1:COLLECTOR,agg1:AGGREGATE,db1:SQLITE3\n[col1]\nlisten=udp:127.0.0.1:{self.port}\n"
+            f'template_cache="{self.folder}/templates"\n[json1]\nfile="{self.folder}/flows.json"\n'
+            f'[agg1]\nkey=sourceIPv4Address\nstate_file="{self.folder}/state"\n'
+            f'[db1]\ndb="{self.folder}/flows.sqlite3"\ntable=t\ncreate=1\n'
+        )
+        self.addCleanup(self.end)
+
+    def start(self):
+        """The finished command; its daemon is ready, or has not started."""
+        program = Path(sys.executable).with_name("ulogd-tw")
+        words = [program, "-d", "-p", self.pidfile, "-c", self.folder / "ulogd.conf"]
+        return subprocess.run(words, cwd=self.folder, capture_output=True, text=True, timeout=30)
+
+    def pid(self):
+        return int(self.pidfile.read_text())
+
+    def end(self, number=signal.SIGTERM):
+        """End the daemon that has the pidfile."""
+        if self.pidfile.exists() and self.pidfile.read_text().strip():
+            pid = self.pid()
+            os.kill(pid, number)
+            wait_until(lambda: not Path(f"/proc/{pid}").exists() or self.is_zombie(pid), 15, "the daemon's end")
+
+    def is_zombie(self, pid):
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return True
+
+    def test_pidfile(self):
+        """A stale file, even with the number of a process that runs, blocks nothing; a running daemon does."""
+        foreign = subprocess.Popen(["sleep", "60"])
+        try:
+            self.pidfile.write_text(f"{foreign.pid}\n")
+            started = self.start()
+            self.assertEqual(0, started.returncode, started.stderr)
+            first = self.pid()
+            self.assertNotEqual(foreign.pid, first)
+            second = self.start()
+            self.assertEqual(1, second.returncode)
+            self.assertIn(f"is locked by a running process ({first})", second.stderr)
+            self.end(signal.SIGKILL)
+            self.assertEqual(0, self.start().returncode)
+            self.assertNotEqual(first, self.pid())
+            self.end()
+            self.assertFalse(self.pidfile.exists())
+        finally:
+            foreign.kill()
+            foreign.wait()
+
+    def test_modes(self):
+        """Logs and text as ulogd2's, databases for the group, state for the owner alone; nothing elsewhere."""
+        self.assertEqual(0, self.start().returncode)
+        wait_until(lambda: (self.folder / "flows.sqlite3").exists(), 10, "the database")
+        self.end()
+        found = {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in self.folder.iterdir()}
+        expected = {"log": "0o644", "flows.json": "0o644", "flows.sqlite3": "0o640"}
+        self.assertEqual(expected, {name: found.get(name) for name in expected})
+        secret = {name: mode for name, mode in found.items() if name not in (*expected, "ulogd.conf")}
+        self.assertEqual({"0o600"}, set(secret.values()), secret)

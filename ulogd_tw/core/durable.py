@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 def write(
-    path: Path, put: Callable[[BinaryIO], object], suffix: str = ".part", *, mode: int = 0o666, lasting: bool = True
+    path: Path, put: Callable[[BinaryIO], object], suffix: str = ".part", *, mode: int = 0o600, lasting: bool = True
 ) -> None:
     """Write a file under another name, and rename it when it is whole. Raises OSError; `path` is as it was then.
 
@@ -30,10 +30,15 @@ def write(
             raise
 
 
-def opened(path: Path, mode: int = 0o666) -> BinaryIO:
+def opened(path: Path, mode: int = 0o600) -> BinaryIO:
     """A new file of this name, for writing; one that a killed process left is removed."""
     path.unlink(missing_ok=True)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb")
+
+
+def private(path: str, flags: int) -> int:
+    """An opener for `open`, whose new files only their owner reads."""
+    return os.open(path, flags, 0o600)
 
 
 def settle(file: BinaryIO) -> None:

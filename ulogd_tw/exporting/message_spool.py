@@ -83,7 +83,7 @@ class MessageSpool:
 
         `now` is the wall clock, which files have their time from; `steady` the clock of `append` and `trim`.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in sorted(self._directory.glob("*.ipfix")):
             octets = path.read_bytes()
             count, whole = whole_messages(octets)
@@ -117,7 +117,7 @@ class MessageSpool:
         octets = b"".join(parts)
         self._open = None  # until it is written whole
         try:
-            with open(file.path, "r+b" if file.octets else "wb") as out:
+            with open(file.path, "r+b" if file.octets else "wb", opener=durable.private) as out:
                 out.seek(file.octets)
                 out.write(octets)
                 out.truncate()

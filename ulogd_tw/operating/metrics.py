@@ -18,4 +18,4 @@ def snapshot(graph: Graph) -> dict[str, Any]:
 def write_file(path: str, figures: dict[str, Any]) -> None:
     """Write `figures` so that a reader sees the old or the new file, never a part. Raises OSError."""
     octets = json.dumps(figures, indent=1).encode() + b"\n"
-    durable.write(Path(path), lambda file: file.write(octets), lasting=False)
+    durable.write(Path(path), lambda file: file.write(octets), mode=0o666, lasting=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -63,6 +64,8 @@ class SQLite(Database):
         self._file: tuple[int, int] | None = None
 
     def keywords(self) -> dict[str, Any]:
+        with contextlib.suppress(OSError):  # it is there, or SQLite says what is wrong
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
         # Another thread than the connection's user interrupts it.
         return {"database": self.path, "timeout": BUSY_S, "isolation_level": None, "check_same_thread": False}
 
