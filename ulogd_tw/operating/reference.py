@@ -69,6 +69,7 @@ FORMS: dict[Callable[[str], Any], Form] = {
     groups: Form("groups", "numbers of groups (0 to 65535) with blanks or commas between them", ("5", "5 6")),
     config.level: Form("level", "debug 1, info 3, notice 5, error 7, fatal 8, by number or name", ("5", "debug")),
     config._interval: Form("seconds over 0", "seconds as above, but more than 0", ("10", "1m")),
+    config._umask: Form("mask", "permissions in octal, from 0 to 777", ("022", "027")),
     manhole._listen: Form("address", "`tcp:HOST:PORT`; loopback where no host stands", ("tcp:127.0.0.1:5022", "5022")),
 }  # fmt: skip
 """Readers of options; a reader made by `one_of` has its words as name."""
