@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from ulogd_tw.core.aligned import Part, Strings
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.columns import Coded, Column
-from ulogd_tw.core.keys import Key, registry
+from ulogd_tw.core.keys import Key, known, registry
 from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, boolean, one_of
 from ulogd_tw.core.options import text as words
@@ -33,15 +33,29 @@ RENAMED = {
 """ulogd2's names for some keys."""
 
 
-def name_of(key: Key) -> str:
-    """The name of a key in an object.
+def name_of(key: Key, schema: Container[str] = ()) -> str:
+    """The name of a key in an object of this schema.
 
     ulogd2 printed addresses only through IP2STR, as ``*.str``. Here addresses need no IP2STR, and have the same name.
+    A name that goes on where another one ends has a low line there, ``src.net_site`` beside ``src.net``: Elasticsearch
+    takes dots for objects within objects, and refuses what is both a value and an object.
     """
     name = key.name
     if name in registry.ulogd and registry.ulogd[name].type is types.ADDRESS and f"{name}.str" in registry.ulogd:
         name += ".str"
-    return RENAMED.get(name, name)
+    if name in RENAMED or name in registry.ulogd or "." not in name:
+        return RENAMED.get(name, name)
+    written, *words = name.split(".")
+    before = written
+    for word in words:
+        written += ("_" if _is_value(before, schema) else ".") + word
+        before += "." + word
+    return written
+
+
+def _is_value(name: str, schema: Container[str]) -> bool:
+    """Whether there is a key of this name that objects may have: it need not be in this one."""
+    return name not in registry.ulogd and (name in schema or known(name) is not None)
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,8 @@ def _plan(schema: Schema) -> _Plan:
     members = []
     for key in printed(schema):
         form = text.JSON.with_numbers_for_truth() if key.name in registry.ulogd else text.JSON
-        members.append(_Member(_piece(name_of(key)), key, form, name_of(key)))
+        name = name_of(key, schema)
+        members.append(_Member(_piece(name), key, form, name))
     return _Plan(any(name in registry.ulogd for name in schema), tuple(members))
 
 

@@ -21,10 +21,10 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import repeated
 from ulogd_tw.core.errors import PartlyWritten, UlogdError
-from ulogd_tw.core.keys import known
+from ulogd_tw.core.keys import Key, known, registry
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.plugins.outputs.json import JSON
+from ulogd_tw.plugins.outputs.json import JSON, name_of
 from ulogd_tw.transports import send_queue
 from ulogd_tw.writing.sockets import FIRST_WAIT, PIECE, Datagrams, Stream
 
@@ -101,6 +101,21 @@ class FormatTests(SynchronousTestCase):
             '"reply.ip.saddr.str":"fd77::2"}\n'
         )
         self.assertEqual(printed(self, JSON, [batch]), line)
+
+    def test_no_name_is_a_value_and_an_object(self):
+        """No name goes on with a dot where another one ends, of keys that stand together or ever could."""
+        names = ["exporter", "exporter.net", "exporter.net.site", "src.net", "src.net.site", "src.as", "src.as.name",
+                 "mark", "mark.name", "sourceIPv4Address"]  # fmt: skip
+        keys = [Key(name, types.STRING) for name in names]
+        written = [name_of(key, names) for key in keys]
+        self.assertEqual(["exporter", "exporter_net", "exporter_net_site", "src.net", "src.net_site", "src.as",
+                          "src.as_name", "mark", "mark_name", "sourceIPv4Address"], written)  # fmt: skip
+        self.assertEqual("src.net_site", name_of(Key("src.net.site", types.STRING)))
+        self.assertEqual("x.y_z", name_of(Key("x.y.z", types.STRING), ["x.y"]))
+        printable = [key for name in registry.names() if (key := known(name)).type.kind != "octets"]
+        every = {name_of(key) for key in printable}
+        found = {name for name in every if any(other.startswith(f"{name}.") for other in every)}
+        self.assertEqual(set(), found)
 
     def test_golden_flows(self):
         """Every flow of ulogd2, by event, by poll, without a table, with IPv6: the same members and values."""
