@@ -16,6 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.live import stock
 from tests.live.service import temporary
 from tests.support import TOP, Daemon, NetworkNamespaces, PrivateMariaDB, free_port, require_program, wait_until
+from ulogd_tw import config as configuration
+from ulogd_tw import tap
 
 READY = {"ulogd": "initialization finished", "ulogd-tw": "stacks run"}
 MARK = "10.77."
@@ -120,6 +122,62 @@ class StockTests(SynchronousTestCase):
         six = ip_address(spaces.ipv6["a"]).packed
         expected = {(source, 1), (source, 17), (six, 58), (six, 17)}
         self.assertEqual(expected, expected & set(flows))
+
+
+NIXOS = """[emu1]
+file=/var/log/ulogd_pkts.log
+sync=1
+
+[global]
+stack=log1:NFLOG,base1:BASE,ifi1:IFINDEX,ip2str1:IP2STR,print1:PRINTPKT,emu1:LOGEMU
+stack=log1:NFLOG,base1:BASE,pcap1:PCAP
+
+[log1]
+group=2
+
+[pcap1]
+file=/var/log/ulogd.pcap
+sync=1
+"""
+"""What the module of NixOS makes of the example in its option `settings`."""
+
+
+class DistributionTests(SynchronousTestCase):
+    """The configurations of distributions, which are upstream's with other paths: every stack but those of PGSQL."""
+
+    def built(self, text):
+        """The stacks, and the plugins of those that are left out."""
+        path = Path(self.mktemp())
+        path.write_text(text)
+        built = tap.Built(configuration.load(str(path)), prepare=False)
+        left_out = [mistake for mistake in built.mistakes if not mistake.tolerated]
+        self.assertTrue(all("PGSQL is a plugin of ulogd2" in mistake.text for mistake in left_out), left_out)
+        odd = [m.text for m in built.mistakes if m.tolerated and not m.remark and "[sys1]" not in m.text]
+        self.assertEqual([], odd)
+        return len(built.graph.stacks), len(left_out)
+
+    def test_upstream(self):
+        """Arch, OpenWrt and Debian: all commented stacks in use, with and without their lines of plugins."""
+        require_program("ulogd")
+        text = stock.every_stack("/var/log")
+        self.assertEqual((21, 3), self.built(text))
+        self.assertEqual((21, 3), self.built(re.sub("^#plugin=", "plugin=", text, flags=re.MULTILINE)))
+
+    def test_gentoo(self):
+        """Logs in /var/log/ulogd, sockets in /run."""
+        require_program("ulogd")
+        text = stock.CONFIGURATION.read_text().replace("var/log", "var/log/ulogd").replace("tmp", "run")
+        self.assertEqual((21, 3), self.built(re.sub(r"^#\s*(stack=)", r"\1", text, flags=re.MULTILINE)))
+
+    def test_nixos(self):
+        """Values without quotes, sections in the order of the alphabet."""
+        self.assertEqual((2, 0), self.built(NIXOS))
+
+    def test_salt(self):
+        """The formula's pillar, with its stack in quotes."""
+        stack = 'stack="ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,sys2:SYSLOG"'
+        sections = "[ct1]\nhash_enable=0\nevent_mask=0x00000001\n[sys2]\nfacility=LOG_LOCAL2\n"
+        self.assertEqual((1, 0), self.built(f'[global]\nlogfile="syslog"\nloglevel=3\n{stack}\n{sections}'))
 
 
 class DaemonTests(SynchronousTestCase):
