@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 ANSWERED = (signal.SIGHUP, signal.SIGUSR2)
+UNUSED = (signal.SIGUSR1, signal.SIGALRM)
+"""Sent by scripts written for ulogd2, which gives them to its plugins, none of which does anything."""
 _came: set[int] = set()
 
 
@@ -17,12 +19,14 @@ def remember() -> None:
     """Note these signals until `answer`. For the start of a process that will be the service."""
     for number in ANSWERED:
         signal.signal(number, _note)
+    for number in UNUSED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def forget() -> None:
     """The defaults again, for a command that only prints: a terminal that is closed ends it."""
     _came.clear()
-    for number in ANSWERED:
+    for number in (*ANSWERED, *UNUSED):
         signal.signal(number, signal.SIG_DFL)
 
 

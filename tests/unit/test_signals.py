@@ -12,7 +12,7 @@ class SignalTests(SynchronousTestCase):
     """SIGHUP and SIGUSR2 before and after the service can answer them."""
 
     def setUp(self):
-        for number in signals.ANSWERED:
+        for number in (*signals.ANSWERED, *signals.UNUSED):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
         self.addCleanup(signals._came.clear)
         self.answers = []
@@ -41,6 +41,12 @@ class SignalTests(SynchronousTestCase):
         os.kill(os.getpid(), signal.SIGUSR2)
         os.kill(os.getpid(), signal.SIGUSR2)
         self.assertEqual([signal.SIGUSR2] * 2, self.answers)
+
+    def test_unused(self):
+        """What scripts for ulogd2 send, such as `reload` of Gentoo's, does not end the process."""
+        signals.remember()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGALRM)
 
     def test_a_command_that_prints(self):
         """It ends with its terminal, as every other program."""
