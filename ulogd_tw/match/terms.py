@@ -86,7 +86,7 @@ class Not(Term):
 
 @dataclass
 class OfKey(Term):
-    """A term about one value; `names` are its possible keys, and the first one in a batch counts."""
+    """A term about one value; `names` are its possible keys, and the first one with a value in a row counts."""
 
     names: tuple[str, ...]
     needed: bool = True
@@ -98,11 +98,7 @@ class OfKey(Term):
         return dict.fromkeys(self.names, self.needed and len(self.names) == 1)
 
     def found(self, find: Find, batch: Batch) -> Found | None:
-        for name in self.names:
-            value = find(batch, name)
-            if value is not None:
-                return value
-        return None
+        return first_found(find, batch, self.names)
 
     def rows(self, find: Find, batch: Batch) -> np.ndarray:
         found = self.found(find, batch)
@@ -257,13 +253,35 @@ class Rate(Term):
 
 
 def _first(find: Find, batch: Batch, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """The values of the first key in the batch, as floats, and a mask of the rows that have it."""
+    """The value of the first key in each row, as floats, and a mask of the rows that have one."""
+    found = first_found(find, batch, names)
+    if found is None or not isinstance(found.values, np.ndarray) or found.values.ndim != 1:
+        return None
+    return found.values.astype(np.float64), found.known(np.ones(batch.n, bool))
+
+
+def first_found(find: Find, batch: Batch, names: Sequence[str]) -> Found | None:
+    """The value of the first of these keys that a row has; None where the batch has none of them."""
+    result: Found | None = None
     for name in names:
         found = find(batch, name)
-        if found is not None and isinstance(found.values, np.ndarray) and found.values.ndim == 1:
-            there = found.known(np.ones(batch.n, bool))
-            return found.values.astype(np.float64), there
-    return None
+        if found is not None:
+            result = found if result is None else _filled(result, found)
+            if result.missing is None:
+                break
+    return result
+
+
+def _filled(first: Found, second: Found) -> Found:
+    """`first`, with the numbers of `second` in the rows without a value."""
+    if first.missing is None or not all(
+        isinstance(f.values, np.ndarray) and f.values.ndim == 1 for f in (first, second)
+    ):
+        return first
+    there = second.known(first.missing)
+    values = np.where(there, second.numbers, first.numbers)
+    missing = first.missing & ~there
+    return Found(values, missing if missing.any() else None, first.key)
 
 
 def _ratio(

@@ -89,6 +89,23 @@ class AmountTests(SynchronousTestCase):
         self.assertEqual(expected, [None if absent else (amount, total) for amount, total, absent in rows])
 
 
+class NamesTests(SynchronousTestCase):
+    """The names octets and packets as keys, as columns of databases ask for them."""
+
+    def test_column(self):
+        """They are met by the first counter of a batch, and by nothing that counts something else."""
+        for counter, column, name in (
+            ("octetDeltaCount", 5, "octets"), ("initiatorOctets", 5, "octets"), ("packetTotalCount", 5, "packets"),
+            ("responderPackets", 5, "reply_packets"), ("reverseOctetDeltaCount", 5, "reply_octets"),
+            ("droppedOctetDeltaCount", None, "octets"), ("postMCastOctetDeltaCount", None, "octets"),
+        ):  # fmt: skip
+            key = known(counter)
+            sources = Sources()
+            sources.add(name, Provided((), open_=True).recipes(name))
+            found = sources.find(Batch(Schema([key]), {counter: np.array([5], np.uint64)}, n=1, now=0.0), name)
+            self.assertEqual(column, None if found is None else int(found.numbers[0]), (counter, name))
+
+
 class SeldomTests(SynchronousTestCase):
     """Keys that are read of some records only."""
 

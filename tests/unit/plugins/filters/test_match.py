@@ -61,6 +61,18 @@ class ActionTests(MatchCase):
         self.assertEqual([51000, 443], self.ports(self.give(batch_of(FLOWS))))
         self.assertEqual((2, 2), (match.counters.rows_filtered, match.counters.figures["rows_matched"]))
 
+    def test_octets_of_any_element(self):
+        """octets and packets of whichever counter a row has, as AGGREGATE takes them."""
+        rows = [{"octetDeltaCount": 900, "postOctetDeltaCount": 5000},
+                {"initiatorOctets": 2877, "initiatorPackets": 21},
+                {"postOctetDeltaCount": 2000, "postPacketDeltaCount": 30}, {"layer2OctetDeltaCount": 1500},
+                {"packetDeltaCount": 40}]  # fmt: skip
+        rows = [row | {"sourceTransportPort": place} for place, row in enumerate(rows)]
+        self.start({"match": "octets > 1k"})
+        self.assertEqual([1, 2, 3], self.ports(self.give(batch_of(rows))))
+        self.start({"match": "packets > 20"})
+        self.assertEqual([1, 2, 4], self.ports(self.give(batch_of(rows))))
+
     def test_services(self):
         """Names of ports are those of this machine."""
 
