@@ -23,7 +23,6 @@ from tests.support import TOP, free_port, shared_path
 from tests.unit.packets import wire as packets
 
 NOT_YET = {
-    "43-same-string-padded sqlite": "padding makes another group",
     "48-iosxr-srv6-inner-outer": "a mix of outer and inner layer",
 }
 """Why a case is not right yet, by its name or ``NAME json``, ``NAME sqlite``: that is an expected failure."""

@@ -32,6 +32,7 @@ from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.packing import Dictionary, packed_type
 from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.types import Type
 
 INTERVAL_START = Key("interval_start", types.SECONDS, unit="seconds")
 OTHER = "other"
@@ -61,6 +62,8 @@ class IntervalTable:
         self._inner = (SPAN.name,) if settings.change else ()
         self._capacity = settings.max_keys + 1  # one more for the rest of overflow=other
         self.groups: dict[Present, Group] = {}
+        self._keys: dict[tuple[str, Type], Key] = {}
+        """The keys of groups: one for each name and type, with the elements that came first."""
         self.dictionaries = self._new_dictionaries()
         self.moves = 0
         """How often its entries were moved; a copy made before such a move is of no use."""
@@ -138,6 +141,7 @@ class IntervalTable:
         """The group of these present keys, a new one for about so many entries if there is none."""
         if isinstance(present, str):
             return self._other()
+        present = tuple([self._keys.setdefault((key.name, key.type), key) for key in present])
         group = self.groups.get(present)
         if group is None:
             group = self.groups[present] = self._new(present, self._capacity, expected)

@@ -179,6 +179,28 @@ def places(column: Octets | Coded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return plain.data, plain.offsets[:-1], plain.lengths
 
 
+def unpadded(column: Octets | Coded) -> Octets | Coded:
+    """The strings without trailing NULs, by which exporters fill fields of a fixed length."""
+    if isinstance(column, Coded):
+        if not any(value.endswith(b"\0") for value in column.values):
+            return column
+        return Coded(column.codes, [value.rstrip(b"\0") for value in column.values])
+    plain = column.plain()
+    edges, lengths = plain.offsets, unpadded_lengths(plain.data, plain.offsets)
+    if lengths is None:
+        return column
+    return Octets.gathered(plain.data, edges[:-1], lengths)
+
+
+def unpadded_lengths(data: np.ndarray, edges: np.ndarray) -> np.ndarray | None:
+    """Lengths of the strings between the n + 1 `edges` without their trailing NULs; None where there are no NULs."""
+    if data[int(edges[0]) : int(edges[-1])].all():
+        return None
+    solid = np.flatnonzero(data)
+    last = np.concatenate([[-1], solid]).take(np.searchsorted(solid, edges[1:]))
+    return np.maximum(last + 1 - edges[:-1], 0)
+
+
 def take(column: Column, rows: Rows) -> Column:
     """The chosen rows of any column; a slice of an array is a view, all else a copy."""
     return column[rows] if isinstance(column, np.ndarray) else column.take(rows)

@@ -8,22 +8,29 @@ from hashlib import blake2b
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.columns import Coded, Column
+from ulogd_tw.core.columns import Coded, Column, strings, unpadded
 from ulogd_tw.core.resolve import Find, Found
 
 
-def hashes(column: Column) -> np.ndarray:
+def hashes(column: Column, text: bool = False) -> np.ndarray:
     """A hash for each value (uint64): the same in every process, and for a number the same in every width.
+
+    Of a `text` trailing NULs do not count.
 
     Octets take one Python step a row (2 M a second), coded strings one step for each different value.
     """
+    if text:
+        column = unpadded(strings(column))
     if isinstance(column, Coded):
         return _of_octets(column.values)[column.codes]
     if not isinstance(column, np.ndarray):
         return _of_octets(column.to_list())
     if column.ndim == 2:
         return mixed(mixed(column[:, 0]) ^ column[:, 1])
-    return mixed(column.astype(np.float64).view(np.uint64) if column.dtype.kind == "f" else column.astype(np.uint64))
+    if column.dtype.kind == "f":  # one NaN and one zero
+        column = np.where(np.isnan(column), np.nan, column.astype(np.float64) + 0.0)
+        return mixed(column.view(np.uint64))
+    return mixed(column.astype(np.uint64))
 
 
 def _of_octets(values: list[bytes] | tuple[bytes, ...]) -> np.ndarray:
@@ -51,7 +58,7 @@ def of_rows(columns: Iterable[Found | None], n: int, secret: np.uint64) -> np.nd
 
 def _part(column: Found, secret: np.uint64) -> np.ndarray:
     """The contribution of one column to the hashes of the rows."""
-    part = mixed(hashes(column.values) ^ secret)
+    part = mixed(hashes(column.values, column.key.type.text) ^ secret)
     if column.missing is not None:
         part[column.missing] = 0
     return part

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulogd_tw.core import types
-from ulogd_tw.core.columns import Coded, Column, Octets, numbers, strings
+from ulogd_tw.core.columns import Coded, Column, Octets, numbers, strings, unpadded
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.core.types import Type
 
@@ -104,7 +104,8 @@ class Packing:
                 words[place.word], words[place.word + 1] = np.ascontiguousarray(numbers(column).T)
                 continue
             if place.key.type.variable:
-                column = self._dictionaries[place.key.name].codes(strings(column))
+                text = strings(column)
+                column = self._dictionaries[place.key.name].codes(unpadded(text) if place.key.type.text else text)
                 good = column != np.uint32(0xFFFFFFFF)
                 if not good.all():
                     fits = good if fits is None else fits & good

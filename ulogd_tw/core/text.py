@@ -15,7 +15,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address
 from typing import Any
 
 import numpy as np
@@ -195,6 +194,17 @@ def _ipv6(values: np.ndarray) -> list[Part]:
     return [Aligned(out.reshape(n, _IPV6_WIDTH), counts, 2)]
 
 
+def ipv6_text(value: int) -> str:
+    """One IPv6 address, given as integer, as `_ipv6` writes it, whatever the version of Python (3.13 has dots)."""
+    groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(112, -16, -16)]
+    runs = [(stop - start, -start) for start in range(8) for stop in range(start + 2, 9)
+            if all(group == "0" for group in groups[start:stop])]  # fmt: skip
+    if not runs:
+        return ":".join(groups)
+    length, start = max(runs)
+    return ":".join(groups[:-start]) + "::" + ":".join(groups[length - start :])
+
+
 def _mac(values: np.ndarray) -> list[Part]:
     n = len(values)
     octets = values.astype(">u8").view(np.uint8).reshape(n, 8)[:, 2:]
@@ -220,20 +230,12 @@ def _hexadecimal(octets: Octets) -> list[Part]:
     return [Strings(texttables.hexadecimal().take(data).view(np.uint8), edges[1:] * 2, np.diff(edges) * 2)]
 
 
-def _without_nuls(data: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Lengths of strings without their trailing NULs."""
-    lengths = np.diff(edges)
-    if data[CHUNK:].all():
-        return lengths
-    solid = np.flatnonzero(data)
-    last = np.concatenate([[-1], solid]).take(np.searchsorted(solid, edges[1:]))
-    return np.maximum(last + 1 - edges[:-1], 0)
-
-
 def _strings(octets: Octets, form: TextFormat) -> list[Part]:
     """Strings as text; strings in need of escapes go through Python, once for each different one."""
     data, edges = _padded(octets)
-    lengths = _without_nuls(data, edges)
+    lengths = columns.unpadded_lengths(data, edges)
+    if lengths is None:
+        lengths = np.diff(edges)
     ends = edges[:-1] + lengths
     odd = form.special.take(data)
     odd[:CHUNK] = False
@@ -347,7 +349,7 @@ def python_value(value: Any, kind: str) -> str:
     if kind == "ipv4":
         return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
     if kind == "ipv6":
-        return str(IPv6Address(value[0] << 64 | value[1]))
+        return ipv6_text(value[0] << 64 | value[1])
     if kind == "mac":
         return (value & 0xFFFFFFFFFFFF).to_bytes(6, "big").hex(":")
     return f"{value:016x}"

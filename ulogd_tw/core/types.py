@@ -43,6 +43,11 @@ class Type:
         return self.dtype
 
     @property
+    def text(self) -> bool:
+        """True for strings, which may be padded with NULs that are no part of the value."""
+        return self.kind == "string"
+
+    @property
     def variable(self) -> bool:
         """True where a column is `Octets` or `Coded`."""
         return self.kind in ("string", "octets", "list")

@@ -18,14 +18,13 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from ipaddress import IPv6Address
 from typing import Any
 
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Column, Octets, strings
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import registry
-from ulogd_tw.core.text import clean
+from ulogd_tw.core.text import clean, ipv6_text
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.context import Source
 from ulogd_tw.ipfix.layout import PADDING, Layout
@@ -57,7 +56,7 @@ _CONVERSIONS: dict[str, Callable[[bytes], Any]] = {
     "signed": lambda octets: int.from_bytes(octets, "big", signed=True),
     "boolean": _boolean,
     "ipv4": lambda octets: ".".join(map(str, octets)),
-    "ipv6": lambda octets: str(IPv6Address(octets)),
+    "ipv6": lambda octets: ipv6_text(int.from_bytes(octets, "big")),
     "mac": lambda octets: octets.hex(":"),
     "string": clean,
 }

@@ -10,7 +10,7 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.biflow_names import other_end, reverse
-from ulogd_tw.core.columns import Coded, Column, repeated
+from ulogd_tw.core.columns import Coded, Column, repeated, unpadded
 from ulogd_tw.core.icmp import ICMP_PAIRS
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.core.packing import Dictionary, Packing, packed_type
@@ -54,7 +54,9 @@ class Words:
                 shape = (n, 2) if key.type is types.IPV6 else n
                 found[key.name] = (np.zeros(shape, key.type.dtype or np.uint32), np.zeros(n, bool))
                 continue
-            values = self._dictionaries[key.name].codes(here.values) if key.type.variable else here.values
+            values = here.values
+            if key.type.variable:
+                values = self._dictionaries[key.name].codes(unpadded(values) if key.type.text else values)
             if here.missing is None:
                 found[key.name] = (values, None)
             else:

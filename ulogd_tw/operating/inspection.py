@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from io import StringIO
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from typing import Any
 
 from twisted.internet import defer, reactor
@@ -16,6 +16,7 @@ from ulogd_tw.core.batch import Batch, plain_values
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.plugin import ALL, Output, type_text
 from ulogd_tw.core.stack import Graph, Node, Stack
+from ulogd_tw.core.text import ipv6_text
 from ulogd_tw.core.types import Type
 from ulogd_tw.operating import metrics
 from ulogd_tw.operating.ask import write_table
@@ -269,7 +270,7 @@ def _canonical(value: Any, type_: Type) -> Any:
     if type_.kind == "ipv4":
         return str(IPv4Address(value))
     if type_.kind == "ipv6":
-        return str(IPv6Address(value))
+        return ipv6_text(value)
     if type_.kind == "mac":
         return ":".join(f"{octet:02x}" for octet in value.to_bytes(6, "big"))
     if type_.kind == "ntp":

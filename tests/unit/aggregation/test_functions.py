@@ -16,9 +16,9 @@ from tests.support import given
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.aggregation import functions
 from ulogd_tw.core import types
-from ulogd_tw.core.columns import Coded
+from ulogd_tw.core.columns import Coded, Octets
 from ulogd_tw.core.errors import UlogdError
-from ulogd_tw.core.keys import known
+from ulogd_tw.core.keys import known, registry
 from ulogd_tw.core.options import Options
 from ulogd_tw.plugins.filters.aggregate import AGGREGATE
 
@@ -534,3 +534,60 @@ class TopTests(AggregateCase):
         plugin = AGGREGATE("a", Options(AGGREGATE.all_options(), {"top": 5, "by": "octet"}))
         ((option, said),) = plugin.mistakes()
         self.assertEqual(("by", True), (option, "is none of flows, packets, octets" in said))
+
+
+class EqualValuesTests(AggregateCase):
+    """Values that are equal make one group, however they came."""
+
+    def groups(self, name):
+        self.agg.flush()
+        found = defaultdict(int)
+        for row in self.rows():
+            found[row.get(name)] += row["octets"]
+        return dict(found)
+
+    def test_padding(self):
+        """A text with NULs behind it is the same text, of fixed and variable length, coded or not."""
+        self.make(key="userName", functions="d=distinct(userName)", interval=60)
+        for values in ([b"alice\0\0\0", b"alice", b"bob\0"], [b"alice\0", b"", b"\0\0"], [b"bob", b"al\0ice"]):
+            rows = batch_of([{"octetDeltaCount": 1}] * len(values))
+            self.give(rows.with_columns({known("userName"): Octets.of(values)}))
+            codes = Coded(np.arange(len(values)), values)
+            self.give(rows.with_columns({known("userName"): codes}))
+        self.assertEqual({b"alice": 6, b"bob": 4, b"": 4, b"al\0ice": 2}, self.groups("userName"))
+        self.assertEqual({1}, {row["d"] for row in self.rows()})
+
+    def test_octets_keep_theirs(self):
+        """NULs at the end of octets are part of the value."""
+        self.make(key="applicationId")
+        rows = batch_of([{"octetDeltaCount": 1}] * 2)
+        self.give(rows.with_columns({known("applicationId"): Octets.of([b"\1\0", b"\1"])}))
+        self.assertEqual({b"\1\0": 1, b"\1": 1}, self.groups("applicationId"))
+
+    def test_change(self):
+        """Padding is no change of a key."""
+        self.make(key="userName,protocolIdentifier", change="userName")
+        rows = batch_of([{"octetDeltaCount": 1, "protocolIdentifier": 6}] * 2)
+        self.give(rows.with_columns({known("userName"): Octets.of([b"alice", b"alice\0"])}))
+        self.agg.wake(2000.0)
+        self.agg.flush()
+        self.assertEqual([(b"alice", 2)], [(row["userName"], row["flows"]) for row in self.rows()])
+
+    def test_distinct_of_numbers(self):
+        """Zeros of both signs and all NaNs are one value each; a number is one value in every width."""
+        self.make(key="protocolIdentifier", functions="d=distinct(samplingProbability) n=distinct(octetDeltaCount)")
+        for value in (0.0, -0.0, math.nan, -math.nan, 1.5):
+            self.give(batch_of([{"protocolIdentifier": 6, "samplingProbability": value, "octetDeltaCount": 7}]))
+        self.give(batch_of([{"protocolIdentifier": 6, "octetDeltaCount": 7}], octetDeltaCount=types.UNSIGNED8))
+        self.agg.flush()
+        self.assertEqual([(3, 1)], [(row["d"], row["n"]) for row in self.rows()])
+
+    def test_vocabularies(self):
+        """A key that two enterprises have an element for is one key (httpHost of CERT and of Flowmon)."""
+        self.make(key="httpHost")
+        for element in ((39499, 1), (6871, 117), (39499, 1)):
+            key = registry.element(*element)
+            self.assertEqual("httpHost", key.name)
+            self.give(batch_of([{"octetDeltaCount": 1}]).with_columns({key: Octets.of([b"a.example"])}))
+        self.assertEqual({b"a.example": 3}, self.groups("httpHost"))
+        self.assertEqual([((39499, 1),)], [batch.schema["httpHost"].elements for batch in self.keep.batches])

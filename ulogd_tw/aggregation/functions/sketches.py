@@ -38,7 +38,7 @@ class Distinct(Function):
         return Key(name, types.UNSIGNED64)
 
     def take(self, entries: np.ndarray, column: Column) -> None:
-        hashed = hashes(column)
+        hashed = hashes(column, self.spec.of_key.type.text)
         rest = (hashed >> np.uint64(4)) & np.uint64((1 << 52) - 1)  # as many bits as a float tells exactly
         ranks = (53 - np.frexp(rest.astype(np.float64))[1]).astype(np.uint8)
         np.maximum.at(self.values, entries * REGISTERS + (hashed >> np.uint64(56)).view(np.int64), ranks)
