@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ulogd_tw.core.errors import UlogdError
+from ulogd_tw.core.errors import StartError, UlogdError
 
 
 class NetlinkError(UlogdError):
@@ -13,6 +13,10 @@ class NetlinkError(UlogdError):
     def __init__(self, number: int, text: str = "") -> None:
         super().__init__(text or f"netlink request refused: {os.strerror(number)}")
         self.number = number
+
+
+class NoInterface(StartError):
+    """There is no network interface of this name, now."""
 
 
 class SctpError(UlogdError):

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.transports.bpf import NOTHING, Program
+from ulogd_tw.transports.errors import NoInterface
 from ulogd_tw.transports.namespace import inside
 
 # packet(7), linux/if_packet.h
@@ -129,14 +130,15 @@ def _put_tags(ring: Ring) -> None:
 
 
 def device(name: str) -> tuple[int, int]:
-    """(index, type of device: ARPHRD number) of a network interface. Raises `StartError`."""
+    """(index, type of device: ARPHRD number) of a network interface. Raises `StartError`; `NoInterface` without one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         request = struct.pack("16s24x", name.encode()[:15])
         try:
             index = fcntl.ioctl(asking, _SIOCGIFINDEX, request)
             kind = fcntl.ioctl(asking, _SIOCGIFHWADDR, request)
         except OSError as error:
-            raise StartError(f"interface {name}: {error.strerror}", "ip link shows the names") from None
+            raised = NoInterface if error.errno == errno.ENODEV else StartError
+            raise raised(f"interface {name}: {error.strerror}", "ip link shows the names") from None
     return struct.unpack_from("=i", index, 16)[0], struct.unpack_from("=H", kind, 16)[0]
 
 
@@ -192,16 +194,42 @@ class PacketPort:
     # --- opening ----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Make the socket and its ring; packets come from now on. Raises `StartError`."""
+        """Make the socket and its ring; packets come from now on, or from when there is such an interface.
+
+        Raises `StartError`.
+        """
         try:
-            with inside(self._namespace):
-                self.index, self.device = device(self.interface)
-                program = self._program(self.device)
+            with inside(self._namespace):  # the socket needs privilege, what follows does not
                 self._socket = self.make_socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-            self._set_up(program)
+            self._come_up()
+        except NoInterface as error:
+            self.log.warn("{error}; it is awaited", error=error)
         except OSError as error:
             self._close()
             raise StartError(f"interface {self.interface}: {error.strerror}", self._remedy(error)) from error
+        except StartError:
+            self._close()
+            raise
+
+    def _come_up(self) -> None:
+        """Make the ring. Raises OSError and `StartError`; `NoInterface` leaves everything as it was."""
+        with inside(self._namespace):
+            self.index, self.device = device(self.interface)
+            program = self._program(self.device)
+        self._set_up(program)
+
+    def _await(self) -> None:
+        """Look whether the interface has come."""
+        self._later = None
+        try:
+            self._come_up()
+        except NoInterface:
+            self._later = self._reactor.callLater(_RETRY_S, self._await)
+        except (OSError, StartError) as error:
+            self.log.error("{interface} cannot be read: {error}", interface=self.interface, error=error)
+        else:
+            self.log.info("interface {interface} has come", interface=self.interface)
+            self._begin()
 
     def _remedy(self, error: OSError) -> str:
         if error.errno in (errno.EPERM, errno.EACCES):
@@ -243,7 +271,13 @@ class PacketPort:
         return self._block_octets * self._blocks
 
     def start(self) -> None:
-        """Begin to read."""
+        """Begin to read, when there is something to read."""
+        if self._ring is None:
+            self._later = self._reactor.callLater(_RETRY_S, self._await)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
         self._reading = True
         self._reactor.addReader(self)
         self._watch.start(1.0, now=False)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer, error, protocol, reactor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.transports.url import Url
+
+_FREEBIND, _IPV6_FREEBIND = 15, 78
+"""IP_FREEBIND and IPV6_FREEBIND (linux/in.h, linux/in6.h)."""
+_log = Logger()
+_limited = RateLimitedLog(time.monotonic)
 
 _MOST_READS = 64
 """Reads of a connection when it is drained at a stop: 4 MB, which is what a kernel keeps for it at most by default."""
@@ -119,6 +127,33 @@ def bind_all(url: Url, kind: socket.SocketKind, protocol: int = 0) -> list[socke
     return found
 
 
+def is_ours(host: str) -> bool:
+    """Whether an interface has this address now. Names and what is no address are taken to be ours."""
+    try:
+        found = socket.getaddrinfo(host, 0, 0, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0]
+        with socket.socket(found[0], socket.SOCK_DGRAM) as made:
+            made.bind(found[4])
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def _bind(bound: socket.socket, where: Any) -> None:
+    """Bind, also to an address that no interface has: what is sent to it comes as soon as one has."""
+    try:
+        bound.bind(where)
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        level, option = (
+            (socket.IPPROTO_IPV6, _IPV6_FREEBIND) if bound.family == socket.AF_INET6 else (socket.IPPROTO_IP, _FREEBIND)
+        )
+        bound.setsockopt(level, option, 1)
+        bound.bind(where)
+        text = "no interface has {host} yet, which is listened on; the service waits for it"
+        _limited.say(_log.warn, where[0], text, host=where[0])
+
+
 def bind_socket(
     family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int, protocol: int = 0
 ) -> socket.socket:
@@ -130,7 +165,7 @@ def bind_socket(
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(socket.getaddrinfo(host, port, family, 0, 0, socket.AI_PASSIVE)[0][4])
+        _bind(bound, socket.getaddrinfo(host, port, family, 0, 0, socket.AI_PASSIVE)[0][4])
     except OSError:
         bound.close()
         raise

@@ -1,5 +1,6 @@
 """A transport that is one class and one entry of the table works at both ends: COLLECTOR and the output IPFIX."""
 
+import errno
 from collections import Counter
 
 from twisted.internet.task import Clock
@@ -8,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.unit.collecting.doubles import slab_of
 from tests.unit.exporting.doubles import exporter, flows
 from tests.unit.ipfix.wire import without_context
+from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, Options, text
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.exporting.udp import DatagramCollector
@@ -143,6 +145,35 @@ class TableTests(SynchronousTestCase):
         sender.config.sections = dict(zip(sender.config.collectors, found, strict=True))
         self.assertEqual([("[collector:memory:here] colour", "is not red")], list(sender.mistakes()))
         self.assertEqual(["memory:there:7", "memory:here:7"], [str(t.url) for t in targets.targets(sender.config)])
+
+    def test_interface_comes_later(self):
+        """A listener whose interface is not there is tried again every second; another fault ends the start."""
+        for number, starts in ((errno.ENODEV, True), (errno.EADDRNOTAVAIL, True), (errno.EADDRINUSE, False)):
+            faults = [OSError(number, "no"), OSError(number, "no")]
+            bind = MemoryEntrance.bind
+
+            def later(entrance, url, faults=faults, bind=bind):
+                if faults:
+                    raise faults.pop()
+                return bind(entrance, url)
+
+            self.patch(MemoryEntrance, "bind", later)
+            self.memory.ends.clear()
+            receiver = COLLECTOR("col1", Options(COLLECTOR.all_options(), {"listen": ("memory:9",)}))
+            receiver.reactor = Clock()
+            receiver.wanted, receiver.emit = ALL, lambda batch: None
+            if not starts:
+                self.assertRaises(StartError, receiver.open)
+                continue
+            receiver.open()
+            receiver.begin()
+            receiver.wake(0.0)
+            self.assertEqual({}, self.memory.ends)
+            receiver.wake(1.0)
+            self.assertTrue(self.memory.ends[9].begun)
+            self.successResultOf(receiver.stop())
+            self.assertTrue(self.memory.ends[9].closed)
+            self.patch(MemoryEntrance, "bind", bind)
 
     def test_doctor(self):
         """`doctor` says where a machine lacks it."""

@@ -1,6 +1,7 @@
 """Tests of the ring of packets: blocks as the kernel fills them (linux/if_packet.h), and programs of BPF."""
 
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -9,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given, require_library
 from ulogd_tw.core.errors import StartError
-from ulogd_tw.transports import bpf
+from ulogd_tw.transports import bpf, packet
+from ulogd_tw.transports.errors import NoInterface
 from ulogd_tw.transports.packet import PacketPort, read, shape
 
 VLAN_VALID, TPID_VALID = 0x10, 0x40
@@ -90,6 +92,56 @@ class PortTests(SynchronousTestCase):
         self.assertIn("interface lo: Operation not permitted; it needs CAP_NET_RAW", str(caught.exception))
         self.assertEqual(port.fileno(), -1)
         self.assertIsNone(self.successResultOf(port.stop()))
+
+
+class AwaitedTests(SynchronousTestCase):
+    """An interface that is not there yet."""
+
+    def test_comes_later(self):
+        """The socket is made at once, while there is privilege; the ring, and reading, when the interface comes."""
+        clock, there, made, read = Clock(), [], [], []
+
+        def device(name):
+            if not there:
+                raise NoInterface("no such device")
+            return 7, 1
+
+        def set_up(port, program):
+            port._ring = SimpleNamespace(close=lambda: None)
+
+        clock.addReader, clock.removeReader = read.append, read.remove
+        handle = SimpleNamespace(close=lambda: made.append("closed"), getsockopt=lambda *_: bytes(12))
+        self.patch(packet, "device", device)
+        self.patch(PacketPort, "_set_up", set_up)
+        self.patch(PacketPort, "make_socket", staticmethod(lambda *_: made.append("made") or handle))
+        port = PacketPort("eth7", None, None, ring_octets=1, latency_s=0.1, program=lambda device: bpf.NOTHING,
+                          reactor=clock)  # fmt: skip
+        port.open()
+        port.start()
+        clock.pump([1.0] * 10)
+        self.assertEqual((["made"], []), (made, read))
+        there.append(1)
+        clock.pump([1.0] * 10)
+        self.assertEqual(([port], 7, 1), (read, port.index, port.device))
+        port._close()
+        self.assertEqual((["made", "closed"], [], []), (made, read, clock.getDelayedCalls()))
+
+    def test_never_comes(self):
+        """A stop ends the waiting."""
+        clock = Clock()
+
+        def device(name):
+            raise NoInterface("no such device")
+
+        self.patch(packet, "device", device)
+        handle = SimpleNamespace(close=lambda: None)
+        self.patch(PacketPort, "make_socket", staticmethod(lambda *_: handle))
+        port = PacketPort("eth7", None, None, ring_octets=1, latency_s=0.1, program=lambda device: bpf.NOTHING,
+                          reactor=clock)  # fmt: skip
+        port.open()
+        port.start()
+        self.successResultOf(port.stop())
+        self.assertEqual([], clock.getDelayedCalls())
 
 
 class FilterTests(SynchronousTestCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from ulogd_tw.core.paths import output_file
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.peers import SCHEMES, TRANSPORTS, Entrance, options_of, parse
 from ulogd_tw.transports.protocols import Listener
+from ulogd_tw.transports.stream_listener import is_ours
 from ulogd_tw.transports.url import Url
 
 
@@ -95,6 +97,8 @@ class COLLECTOR(Collecting):
         self.entrances: dict[str, Entrance] = {}
         """By scheme, of those that are listened on."""
         self._listeners: list[Listener] = []
+        self._awaited: list[Url] = []
+        """Addresses of interfaces that are not there yet."""
         self._cache: TemplateCache | None = None
         self.counters.figures["sessions"] = lambda: self.reception.open_sessions if self.reception else 0
         self.counters.figures["datagrams_lost"] = lambda: sum(listener.lost for listener in self._listeners)
@@ -118,19 +122,46 @@ class COLLECTOR(Collecting):
 
     # start and stop
 
+    def obstacles(self) -> Iterator[tuple[str, str, bool]]:
+        """The addresses are there."""
+        yield from super().obstacles()
+        for host in dict.fromkeys(parse(address).host for address in self.config.listen):
+            if host and not is_ours(host):
+                yield "listen", f"no interface has {host}; what is sent to it is received as soon as one has", False
+
     def open(self) -> None:
-        """Bind every address; `StartError` for an address in use or not allowed."""
+        """Bind every address; `StartError` where one is taken or not allowed."""
         urls = [parse(text) for text in self.config.listen]
         self.open_reception({url.scheme for url in urls})
         for url in urls:
             try:
                 self._listeners += self.entrances[url.scheme].bind(url)
             except OSError as error:
+                if _may_come(error, url):
+                    self.log.warn("{instance}: listen on {url}: {why}; it is tried again", instance=self.instance,
+                                  url=str(url), why=error.strerror)  # fmt: skip
+                    self._awaited.append(url)
+                    continue
                 self._close()
                 raise StartError(f"listen on {url}: {error.strerror or error}", _remedy(error, url)) from None
             except StartError:
                 self._close()
                 raise
+
+    def _try_again(self) -> None:
+        """Bind the addresses whose interface was not there."""
+        for url in list(self._awaited):
+            try:
+                found = self.entrances[url.scheme].bind(url)
+            except OSError as error:
+                if not _may_come(error, url):
+                    self._reception.say(f"listen {url}", "listen on {url}: {why}", url=str(url), why=error.strerror)
+                continue
+            self._awaited.remove(url)
+            self._listeners += found
+            for listener in found:
+                listener.begin()
+            self.log.info("{instance}: listens on {url} now", instance=self.instance, url=str(url))
 
     def open_reception(self, schemes: set[str]) -> None:
         """Set up everything except sockets. Raises `StartError`."""
@@ -201,7 +232,16 @@ class COLLECTOR(Collecting):
             self._cache.wake(reception.datagrams, reception.exporters, self.reactor.seconds())
         for listener in self._listeners:
             listener.poll()
+        if self._awaited:
+            self._try_again()
         return 1.0
+
+
+def _may_come(error: OSError, url: Url) -> bool:
+    """Whether an address cannot be bound because its interface is not there: fe80::1%eth0, or no IPv6 on any yet."""
+    if isinstance(error, socket.gaierror):
+        return "%" in url.host
+    return error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL)
 
 
 def _remedy(error: OSError, url: Url) -> str:
