@@ -30,7 +30,7 @@ def problem(read: Callable[[str], object], path: object) -> str:
     if not isinstance(path, str) or path in _STANDARD:
         return ""
     looks = {input_file: unreadable, output_file: unwritable, new_socket: unwritable}
-    look = looks.get(read)  # type: ignore[call-overload]
+    look = looks.get(read)  # type: ignore[arg-type]
     return look(path) if look else ""
 
 

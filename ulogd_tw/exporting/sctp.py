@@ -110,8 +110,8 @@ class SctpCollector(Collector):
         self._queue.extendleft(reversed(again))
         self._queued_octets += sum(m.nbytes for m in again)
         self._forget()
-        again = f"; {records} records are sent again" if records else ""
-        self._say("lost", "association lost: {reason}{again}", reason=reason, again=again)
+        what = f"; {records} records are sent again" if records else ""
+        self._say("lost", "association lost: {reason}{what}", reason=reason, what=what)
 
     def _unsettled(self) -> Iterator[Messages]:
         """The kept Messages that the stack has given up, in runs."""

@@ -83,8 +83,8 @@ class StreamCollector(Collector):
         self._queued_octets += self._kept_octets
         self._kept.clear()
         self._kept_octets = 0
-        again = f"; {records} records are sent again" if records else ""
-        self._say("lost", "connection lost: {reason}{again}", reason=reason, again=again)
+        what = f"; {records} records are sent again" if records else ""
+        self._say("lost", "connection lost: {reason}{what}", reason=reason, what=what)
 
     def _settle(self, acknowledged: int) -> None:
         """Forget kept messages that were acknowledged as a whole."""

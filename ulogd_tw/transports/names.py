@@ -24,12 +24,17 @@ Address = tuple[int, Any]
 """Family and socket address."""
 
 
+class _Daemon(threading.Thread):
+    """A thread that no exit waits for."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options | {"daemon": True})
+
+
 class _NamePool(ThreadPool):
     """Threads that a process may leave behind when it ends."""
 
-    @staticmethod
-    def threadFactory(*arguments: Any, **options: Any) -> threading.Thread:
-        return threading.Thread(*arguments, daemon=True, **options)
+    threadFactory = _Daemon
 
 
 @cache
