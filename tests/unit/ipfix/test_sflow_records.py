@@ -1,13 +1,14 @@
 """Records beside the packet in sFlow's samples: octets written by hand from sflow.org's structures, and by tshark."""
 
 import ipaddress
+import json
 import random
 import subprocess
 
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given, require_program
+from tests.support import given, require_program, shared_path
 from tests.unit.ipfix.test_sflow import TCP, datagram, element, flow_sample, raw, words
 from tests.unit.ipfix.wire import Collected, hexed, ipv4, ipv6
 from tests.unit.packets import wire as packets
@@ -196,6 +197,23 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(len(samples), len(rows))
         (last,) = (row for row in rows if row["sampleSequence"] == 99)
         self.assertEqual(expected, beside(last, self.plain))
+
+
+class CorpusTests(SynchronousTestCase):
+    """Captures of agents; the values are those that tshark 4.0 prints."""
+
+    def test_gateways(self):
+        """Path, communities and preference of two agents."""
+        for case, path, communities in (
+            ("akvorado-sflow-1140", b"203698 6762 26615", (2583495656, 2583495657, 4259880000, 4259880001, 4259900001)),
+            ("tcpdump-sflow-expanded", b"8218 29605 203361", (538574949, 1911619684, 1911669584, 1911671290)),
+        ):
+            lines = shared_path("corpus", "ipfix", "messages", f"{case}.jsonl").read_text().splitlines()
+            rows = Collected(reliable=False).rows(*(bytes.fromhex(json.loads(line)["hex"]) for line in lines))
+            (row,) = (row for row in rows if row.get("bgpDestinationAsPath"))
+            self.assertEqual((path, 100), (row["bgpDestinationAsPath"], row["bgpLocalPreference"]))
+            expected = [f"{number // 65536}:{number % 65536}" for number in communities]
+            self.assertEqual(expected, json.loads(row["bgpDestinationCommunityList"])["values"])
 
 
 class TsharkTests(SynchronousTestCase):
