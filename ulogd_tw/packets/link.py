@@ -83,7 +83,8 @@ def typed(walk: Walk, rows: np.ndarray, kind: np.ndarray, found: Headers) -> Non
     """Tags, PPPoE and labels after an EtherType."""
     kind = _tags(walk, rows, kind, found)
     kind = _snap(walk, rows, kind)
-    if (further := _IS_FURTHER[kind]).any():
+    others = np.flatnonzero((kind != IPV4) & (kind != IPV6))
+    if len(others) and (further := others[_IS_FURTHER[kind[others]]]).size:
         kind = kind.copy()
         kind[further] = _tags(walk, rows[further], _passed(walk, rows[further], kind[further]), found)
     if "ethernetType" in found.asked:
@@ -91,7 +92,6 @@ def typed(walk: Walk, rows: np.ndarray, kind: np.ndarray, found: Headers) -> Non
         real = np.flatnonzero((kind >= LEAST_ETHERTYPE) & ~_IS_TAG[kind])
         found.add("ethernetType", kind[real], rows[real])
     walk.kind[rows] = kind
-    others = np.flatnonzero((kind != IPV4) & (kind != IPV6))
     if len(others):
         rows, kind = rows[others], kind[others]
         _pppoe(walk, rows[kind == _PPPOE])

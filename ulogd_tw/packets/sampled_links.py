@@ -31,7 +31,7 @@ def sampled_beginnings(
     `octets` must go on for `_AHEAD` beyond the last header.
     """
     first = _DIRECT[np.where(protocols < len(_DIRECT), protocols, 0)]
-    others = np.flatnonzero((first == 0) & np.isin(protocols, tuple(_READ)))
+    others = np.flatnonzero(first == 0)
     if not len(others):
         return starts, lengths, first
     starts, lengths = starts.copy(), lengths.copy()

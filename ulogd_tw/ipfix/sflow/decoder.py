@@ -53,7 +53,7 @@ class SFlow:
         """Take one datagram; its samples are looked at by `drain`."""
         intake = self._intake
         try:
-            if message[:4] in FORMER:
+            if message[3] != 5:
                 message = self._former(session, message)
             kind = int.from_bytes(message[4:8], "big")
             head = HEADS.get(kind)

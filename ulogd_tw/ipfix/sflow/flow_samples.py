@@ -37,6 +37,7 @@ class Sampled:
         tags, counts = np.unique(samples.records.tag, return_counts=True)
         for tag in READ.intersection(tags.tolist()):
             self._records[tag] = samples.records.firsts(tag, _LEAST.get(tag, 4))
+        self._extended = [tag for tag in self._records if tag in EXTENDED]
         self.unread = sum(n for tag, n in zip(tags.tolist(), counts.tolist(), strict=True) if tag not in READ)
         """How many records are of formats that are not read."""
 
@@ -110,7 +111,7 @@ class Sampled:
                     complete(found, rows, at)
         if _GATEWAY in self._records:
             read_gateway(self._reading, self._cursor(_GATEWAY, found), found)
-        for tag in self._records.keys() & EXTENDED.keys():
+        for tag in self._extended:
             read_extended(tag, self._reading, self._cursor(tag, found), found)
 
     def _ethernet(self, found: Headers, rows: np.ndarray, at: np.ndarray) -> None:
