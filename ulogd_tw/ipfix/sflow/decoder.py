@@ -18,9 +18,9 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.column_set import ColumnSet
-from ulogd_tw.core.columns import Column, repeated
+from ulogd_tw.core.columns import Column, numbers, repeated
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.core.keys import CONTEXT, SFLOW_KEYS, SFLOW_RECORD_KEYS, TOLD, Key, known
+from ulogd_tw.core.keys import CONTEXT, SFLOW_KEYS, SFLOW_RECORD_KEYS, TOLD, Key, known, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.session import Domain, Session
@@ -34,6 +34,7 @@ VERSION = 0x105
 """What stands for sFlow above a domain's number: NetFlow v5 has 5."""
 _MOST_SCHEMAS = 1000
 _KEYS = {key.name: key for key in (*SFLOW_KEYS, *SFLOW_RECORD_KEYS)}
+_AGENTS = tuple(registry.element(0, ident) for ident in (130, 131))
 _COUNTERS = {1: SFLOW_KEYS[7:26], 2: SFLOW_KEYS[26:]}
 """Counter records that are read: of any interface, of Ethernet."""
 
@@ -128,11 +129,8 @@ class SFlow:
         self._times_and_factor(samples, said)
         for found in sampled.families():
             found.take(said, found.rows)
-            if self._scale and "octetDeltaCount" in found.columns:
-                factor = said.columns[TOLD[0].name][found.rows].astype(np.uint64)
-                found.columns["octetDeltaCount"] = found.columns["octetDeltaCount"] * factor
-            if self._scale and "packetDeltaCount" in found.columns:
-                found.columns["packetDeltaCount"] = said.columns[TOLD[0].name][found.rows].astype(np.uint64)
+            if self._scale:
+                _multiply(found, numbers(said.columns[TOLD[0].name])[found.rows].astype(np.uint64))
             yield found, found.rows
 
     def _interfaces(self, samples: Samples, said: ColumnSet) -> None:
@@ -187,7 +185,7 @@ class SFlow:
             here = samples.records.firsts(tag, sum(key.type.octets for key in keys))
             at = here.at
             for key in keys if len(at) else ():
-                if key.name in self._wanted:
+                if key.name in self._wanted and key.type.dtype is not None:
                     values = reading.number(at, key.type.octets)
                     kept = values != np.iinfo(values.dtype).max  # all ones: the agent does not count this
                     sheet.put(key.name, values[kept], here.owner[kept], key.type.dtype.char)
@@ -214,7 +212,7 @@ class SFlow:
         names = (family, *sheet.columns)  # the context is the same for all of a family
         schema = self._schemas.get(names)
         if schema is None:
-            keys = [_KEYS.get(name) or known(name) for name in sheet.columns]
+            keys = [key for name in sheet.columns if (key := _KEYS.get(name) or known(name)) is not None]
             schema = self._schemas[names] = Schema([*context, *keys])
         return schema
 
@@ -237,15 +235,11 @@ class SFlow:
                 same = values.count(values[0]) == len(values)
                 found.append((key, repeated(values[0], n, key.type.dtype) if same else
                               np.array(values, key.type.dtype)[of_datagram]))  # fmt: skip
-        agents = (("exporterIPv4Address", 4), ("exporterIPv6Address", 16))
-        for name, octets in agents:
-            if name in self._wanted and all(len(datagram.agent) == octets for datagram in datagrams):
-                agents_ = b"".join(datagram.agent for datagram in datagrams)
-                if octets == 4:
-                    column = np.frombuffer(agents_, ">u4").astype(np.uint32)
-                else:
-                    column = np.frombuffer(agents_, ">u8").astype(np.uint64).reshape(-1, 2)
-                found.append((known(name), column[of_datagram]))
+        for key in _AGENTS:
+            size = key.type.octets
+            if key.name in self._wanted and all(len(datagram.agent) == size for datagram in datagrams):
+                agents = b"".join(datagram.agent for datagram in datagrams)
+                found.append((key, _addresses(agents, size)[of_datagram]))
         return found
 
 
@@ -255,6 +249,21 @@ _CONTEXT: dict[str, Any] = {
     "observationDomainId": lambda datagram: datagram.domain.number,
     "received_ms": lambda datagram: int(datagram.received * 1000),
 }
+
+
+def _multiply(found: ColumnSet, factor: np.ndarray) -> None:
+    """Octets and packets times the factor of each row."""
+    if "octetDeltaCount" in found.columns:
+        found.columns["octetDeltaCount"] = numbers(found.columns["octetDeltaCount"]) * factor
+    if "packetDeltaCount" in found.columns:
+        found.columns["packetDeltaCount"] = factor
+
+
+def _addresses(octets: bytes, size: int) -> np.ndarray:
+    """A column of addresses of so many octets."""
+    if size == 4:
+        return np.frombuffer(octets, ">u4").astype(np.uint32)
+    return np.frombuffer(octets, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def _family(datagram: Datagram) -> tuple[int, int]:
