@@ -31,6 +31,8 @@ INTERVAL5 = 0x3FFF
 """The bits of v5's sampling that are the interval; those above are the mode."""
 TEMPLATE_FLOWSET = 0
 OPTIONS_FLOWSET = 1
+_ALIGNED = 4
+"""FlowSets begin at multiples of so many octets (RFC 3954 section 5.3)."""
 BEFORE_RECORDS = 24
 """Octets in front of the records of a packet: v9's header and that of the first FlowSet, or v5's and v7's header."""
 
@@ -41,12 +43,15 @@ BEFORE_RECORDS = 24
 def flowsets(packet: bytes) -> Iterator[tuple[int, int, int]]:
     """The FlowSets of a v9 packet: id, where the body begins, where it ends.
 
-    Fewer than four octets after the last one, or nothing but zeros, are fill. `MessageError` for a length below 4 or
-    beyond the packet comes after the FlowSets in front of it.
+    Fewer than four octets after the last one, or nothing but zeros, are fill; some exporters count fill in the length
+    of the last one and do not send it. `MessageError` for a length below 4 or beyond the packet comes after the
+    FlowSets in front of it.
     """
     at, end = HEADER9.size, len(packet)
     while end - at >= SET_HEADER.size:
         set_id, length = SET_HEADER.unpack_from(packet, at)
+        if end - at < length < end - at + _ALIGNED:
+            length = end - at
         if not SET_HEADER.size <= length <= end - at:
             if not any(packet[at:]):  # Palo Alto fills its packets up
                 return
