@@ -26,7 +26,7 @@ from twisted.internet import defer, task
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.netfilter import requests
 from ulogd_tw.netfilter.conntrack import Decoder
-from ulogd_tw.transports import nlmsg
+from ulogd_tw.transports.netlink import nlmsg
 from ulogd_tw.transports.netlink.port import NetlinkError, NetlinkPort
 
 async def main(reactor):
