@@ -107,6 +107,9 @@ class Ulogd(service.Service):
                 broken[node] = error
             except OSError as error:
                 broken[node] = StartError(str(error))
+            except Exception as error:  # a fault of the plugin costs its stacks, not the others
+                self._report(node.plugin, error)
+                broken[node] = StartError(f"an error of the plugin itself: {type(error).__name__}: {error}")
         if not broken:
             return
         self.graph, gone = self.graph.without(set(broken))
@@ -119,7 +122,10 @@ class Ulogd(service.Service):
         for node in list(self._opened):
             if node not in self.graph.nodes:
                 self._opened.remove(node)
-                yield node.plugin.stop()
+                try:
+                    yield node.plugin.stop()
+                except Exception as error:
+                    self._report(node.plugin, error)
         if not self.graph.stacks:
             raise StartError("no stack could start")
         if self.settings.strict:
@@ -129,11 +135,11 @@ class Ulogd(service.Service):
         self.queues = queues(self.graph)
         for queue in self.queues:
             if queue.output.config.spool:
-                self._unspool(queue)
+                self._guarded(queue.output, partial(self._unspool, queue))
         for node in self.graph.nodes:
             self._wake(node)
         for node in self.graph.inputs:
-            node.plugin.begin()
+            self._guarded(node.plugin, node.plugin.begin)
         if self.settings.stats_file:
             self._stats = task.LoopingCall(self.write_stats)
             self._stats.start(self.settings.stats_interval)
@@ -141,6 +147,13 @@ class Ulogd(service.Service):
         signals.answer(signal.SIGUSR2, lambda: reactor.callFromThread(self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
         self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
+
+    def _guarded(self, plugin: Plugin, call: Callable[[], object]) -> None:
+        """A step of the start; its fault is reported, and the others go on."""
+        try:
+            call()
+        except Exception as error:
+            self._report(plugin, error)
 
     def _failed(self, failure: Any) -> None:
         if failure.check(UlogdError):

@@ -1,4 +1,6 @@
-"""The service around a batch job: it ends when everything is written, and not before."""
+"""The service around a batch job, which ends when everything is written; and around instances with faults."""
+
+from functools import partial
 
 from twisted.internet import task
 from twisted.trial.unittest import SynchronousTestCase
@@ -73,3 +75,54 @@ class BatchJobTests(SynchronousTestCase):
         self.assertTrue(self.reactor.running)
         self.reactor.pump([1.0] * 3)
         self.assertFalse(self.reactor.running)
+
+
+class FaultTests(SynchronousTestCase):
+    """Instances with a fault of their own beside good ones."""
+
+    def setUp(self):
+        self.reactor = Reactor()
+        self.patch(service, "reactor", self.reactor)
+        self.patch(service.signal, "signal", lambda *_: None)
+        stacks = [(("a", "FLOWS"), ("x", "KEEP")), (("b", "FLOWS"), ("y", "KEEP"))]
+        specs = [StackSpec(str(number), "t:1", stack) for number, stack in enumerate(stacks)]
+        self.graph = Builder(doubles.lookup, doubles.read_options).build(specs)
+
+    def start(self):
+        """The service, with nothing that ended it."""
+        fatal = []
+        made = service.Ulogd(self.graph, Options(GLOBAL_OPTIONS, {}), clock=self.reactor.seconds, on_fatal=fatal.append)
+        made.privilegedStartService()
+        made.startService()
+        self.assertEqual([], fatal)
+        return made
+
+    def raising(self):
+        """A fault of ours, of no kind that a plugin announces."""
+        raise KeyError("a fault")
+
+    def test_open(self):
+        """One that cannot be opened costs its stack; the other one runs, and what was opened of the first is closed."""
+        for name in "bx":
+            self.setUp()
+            stopped = []
+            self.graph.instances[name].open = self.raising
+            self.graph.instances["y" if name == "b" else "a"].stop = partial(stopped.append, 1)
+            made = self.start()
+            good = "0" if name == "b" else "1"
+            self.assertEqual([good], [stack.spec.text for stack in made.graph.stacks])
+            self.assertIn("KeyError", made._left_out[0])
+            self.assertEqual(int(name == "x"), len(stopped))
+
+    def test_stop_of_the_rest(self):
+        """Also where what is left of its stack cannot be closed."""
+        self.graph.instances["x"].open = self.graph.instances["a"].stop = self.raising
+        self.assertEqual(["1"], [stack.spec.text for stack in self.start().graph.stacks])
+
+    def test_begin(self):
+        """An input that cannot begin hinders no other one."""
+        begun = []
+        self.graph.instances["a"].begin = self.raising
+        self.graph.instances["b"].begin = lambda: begun.append(1)
+        self.start()
+        self.assertEqual(([1], 1), (begun, self.graph.instances["a"].counters.errors["KeyError"]))
