@@ -200,8 +200,7 @@ class Database:
         if stored := self.stored(connection, number):
             return stored
         sifting = Sifting(values, n, partial(self._try, connection))
-        same = self._known is not None and [t for t, _ in self._known] == [t for t, _ in values]
-        sifting.run(self._known if same else None)
+        sifting.run(partial(self._takes_others, connection, values))
         refused = Refused()
         for error in sifting.bad.values():
             refused.add(self.text(error))
@@ -221,6 +220,32 @@ class Database:
             return error
         finally:
             connection.rollback()
+
+    def _takes_others(self, connection: Any, values: Values) -> bool:
+        """Whether the table takes a row that it took before: one of ours, or a copy of one that is in it."""
+        if self._known is not None and [t for t, _ in self._known] == [t for t, _ in values]:
+            return self._try(connection, self._known, 1) is None
+        try:
+            self.begin(connection)
+            return self.copy_row(connection, [target.column for target, _ in values])
+        except Exception as error:
+            return self.about_row(error)
+        finally:
+            connection.rollback()
+
+    def copy_row(self, connection: Any, columns: list[str]) -> bool:
+        """Insert a copy of a row of the table; False where it has none. Raises the driver's exceptions."""
+        names = ", ".join(map(self.quoted, columns))
+        cursor = connection.cursor()
+        try:
+            cursor.execute(f"INSERT INTO {self.table} ({names}) SELECT {names} FROM {self.table} LIMIT 1")
+            return cursor.rowcount > 0
+        finally:
+            cursor.close()
+
+    def about_row(self, error: Exception) -> bool:
+        """Whether an error is about one row, such as a key that is there twice: then the table takes others."""
+        raise NotImplementedError
 
     def _commit(self, connection: Any, values: Values, n: int, number: int, refused: Refused) -> Refused:
         self.begin(connection)

@@ -283,6 +283,12 @@ class MySQL(Database):
         except Exception as error:  # pymysql raises all sorts of things at an answer that is none
             raise pymysql.OperationalError(2013, f"malformed answer: {error!r}") from error
 
+    def copy_row(self, connection: Any, columns: list[str]) -> bool:
+        return self.procedure.strip().upper() == "INSERT" and super().copy_row(connection, columns)
+
+    def about_row(self, error: Exception) -> bool:
+        return isinstance(error, pymysql.MySQLError) and bool(error.args) and error.args[0] in _ROW_ERRORS
+
     def fault(self, error: Exception) -> Fault | None:
         if isinstance(error, OSError):
             return Fault("away", transient=True)

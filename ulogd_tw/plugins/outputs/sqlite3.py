@@ -173,6 +173,9 @@ class SQLite(Database):
                     raise
                 refused.add(str(error))  # `rows` stands behind the row that was refused
 
+    def about_row(self, error: Exception) -> bool:
+        return isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
+
     def fault(self, error: Exception) -> Fault | None:
         if not isinstance(error, sqlite3.Error):
             return None

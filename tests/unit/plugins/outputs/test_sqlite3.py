@@ -309,6 +309,18 @@ class SiftingTests(SQLITE3TestCase):
         self.assertEqual([10, 11, 12, 20], self.stored_numbers())
         self.assertEqual({"refused": 5}, made.counters.dropped)
 
+    async def test_after_a_restart(self):
+        """Rows that are in the table show that it takes rows, also where a copy of one is refused for its key."""
+        for unique in ("", " UNIQUE"):
+            self.path = self.mktemp()
+            self.execute(f"CREATE TABLE flows (number INTEGER{unique})")
+            self.execute("INSERT INTO flows VALUES (100)")
+            self.execute(self.trigger.format("NEW.number < 10"))
+            made = await opened(self, self.output(reconnect=0.01))
+            await made.write(numbers(0, 3))
+            await made.write(numbers(20, 1))
+            self.assertEqual(([100, 20], {"refused": 3}), (self.stored_numbers(), made.counters.dropped))
+
     async def test_the_table(self):
         """Where the table takes no row at all, rows wait until it does."""
         made = await self.made("1")
