@@ -10,6 +10,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.netfilter import requests
 from ulogd_tw.netfilter.conntrack import Decoder
 from ulogd_tw.netfilter.followed_flows import Flows
@@ -72,7 +73,7 @@ class Dumps:
         self._again: tuple[bool, bool] | None = None
         self._began = 0.0
         self._ended = float("-inf")
-        self._failed = float("-inf")
+        self._limited = RateLimitedLog(self._reactor.seconds)
         self.took_s = 0.0
         """Duration of the last dump, in seconds."""
         self.count = 0
@@ -179,10 +180,9 @@ class Dumps:
         if self._stopped:
             return
         self.failures += 1
-        if self._reactor.seconds() - self._failed >= 60:
-            self._failed = self._reactor.seconds()
-            more = GRANT if error.number in (errno.EPERM, errno.EACCES) else "it is tried again"
-            self.log.error("reading the kernel's table of flows: {why}; {more}", why=str(error), more=more)
+        remedy = GRANT if error.number in (errno.EPERM, errno.EACCES) else "it is tried again"
+        text = "reading the kernel's table of flows: {why}; {remedy}"
+        self._limited.say(self.log.error, "dump", text, why=str(error), remedy=remedy)
         self._running, self._again = False, None
         self._ended = self._reactor.seconds()
         if self._period is not None:

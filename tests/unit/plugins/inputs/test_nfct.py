@@ -242,7 +242,7 @@ class EventTests(NfctTestCase):
         plugin, _ = self.started()
         with patch.object(plugin._dumps, "log") as log:
             self.answer(error=1)
-            self.assertIn("CAP_NET_ADMIN", log.error.call_args.kwargs["more"])
+            self.assertIn("CAP_NET_ADMIN", log.error.call_args.kwargs["remedy"])
         self.assertEqual(plugin.counters.figures["flows"]()["dump_failures"], 1)
         self.clock.advance(10)
         self.answer(flow(UPDATE, 5))
