@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from twisted.python.failure import Failure
 
 from ulogd_tw.core.options import Option
 from ulogd_tw.core.options import text as words
@@ -236,7 +237,11 @@ class SQLITE3(SQLOutput):
             self._let_go()
 
     def _let_go(self) -> None:
-        self._in_thread(self.writer.disconnect, self.pool).addErrback(lambda failure: self.fault(failure.value))
+        self._in_thread(self.writer.disconnect, self.pool).addErrback(self._not_closed)
+
+    def _not_closed(self, failure: Failure) -> None:
+        if isinstance(failure.value, Exception):
+            self.fault(failure.value)
 
     def database_of(self) -> SQLite:
         return SQLite(self.config.db, self.config.table, self.instance)
