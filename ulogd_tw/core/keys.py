@@ -234,6 +234,8 @@ SFLOW_RECORD_KEYS = tuple(
 )  # fmt: skip
 """Of records beside the packet in sFlow's flow samples (sflow.org, "sFlow Structure Numbers")."""
 
+_OF_SFLOW = (*SFLOW_KEYS, *SFLOW_RECORD_KEYS)
+
 _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeCache", 5: "scopeTemplate"}
 """Scope types of NetFlow v9 (RFC 3954 section 6.1)."""
 
@@ -342,7 +344,7 @@ class Registry:
         found: dict[str, Key] = {}
         scopes = (self.element(NETFLOW9_SCOPE, ident) for ident in _SCOPES)
         of_netflow9 = (key for key in self.netflow9.values() if _of_netflow9(key))
-        for key in (*self.enterprise.values(), *of_netflow9, *scopes, *_CLASSIC, *SFLOW_KEYS, *SFLOW_RECORD_KEYS):
+        for key in (*self.enterprise.values(), *of_netflow9, *scopes, *_CLASSIC, *_OF_SFLOW):
             other = found.get(key.name)
             if other is None and _of_netflow9(key):  # ntop's elements: the same names in capitals
                 other = found.get(key.name.upper())
@@ -385,7 +387,7 @@ class Registry:
         if vocabulary == NETFLOW5:
             return _CLASSIC[ident]
         if vocabulary == SFLOW:
-            return SFLOW_KEYS[ident]
+            return _OF_SFLOW[ident]
         if vocabulary == NETFLOW9:
             return self.netflow9.get(ident) or Key(f"v9id{ident}", types.OCTETS, ((NETFLOW9, ident),))
         if ident in _SCOPES:

@@ -12,6 +12,8 @@ from tests.support import given, require_program, shared_path
 from tests.unit.ipfix.test_sflow import TCP, datagram, element, flow_sample, raw, words
 from tests.unit.ipfix.wire import Collected, hexed, ipv4, ipv6
 from tests.unit.packets import wire as packets
+from ulogd_tw.core.keys import NETFLOW7_KEYS, SFLOW_KEYS, SFLOW_RECORD_KEYS, registry
+from ulogd_tw.core.resolve import Provided
 
 
 def text(value):
@@ -172,6 +174,18 @@ class RecordTests(SynchronousTestCase):
                 self.assertEqual(2, len(rows))
                 names = {"bgpDestinationAsPath", "bgpDestinationCommunityList", "userName", "vlanTunnel"}
                 self.assertEqual(set(), names & set(rows[0]) if count != 3 else set(), (tag, count))
+
+    def test_by_name(self):
+        """Each key can be asked for, as by a stack that names it; so can those of NetFlow v7."""
+        provided = Provided((), open_=True)
+        for key in (*SFLOW_KEYS, *SFLOW_RECORD_KEYS, *NETFLOW7_KEYS):
+            self.assertEqual(key, registry.element(*key.element))
+            self.assertEqual((key.name,), provided.direct(key.name))
+        names = {name for *_, expected in RECORDS for name in expected}
+        for tag, octets, expected in RECORDS:
+            sent = datagram(flow_sample(raw(TCP), element(tag, octets)))
+            wanted = frozenset(column for name in names for column in provided.direct(name))
+            self.assertEqual([expected] if expected else [], self.rows(sent, wanted=wanted), tag)
 
     def test_wanted(self):
         """Only what is asked for."""
