@@ -11,12 +11,12 @@ Mistakes tolerated silently by ulogd2 have `tolerated` set: a warning, an error 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from ulogd_tw.core.config_lines import COLLECTOR, Entry, Lines, Section
 from ulogd_tw.core.errors import ConfigError, Mistake
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.options import Option, Options, boolean, number, octets, positive, seconds, strtoul, text, words
@@ -28,8 +28,6 @@ INHERITED = ("queue_rows", "queue_octets")
 """Options with a default that can be set in [global]."""
 
 _SPECIAL = ("global", "manhole")
-COLLECTOR = "collector:"
-"""Beginning of the names of sections about one collector of an exporter."""
 
 
 class Repeated(Option):
@@ -122,25 +120,6 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
     Option("queue_rows", positive, 1_000_000, "Default for the option queue_rows of every output."),
     Option("queue_octets", octets, 256 << 20, "Default for the option queue_octets of every output."),
 )
-
-
-@dataclass
-class Entry:
-    """One ``key = value``; `value` is None where nothing follows the key."""
-
-    key: str
-    value: str | None
-    line: int
-
-
-@dataclass
-class Section:
-    """One ``[name]`` with its entries, and the faults of its lines (they are in `Config.mistakes` too)."""
-
-    name: str
-    line: int
-    entries: list[Entry] = field(default_factory=list)
-    mistakes: list[Mistake] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -313,7 +292,9 @@ class _Reading:
 def parse(text: str, file: str) -> Config:
     """The configuration in this text; `file` is its name in mistakes. Never raises."""
     config = Config(file)
-    _Lines(config).read(text)
+    lines = Lines(file, config.sections)
+    lines.read(text)
+    config.mistakes += lines.mistakes
     _bare_sections(config)
     _read_stacks(config)
     config.mistakes += _loaded_objects(config)
@@ -340,110 +321,6 @@ def load(path: str) -> Config:
         binary.mistakes.append(Mistake(str(path), "is no configuration: it has octets of value 0, so it is not text"))
         return binary
     return parse(octets.decode("utf-8-sig", "surrogateescape"), str(path))
-
-
-def _word(line: str, at: int, separators: str = " \t=") -> tuple[str | None, int]:
-    """The next word or quoted text from `at`, and its end; None for none. Raises ValueError for an open quote."""
-    while at < len(line) and line[at] in separators:
-        at += 1
-    if at == len(line):
-        return None, at
-    if line[at] == '"':
-        end = line.find('"', at + 1)
-        if end < 0:
-            raise ValueError('the closing " is missing')
-        return line[at + 1 : end], end + 1
-    end = at
-    while end < len(line) and line[end] not in separators:
-        end += 1
-    return line[at:end], end
-
-
-def _whole(key: str, value: str | None, rest: str) -> str:
-    """How to write a value of several words, or one with its unit, so that all of it counts."""
-    first = rest.split()[0]
-    if value and value.isdigit() and first[:1] in ("s", "m", "h", "d"):
-        return f"; write {key}={value}{'ms' if first in ('ms', 'milliseconds') else first[0]}"
-    return f'; write {key}="{value} {rest}"'
-
-
-class _Lines:
-    """Reads the lines of a file into sections."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.section: Section | None = None
-        self.ignored = False
-        self.line = 0
-
-    def read(self, text: str) -> None:
-        for self.line, line in enumerate(text.split("\n"), 1):
-            line = line.removesuffix("\r")
-            if line.lstrip(" \t=").startswith(("#", "[")):
-                if line.lstrip(" \t=")[0] == "[":
-                    self._header(line)
-            elif line.strip(" \t="):
-                self._entry(line)
-
-    def _header(self, line: str) -> None:
-        """``[name]``, by ulogd2's rule: the first word between blanks and brackets."""
-        first = line.split(maxsplit=1)[0].lstrip("=")
-        if first.startswith("[" + COLLECTOR):  # the name may be an URL with brackets in it
-            name, rest, closed = first[1:].removesuffix("]"), line.split(maxsplit=1)[1:], first.endswith("]")
-        else:
-            try:
-                name, end = _word(line.lstrip("="), 0, " \t[]")
-            except ValueError as error:
-                self._mistake(str(error))
-                name, end = None, len(line)
-            rest, closed = [line.lstrip("=")[end:].lstrip(" \t]")], "]" in line
-        self.section, self.ignored = None, not name
-        if not name:
-            self._mistake("a section needs a name: what stands in it is ignored", True)
-            return
-        if not closed:
-            self._mistake(f"the ] behind [{name} is missing", True)
-        if rest and rest[0] and not rest[0].startswith("#"):
-            self._mistake(f"what stands behind [{name}] is ignored: {rest[0].strip()}", True)
-        if name in self.config.sections:
-            before = self.config.sections[name].line
-            self.ignored = True
-            self._mistake(f"section [{name}] stands in line {before} already: this one is ignored, as in ulogd2", True)
-            return
-        self.section = self.config.sections[name] = Section(name, self.line)
-
-    def _entry(self, line: str) -> None:
-        if self.ignored:
-            return
-        if self.section is None:
-            self._mistake(f"what stands before the first section is ignored: {line.strip()}", True)
-            return
-        if "\0" in line:
-            self._mistake("there is a NUL in this line")
-            return
-        if re.search("[\udc80-\udcff]", line):
-            self._mistake("this line is not UTF-8; its octets are kept as they are", True)
-        key: str | None = None
-        value = None
-        try:
-            key, end = _word(line, 0)
-            value, end = _word(line, end)
-        except ValueError as error:
-            self._mistake(f"[{self.section.name}] {key or line.strip()}: {error}")
-            return
-        if key is None:
-            return
-        rest = line[end:].strip(" \t\r=")
-        if rest and not rest.startswith("#"):
-            said = f"[{self.section.name}] {key}: what stands behind the value is ignored: {rest}"
-            self._mistake(said + _whole(key, value, rest), True)
-        self.section.entries.append(Entry(key, value, self.line))
-
-    def _mistake(self, text: str, tolerated: bool = False) -> None:
-        mistake = Mistake(self.config.place(self.line), text, tolerated)
-        self.config.mistakes.append(mistake)
-        if self.section is not None:
-            self.section.mistakes.append(mistake)
 
 
 def _pairs(line: str) -> list[tuple[str, str]]:

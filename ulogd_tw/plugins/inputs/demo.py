@@ -56,7 +56,7 @@ class DEMO(Input):
             yield "exit", "needs seconds=, the length of the traffic"
 
     @property
-    def exits(self) -> bool:
+    def exits(self) -> bool:  # type: ignore[override]
         return self.config.exit
 
     def begin(self) -> None:
