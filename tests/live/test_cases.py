@@ -255,7 +255,9 @@ CASES = {
         "bgpSourceAsNumber,bgpDestinationAsNumber,bgpNextAdjacentAsNumber", gateway_json, gateway_sums
     ),
     "27-sflow-v2-v4": Case("sourceAddress", samples_json, samples_sums),
-    "29-sflow-tunnels": Case("sourceAddress,sourceTransportPort", inner_json, inner_sums, "tunnels=inner\n"),
+    "29-sflow-tunnels": Case(
+        "sourceAddress,sourceTransportPort,tunnel.protocol", inner_json, inner_sums, "tunnels=inner\n"
+    ),
     "31-datalink-frame-section": Case(
         "5tuple,dataLinkFrameSize",
         fields(octets="octetDeltaCount"),

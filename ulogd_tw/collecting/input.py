@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from ulogd_tw.collecting.counts import COLLECTING
 from ulogd_tw.core.counters import Declared
-from ulogd_tw.core.keys import CONTEXT, TOLD, Key
+from ulogd_tw.core.keys import CONTEXT, TOLD, Key, ulogd_keys
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.options import Option, boolean, octets, one_of, positive, seconds
 from ulogd_tw.core.plugin import FLOW, Input
@@ -18,6 +18,7 @@ from ulogd_tw.ipfix.events import Event
 from ulogd_tw.ipfix.exporters import NOT_ALLOWED, Exporters
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.session import Session
+from ulogd_tw.packets.tunnels import TUNNEL
 
 _TEXTS = {
     "domain": "is a new exporter",
@@ -58,7 +59,7 @@ class Collecting(Input):
 
     otype = FLOW
     counts: tuple[Declared, ...] = COLLECTING
-    provides = (*CONTEXT, *TOLD)
+    provides = (*CONTEXT, *TOLD, *ulogd_keys(*TUNNEL))
     open_keys = True
     decoding_options = (
         Option("scale_sampled", boolean, False, "1: multiply octet and packet counts by the exporter's sampling rate, "

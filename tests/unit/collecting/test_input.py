@@ -5,11 +5,13 @@ import json
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.ipfix.test_sflow import TCP, datagram, flow_sample, raw
 from tests.unit.ipfix.wire import COUNTER, a_set, counts, message
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.core.options import Options
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.operating.inspection import Inspection
+from ulogd_tw.packets.tunnels import TUNNEL
 
 
 class _Input(Collecting):
@@ -109,6 +111,17 @@ class CollectingTests(SynchronousTestCase):
                                    "clock_wrong")),
         )  # fmt: skip
         self.assertEqual((0, 1), (two["records"], two["parked"]))
+
+    def test_tunnels(self):
+        """What is around packets in tunnels can be asked for by name; there is nothing of it without tunnels=inner."""
+        self.assertLessEqual(set(TUNNEL), {key.name for key in Collecting.provides})
+        for way, expected in (("inner", 137), ("outer", None), ("auto", None)):
+            input_ = _Input(tunnels=way)
+            input_.wanted = frozenset({"tunnel.protocol", "ingressInterface"})
+            pseudowire = TCP[:12] + bytes.fromhex("8847 000101ff 00000000") + TCP
+            input_.take("192.0.2.1", datagram(flow_sample(raw(pseudowire))))
+            (row,) = input_.rows[0].rows()
+            self.assertEqual(expected, row.get("tunnel.protocol"), way)
 
     def test_limits(self):
         """Each option reaches the decoder."""
