@@ -33,9 +33,14 @@ _MOVED_AT_ONCE = 16384
 """Entries moved to a larger index with each batch (or twice its rows, if that is more): the move then ends before the
 next index needs memory. Growing in one go would stop the process for 0.1 s and more."""
 
-_FINISH = np.uint64(0xD6E8FEB86659FD93)
-"""Last step of the hash. Without it, one in a hundred random odd factors leaves half of the slots empty for keys
-differing in few bits."""
+_BETWEEN, _FINISH = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+"""Multipliers between the words and at the end of the hash. Two shifts without one between them would cancel each
+other for keys that differ in high bits, whatever the secret factors are; without the last one, one in a hundred random
+odd factors leaves half of the slots empty for keys differing in few bits."""
+_MOST_PROBES = 256
+"""Slots between a key's own one and its entry. With half of the slots used at random, one key in 10**21 is farther."""
+_RESEEDS = 3
+"""Secrets that are tried before keys may be farther from their slot than that."""
 
 
 class KeyTable:
@@ -46,7 +51,8 @@ class KeyTable:
 
     A slot of the index holds the number of an entry and above it a tag: high bits of the hash, as many as fit into 32
     bits (64 bits from 2**26 entries on). At most half of them are used. The hash is seeded anew for each table, so that
-    a peer cannot choose keys that collide. Memory is reserved for the whole capacity, but used only as far as entries
+    a peer cannot choose keys that collide; where too many keys meet all the same, the table takes other secrets
+    (`reseeded`). Memory is reserved for the whole capacity, but used only as far as entries
     reach; the index has room for the `expected` entries at once, up to a million. `memory` is the memory of an earlier
     table of the same stride and capacity; with it, the kernel need not hand out pages.
     """
@@ -77,7 +83,15 @@ class KeyTable:
         self._touched = 0
         self._old: np.ndarray | None = None
         self._moved = self._to_move = 0
-        self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(words)]
+        self._reach = _MOST_PROBES
+        self._crowded = False
+        """Whether some key found no slot within reach."""
+        self.reseeded = 0
+        """How often other secrets were needed."""
+        self._draw_secrets()
+
+    def _draw_secrets(self) -> None:
+        self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(self.key_words)]
         self._seed = np.uint64(secrets.randbits(64))
 
     @property
@@ -95,6 +109,7 @@ class KeyTable:
         hashed *= self._factors[0]
         for word, factor in zip(words[1:], self._factors[1:], strict=True):
             hashed ^= hashed >> _32
+            hashed *= _BETWEEN
             hashed += word * factor
         hashed ^= hashed >> _32
         hashed *= _FINISH
@@ -128,7 +143,12 @@ class KeyTable:
             found[rows] = self._find(self._old, part, tags[rows], hashed[rows])[0]
             rows = rows[found[rows] == 0]
         if len(rows):
-            found[rows] = self._insert([w[rows] for w in words], tags[rows], hashed[rows], slots[rows], limit)
+            part = [w[rows] for w in words]
+            found[rows] = self._insert(part, tags[rows], hashed[rows], slots[rows], limit)
+            if self._crowded:
+                self._reseed()
+                rows = rows[found[rows] == 0]
+                found[rows] = self.entries([w[rows] for w in words], limit)
         return found
 
     def _find(
@@ -147,7 +167,9 @@ class KeyTable:
         rows = np.flatnonzero(differs)
         found[rows] = 0
         rows = rows[held.take(rows) != 0]
-        while len(rows):  # the slot holds another key: look at the next ones
+        for _ in range(self._reach):  # the slot holds another key: look at the next ones
+            if not len(rows):
+                break
             tag = tags.take(rows)
             steps = _AHEAD if len(rows) < _FEW else _AHEAD[:1]
             ahead = slots.take(rows)[:, None] + steps
@@ -198,6 +220,10 @@ class KeyTable:
             found[rows] = np.where(differs, 0, entry)
             again = differs & (held != 0)  # a slot that is still empty: the limit is reached
             rows, slots = rows[again], (slots[again] + 1) & mask
+            near = (slots - hashed[rows].view(np.int64) & mask) < self._reach
+            if not near.all():
+                self._crowded = True
+                rows, slots = rows[near], slots[near]
         return found
 
     def _claim(
@@ -255,16 +281,40 @@ class KeyTable:
     def _move(self, rows: int = 0) -> None:
         """Put the next slice of entries into the new index, which does not contain them yet."""
         end = min(self._moved + max(_MOVED_AT_ONCE, 2 * rows), self._to_move)
-        words = [self.column(place, self._moved + 1)[: end - self._moved] for place in range(self.key_words)]
+        if not self._place(self._moved + 1, end):
+            self._reseed()
+            return
+        self._moved = end
+        if end == self._to_move:
+            self._old = None
+
+    def _place(self, first: int, last: int) -> bool:
+        """Put the entries from `first` to `last` into the index; False where one is too far from its own slot."""
+        words = [self.column(place, first)[: last + 1 - first] for place in range(self.key_words)]
         hashed = self._hash(words)
-        values = self._tags(hashed) | np.arange(self._moved + 1, end + 1, dtype=self._slot)
+        values = self._tags(hashed) | np.arange(first, last + 1, dtype=self._slot)
         index, mask = self._index, np.int64(len(self._index) - 1)
         slots = (hashed & np.uint64(mask)).view(np.int64)
-        while len(slots):
+        for _ in range(self._reach):
             empty = index.take(slots) == 0
             index[slots[empty]] = values[empty]
             again = index.take(slots) != values
             slots, values = (slots[again] + 1) & mask, values[again]
-        self._moved = end
-        if end == self._to_move:
-            self._old = None
+            if not len(slots):
+                return True
+        return False
+
+    def _reseed(self) -> None:
+        """Take other secrets and make the index anew: 0.1 s for a million entries, but no peer can call for it."""
+        self._crowded = False
+        self._old = None
+        self._moved = self._to_move = 0
+        for attempt in range(_RESEEDS + 1):
+            self.reseeded += 1
+            self._draw_secrets()
+            self._index = np.zeros(len(self._index), self._slot)
+            if attempt == _RESEEDS:
+                self._reach = len(self._index)  # no secret helps: slow, but right
+            if all(self._place(at, min(at + _MOVED_AT_ONCE, self.n + 1) - 1)
+                   for at in range(1, self.n + 1, _MOVED_AT_ONCE)):  # fmt: skip
+                return
