@@ -302,6 +302,7 @@ class Ulogd(service.Service):
     @defer.inlineCallbacks
     def _stop_node(self, node: Node, deadline: float) -> Any:
         if node in self._opened:
+            node.plugin.stop_within = max(deadline - reactor.seconds(), 0.0)
             yield self._within(defer.maybeDeferred(node.plugin.stop), deadline, node)
 
     @defer.inlineCallbacks

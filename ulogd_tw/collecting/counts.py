@@ -26,6 +26,7 @@ LISTENER = (
         "connections",
         "Connections closed: messages of their address that have not come whole have most of too many octets.",
     ),
+    Fault("limit_work", "datagrams", "Datagrams dropped: decoding those of their exporter takes more than its share."),
     Fault("restarted", "associations", "SCTP associations that an exporter began anew."),
     Fault("template_cache", "occasions", "The file of template_cache could not be read or written."),
     Fault(

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from ulogd_tw.collecting.counts import COLLECTING
+from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Declared
 from ulogd_tw.core.keys import CONTEXT, TOLD, Key, ulogd_keys
 from ulogd_tw.core.limited import RateLimit, left_out
@@ -143,7 +144,11 @@ class Collecting(Input):
 
     def emit_all(self, decoder: Decoder, held: bool, now: float) -> None:
         """Hand on all records that wait in a decoder, and log what has changed."""
-        for batch in decoder.drain(now, held):
+        self.emit_batches(decoder.drain(now, held), decoder, now)
+
+    def emit_batches(self, batches: Iterable[Batch], decoder: Decoder, now: float) -> None:
+        """Hand on what a decoder has given, and log what has changed."""
+        for batch in batches:
             self.emit(batch)
         if decoder.events:
             for event in decoder.events:

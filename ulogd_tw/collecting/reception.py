@@ -6,21 +6,25 @@ and the sessions of its peers know an `Reception` only, never the plugin.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-import numpy as np
 from twisted.internet import defer
 
 from ulogd_tw.clocks import WallClock
+from ulogd_tw.collecting.datagrams import DatagramIntake, Place
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.collecting.places import Places
+from ulogd_tw.collecting.turns import is_dear
 from ulogd_tw.core.networks import Network
 from ulogd_tw.ipfix.exporters import NOT_ALLOWED, Allowed, Exporters, plain
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.transports.slab import Slab
 
+_LONGEST_REST = 5.0
+"""Seconds for which a connection is not read, after its messages took long to decode."""
 _FED_AT_ONCE = 4 << 20
 """Octets from streams after which batches go on without waiting for `batch_latency`."""
 
@@ -54,8 +58,8 @@ class Connection(Protocol):
     def resume(self) -> Any:
         """Read on."""
 
-    def drain(self) -> Any:
-        """Read what is there already; a Deferred where that takes time."""
+    def drain(self, until: float) -> Any:
+        """Read what is there already, not after `until` (monotonic clock); a Deferred where that takes time."""
 
     def close(self) -> Any:
         """End it in order."""
@@ -81,13 +85,6 @@ class BufferingSession(Protocol):
         """Forget those octets, and close the connection."""
 
 
-class Place(Protocol):
-    """A listener of datagrams, as far as sessions are concerned."""
-
-    place: str
-    """Where it listens, which tells it apart from others."""
-
-
 MakeSession = Callable[["Reception", Any, float], PeerSession]
 
 
@@ -109,11 +106,12 @@ class Reception:
         )  # fmt: skip
         plugin.make_room_by(self.datagrams, self.exporters, self._clock.now)
         self.connections: dict[Connection, PeerSession] = {}
+        self._resting: dict[Connection, Any] = {}
         self._places: dict[str, Places] = {}
         self._places_of: dict[Connection, Places] = {}
         self._plugin = plugin
         self._reactor = reactor
-        self._nobody = Session("", 0, reliable=False)
+        self._intake = DatagramIntake(plugin, self.datagrams, self.exporters, self.now, reactor.callLater)
         self._buffered = 0
         self._held: dict[str, int] = {}
         self._buffering: dict[BufferingSession, None] = {}
@@ -148,54 +146,9 @@ class Reception:
     def take_slab(self, listener: Place, slab: Slab) -> None:
         """All datagrams of one wake-up."""
         try:
-            self._feed_slab(listener, slab)
+            self._intake.take(listener, slab)
         except Exception as error:
             self.fault(error)
-
-    def _feed_slab(self, listener: Place, slab: Slab) -> None:
-        now = self.now()
-        names = slab.names
-        same = (names[1:] == names[:-1]).all(axis=1)
-        starts = [0, *(np.flatnonzero(~same) + 1).tolist(), slab.n]
-        rows, lengths = slab.rows[: slab.n], slab.lengths
-        sessions: list[Session] = []
-        for first, last in zip(starts, starts[1:], strict=False):
-            session = self.exporters.find(listener.place, names[first].tobytes(), now) or self._nobody
-            sessions += [session] * (last - first)
-        if (lengths > slab.stride).any() or self._nobody in sessions:
-            self._feed_one_by_one(listener, sessions, slab, now)
-        else:
-            self.datagrams.feed_slab(sessions, rows, lengths, now)
-        if self.datagrams.homes:
-            self._unite()
-        self._plugin.emit_all(self.datagrams, False, now)
-
-    def _feed_one_by_one(self, listener: Place, sessions: list[Session], slab: Slab, now: float) -> None:
-        """For datagrams longer than a row of the slab, and where some sender is not known."""
-        for place, session in enumerate(sessions):
-            octets = slab.octets(place)
-            if session is self._nobody or session.ended:
-                name = slab.names[place].tobytes()
-                found = self.exporters.find(listener.place, name, now)  # by a datagram before this one
-                if found is None:
-                    peer = slab.peer(place)
-                    self._plugin.take_newcomer(self.datagrams, self.exporters, listener.place, name, peer, octets, now)
-                    continue
-                session = found
-            self.datagrams.feed(session, octets, now)
-
-    def _unite(self) -> None:
-        """Sessions whose templates come from another port of their address become one with it."""
-        homes = self.datagrams.homes[:]
-        self.datagrams.homes.clear()
-        for home, other in homes:
-            others = self.exporters.unite(home)
-            for session in others:
-                self.datagrams.merge(home, session)
-            if others:
-                self.say(f"unite {home.peer}", "{peer}: templates and data come from different ports ({one}, "
-                         "{other}); from now on it is known by its address alone (session_key)", peer=home.peer,
-                         one=home.peer_port, other=other.peer_port)  # fmt: skip
 
     def forget_idle(self, now: float) -> None:
         """End UDP sessions that have been silent for `idle_timeout`."""
@@ -259,6 +212,8 @@ class Reception:
         """A connection has ended: what it brought goes on, and its session ends; False where it has none any more."""
         if self.connections.pop(connection, None) is None:
             return False
+        if (later := self._resting.pop(connection, None)) is not None:
+            later.cancel()
         if (places := self._places_of.pop(connection, None)) is not None:
             places.leave(connection)
         self.end_session(session)
@@ -290,6 +245,18 @@ class Reception:
             largest = max(self._held, key=self._held.__getitem__)
             of_host = (one for one in self._buffering if one.session.peer == largest)
             max(of_host, key=lambda one: one.buffered).give_up()
+
+    def rest(self, connection: Connection, seconds: float, octets: int) -> None:
+        """What a connection has brought took so long to decode: others come first for a while, if that is too much."""
+        if not is_dear(seconds, octets, 1) or connection in self._resting:
+            return
+        connection.pause()
+        pause = min(seconds * (1 + len(self._resting)), _LONGEST_REST)
+        self._resting[connection] = self._reactor.callLater(pause, self._rested, connection)
+
+    def _rested(self, connection: Connection) -> None:
+        if self._resting.pop(connection, None) is not None and not self._paused and connection in self.connections:
+            connection.resume()
 
     def fed(self, state: PeerSession, octets: int) -> None:
         """A stream has brought something: batches may grow for `batch_latency`, unless they are large already."""
@@ -327,7 +294,8 @@ class Reception:
         """Connections are read again."""
         self._paused = False
         for connection in self.connections:
-            connection.resume()
+            if connection not in self._resting:
+                connection.resume()
 
     @property
     def open_sessions(self) -> int:
@@ -353,9 +321,17 @@ class Reception:
                 connection.close()
 
     @defer.inlineCallbacks
-    def drain(self) -> Any:
-        """At a stop: read what the kernel has of all connections; what was decoded goes on."""
-        yield defer.DeferredList([defer.maybeDeferred(connection.drain) for connection in list(self.connections)])
+    def drain(self, until: float) -> Any:
+        """At a stop: read what the kernel has of all connections; what was decoded goes on.
+
+        After `until` (of the monotonic clock) what has come is not decoded any more, but counted.
+        """
+        draining: list[defer.Deferred[Any]] = []
+        for connection in list(self.connections):
+            draining.append(defer.maybeDeferred(connection.drain, until))
+        yield defer.DeferredList(draining)
+        left = self._intake.finish(until - time.monotonic())
+        self.counters.figures["datagrams_unread"] += left
         self.datagrams.end()
         self.streams.end()
         self.hand_on_streams()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ulogd_tw.collecting.reception import Connection, Reception, where
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.ipfix.exporters import plain
@@ -38,7 +40,7 @@ class StreamSession:
             messages = self._framer.feed(data)
         except MessageError as error:
             messages, broken = error.before, error
-        feed = reception.streams.feed
+        began, feed = time.thread_time(), reception.streams.feed
         for message in messages:
             before = self.session.malformed
             feed(self.session, message, now)
@@ -50,6 +52,7 @@ class StreamSession:
             self._keep()
             self.judge(now)
         reception.fed(self, len(data))
+        reception.rest(self._connection, time.thread_time() - began, len(data))
 
     def _break_off(self, broken: MessageError) -> None:
         """Where one message ends and the next begins is not known any more."""

@@ -149,6 +149,9 @@ class Plugin:
     def open(self) -> Any:
         """Open sockets, files, databases. May return a Deferred. Raises `StartError`."""
 
+    stop_within = 10.0
+    """Seconds that `stop` may take, set before it."""
+
     def stop(self) -> Any:
         """Close what `open` opened, with nothing left inside. May return a Deferred."""
 

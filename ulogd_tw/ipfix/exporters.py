@@ -76,7 +76,12 @@ def _address_of(name: bytes) -> bytes:
     return name[:2] + name[4:]
 
 
-def _network_of(place: Hashable, address: bytes) -> Hashable:
+def network_of(place: Hashable, name: bytes) -> Hashable:
+    """The network of a sender at a listening socket: see `_network`."""
+    return _network(place, _address_of(name))
+
+
+def _network(place: Hashable, address: bytes) -> Hashable:
     """The network of an address: of IPv4 with 256 of them, of IPv6 with 64 bits; whoever has one has all of it."""
     family = int.from_bytes(address[:2], sys.byteorder)
     if family == _AF_INET:
@@ -163,7 +168,7 @@ class Exporters:
             session.siblings = group.values()
         self._sessions[key] = group[key] = session
         if not session.proven:
-            self._newcomers.enter(key, _network_of(*address), session)
+            self._newcomers.enter(key, _network(*address), session)
         return session
 
     def full(self, place: Hashable, name: bytes, now: float) -> str:
@@ -179,7 +184,7 @@ class Exporters:
             return next(idle, LIMIT_OF_ADDRESS)
         if len(self._sessions) < self._most:
             return None
-        return self._newcomers.next_to_go(_network_of(*address)) or self._passed_by(now) or LIMIT_SESSIONS
+        return self._newcomers.next_to_go(_network(*address)) or self._passed_by(now) or LIMIT_SESSIONS
 
     def _passed_by(self, now: float) -> _Key | None:
         """One of the longest silent sessions, of which no more than a few Messages have come."""

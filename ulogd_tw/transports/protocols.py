@@ -9,14 +9,19 @@ from typing import Any, Protocol
 class Listener(Protocol):
     """A bound socket. It hands over what comes from `begin` on, to the callables that it was made with."""
 
+    unread: int
+    """Datagrams that `drain` has left."""
     lost: int
     """Datagrams or messages that the kernel dropped since the start; 0 where the transport loses none."""
 
     def begin(self) -> None:
         """Begin to read or to accept."""
 
-    def drain(self) -> None:
-        """At a stop: read what the kernel already holds, and no more afterwards."""
+    def drain(self, until: float) -> None:
+        """At a stop: read what the kernel already holds, and no more afterwards.
+
+        After `until` (of the monotonic clock) nothing is handed over any more, only counted as `unread`.
+        """
 
     def poll(self) -> None:
         """Bring `lost` up to date; called about every second."""

@@ -55,10 +55,12 @@ class StreamConnection(protocol.Protocol):
     def resume(self) -> None:
         self.transport.resumeProducing()
 
-    def drain(self) -> None:
-        """Read what the kernel already holds."""
+    def drain(self, until: float) -> None:
+        """Read what the kernel already holds, as long as there is time (monotonic clock)."""
         for _ in range(_MOST_READS):
             before = self._octets
+            if time.monotonic() >= until:
+                return
             if self.transport.disconnected or self.transport.doRead() is not None or self._octets == before:
                 return
 
@@ -69,7 +71,7 @@ class StreamConnection(protocol.Protocol):
 class StreamListener:
     """One bound TCP socket. `begin` starts to accept."""
 
-    lost = 0
+    lost = unread = 0
 
     def __init__(self, port: Any) -> None:
         self._port = port
@@ -99,7 +101,7 @@ class StreamListener:
     def begin(self) -> None:
         self._port.startReading()
 
-    def drain(self) -> None:
+    def drain(self, until: float) -> None:
         """Accept those who wait already."""
         self._port.doRead()
 

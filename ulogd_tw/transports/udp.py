@@ -60,6 +60,8 @@ class UdpListener:
         self._most = MOST_AT_ONCE
         self._again: Any = None
         self._reading = False
+        self.unread = 0
+        """Datagrams that were left at the end."""
         self.lost = 0
         """Datagrams that the kernel dropped because the buffer of this socket was full."""
 
@@ -133,19 +135,26 @@ class UdpListener:
             self._received(self, self._slab)
         return count
 
+    def _leave(self) -> int:
+        """Read datagrams without handing them over; how many there were."""
+        self._most = self._slab.count
+        count = self._slab.receive(self._socket.fileno(), self._most)
+        self.unread += count
+        return count
+
     def poll(self) -> None:
         """Read the kernel's count of drops."""
         memory = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
         self.lost = struct.unpack_from("=I", memory, 4 * _MEMINFO_DROPS)[0]
 
-    def drain(self) -> None:
-        """Read what the kernel already holds, and no more afterwards."""
+    def drain(self, until: float) -> None:
+        """Read what the kernel already holds, and no more afterwards; after `until` it is only counted."""
         self._reading = False
         reactor.removeReader(self)
         # a peer that sends without end shall not keep us: the kernel's buffer holds no more than this
         most = max(self.buffer // 256, MOST_AT_ONCE)
         while most > 0:
-            count = self._read()
+            count = self._read() if time.monotonic() < until else self._leave()
             if count < self._most:
                 break
             most -= count

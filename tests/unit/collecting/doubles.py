@@ -11,6 +11,7 @@ from twisted.logger import Logger, formatEvent
 from twisted.python.failure import Failure
 
 from tests.unit.ipfix.wire import without_context
+from ulogd_tw.collecting.datagrams import DatagramIntake
 from ulogd_tw.collecting.stream_session import StreamSession
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
@@ -74,6 +75,10 @@ class Collecting:
     def __init__(self, case, wanted=ALL, emit=None, plugin=None, **options):
         self.clock = Clock()
         case.patch(COLLECTOR, "reactor", self.clock)
+        self.worked = 0.0
+        """Seconds that the process has worked."""
+        case.patch(DatagramIntake, "clock", staticmethod(self.clock.seconds))
+        case.patch(DatagramIntake, "work_clock", staticmethod(lambda: self.worked))
         self.set_by = 0.0
         """Seconds by which somebody has set the wall clock."""
         case.patch(COLLECTOR, "clock", staticmethod(lambda: self.now))

@@ -60,7 +60,7 @@ class MemoryListener:
     """A `Listener`."""
 
     place = "memory"
-    lost = 0
+    lost = unread = 0
     begun = closed = False
 
     def __init__(self, reception):
@@ -69,7 +69,7 @@ class MemoryListener:
     def begin(self):
         self.begun = True
 
-    def drain(self):
+    def drain(self, until):
         """Nothing waits."""
 
     def poll(self):

@@ -123,7 +123,7 @@ class GateTests(GateCase):
         waiting = [client.outgoing()]
         connection.transport.disconnected = False
         connection.transport.doRead = lambda: connection.dataReceived(waiting.pop()) if waiting else None
-        connection.drain()
+        connection.drain(float("inf"))
         self.assertEqual([b"last"], connection.heard)
 
     def test_closed_by_us(self):

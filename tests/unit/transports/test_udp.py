@@ -40,6 +40,15 @@ class PauseTests(SynchronousTestCase):
             listener._fit(listener._most, 0.0)
         self.assertEqual(listener._most, 2048)
 
+    def test_stop(self):
+        """At a stop what the kernel holds is handed over as long as there is time, and only counted afterwards."""
+        for until, handed, unread in ((float("inf"), [2048, 2048, 7], 0), (0.0, [], 4103)):
+            listener, counts, found = self.listener(8 << 20), iter((2048, 2048, 7, 0)), []
+            self.patch(listener._slab, "receive", lambda descriptor, most, counts=counts: next(counts))
+            listener._received = lambda listener, slab, found=found: found.append(slab)
+            listener.drain(until)
+            self.assertEqual((len(handed), unread), (len(found), listener.unread))
+
     def test_room(self):
         """Never so long that 200,000 datagrams a second would not fit into the buffer: 2304 octets each."""
         listener = self.listener(46_080)

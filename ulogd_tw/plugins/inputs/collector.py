@@ -56,6 +56,8 @@ class COLLECTOR(Collecting):
         *LISTENER,
         Gauge("sessions", "sessions", "Exporters over UDP and connections together."),
         Count("datagrams_lost", "datagrams", "Datagrams the kernel dropped at our sockets; part of lost.sequence."),
+        Count("datagrams_unread", "datagrams", "Datagrams that were there at the stop and not read before stop_timeout "
+              "was near."),
         Gauge("handshakes", "handshakes", "Handshakes of TLS that have begun and not ended.", True),
         Gauge("associations", "associations", "Exporters that are there over DTLS.", True),
     )  # fmt: skip
@@ -100,6 +102,7 @@ class COLLECTOR(Collecting):
         self._awaited: list[Url] = []
         """Addresses of interfaces that are not there yet."""
         self._cache: TemplateCache | None = None
+        self.counters.figures.setdefault("datagrams_unread", 0)
         self.counters.figures["sessions"] = lambda: self.reception.open_sessions if self.reception else 0
         self.counters.figures["datagrams_lost"] = lambda: sum(listener.lost for listener in self._listeners)
 
@@ -201,11 +204,19 @@ class COLLECTOR(Collecting):
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
-        """Stop receiving, read the datagrams already in the kernel, and hand all rows on."""
+        """Stop receiving, read what is already in the kernel, and hand all rows on.
+
+        Half of the time that the stop may take is for this; what is left then is counted as not read.
+        """
         reception = self._reception
+        until = time.monotonic() + self.stop_within / 2
         for listener in self._listeners:
-            listener.drain()
-        yield reception.drain()
+            listener.drain(until)
+        yield reception.drain(until)
+        self.counters.figures["datagrams_unread"] += sum(listener.unread for listener in self._listeners)
+        if unread := self.counters.figures["datagrams_unread"]:
+            self.log.warn("{instance}: {datagrams} datagrams were not read before stop_timeout", instance=self.instance,
+                          datagrams=unread)  # fmt: skip
         yield self._close()
         if self._cache is not None:
             yield self._cache.save(reception.datagrams, reception.exporters, self.reactor.seconds())

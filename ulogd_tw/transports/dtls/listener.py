@@ -285,7 +285,10 @@ class Association:
     def pause(self) -> None:
         """Nothing: what a sender of datagrams is not asked for comes all the same."""
 
-    resume = drain = pause
+    resume = pause
+
+    def drain(self, until: float) -> None:
+        """Its messages come with those of the listener."""
 
 
 class DtlsListener(UdpListener):

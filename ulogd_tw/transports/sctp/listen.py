@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -49,12 +50,14 @@ class SctpConnection(SCTPProtocol):
     def resume(self) -> None:
         self.transport.resumeProducing()
 
-    def drain(self) -> defer.Deferred[None]:
+    def drain(self, until: float) -> defer.Deferred[None]:
         """Shut down in order, and take what the peer still sends; fires when the association is over."""
         self._draining = defer.Deferred()
         self.transport.resumeProducing()
         self.transport.loseConnection()
-        return self._draining.addTimeout(DRAIN_SECONDS, reactor).addErrback(self._abort)
+        return self._draining.addTimeout(min(DRAIN_SECONDS, max(until - time.monotonic(), 0.01)), reactor).addErrback(
+            self._abort
+        )
 
     def _abort(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
@@ -68,7 +71,7 @@ class SctpConnection(SCTPProtocol):
 class SctpListener:
     """One listening port. `begin` starts to accept."""
 
-    lost = 0
+    lost = unread = 0
 
     def __init__(self, port: Any) -> None:
         self._port = port
@@ -83,7 +86,7 @@ class SctpListener:
     def begin(self) -> None:
         self._port.begin()
 
-    def drain(self) -> None:
+    def drain(self, until: float) -> None:
         """Take what the kernel already holds."""
         self._port.drain()
 

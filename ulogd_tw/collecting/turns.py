@@ -1,0 +1,157 @@
+"""Fair shares of the decoder's time, for when datagrams cost more than they should.
+
+As long as datagrams are cheap nothing waits here. Where a wake-up took too long for what it brought, datagrams are put
+into a queue for each exporter from then on, and decoded in turns: whoever has cost least comes first, and a turn ends
+after a while, so that sockets are read in time. An exporter whose datagrams are expensive fills its own queue, beyond
+which they are dropped; the records of others are not lost in the kernel.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from itertools import count
+
+TURN = 0.02
+"""Seconds of decoding after which others get their turn."""
+_SLICE = 0.004
+"""Seconds of one exporter in a row."""
+_FIRST = 4
+"""Datagrams of a party of which it is not known yet what they cost."""
+_DEAR = 0.2e-6
+"""Seconds that an octet may cost; ordinary records cost a hundredth, lists of structured data up to half of it."""
+_HEAD = 500
+"""Octets that a datagram counts for beside its own."""
+_LASTING = 5.0
+"""Seconds for which turns are kept after the last expensive wake-up."""
+_HALF_LIFE = 1.0
+"""Seconds in which half of what an exporter has cost is forgotten."""
+_UNKNOWN = 0.01
+"""What a party that has given no record is taken to have cost."""
+_MOST_OF_PARTY = 4 << 20
+_MOST = 64 << 20
+"""Octets that wait: of one party, and of all."""
+
+Item = tuple[Callable[[], None], int]
+"""What decodes a datagram, and its octets."""
+
+
+@dataclass(slots=True, eq=False)
+class _Party:
+    """An exporter, or a network whose exporters have given no record yet: what waits, and what it has cost lately.
+
+    `each` is what each datagram cost the last time, all that its records cost behind the decoder included.
+    """
+
+    cost: float
+    at: float
+    items: deque[Item] = field(default_factory=deque)
+    octets: int = 0
+    each: float = 0.0
+
+    def cost_at(self, now: float) -> float:
+        return self.cost * 0.5 ** ((now - self.at) / _HALF_LIFE)
+
+
+def is_dear(seconds: float, octets: int, datagrams: int) -> bool:
+    """Whether decoding took so long that others must have waited, and longer than so much should take."""
+    return seconds > TURN and seconds > _DEAR * (octets + _HEAD * datagrams)
+
+
+class Turns:
+    """The queues of all parties. `dropped` is called with the datagrams for which there is no room.
+
+    `clock` gives seconds for durations, `work_clock` those that this process has worked; `done` hands on what was
+    decoded, and says how long others worked for that.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], work_clock: Callable[[], float], done: Callable[[], float],
+        dropped: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._work_clock = work_clock
+        self._done = done
+        self._dropped = dropped
+        self._parties: dict[Hashable, _Party] = {}
+        self._until = float("-inf")
+        self._octets = 0
+
+    @property
+    def taken(self) -> bool:
+        """Whether datagrams are decoded in turns now."""
+        return bool(self._octets) or self._clock() < self._until
+
+    @property
+    def waits(self) -> bool:
+        """Whether datagrams wait."""
+        return self._octets > 0
+
+    def holds(self, who: Hashable) -> bool:
+        """Whether datagrams of this party wait."""
+        party = self._parties.get(who)
+        return party is not None and bool(party.items)
+
+    def begin(self) -> None:
+        """A wake-up was expensive."""
+        self._until = self._clock() + _LASTING
+
+    def put(self, who: Hashable, known: bool, decode: Callable[[], None], octets: int) -> None:
+        """A datagram waits for the turn of its party; `known`: records have come of it."""
+        now = self._clock()
+        party = self._parties.get(who)
+        if party is None:
+            party = self._parties[who] = _Party(0.0 if known else _UNKNOWN, now)
+        if party.octets + octets > _MOST_OF_PARTY or self._octets + octets > _MOST:
+            self._dropped(1)
+            return
+        party.items.append((decode, octets))
+        party.octets += octets
+        self._octets += octets
+
+    def work(self, seconds: float = TURN) -> None:
+        """Decode for so long, whoever has cost least first."""
+        now, began = self._clock(), self._work_clock()
+        order = count()
+        waiting = [(p.cost_at(now), next(order), who) for who, p in self._parties.items() if p.items]
+        heapq.heapify(waiting)
+        while waiting and self._work_clock() - began < seconds:
+            _, _, who = heapq.heappop(waiting)
+            party = self._parties[who]
+            self._slice(party, min(_SLICE, seconds))
+            if party.items:
+                heapq.heappush(waiting, (party.cost, next(order), who))
+        self._forget(now)
+
+    def _slice(self, party: _Party, seconds: float) -> None:
+        """Some datagrams of one party."""
+        began = worked = self._work_clock()
+        octets = datagrams = 0
+        most = max(int(seconds / party.each), 1) if party.each else _FIRST
+        while party.items and worked - began < seconds and datagrams < most:
+            decode, size = party.items.popleft()
+            party.octets -= size
+            self._octets -= size
+            decode()
+            octets, datagrams, worked = octets + size, datagrams + 1, self._work_clock()
+        others = self._done()
+        spent, now = self._work_clock() - began, self._clock()
+        party.cost, party.at, party.each = party.cost_at(now) + spent, now, spent / datagrams
+        if spent - others > _DEAR * (octets + _HEAD * datagrams):
+            self.begin()
+
+    def _forget(self, now: float) -> None:
+        for who in [who for who, p in self._parties.items() if not p.items and p.cost_at(now) < _UNKNOWN / 100]:
+            del self._parties[who]
+
+    def finish(self, seconds: float) -> int:
+        """Turns for so long at most; the datagrams that are left, which are forgotten."""
+        until = self._clock() + seconds
+        while self.waits and self._clock() < until:
+            self.work()
+        left = sum(len(party.items) for party in self._parties.values())
+        self._parties.clear()
+        self._octets = 0
+        return left
