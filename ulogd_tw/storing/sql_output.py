@@ -32,7 +32,6 @@ from ulogd_tw.storing.table_writer import TableWriter
 
 FIRST_PAUSE_S = 0.1
 """Seconds before a failed batch is tried again; doubled each time, up to `reconnect`."""
-"""Seconds between two log lines of one kind."""
 GRACE_S = 2.0
 """At a stop, seconds for a running write before its connection is cut."""
 DOUBTS = 3

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ulogd_tw import config
 from ulogd_tw.core.errors import StartError
-from ulogd_tw.operating import manhole
+from ulogd_tw.operating import manhole, ssh_keys
 
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKabp6AoqV6glFoK75YFdv6v8PUeEfnaJV1N5THiPjJg admin"
 """Made with ssh-keygen -t ed25519 (OpenSSH 9.2p1), and only the public half kept."""
@@ -56,28 +56,28 @@ class KeyTests(SynchronousTestCase):
         """The first start makes a private key that only its owner reads, whatever the umask; later ones read it."""
         umask = os.umask(0)
         self.addCleanup(os.umask, umask)
-        made = manhole.load_host_key(str(self.path))
+        made = ssh_keys.load_host_key(str(self.path))
         self.assertEqual(0o600, self.path.stat().st_mode & 0o777)
         self.assertEqual(("Ed25519", False), (made.type(), made.isPublic()))
-        self.assertEqual(made, manhole.load_host_key(str(self.path)))
+        self.assertEqual(made, ssh_keys.load_host_key(str(self.path)))
 
     def test_host_key_refused(self):
         """A host key that others can reach, that is no key, or that cannot be made is refused with the remedy."""
-        manhole.load_host_key(str(self.path))
+        ssh_keys.load_host_key(str(self.path))
         self.path.chmod(0o640)
-        error = self.assertRaises(StartError, manhole.load_host_key, str(self.path))
+        error = self.assertRaises(StartError, ssh_keys.load_host_key, str(self.path))
         self.assertIn("chmod 600", str(error))
         self.write("no key\n", 0o600)
-        self.assertIn("no private key", str(self.assertRaises(StartError, manhole.load_host_key, str(self.path))))
-        error = self.assertRaises(StartError, manhole.load_host_key, str(self.path / "below"))
+        self.assertIn("no private key", str(self.assertRaises(StartError, ssh_keys.load_host_key, str(self.path))))
+        error = self.assertRaises(StartError, ssh_keys.load_host_key, str(self.path / "below"))
         self.assertIn("manhole: host_key", str(error))
-        error = self.assertRaises(StartError, manhole.load_host_key, str(self.path) + "-missing/key")
+        error = self.assertRaises(StartError, ssh_keys.load_host_key, str(self.path) + "-missing/key")
         self.assertIn("host_key=", error.remedy)
 
     def refused(self, text=None, mode=0o600):
         if text is not None:
             self.write(text, mode)
-        return str(self.assertRaises(StartError, manhole.check_authorized_keys, str(self.path)))
+        return str(self.assertRaises(StartError, ssh_keys.check_authorized_keys, str(self.path)))
 
     def test_authorized_keys(self):
         """No file, no key in it, or a file that others can write: refused, with what to do."""
@@ -88,7 +88,7 @@ class KeyTests(SynchronousTestCase):
         self.assertIn("chmod go-w", self.refused(PUBLIC, 0o620))
         self.flushLoggedErrors()
         self.write(f"# admin\n{PUBLIC}\n", 0o644)
-        manhole.check_authorized_keys(str(self.path))
+        ssh_keys.check_authorized_keys(str(self.path))
 
     def test_restricted_keys_let_nobody_in(self):
         """A line with restrictions, which are not obeyed here, is left out; so is a private key."""
@@ -98,7 +98,7 @@ class KeyTests(SynchronousTestCase):
 
     def made(self):
         path = self.mktemp()
-        manhole.load_host_key(path)
+        ssh_keys.load_host_key(path)
         return path
 
 
