@@ -37,11 +37,11 @@ class Connection:
 
 
 class Connections:
-    """Gives Messages to `feed` and sessions that are over to `forget`; what is lost is counted in `errors`.
+    """Gives Messages to `feed` and ended sessions to `forget`; losses are counted in `errors`.
 
-    Where octets are missing, the next plausible Message is looked for, as in a file that is damaged (RFC 5655 section
-    7): ``segments_missing`` counts the places, ``octets_skipped`` in `more` what was passed over, ``framing`` places
-    where no Message begins though nothing is missing, ``cut`` connections that end within a Message.
+    After missing octets, the next plausible Message is searched, as in a damaged file (RFC 5655 section 7):
+    ``segments_missing`` counts the places, ``octets_skipped`` in `more` the octets skipped, ``framing`` places without
+    the beginning of a Message although nothing is missing, ``cut`` connections that end within a Message.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Connections:
         self._room = room
         self._open: dict[_Ends, Connection] = {}
         self.held = Held()
-        """What waits for segments that are missing."""
+        """Octets waiting for missing segments."""
 
     def __len__(self) -> int:
         return len(self._open)
 
     def sessions(self) -> Iterator[Session]:
-        """Those that are not over."""
+        """The sessions still open."""
         return (connection.session for connection in self._open.values())
 
     def take(self, sent: Sent) -> bool:
@@ -90,7 +90,7 @@ class Connections:
         return True
 
     def _given_up(self, connection: Connection, now: float) -> bool:
-        """Whether what is missing does not come."""
+        """Whether missing segments are given up."""
         stream = connection.stream
         return stream.full or stream.holds and now - connection.since >= GAP_SECONDS
 
@@ -123,7 +123,7 @@ class Connections:
         self._forget(connection.session)
 
     def look(self, now: float) -> None:
-        """Time has passed: gaps that are too old, connections that are over or silent."""
+        """Time has passed: handle old gaps, and ended or silent connections."""
         for ends, connection in list(self._open.items()):
             while self._given_up(connection, now):
                 self._skip(connection, now)

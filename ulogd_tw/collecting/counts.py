@@ -1,4 +1,4 @@
-"""What inputs that collect count, beside what decoding counts."""
+"""The counters of collecting inputs, in addition to those of decoding."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from ulogd_tw.transports.dtls.listener import Association
 
 
 class DtlsSession:
-    """One association: as over UDP, templates come again, and data may overtake them (section 8.4).
+    """One association: as over UDP, templates are repeated, and data may overtake them (section 8.4).
 
-    The exporter has proved who it is, so that no other port of its address has a part in it. The log does not tell of
-    one that takes the place of another: exporters make new ones from time to time.
+    The exporter has proved its identity, so other ports of its address are separate. A new association in place of an
+    old one is not logged: exporters make them from time to time.
     """
 
     def __init__(self, reception: Reception, connection: Association, now: float) -> None:

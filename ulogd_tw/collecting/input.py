@@ -1,4 +1,4 @@
-"""What the inputs of flow records share: limits as options, the decoders, and what the log says about exporters."""
+"""The common part of inputs of flow records: limits as options, the decoders, and log lines about exporters."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ _TEXTS = {
     "clock_skew": "its clock is {detail}",
     "clock_right": "its clock is right again",
 }
-"""What the log says about an exporter; that templates come and go is no news."""
+"""Log lines about an exporter; templates that come and go are not logged."""
 _RELIABLE = {"no_template": "template {template} is missing; its records are dropped until it arrives"}
-"""What is said otherwise of connections and files, where a template comes before its records."""
+"""Other log lines for connections and files, where a template comes before its records."""
 _LINES_A_MINUTE = 100
 """Log lines about exporters: forged source addresses must not fill the log."""
 
@@ -110,7 +110,7 @@ class Collecting(Input):
         return self.provides
 
     def limits(self) -> Limits:
-        """What the options say."""
+        """The limits in the options."""
         config = self.config
         return Limits(
             domains=config.max_domains,
@@ -235,7 +235,7 @@ class Collecting(Input):
         return iter(())
 
     def exporters(self) -> list[dict[str, Any]]:
-        """What is known of each exporter: for an administrator's eyes, one member a domain."""
+        """The state of each exporter, for an administrator: one member a domain."""
         return [_described(session, domain) for session in self.sessions() for domain in session.domains.values()]
 
 

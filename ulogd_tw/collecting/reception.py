@@ -1,7 +1,7 @@
-"""What comes in through the listeners of a COLLECTOR: Transport Sessions, and the two decoders that they feed.
+"""The reception of a COLLECTOR: Transport Sessions of its listeners, and the two decoders that they feed.
 
-Datagrams may be lost and overtake each other, so that their decoder waits otherwise than the one of streams. A listener
-and the sessions of its peers know an `Reception` only, never the plugin.
+Datagrams may be lost and overtake each other, so their decoder waits for templates, unlike the one of streams.
+Listeners and the sessions of peers know a `Reception` only, never the plugin.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FED_AT_ONCE = 4 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """What COLLECTOR's options say of sessions; the names are theirs."""
+    """COLLECTOR's options about sessions, under the same names."""
 
     session_key: str
     max_sessions: int
@@ -89,9 +89,9 @@ MakeSession = Callable[["Reception", Any, float], PeerSession]
 
 
 class Reception:
-    """Gives what listeners bring to the decoders, and what these make to the plugin.
+    """Gives datagrams and streams of listeners to the decoders, and the decoded batches to the plugin.
 
-    Times are the wall clock's; where it is set, what is remembered of peers keeps its age.
+    Times are the wall clock's; when it is set, remembered times keep their age.
     """
 
     def __init__(self, plugin: Collecting, settings: Settings, reactor: Any, clock: WallClock) -> None:
@@ -156,7 +156,7 @@ class Reception:
             self.datagrams.forget(session)
 
     def hand_on_datagrams(self) -> None:
-        """All that datagrams have brought goes on."""
+        """Emit all records received in datagrams."""
         self._plugin.emit_all(self.datagrams, False, self.now())
 
     # connections and associations
@@ -220,7 +220,7 @@ class Reception:
         return True
 
     def end_session(self, session: Session) -> None:
-        """What a session has brought goes on; its templates are forgotten (RFC 7011 section 8)."""
+        """Emit the records of a session; its templates are forgotten (RFC 7011 section 8)."""
         if session.reliable:
             self.hand_on_streams()
             self.streams.forget(session)
@@ -268,7 +268,7 @@ class Reception:
             self._drain_later = self._reactor.callLater(self.settings.batch_latency, self.hand_on_streams)
 
     def hand_on_streams(self) -> None:
-        """All that streams have brought goes on."""
+        """Emit all records received in streams."""
         later, self._drain_later = self._drain_later, None
         if later is not None and later.active():
             later.cancel()

@@ -1,4 +1,4 @@
-"""What inputs that read files share: one file after another, a slice at a time, by the clock of what is in them."""
+"""The common part of inputs that read files: one file after another, a slice at a time, by the files' clock."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SET_BACK = 60.0
 
 
 class Replaying(Collecting):
-    """An input that reads files and then is at its end.
+    """An input that reads files and is then at its end.
 
-    The clock of its rows is that of the files, so that intervals and the times of arrival are those of then.
+    The clock of its rows is the files', so intervals and times of arrival are those of the files.
     """
 
     own_clock = True
@@ -80,7 +80,7 @@ class Replaying(Collecting):
         self._soon(0.0)
 
     def stop(self) -> None:
-        """What has been read is handed on; the rest of the files is not."""
+        """Rows read so far are emitted; the rest of the files is not read."""
         self._stopped = True
         if self._later is not None and self._later.active():
             self._later.cancel()
@@ -163,7 +163,7 @@ class Replaying(Collecting):
         raise NotImplementedError
 
     def end_file(self) -> None:
-        """What ends with a file, also where it could not be read to its end."""
+        """The end of a file, also of an unreadable one."""
 
     def _at_end(self) -> None:
         """All files are read."""

@@ -34,7 +34,7 @@ _HEAD = {"ulogd_tw": "templates", "version": 1}
 SOONEST = 1.0
 """Seconds between two writes, when templates change; twenty times as long as the last write took, if that is more."""
 LATEST = 300.0
-"""Seconds after which it is written anyway, because templates that were sent again live longer."""
+"""Seconds after which it is written anyway, since repeated templates have a later expiry."""
 
 
 class TemplateCache:

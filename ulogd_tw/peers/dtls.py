@@ -21,7 +21,7 @@ from ulogd_tw.transports.url import Url
 
 
 class Dtls(Secured):
-    """Datagrams of peers that have proved who they are."""
+    """Datagrams of peers with proven identity."""
 
     scheme = "dtls"
     listening = (

@@ -1,4 +1,4 @@
-"""What the gates of TLS and DTLS, where exporters have to prove who they are, tell a COLLECTOR."""
+"""Reports of the gates of TLS and DTLS, where exporters prove their identity, to a COLLECTOR."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GateReports:
         self._allowed = Allowed(reception.settings.allow)
 
     def credentials(self, config: Any, datagrams: bool = False) -> Credentials:
-        """What the options of a COLLECTOR name, read. Raises StartError."""
+        """The certificates named in the options of a COLLECTOR. Raises StartError."""
         files = Files(config.ca, config.cert, config.private_key, config.verify)
         found = Credentials(files, True, config.peers, self._say, datagrams).opened()
         if not config.verify:

@@ -24,7 +24,7 @@ class Target:
 
     @property
     def rule(self) -> Rule:
-        """Which flows it gets."""
+        """The rule selecting its flows."""
         return Rule(frozenset((self.word, str(self.url))), self.own.networks, self.own.marks)
 
     def placed(self, mistakes: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ _NOTHING = Options(SECTION)
 
 
 def targets(config: Any, sound: bool = False) -> list[Target]:
-    """All of an exporter's; `sound`: only those that can be read, where its options may have mistakes."""
+    """All targets of an exporter; `sound`: only readable ones, if its options may have mistakes."""
     found = []
     for word in _words(config):
         try:
@@ -37,7 +37,7 @@ def targets(config: Any, sound: bool = False) -> list[Target]:
 
 
 def mistakes(config: Any) -> Iterator[tuple[str, str]]:
-    """(option, what is wrong with it) of everything that is about collectors."""
+    """(option, mistake) of all options about collectors."""
     if not config.collectors and not config.host:
         yield "collectors", 'must name a collector, such as "tcp:192.0.2.1:4739 udp:[2001:db8::1]:4739"'
     seen = set()

@@ -1,4 +1,4 @@
-"""IPFIX over TLS over TCP (RFC 7011 section 11), and what DTLS has in common with it: options and checks."""
+"""IPFIX over TLS over TCP (RFC 7011 section 11), and the options and checks common to TLS and DTLS."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PEER_NAME = Option("peer_name", text, "", "TLS: DNS name or IP address that the
 
 
 class Secured(Transport):
-    """What TLS and DTLS have in common."""
+    """The common part of TLS and DTLS."""
 
     port = 4740
     listening: tuple[Option, ...] = _LISTENING
@@ -71,7 +71,7 @@ class Secured(Transport):
 
 
 class Tls(Secured):
-    """Connections whose ends have proved who they are."""
+    """Connections between peers with proven identity."""
 
     scheme = "tls"
     exporting = (

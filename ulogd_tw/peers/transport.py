@@ -18,7 +18,7 @@ Mistakes = Iterator[tuple[str, str]]
 
 
 class Availability(NamedTuple):
-    """What `doctor` says of a transport that not every machine has."""
+    """A finding of `doctor` about a transport not available on every machine."""
 
     there: bool
     found: str
@@ -42,7 +42,7 @@ class Entrance:
 
 
 class Transport:
-    """What the program has to know of a scheme. Making one does no I/O; heavy modules are imported where used."""
+    """All the program needs to know of a scheme. Making one does no I/O; heavy modules are imported at their use."""
 
     scheme = ""
     port = 4739
@@ -57,15 +57,15 @@ class Transport:
     """Options of a section ``[collector:NAME]``."""
 
     def listening_mistakes(self, config: Any, used: bool) -> Mistakes:
-        """What is wrong with its options of a COLLECTOR; `used`: whether an URL of its scheme is listened on."""
+        """The mistakes in its options of a COLLECTOR; `used`: whether a URL of its scheme is listened on."""
         yield from ()
 
     def exporting_mistakes(self, config: Any) -> Mistakes:
-        """What is wrong with its options of an exporter, whether or not a collector has its scheme."""
+        """The mistakes in its options of an exporter, whether or not a collector has its scheme."""
         yield from ()
 
     def target_mistakes(self, target: Target) -> Mistakes:
-        """What is wrong with the options of one collector of its scheme; see `Target.placed`."""
+        """The mistakes in the options of one collector of its scheme; see `Target.placed`."""
         yield from ()
 
     def entrance(self, reception: Reception, config: Any) -> Entrance:

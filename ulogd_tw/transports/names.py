@@ -1,7 +1,7 @@
-"""Names of hosts, looked up in threads of their own: a name server that does not answer keeps nothing else waiting.
+"""Names of hosts, looked up in threads of their own, so that a silent name server delays nothing else.
 
-Threads of the reactor write files and wait for disks. Those here may hang for as long as the C library waits for its
-name servers (20 s and more); so they are daemons, which no stop waits for.
+The reactor's threads write files and wait for disks. These threads may hang as long as the C library waits for its name
+servers (20 s and more), so they are daemons, and a stop does not wait for them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted.python.threadpool import ThreadPool
 _MOST = 64
 """Names looked up at once; each hangs in a thread while no name server answers."""
 AGAIN = 60.0
-"""Seconds after which a peer that has no connection is looked up again."""
+"""Seconds after which an unconnected peer is looked up again."""
 
 Address = tuple[int, Any]
 """Family and socket address."""

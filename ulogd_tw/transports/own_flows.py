@@ -1,4 +1,4 @@
-"""The flows over which this process itself exports, so that a meter on the same host can leave them out."""
+"""The flows of this process's own exports, so that a meter on the same host can leave them out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def closed(flow: Flow | None) -> None:
 
 
 def known() -> tuple[Flow, ...]:
-    """The flows that are open, and those that ended lately."""
+    """The open flows, and those that ended lately."""
     limit = time.monotonic() - REMEMBERED_S
     for flow in [flow for flow, end in _known.items() if end < limit]:
         del _known[flow]

@@ -1,7 +1,7 @@
 """Packets of a network device through a ring that the kernel fills: AF_PACKET with TPACKET_V3 (packet(7)).
 
-The ring is memory that both sides see, cut into blocks. The kernel fills a block and hands it over when it is full, or
-after a while; we copy what is in it, and give it back. No system call is needed for that.
+The ring is shared memory, cut into blocks. The kernel fills a block and hands it over when it is full, or after a
+while. The port copies its packets and gives it back, without a system call.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TAG = 4
 """Octets of a VLAN tag, for which the kernel leaves room before a packet."""
 _FRAME = 2048
 FRAME_OCTETS = 1 << 18
-"""Octets of a block at least: it holds the longest packet, 64 kB and what comes with it."""
+"""Minimum octets of a block: it holds the longest packet, 64 kB and its headers."""
 BLOCK_OCTETS = 1 << 20
 _RETRY_S = 0.5
 """Seconds until a device that went down is looked at again."""
@@ -84,7 +84,7 @@ class Ring:
 
 
 def walk(block: memoryview) -> list[int]:
-    """Where the headers of a block's packets are. 0.1 us a packet: each of them tells only where the next one is."""
+    """The places of the headers of a block's packets. 0.1 us a packet: each header only points to the next one."""
     words = block.cast("I")
     at, found = words[_FIRST >> 2], []
     for _ in range(words[_COUNT >> 2]):
@@ -259,7 +259,7 @@ class PacketPort:
         if self._promiscuous:
             membership = struct.pack("=iHH8x", self.index, _MR_PROMISC, 0)
             sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, membership)
-        # Only now, so that no packet comes that the filter has not seen.
+        # Only now, so that every packet passes the filter.
         sock.bind((self.interface, _ETH_P_ALL))
         if self._fanout is not None:
             group = self._fanout & 0xFFFF | (_FANOUT_HASH | _FANOUT_DEFRAG) << 16
@@ -291,7 +291,7 @@ class PacketPort:
         return "packet"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The device went down: that is an error of the socket, which works again when the device is up."""
+        """The device went down: an error of the socket, which works again when the device is up."""
         self._reading = False
         if self._socket is not None:
             self.log.warn("{interface} is down", interface=self.interface)

@@ -1,4 +1,4 @@
-"""What engines ask of a transport: one protocol for those who listen, one for those who send."""
+"""The interface between engines and transports: one protocol for listening, one for sending."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Listener(Protocol):
-    """A bound socket. It hands over what comes from `begin` on, to the callables that it was made with."""
+    """A bound socket. From `begin` on it hands its input to the callables given at its making."""
 
     unread: int
     """Datagrams that `drain` has left."""

@@ -1,6 +1,6 @@
-"""Answers to datagrams: from the address that they were sent to (RFC 1122 section 4.1.3.5).
+"""Answers to datagrams, sent from the address asked (RFC 1122 section 4.1.3.5).
 
-A socket that listens on all addresses would answer from that of the route back, and the sender would not know it.
+A socket on all addresses would answer from the address of the route back, unknown to the sender.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 _HEAD = struct.Struct("=Qii")
 """struct cmsghdr."""
 CONTROL = 64
-"""Octets of what `ask` makes the kernel tell."""
+"""Octets of the control data requested by `ask`."""
 
 
 class ReplyPath(NamedTuple):
-    """Where an answer goes, and what `sendmsg` is told of where it comes from."""
+    """The destination of an answer, and the control data with its source for `sendmsg`."""
 
     address: tuple[Any, ...]
     ancillary: tuple[tuple[int, int, bytes], ...]

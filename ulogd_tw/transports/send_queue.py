@@ -1,4 +1,4 @@
-"""What of a stream connection has not reached its peer yet: the octets in Twisted's buffer, and in the kernel's."""
+"""The octets of a stream connection not yet at its peer: in Twisted's buffer, and in the kernel's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 
 class SendQueue:
-    """The two buffers of one connection. It still answers when Twisted has closed the socket, until `close`.
+    """The two buffers of one connection. It still answers after Twisted has closed the socket, until `close`.
 
-    Twisted closes its socket before it says so; a copy of the file descriptor still tells what was acknowledged.
+    Twisted closes its socket before reporting it; a copy of the file descriptor still gives the acknowledged octets.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -26,7 +26,7 @@ class SendQueue:
 
     @property
     def buffered(self) -> int:
-        """Octets that Twisted has not given to the kernel; it has no public name for that."""
+        """Octets not yet given to the kernel by Twisted, which has no public name for them."""
         transport = self._transport
         return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
 

@@ -1,7 +1,7 @@
-"""Many datagrams in one system call: recvmmsg into a slab of memory that is used again and again.
+"""Many datagrams in one system call: recvmmsg into a slab of memory that is used again.
 
 The call goes through cffi's ABI mode, so no compiler is needed. Datagrams lie at equal distances, ready to be read as
-columns; what does not fit there goes on in a second area, of which untouched pages cost no memory.
+columns. The rest of a longer datagram goes into a second area, whose untouched pages cost no memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 MSG_DONTWAIT, MSG_TRUNC = 0x40, 0x20
 _NAME = 28
-"""Octets of a peer's address that are kept: struct sockaddr_in6, the longest of those used here."""
+"""Octets kept of a peer's address: struct sockaddr_in6, the longest one used here."""
 _MOST_A_CALL = 1024
 """Datagrams that the kernel gives to one recvmmsg (UIO_MAXIOV, include/uapi/linux/uio.h)."""
 
@@ -112,7 +112,7 @@ class Slab:
                 fault = OSError(number, os.strerror(number))
                 if not self.n:
                     raise fault
-                self._fault = fault  # the kernel tells it once; what is there comes first
+                self._fault = fault  # the kernel reports it once; received datagrams come first
                 break
             self.n += found
             if found < asked:
@@ -126,7 +126,7 @@ class Slab:
 
     @property
     def truncated(self) -> np.ndarray:
-        """Which datagrams were longer than stride and spill together."""
+        """A mask of the datagrams longer than stride and spill together."""
         return (self._heads["flags"][: self.n] & MSG_TRUNC) != 0
 
     def octets(self, i: int) -> bytes:
@@ -160,13 +160,13 @@ class Slab:
         return *self.peer(i), 0, int.from_bytes(name[24:28], sys.byteorder)
 
     def control(self, i: int) -> bytes:
-        """What the kernel has told beside one datagram."""
+        """The control data of one datagram."""
         return self._control[i].tobytes()[: int(self._heads["controllen"][i])]
 
     def peers(self) -> np.ndarray:
-        """(n, 3) uint64 that are equal only for equal senders: family, port and scope, and the address.
+        """(n, 3) uint64, equal only for equal senders: family, port and scope, and the address.
 
-        What the kernel leaves unset (padding, flow label) is left out; for comparing and grouping, not for reading.
+        Fields left unset by the kernel (padding, flow label) are left out; for comparing and grouping, not for reading.
         """
         names = self._names[: self.n]
         found = np.zeros((self.n, 3), np.uint64)

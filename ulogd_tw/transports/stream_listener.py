@@ -21,7 +21,7 @@ _log = Logger()
 _limited = RateLimitedLog(time.monotonic)
 
 _MOST_READS = 64
-"""Reads of a connection when it is drained at a stop: 4 MB, which is what a kernel keeps for it at most by default."""
+"""Reads of a connection when it is drained at a stop: 4 MB, by default the most that a kernel keeps for it."""
 
 
 class StreamConnection(protocol.Protocol):

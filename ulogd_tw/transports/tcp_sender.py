@@ -17,7 +17,7 @@ from ulogd_tw.transports.url import Url
 
 _TCP_USER_TIMEOUT = 18
 UNANSWERED_MS = 120_000
-"""Milliseconds after which a connection whose peer acknowledges nothing is broken; the kernel's own are 15 minutes."""
+"""Milliseconds without acknowledgement after which a connection is broken; the kernel's default is 15 minutes."""
 CONNECT_TIMEOUT = 20
 
 

@@ -54,7 +54,7 @@ class UdpListener:
         self._latency = latency
         host, port = bound.getsockname()[:2]
         self.place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        """Where it listens, which tells it apart from others."""
+        """The listening address, to identify it."""
         self._room = self.buffer / _KEPT_OCTETS / _FASTEST
         self._slab = Slab(MOST_AT_ONCE, _STRIDE, 65536 - _STRIDE, self.control)
         self._most = MOST_AT_ONCE
@@ -109,11 +109,11 @@ class UdpListener:
             self._most = min(2 * self._most, MOST_AT_ONCE)
 
     def _pause(self, count: int, spent: float) -> float:
-        """Seconds until the next read: `latency`, and up to four times that while much comes.
+        """Seconds until the next read: `latency`, and up to four times that under load.
 
-        And so much that a twentieth of the time is spent with reading, but no more than 24 times that: a wake-up with
-        all that stands below it costs 1 to 2 ms whatever it brings, so longer pauses make a record cheaper. What may
-        come meanwhile must fit into the kernel's buffer.
+        The pause grows until reading takes a twentieth of the time, but at most to 24 times `latency`: a wake-up with
+        all its processing costs 1 to 2 ms at any size, so longer pauses make a record cheaper. Datagrams arriving
+        meanwhile must fit into the kernel's buffer.
         """
         while_much = self._latency * min(1 + count // 16, _LONGER)
         return min(max(while_much, min(self.spared * spent, _LONGEST * self._latency)), self._room)

@@ -20,8 +20,7 @@ from ulogd_tw.transports.url import Url
 _IP_MTU, _IPV6_MTU = 14, 24
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
 SENT, LATER, TOO_LONG, FAILED = "sent", "later", "too_long", "failed"
-"""What `UdpSender.send` did: gave it to the kernel; nothing, there is no room; nothing, it is longer than the path
-takes; nothing, see `errors`."""
+"""Results of `UdpSender.send`: given to the kernel; no room; longer than the path allows; failed, see `errors`."""
 
 
 @implementer(IWriteDescriptor)
@@ -132,7 +131,7 @@ class UdpSender:
         return made
 
     def path_mtu(self) -> int | None:
-        """What the kernel knows of the path: its route's MTU, or less once a router has said so; None if nothing."""
+        """The kernel's knowledge of the path: its route's MTU, or less after a router's report; None if unknown."""
         if self._socket is None:
             return None
         six = self._socket.family == socket.AF_INET6
@@ -158,7 +157,7 @@ class UdpSender:
                 self._told_of(fault)
                 if fault.errno != errno.ECONNREFUSED:
                     break
-                # That was the ICMP answer to an earlier datagram, told once in place of sending this one.
+                # That was the ICMP answer to an earlier datagram, reported once instead of sending this one.
         return FAILED
 
     def _fault(self, reason: str, fault: BaseException) -> None:
@@ -191,7 +190,7 @@ class UdpSender:
         self._go_on_waiting()
 
     def _told_of(self, fault: OSError) -> str:
-        """The kernel has told of a fault."""
+        """The kernel has reported a fault."""
         self._fault(REASONS.get(fault.errno, "send"), fault)
         return FAILED
 

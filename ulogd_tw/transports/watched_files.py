@@ -21,10 +21,10 @@ _State = tuple[int, int, int]
 
 
 class Watched(Generic[Made]):
-    """What is made of some files: `make` gets the octets of each in a thread, `take` the result in the reactor.
+    """The result made of some files: `make` gets the octets of each in a thread, `take` the result in the reactor.
 
-    Whatever `make` refuses with a `UlogdError` at the start is a `StartError`; later what there was stays, and
-    ``errors.`` `what` counts it.
+    At the start a `UlogdError` of `make` becomes a `StartError`; later the former result stays, and ``errors.`` `what`
+    counts it.
     """
 
     in_thread = staticmethod(threads.deferToThread)

@@ -52,7 +52,7 @@ class DtlsLayer(Layer):
         return self._connection.get_cleartext_mtu()
 
     def take(self, datagram: bytes) -> list[bytes]:
-        """Take a datagram of the peer (none to begin); its messages in plain. What is no DTLS is passed over."""
+        """Take a datagram of the peer (none to begin); returns its decrypted messages. Other datagrams are ignored."""
         if len(datagram) > LONGEST or (datagram and not is_record(datagram)):
             return []
         if self.secured and self.fault is None and not self.ended and _is_alone(datagram):
@@ -100,7 +100,7 @@ class DtlsLayer(Layer):
         return b"" if self.fault is not None else self.outgoing()
 
     def datagrams(self) -> list[bytes]:
-        """What shall go to the peer now. OpenSSL's memory glues records together; each message goes alone."""
+        """The datagrams to send to the peer now. OpenSSL's memory joins records; each message is sent alone."""
         found: list[bytes] = []
         octets, start = self.outgoing(), 0
         while start < len(octets):
@@ -162,9 +162,9 @@ class CookieExchange:
         self._context: SSL.Context | None = None
 
     def greet(self, sender: bytes, datagram: bytes, now: float) -> tuple[DtlsLayer | None, list[bytes]]:
-        """A session for this sender where it has shown the cookie of its address, and what shall be sent to it now.
+        """A session for a sender with the right cookie for its address, and the datagrams to send to it now.
 
-        `sender` tells address and port; another sender of the same octets has another cookie.
+        `sender` is address and port; another sender of the same octets has another cookie.
         """
         hello = read_hello(datagram)
         if hello is None:
@@ -198,7 +198,7 @@ class CookieExchange:
         return layer, layer.datagrams()
 
     def _current(self) -> SSL.Context:
-        """That of the certificates as they are now."""
+        """The context with the present certificates."""
         context = self._credentials.context()
         if context is not self._context:
             context.set_cookie_generate_callback(_generate)
@@ -214,7 +214,7 @@ class CookieExchange:
 
 
 class Hello(NamedTuple):
-    """What tells one ClientHello from another."""
+    """The fields that identify one ClientHello."""
 
     random: bytes
     cookie: bytes

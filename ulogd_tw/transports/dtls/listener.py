@@ -1,4 +1,4 @@
-"""Listening for DTLS over UDP: one socket, and behind it an association for each sender that has shown who it is."""
+"""Listening for DTLS over UDP: one socket, and an association for each sender with proven identity."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from ulogd_tw.transports.udp import UdpListener
 from ulogd_tw.transports.url import Url
 
 PLAIN, GARBAGE, STRAY, TOO_MANY = "tls_plain", "tls_garbage", "dtls_unknown", "limit_greetings"
-"""What senders without an association send that is passed over: IPFIX without DTLS; anything else; records of an
-association that is not known, as after a restart of ours; more of either hellos or strays than are answered."""
+"""Reasons to ignore a datagram of a sender without association: IPFIX without DTLS; other data; records of an unknown
+association, as after a restart of this service; more hellos or strays than are answered."""
 _IPFIX = b"\x00\x0a"
 _ALERT, _APPLICATION = 21, 23
 
 
 class DtlsGate:
-    """Where senders wait until their handshake has ended: bounded in number, time and work.
+    """Holds senders until their handshake has ended: bounded in number, time and work.
 
-    A sender costs no memory before it has shown the cookie of its address; those without one are answered up to
-    `greetings` times a second, and one with a good cookie always, so that a flood of forged ones keeps nobody out.
+    A sender costs no memory before it returns the cookie for its address. Senders without cookie are answered up to
+    `greetings` times a second, senders with a valid one always, so a flood of forged senders keeps nobody out.
 
-    connected    takes an association whose handshake has ended
-    refused      takes the peer and why it is none of ours, once its address is sure
-    passed_over  takes the peer, which may be forged, and one of the reasons above
-    admits       says whether an address may send at all
-    settled      is called after each wake-up, when all its messages are handed over
+    connected    takes an association after its handshake
+    refused      takes the peer and the reason of a refusal, for a proven address
+    passed_over  takes the peer, possibly forged, and one of the reasons above
+    admits       whether an address may send at all
+    settled      called after each wake-up, when all its messages are handed over
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class DtlsGate:
             datagram = slab.octets(place)
             if not listener.take(name, datagram):
                 waits.append((place, name, datagram))
-        for place, name, datagram in waits:  # those who are known come first
+        for place, name, datagram in waits:  # known senders come first
             self._greet(listener, slab, place, name, datagram)
         self._settled()
 
@@ -156,14 +156,15 @@ class DtlsGate:
 
 
 def _kind(datagram: bytes) -> str:
-    """What it is that is passed over without an answer."""
+    """The reason to ignore a datagram without an answer."""
     if datagram[:2] == _IPFIX:
         return PLAIN
     return STRAY if is_record(datagram) and not is_hello(datagram) else GARBAGE
 
 
 class Association:
-    """What one exporter sends from one port; its user sets `received` (a message) and `lost` (why it ended)."""
+    """The messages of one exporter's port; its user sets `received` (takes a message) and `lost` (takes the reason of
+    the end)."""
 
     def __init__(
         self, gate: DtlsGate, listener: DtlsListener, name: bytes, back: ReplyPath, peer: tuple[str, int],
@@ -292,7 +293,7 @@ class Association:
 
 
 class DtlsListener(UdpListener):
-    """One bound socket and its associations, by sender: those that are up, and those in their handshake."""
+    """One bound socket and its associations by sender: established ones, and those in their handshake."""
 
     control = CONTROL
     spared = 0  # a handshake shall not wait
@@ -304,7 +305,7 @@ class DtlsListener(UdpListener):
         self.unfinished: dict[bytes, Association] = {}
 
     def send(self, octets: bytes, back: ReplyPath) -> None:
-        """Answer a sender. What finds no room or no way is lost, as on any path."""
+        """Answer a sender. A datagram without room is lost, as on any path."""
         with suppress(OSError):
             self._socket.sendmsg((octets,), back.ancillary, 0, back.address)
 

@@ -1,4 +1,4 @@
-"""Sending messages to one peer over DTLS: an association whose peer has shown who it is, and has accepted us."""
+"""Sending messages to one peer over DTLS: an association in which both ends accepted each other's certificate."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ulogd_tw.transports.url import Url
 
 _MOST_READS = 64
 BURST, BREATH = 64, 0.004
-"""Datagrams at once, and seconds until the next: what has waited for an association would else fill the buffer of a
-receiver, which for many is 208 KB, and 2.3 KB of it a datagram."""
+"""Datagrams at once, and seconds until the next: messages waiting for an association would otherwise overflow the
+receiver's buffer, often 208 KB with 2.3 KB a datagram."""
 
 
 class DtlsSender:
     """As `UdpSender`, with one association at a time; attempts begin at least `reconnect` seconds apart.
 
-    The association is over when the peer says so, when its host says that nobody listens there (ICMP), or when the
-    peer says that it does not know it. The last two can be forged, and cost a handshake then. Where none of these
-    comes, a new association is made every `rehandshake` seconds beside the old one, which carries on until the new one
-    takes its place; if there is no answer, the peer is gone.
+    The association ends when the peer says so, when its host reports a closed port (ICMP), or when the peer reports an
+    unknown association. The last two can be forged, and then cost a handshake. Without any of these, a new association
+    is made every `rehandshake` seconds beside the old one. The old one stays in use until the new one replaces it;
+    without an answer the peer is gone.
 
-    `connected` is called when there is a new association, `ready` when there is room again, `lost` (with the reason)
-    when it is over, `failed` when an attempt was in vain.
+    `connected` is called for a new association, `ready` when there is room again, `lost` (with the reason) at its end,
+    `failed` after a failed attempt.
     """
 
     def __init__(
@@ -309,7 +309,7 @@ class DtlsEnd(UdpSender):
             return TOO_LONG if fault.errno == errno.EMSGSIZE else self._told_of(fault)
 
     def _told_of(self, fault: OSError) -> str:
-        """As ever; where nobody listens (ICMP), which is told of a datagram before this one, it is over."""
+        """As in the base class; a closed port (ICMP), reported for an earlier datagram, ends the association."""
         super()._told_of(fault)
         if not self._up or fault.errno != errno.ECONNREFUSED:
             return FAILED

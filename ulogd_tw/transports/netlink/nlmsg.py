@@ -60,7 +60,7 @@ def message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
 
 
 def control(octets: bytes) -> Control:
-    """What a control message says. Raises `MessageError`."""
+    """The content of a control message. Raises `MessageError`."""
     if len(octets) < HEADER.size:
         raise MessageError(f"{len(octets)} octets are not a netlink message", "length")
     _, kind, _, sequence, _ = HEADER.unpack_from(octets)

@@ -50,7 +50,7 @@ GRANT = (
 
 
 def _remedy(error: OSError, namespace: str = "") -> str:
-    """What lets the socket be opened; `namespace` where it was that which could not be entered."""
+    """How to make opening the socket possible; `namespace` is the namespace that could not be entered, if any."""
     if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
         return "this kernel has no nfnetlink; modprobe nfnetlink may load it"
     if namespace:
@@ -311,7 +311,7 @@ class NetlinkPort:
         return answer.done
 
     def _send_next(self) -> None:
-        # What fires may ask again at once, so the first one may be under way already.
+        # A callback may send a request at once, so the first one may be under way already.
         while self._waiting and not self._waiting[0].sequence:
             answer = self._waiting[0]
             self._sequence = self._sequence % 0xFFFFFFFF + 1

@@ -15,7 +15,7 @@ EARLY = 1000
 
 
 class RequestPort(NetlinkPort):
-    """A netlink socket that can ask while it is being opened, so that a refusal is known then."""
+    """A netlink socket that can send a request while it is opened, so that a refusal is known at once."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -28,7 +28,7 @@ class RequestPort(NetlinkPort):
     def ask(self, kind: int, flags: int, payload: bytes) -> None:
         """Send a request, with an acknowledgement, before `start`. `NetlinkError` when the kernel refuses.
 
-        The kernel has answered by the time that the request is sent. What comes before the answer is kept.
+        The kernel answers before the send returns. Messages before the answer are kept.
         """
         self._sequence += 1
         try:

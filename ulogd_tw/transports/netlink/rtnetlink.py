@@ -1,7 +1,7 @@
-"""Links, addresses and routes as the kernel tells them (rtnetlink(7)), by pyroute2's message classes.
+"""Links, addresses and routes from the kernel (rtnetlink(7)), by pyroute2's message classes.
 
-pyroute2 is imported by the first call: all of it comes with any part, 10 MB and 0.2 s, which a service without these
-questions does not pay. Sockets are ours (`NetlinkPort`), or here a short one for a program that may wait.
+pyroute2 is imported by the first call: any part of it loads all of it, 10 MB and 0.2 s, and a service without these
+questions need not pay for it. The sockets are `NetlinkPort`, or here a short-lived one for a program that may wait.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def all_links() -> Request:
 
 
 def link(octets: bytes) -> Link | None:
-    """What one message says of an interface, None for messages of other things. Raises `MessageError`."""
+    """An interface from one message, None for other messages. Raises `MessageError`."""
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
     message = _decoded(ifinfmsg, octets)
@@ -98,7 +98,7 @@ def _request(message: Any, kind: int, flags: int) -> Request:
 
 
 def _decoded(kind: type, octets: bytes) -> Any:
-    """The message of these octets. Raises `MessageError`: pyroute2 has several exceptions for what it cannot read."""
+    """The message in these octets. Raises `MessageError`, in place of pyroute2's several exceptions."""
     if len(octets) < nlmsg.HEADER.size or struct.unpack_from("=I", octets)[0] > len(octets):
         raise MessageError(f"a message of {len(octets)} octets", "length", 0)
     try:

@@ -61,7 +61,7 @@ class SCTPAddress(NamedTuple):
 
 
 class SCTPProtocol(protocol.BaseProtocol):
-    """What an association tells. `transport` is an `Association`."""
+    """The events of an association. `transport` is an `Association`."""
 
     def messageReceived(self, octets: bytes, stream: int, ppid: int) -> None:
         """One whole message."""
@@ -79,7 +79,7 @@ class SCTPProtocol(protocol.BaseProtocol):
         """The peer has begun anew on the same ports: nothing that it said before holds (RFC 9260 section 5.2)."""
 
     def peerShutDown(self) -> None:
-        """The peer takes no new messages; those that were written still go out."""
+        """The peer takes no new messages; messages already written are still sent."""
 
     def pathChanged(self, host: str, reachable: bool) -> None:
         """Heartbeats or retransmissions tell that an address of the peer does not answer, or does so again."""
@@ -101,7 +101,8 @@ class _Message(NamedTuple):
 class Association:
     """One association: the transport of an `SCTPProtocol`.
 
-    Subclasses give `_send`, `_shut`, `_end`, `_read`, `unacknowledged` and call the methods below that take what comes.
+    Subclasses define `_send`, `_shut`, `_end`, `_read`, `unacknowledged`, and call the methods below for events of the
+    stack.
     """
 
     disconnecting = False
@@ -166,7 +167,7 @@ class Association:
             self._shut_when_empty()
 
     def abortConnection(self) -> None:
-        """End at once; the peer is told so."""
+        """End at once, with a notice to the peer."""
         self.disconnecting = True
         self._finish(error.ConnectionAborted())
 
@@ -198,7 +199,7 @@ class Association:
         """Take what has come, unless paused."""
         raise NotImplementedError
 
-    # what a stack tells
+    # events of a stack
 
     def _try(self, message: _Message) -> bool:
         try:

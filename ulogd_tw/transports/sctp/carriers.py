@@ -1,4 +1,4 @@
-"""What carries the packets of SCTP in user space: UDP (RFC 6951), or IP itself (protocol 132, needs CAP_NET_RAW)."""
+"""Carriers of SCTP packets in user space: UDP (RFC 6951), or IP itself (protocol 132, needs CAP_NET_RAW)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Carrier:
         return "sctp"
 
     def connectionLost(self, reason: Any) -> None:
-        """The reactor has seen an error: of a datagram socket it tells what ICMP said, and there is more to come."""
+        """The reactor has seen an error: for a datagram socket it is a report by ICMP, and reading goes on."""
         if self._socket.fileno() >= 0:
             if number := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self._tell_refused(OSError(number, os.strerror(number)))
@@ -129,7 +129,7 @@ class Carrier:
         return len(packet) >= 12
 
     def send(self, packet: bytes, peer: Peer) -> None:
-        """What finds no room in the kernel is sent again by the stack, as if the network had lost it."""
+        """A packet without room in the kernel is sent again by the stack, as if the network had lost it."""
         try:
             if self._only is not None:
                 self._socket.send(packet)
@@ -147,7 +147,7 @@ class Carrier:
         self._reactor.callLater(0, self.refused, fault)
 
     def _source(self, told: bytes) -> bytes:
-        """What makes the kernel answer from the address that the peer has sent to."""
+        """Control data to make the kernel answer from the address that the peer sent to."""
         if self._six:
             return told
         index, local, _ = struct.unpack("=i4s4s", told)
@@ -198,7 +198,7 @@ def carrier_kind(encapsulation_port: int) -> type[Carrier]:
 
 
 def remedy(fault: OSError, port: int) -> str:
-    """What to do about a carrier that cannot be opened."""
+    """The advice for a carrier that cannot be opened."""
     if fault.errno == errno.EPERM:
         return "SCTP in IP needs CAP_NET_RAW; encapsulation_port=9899 does without"
     if fault.errno == errno.EADDRINUSE:

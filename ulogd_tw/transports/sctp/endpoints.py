@@ -20,7 +20,7 @@ def _options(encapsulation: str, streams: str, stack: str) -> Any:
 
 @implementer(interfaces.IListeningPort)
 class _Port:
-    """What listens, under Twisted's names."""
+    """A listening endpoint, under Twisted's names."""
 
     def __init__(self, listener: Any) -> None:
         self._listener = listener

@@ -222,7 +222,7 @@ class KernelAssociation(Association):
             self.streams, self.inbound_streams = outbound, inbound
             self._restarted()
         elif state == _COMM_LOST:
-            # What could not be sent is told after it: the end of the socket comes last.
+            # Unsent messages are reported after it: the end of the socket comes last.
             self._why = error.ConnectionLost("the association was aborted, or the peer answers no more")
         elif state == _SHUTDOWN_COMPLETE:
             self._finish(self._why)  # who began the shutdown gets no end of file (6.1)
@@ -359,7 +359,7 @@ class KernelListener:
             self._reactor.addReader(port)
 
     def drain(self) -> None:
-        """Accept those who wait already, and read what they have sent."""
+        """Accept waiting associations, and read their messages."""
         for port in self._ports:
             port.doRead()
             for association in list(port.open):

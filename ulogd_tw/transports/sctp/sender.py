@@ -160,7 +160,7 @@ class SctpSender(SCTPProtocol):
 
 
 def _flow(association: Any) -> own_flows.Flow:
-    """What the kernel's connection tracking sees of an association: SCTP, or the UDP that it is carried in."""
+    """The flow of an association in the kernel's connection tracking: SCTP, or the UDP around it."""
     ours, theirs = association.getHost(), association.getPeer()
     if theirs.udp_port is None:
         return own_flows.Flow(own_flows.SCTP, ours.host, ours.port, theirs.host, theirs.port)

@@ -111,7 +111,7 @@ class Stack:
                 self.library.usrsctp_deregister_address(ffi.cast("void *", number))
 
     def way(self, number: int) -> ReplyPath | None:
-        """The way of a number that is held, or of the packet that is being taken."""
+        """The path of a known number, or of the packet being handled."""
         if self._passing is not None and self._passing[0] == number:
             return self._passing[1]
         return self._ways.get(number)
@@ -153,7 +153,7 @@ class Stack:
             self.drain()
 
     def drain(self) -> None:
-        """Tell those whose sockets have something to tell; never from within one of them."""
+        """Deliver waiting events to their sockets; never from within one of them."""
         if self._draining:
             return
         self._draining = True
@@ -192,7 +192,7 @@ _the_stack: Stack | None = None
 
 
 def the_stack() -> Stack:
-    """The one stack of this process. Raises `SctpUnavailable`."""
+    """The stack of this process. Raises `SctpUnavailable`."""
     global _the_stack
     if _the_stack is None:
         _the_stack = Stack()

@@ -1,4 +1,4 @@
-"""What TLS needs: certificates and keys from files, checked and read anew when they change, and contexts made of them.
+"""Certificates and keys for TLS: read from files, checked, read again after changes, and made into contexts.
 
 Both ends show a certificate and verify the other's: TLS 1.2 and later, cipher suites with forward secrecy and
 authenticated encryption only. Names are those of the subjectAltName; a Common Name counts for nothing (RFC 9525).
@@ -29,7 +29,7 @@ CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 """Of (D)TLS 1.2: those of TLS 1.3 are all of this kind."""
 DTLS1_2_VERSION = 0xFEFD
 ENDS_SOON = 14 * 86400
-"""Seconds before its end from which on the log tells of our certificate."""
+"""Seconds before the end of our certificate from which the log warns of it."""
 _IN_DIRECTORY = (".pem", ".crt", ".cer")
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 
@@ -48,9 +48,10 @@ def wrong_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the certificates are: of those who are trusted (a file or a directory), our own with its chain, our key.
+    """Paths of the certificates: the trusted ones (a file or a directory), our own with its chain, our key.
 
-    `private_key` is in the file of `cert` where it is empty. Without `verify` nobody is trusted and `ca` is not read.
+    An empty `private_key` means that the key is in the file of `cert`. Without `verify` nobody is trusted and `ca` is
+    not read.
     """
 
     ca: str
@@ -123,22 +124,22 @@ def _fill(made: SSL.Context, chain: list[Any], key: Any, trusted: list[Any], ser
     store = made.get_cert_store()
     for certificate in trusted:
         store.add_cert(crypto.X509.from_cryptography(certificate))
-    # What stands in `ca` is trusted as it is, also a CA that another one has signed.
+    # Each certificate in `ca` is trusted as it is, even an intermediate CA.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if server else 0)
     made.set_verify(mode if verify else SSL.VERIFY_NONE, verified)
     made.set_info_callback(told)
     # Resuming a session would skip the verification. Without stateless tickets (OP_NO_TICKET) and without a cache a
-    # ticket opens nothing; those of TLS 1.3 are sent all the same, and tell a client that it was accepted.
+    # ticket opens nothing; TLS 1.3 sends them all the same, and a client learns from them that it was accepted.
     made.set_session_id(b"ulogd_tw")
     made.set_session_cache_mode(SSL.SESS_CACHE_OFF)
 
 
 class Credentials:
-    """Who we are to our peers, and whom we believe: a context that follows its files.
+    """Our identity and the trusted peers: a context that follows its files.
 
-    `names`: those of which a peer must have one; none: whoever has a certificate. `say` takes what an administrator
-    should know, as text. `datagrams`: for DTLS.
+    `names`: a peer must have one of them; none: any trusted certificate. `say` takes news for the administrator, as
+    text. `datagrams`: for DTLS.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class Credentials:
         return Layer(self.context(), self.server, self.names)
 
     def context(self) -> SSL.Context:
-        """That of the files as they are now, or as they last were of use."""
+        """The context of the files as they are now, or of the last usable ones."""
         if self.files.signature() != self._seen:
             self.reload()
         return self._context

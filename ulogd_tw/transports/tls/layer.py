@@ -62,9 +62,9 @@ class Layer:
     """One end of a TLS connection. Look at its state after each `feed`.
 
     secured    the handshake has ended here, and the peer's certificate is verified
-    accepted   the peer has verified ours too: with TLS 1.3 a client knows that only by the first session ticket
-    ended      the peer has said that it sends nothing more (close_notify)
-    fault      why there is no connection, or no longer; nothing may be fed or written then
+    accepted   the peer has verified ours too: with TLS 1.3 a client learns it only from the first session ticket
+    ended      the peer will send nothing more (close_notify)
+    fault      the reason of a failed or ended connection; nothing may be fed or written then
     """
 
     def __init__(self, context: SSL.Context, server: bool, names: Iterable[str] = ()) -> None:
@@ -74,7 +74,7 @@ class Layer:
         self.server = server
         self.alert: int | None = None
         self.refused: TlsError | None = None
-        """What the verification found; OpenSSL then says only that it failed."""
+        """The reason of a failed verification; OpenSSL itself reports only the failure."""
         self._head = b""
         self._connection = SSL.Connection(context, None)
         self._connection.set_app_data(self)
@@ -126,7 +126,7 @@ class Layer:
             self.fault = self._explained(error)
 
     def outgoing(self) -> bytes:
-        """What shall go to the peer now."""
+        """The octets to send to the peer now."""
         parts = []
         try:
             while True:
@@ -218,7 +218,7 @@ def has_name(certificate: Any, name: str) -> bool:
     wanted = IPAddress_ID(name) if _is_address(name) else DNS_ID(name.rstrip("."))
     try:
         verify_service_identity(extract_patterns(certificate), [wanted], [])
-    except Exception:  # no such name; or a certificate that cannot be read, of which each library has errors of its own
+    except Exception:  # no such name; or an unreadable certificate, for which each library has errors of its own
         return False
     return True
 

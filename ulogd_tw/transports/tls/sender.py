@@ -1,4 +1,4 @@
-"""Sending octets to one peer over TLS: a TCP connection whose peer has shown who it is, and has accepted us."""
+"""Sending octets to one peer over TLS: a TCP connection in which both ends accepted each other's certificate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ulogd_tw.transports.url import Url
 HANDSHAKE_SECONDS = 10.0
 """How long a peer may take for a handshake."""
 _RECORD = 1 << 14
-"""Octets that a TLS record holds at most: what is sent again begins at a record that was not acknowledged."""
+"""Maximum octets of a TLS record: repeated data begins at an unacknowledged record."""
 
 
 class TlsSender(TcpSender):
@@ -136,7 +136,7 @@ class TlsSender(TcpSender):
             self._break_off(self._layer.fault)
 
     def acknowledged(self, shut: bool = False) -> int:
-        """Octets written that are in records which the peer's kernel has whole."""
+        """Octets written in records that the peer's kernel has completely."""
         waiting = self._unacknowledged(shut)
         if waiting is not None:
             while self._marks and self._marks[0][0] <= self._sealed - waiting:
