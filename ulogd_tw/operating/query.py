@@ -19,10 +19,14 @@ from twisted.protocols.basic import LineOnlyReceiver
 
 from ulogd_tw.errors import QueryError
 from ulogd_tw.operating import sql
+from ulogd_tw.operating.logins import Logins
 
 MOST_OCTETS = 1 << 16
 """Maximum octets of a request."""
 MOST_CONNECTIONS = 8
+"""Maximum number of connections that ask, and of those that have asked nothing yet."""
+SILENT_SECONDS = 30
+"""For so long a connection may ask nothing."""
 
 
 class Database:
@@ -87,6 +91,11 @@ class QueryService(service.Service):
         self.path = path
         self._port: Any = None
         self.connections: set[_Asked] = set()
+        self.silent = Logins(
+            reactor, MOST_CONNECTIONS, MOST_CONNECTIONS, SILENT_SECONDS,
+            lambda _: True, lambda connection: connection.transport.abortConnection(),
+        )  # fmt: skip
+        """Those that have asked nothing yet."""
 
     def startService(self) -> None:
         super().startService()
@@ -118,14 +127,17 @@ class _Asked(LineOnlyReceiver):
     def connectionMade(self) -> None:
         self._service = self.factory.service
         self._service.connections.add(self)
-        if len(self._service.connections) > MOST_CONNECTIONS:
+        self._service.silent.add(self, "")
+        if len(self._service.connections) - len(self._service.silent) >= MOST_CONNECTIONS:
             self._answer({"error": f"{MOST_CONNECTIONS} others ask already"})
             self.transport.loseConnection()
 
     def connectionLost(self, reason: Any = protocol.connectionDone) -> None:
         self._service.connections.discard(self)
+        self._service.silent.settled(self)
 
     def lineReceived(self, line: bytes) -> None:
+        self._service.silent.settled(self)
         try:
             request = json.loads(line)
             text = str(request["sql"]) if isinstance(request, dict) else ""

@@ -6,7 +6,8 @@ import sys
 from types import SimpleNamespace
 
 from hypothesis import strategies as st
-from twisted.internet import defer
+from twisted.internet import defer, protocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -187,6 +188,33 @@ class DatabaseTests(AggregateCase, TestCase):
         self.assertIn("octets", tables["agg"])
         self.assertIn({"columns": ["flows"], "rows": [[3], [3], [3]], "more": False}, answers)
         self.assertEqual(2, sum("error" in answer for answer in answers))
+
+
+class SilentTests(SynchronousTestCase):
+    """Connections that ask nothing."""
+
+    def setUp(self):
+        self.clock = Clock()
+        self.patch(query, "reactor", self.clock)
+        self.service = query.QueryService(None, "/x")
+        self.factory = protocol.Factory.forProtocol(query._Asked)
+        self.factory.service = self.service
+
+    def connect(self):
+        """A connection; its transport."""
+        made = self.factory.buildProtocol(None)
+        transport = StringTransport()
+        transport.abortConnection = transport.loseConnection
+        made.makeConnection(transport)
+        return transport
+
+    def test_silent(self):
+        """They lock nobody out: the oldest goes when there are many, and each after half a minute."""
+        silent = [self.connect() for _ in range(query.MOST_CONNECTIONS + 3)]
+        self.assertEqual([True] * 3 + [False] * 8, [transport.disconnecting for transport in silent])
+        self.assertEqual(b"", b"".join(transport.value() for transport in silent))
+        self.clock.advance(query.SILENT_SECONDS)
+        self.assertEqual([True] * 11, [transport.disconnecting for transport in silent])
 
 
 class TopTests(AggregateCase):
