@@ -15,9 +15,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live import stock
 from tests.live.service import temporary
-from tests.support import TOP, Daemon, NetworkNamespaces, PrivateMariaDB, free_port, require_program, wait_until
+from tests.support import (
+    TOP,
+    Daemon,
+    NetworkNamespaces,
+    PrivateMariaDB,
+    free_port,
+    require_program,
+    shared_path,
+    wait_until,
+)
 from ulogd_tw import config as configuration
 from ulogd_tw import tap
+from ulogd_tw.packets.capture import Capture
 
 READY = {"ulogd": "initialization finished", "ulogd-tw": "stacks run"}
 MARK = "10.77."
@@ -178,6 +188,105 @@ class DistributionTests(SynchronousTestCase):
         stack = 'stack="ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,sys2:SYSLOG"'
         sections = "[ct1]\nhash_enable=0\nevent_mask=0x00000001\n[sys2]\nfacility=LOG_LOCAL2\n"
         self.assertEqual((1, 0), self.built(f'[global]\nlogfile="syslog"\nloglevel=3\n{stack}\n{sections}'))
+
+
+OPS_RULES = """
+table inet ops {
+    chain output {
+        type filter hook output priority 10;
+        meta l4proto { icmp, ipv6-icmp } meta mark set 1
+        meta l4proto icmp ct mark set 0x2a
+        icmp type echo-request log group 1
+        icmpv6 type echo-request log group 1
+        icmp type echo-request log prefix "PING " group 7
+        icmp type echo-request log group 9
+        icmpv6 type echo-request log group 9
+        icmp type echo-request log prefix "M " group 14
+    }
+}
+"""
+
+
+class AdministratorsTests(SynchronousTestCase):
+    """Configurations of administrators (shared/cases/ops), with pings of both families in turn."""
+
+    def setUp(self):
+        require_program("ulogd", "conntrack", "ping", "nft")
+        self.folder = temporary("ops")
+
+    def run_configuration(self, name, within=lambda: None):
+        """Run the configuration, ping six times, and let `within` look while it runs."""
+        text = shared_path("cases", "ops", name).read_text().replace("@DIR@", str(self.folder))
+        path = self.folder / "ulogd.conf"
+        path.write_text(text)
+        program = Path(sys.executable).with_name("ulogd-tw")
+        with NetworkNamespaces(conntrack=True) as spaces:
+            spaces.run("a", ["nft", "-f", "-"], input=OPS_RULES)
+            argv = spaces.argv("a", [program, "-c", path])
+            with Daemon(argv, lambda daemon: "stacks run" in self.log(daemon), within=20) as it:
+                for _ in range(3):
+                    for address in (spaces.ipv4["b"], spaces.ipv6["b"]):
+                        spaces.run("a", ["ping", "-c", "1", address])
+                spaces.run("a", ["conntrack", "-F"])
+                within()
+            self.said = it.output()
+
+    def log(self, daemon):
+        """What it said, on its output and in log files."""
+        return daemon.output() + "".join(path.read_text() for path in self.folder.glob("*-peer.log"))
+
+    def lines(self, name):
+        path = self.folder / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def test_sqlite_of_raw_rows(self):
+        """14: NFLOG right above SQLITE3."""
+        stock.sqlite_tables(self.folder / "14.sqlite3")
+        self.run_configuration("14-sqlite-pkt-peer.conf")
+        with contextlib.closing(sqlite3.connect(self.folder / "14.sqlite3")) as database:
+            found = database.execute("SELECT raw_pktlen, oob_prefix, oob_hook FROM ulog_pkt").fetchall()
+        self.assertEqual([(84, "PING ", 3)] * 3, found)
+
+    def test_capture_in_order(self):
+        """18: IPv4 and IPv6 as they came."""
+        self.run_configuration("18-pcap-order.conf")
+        found = Capture().feed((self.folder / "18.pcap").read_bytes())
+        self.assertEqual([4, 6] * 3, [int(found.octets[start]) >> 4 for start in found.starts.tolist()])
+        self.assertEqual(sorted(found.times.tolist()), found.times.tolist())
+
+    def test_mark_above_base(self):
+        """26: MARK takes raw packets, and flows."""
+        self.run_configuration("26-mark-before-base.conf", lambda: wait_until(lambda: self.lines("26-2.log"), 10))
+        self.assertEqual(3, len(self.lines("26-1.log")))
+        self.assertTrue(all("PROTO=ICMP " in line for line in self.lines("26-2.log")))
+
+    def test_pipe(self):
+        """29: a named pipe whose reader comes late gets what was logged before."""
+        pipe = self.folder / "29-emu.fifo"
+        os.mkfifo(pipe)
+        found = []
+
+        def read():
+            reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                wait_until(lambda: found.append(self.read(reader)) or b"".join(found).count(b"\n") >= 6, 10, "lines")
+            finally:
+                os.close(reader)
+
+        self.run_configuration("29-fifo.conf", read)
+        self.assertEqual(6, b"".join(found).count(b" PROTO=ICMP"))
+        self.assertIn("29-emu.fifo waits for a reader", self.said)
+
+    def read(self, reader):
+        try:
+            return os.read(reader, 65536)
+        except BlockingIOError:
+            return b""
+
+    def test_small_buffer(self):
+        """37: ulogd2's maximum is what the kernel may queue, and the log says so."""
+        self.run_configuration("37-lowmem-buffer.conf")
+        self.assertIn("the kernel may queue 1085440 octets", self.said)
 
 
 class DaemonTests(SynchronousTestCase):

@@ -41,8 +41,10 @@ COMMON = (
     "dot1qCustomerPriority", "mplsTopLabelStackSection", *(f"mplsLabelStackSection{n}" for n in range(2, 11)),
 )  # fmt: skip
 """Further keys, each for all transports and both families."""
-OF_PACKETS = ("octetDeltaCount", "packetDeltaCount", "raw.pkt")
-"""The counters of a packet as a flow; and the packet itself, passed on only on request."""
+POSITION = "raw.position"
+"""The number of a packet in its read: the order of packets of different families."""
+OF_PACKETS = ("octetDeltaCount", "packetDeltaCount", "raw.pkt", POSITION)
+"""The counters of a packet as a flow; the packet itself and its place, passed on only on request."""
 
 
 class BASE(Filter):
@@ -58,7 +60,7 @@ class BASE(Filter):
     itype = RAW
     otype = PACKET
     provides = ulogd_keys(*FOUND[:51], "oob.protocol", *FOUND[51:], "oob.family", *COMMON, *OF_PACKETS, *TUNNEL)
-    hidden = frozenset((*COMMON, "octetDeltaCount", "packetDeltaCount", *TUNNEL))
+    hidden = frozenset((*COMMON, "octetDeltaCount", "packetDeltaCount", POSITION, *TUNNEL))
     counts = (
         Fault("cut", "packets", "Packets cut within a header; they pass with what is known."),
         Fault("malformed", "packets", "Packets whose headers make no sense; they pass with what is known."),
@@ -153,6 +155,7 @@ class BASE(Filter):
         if linked and part.family:
             made["oob.family"] = columns.repeated(_FAMILIES[part.family], n, types.UNSIGNED8.dtype)
             made["oob.protocol"] = columns.repeated(_ETHERTYPES[part.family], n, types.UNSIGNED16.dtype)
+        made[POSITION] = part.rows.astype(np.uint32)
         made["packetDeltaCount"] = columns.repeated(1, n, types.UNSIGNED64.dtype)
         if "octetDeltaCount" in self.wanted and part.family in (4, 6):
             total = part.columns["ipTotalLength"]

@@ -105,26 +105,31 @@ class Packets:
     wire: np.ndarray
     times: np.ndarray
     numbers: np.ndarray
+    places: np.ndarray
+    """Which of the packets of its read each one was, in all families together."""
 
     def rows(self, rows: slice | np.ndarray) -> tuple[np.ndarray, ...]:
         """The fields of some packets."""
         return (self.octets, *(column[rows] for column in (self.starts, self.lengths, self.wire, self.times,
-                                                           self.numbers)))  # fmt: skip
+                                                           self.numbers, self.places)))  # fmt: skip
 
 
 def _in_order(parts: list[Packets]) -> Packets:
-    """All packets of several batches by their times. Those of one batch stay as they came, as in ulogd2."""
+    """All packets of several batches by their times, those of one time by their places.
+
+    Those of one batch stay as they came, as in ulogd2.
+    """
     if len(parts) == 1:
         return parts[0]
     ends = np.cumsum([0, *(len(part.octets) for part in parts[:-1])])
     starts = [part.starts + end for part, end in zip(parts, ends.tolist(), strict=True)]
-    octets, lengths, wire, times, numbers = (
+    octets, lengths, wire, times, numbers, places = (
         np.concatenate([getattr(part, name) for part in parts])
-        for name in ("octets", "lengths", "wire", "times", "numbers")
+        for name in ("octets", "lengths", "wire", "times", "numbers", "places")
     )
     latest = np.concatenate([np.maximum.accumulate(part.times) for part in parts])
-    found = Packets(octets, np.concatenate(starts), lengths, wire, times, numbers)
-    return Packets(*found.rows(np.argsort(latest, kind="stable")))
+    found = Packets(octets, np.concatenate(starts), lengths, wire, times, numbers, places)
+    return Packets(*found.rows(np.lexsort((places, latest))))
 
 
 class PCAP(TextOutput):
@@ -147,7 +152,15 @@ class PCAP(TextOutput):
                "one file may hold packets of several link types."),
     )  # fmt: skip
     uses = ("raw.pkt",)
-    may_use = ("raw.pktlen", "raw.linktype", "oob.time.sec", "oob.time.usec", "ip.totlen", "ip6.payloadlen")
+    may_use = (
+        "raw.pktlen",
+        "raw.linktype",
+        "oob.time.sec",
+        "oob.time.usec",
+        "ip.totlen",
+        "ip6.payloadlen",
+        "raw.position",
+    )
 
     def make_sink(self) -> CaptureFile:
         return CaptureFile(self, self.config.file, self.config.sync, self.config.format == "pcap")
@@ -189,13 +202,15 @@ class PCAP(TextOutput):
         numbers = np.zeros(batch.n, np.int64)
         for number, link in enumerate(self.sink.links):
             numbers[links == link] = number
-        return Packets(octets, starts, lengths, self._wire(batch, lengths), self._times(batch), numbers)
+        place = self.find(batch, "raw.position")
+        places = np.arange(batch.n) if place is None else place.numbers.astype(np.int64)
+        return Packets(octets, starts, lengths, self._wire(batch, lengths), self._times(batch), numbers, places)
 
     def _slices(self, packets: Packets) -> Iterator[tuple[bytes, int]]:
         n = len(packets.times)
         step = max(SLICE_OCTETS // (int(packets.lengths.sum()) // max(n, 1) + 16), 1)
         for start in range(0, n, step):
-            *some, numbers = packets.rows(slice(start, start + step))
+            *some, numbers, _ = packets.rows(slice(start, start + step))
             records = writing.pcap_records(*some) if self.sink.classic else writing.pcapng_blocks(*some, numbers)
             yield records, len(numbers)
 

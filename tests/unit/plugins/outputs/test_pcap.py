@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import require_program, shared_path
-from tests.unit.packets.stacks import raw
+from tests.unit.packets.stacks import raw, through
 from tests.unit.packets.test_headers import captured_raw
 from tests.unit.packets.wire import ethernet, ip, udp
 from tests.unit.writing.text_rows import GOLDEN
@@ -21,6 +21,7 @@ from ulogd_tw.core.resolve import Recipe
 from ulogd_tw.core.stack import Node
 from ulogd_tw.flow import OutputQueue, Pauses
 from ulogd_tw.packets.capture import Capture
+from ulogd_tw.plugins.filters.base import BASE
 from ulogd_tw.plugins.outputs import pcap
 from ulogd_tw.plugins.outputs.pcap import PCAP
 from ulogd_tw.writing import text
@@ -109,6 +110,15 @@ class PcapTests(SynchronousTestCase):
         node.receive(four)
         queue.close()
         self.assertEqual([3], [batch.n for batch in queue.left()])
+
+    def test_one_time(self):
+        """Packets that the kernel did not stamp have the time of their read: those stay as they came."""
+        batch = raw([udp(*ENDS, (1, 53), b"a"), udp("2001:db8::1", "2001:db8::2", (2, 53), b"b")] * 3)
+        (four, six), _ = through(("raw.pkt",), [(BASE, {})], [batch], ("raw.pkt", "raw.position"))
+        out = self.plugin((*KEYS, "raw.position"))
+        out.write_together([four, six])
+        out.stop()
+        self.assertEqual([4, 6] * 3, [packet[0] >> 4 for _, packet, _, _ in self.read()])
 
     def test_slices(self):
         """A large batch is put together in parts, and small parts are the same."""
