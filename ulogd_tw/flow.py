@@ -63,7 +63,7 @@ class OutputQueue:
         self.most_rows: int = self.output.config.queue_rows
         self.most_octets: int = self.output.config.queue_octets
         self._pauses = pauses
-        self._waiting: dict[Schema, list[Batch]] = {}
+        self._waiting: dict[Schema | None, list[Batch]] = {}
         self._octets = 0
         self._writing: list[Batch] = []
         self._due: Any = None
@@ -84,7 +84,7 @@ class OutputQueue:
         if not batch.held:
             batch = self._cut(batch)
         if batch.n:
-            self._waiting.setdefault(batch.schema, []).append(batch)
+            self._waiting.setdefault(self._heap(batch), []).append(batch)
             self._octets += batch.nbytes
             self.counters.rows_waiting += batch.n
         if self._over(2) and not self._paused:
@@ -168,13 +168,14 @@ class OutputQueue:
         """The batches under way wait again, before the others."""
         batches, self._writing = self._writing, []
         for batch in reversed(batches):
-            self._waiting = {batch.schema: [batch, *self._waiting.pop(batch.schema, [])]} | self._waiting
+            heap = self._heap(batch)
+            self._waiting = {heap: [batch, *self._waiting.pop(heap, [])]} | self._waiting
             self._octets += batch.nbytes
 
     def _next(self) -> None:
         """Write waiting batches; fire the Deferreds of `drained` when the queue is empty."""
         while self._waiting and not self._writing and not self._stopped:
-            batches = self._take_all() if self.output.together else [self._take()]
+            batches = self._take()
             self.counters.rows_waiting -= sum(batch.n for batch in batches)
             self._write(batches)
         if self._paused and not self._over(4):
@@ -185,24 +186,23 @@ class OutputQueue:
             for waiter in idle:
                 waiter.callback(None)
 
-    def _take_all(self) -> list[Batch]:
-        """What waits of every schema, up to the bounds of one write for each."""
-        return [self._take(schema) for schema in list(self._waiting)]
+    def _heap(self, batch: Batch) -> Schema | None:
+        """Which batches are written with this one: those of its schema, or all where the output orders them itself."""
+        return None if self.output.together else batch.schema
 
-    def _take(self, schema: Schema | None = None) -> Batch:
-        """The oldest batches of the schema waiting longest, joined up to the bounds of one write."""
-        if schema is None:
-            schema = next(iter(self._waiting))
-        batches = self._waiting.pop(schema)
+    def _take(self) -> list[Batch]:
+        """The oldest batches that can be written at once, up to the bounds of one write; joined if of one schema."""
+        heap = next(iter(self._waiting))
+        batches = self._waiting.pop(heap)
         count = rows = size = 0
         for batch in batches:
             if count and (rows + batch.n > JOIN_ROWS or size + batch.nbytes > JOIN_OCTETS):
                 break
             count, rows, size = count + 1, rows + batch.n, size + batch.nbytes
         if count < len(batches):
-            self._waiting[schema] = batches[count:]
+            self._waiting[heap] = batches[count:]
         self._octets -= size
-        return Batch.joined(batches[:count])
+        return batches[:count] if heap is None else [Batch.joined(batches[:count])]
 
     def drained(self) -> defer.Deferred[None]:
         """Fires when the queue is empty."""

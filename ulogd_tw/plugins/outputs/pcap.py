@@ -121,14 +121,16 @@ def _in_order(parts: list[Packets]) -> Packets:
     """
     if len(parts) == 1:
         return parts[0]
-    ends = np.cumsum([0, *(len(part.octets) for part in parts[:-1])])
-    starts = [part.starts + end for part, end in zip(parts, ends.tolist(), strict=True)]
-    octets, lengths, wire, times, numbers, places = (
+    buffers = {id(part.octets): part.octets for part in parts}  # both families of a read have the same one
+    ends = dict(zip(buffers, np.cumsum([0, *map(len, buffers.values())]).tolist(), strict=False))
+    starts = np.concatenate([part.starts + ends[id(part.octets)] for part in parts])
+    lengths, wire, times, numbers, places = (
         np.concatenate([getattr(part, name) for part in parts])
-        for name in ("octets", "lengths", "wire", "times", "numbers", "places")
+        for name in ("lengths", "wire", "times", "numbers", "places")
     )
     latest = np.concatenate([np.maximum.accumulate(part.times) for part in parts])
-    found = Packets(octets, np.concatenate(starts), lengths, wire, times, numbers, places)
+    octets = np.concatenate(list(buffers.values())) if len(buffers) > 1 else parts[0].octets
+    found = Packets(octets, starts, lengths, wire, times, numbers, places)
     return Packets(*found.rows(np.lexsort((places, latest))))
 
 
