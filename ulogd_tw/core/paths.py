@@ -29,9 +29,9 @@ def problem(read: Callable[[str], object], path: object) -> str:
     """Why a path of this kind cannot be used, with what to do; empty where nothing is seen, or for another kind."""
     if not isinstance(path, str) or path in _STANDARD:
         return ""
-    looks = {input_file: unreadable, output_file: unwritable, new_socket: unwritable}
-    look = looks.get(read)  # type: ignore[arg-type]
-    return look(path) if look else ""
+    if read is input_file:
+        return unreadable(path)
+    return unwritable(path) if read in (output_file, new_socket) else ""
 
 
 def unreadable(path: str) -> str:
