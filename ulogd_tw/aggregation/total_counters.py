@@ -21,6 +21,7 @@ from ulogd_tw.core.quantities import QUANTITIES
 from ulogd_tw.core.resolve import Find, Found
 
 START, END, REASON = "flowStartMilliseconds", "flowEndMilliseconds", "flowEndReason"
+EVENT = "ct.event"
 UPTIME, FLOW_ID = "flowStartSysUpTime", "flowId"
 _TUPLE = ("sourceAddress", "destinationAddress", "protocolIdentifier")
 _PORTS = ("sourceTransportPort", "destinationTransportPort")
@@ -137,8 +138,8 @@ class RepeatedTotals(Totals):
 
     A record goes on with the one before it where both are of one exporter, domain and template, have the whole flow
     key, the flow id and the start of the flow in common as far as the template has them, and where no total fell.
-    Records without ports may be of many flows, and those with a flowEndReason are a flow's last ones or, with 2
-    (active timeout), such as a later one contains: these add nothing.
+    Records without ports may be of many flows. Conntrack tells the end of a connection once. Records with a
+    flowEndReason are the last of their flow; those with 2 (active timeout) add nothing, as a later one contains them.
     """
 
     IDENTITY = ("exporter", "observationDomainId", "templateId", *_TUPLE, *_PORTS, "ipClassOfService",
@@ -146,12 +147,12 @@ class RepeatedTotals(Totals):
                 "flowDirection", "vlanId", "dot1qVlanId", "dot1qCustomerVlanId", "layer2SegmentId", "ingressVRFID",
                 "sourceMacAddress", "destinationMacAddress", "lineCardId", "engineType", "engineId",
                 "observationPointId", "meteringProcessId")  # fmt: skip
-    asks = (*IDENTITY, FLOW_ID, UPTIME, START, REASON)
+    asks = (*IDENTITY, FLOW_ID, UPTIME, START, REASON, EVENT)
 
     def _differenced(self, batch: Batch, chosen: dict[int, Amount]) -> Batch:
         reasons = self._column(batch, REASON, 0)
         interim = reasons == ACTIVE
-        compared = self._have(batch, _PORTS) & (reasons == 0)
+        compared = self._have(batch, _PORTS) & (reasons == 0) & ~self._has(batch, EVENT)
         compared &= np.logical_or.reduce([amount_.totals for amount_ in chosen.values() if amount_.totals is not None])
         rows = np.flatnonzero(compared)
         added = {place: amount_.values for place, amount_ in chosen.items()}

@@ -5,7 +5,8 @@ from collections import defaultdict
 from hypothesis import strategies as st
 
 from tests.support import given, settings
-from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
+from tests.unit.plugins.filters.test_aggregate import CONNTRACK, AggregateCase, batch_of
+from ulogd_tw.core import types
 
 END, GOES_ON, IDLE = 3, 2, 1
 
@@ -224,6 +225,19 @@ class AutoTests(AggregateCase):
         self.both((300, 3, 3), (100, 1, {"flowEndReason": 2}), (200, 2, {"flowEndReason": 2}),
                   (300, 3, {"flowEndReason": 3}))  # fmt: skip
         self.both((300, 3, 3), *((n * 100, n, {"flowEndReason": 0}) for n in (1, 2, 3)))
+
+    def test_conntrack(self):
+        """The end of a connection is said once: the next one of its tuple counts too, also without a start."""
+        self.make(source=CONNTRACK, key="protocolIdentifier")
+        end = {"orig.ip.saddr": 1, "orig.ip.daddr": 2, "orig.ip.protocol": 17, "orig.l4.sport": 123,
+               "orig.l4.dport": 123, "ct.event": 4}  # fmt: skip
+        rows = [end | {"orig.raw.pktlen": octets, "orig.raw.pktcount": 1} for octets in (76, 76, 152)]
+        held = {"orig_ip_saddr": types.IPV4, "orig_ip_daddr": types.IPV4}
+        self.give(batch_of(rows[:2], **held))
+        self.give(batch_of(rows[2:], **held))
+        self.agg.flush()
+        self.assertEqual([(304, 3)], [(row["octets"], row["flows"]) for row in self.rows()])
+        self.assertEqual(0, self.agg.counters.figures["totals_assumed"]())
 
     def test_deltas(self):
         """Deltas are added as they are, also of records that have totals too."""
