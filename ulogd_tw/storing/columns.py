@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -71,6 +72,12 @@ class TableColumn:
         """True for octets as they are; their text in hexadecimal would not fit, or mean something else."""
         return "BINARY" in self.type.upper() or "BLOB" in self.type.upper()
 
+    @property
+    def size(self) -> int:
+        """The number in brackets behind the type, such as 16 of ``binary(16)``; 0 without one."""
+        found = re.search(r"\((\d+)\)", self.type)
+        return int(found[1]) if found else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -84,6 +91,7 @@ class Target:
     integer: bool = False
     optional: bool = False
     binary: bool = False
+    size: int = 0
 
 
 def chosen_targets(table: str, columns: Iterable[TableColumn], keys: Iterable[str]) -> list[Target]:
@@ -97,7 +105,7 @@ def chosen_targets(table: str, columns: Iterable[TableColumn], keys: Iterable[st
                 f"table {table} has no column for the key {key}",
                 f"ALTER TABLE {table} ADD a column {column_name(key)}, or leave the key out",
             )
-        found.append(Target(column.name, (key,), column.integer, binary=column.binary))
+        found.append(Target(column.name, (key,), column.integer, binary=column.binary, size=column.size))
     return found
 
 
@@ -116,7 +124,7 @@ def all_targets(
         names = (mine,) if mine else key_names(column.name)
         optional = skip_first and place == 0 and not mine and not any(map(known, names))
         if not column.automatic:
-            found.append(Target(column.name, names, column.integer, optional, column.binary))
+            found.append(Target(column.name, names, column.integer, optional, column.binary, column.size))
     if not found:
         raise TableError(f"table {table} has no column for any key", "name another table, or drop this one")
     return found

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pymysql
 
-from ulogd_tw.core import text
+from ulogd_tw.core import text, types
+from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, number, octets, one_of, seconds
 from ulogd_tw.core.options import text as words
 from ulogd_tw.core.paths import input_file
 from ulogd_tw.core.regular_file import read_regular
+from ulogd_tw.core.resolve import Found
 from ulogd_tw.core.text import TextFormat
 from ulogd_tw.storing import mysql_connection
 from ulogd_tw.storing.columns import TableColumn, Values
@@ -80,11 +82,29 @@ def literals(values: Values, n: int) -> Iterator[tuple[bytes, int]]:
         if found is None:
             fields.append(Field(NULL))
             continue
+        found = _as_octets(found, target.size) if target.binary else found
         octets = target.binary and found.key.type.kind == "octets"
         fields.append(ColumnField(b"x" if octets else b"", found.values, found.missing, found.key, LITERALS))
         if found.missing is not None and found.missing.any():
             fields.append(Field(NULL, ~np.asarray(found.missing, bool)))
     return Lines(b"\n(", b",", b"),").render(fields, n)
+
+
+_MAPPED = np.uint64(0xFFFF << 32)
+"""The second half of ::ffff:0:0, where IPv4 addresses stand in 16 octets."""
+
+
+def _as_octets(found: Found, size: int) -> Found:
+    """An address for a binary column of its size as its octets; an IPv4 address fits 16, too. All else stays."""
+    kind, values = found.key.type.kind, found.values
+    if not isinstance(values, np.ndarray) or (kind, size) not in (("ipv4", 4), ("ipv4", 16), ("ipv6", 16), ("mac", 6)):
+        return found
+    if kind == "ipv4" and size == 16:
+        values = np.stack((np.zeros(len(values), np.uint64), values.astype(np.uint64) | _MAPPED), axis=1)
+    octets = values.astype(">u8").view(np.uint8).reshape(len(values), -1)[:, -size:]
+    offsets = np.arange(len(values) + 1, dtype=np.int64) * size
+    column = Octets(offsets, np.ascontiguousarray(octets).reshape(-1))
+    return replace(found, values=column, key=found.key.typed(types.OCTETS))
 
 
 class MySQL(Database):
@@ -341,7 +361,8 @@ class MYSQL(SQLOutput):
 
     Times are integers since 1970 in the unit of their key. Addresses are text (in an integer column, IPv4 addresses are
     numbers). Octets are hexadecimal text; a column or parameter of a binary type (BINARY, VARBINARY, BLOB) gets them as
-    they are. A lost connection is made again, and uncommitted rows are then written, exactly once.
+    they are, and addresses as octets if it has their size. A lost connection is made again, and uncommitted rows are
+    then written, exactly once.
     """
 
     name = "MYSQL"

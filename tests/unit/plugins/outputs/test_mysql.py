@@ -71,6 +71,22 @@ class LiteralTests(SynchronousTestCase):
             lines = b"".join(octets for octets, _ in literals(found, batch.n)).split(b"\n")[:-1]
             self.assertEqual([b"(x'0027','x'),", b"(NULL,NULL),", b"(x'',''),"] * n, lines)
 
+    def test_binary_addresses(self):
+        """Addresses for a binary column of their size are octets, IPv4 mapped into IPv6 for 16; else they are text."""
+        for key, value, size, expected in (
+            (types.IPV4, 0x0A000001, 4, "x'0a000001'"), (types.IPV4, 0x0A000001, 16, f"x'{0:020x}ffff0a000001'"),
+            (types.IPV6, 1, 16, f"x'{1:032x}'"), (types.MAC, 0x020000000001, 6, "x'020000000001'"),
+            (types.IPV4, 0x0A000001, 45, "'10.0.0.1'"), (types.IPV6, 1, 0, "'::1'"),
+        ):  # fmt: skip
+            for n in (1, 99):
+                batch = batch_of((Key("a", key), [value, None] * n))
+                found = [(replace(target, binary=True, size=size), held) for target, held in values(batch)]
+                lines = b"".join(octets for octets, _ in literals(found, batch.n)).decode().split("\n")[:-1]
+                self.assertEqual([f"({expected}),", "(NULL),"] * n, lines)
+        self.assertEqual(
+            [16, 0, 5], [TableColumn("a", name).size for name in ("binary(16)", "blob", "int(5) unsigned")]
+        )
+
     def test_binary_types(self):
         """Of columns, and of the parameters of a procedure, which go before the columns' own types."""
         names = ("binary(16)", "varbinary(16)", "longblob", "BLOB", "varchar(32)", "int(10) unsigned")
