@@ -68,6 +68,29 @@ class StartTests(SynchronousTestCase):
         wait_until(lambda: not self.pidfile.exists(), 60, "the daemon has ended")
         self.assertEqual({"ulogd.conf", "rows"}, set(os.listdir(self.directory)) | {"rows"})
 
+    def test_signals_during_the_start(self):
+        """SIGHUP and SIGUSR2 end nothing, whenever they come: here while a database that is silent is waited for."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            path = self.configuration(_free_port(), 'logfile="stdout"\nstack=c:COLLECTOR,d:MYSQL')
+            with path.open("a") as file:
+                file.write(f"[d]\nhost=127.0.0.1\nport={silent.getsockname()[1]}\nuser=x\ndb=x\ntable=flows\n"
+                           "create=1\nkeys=octetDeltaCount\n")  # fmt: skip
+            log = (self.directory / "log").open("w+b")
+            self.addCleanup(log.close)
+            argv = [Path(sys.executable).with_name("ulogd-tw"), "-c", path]
+            environment = os.environ | {"PYTHONPATH": str(TOP)}
+            running = subprocess.Popen(argv, cwd=self.directory, env=environment, stdout=log, stderr=log)
+            self.addCleanup(running.wait, 60)
+            self.addCleanup(running.kill)
+            silent.settimeout(30)
+            self.addCleanup(silent.accept()[0].close)  # it connects while it starts
+            for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGHUP):
+                running.send_signal(number)
+            wait_until(lambda: b"stacks run" in (self.directory / "log").read_bytes(), 60, "the stacks run")
+            self.assertIsNone(running.poll())
+            running.send_signal(signal.SIGTERM)
+            running.wait(60)
+
     def test_level_on_standard_output(self):
         """-l and loglevel= hold where the log goes to standard output; 1 shows Twisted's own lines too."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -75,7 +98,7 @@ class StartTests(SynchronousTestCase):
             quiet = self.run_ulogd("-l", "8", "-c", path).stdout
             plain = self.run_ulogd("-c", path).stdout
             all_ = self.run_ulogd("-l", "1", "-c", path).stdout
-        self.assertEqual(["no stack is left that could start"], [line.split("] ", 1)[1] for line in _lines(quiet)])
+        self.assertEqual(["no stack could start"], [line.split("] ", 1)[1] for line in _lines(quiet)])
         self.assertNotIn("starting up", plain)
         self.assertIn("is left out", plain)
         self.assertIn("starting up", all_)
