@@ -195,7 +195,7 @@ class CollectorTests(DtlsCase):
                 ("tls_no_certificate", "it has shown no certificate", ("-dtls1_2",), ()),
                 ("tls_expired", "its certificate has expired (2", ("-dtls1_2",), late),
                 ("tls_name", "is for stranger.example, not for exporter.example", ("-dtls1_2",), stranger),
-                ("tls_unknown_ca", "from no CA that we know", ("-dtls1_2",), other.issue("x", "exporter.example")),
+                ("tls_unknown_ca", "signed by an unknown CA", ("-dtls1_2",), other.issue("x", "exporter.example")),
                 ("tls_certificate", "it is not for this use", ("-dtls1_2",), server),
                 ("tls_version", "older version than TLS 1.2", ("-dtls1", "-cipher", "ALL:@SECLEVEL=0"), None),
                 ("tls_cipher", "no cipher suite that we take", ("-dtls1_2", "-cipher", "AES128-SHA"), None),

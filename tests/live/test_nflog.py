@@ -337,9 +337,9 @@ class UnixsockTests(SynchronousTestCase):
                 second.sendall(FULL[:50])
                 second.sendall(FULL[50:])
                 service.wait_for("gp1", "rows_written", 1001)
-            again = Service(["sock1:UNIXSOCK,gp1:GPRINT"], config, ready="another program listens on it")
-            again.daemon.start()
-            again.stop()
+            again = Service(["sock1:UNIXSOCK,gp1:GPRINT"], config)
+            error = self.assertRaises(AssertionError, again.daemon.start)
+            self.assertIn("another program listens on it", str(error))
             self.assertTrue(path.exists())
         self.assertFalse(path.exists())
         line = (service.directory / "gprint").read_text().splitlines()[0]

@@ -209,12 +209,8 @@ class PacketTests(TestCase):
         self.assertEqual(len(reactor.getReaders()), len(set(reactor.getReaders())))
 
     def test_what_cannot_be_read(self):
-        """No such interface, no such filter: the message says so, and nothing stays open."""
-        for options, text in (
-            ({"interface": ("nothere",)}, "interface nothere: No such device"),
-            ({"filter": "tcp prot 80"}, "filter 'tcp prot 80': "),
-        ):
-            with self.assertRaises(StartError) as caught:
-                self.open(**options)
-            self.assertIn(text, str(caught.exception))
+        """No such filter: the message says so, and nothing stays open. An interface may still come."""
+        with self.assertRaises(StartError) as caught:
+            self.open(filter="tcp prot 80")
+        self.assertIn("filter 'tcp prot 80': ", str(caught.exception))
         wait_until(lambda: not any("packet" in str(r) for r in reactor.getReaders()), 1)

@@ -163,7 +163,7 @@ class CollectorTests(TlsCase):
                 ("tls_expired", "its certificate has expired (2", ("-tls1_3",), late),
                 ("tls_expired", "its certificate has expired (2", ("-tls1_2",), late),
                 ("tls_name", "is for stranger.example, not for exporter.example", (), stranger),
-                ("tls_unknown_ca", "from no CA that we know", (), other.issue("x", "exporter.example")),
+                ("tls_unknown_ca", "signed by an unknown CA", (), other.issue("x", "exporter.example")),
                 ("tls_certificate", "it is not for this use", (), server),
                 ("tls_version", "older version than TLS 1.2", ("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"), None),
                 ("tls_cipher", "no cipher suite that we take", ("-tls1_2", "-cipher", "AES128-SHA"), None),
