@@ -122,7 +122,7 @@ class Connections:
             self._errors["cut"] += 1
         self._forget(connection.session)
 
-    def look(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Time has passed: handle old gaps, and ended or silent connections."""
         for ends, connection in list(self._open.items()):
             while self._given_up(connection, now):

@@ -60,3 +60,9 @@ class Life:
     former: Place | None = None
     alarms: int = 0
     turns: int = 0
+
+    def clock_set(self, step: float) -> None:
+        """Our clock was set by so many seconds: Messages arrived so much later or earlier by it."""
+        for place in (self.place, self.suspect, self.former):
+            if place is not None:
+                place.arrived += step

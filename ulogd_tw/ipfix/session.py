@@ -54,6 +54,8 @@ class Session:
         for domain in self.domains.values():
             if not domain.place >> 32:  # that of NetFlow is when its uptime began, whatever our clock says
                 domain.origin -= step
+            if domain.life is not None:
+                domain.life.clock_set(step)
             for known in domain.templates.values():
                 if known.received:
                     known.received += step

@@ -56,16 +56,16 @@ class Watched(Generic[Made]):
             names = ", ".join(self._paths)
             raise StartError(f"{self._what}: {names}: {error}", "mend the file") from None
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read them again where one has changed."""
         if not self._reading and self._changed():
             self._reading = True
             self.in_thread(self._load).addCallbacks(self._loaded, self._not_loaded).addErrback(self._plugin.fault)
 
-    def look_anew(self) -> None:
+    def read_anew(self) -> None:
         """Read them again, changed or not."""
         self._read = {}
-        self.look()
+        self.poll()
 
     def _load(self) -> tuple[Made, dict[str, _State]]:
         octets, read = [], {}

@@ -228,7 +228,7 @@ class Stream(Remote):
         self._kept.rows = 0
         return super().write(rest)
 
-    def pump(self) -> bool:
+    def send_waiting(self) -> bool:
         connection = self._connection
         if not self.up or connection is None or self._flying or self.rest is None:
             return False
@@ -325,7 +325,7 @@ class LineByLine(Sink):
         """Send a line with its end; False if it must wait."""
         raise NotImplementedError
 
-    def pump(self) -> bool:
+    def send_waiting(self) -> bool:
         until = self.clock.seconds() + TURN
         while line := self.rest.record():
             if not self.send(line):
@@ -386,8 +386,8 @@ class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
             self.transport.stopListening()
             self._connect(addresses[0][1][0])
 
-    def pump(self) -> bool:
-        return self.up and super().pump()
+    def send_waiting(self) -> bool:
+        return self.up and super().send_waiting()
 
     def send(self, line: bytes) -> bool:
         try:

@@ -122,14 +122,14 @@ class Sink:
     def close(self) -> Any:
         """Release the resources of `open`."""
 
-    def pump(self) -> bool:
+    def send_waiting(self) -> bool:
         """Write as much of `rest` as possible now; True when all is written."""
         raise NotImplementedError
 
     def write(self, rest: PendingText) -> defer.Deferred[None] | None:
         """Write it: None when done at once, else a Deferred."""
         self.rest = rest
-        if self.pump():
+        if self.send_waiting():
             self.rest = None
             return None
         rest.finished = defer.Deferred()
@@ -150,7 +150,7 @@ class Sink:
         if rest is None or rest.finished is None:
             return
         try:
-            if not self.pump():
+            if not self.send_waiting():
                 return
         except Exception as error:
             self.rest = None
@@ -305,7 +305,7 @@ class TextFile(Sink):
             return waiting
         return (waiting or defer.succeed(None)).addCallback(lambda _: self._on_disk())
 
-    def pump(self) -> bool:
+    def send_waiting(self) -> bool:
         if self._waiting and not self._found_reader():
             return False
         until = self.clock.seconds() + TURN

@@ -177,6 +177,13 @@ class UptimeTests(SynchronousTestCase):
         self.exporter.feed(packet(old(2), number=102, up=3602, seconds=1_700_000_000))
         self.assertFound([1, 2], 0)
 
+    def test_both_clocks_are_set(self):
+        """Ours and the exporter's, as by one time server after a boot without a clock: the uptime goes on."""
+        self.exporter.now += 90_000
+        self.exporter.found.decoder.clock_set([self.exporter.found.session], 90_000)
+        self.exporter.feed(packet(old(2), number=102, up=3602, seconds=1_700_000_000))
+        self.assertFound([1, 2], 0)
+
     def test_uptime_goes_back_by_less(self):
         """Uptimes of line cards differ: what is no beginning is no restart (corpus: akvorado-sampling-rate)."""
         self.exporter.feed(packet(old(2), number=102, up=3489, seconds=5017))

@@ -171,13 +171,13 @@ class GROUP(Filter):
 
     def wake(self, now: float) -> float:
         for files in self._files:
-            files.look()
+            files.poll()
         return self.config.files_interval
 
     def reopen(self) -> None:
         """SIGHUP: read all files again."""
         for files in self._files:
-            files.look_anew()
+            files.read_anew()
 
     # rows
 

@@ -122,12 +122,12 @@ class MATCH(Filter):
 
     def wake(self, now: float) -> float | None:
         """Read changed files of sets again, in a thread."""
-        self._sets.look()
+        self._sets.poll()
         return self.config.sets_interval if self._files else None
 
     def reopen(self) -> None:
         """SIGHUP: check the files at once."""
-        self._sets.look_anew()
+        self._sets.read_anew()
 
     # rows
 

@@ -209,7 +209,7 @@ class PCAPIN(Replaying):
             if self._decoder.homes:
                 self._unite()
         self._decoder.expire(self._exporters, self._now)
-        self._connections.look(self._now)
+        self._connections.expire(self._now)
         yield None
 
     # UDP
