@@ -171,6 +171,7 @@ class Config:
         are options of other plugins with the same id.
         """
         section = self.sections.get(section_name)
+        values: dict[str, Any]
         if section is None:
             values, mistakes = {}, self._no_section(section_name, declared)
         else:

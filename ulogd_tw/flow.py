@@ -56,8 +56,9 @@ class OutputQueue:
     """
 
     def __init__(self, node: Node, pauses: Pauses) -> None:
+        assert isinstance(node.plugin, Output)
         self.node = node
-        self.output: Output = node.plugin
+        self.output = node.plugin
         self.counters = node.plugin.counters
         self.feeders = [feeder.plugin for feeder in node.feeders()]
         self.most_rows: int = self.output.config.queue_rows
@@ -147,13 +148,14 @@ class OutputQueue:
 
     def _failed(self, failure: Failure, before: int) -> None:
         if self._stopped:  # the output gave up since it is stopped: the rows are still ours
-            if failure.check(PartlyWritten):
+            if isinstance(failure.value, PartlyWritten):
                 self._take_off(failure.value.rows)
             self._give_back()
             return
         n = self._end_of_write()
         self.counters.rows_waiting -= n
         self.counters.dropped["error"] += n - (self._not_written() - before)
+        assert isinstance(failure.value, Exception)
         self.node.report(self.output, failure.value)
         self._next()
 

@@ -290,7 +290,7 @@ def _keys(class_: type[Plugin]) -> tuple[list[Key], list[str]]:
         requests = instance.requests(ALL)
         if requests is ALL:
             return given, ["  every key of its stack"]
-        asked = dict(requests)  # type: ignore[call-overload]
+        asked = dict(requests)
     except Exception:  # noqa: BLE001 - without its mandatory options an instance may be unable to say
         pass
     lines = []

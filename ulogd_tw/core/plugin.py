@@ -241,6 +241,8 @@ class Output(Plugin):
     """Ends a stack. `inputs`: the inputs of all its stacks."""
 
     inputs: tuple[Input, ...] = ()
+    clock: Any = None
+    """The reactor, or a clock, of an output that is `together`."""
     together = False
     """True if `write_together` takes what came in one turn of the reactor: it can order packets of both families."""
     common_options = (

@@ -112,7 +112,7 @@ class Machine:
                     yield from self._netlink(where)
                     yield from self._settings(where)
             except OSError as error:
-                yield Finding(WRONG, f"network namespace {path}", error.strerror, "ip netns list shows the names")
+                yield Finding(WRONG, f"network namespace {path}", str(error.strerror), "ip netns list shows the names")
 
     def _netlink(self, where: str) -> Findings:
         name = "conntrack over netlink" + where

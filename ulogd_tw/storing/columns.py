@@ -148,11 +148,11 @@ def stored(found: Found | None, target: Target) -> Found | None:
     kind = found.key.type.kind
     if kind == "ntp":
         unit = 10**6 if found.key.type is types.MICROSECONDS else 10**9
-        return replace(found, values=ntp_to_integer(found.values, unit), key=found.key.typed(types.UNSIGNED64))
+        return replace(found, values=ntp_to_integer(found.numbers, unit), key=found.key.typed(types.UNSIGNED64))
     if kind == "ipv4" and target.integer:
         return replace(found, key=found.key.typed(types.UNSIGNED32))
     if kind == "float":
-        odd = ~np.isfinite(found.values)
+        odd = ~np.isfinite(found.numbers)
         if odd.any():
             return replace(found, missing=odd if found.missing is None else odd | found.missing)
     return found
