@@ -79,6 +79,8 @@ class SQLOutput(Output):
         self._stopping = False
         self._was_cut = False
         self._unnumbered = False
+        self._sifted = False
+        """Whether the last batch had to be sifted: then the next one that fails is sifted at once."""
         self._busy: defer.Deferred[Any] | None = None
         self._pause: defer.Deferred[None] | None = None
 
@@ -315,7 +317,9 @@ class SQLOutput(Output):
         refused, failures, doubts, began = None, 0, 0, self.reactor.seconds()
         while refused is None and not self._stopping:
             try:
-                refused = await self._attempt(batch, number, failures > 0, doubts >= DOUBTS)
+                sift = doubts >= (1 if self._sifted else DOUBTS)
+                refused = await self._attempt(batch, number, failures > 0, sift)
+                self._sifted = sift
             except Exception as error:
                 fault = self._fault(error)
                 if fault is None:

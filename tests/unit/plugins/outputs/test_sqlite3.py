@@ -309,6 +309,14 @@ class SiftingTests(SQLITE3TestCase):
         self.assertEqual([10, 11, 12, 20], self.stored_numbers())
         self.assertEqual({"refused": 5}, made.counters.dropped)
 
+    async def test_in_a_row(self):
+        """Where every batch has bad rows, one attempt a batch fails."""
+        made = await self.made("NEW.number % 10 = 7")
+        for number in range(5):
+            await made.write(numbers(10 * number, 10))
+        self.assertEqual(({"refused": 5}, 45), (made.counters.dropped, len(self.stored_numbers())))
+        self.assertEqual({"table": 3 + 4}, made.counters.errors)
+
     async def test_after_a_restart(self):
         """Rows that are in the table show that it takes rows, also where a copy of one is refused for its key."""
         for unique in ("", " UNIQUE"):
