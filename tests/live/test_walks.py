@@ -1,11 +1,12 @@
 """The walks of docs/architecture.md: the running program calls the functions that they name, in their order."""
 
 import re
-import signal
+import socket
 import sqlite3
 import struct
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,26 +15,29 @@ from tests.support import TOP, Daemon, NetworkNamespaces, free_port, require_pro
 
 ARCHITECTURE = TOP / "docs" / "architecture.md"
 
-# Runs ulogd-tw and notes each function of ulogd_tw at its first call: from the start, or from SIGUSR1 on.
+# Runs ulogd-tw and notes each function of ulogd_tw at its first call: from the start, or while the file `go` is there.
 TRACER = """
-import signal, sys, threading
-configuration, out, at_once = sys.argv[1], sys.argv[2], sys.argv[3] == "start"
+import sys, threading, time
+from pathlib import Path
+folder, at_once = Path(sys.argv[1]), sys.argv[2] == "start"
 noted, active = {}, [at_once]
 def note(frame, event, argument):
     if event == "call" and active[0] and "/ulogd_tw/" in frame.f_code.co_filename:
         module = frame.f_code.co_filename.split("/ulogd_tw/")[-1]
         noted.setdefault(f"{module}:{frame.f_code.co_qualname}")
-def end(number, frame):
-    active[0] = False
-    with open(out, "w") as file:
-        file.write("\\n".join(noted))
-def begin(number, frame):
+def watch():
+    while not (at_once or (folder / "go").exists()):
+        time.sleep(0.02)
     active[0] = True
-    signal.signal(signal.SIGUSR1, end)
-signal.signal(signal.SIGUSR1, end if at_once else begin)
+    while not (folder / "stop").exists():
+        time.sleep(0.02)
+    active[0] = False
+    (folder / "part").write_text("\\n".join(noted))
+    (folder / "part").rename(folder / "out")
+threading.Thread(target=watch, daemon=True).start()
 threading.setprofile(note)
 sys.setprofile(note)
-sys.argv = ["ulogd-tw", "-c", configuration]
+sys.argv = ["ulogd-tw", "-c", str(folder / "conf")]
 from ulogd_tw.cli import main
 main()
 """
@@ -74,21 +78,22 @@ def walk(title):
 class WalkTests(SynchronousTestCase):
     """Each walk is one item of what happens."""
 
-    def trace(self, text, cause, start=False, argv=lambda words: words):
-        """The functions called after `cause` (or from the start on), in the order of their first calls."""
+    def trace(self, text, cause, before=None, start=False, argv=lambda words: words):
+        """The functions called in `cause` (or from the start on), in the order of their first calls."""
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         port = free_port("udp")
         (folder / "conf").write_text(text.format(port=port, folder=folder))
-        words = [sys.executable, "-c", TRACER, folder / "conf", folder / "out", "start" if start else "later"]
+        words = [sys.executable, "-c", TRACER, folder, "start" if start else "later"]
         with Daemon(argv(list(map(str, words))), cwd=TOP) as service:
             wait_until(lambda: "stacks run" in service.output(), within=60)
-            if not start:
-                service.process.send_signal(signal.SIGUSR1)
+            if before is not None:
+                before(folder, port)
+            (folder / "go").touch()
+            time.sleep(0.1)  # the watcher looks every 20 ms
             cause(folder, port)
-            service.process.send_signal(signal.SIGUSR1)
+            (folder / "stop").touch()
             wait_until((folder / "out").exists, within=30)
-            time.sleep(0.1)
             return (folder / "out").read_text().split("\n")
 
     def check(self, title, traced):
@@ -98,16 +103,17 @@ class WalkTests(SynchronousTestCase):
         self.assertEqual(sorted(steps, key=traced.index), steps, title)
 
     def test_datagram(self):
-        """An IPFIX datagram becomes a row of an SQLite file."""
+        """An IPFIX datagram of a known exporter, with a new template, becomes a row of an SQLite file."""
 
-        def send(folder, port):
-            import socket
-
+        def send(template, expected, folder, port):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-                sender.sendto(message(), ("127.0.0.1", port))
-            wait_until(lambda: rows(folder / "flows.sqlite3"), within=30)
+                sender.bind(("127.0.0.1", self.source))
+                sender.sendto(message(template), ("127.0.0.1", port))
+            wait_until(lambda: len(rows(folder / "flows.sqlite3")) == expected, within=30)
 
-        self.check("From a datagram to a row", self.trace(DATAGRAM_TO_ROW, send))
+        self.source = free_port("udp")
+        traced = self.trace(DATAGRAM_TO_ROW, partial(send, 257, 2), before=partial(send, 256, 1))
+        self.check("From a datagram to a row", traced)
 
     def test_configuration(self):
         """A line of the configuration becomes a socket."""
@@ -137,10 +143,10 @@ def rows(path):
         return []
 
 
-def message():
-    """One IPFIX Message with a template and a record of it."""
+def message(number):
+    """One IPFIX Message with the template of this number and a record of it."""
     fields = struct.pack(">HHHHHH", 8, 4, 12, 4, 1, 8)
-    template = struct.pack(">HHHH", 2, 8 + len(fields), 256, 3) + fields
-    record = struct.pack(">HHIIQ", 256, 20, 0xC0000201, 0xC6336407, 1500)
+    template = struct.pack(">HHHH", 2, 8 + len(fields), number, 3) + fields
+    record = struct.pack(">HHIIQ", number, 20, 0xC0000201, 0xC6336407, 1500)
     now = int(time.time())
     return struct.pack(">HHIII", 10, 16 + len(template) + len(record), now, 0, 1) + template + record

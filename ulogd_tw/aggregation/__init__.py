@@ -1,9 +1,9 @@
-"""An Intermediate Aggregation Process as RFC 7015 has it: interval distribution, then key and value aggregation.
+"""An Intermediate Aggregation Process (RFC 7015): interval distribution, then key and value aggregation.
 
-What comes in are batches of flow records or packets. Each row is put into an interval, by its arrival, by the end of
-its flow or spread over its time, and added to the group of its key: octets, packets, flows, first and last time, and
-the functions that are asked for. What goes out when an interval is over are batches with a row for each group. Open
-intervals may be kept in a state file over a restart.
+Batches of flow records or packets come in. Each row is assigned to an interval, by its arrival, by the end of its flow
+or spread over its time, and added to the group of its key: octets, packets, flows, first and last time, and the
+functions asked for. At the end of an interval batches with a row for each group go out. Open intervals may be kept in a
+state file over a restart.
 """
 
 from ulogd_tw.aggregation.checkpoints import Checkpoints

@@ -46,7 +46,7 @@ class Checkpoints:
     # start and stop
 
     def open(self, new_table: Callable[[int], IntervalTable]) -> Snapshot:
-        """What an earlier run left, in new tables. Raises `StartError`."""
+        """The groups left by an earlier run, in new tables. Raises `StartError`."""
         self.file.open()
         try:
             found = self.file.load(new_table)

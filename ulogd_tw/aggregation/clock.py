@@ -1,4 +1,4 @@
-"""Which interval each row of an AGGREGATE belongs to, and which intervals are over."""
+"""Assigns the rows of an AGGREGATE to intervals, and finds intervals that are over."""
 
 from __future__ import annotations
 

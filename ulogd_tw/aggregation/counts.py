@@ -1,4 +1,4 @@
-"""What an aggregation counts."""
+"""The counters of an aggregation."""
 
 from __future__ import annotations
 

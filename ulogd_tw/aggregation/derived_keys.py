@@ -19,9 +19,9 @@ _NUMBERS = ("unsigned", "seconds", "milliseconds")
 
 @dataclass(frozen=True)
 class Derived:
-    """The key `base`, and what is done to it: prefixes of so many bits, or steps of so many; `name` as written.
+    """The key `base`, and its derivation: prefixes of some bits, or steps of some size; `name` as written.
 
-    `base_key` is None where nobody knows that key, which is a mistake of the configuration.
+    `base_key` is None for an unknown key, a mistake of the configuration.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Derived:
 
 
 def parse(name: str) -> Derived:
-    """What a word of the option `key` means. ValueError where it cannot be."""
+    """The key meant by a word of the option `key`. ValueError for an impossible one."""
     base, slash, words = name.partition("/")
     key = known(base.partition("@")[0])
     if not slash:

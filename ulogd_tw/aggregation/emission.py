@@ -1,4 +1,4 @@
-"""What an AGGREGATE hands on: whole tables, which become batches and go out in slices."""
+"""The emission of an AGGREGATE: whole tables become batches and go out in slices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ EMITTED_AT_ONCE = 16384
 
 
 class EmissionQueue:
-    """Tables that wait to go out, oldest first.
+    """Tables waiting for emission, oldest first.
 
-    `emit` gets batches of the columns that `wanted` names at that time; of each interval those of the `top` groups by
-    the column `by`, if that is not 0. `before` is called with a table before its first row goes out.
+    `emit` gets batches of the columns `wanted` at that time; for each interval only the `top` groups by the column
+    `by`, unless 0. `before` is called with a table before its first row goes out.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class EmissionQueue:
         self._going = None
 
     def _batches(self, table: IntervalTable, now: float) -> Iterator[Batch | None]:
-        """What goes out of a table, with None where nothing does yet."""
+        """The batches of a table, with None for a pause."""
         slices = table.batches(now, EMITTED_AT_ONCE, self._wanted())
         if not self._top:
             yield from slices

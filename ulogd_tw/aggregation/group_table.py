@@ -1,4 +1,4 @@
-"""One table of an AGGREGATE: groups whose present keys are the same, and what is added up for each."""
+"""One table of an AGGREGATE: groups with the same present keys, and the sums of each."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LAST = Key("last_ms", types.MILLISECONDS, ((0, 153),), "milliseconds")
 VALUES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, REPLY_PACKETS, REPLY_OCTETS)
 SEEN = "seen"
 PLACES = (FLOWS, PACKETS, OCTETS, FIRST, LAST, SEEN)
-"""What stands behind the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
+"""The values after the key in a row of a table; with the 13 octets of an IPv4 5-tuple a row is one cache line."""
 BORN = Key("born", types.MILLISECONDS, unit="milliseconds")
 """When the first row of a group came."""
 ADDED = tuple(Key(f"added.{key.name}", types.UNSIGNED64) for key in SUMS)
-"""What a record adds to each of `SUMS` where its counters are totals; see `total_counters`."""
+"""The amounts added to each of `SUMS` by records with totals; see `total_counters`."""
 SPAN = Key("span", types.UNSIGNED64)
 """A key that is not handed on: rows whose key of the option `change` has one value without a break, see `spans`."""
 NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -94,11 +94,11 @@ class MemoryPool:
 
 
 class Group:
-    """One table: the rows whose present keys are the same, held in the same types.
+    """One table: the rows with the same present keys, held in the same types.
 
-    The values of an entry stand behind its key: flows, packets, octets, first, last, and the bits of what was seen:
-    bit i says that the sum `SUMS[i]` had a value at least once; without one it is NULL. What few have, sums of the
-    reply direction and the time of the first row, are columns of their own, made when the first values come.
+    The values of an entry follow its key: flows, packets, octets, first, last, and the bits of values seen: bit i is
+    set if the sum `SUMS[i]` had a value at least once, else the sum is NULL. Rare values, sums of the reply direction
+    and the time of the first row, are columns of their own, made at their first value.
     """
 
     MORE = (REPLY_PACKETS, REPLY_OCTETS, BORN)
@@ -117,7 +117,7 @@ class Group:
         self.seen_by_all: int | None = None
         """The bits that every entry has; None while there is no entry."""
         self.readers = 0
-        """Who goes through it in slices, and will want it to stay."""
+        """Number of readers going through it in slices, for which it must stay."""
         self._used = 0
 
     @property

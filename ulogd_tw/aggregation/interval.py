@@ -38,7 +38,7 @@ INTERVAL_START = Key("interval_start", types.SECONDS, unit="seconds")
 OTHER = "other"
 """The group of the rows that found no room, all under NULL keys."""
 Present = tuple[Key, ...] | str
-"""What a group is found by: its present keys, or `OTHER`."""
+"""The identity of a group table: its present keys, or `OTHER`."""
 PEEKED_AT_ONCE = 32768
 """Entries that are copied in one turn of the reactor: some milliseconds."""
 _MORE_STRINGS = 1 << 20
@@ -69,7 +69,8 @@ class IntervalTable:
         """How often its entries were moved; a copy made before such a move is of no use."""
         self._moving: Relocation[Any] | None = None
         self._old: deque[tuple[Present, Group, int]] = deque()
-        """Tables whose entries are moved to those of the same keys in `groups`, each with the first entry left."""
+        """Tables with entries on the move to the tables of the same keys in `groups`, each with the first entry left.
+        """
         self._sources: deque[IntervalTable] = deque()
         self.gone = False
         """Whether its rows were emitted."""
@@ -105,7 +106,7 @@ class IntervalTable:
         return {name: Dictionary(most) for name in self._names}
 
     def add(self, batch: Batch, max_keys: int) -> Batch | None:
-        """Merge the rows; with overflow=emit, fold and evict, those for which there was no room come back."""
+        """Merge the rows; with overflow=emit, fold and evict, rows without room are returned."""
         left = []
         for part, found in self._by_presence(batch):
             rest = self._add(part, found, max_keys)
@@ -114,7 +115,7 @@ class IntervalTable:
         return Batch.joined(left) if left else None
 
     def _by_presence(self, batch: Batch) -> Iterator[tuple[Batch, dict[str, Found]]]:
-        """Rows that lack the same keys together, with the keys that they have."""
+        """Rows with the same missing keys together, with the keys present."""
         found = self._keys_of(batch, (*self._names, *self._inner))
         masks = {name: f.missing for name, f in found.items() if f.missing is not None and f.missing.any()}
         if not masks:
@@ -129,7 +130,7 @@ class IntervalTable:
             yield part, self._keys_of(part, [name for name in found if name not in absent])
 
     def _keys_of(self, batch: Batch, names: Iterable[str]) -> dict[str, Found]:
-        """The columns of those of these keys that the batch has."""
+        """The columns of these keys in the batch, as far as it has them."""
         found = {name: self._summing.find(batch, name) for name in names}
         return {name: f for name, f in found.items() if f is not None}
 
@@ -209,7 +210,7 @@ class IntervalTable:
         return IntervalTable(self.start, self._settings, self._summing, self._pool)
 
     def begin_moving(self, moving: Relocation[Any]) -> None:
-        """Start with new tables; the entries of those that there are follow with `move`."""
+        """Start with new tables; the entries of the present ones follow with `move`."""
         self.moves += 1
         self._moving = moving
         for present in [present for present in self.groups if moving.whole or present != OTHER]:
@@ -241,7 +242,7 @@ class IntervalTable:
         return stop - first
 
     def take(self, present: Present, source: Group, piece: Slice, moving: Relocation[Any] | None = None) -> None:
-        """Merge a piece of another table, of which `moving` chooses what stays here; None: all of it."""
+        """Merge a piece of another table; `moving` chooses the groups to keep here; None: all of it."""
         stays = np.ones(len(piece), bool) if moving is None else moving.stays(source, piece)
         if present == OTHER:
             if stays.any():

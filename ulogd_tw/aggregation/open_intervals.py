@@ -15,7 +15,7 @@ _MAKES_ROOM = {Overflow.FOLD: Fold, Overflow.EVICT: Evict}
 class OpenIntervals:
     """Tables by the start of their interval, at most `max_keys` groups in all.
 
-    What goes out before its time is left in `outs`, for the caller to take.
+    Groups emitted early are left in `outs`, for the caller to take.
     """
 
     def __init__(self, new_table: Callable[[int], IntervalTable], max_keys: int, overflow: Overflow) -> None:

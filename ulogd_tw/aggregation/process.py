@@ -1,8 +1,8 @@
-"""The aggregation process of one instance (RFC 7015): rows come in, groups of equal keys go out interval by interval.
+"""The aggregation process of one instance (RFC 7015): rows come in, groups go out interval by interval.
 
-A row goes through in this order: its totals become differences (`total_counters`), its span is found (`spans`), its
-interval is found (`clock`), it is added to a table (`open_intervals`). Tables that are over go through the window to
-the queue of what goes out (`emission`).
+A row passes these steps: its totals become differences (`total_counters`), its span is found (`spans`), its interval is
+found (`clock`), it is added to a table (`open_intervals`). Finished tables go through the window to the emission queue
+(`emission`).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class AggregationProcess:
         return [] if self.window is None else self.window.panes
 
     def tables(self) -> list[IntervalTable]:
-        """All tables, those that go out too."""
+        """All tables, including those under emission."""
         return [*self.intervals, *self.panes, *(table for table, _ in self.queue)]
 
     def _memory(self) -> int:
@@ -134,7 +134,7 @@ class AggregationProcess:
         self._relocate(now)
 
     def _relocate(self, now: float) -> None:
-        """Move a slice of the groups, and hand on those that go out."""
+        """Move a slice of the groups, and emit those that leave."""
         self.intervals.relocate()
         self._hand_on(now)
 
@@ -147,7 +147,7 @@ class AggregationProcess:
     # rows out
 
     def _close(self, until: int, now: float | None = None) -> None:
-        """Hand on all intervals that began before `until`, or the windows that end until then."""
+        """Emit all intervals that began before `until`, or the windows that end until then."""
         for table in self.intervals.close(until):
             if self.window is None:
                 self.queue.add(table, now)
@@ -170,7 +170,7 @@ class AggregationProcess:
     def _bound(self) -> None:
         intervals = max(self.settings.window // self.settings.interval, 1)
         if self.queue and self.queue.rows > self.settings.max_keys * intervals:
-            self.queue.send(all_=True)  # what lies below counts what it cannot take; here nothing grows unbounded
+            self.queue.send(all_=True)  # the outputs below count rows without room; nothing here grows without bound
 
     def _finish_moving(self) -> None:
         """Move all groups that still have to be moved."""
@@ -195,10 +195,9 @@ class AggregationProcess:
         self.queue.send(all_=True)
 
     def wake(self, now: float | None, paused: bool) -> float:
-        """Close intervals whose time is over and send a slice of what goes out; seconds until the next call.
+        """Close finished intervals and emit a slice; returns seconds until the next call.
 
-        `now` is None where time has no say: rows of a file that is replayed close intervals themselves. While `paused`
-        nothing goes out.
+        `now` is None for a replayed file: its rows close intervals themselves. While `paused` nothing is emitted.
         """
         if now is not None and not self.settings.age:
             self._close_over(now)
@@ -225,7 +224,7 @@ class AggregationProcess:
             self._close(until, now)
 
     def clock_set(self, now: float) -> None:
-        """The wall clock was set to `now`: what would wait for a time that is far away again goes out at once."""
+        """The wall clock was set to `now`: groups that would wait for a time far ahead are emitted at once."""
         if self.checkpoints is not None:
             self.checkpoints.clock_set()
         if self._expiry is not None:
@@ -242,7 +241,7 @@ class AggregationProcess:
             self.closed = until
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
-        """The groups of all open intervals, and of those of a window, as they are now, in slices.
+        """The present groups of all open intervals, and of a window's, in slices.
 
         Groups are not moved meanwhile, unless new ones need their room: such groups can come twice.
         """
@@ -256,7 +255,7 @@ class AggregationProcess:
     # state
 
     def restore(self, checkpoints: Checkpoints) -> None:
-        """Go on with what an earlier run left in a state file, and keep it there from now on. Raises `StartError`."""
+        """Continue with the groups of a state file, and save there from now on. Raises `StartError`."""
         self.checkpoints = checkpoints
         snapshot = checkpoints.open(self.new_table)
         self.closed = snapshot.closed
@@ -269,7 +268,7 @@ class AggregationProcess:
                 self.intervals.tables[table.start] = table
 
     def snapshot(self) -> Snapshot | None:
-        """What a state file has to have; None while entries of a table are moved."""
+        """The contents for a state file; None while entries of a table are moved."""
         if self.intervals.relocation is not None or any(table.unmoved for table, _ in self.queue):
             return None
         tables: list[tuple[IntervalTable, float | None]] = [(table, None) for table in [*self.panes, *self.intervals]]

@@ -1,6 +1,6 @@
-"""How the entries of open tables of an AGGREGATE are gone through: which stay, and what becomes of the others.
+"""Passes over the entries of an AGGREGATE's open tables: some groups stay, the others are merged or emitted.
 
-Nothing is stopped for long: new rows go to new tables at once, and the entries of the old ones follow in slices.
+Nothing stops for long: new rows go to new tables at once, and the entries of the old ones follow in slices.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SAMPLE = 131_072
 
 
 class Table(Protocol):
-    """What a pass asks of the tables that it goes through, which are those of `interval`."""
+    """The interface of tables for a pass, implemented in `interval`."""
 
     def __len__(self) -> int: ...
 
@@ -51,7 +51,7 @@ _Table = TypeVar("_Table", bound=Table)
 class Relocation(Generic[_Table]):
     """One pass over `tables` that decides which groups stay; at most `room` do.
 
-    The groups that do not stay go to the rest, or into the tables `outs` where a subclass says so (`emits`).
+    The other groups go to the rest, or into the tables `outs` if a subclass sets `emits`.
     """
 
     joins = True
@@ -93,9 +93,9 @@ class Relocation(Generic[_Table]):
 
 
 class Halving(Relocation[_Table]):
-    """The half of all groups with the smaller values at `place` does not stay.
+    """Removes the half of all groups with the smaller values at `place`.
 
-    The bound is the median of all groups, or of a sample of them; of those that are just as large a part stays.
+    The bound is the median of all groups, or of a sample; of groups equal to it a part stays.
     """
 
     place = OCTETS
@@ -132,7 +132,7 @@ class Evict(Halving[_Table]):
 
 
 class Leave(Relocation[_Table]):
-    """Groups that began before `limit` (milliseconds), or whose span (see `spans`) has ended, go out."""
+    """Removes groups that began before `limit` (milliseconds), or whose span (see `spans`) has ended."""
 
     joins = False
     whole = True

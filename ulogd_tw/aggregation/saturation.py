@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 _SAFE = (1 << 63) - 1
-"""What all types of sums can hold."""
+"""The largest value that all types of sums can hold."""
 _FEW = 16
 """Values that Python looks at faster than NumPy."""
 

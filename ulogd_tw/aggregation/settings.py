@@ -1,4 +1,4 @@
-"""What an AGGREGATE was asked for, once its options are read."""
+"""The settings of an AGGREGATE, from its options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ulogd_tw.aggregation.functions import FunctionSpec
 
 
 class Overflow(Enum):
-    """What a new key does when the table is full."""
+    """The action for a new key in a full table."""
 
     EMIT = "emit"
     OTHER = "other"
@@ -57,7 +57,7 @@ class Settings:
         return cls(**read, **{name: getattr(config, name) for name in names})
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
-        """(option, what is wrong) of the options that do not go together."""
+        """(option, mistake) of options that cannot be used together."""
         if self.top < 0:
             yield "top", "must be 0 or more"
         if self.change and self.change not in self.key:

@@ -1,7 +1,7 @@
 """Spans: the rows of a group for as long as one of its keys keeps its value.
 
-Which span a row belongs to is found by a table of all groups without that key: the value that it had last, and the
-number of the span. Groups and values are told apart by hashes of 64 bits, seeded with a secret.
+The span of a row comes from a table of all groups without this key, with its last value and the number of the span.
+Groups and values are identified by hashes of 64 bits, seeded with a secret.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Spans:
         return bool(self._ended)
 
     def _spans(self, entries: np.ndarray, values: np.ndarray, known: int) -> np.ndarray:
-        """As `of`, for entries of the table, of which those beyond `known` are new."""
+        """As `of`, for entries of the table; entries beyond `known` are new."""
         rows = self._table.flat
         places = entries * self._table.stride
         if int(entries.max()) <= known and (rows.take(places + _VALUE) == values).all():

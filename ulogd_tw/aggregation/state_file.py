@@ -1,11 +1,11 @@
-"""The file in which an AGGREGATE keeps its open intervals over a restart, and the marks of those that were emitted.
+"""The file with an AGGREGATE's open intervals over a restart, and the marks of emitted ones.
 
-The file is a NumPy npz without pickles: for each interval its tables in pieces, as they were copied, and at the end a
-`head` in JSON. An interval is written as it is found while rows go on to come, so that a group has each of its rows
-whole or not at all. It takes the place of the former file only when it is whole and on the disk.
+The file is a NumPy npz without pickles: for each interval its tables in pieces, and at the end a `head` in JSON. An
+interval is written while rows keep arriving; a group has each of its rows completely or not at all. The new file
+replaces the former one only when it is complete and on disk.
 
-Beside it ``PATH.emitted`` has a line for each interval that was handed on, written before its first row is: what the
-file still has of it does not come again. The process that uses a file holds a lock on this one.
+Beside it ``PATH.emitted`` has a line for each emitted interval, written before its first row goes out: groups of this
+interval in the file are not emitted again. The process using a file holds a lock on this one.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ Work = Callable[[], None]
 
 
 class Snapshot(NamedTuple):
-    """What a state file has to have: `tables`, with the clock of those that wait to go out, and what is closed.
+    """The contents of a state file: `tables`, with the clock of those waiting for emission, and the closed intervals.
 
-    Intervals that began before `closed` (seconds since 1970) were handed on.
+    Intervals that began before `closed` (seconds since 1970) were emitted.
     """
 
     tables: list[tuple[IntervalTable, float | None]]
@@ -59,7 +59,7 @@ class Disturbed(Exception):
 
 
 def described(settings: Settings) -> dict[str, Any]:
-    """What the sums of a state file depend on: it is read by an AGGREGATE of the same settings only."""
+    """The settings on which the sums of a state file depend: only an AGGREGATE with the same ones reads it."""
     return {
         "key": list(settings.key),
         "functions": [spec.saved for spec in settings.functions],
@@ -116,7 +116,7 @@ class StateFile:
             os.ftruncate(self._marks, 0)
 
     def emitted(self) -> tuple[set[str], int]:
-        """What was marked: names of tables, and until when intervals are closed. A line that is cut is none."""
+        """The marks: names of tables, and the time until which intervals are closed. A cut line counts as none."""
         lines = os.pread(self._marks, os.fstat(self._marks).st_size, 0).decode("ascii", "replace").split("\n")[:-1]
         words = [line.split(" ") for line in lines]
         good = [(ident, int(closed)) for ident, closed in (w for w in words if len(w) == 2) if closed.isdecimal()]
@@ -147,7 +147,7 @@ class StateFile:
             yield lambda: _put(archive, {"head": octets})
             yield lambda: self._finish(archive, file, beside)
         finally:
-            with contextlib.suppress(OSError):  # a full disk was told before
+            with contextlib.suppress(OSError):  # a full disk was reported before
                 archive.close()
                 file.close()
             beside.unlink(missing_ok=True)
@@ -162,9 +162,9 @@ class StateFile:
     # read
 
     def load(self, new_table: Callable[[int], IntervalTable]) -> Snapshot | None:
-        """What the file has that was not emitted; None: there is no file.
+        """The part of the file not yet emitted; None: there is no file.
 
-        Raises ValueError for a file that is damaged or has sums of something else.
+        Raises ValueError for a damaged file, or one with other sums.
         """
         gone, closed = self.emitted()
         try:
@@ -191,7 +191,7 @@ class StateFile:
             raise ValueError(f"it is damaged: {type(error).__name__}: {error}") from None
 
     def set_aside(self) -> Path:
-        """Give the file another name; what that is."""
+        """Rename the file; returns the new name."""
         aside = self.path.with_name(self.path.name + ".aside")
         os.replace(self.path, aside)
         return aside

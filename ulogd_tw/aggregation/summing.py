@@ -1,4 +1,4 @@
-"""What the rows of a batch add to the entries of a group: counters, times, functions."""
+"""Adds the rows of a batch to the entries of a group: counters, times, functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Summing:
         self._amounts = amounts
 
     def add(self, group: Group, entries: np.ndarray, batch: Batch, new: slice) -> None:
-        """Add the values of the rows to their entries, of which those in `new` are new."""
+        """Add the values of the rows to their entries; the entries in `new` are new."""
         self.counters.rows_merged += ended(batch)
         if self.aged and new.stop > new.start:
             group.born(new, int(batch.now * 1000))
@@ -67,7 +67,7 @@ class Summing:
         group.see(seen, partly, places, new)
 
     def _amount(self, batch: Batch, place: int) -> Amount | None:
-        """What the rows add to the sum at this place of `SUMS`."""
+        """The amounts of the rows for the sum at this place of `SUMS`."""
         added = batch.columns.get(_ADDED[place])
         if added is not None:
             return Amount(numbers(added), batch.missing.get(_ADDED[place]))
@@ -75,7 +75,7 @@ class Summing:
         return found if found is None or found.totals is None else self._final(batch, found)
 
     def _final(self, batch: Batch, found: Amount) -> Amount:
-        """The amount without the totals of records that say that their flow goes on: a later one contains them."""
+        """The amount without totals of records of active flows: a later record contains them."""
         reason = self.find(batch, "flowEndReason")
         if reason is None or found.totals is None:
             return found

@@ -25,9 +25,9 @@ class Totalled:
 
 
 class RememberedFlows:
-    """The last totals of at most `most` flows; beyond that, those told longest ago are forgotten.
+    """The last totals of at most `most` flows; beyond that, the oldest ones are forgotten.
 
-    There are two tables: when the new one is full it becomes the old one, and what is told again moves on.
+    There are two tables: a full new one becomes the old one, and flows reported again move to the new one.
     """
 
     def __init__(self, most: int) -> None:
@@ -45,7 +45,7 @@ class RememberedFlows:
         return KeyTable(1, self.at_once, values=_END)
 
     def runs(self, hashes: np.ndarray) -> Runs:
-        """The rows whose flows have these hashes, beside what is remembered of their flows."""
+        """The rows of the flows with these hashes, with the totals remembered."""
         new, old = self._tables or (self._empty(), self._empty())
         before = new.n
         entries = new.entries([hashes])
@@ -59,7 +59,7 @@ class RememberedFlows:
 
 
 def _copy(old: KeyTable, new: KeyTable, before: int) -> None:
-    """Set the values of the entries of `new` beyond `before` to what `old` has of these flows."""
+    """Set the values of the entries of `new` beyond `before` from the same flows in `old`."""
     rows = new.flat[(before + 1) * new.stride : (new.n + 1) * new.stride].reshape(-1, new.stride)
     if len(rows):
         known = old.entries([np.ascontiguousarray(rows[:, 0])], 0)
@@ -115,10 +115,10 @@ class Runs:
     def differences(
         self, place: int, total: Totalled, joins: np.ndarray | None = None, final: np.ndarray | None = None
     ) -> np.ndarray:
-        """What each row adds to the sum at this place, in the order of the batch; the last totals are remembered.
+        """The amount of each row for the sum at this place, in the order of the batch; the last totals are remembered.
 
-        Rows that count something else than a total keep their value. What flows at `joins` had counted before is
-        left out, and totals begin anew after `final` rows (masks in the order of the flows).
+        Rows with a counter other than a total keep their value. Counts of the flows at `joins` from before are left
+        out, and totals restart after `final` rows (masks in the order of the flows).
         """
         values, there, before, now = self._compared(place + 1, total)
         added = np.where(there, values - before, np.uint64(0))

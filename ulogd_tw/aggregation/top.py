@@ -51,7 +51,7 @@ class TopGroups:
         self._kept, self._others = kept, _summed(others)
 
     def batches(self) -> Iterator[Batch]:
-        """Those rows, largest first in each batch, a batch for each kind of rows; then that of all others."""
+        """The top rows, largest first in each batch, a batch for each kind of rows; then the row of all others."""
         kinds: dict[Schema, list[Batch]] = {}
         for batch in self._kept:
             kinds.setdefault(batch.schema, []).append(batch)
@@ -63,7 +63,7 @@ class TopGroups:
 
 
 def _rank(batch: Batch, by: str) -> np.ndarray:
-    """What rows are ordered by; below 0 where there is none."""
+    """The values that order rows; below 0 for missing ones."""
     column = batch.columns.get(by)
     if column is None:
         return np.full(batch.n, -np.inf)

@@ -1,6 +1,6 @@
-"""Total counters of flows that are told again and again, made into what was counted since the last time.
+"""Turns total counters of repeatedly reported flows into the increase since the previous report.
 
-What a record adds stands in columns of its own (`ADDED`), which `summing` takes in place of the counters.
+The amounts are in columns of their own (`ADDED`), which `summing` uses in place of the counters.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _PORTS = ("sourceTransportPort", "destinationTransportPort")
 
 
 class Totals:
-    """Replaces the totals of records by what they add. The last totals of at most `most` flows are remembered."""
+    """Replaces the totals of records by their increase. The last totals of at most `most` flows are remembered."""
 
     asks: tuple[str, ...] = ()
-    """The keys by which flows are known, and those that say when one ends."""
+    """The keys that identify flows, and those about their end."""
 
     def __init__(self, find: Find, amounts: Amounts, most: int) -> None:
         self._find = find
@@ -134,12 +134,12 @@ class Differences(Totals):
 
 
 class RepeatedTotals(Totals):
-    """totals=auto: only totals that are surely, or most likely, told again are differences; others are added whole.
+    """totals=auto: only totals that are surely, or most likely, repeated become differences; others are added whole.
 
-    A record goes on with the one before it where both are of one exporter, domain and template, have the whole flow
-    key, the flow id and the start of the flow in common as far as the template has them, and where no total fell.
-    Records without ports may be of many flows. Conntrack tells the end of a connection once. Records with a
-    flowEndReason are the last of their flow; those with 2 (active timeout) add nothing, as a later one contains them.
+    A record continues the one before it if both have the same exporter, domain and template, the same complete flow
+    key, flow id and start of the flow (as far as the template has them), and no total decreased. Records without ports
+    may belong to many flows. Conntrack reports the end of a connection once. Records with a flowEndReason are a flow's
+    last ones; with 2 (active timeout) a later record contains them, so they add nothing.
     """
 
     IDENTITY = ("exporter", "observationDomainId", "templateId", *_TUPLE, *_PORTS, "ipClassOfService",
@@ -165,7 +165,7 @@ class RepeatedTotals(Totals):
         return batch.with_columns(columns, _masks(chosen, interim if interim.any() else None))
 
     def _of_flows(self, batch: Batch, chosen: dict[int, Amount]) -> Iterator[tuple[int, np.ndarray]]:
-        """What each row of these flows adds, for each of the amounts."""
+        """The amount of each row of these flows, for each counter."""
         totals = self._totals(batch, chosen)
         start = UPTIME if self._find(batch, UPTIME) is not None else START  # of a clock that does not jitter
         runs = self._flows.runs(self._identity(batch, (*self.IDENTITY, FLOW_ID, start)))
@@ -189,7 +189,7 @@ class RepeatedTotals(Totals):
 
 
 def _masks(chosen: dict[int, Amount], interim: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """The rows that add nothing to a sum: those without the counter, and those whose total a later one contains."""
+    """Masks of the rows that add nothing to a sum: rows without the counter, and totals contained in a later record."""
     masks = {}
     for place, amount_ in chosen.items():
         missing = amount_.missing

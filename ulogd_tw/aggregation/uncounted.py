@@ -1,4 +1,4 @@
-"""Rows of which no counter tells the octets: counted, and said once for each template."""
+"""Rows without any counter of octets: counted, and logged once for each template."""
 
 from __future__ import annotations
 

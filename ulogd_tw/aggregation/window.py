@@ -18,7 +18,7 @@ class Window:
         """In the order of their times."""
 
     def add(self, pane: IntervalTable) -> None:
-        """Take an interval that is over, perhaps one that came late."""
+        """Take a finished interval, possibly a late one."""
         self.panes.append(pane)
         self.panes.sort(key=lambda pane: pane.start)
 

@@ -6,36 +6,6 @@ has the base classes of plugins, `options` and `counters` their declarations, an
 configuration and connects them. Import the modules themselves: most callers need one or two.
 """
 
-__all__ = [
-    "aligned",
-    "batch",
-    "biflow_names",
-    "bounded",
-    "column_set",
-    "columns",
-    "conversions",
-    "counters",
-    "durable",
-    "entries",
-    "errors",
-    "flow_rows",
-    "hashes",
-    "icmp",
-    "key_table",
-    "keys",
-    "libraries",
-    "limited",
-    "lines",
-    "networks",
-    "options",
-    "packing",
-    "paths",
-    "phrases",
-    "plugin",
-    "protocols",
-    "resolve",
-    "stack",
-    "text",
-    "texttables",
-    "types",
-]
+import os
+
+__all__ = sorted(name.removesuffix(".py") for name in os.listdir(__path__[0]) if name[0] != "_" and name[-3:] == ".py")

@@ -34,8 +34,8 @@ _BY_FAMILY = {False: _keys(False), True: _keys(True)}
 def biflows(find: Find, batch: Batch) -> Batch:
     """A row for each connection, with keys that are Information Elements only.
 
-    Ports are left out of ICMP, addresses and ports after translation where nothing was translated; the counters of a
-    reply that never came are 0, those that the kernel did not keep are missing.
+    Ports are left out for ICMP, and translated addresses and ports if nothing was translated. Counters of a missing
+    reply are 0; counters not kept by the kernel are missing.
     """
     found = connection(find, batch)
     values: dict[str, Value] = found.original.values | {

@@ -76,7 +76,7 @@ class Collector(Spooling):
         self.send_waiting()
 
     def take_over(self, other: Collector) -> None:
-        """What waits for another collector, which is away, waits for this one now."""
+        """Messages waiting for another, unreachable collector wait for this one now."""
         blocks = other._out_of_queue()
         other.records_moved += sum(messages.all_records for messages in blocks)
         self._queue.extend(blocks)
@@ -84,7 +84,7 @@ class Collector(Spooling):
         self.send_waiting()
 
     def trim(self) -> None:
-        """Drop the oldest messages beyond the bound: what is newest is worth most to whoever watches."""
+        """Drop the oldest messages beyond the bound: the newest are the most useful."""
         while self._queue and (over := self._queued_octets - self.settings.queue_octets) > 0:
             messages = self._queue[0]
             count = min(-(-over // messages.length), messages.count)
@@ -135,7 +135,7 @@ class Collector(Spooling):
     # for subclasses
 
     reliable = False
-    """Whether what was sent arrives, so that it need not be told again in a session."""
+    """Whether sent templates are sure to arrive, so that they are sent once in a session."""
 
     @property
     def state(self) -> str:

@@ -1,4 +1,4 @@
-"""What an exporter counts, and each of its collectors."""
+"""The counters of an exporter, and of each of its collectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One direction of flows as columns: which rows have which values, and so which template each takes."""
+"""One direction of flows as columns: the values of each row, and so the template of each."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Direction:
     """Whether it is the answer of a row that is about the other direction."""
 
     def only(self, rows: np.ndarray, left_out: int) -> Direction:
-        """Those of the rows; `left_out` is their count as the field has it."""
+        """Some of the rows; `left_out` is the number left out."""
         if rows.all():
             return self
         values = {name: (column[rows], None if missing is None else or_none(missing[rows]))

@@ -23,7 +23,7 @@ KEYS = (
     "icmp.type", "icmp.code", "icmpv6.type", "icmpv6.code", "icmpTypeCodeIPv4",
     "icmpTypeCodeIPv6", "ct.event", "ct.id", "ct.tcp.state", "flowEndReason", "flowDirection", "flowId", "record_kind",
 )  # fmt: skip
-"""What a record is made of, beside the addresses."""
+"""Keys for a record, in addition to the addresses."""
 
 _ICMP, _TCP, _ICMPV6 = 1, 6, 58
 _TIME_WAIT, _CLOSE = 7, 8
@@ -37,13 +37,13 @@ REVERSE_KEYS = (
     *REPLY_OCTETS.names, *REPLY_PACKETS.names, "reverseFlowStartMilliseconds", "reverseFlowEndMilliseconds",
     "reverseFlowEndReason",
 )  # fmt: skip
-"""What a biflow has beside them."""
+"""Further keys of a biflow."""
 _TURNED = {"source": "destination", "destination": "source", "source_port": "destination_port",
            "destination_port": "source_port"}  # fmt: skip
 
 
 def directions(find: Find, batch: Batch) -> list[Direction]:
-    """The records of these flows: both directions of those with two whole tuples, else the one."""
+    """The records of these flows: both directions for flows with two complete tuples, else one."""
     found = [find(batch, f"{prefix}.ip.{end}") for prefix in ("reply", "orig") for end in ("saddr", "daddr")]
     there = [f for f in found if f is not None]
     if len(there) < len(found):
@@ -68,7 +68,7 @@ def _alone(find: Find, batch: Batch) -> list[Direction]:
 
 
 def _answer(find: Find, batch: Batch, single: Direction) -> Direction | None:
-    """What reverse elements say, between the same ends; only the rows with packets."""
+    """The rows of the reverse direction, from reverse elements, between the same ends; only rows with packets."""
     counters: dict[str, Value] = {}
     bits = single.bits & ~TOTALS | _count(find, batch, counters, _REVERSE_COUNTERS)
     if not counters:
@@ -95,7 +95,7 @@ def _count(find: Find, batch: Batch, values: dict[str, Value], counters: Iterabl
 
 
 def _counted(answer: Direction) -> Direction:
-    """Only the rows with packets or octets; those without any count have no answer that is known."""
+    """Only the rows with packets or octets; without any count an answer is unknown."""
     some = np.zeros(answer.n, bool)
     unknown = np.ones(answer.n, bool)
     for name in ("octets", "packets"):
@@ -206,9 +206,9 @@ def _translated(original: dict[str, Value], reply: dict[str, Value]) -> np.ndarr
 
 
 def _end_reason(find: Find, batch: Batch, values: dict[str, Value]) -> Value:
-    """TCP that was closed has ended; all else has been idle for too long, as far as the kernel tells.
+    """The end reason: closed TCP has ended; other flows were idle for too long, as far as the kernel reports.
 
-    Missing for TCP whose state the kernel did not send.
+    Missing for TCP without a state from the kernel.
     """
     state = find(batch, "ct.tcp.state")
     unknown = np.ones(batch.n, bool) if state is None else state.missing

@@ -21,7 +21,7 @@ class Distribution:
         self._limits: tuple[int, ...] = ()
 
     def add(self, records: Records, group: Group) -> None:
-        """Put records into Messages for these collectors; those that are full go out."""
+        """Put records into Messages for these collectors; full Messages are sent."""
         limits = tuple(collector.limit for collector in self._collectors)
         if self._limits != limits:  # the path of one has changed
             self.flush()
@@ -47,5 +47,5 @@ class Distribution:
                 collector.put(messages)
 
     def _of(self, group: Group, limit: int) -> list[Collector]:
-        """Those of a group that take Messages of this length."""
+        """The collectors of a group that take Messages of this length."""
         return [self._collectors[place] for place in group if self._limits[place] == limit]

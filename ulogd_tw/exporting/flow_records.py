@@ -48,7 +48,7 @@ _RELATIVE = {
     "flowEndMilliseconds": frozenset(("flow.end.sec", "flow.end.usec", "flowEndDeltaMicroseconds",
                                       "flowEndSysUpTime", "last")),
 }  # fmt: skip
-"""Forms of a time that have no element, or mean something only beside the header of the Message that brought them."""
+"""Forms of a time without element, or relative to the header of their Message."""
 _UPTIMES = {name: registry.element(0, uniflow.UPTIMES[edge].ident)
             for name, edge in zip(_TIMES, ("start", "end"), strict=True)}  # fmt: skip
 MOST_SCHEMAS = 1024
@@ -66,7 +66,7 @@ class Fields:
 
 
 def parse(text: str) -> Fields:
-    """What the option says. ValueError with the reason where it is wrong."""
+    """The meaning of the option. ValueError with the reason for a wrong value."""
     words = text.replace(",", " ").split()
     if len(words) == 1 and words[0] in _WAYS:
         return Fields(words[0])
@@ -118,7 +118,7 @@ class FlowRecords:
     # keys
 
     def requests(self, above: frozenset[str] | None) -> Any:
-        """What to ask of a stack that gives the keys `above`; None: any key may come."""
+        """The keys to request from a stack with the keys `above`; None: any key may come."""
         if self.fields.names:
             return dict.fromkeys(self.fields.names, True) | dict.fromkeys(ENDS, False)
         connections = above is not None and _REPLY in above
@@ -210,7 +210,7 @@ class FlowRecords:
             yield from self.outgoing.records(batch.take(options), options=True)
 
     def _with_times(self, batch: Batch) -> Batch:
-        """With times that stand for themselves instead of those that need something beside the record."""
+        """The batch with absolute times in place of relative ones."""
         columns: dict[Any, Column] = {}
         missing: dict[str, np.ndarray] = {}
         gone: set[str] = set()
@@ -229,7 +229,7 @@ class FlowRecords:
 
 
 def _made_uptimes(form: NetFlow9, direction: Direction) -> bool:
-    """Whether all times can be told as NetFlow v9 does; then they are that. Others stay absolute."""
+    """Whether all times fit NetFlow v9's uptime; then they are uptimes. Other times stay absolute."""
     times = {name: direction.values[name] for name in uniflow.UPTIMES if name in direction.values}
     if not all(_told(form, ms, missing) for ms, missing in times.values()):
         return False
@@ -238,7 +238,7 @@ def _made_uptimes(form: NetFlow9, direction: Direction) -> bool:
 
 
 def _with_uptimes(form: NetFlow9, batch: Batch) -> Batch:
-    """With times as NetFlow v9 has them, where they can be told so."""
+    """The batch with NetFlow v9's times, where they fit."""
     columns: dict[Key, Column] = {}
     missing = {}
     times = {name: numbers(batch.columns[name]) for name in _TIMES if name in batch.schema}

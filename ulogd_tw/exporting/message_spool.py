@@ -1,7 +1,7 @@
-"""Messages for a collector that is away, on the disk: IPFIX files (RFC 5655) in a directory, oldest first.
+"""Messages for an unreachable collector, on disk: IPFIX files (RFC 5655) in a directory, oldest first.
 
-A file has its templates in front of their data, so that any reader of IPFIX understands it. What a process that was
-killed left is cut back to its last whole Message.
+A file has its templates before their data, so that any reader of IPFIX understands it. A file left by a killed process
+is cut back to its last complete Message.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class MessageSpool:
 
     @classmethod
     def of(cls, directory: str, instance: str, url: Url, most_octets: int, most_age: float) -> MessageSpool:
-        """That of a collector of an exporter."""
+        """The spool of one collector of an exporter."""
         name = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{instance}-{url}")
         return cls(Path(directory) / name, most_octets, most_age)
 
     @property
     def records(self) -> int:
-        """Records that wait here, without those that have arrived."""
+        """Records waiting here, without those already delivered."""
         return sum(file.records - file.sent for file in self._files)
 
     @property
@@ -134,9 +134,9 @@ class MessageSpool:
         self._open = file
 
     def take(self, templates: dict[int, Template]) -> tuple[SpoolFile, list[Messages]] | None:
-        """The oldest file that nobody sends, with its Messages that have not arrived; None where there is none.
+        """The oldest file not being sent, with its undelivered Messages; None if there is none.
 
-        `templates` gets those that the Messages need.
+        `templates` gets the templates of these Messages.
         """
         file = next((file for file in self._files if not file.taken), None)
         if file is None:

@@ -45,8 +45,8 @@ _RECORD = _record()
 def records(find: Find, batch: Batch, form: NetFlow5, counters: Counters) -> Iterator[Records]:
     """The records of all directions of the rows.
 
-    Rows of IPv6 are dropped as ``ipv6``. Counters beyond 32 bits become several records with the same sum. What is
-    missing is 0, as the format has no other way; numbers that are too large are 0 and counted as ``errors{unfit}``.
+    Rows of IPv6 are dropped as ``ipv6``. Counters beyond 32 bits become several records with the same sum. A missing
+    value is 0, because the format has no other way; numbers that are too large are 0 and counted as ``errors{unfit}``.
     """
     for direction in directions(find, batch):
         counters.figures["replies_without_packets"] += direction.left_out
@@ -112,7 +112,7 @@ def _times(counter: np.ndarray) -> np.ndarray:
 
 
 def _shared(counter: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Each number in so many parts, the last of which has what is left over."""
+    """Each number divided into some parts; the last part has the rest."""
     share = counter // times.astype(np.uint64)
     parts = np.repeat(share, times)
     parts[np.cumsum(times) - 1] += counter - share * times.astype(np.uint64)

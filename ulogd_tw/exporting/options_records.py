@@ -1,4 +1,4 @@
-"""The options records of an exporter: what it tells its collectors about itself, every `options_interval` seconds."""
+"""The options records of an exporter: its reports about itself, every `options_interval` seconds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ulogd_tw.ipfix.wire_format import WireFormat
 class OptionsReporter:
     """Makes the options records for each collector.
 
-    `not_sent` gives the rows that reached no collector at all; the losses of `inputs` are told, but those of collectors
-    and of files, which are no Metering Processes here.
+    `not_sent` gives the rows that reached no collector at all. The losses of `inputs` are reported, except those of
+    collectors and files, which are not Metering Processes here.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class OptionsReporter:
         yield from self._about_templates(collector, metering)
 
     def _about_templates(self, collector: Collector, metering: list[Input]) -> Iterator[Records]:
-        """Of the templates of this session; over streams each is told once."""
+        """Options records about the templates of this session; over streams each is sent once."""
         sent = frozenset(ident for ident in collector.sent_templates if not self._outgoing.templates[ident].options)
         session, before = self._known.get(collector, (0, frozenset()))
         new = sent - before if collector.reliable and session == collector.connects else sent

@@ -22,10 +22,10 @@ _COMMON = frozenset({
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch | None]:
-    """The rows without reverse elements; and those of the answer, None where there is none.
+    """The rows without reverse elements; and the rows of answers, None if there are none.
 
-    An answer has the ends of its flow changed over, and what reverse elements say. What its exporter said of the first
-    direction alone is left out. Rows whose answer has no packet, as far as somebody counted, give none.
+    An answer has the ends of its flow exchanged, and the values of the reverse elements. Keys about the first direction
+    alone are left out. Rows with an answer counted as 0 packets give none.
     """
     back = {key.elements[0][1]: name for name, key in batch.schema.items() if _is_reverse(key)}
     if not back:

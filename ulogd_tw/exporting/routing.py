@@ -1,4 +1,4 @@
-"""Which collector gets which flows: all of them, the first that is there, or one by the flow's hash."""
+"""Chooses the collectors of flows: all of them, the first reachable one, or one by the flow's hash."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ HASHED = ("orig.ip.saddr", "orig.ip.daddr", "orig.l4.sport", "orig.l4.dport", "o
 class Routing:
     """Chooses collectors by `mode`.
 
-    ``failover``: the first that is there gets everything; what waits for one that is away goes to it too.
-    ``balance``: rendezvous hashing, so that flows stay where they are when another collector leaves or comes back.
-    `rules_`: of the collectors only those are chosen from that may get a row.
+    ``failover``: the first reachable collector gets everything, including messages waiting for an unreachable one.
+    ``balance``: rendezvous hashing, so that flows stay in place when another collector leaves or comes back. `rules_`:
+    a row's collectors are chosen among those allowed for it.
     """
 
     def __init__(self, mode: str, collectors: Sequence[Collector], rules_: Sequence[Rule] = ()) -> None:
@@ -72,7 +72,7 @@ class Routing:
                 yield (number,), batch if count == batch.n else batch.take(rows)
 
     def _there(self, may: Sequence[int] | None = None) -> list[int]:
-        """The collectors that can be sent to; all of them where none can, so that what comes waits."""
+        """The reachable collectors; all of them if none is reachable, so that rows wait."""
         every = list(range(len(self.collectors)) if may is None else may)
         return [number for number in every if self.collectors[number].available] or every
 
@@ -90,7 +90,7 @@ class Routing:
         return chosen
 
     def move(self) -> None:
-        """What waits for a collector that is away goes to one that is there, and that may have it."""
+        """Messages waiting for an unreachable collector go to a reachable one that may have them."""
         if self.mode == "all" or self._chosen_by_name:
             return
         there = [number for number in self._there() if self.collectors[number].available]

@@ -1,4 +1,4 @@
-"""Rules which flows a collector gets: networks, marks, and what a filter above has said by the key ``export.to``."""
+"""Rules for the flows of a collector: networks, marks, and the key ``export.to`` set by a filter above."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def marks(text: str) -> tuple[Mark, ...]:
 
 @dataclass(frozen=True)
 class Rule:
-    """What one collector gets: flows with an address in `networks`, and with one of `marks`; empty: any.
+    """The flows of one collector: those with an address in `networks`, and with one of `marks`; empty: any.
 
-    `names` are those by which ``export.to`` means it.
+    `names` are its names in ``export.to``.
     """
 
     names: frozenset[str]

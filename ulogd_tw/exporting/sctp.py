@@ -29,7 +29,7 @@ _WINDOW = 4 << 20
 
 
 class SctpCollector(Collector):
-    """A collector over SCTP. What it has not acknowledged is kept, and sent again on the next association."""
+    """A collector over SCTP. Unacknowledged messages are kept, and sent again on the next association."""
 
     reliable = True
 
@@ -135,7 +135,7 @@ class SctpCollector(Collector):
         self._given_up.clear()
 
     def _settle(self) -> None:
-        """Let go of all that was sent, once the stack says that nothing is under way any more."""
+        """Let go of all sent messages, once the stack has none under way."""
         if not self.sender.is_up or not (self._kept or self._awaits_templates) or not self.sender.all_acknowledged():
             return
         self._awaits_templates = False

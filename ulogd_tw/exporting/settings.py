@@ -1,4 +1,4 @@
-"""What the options of an exporter say of its collectors."""
+"""The options of an exporter about its collectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ulogd_tw.ipfix.wire_format import IPFIX, WireFormat
 
 @dataclass(frozen=True)
 class Settings:
-    """What the collectors of one exporter have in common. `templates` grows; an id in it never changes."""
+    """The settings common to the collectors of one exporter. `templates` grows; an id in it never changes."""
 
     reactor: Any
     clock: Callable[[], float]

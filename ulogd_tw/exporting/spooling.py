@@ -1,4 +1,4 @@
-"""What waits for a collector goes to the disk while it is away or slow, and comes back when it is there."""
+"""Moves messages waiting for an unreachable or slow collector to disk, and back when it is reachable."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SOONEST = 0.02
 
 
 class Spooling:
-    """The part of a `Collector` that keeps its messages on the disk.
+    """The part of a `Collector` that keeps its messages on disk.
 
-    Every second `keep` looks at the queue. What has waited there since the last look is written to a file, so that a
-    kill costs what came within the last second or two. Files are sent from the oldest on, and deleted when all of one
-    has arrived; `lenders` are collectors that are away and whose files this one sends too.
+    Every second `keep` looks at the queue. Messages waiting there since the last look are written to a file, so a kill
+    costs at most the messages of the last second or two. Files are sent from the oldest on, and deleted when completely
+    delivered. `lenders` are unreachable collectors with files that this one sends too.
     """
 
     in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ class Spooling:
 
     @property
     def in_session(self) -> bool:
-        """Whether a Transport Session exists, whose Sequence Number tells of what is dropped now."""
+        """Whether there is a Transport Session, with a Sequence Number to show messages dropped now."""
         raise NotImplementedError
 
     def send_waiting(self) -> None:
@@ -93,10 +93,10 @@ class Spooling:
         return sum(messages.all_records for messages in self._queue if messages.origin is file)
 
     def _out_of_queue(self) -> list[Messages]:
-        """All that waits, but what is in a file already.
+        """All waiting messages, except those already in a file.
 
-        Of a file that is being sent the rest stays, unless nobody is there: then nothing is under way any more, and it
-        is known what has not arrived.
+        The rest of a file being sent stays, unless the collector is gone: then nothing is under way any more, and the
+        undelivered messages are known.
         """
         blocks = [messages for messages in self._queue if messages.origin is None]
         rest = [messages for messages in self._queue if messages.origin is not None]

@@ -22,7 +22,7 @@ WRITTEN_AT_ONCE = 262144
 
 
 class StreamCollector(Collector):
-    """A collector over TCP. What its kernel has not acknowledged is kept, and sent again on the next connection."""
+    """A collector over TCP. Messages not acknowledged by its kernel are kept, and sent again on the next connection."""
 
     reliable = True
 

@@ -13,7 +13,7 @@ from ulogd_tw.transports.url import Url
 
 
 class Secured:
-    """What collectors over TLS and DTLS have in common."""
+    """The common part of collectors over TLS and DTLS."""
 
     _credentials: Credentials
     _say: Callable[..., None]

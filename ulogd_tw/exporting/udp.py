@@ -22,7 +22,7 @@ MOST_PATH_MTU = 1500
 
 
 class DatagramCollector(Collector):
-    """A collector over UDP: whatever the network loses is lost, and templates are told again (section 8.4)."""
+    """A collector over UDP: lost datagrams are lost, and templates are repeated (section 8.4)."""
 
     def __init__(self, url: Url, settings: Settings) -> None:
         super().__init__(url, settings)

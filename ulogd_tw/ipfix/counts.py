@@ -16,7 +16,7 @@ LIMITS = (
     Fault(
         "limit_list", "lists", "Lists kept as octets: they are nested deeper than max_nesting, or have too many values."
     ),
-    Fault("limit_told", "records", "Options records not kept: exporters told more than max_told names and rates."),
+    Fault("limit_told", "records", "Options records not kept, beyond max_told names and rates."),
 )
 """An exporter went beyond a limit."""
 
@@ -25,7 +25,7 @@ MALFORMED = (
     Fault("version", "messages", "Messages that are no IPFIX, NetFlow or sFlow by their version."),
     Fault("length", "messages", "Messages whose length is not what was received."),
     Fault("set_length", "messages", "Messages with a set whose length cannot be."),
-    Fault("template", "templates", "Templates that make no sense. One that is cut costs its IPFIX message."),
+    Fault("template", "templates", "Invalid templates. A cut template costs its whole IPFIX message."),
     Fault("record", "messages", "Messages with a record that goes beyond its set."),
     Fault("framing", "occasions", "Places of a stream where no message begins."),
 )
@@ -39,21 +39,21 @@ DECODING = (
     Count("exporter_dropped_samples", "samples", "Samples that sFlow agents say they had to leave out."),
     Count("exporter_restarts", "occasions", "Restarts of exporters that were seen by sysUptime, sequence numbers or "
           "systemInitTimeMilliseconds; templates from before have to come again."),
-    Count("unread_records", "records", "Records inside of sFlow samples that are of no kind that is read."),
+    Count("unread_records", "records", "Records of unknown kinds inside sFlow samples."),
     Count("rates_unmatched", "records", "Options records with a sampling rate by something that rows do not have."),
-    Count("sampling_unmatched", "rows", "Rows not scaled: their exporter told sampling rates, but none for them."),
-    Count("sampling_ambiguous", "rows", "Rows not scaled: their exporter told different rates that may be theirs."),
+    Count("sampling_unmatched", "rows", "Rows not scaled: their exporter sent sampling rates, but none for them."),
+    Count("sampling_ambiguous", "rows", "Rows not scaled: several rates of their exporter are possible."),
     Count("names_unmatched", "rows", "Interfaces, applications and so on without name while others of them have one."),
     Count("names_ambiguous", "rows", "Things without name: domains of their exporter name them differently."),
     Count("start_unknown", "rows", "Uptimes without time: domains of their exporter tell different starts of it."),
     Missing("sequence", "records", "Records that did not come, by sequence numbers (NetFlow v9, sFlow: messages)."),
     Lost("exporter", "records", "Records that exporters say they could not send, by their options records."),
-    Dropped("error", "rows", "Rows of one template that our own fault kept from being decoded; the log tells it."),
+    Dropped("error", "rows", "Rows of one template not decoded because of an internal fault; the log has the details."),
     Dropped("template_distrusted", "rows", "Sets, each counted as one row, whose template is from before a restart of "
             "the exporter and did not come again within park."),
     *MALFORMED,
     *LIMITS,
-    Fault("sequence_reset", "occasions", "An exporter began anew, or two share one address and port."),
+    Fault("sequence_reset", "occasions", "Restarts of exporters, or two exporters sharing one address and port."),
     Fault("sequence_duplicate", "messages", "Messages that came twice; their records are kept."),
     Fault("no_template", "sets", "Sets that came before their template; they wait for it as long as park says."),
     Fault("no_template_dropped", "sets", "Sets that waited for their template in vain."),
@@ -61,7 +61,7 @@ DECODING = (
     Fault("withdrawal_ignored", "occasions", "Templates taken back over UDP, where that means nothing."),
     Fault("withdrawal_unknown", "occasions", "Templates taken back that were not there."),
     Fault("late_data", "sets", "Sets left out: they are older than the template that now has their id."),
-    Fault("set_id", "sets", "Sets of a kind that nobody knows, left out."),
+    Fault("set_id", "sets", "Sets with a reserved id, left out."),
     Fault("trailing", "messages", "Messages with octets behind their last set."),
     Fault("empty_records", "sets", "Data of a template whose fields have no octets."),
     Fault("value", "values", "Values that cannot be, such as a month 13; they are NULL."),
@@ -70,7 +70,7 @@ DECODING = (
     Fault("netflow8", "messages", "Packets of NetFlow v8, whose aggregated records are not read."),
     Fault("sample_format", "samples", "Samples of sFlow of a kind that is not read."),
     Fault("flow_keys", "records", "Options records whose flow keys name fields that the template does not have."),
-    Fault("element_name", "records", "Options records that describe an element with a name that cannot be one."),
+    Fault("element_name", "records", "Options records with an invalid name of an element."),
 )  # fmt: skip
 """What a Collecting Process counts."""
 

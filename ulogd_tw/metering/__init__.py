@@ -6,12 +6,6 @@ and `conntrack_settings` checks the kernel's settings. `capture_rows` replays th
 invents flows. Import the modules themselves: those about the kernel load Twisted, the others do not.
 """
 
-__all__ = [
-    "capture_rows",
-    "conntrack_dumps",
-    "conntrack_settings",
-    "demo_traffic",
-    "flow_ends",
-    "flow_layout",
-    "flow_table",
-]
+import os
+
+__all__ = sorted(name.removesuffix(".py") for name in os.listdir(__path__[0]) if name[0] != "_" and name[-3:] == ".py")

@@ -6,19 +6,6 @@ without an event. `flow_filter` selects flows, and `bpf` turns the selection int
 `nflog` and `nfacct` write requests. Import the modules themselves: each input needs one kind of message.
 """
 
-__all__ = [
-    "attributes",
-    "bpf",
-    "conntrack",
-    "counts",
-    "ctnetlink",
-    "flow_filter",
-    "followed_flows",
-    "grammar",
-    "layout",
-    "nfacct",
-    "nflog",
-    "nflog_decoder",
-    "requests",
-    "values",
-]
+import os
+
+__all__ = sorted(name.removesuffix(".py") for name in os.listdir(__path__[0]) if name[0] != "_" and name[-3:] == ".py")

@@ -6,4 +6,6 @@ a configuration, `metrics` writes counters to a file, `reference` makes docs/ref
 use, so import the modules themselves.
 """
 
-__all__ = ["ask", "doctor", "examples", "inspection", "manhole", "metrics", "network", "query", "reference", "sql"]
+import os
+
+__all__ = sorted(name.removesuffix(".py") for name in os.listdir(__path__[0]) if name[0] != "_" and name[-3:] == ".py")

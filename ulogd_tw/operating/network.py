@@ -55,7 +55,7 @@ def routes(urls: Iterable[Url]) -> Iterator[Point]:
     for url in urls:
         if _numeric(url.host):
             if fault := rtnetlink.route_fault(url.host):
-                yield f"collector {url}", "", f"no route: {fault}", f"ip route get {url.host} tells the same"
+                yield f"collector {url}", "", f"no route: {fault}", f"check with: ip route get {url.host}"
             else:
                 yield f"collector {url}", "has a route", "", ""
 

@@ -321,7 +321,7 @@ def _counters() -> Iterator[str]:
     yield ""
     yield "`stats_file` has them by instance; a plugin's own stand with the plugin."
     yield "A counter only grows while the service runs; a gauge is a number of this moment."
-    yield "`dropped`, `lost` and `errors` are by reason: rows given up, what never came, and faults."
+    yield "`dropped`, `lost` and `errors` are by reason: rows given up, data that never arrived, and faults."
     yield "A fault without a word of its own is counted in `errors` under the name of its exception."
     yield ""
     yield from _counts(NUMBERS)
@@ -354,7 +354,7 @@ def _keys() -> Iterator[str]:
     yield f"- IANA's {len(keys.iana)} Information Elements have their own names, such as `octetDeltaCount`."
     yield "- The reverse of an element (RFC 5103) has `reverse` before its name, such as `reverseOctetDeltaCount`."
     yield "- An enterprise's element has its own name, and `e<pen>.<name>` where IANA uses that name too."
-    yield "- An element that nobody has named is `e<pen>id<id>`; its value is octets."
+    yield "- An element without a name is `e<pen>id<id>`; its value is octets."
     yield "- `name#2` is the second field of that name in a record."
     yield "- `key@instance` is the key as that instance gives it, where a nearer one gives a key of the same name."
     yield ""

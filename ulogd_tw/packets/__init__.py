@@ -5,18 +5,6 @@ addresses; `tunnels` finds the packets inside tunnels. `capture` reads pcap and 
 `payloads` and `reassembly` take datagrams and streams out of captured packets. Import the modules themselves.
 """
 
-__all__ = [
-    "capture",
-    "counts",
-    "headers",
-    "link",
-    "network",
-    "payloads",
-    "reassembly",
-    "transport",
-    "tunnel_headers",
-    "tunnels",
-    "unixsock",
-    "walk",
-    "writing",
-]
+import os
+
+__all__ = sorted(name.removesuffix(".py") for name in os.listdir(__path__[0]) if name[0] != "_" and name[-3:] == ".py")

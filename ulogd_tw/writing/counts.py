@@ -12,10 +12,12 @@ FILES = (
 LINES = (
     *FILES,
     Dropped("too_long", "rows", "Lines longer than a datagram."),
-    Fault("reopen", "attempts", "The file could not be opened anew at SIGHUP; the one that was open is written on."),
-    Fault("cut", "files", "Files that ended within a record, after a kill or a crash; that part is removed."),
+    Fault("reopen", "attempts", "The file could not be reopened at SIGHUP; writing goes on to the old one."),
+    Fault(
+        "cut", "files", "Files with an incomplete record at the end, after a kill or a crash; the record is removed."
+    ),
     Fault("sync", "attempts", "The disk did not confirm what was written."),
     Fault("connect", "attempts", "The peer is not there."),
-    Fault("connection", "occasions", "The connection was lost, or nobody listens."),
+    Fault("connection", "occasions", "The connection was lost, or no program listens."),
     Fault("too_long", "rows", "Lines longer than a datagram."),
 )

@@ -1,4 +1,4 @@
-"""What a function of AGGREGATE is: its declaration, and a column of state with a place for each entry of a table."""
+"""The base class of AGGREGATE's functions: a declaration, and a column of state with a place for each entry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MERGES = ("sum", "min", "max", "avg")
 
 @dataclass(frozen=True)
 class FunctionSpec:
-    """One asked column: its `name`, the `function`, the key `of` which, and the argument behind that key."""
+    """One requested column: its `name`, the `function`, the key `of` it, and the argument after the key."""
 
     name: str
     function: type[Function]
@@ -38,7 +38,7 @@ class FunctionSpec:
 
     @property
     def saved(self) -> list[Any]:
-        """The spec as a state file names it; 0.5 stands for no argument, as in the first version of that file."""
+        """The spec in a state file; 0.5 stands for no argument, as in the first version of the file."""
         return [self.name, self.function.name, self.of, 0.5 if self.argument is None else self.argument]
 
 
@@ -52,7 +52,7 @@ class Function:
     name: ClassVar[str]
     """Its name in the option `functions`."""
     help: ClassVar[str]
-    """What the result is, in a few words, for the text of the option; may be empty."""
+    """The result in a few words, for the text of the option; may be empty."""
     kinds: ClassVar[tuple[str, ...]]
     """Kinds of the types of the keys that it takes, out of `KINDS`."""
     merged_by: ClassVar[str]
@@ -68,7 +68,7 @@ class Function:
     state_type: ClassVar[str] = ""
     """The NumPy type of these numbers; empty: that of the result, integers in 64 bits."""
     ufunc: ClassVar[np.ufunc | None] = None
-    """What makes one state of two, number by number."""
+    """Merges two states, number by number."""
 
     @classmethod
     def result_key(cls, name: str, of: Key) -> Key:
@@ -89,7 +89,7 @@ class Function:
         self.adder = Adder()
         self.seen = np.empty(self.most + 1, bool)
         self.partial = np.empty(self.most + 1, bool)
-        """Entries that were merged with one that had no sketch: they have no result."""
+        """Entries merged with one without sketch: they have no result."""
 
     def nbytes(self, n: int) -> int:
         """Octets in use by n entries."""
@@ -129,7 +129,7 @@ class Function:
     def piece(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """A copy of the states of the entries from `first` up to `stop`, as far as they have one.
 
-        With an octet of flags for each: 1 for those that have seen a value, 2 for partial ones.
+        With an octet of flags for each: 1 for states with a value, 2 for partial ones.
         """
         end = max(min(stop, self.most + 1), first)
         flags = self.seen[first:end] + 2 * self.partial[first:end].astype(np.uint8)
@@ -162,7 +162,7 @@ class Function:
         raise NotImplementedError
 
     def join(self, entries: np.ndarray, rows: np.ndarray) -> None:
-        """Join older states, `rows` of `width` numbers, to those of entries, all different or all the same one."""
+        """Merge older states, `rows` of `width` numbers, into those of entries, all different or all the same."""
         assert self.ufunc is not None
         held = self.values.reshape(-1, self.width)
         if entries[0] == entries[-1]:

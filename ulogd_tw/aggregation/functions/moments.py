@@ -13,7 +13,7 @@ from ulogd_tw.core.keys import Key
 _ORIGIN, _COUNT, _MEAN, _SQUARES = range(4)
 """Places of a state of `Variance`."""
 _EXACT = np.uint64(0xFFFFFFFFFFFFF800)
-"""The bits of a 64-bit integer that a float64 holds exactly, whatever their values are."""
+"""The bits of a 64-bit integer always held exactly by a float64."""
 
 
 @register
@@ -45,9 +45,9 @@ class Mean(Function):
 class Variance(Function):
     """The population variance, by parts (Chan, Golub and LeVeque 1979).
 
-    A state is an origin near the first value, how many values there were, their mean and the sum of the squares of
-    their distances from that mean. The mean counts from the origin, so that large values that differ by little keep
-    all digits of their differences.
+    A state is an origin near the first value, the number of values, their mean and the sum of the squares of their
+    distances from the mean. The mean counts from the origin, so large values with small differences keep all digits of
+    these.
     """
 
     name = "variance"
@@ -104,7 +104,7 @@ class Stddev(Variance):
 
 
 def _origins(values: np.ndarray) -> np.ndarray:
-    """A float near each value, from which distances are told exactly."""
+    """A float near each value, for exact distances."""
     if values.dtype.kind == "f" or values.dtype.itemsize < 8:
         return values.astype(np.float64)
     return (values.view(np.uint64) & _EXACT).view(values.dtype).astype(np.float64)

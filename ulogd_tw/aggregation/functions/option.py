@@ -1,4 +1,4 @@
-"""The option `functions` of AGGREGATE: its text, and what its words mean."""
+"""The option `functions` of AGGREGATE: its text, and the meaning of its words."""
 
 from __future__ import annotations
 

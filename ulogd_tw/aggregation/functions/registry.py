@@ -1,4 +1,4 @@
-"""The functions by name: those of this package, and those that other packages register by an entry point."""
+"""The functions by name: this package's, and those registered by other packages through an entry point."""
 
 from __future__ import annotations
 

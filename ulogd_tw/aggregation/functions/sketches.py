@@ -1,4 +1,4 @@
-"""Functions that are told nearly, by sketches of a fixed size: distinct and quantile."""
+"""Functions with approximate results, by sketches of a fixed size: distinct and quantile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ulogd_tw.core.keys import Key
 REGISTERS = 256
 """Of a HyperLogLog (Flajolet et al. 2007): a standard error of 6.5 %, and less where few values differ."""
 _PER_OCTAVE = 8
-"""Buckets of a quantile for each power of two: a value is told to 4.4 %."""
+"""Buckets of a quantile for each power of two: an error of 4.4 %."""
 BUCKETS = 64 * _PER_OCTAVE + 1
 _AT_ONCE = 2048
 _ALPHA = 0.7213 / (1 + 1.079 / REGISTERS)
@@ -39,7 +39,7 @@ class Distinct(Function):
 
     def take(self, entries: np.ndarray, column: Column) -> None:
         hashed = hashes(column, self.spec.of_key.type.text)
-        rest = (hashed >> np.uint64(4)) & np.uint64((1 << 52) - 1)  # as many bits as a float tells exactly
+        rest = (hashed >> np.uint64(4)) & np.uint64((1 << 52) - 1)  # as many bits as a float holds exactly
         ranks = (53 - np.frexp(rest.astype(np.float64))[1]).astype(np.uint8)
         np.maximum.at(self.values, entries * REGISTERS + (hashed >> np.uint64(56)).view(np.int64), ranks)
 

@@ -37,7 +37,7 @@ class AGGREGATE(Aggregator):
     counts = AGGREGATION
     options = (
         Option("key", text, "5tuple", "Keys that make a group, separated by commas. An address may have a prefix "
-               "length, sourceAddress/24:48 (IPv6 behind the colon); a number or time may be rounded down to a "
+               "length, sourceAddress/24:48 (IPv6 after the colon); a number or time may be rounded down to a "
                "multiple, sourceTransportPort/1024. 5tuple stands for " + ",".join(FIVE_TUPLE) + "."),
         Option("functions", text, "", functions.option_text()),
         Option("top", number, 0, "Maximum number of groups emitted for each interval, those with the greatest value of "

@@ -40,7 +40,7 @@ class IFINDEX(Filter):
     name = "IFINDEX"
     itype = otype = PACKET | FLOW
     counts = (
-        Lost("kernel", "messages", "Changes of interfaces that the kernel dropped; the names are read anew."),
+        Lost("kernel", "messages", "Changes of interfaces dropped by the kernel; all names are then read again."),
         Fault("link_message", "messages", "Messages about interfaces that could not be read."),
     )
     options = (

@@ -68,13 +68,13 @@ class COLLECTOR(Collecting):
         Option("batch_latency", seconds, 0.004, "Seconds for which a small batch of records waits for more. Over UDP, "
                "under load, up to 24 times this."),
         Option("receive_buffer", octets, 64 << 20, "Octets of kernel buffer for each UDP and DTLS socket."),
-        Option("session_key", one_of("auto", "strict", "address"), "auto", "How exporters over UDP are told apart. "
-               "strict: by address and port; address: by address; auto: by address and port, until templates and data "
-               "of one address arrive from different ports. The Observation Domain always counts too."),
+        Option("session_key", one_of("auto", "strict", "address"), "auto", "Identity of an exporter over UDP. strict: "
+               "address and port; address: the address; auto: address and port, until templates and data of one "
+               "address arrive from different ports. The Observation Domain always counts too."),
         Option("allow", networks, (), "Networks of the exporters to accept, such as 192.0.2.0/24 2001:db8::/32. Empty: "
                "all."),
-        Option("template_cache", output_file, "", "File that keeps the templates and options data of UDP exporters "
-               "over a restart, so that their records can be read at once. Empty: none."),
+        Option("template_cache", output_file, "", "File for the templates and options data of UDP exporters, so that "
+               "records can be decoded at once after a restart. Empty: none."),
         Option("max_sessions", positive, 10_000, "Maximum number of Transport Sessions of each transport (UDP, DTLS, "
                "TCP, TLS, SCTP). One more takes the place of a session that has given no record, of the network or "
                "address that has most of those; where all have given records it is refused."),

@@ -38,7 +38,7 @@ class NFACCT(Input):
         Count("polls_skipped", "occasions", "Looks that were due while the answer to the last was not there."),
         Lost("kernel", "messages", "Answers that the kernel dropped."),
         Fault("query", "occasions", "Looks that the kernel refused."),
-        Fault("unasked", "messages", "Messages that nobody asked for."),
+        Fault("unasked", "messages", "Messages that answer no request."),
         *MALFORMED,
     )
     options = (

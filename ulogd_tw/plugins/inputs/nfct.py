@@ -106,8 +106,8 @@ class NFCT(Input):
                "every flow, for about 150 octets each."),
         Option("max_flows", positive, 1_000_000, "Maximum number of flows kept in memory; the end of further flows is "
                "known only from events."),
-        Option("active_timeout", seconds, 0.0, "Seconds after which a flow that goes on gets a row with the counts "
-               "since its previous row. 0: rows at the end of flows only."),
+        Option("active_timeout", seconds, 0.0, "Seconds after which an active flow gets an interim row, with the "
+               "counts since its previous row. 0: rows at the end of flows only."),
         Option("reset", boolean, False, "1: with active_timeout, set the kernel's counters of all flows to 0 at each "
                "reading, so that a restart counts nothing twice. Other programs that read these counters see the "
                "reset."),

@@ -88,7 +88,7 @@ class PCAPIN(Replaying):
         Count("packets_read", "packets", "Packets read from the files."),
         Gauge("sessions", "exporters", "Exporters whose messages were found."),
         Count("octets_skipped", "octets", "Octets passed over to find the next message after damage."),
-        Fault("capture", "files", "Captures that are cut or damaged; they are read up to that place."),
+        Fault("capture", "files", "Cut or damaged captures, read up to the damage."),
     )
     options = (
         *Replaying.reading_options,
@@ -96,8 +96,8 @@ class PCAPIN(Replaying):
                "read as flow exports."),
         Option("speed", text, "max", "Speed of the replay. max: as fast as possible; real: as captured; or a factor, "
                "such as 10."),
-        Option("session_key", one_of("auto", "strict", "address"), "auto", "How exporters over UDP are told apart, as "
-               "in COLLECTOR: strict (address and port), address, or auto."),
+        Option("session_key", one_of("auto", "strict", "address"), "auto", "Identity of an exporter over UDP, as in "
+               "COLLECTOR: strict (address and port), address, or auto."),
         Option("max_sessions", positive, 10_000, "Maximum number of Transport Sessions; one more exporter is refused."),
         Option("max_sessions_of_address", positive, 1000, "Maximum number of UDP sessions of one address."),
         *Collecting.decoding_options,

@@ -51,9 +51,9 @@ class UNIXSOCK(Input):
         Gauge("clients", "programs", "Programs that are connected."),
         Count("clients_refused", "programs", "Programs refused beyond max_clients."),
         Fault("mark", "programs", "Programs that sent something else; they are disconnected."),
-        Fault("length", "programs", "Programs that sent a length that cannot be; they are disconnected."),
+        Fault("length", "programs", "Programs disconnected for an impossible length."),
         Fault("option length", "messages", "Messages that make no sense; they are left out."),
-        Fault("unknown option", "options", "Parts of messages that nobody knows."),
+        Fault("unknown option", "options", "Unknown parts of messages."),
         Fault("cut", "programs", "Programs that went in the middle of a message."),
     )
     options = (
@@ -85,7 +85,7 @@ class UNIXSOCK(Input):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not 0 <= self.config.perms <= 0o777:
-            yield "perms", f"{self.config.perms:o} (octal) is no mode between 0 and 0777"
+            yield "perms", f"{self.config.perms:o} (octal) is not a mode between 0 and 0777"
 
     # --- life -------------------------------------------------------------------------------------------------------
 

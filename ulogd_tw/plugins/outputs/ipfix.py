@@ -76,8 +76,8 @@ class IPFIX(Output):
                "more by default."),
         Option("template_refresh", seconds, 60.0, "Seconds after which templates are sent again over UDP. A restarted "
                "collector cannot read records for up to this time."),
-        Option("template_packets", number, 0, "Number of datagrams after which templates are sent again over UDP, "
-               "beside template_refresh. 0: by time only."),
+        Option("template_packets", number, 0, "Number of datagrams after which templates are sent again over UDP, in "
+               "addition to template_refresh. 0: by time only."),
         Option("mtu", positive, None, "Maximum octets of a packet over UDP, or of a message over TCP and SCTP. Not "
                "given: over UDP the MTU of the route, at most 1500, or 512 where it is unknown; over TCP and SCTP "
                "16384, or 1400 over SCTP with sctp_lifetime."),

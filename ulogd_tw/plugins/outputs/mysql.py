@@ -381,9 +381,9 @@ class MYSQL(SQLOutput):
                "a hash. A Unix socket needs none."),
         Option("ssl_cert", input_file, "", "File with our certificate for the server (PEM). Empty: none."),
         Option("ssl_key", input_file, "", "File with the private key of ssl_cert (PEM)."),
-        Option("ssl_verify", one_of("identity", "ca", "none"), "identity", "What the server's certificate must show. "
-               "identity: a CA of ssl_ca, and the name in host; ca: a CA of ssl_ca; none: nothing, so that whoever "
-               "poses as the server can read the password."),
+        Option("ssl_verify", one_of("identity", "ca", "none"), "identity", "Check of the server's certificate. "
+               "identity: signed by a CA in ssl_ca, with the name in host; ca: signed by a CA in ssl_ca; none: no "
+               "check, so that an impostor can read the password."),
         Option("server_public_key", input_file, "", "File with the public RSA key of a MySQL server (PEM), for "
                "accounts with caching_sha2_password or sha256_password without TLS. Empty: none."),
         Option("connect_timeout", seconds, 0.0, "Seconds within which the connection must be made. 0: 3."),
