@@ -32,6 +32,7 @@ PREFIX = {"net": ("sourceAddress/24:48", None, ("sa",), None, None)}
 """By nfdump only, in a query for each family."""
 EARLY = "records that came before their template wait for it here, and not there"
 TUNNEL = "it takes the inner packet where a record tells two, and we the outer one"
+SECTION = "it does not read the packet in dataLinkFrameSection"
 FAMILIES = "it gives records of IPv6 no address where the template has room for both families"
 MIXED = "its filter ipv4 passes over records of IPv4 where the template has room for both families"
 SCALED = ("akvorado-options-and-data", "graylog-netflow5", "logstash-netflow5-juniper-mx80")
@@ -42,13 +43,13 @@ NOT_NFDUMP = {
     "graylog-netflow-v5-1": "it reads on behind the records that the header counts",
     "logstash-netflow-5-valid-01": "it reads on behind the records that the header counts",
     "akvorado-physical-interfaces": "it reads no address of this template",
+    "akvorado-datalink-frame-section": SECTION,
+    "akvorado-ipfix-srv6": SECTION,
     "pmacct-400-ipfixv10-bmp-cisco-srv6-multiple-sources-00": TUNNEL,
     "vermont-correct-variable-length-template-and-data": "it stores no record without an element that it knows",
 }
 NOT_NFACCTD = {
     "akvorado-data-and-templates": EARLY,
-    "akvorado-datalink-frame-section": "it counts the packet in dataLinkFrameSection",
-    "akvorado-ipfix-srv6": "it counts the packet in dataLinkFrameSection",
     "graylog-netflow-v5-1": "it drops a datagram with more octets than its records have",
     "logstash-netflow-5-valid-01": "it drops a datagram with more octets than its records have",
     "graylog-netflow-v9-1": "it counts none of its records",
@@ -58,6 +59,7 @@ NOT_NFACCTD = {
     "telegraf-ipfix-example": "it counts no record of its variable-length options",
 }
 OTHER_KEYS = {
+    ("nfacctd", "akvorado-ipfix-srv6", "proto"): "it writes a name for protocol 4",
     ("nfacctd", "akvorado-physical-interfaces", "interface"): "it takes ingressPhysicalInterface",
     **{("nfdump", f"pmacct-{case}-00", "net"): MIXED
        for case in ("101-nfv9-cisco-cust-primitives", "111-ipfixv10-nfv9-ipv6-ipv4-mix-sources",

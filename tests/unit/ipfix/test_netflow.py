@@ -23,6 +23,7 @@ from tests.unit.ipfix.wire import (
     template,
     without_our_times,
 )
+from ulogd_tw import config, tap
 from ulogd_tw.core.keys import NETFLOW5_KEYS, NETFLOW9, registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.resolve import Provided, Sources
@@ -614,3 +615,18 @@ class SlabTests(SynchronousTestCase):
     def test_same_as_one_by_one(self, parts):
         """Rows, times, counters, events and order are those of feeding each packet."""
         self.assertEqual(self.fed(parts, False), self.fed(parts, True))
+
+
+class SeldomTests(SynchronousTestCase):
+    """Counters under v5's own names, where a stack asks for octets and packets only."""
+
+    def test_counters_of_v5(self):
+        """AGGREGATE below COLLECTOR, and nothing that asks for every key."""
+        text = "[global]\nstack=c:COLLECTOR,a:AGGREGATE,g:GPRINT\n[a]\nkey=protocolIdentifier\n[g]\nfile=stdout\n"
+        graph = tap.Built(config.parse(text, "f"), prepare=False).graph
+        decoder = graph.inputs[0].plugin.decoder()
+        decoder.feed(Session("192.0.2.1", 40000, reliable=False), v5(record5()), 1000.0)
+        (batch,) = decoder.drain(1000.0)
+        aggregate = graph.filters[0].plugin
+        for name, expected in (("octetDeltaCount", 1000), ("packetDeltaCount", 10)):
+            self.assertEqual([expected], aggregate.find(batch, name).values.tolist(), name)
