@@ -17,7 +17,6 @@ from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.core.counters import Declared
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, boolean, words
-from ulogd_tw.ipfix.decoder import Decoder
 
 SLICE_OCTETS = 1 << 18
 """Octets that are read at once."""
@@ -46,9 +45,10 @@ class Replaying(Collecting):
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
-        self._decoder: Decoder | None = None
+        self._decoder: Any = None
+        """The decoder, after `open`."""
         self._now = 0.0
-        self._pieces: Iterator[float | None] | None = None
+        self._pieces: Any = None
         self._later: Any = None
         self._paused = False
         self._stopped = False
@@ -90,7 +90,7 @@ class Replaying(Collecting):
             self._hand_on()
 
     @property
-    def exits(self) -> bool:
+    def exits(self) -> bool:  # type: ignore[override]
         return self.config.exit
 
     def pause(self) -> None:
@@ -180,6 +180,6 @@ class Replaying(Collecting):
             self.ended()
 
 
-def _unpacked(file: io.BufferedReader) -> io.BufferedReader:
+def _unpacked(file: io.BufferedReader) -> Any:
     """The file, or what gzip has made of it."""
     return gzip.open(file) if file.peek(2)[:2] == b"\x1f\x8b" else file

@@ -27,6 +27,8 @@ _MOST_READS = 64
 class StreamConnection(protocol.Protocol):
     """One connection. Its user sets `received` (octets) and `lost` (why it ended)."""
 
+    transport: Any
+
     def __init__(self, connected: Callable[[StreamConnection], None]) -> None:
         self._connected = connected
         self.received: Callable[[bytes], None] = lambda data: None

@@ -30,6 +30,8 @@ class TcpSender(protocol.Protocol):
     Between `connected` and `lost` octets may be written, best while `has_room`.
     """
 
+    transport: Any
+
     def __init__(
         self,
         url: Url,

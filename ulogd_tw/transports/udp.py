@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import reactor
+from twisted.internet import reactor as _reactor
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
@@ -17,6 +17,7 @@ from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.stream_listener import bind_all
 from ulogd_tw.transports.url import Url
 
+reactor: Any = _reactor
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
 _MEMINFO_DROPS = 8

@@ -96,7 +96,7 @@ class UdpSender:
             self._connect(addresses[0])
 
     def _not_found(self, failure: Failure) -> None:
-        self._fault("lookup", failure.value)
+        self._fault("lookup", failure.value or OSError("not found"))
         if not self._closed:
             self._again = self._reactor.callLater(self._retry, self.open)
 
@@ -144,6 +144,7 @@ class UdpSender:
 
     def send(self, octets: Any) -> str:
         """Send one datagram: `SENT`, `LATER`, `TOO_LONG` or `FAILED`."""
+        assert self._socket is not None
         for _ in range(2):
             try:
                 self._socket.send(octets)
@@ -191,7 +192,7 @@ class UdpSender:
 
     def _told_of(self, fault: OSError) -> str:
         """The kernel has reported a fault."""
-        self._fault(REASONS.get(fault.errno, "send"), fault)
+        self._fault(REASONS.get(fault.errno or 0, "send"), fault)
         return FAILED
 
     def _go_on_waiting(self) -> None:

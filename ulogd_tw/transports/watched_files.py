@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from twisted.internet import threads
+from twisted.internet import defer, threads
 from twisted.logger import Logger
 
 from ulogd_tw.core.errors import StartError, UlogdError
@@ -27,7 +27,7 @@ class Watched(Generic[Made]):
     counts it.
     """
 
-    in_thread = staticmethod(threads.deferToThread)
+    in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)  # type: ignore[arg-type]
     log = Logger()
 
     def __init__(
@@ -60,7 +60,7 @@ class Watched(Generic[Made]):
         """Read them again where one has changed."""
         if not self._reading and self._changed():
             self._reading = True
-            self.in_thread(self._load).addCallbacks(self._loaded, self._not_loaded).addErrback(self._plugin.fault)
+            self.in_thread(self._load).addCallbacks(self._loaded, self._not_loaded).addErrback(lambda failure: self._plugin.fault(failure.value))
 
     def read_anew(self) -> None:
         """Read them again, changed or not."""

@@ -53,7 +53,8 @@ class FileWriter:
     def write(self, steps: Sequence[Step], rows: int) -> defer.Deferred[None]:
         """Perform these steps; fires when the kernel has their rows. Errbacks with `NotWritten` if `stop` came before
         any."""
-        self._waiter = waiter = defer.Deferred()
+        waiter: defer.Deferred[None] = defer.Deferred()
+        self._waiter = waiter
         self._rows, self._records = rows, sum(step.records for step in steps)
         self._steps.extend(steps)
         self._go()
@@ -95,13 +96,14 @@ class FileWriter:
 
     def _refused(self, failure: Failure) -> None:
         self._busy = None
-        if not failure.check(OSError):
+        error: Any = failure.value
+        if not isinstance(error, OSError):
             self._steps.popleft()
-            self.output.fault(failure.value)
+            self.output.fault(error)
         else:
             self._refusing |= self.fault(
                 "write", "{path}: {error}; its rows wait; next attempt every {retry} s",
-                path=self._steps[0].file.path, error=failure.value.strerror or failure.value, retry=RETRY,
+                path=self._steps[0].file.path, error=error.strerror or error, retry=RETRY,
             )  # fmt: skip
         if not self._stopping:
             self._timer = self._reactor.callLater(RETRY, self._again)

@@ -105,6 +105,8 @@ class Remote(Sink):
 class _Connection(protocol.Protocol):
     """Notifies its sink when our kernel has taken everything, and when the connection ends."""
 
+    transport: Any
+
     def __init__(self, sink: Stream) -> None:
         self.sink = sink
         self.written = 0
@@ -206,6 +208,7 @@ class Stream(Remote):
         self.endpoint = endpoint
         self._connection: _Connection | None = None
         self._flying = False
+        self._cut = output.cut
         self._kept = _Unacknowledged(output.cut)
         self._unsent = b""
         """What has to be sent before the rest."""
@@ -252,11 +255,11 @@ class Stream(Remote):
     def _next_octets(self) -> bytes:
         """The next piece; empty where all is written."""
         if self._unsent:
-            octets = _piece(self._unsent, self.output.cut)
+            octets = _piece(self._unsent, self._cut)
             self._unsent = self._unsent[len(octets) :]
             return octets
         assert self.rest is not None
-        octets = _piece(self.rest.octets(), self.output.cut)
+        octets = _piece(self.rest.octets(), self._cut)
         self.rest.sent(len(octets))
         return octets
 
@@ -321,12 +324,13 @@ class Stream(Remote):
 class LineByLine(Sink):
     """One datagram a line. A line too long for a datagram is dropped as ``too_long``."""
 
-    def send(self, line: bytes) -> bool:
+    def send(self, line: bytes | memoryview) -> bool:
         """Send a line with its end; False if it must wait."""
         raise NotImplementedError
 
     def send_waiting(self) -> bool:
         until = self.clock.seconds() + TURN
+        assert self.rest is not None
         while line := self.rest.record():
             if not self.send(line):
                 return False
@@ -348,6 +352,7 @@ class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
     """
 
     noisy = False
+    transport: Any = None
 
     def __init__(self, output: TextOutput, peer: str, host: str, port: int, reactor: Any) -> None:
         super().__init__(output, peer)
@@ -389,7 +394,7 @@ class Datagrams(LineByLine, Remote, protocol.DatagramProtocol):
     def send_waiting(self) -> bool:
         return self.up and super().send_waiting()
 
-    def send(self, line: bytes) -> bool:
+    def send(self, line: bytes | memoryview) -> bool:
         try:
             self.transport.write(bytes(line))
         except OSError as error:
@@ -441,7 +446,7 @@ class UnixDatagrams(LineByLine):
         self._disconnect()
         return None
 
-    def send(self, line: bytes) -> bool:
+    def send(self, line: bytes | memoryview) -> bool:
         try:
             if self._socket is None:
                 self._socket = _connected(self.path)

@@ -35,11 +35,11 @@ RETRY = 1.0
 BUSY = 0.02
 """Seconds before the next attempt to write to a full pipe or terminal."""
 
-Cut = Callable[[bytes, int], tuple[int, int]]
+Cut = Callable[[bytes | bytearray, int], tuple[int, int]]
 """(octets, place) -> the beginning of the record at that place, and the number of complete records before it."""
 
 
-def lines(octets: bytes, place: int) -> tuple[int, int]:
+def lines(octets: bytes | bytearray, place: int) -> tuple[int, int]:
     """The `Cut` of formats with one line a record."""
     start = octets.rfind(b"\n", 0, place) + 1
     return start, octets.count(b"\n", 0, start)
@@ -309,6 +309,7 @@ class TextFile(Sink):
         if self._waiting and not self._found_reader():
             return False
         until = self.clock.seconds() + TURN
+        assert self.rest is not None
         while octets := self.rest.octets():
             try:
                 count = os.write(self.fd, octets)
@@ -352,6 +353,7 @@ class TextFile(Sink):
 
     def _take_back(self) -> None:
         """Cut off a partial line at the end of a regular file, unless another process has appended to it."""
+        assert self.rest is not None
         try:
             status = os.fstat(self.fd)
             if not stat.S_ISREG(status.st_mode) or os.lseek(self.fd, 0, os.SEEK_CUR) != status.st_size:

@@ -16,7 +16,7 @@ _ODD = re.compile(rb"[\x00-\x20\x7f]")
 _NAMES = ("sum.name", "sum.pkts", "sum.bytes")
 
 
-def pairs(octets: bytes, place: int) -> tuple[int, int]:
+def pairs(octets: bytes | bytearray, place: int) -> tuple[int, int]:
     """The `Cut` of records with two lines."""
     complete = octets.count(b"\n", 0, place) // 2
     start = 0

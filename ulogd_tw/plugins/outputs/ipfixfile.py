@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -81,8 +81,8 @@ class IPFIXFILE(Output):
     )  # fmt: skip
     reactor: Any = reactor
     clock = staticmethod(time.time)
-    in_thread = staticmethod(threads.deferToThread)
-    pause = 0.05
+    in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)
+    join_s = 0.05
     """Seconds after a small batch in which others join it: a write costs as much as some thousand rows."""
     log = Logger()
 
@@ -194,7 +194,7 @@ class IPFIXFILE(Output):
         if fault is not None:
             raise fault
         if batch.n < _LARGE and not self._stopping:
-            self._pause = task.deferLater(self.reactor, self.pause)
+            self._pause = task.deferLater(self.reactor, self.join_s)
             self._pause.addErrback(lambda failure: failure.trap(defer.CancelledError))
             await self._pause
 
@@ -238,7 +238,7 @@ class IPFIXFILE(Output):
         domain = self.config.domain
         new = [self.outgoing.templates[ident] for ident in part.templates if ident not in stream.sent_templates]
         stream.sent_templates.update(part.templates)
-        pieces = template_messages(new, MOST_OCTETS, stream.sequence, domain, now)
+        pieces: list[Any] = template_messages(new, MOST_OCTETS, stream.sequence, domain, now)
         pieces.append(part.stamped(stream.sequence, domain, now))
         stream.sequence += part.all_records
         stream.octets += sum(piece.nbytes if hasattr(piece, "nbytes") else len(piece) for piece in pieces)

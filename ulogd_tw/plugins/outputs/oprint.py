@@ -14,7 +14,7 @@ from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 BOUNDARY = b"===>PACKET BOUNDARY\n"
 
 
-def boundaries(octets: bytes, place: int) -> tuple[int, int]:
+def boundaries(octets: bytes | bytearray, place: int) -> tuple[int, int]:
     """The beginning of the record at a place, and the number of complete records before it (a `text.Cut`)."""
     if place == len(octets):
         return place, octets.count(BOUNDARY)

@@ -122,6 +122,7 @@ def _fill(made: SSL.Context, chain: list[Any], key: Any, trusted: list[Any], ser
     made.use_privatekey(crypto.PKey.from_cryptography_key(key))
     made.check_privatekey()
     store = made.get_cert_store()
+    assert store is not None
     for certificate in trusted:
         store.add_cert(crypto.X509.from_cryptography(certificate))
     # Each certificate in `ca` is trusted as it is, even an intermediate CA.
@@ -192,6 +193,7 @@ class Credentials:
         """The context of the files as they are now, or of the last usable ones."""
         if self.files.signature() != self._seen:
             self.reload()
+        assert self._context is not None
         return self._context
 
 

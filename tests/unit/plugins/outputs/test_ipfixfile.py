@@ -52,7 +52,7 @@ class IPFIXFILECase(SynchronousTestCase):
             reactor = world
             clock = staticmethod(world.seconds)
             in_thread = staticmethod(defer.execute)
-            pause = 0
+            join_s = 0
 
         values = {"file": f"{self.folder}/{pattern}", "rotate_interval": 60.0} | options
         made = Tested("file1", Options(IPFIXFILE.all_options(), values))
