@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -181,7 +181,7 @@ class PacketPort:
         self._latency_s, self._program, self._promiscuous = latency_s, program, promiscuous
         self._outgoing, self._fanout, self._namespace = outgoing, fanout, namespace
         self._block_octets, self._blocks = shape(ring_octets)
-        self._reactor: IReactorFDSet = reactor
+        self._reactor: Any = reactor
         self._socket: socket.socket | None = None
         self._ring: mmap.mmap | None = None
         self._views: list[memoryview] = []
@@ -242,6 +242,7 @@ class PacketPort:
 
     def _set_up(self, program: Program) -> None:
         sock = self._socket
+        assert sock is not None
         sock.setblocking(False)
         sock.setsockopt(_SOL_PACKET, _VERSION, struct.pack("=i", _TPACKET_V3))
         sock.setsockopt(_SOL_PACKET, _RESERVE, struct.pack("=i", _TAG))
@@ -301,6 +302,7 @@ class PacketPort:
         """Read again; where the device has gone and come back, it is another one of the same name."""
         self._later = None
         sock = self._socket
+        assert sock is not None
         self._take(self._blocks)
         sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # reading sets it to 0
         try:

@@ -60,7 +60,8 @@ class Watched(Generic[Made]):
         """Read them again where one has changed."""
         if not self._reading and self._changed():
             self._reading = True
-            self.in_thread(self._load).addCallbacks(self._loaded, self._not_loaded).addErrback(lambda failure: self._plugin.fault(failure.value))
+            done: Any = self.in_thread(self._load).addCallbacks(self._loaded, self._not_loaded)
+            done.addErrback(lambda failure: self._plugin.fault(failure.value))
 
     def read_anew(self) -> None:
         """Read them again, changed or not."""

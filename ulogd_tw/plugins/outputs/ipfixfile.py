@@ -81,7 +81,7 @@ class IPFIXFILE(Output):
     )  # fmt: skip
     reactor: Any = reactor
     clock = staticmethod(time.time)
-    in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)
+    in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)  # type: ignore[arg-type]
     join_s = 0.05
     """Seconds after a small batch in which others join it: a write costs as much as some thousand rows."""
     log = Logger()

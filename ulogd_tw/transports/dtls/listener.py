@@ -70,7 +70,8 @@ class DtlsGate:
         self._cookies = CookieExchange(credentials, HANDSHAKE_OCTETS)
         self._most = most
         self._seconds = seconds
-        self._rate = self._allowance = greetings
+        self._rate = greetings
+        self._allowance: float = greetings
         self._counted_at = 0.0
         self._unfinished: dict[Association, Any] = {}
 
@@ -84,7 +85,8 @@ class DtlsGate:
 
     def bind(self, url: Url, buffer: int, latency: float) -> list[DtlsListener]:
         """Sockets behind this gate, as `UdpListener.bind` makes them. Raises OSError."""
-        return DtlsListener.bind(url, self.received, buffer, latency)
+        bind: Any = DtlsListener.bind  # what UdpListener says of itself
+        return bind(url, self.received, buffer, latency)
 
     def received(self, listener: DtlsListener, slab: Slab) -> None:
         """All datagrams of one wake-up; one Python step each, 15 us with what OpenSSL does."""

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ulogd_tw.transports.dtls.layer import HANDSHAKE_OCTETS, OVERHEAD, DtlsLayer, client, is_unknown
+from ulogd_tw.transports.dtls.layer import HANDSHAKE_OCTETS, OVERHEAD, client, is_unknown
 from ulogd_tw.transports.errors import TlsError
 from ulogd_tw.transports.tls.credentials import Credentials
 from ulogd_tw.transports.tls.sender import HANDSHAKE_SECONDS
@@ -182,7 +182,7 @@ class DtlsEnd(UdpSender):
         self.errors = owner.errors
         self.protocol = ""
         self._owner = owner
-        self._layer: DtlsLayer | None = None
+        self._layer: Any = None
         self._timer: Any = None
         self._deadline: Any = None
 
@@ -191,7 +191,7 @@ class DtlsEnd(UdpSender):
         return bool(self.protocol)
 
     def _not_found(self, failure: Failure) -> None:
-        self._fault("lookup", failure.value)
+        self._fault("lookup", failure.value or OSError("not found"))
         self._owner.fallen(self, failure.getErrorMessage())
 
     def _writable(self) -> None:
@@ -299,6 +299,7 @@ class DtlsEnd(UdpSender):
         return self._put(octets)
 
     def _put(self, octets: bytes) -> str:
+        assert self._socket is not None
         try:
             self._socket.send(octets)
             return SENT

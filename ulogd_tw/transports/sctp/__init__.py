@@ -6,6 +6,7 @@ Protocols are `SCTPProtocol`s: whole messages on streams. Without SCTP in the ke
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
@@ -59,7 +60,7 @@ def listenSCTP(port: int, factory: Any, interface: str = "", options: Options = 
     """
     reactor = _reactor(reactor)
     if uses_kernel(options):
-        made = kernel.KernelListener(interface, port, options, reactor, factory.buildProtocol)
+        made: Any = kernel.KernelListener(interface, port, options, reactor, factory.buildProtocol)
     else:
         carriers = _bind(interface, _encapsulation(options), reactor)
         try:
@@ -90,7 +91,7 @@ def _bind(interface: str, encapsulation: int, reactor: Any) -> list[Carrier]:
     return carriers
 
 
-_NO_IPV6 = (socket.errno.EAFNOSUPPORT, socket.errno.EADDRNOTAVAIL)
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def connectSCTP(
@@ -111,12 +112,12 @@ def _connect(host: str, port: int, factory: Any, options: Options, reactor: Any)
     def built(address: SCTPAddress) -> Any:
         protocol = factory.buildProtocol(address)
         if protocol is not None:
-            reactor.callLater(0, lambda: done.called or done.callback(protocol))
+            reactor.callLater(0, lambda: None if done.called else done.callback(protocol))
         return protocol
 
     try:
         if uses_kernel(options):
-            made = kernel.connect(host, port, options, reactor, built, done.errback)
+            made: Any = kernel.connect(host, port, options, reactor, built, done.errback)
         else:
             made = _connect_user(host, port, options, reactor, built, done.errback)
     except (OSError, SctpUnavailable) as fault:

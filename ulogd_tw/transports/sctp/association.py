@@ -63,6 +63,8 @@ class SCTPAddress(NamedTuple):
 class SCTPProtocol(protocol.BaseProtocol):
     """The events of an association. `transport` is an `Association`."""
 
+    transport: Any
+
     def messageReceived(self, octets: bytes, stream: int, ppid: int) -> None:
         """One whole message."""
 
@@ -109,7 +111,8 @@ class Association:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.protocol: SCTPProtocol | None = None
+        self.protocol: Any = None
+        """The `SCTPProtocol`, from the beginning of the association on."""
         self.streams = self.inbound_streams = 0
         """Negotiated numbers of streams, outbound and inbound."""
         self.buffered = 0

@@ -79,7 +79,7 @@ class SctpListener:
     @classmethod
     def bind(cls, url: Url, options: Options, connected: Callable[[SctpConnection], None]) -> list[SctpListener]:
         """Raises OSError and `SctpUnavailable`."""
-        factory = protocol.Factory.forProtocol(lambda: SctpConnection(connected))
+        factory: Any = protocol.Factory.forProtocol(lambda: SctpConnection(connected))
         factory.noisy = False
         return [cls(listenSCTP(url.port, factory, url.host, options, reactor, begin=False))]
 

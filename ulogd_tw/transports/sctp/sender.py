@@ -66,7 +66,7 @@ class SctpSender(SCTPProtocol):
         """Begin to connect."""
         self._again = None
         self._last_attempt = self._reactor.seconds()
-        factory = protocol.Factory.forProtocol(lambda: self)
+        factory: Any = protocol.Factory.forProtocol(lambda: self)
         factory.noisy = False
         self._attempt = connectSCTP(self.url.host, self.url.port, factory, self._options, self._reactor)
         self._attempt.addErrback(self._refused)

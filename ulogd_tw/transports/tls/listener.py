@@ -44,9 +44,9 @@ class HandshakeGate:
     def __len__(self) -> int:
         return len(self._unfinished)
 
-    def bind(self, url: Url, connected: Connected) -> list[StreamListener]:
+    def bind(self, url: Url, connected: Connected) -> list[Any]:
         """Sockets behind this gate, as `StreamListener.bind` makes them. Raises OSError."""
-        listeners = TlsListener.bind(url, connected, lambda connected: TlsConnection(self, connected))
+        listeners: list[Any] = TlsListener.bind(url, connected, lambda connected: TlsConnection(self, connected))
         for listener in listeners:
             listener.gate = self
         return listeners
@@ -79,7 +79,8 @@ class TlsConnection(StreamConnection):
     def __init__(self, gate: HandshakeGate, connected: Connected) -> None:
         super().__init__(connected)
         self._gate = gate
-        self._layer: Layer | None = None
+        self._layer: Any = None
+        """The `Layer` of TLS, while there is one."""
         self._up = False
         self._ended = ""
 

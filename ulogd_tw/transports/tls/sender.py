@@ -12,7 +12,6 @@ from twisted.python.failure import Failure
 from ulogd_tw.transports.errors import TlsError
 from ulogd_tw.transports.tcp_sender import TcpSender
 from ulogd_tw.transports.tls.credentials import Credentials
-from ulogd_tw.transports.tls.layer import Layer
 from ulogd_tw.transports.url import Url
 
 HANDSHAKE_SECONDS = 10.0
@@ -47,7 +46,7 @@ class TlsSender(TcpSender):
         """TLS version and cipher suite of the connection."""
         self._credentials = credentials
         self._settle = settle
-        self._layer: Layer | None = None
+        self._layer: Any = None
         self._timer: Any = None
         self._fault: TlsError | None = None
         self._sealed = self._has = 0
