@@ -289,6 +289,16 @@ class SequenceTests(SynchronousTestCase):
         self.assertEqual(9, len(self.exporter.octets))
         self.assertEqual({}, dict(self.exporter.counters.dropped))
 
+    def test_at_once(self):
+        """A datagram that comes twice does not wait, neither in its own second nor later; nor one that fills a gap."""
+        again = message(old(1), number=100, export_time=5001)
+        self.exporter.feed(again)
+        self.assertFound([1, 1], 0)
+        self.exporter.feed(message(old(2), number=101, export_time=5002), again)
+        self.assertFound([1, 1, 2, 1], 0)
+        self.exporter.feed(message(old(4), number=103, export_time=5003), message(old(3), number=102, export_time=5004))
+        self.assertFound([1, 1, 2, 1, 4, 3], 0)
+
     def test_late(self):
         """A datagram that was counted as lost and comes late is no restart."""
         self.exporter.feed(message(old(3), number=102, export_time=5002), message(old(2), number=101, export_time=5002))

@@ -87,6 +87,34 @@ class OrderTests(SynchronousTestCase):
         expected = [(i, (i - 5) // 10 * 10 + 5 if i > 5 else 1) for i in range(60) if i % 10 != 5]
         self.assertEqual(expected, sorted(self.rated(found=found)))
 
+    def test_walked(self):
+        """Messages of several Sets and lengths that come together, which are walked Set by Set."""
+        found = Collected(RATED, reliable=False)
+        found.feed(message(RATE, a_set(2, FLOW)))
+        sent, number = [], 0
+        for i in range(60):
+            sets = [rate(i)] if i == 30 else [flow(i)] * (1 + i % 3)
+            sent.append(message(*sets, number=number))
+            number += len(sets)
+        rows = np.array([np.frombuffer(octets.ljust(64, b"\0"), np.uint8) for octets in sent])
+        lengths = np.array(list(map(len, sent)))
+        found.decoder.feed_slab(60 * [found.session], rows, lengths, 2000.0)
+        expected = [(i, 30 if i > 30 else 1) for i in range(60) if i != 30 for _ in range(1 + i % 3)]
+        self.assertEqual(expected, sorted(self.rated(found=found)))
+        self.assertEqual(0, found.lost)
+
+    def test_numbers(self):
+        """Records of variable length around an options record in one Message are counted once."""
+        found = Collected(RATED)
+        found.feed(message(RATE, a_set(2, template(256, (1, 4), (82, 65535)))))
+        record = struct.pack("!I", 7) + varying(b"lo")
+        several = message(a_set(256, record), rate(10), a_set(256, record, record))
+        self.assertEqual(
+            [(7, 1), (7, 10), (7, 10), (7, 10)], self.rated(several, message(a_set(256, record), number=4), found=found)
+        )
+        self.assertEqual((0, {}), (found.lost, found.errors))
+        self.assertNotIn("sequence_gap", found.kinds)
+
     def test_types(self):
         """A hundred records behind the description of their elements, in one read, one Message or Messages of each."""
         fields = a_set(2, template(256, (5, 4, 32473), (6, 65535, 32473)))
