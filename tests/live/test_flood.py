@@ -95,7 +95,7 @@ class FloodTests(TestCase):
         wait_until(lambda: service.all_counters()["col1"]["messages_received"] >= sent - 20_000, 60, "the collector")
 
     def test_templates(self):
-        """100,000 templates of 13 exporters, no two alike: up to the limits they are kept, beyond they are refused."""
+        """104,000 templates of 13 exporters without records: at the limit of all, one of them makes room for others."""
         chance = random.Random(1)
         with self.service("clock_skew=0") as service:
             good, sent = self.good(), 0
@@ -113,8 +113,8 @@ class FloodTests(TestCase):
                         good()
                 self.slowly(service, sent)
             counters, _ = self.finish(service, good, sent)
-        self.assertTrue(99_000 < counters["templates"] <= 100_000)  # or a million fields
-        self.assertGreater(counters["errors"]["limit_templates_in_all"], 3000)
+        self.assertTrue(85_000 < counters["templates"] <= 100_000)  # or a million fields
+        self.assertGreater(counters["sessions_evicted"], 0)
         self.assertEqual({}, counters["lost"])
 
     def test_exporters(self):

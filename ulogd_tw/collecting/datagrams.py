@@ -165,8 +165,10 @@ class DatagramIntake:
             self._unite()
         return self.hand_on()
 
-    def _dropped(self, datagrams: int) -> None:
-        self._plugin.counters.errors["limit_work"] += datagrams
+    def _dropped(self, octets: int) -> None:
+        self._plugin.counters.messages_received += 1
+        self._plugin.counters.octets_received += octets
+        self._plugin.counters.errors["limit_work"] += 1
         self._plugin.say("limit_work", self._now(), "datagrams are dropped: decoding those of some exporters takes too "
                          "long")  # fmt: skip
 

@@ -61,7 +61,7 @@ def is_dear(seconds: float, octets: int, datagrams: int) -> bool:
 
 
 class Turns:
-    """The queues of all parties. `dropped` is called with the datagrams for which there is no room.
+    """The queues of all parties. `dropped` is called with the octets of each datagram for which there is no room.
 
     `clock` gives seconds for durations, `work_clock` those that this process has worked; `done` hands on what was
     decoded, and says how long others worked for that.
@@ -105,7 +105,7 @@ class Turns:
         if party is None:
             party = self._parties[who] = _Party(0.0 if known else _UNKNOWN, now)
         if party.octets + octets > _MOST_OF_PARTY or self._octets + octets > _MOST:
-            self._dropped(1)
+            self._dropped(octets)
             return
         party.items.append((decode, octets))
         party.octets += octets

@@ -20,8 +20,8 @@ class TurnsTests(SynchronousTestCase):
         self.decoded, self.dropped = [], 0
         self.turns = Turns(lambda: self.now, lambda: self.worked, lambda: 0.0, self.drop)
 
-    def drop(self, datagrams):
-        self.dropped += datagrams
+    def drop(self, octets):
+        self.dropped += 1
 
     def put(self, who, cost, times=1, octets=100, known=True):
         for number in range(times):
@@ -150,6 +150,16 @@ class CollectorTests(SynchronousTestCase):
             turns_to_come.pop()()
             self.assertEqual(list(range(number + 1)), counts_of(found.rows))
         self.assertLess(found.worked, 1.0)
+
+    def test_dropped(self):
+        """A datagram for which there is no room counts as received, and as dropped."""
+        found, large = self.found, message(a_set(2, template(256, *[(4, 1)] * 10_000)))
+        found.plugin.reception._intake._turns.begin()
+        for _ in range(4):
+            found.datagrams(*((large[:2000], "198.51.100.1", 1) for _ in range(1000)))
+        counters = found.plugin.counters
+        self.assertEqual(4000 - (4 << 20) // 2000, counters.errors["limit_work"])
+        self.assertEqual(counters.errors["limit_work"], counters.messages_received)
 
     def test_all_is_decoded_in_the_end(self):
         """What waits is decoded in further turns, and turns end."""
