@@ -4,12 +4,12 @@
 --
 --   mysql flows < etc/sql/mysql/flows.sql
 --
--- MYSQL writes the columns that are here, by their names; drop those that you do not need, before the start. A column of
--- another name has to be a key that AGGREGATE gives, or fill itself.
+-- MYSQL writes the columns of this table, by their names; drop unneeded ones before the start. A further column must
+-- have the name of a key of AGGREGATE, or fill itself.
 
 CREATE TABLE IF NOT EXISTS flows (
   id                        BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
-  interval_start            INT UNSIGNED NOT NULL    COMMENT 'seconds since 1970: the interval in which the flow ended',
+  interval_start            INT UNSIGNED NOT NULL    COMMENT 'seconds since 1970: beginning of the interval of the row',
   sourceAddress             VARCHAR(45)              COMMENT 'IPv4 or IPv6, as text',
   destinationAddress        VARCHAR(45),
   protocolIdentifier        TINYINT UNSIGNED         COMMENT '6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6',

@@ -8,7 +8,7 @@
 -- another name has to be a key that AGGREGATE gives.
 
 CREATE TABLE IF NOT EXISTS flows (
-  interval_start            INTEGER NOT NULL,  -- seconds since 1970: the interval in which the flow ended
+  interval_start            INTEGER NOT NULL,  -- seconds since 1970: beginning of the interval of the row
   sourceAddress             TEXT,              -- IPv4 or IPv6
   destinationAddress        TEXT,
   protocolIdentifier        INTEGER,           -- 6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6
