@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 
-from ulogd_tw.core.keys import SUMS, Key
+from ulogd_tw.core.keys import SUMS, Key, known
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,31 @@ QUANTITIES = (PACKETS, OCTETS, REPLY_PACKETS, REPLY_OCTETS)
 """In the order of `keys.SUMS`."""
 NAMES = tuple(name for quantity in QUANTITIES for name in quantity.names)
 """The names of all counters."""
+_ELEMENTS = {name: key.elements[0] for name in NAMES if (key := known(name)) is not None}
 
 
 def needed(wanted: frozenset[str], seldom: frozenset[str], there: Collection[str]) -> frozenset[str]:
-    """What of the `wanted` keys has to be read of a record with the keys `there`.
+    """What of the `wanted` columns has to be read of a record with the keys `there` (IANA's names).
 
-    `seldom` keys are wanted in some records only: counters where no delta counter goes before them, and all others
+    `seldom` columns are wanted in some records only: counters where no delta counter goes before them, and all others
     where octets or packets are told as totals, or octets not at all.
     """
-    left_out = seldom & _behind(there)
-    if not total_only(there):
-        left_out |= seldom.difference(NAMES)
-    return wanted - left_out
+    behind = _behind(there)
+    left_out = frozenset(name for name in seldom if _counter(name) in behind)
+    return wanted - left_out if total_only(there) else wanted - left_out - identifying(seldom)
+
+
+def identifying(columns: frozenset[str]) -> frozenset[str]:
+    """Those of the columns that are no counters."""
+    return frozenset(name for name in columns if _counter(name) is None)
+
+
+@cache
+def _counter(column: str) -> str | None:
+    """The counter that a column is by its name or by its element, such as dOctets of NetFlow v5."""
+    key = known(column)
+    elements = key.elements if key is not None else ()
+    return next((name for name in NAMES if name == column or _ELEMENTS[name] in elements), None)
 
 
 def total_only(names: Collection[str]) -> bool:

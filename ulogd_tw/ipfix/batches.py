@@ -11,7 +11,7 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
-from ulogd_tw.core.quantities import NAMES, needed
+from ulogd_tw.core.quantities import identifying, needed
 from ulogd_tw.ipfix import exporter_columns, packet_sections
 from ulogd_tw.ipfix.clock_skew import Skew
 from ulogd_tw.ipfix.context import Context, Source
@@ -225,7 +225,7 @@ class Batches:
         for maker in layout.made:
             wanted = maker.needed(wanted)
         columns = layout.columns = Columns(layout.fields, wanted, layout.described)
-        columns.usual = asked is not ALL and not (self._seldom & asked).difference(NAMES)
+        columns.usual = asked is not ALL and not identifying(self._seldom & asked)
         columns.unwanted = [key.name for key in columns.keys if key.name not in asked]
         if self._scale and not layout.scopes:
             scaled(columns)

@@ -17,6 +17,7 @@ from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import ALL, Wanted
+from ulogd_tw.core.quantities import needed
 from ulogd_tw.ipfix.batches import Batches
 from ulogd_tw.ipfix.events import Event
 from ulogd_tw.ipfix.exporter_info import ExporterInfo
@@ -39,8 +40,14 @@ IPFIX = b"\0\x0a"
 """How a Message begins (VERSION)."""
 _ONE_SET = struct.Struct("!HHIIIHH")
 """The Message Header and the header of the first Set."""
+_OF_SAMPLES = ("octetDeltaCount", "packetDeltaCount")
 
 __all__ = ["Decoder", "Event", "Limits"]
+
+
+def _of_samples(wanted: Wanted, seldom: frozenset[str]) -> Wanted:
+    """The keys that are wanted of sFlow's samples, which have delta counters."""
+    return wanted if wanted is ALL else needed(wanted, seldom, _OF_SAMPLES)
 
 
 class Decoder:
@@ -60,7 +67,7 @@ class Decoder:
         self.intake = intake = Intake(counters, limits, kept or Kept())
         self._messages = MessageDecoder(intake)
         self._netflow = NetFlow(intake)
-        self._sflow = sflow.SFlow(intake, wanted if wanted is ALL else wanted - seldom, scale, inner)
+        self._sflow = sflow.SFlow(intake, _of_samples(wanted, seldom), scale, inner)
         self._slabs = SlabDecoder(intake, self._netflow, self.feed)
         self._batches = Batches(wanted, intake, scale=scale, name=name, inner=inner, seldom=seldom)
         self._expired = 0.0

@@ -1,10 +1,13 @@
 """One quantity, several elements: the table, and the amounts of rows."""
 
+import json
+import struct
+
 import numpy as np
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given
+from tests.support import given, shared_path
 from tests.unit.ipfix.wire import Collected, a_set, message, template
 from tests.unit.plugins.filters.test_aggregate import AggregateCase
 from ulogd_tw.core import quantities
@@ -118,6 +121,36 @@ class SeldomTests(SynchronousTestCase):
         (deltas,), (totals,) = (list(batch.rows()) for batch in found.batches(message(*whole)))
         self.assertEqual({"octetDeltaCount": 1}, deltas)
         self.assertEqual({"octetTotalCount": 1, "postOctetDeltaCount": 2, "vlanId": 7, "templateId": 257}, totals)
+
+    def test_other_vocabularies(self):
+        """Counters of NetFlow v5 and v9 under their own names are read, without what tells flows apart."""
+        case = AggregateCase()
+        case.make(key="protocolIdentifier")
+        source = case.source
+        record = struct.pack(
+            "!4s4s4sHHIIIIHHBBBBHHBBH", *[bytes(4)] * 3, 1, 2, 21, 2877, 0, 0, 80, 81, 0, 0, 6, 0, *[0] * 5
+        )
+        packets = [struct.pack("!HHIIIIBBH", 5, 1, 0, 2000, 0, 0, 0, 0, 0) + record,
+                   bytes.fromhex("0009000200000000000007d00000000000000000" "00000014010000030001000400020004000a0002"
+                                 "0100001000000b3d0000001500010000")]  # fmt: skip
+        for packet in packets:
+            (batch,) = Collected(source.wanted, reliable=False, seldom=source.seldom_wanted).batches(packet)
+            for name, expected in (("octets", 2877), ("packets", 21)):
+                sources = Sources()
+                sources.add(name, Provided(batch.schema.values()).recipes(name))
+                self.assertEqual([expected], sources.find(batch, name).numbers.tolist())
+            self.assertFalse({"input", "ingressInterface", "exporter", "templateId", "tos"} & set(batch.schema))
+
+    def test_sflow(self):
+        """Samples of sFlow have octets and packets."""
+        case = AggregateCase()
+        case.make(key="protocolIdentifier")
+        found = Collected(case.source.wanted, reliable=False, seldom=case.source.seldom_wanted)
+        path = shared_path("corpus", "ipfix", "messages", "akvorado-sflow-icmpv4.jsonl")
+        batches = found.batches(bytes.fromhex(json.loads(path.read_text().splitlines()[0])["hex"]))
+        self.assertTrue(batches)
+        for batch in batches:
+            self.assertTrue({"octetDeltaCount", "packetDeltaCount"} <= set(batch.schema), list(batch.schema))
 
     def test_stacks(self):
         """What another plugin needs in every row is read of every record."""
