@@ -39,8 +39,6 @@ SCALED = ("akvorado-options-and-data", "graylog-netflow5", "logstash-netflow5-ju
 """Captures of which nfcapd multiplies counters by the sampling rate; of others, such as those with a rate in each
 record, it does not."""
 NOT_NFDUMP = {
-    "akvorado-datalink-frame-section": "it does not count the packet in dataLinkFrameSection",
-    "akvorado-ipfix-srv6": "it does not count the packet in dataLinkFrameSection",
     "akvorado-data-and-templates": EARLY,
     "graylog-netflow-v5-1": "it reads on behind the records that the header counts",
     "logstash-netflow-5-valid-01": "it reads on behind the records that the header counts",
