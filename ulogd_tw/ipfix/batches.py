@@ -203,10 +203,8 @@ class Batches:
         if self._wanted is ALL or not self._seldom:
             return self._wanted
         keys = [registry.element(field.pen, field.ident) for field in layout.fields]
-        same = {key.name: {registry.element(*element).name for element in key.elements} for key in keys}
-        asked = needed(self._wanted, self._seldom, set(same).union(*same.values()))
-        # A counter of NetFlow v5 has a name of its own, and is wanted where the element of the same meaning is.
-        return asked | {name for name, others in same.items() if name in self._wanted and others & asked}
+        names = {registry.element(*element).name for key in keys for element in key.elements}
+        return needed(self._wanted, self._seldom, names.union(key.name for key in keys))
 
     def _compile(self, layout: Layout) -> Columns:
         asked = wanted = self._asked(layout)
