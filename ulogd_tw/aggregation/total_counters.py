@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ulogd_tw.aggregation.group_table import ADDED
-from ulogd_tw.aggregation.told_flows import RememberedFlows, Totalled
+from ulogd_tw.aggregation.remembered_totals import RememberedFlows, RowTotals
 from ulogd_tw.core.amounts import Amount, Amounts, amount
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_end import ACTIVE
@@ -69,14 +69,14 @@ class Totals:
         """As `differenced`, for no more rows than are remembered at once; `chosen` are the amounts of each row."""
         raise NotImplementedError
 
-    def _totals(self, batch: Batch, chosen: dict[int, Amount]) -> dict[int, Totalled]:
+    def _totals(self, batch: Batch, chosen: dict[int, Amount]) -> dict[int, RowTotals]:
         """The totals that rows have, also beside a delta: they are what later totals are compared with."""
         found = {}
         for place, amount_ in chosen.items():
             counters = [counter for counter in QUANTITIES[place].counters if counter.total]
-            told = amount(self._find, batch, counters)
-            if told is not None and told.totals is not None:
-                found[place] = Totalled(told.values, told.totals, amount_)
+            totals = amount(self._find, batch, counters)
+            if totals is not None and totals.totals is not None:
+                found[place] = RowTotals(totals.values, totals.totals, amount_)
         return found
 
     def _column(self, batch: Batch, name: str, nothing: int) -> np.ndarray:

@@ -16,7 +16,7 @@ _END = 1 + len(SUMS)
 
 
 @dataclass(slots=True)
-class Totalled:
+class RowTotals:
     """The totals of rows: their `values`, a mask of the rows `there`, and the amount that counts in each row."""
 
     values: np.ndarray
@@ -104,7 +104,7 @@ class Runs:
         """Remember the ends of the last records."""
         self._flat[self._rows[self._last] + _END] = np.maximum(ends[self._last], 1)
 
-    def fallen(self, totals: Mapping[int, Totalled]) -> np.ndarray:
+    def fallen(self, totals: Mapping[int, RowTotals]) -> np.ndarray:
         """The rows of which any total is smaller than before, in the order of the flows."""
         found = np.zeros(len(self.first), bool)
         for place, total in totals.items():
@@ -113,7 +113,7 @@ class Runs:
         return found
 
     def differences(
-        self, place: int, total: Totalled, joins: np.ndarray | None = None, final: np.ndarray | None = None
+        self, place: int, total: RowTotals, joins: np.ndarray | None = None, final: np.ndarray | None = None
     ) -> np.ndarray:
         """The amount of each row for the sum at this place, in the order of the batch; the last totals are remembered.
 
@@ -132,7 +132,7 @@ class Runs:
         counted = total.chosen.totals
         return total.chosen.values if counted is None else np.where(counted, found, total.chosen.values)
 
-    def _compared(self, place: int, total: Totalled) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _compared(self, place: int, total: RowTotals) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The values, the rows where they are totals, the total before each row, and the one then."""
         values, there = self.sorted(total.values), self.sorted(total.there)
         latest = np.maximum.accumulate(np.where(there, np.arange(len(values)), -1))
