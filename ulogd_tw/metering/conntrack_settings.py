@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ulogd_tw.core.plugin import ALL, Wanted
 
+_UDP = 17
 SYSCTLS = Path("/proc/sys/net/netfilter")
 """It shows the network namespace of the reading thread."""
 COUNTERS = tuple(f"{side}.raw.{what}" for side in ("orig", "reply") for what in ("pktlen", "pktcount"))
@@ -58,21 +59,31 @@ def read(name: str) -> str:
         return ""
 
 
-def tracks() -> bool | None:
+Tuple = tuple[int, str, int, str, int]
+"""Protocol, source and its port, destination and its port."""
+
+
+def tracks(probe: bool = True) -> tuple[bool | None, Tuple | None]:
     """Whether the kernel tracks the connections of this network namespace; None where that cannot be seen.
 
-    It does so once a firewall rule needs it. Where it has no connection, one datagram to ourselves would become one.
+    It does so once a firewall rule needs it. Where it has no connection, `probe` sends one datagram to ourselves, which
+    becomes one: its tuple, for those who must not meter it.
     """
-    if read("nf_conntrack_count") != "0":
-        return True if read("nf_conntrack_count").isdecimal() else None
+    count = read("nf_conntrack_count")
+    if count != "0":
+        return (True if count.isdecimal() else None), None
+    if not probe:
+        return False, None
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
             ours.bind(("127.0.0.1", 0))
-            ours.connect(ours.getsockname())
+            place = ours.getsockname()
+            ours.connect(place)
             ours.send(b"\0")
     except OSError:  # loopback is down
-        return None
-    return read("nf_conntrack_count") != "0"
+        return None, None
+    tracked = read("nf_conntrack_count") != "0"
+    return tracked, (_UDP, *place, *place) if tracked else None
 
 
 def wrong(wanted: Wanted = ALL, events: bool = True) -> list[Setting]:

@@ -157,7 +157,10 @@ class NFCT(Input):
         self._flows = Flows(most, self._births, int(config.active_timeout * 1000))
         self._vanished = self._interim = 0
         self._limited = RateLimitedLog(self._reactor.seconds)
+        self._tracked: bool | None = None
         self._looked = False
+        self._probe: tuple[conntrack_settings.Tuple, ...] = ()
+        """The flow of our own look at the kernel, which is not metered."""
         self.counters.figures["netlink"] = self._figures
         self.counters.figures["flows"] = self._table_figures
 
@@ -226,7 +229,10 @@ class NFCT(Input):
         """Join the groups. Raises `StartError` without privilege."""
         config = self.config
         self._accept = Accept(config.accept_src_filter, config.accept_dst_filter, config.accept_proto_filter)
-        own = frozenset() if config.own_export else frozenset(FIVE_TUPLE)
+        with inside(config.network_namespace_path):
+            self._tracked, probe = conntrack_settings.tracks()
+        self._probe = (probe,) if probe is not None else ()
+        own = frozenset() if config.own_export and not probe else frozenset(FIVE_TUPLE)
         wanted = self.wanted if self.wanted is ALL else self.wanted | self._accept.keys | own
         followed = FOLLOWED | {"ct.event"} | (REPORTED if config.active_timeout else frozenset())
         self._decoder = Decoder(wanted, self.counters.errors)
@@ -293,10 +299,12 @@ class NFCT(Input):
     def wake(self, now: float) -> float | None:
         """Check whether the kernel tracks connections: at the start, and again after some time without a message."""
         first, self._looked = not self._looked, True
-        if not first and self.counters.messages_received:
-            return None
-        with inside(self.config.network_namespace_path):
-            tracked = conntrack_settings.tracks() is not False
+        if not first:
+            if self.counters.messages_received:
+                return None
+            with inside(self.config.network_namespace_path):
+                self._tracked, _ = conntrack_settings.tracks(probe=False)
+        tracked = self._tracked is not False
         if not tracked:
             self.log.warn(
                 "{instance}: the kernel tracks no connections, since no firewall rule needs it. Run: {remedy}",
@@ -334,7 +342,8 @@ class NFCT(Input):
         """The rows accepted by the filters. The kernel filters events itself, but not its table."""
         if self._accept.keys:
             batch = batch.take(self._accept.rows(batch))
-        if not self.config.own_export and (rows := among(batch, own_flows.known())).any():
+        ours = self._probe if self.config.own_export else (*self._probe, *own_flows.known())
+        if ours and (rows := among(batch, ours)).any():
             batch = batch.take(~rows)
         return batch
 

@@ -37,6 +37,7 @@ class NfctTestCase(SynchronousTestCase):
         plugin.clock = self.clock.seconds
         plugin.wanted = wanted
         plugin.emit = lambda batch: self.rows.extend(batch.rows())
+        self.patch(conntrack_settings, "tracks", lambda probe=True: (None, None))
         # Events are read up to 1024 at a time, the parts of a dump 8 at a time.
         self.patch(NetlinkPort, "make_socket", lambda *_: self.dump if self.kernel.made else self.kernel.make())
         self.patch(
@@ -283,6 +284,27 @@ class EventTests(NfctTestCase):
         self.assertEqual([list(batch.rows()) for batch in kept], before)
 
 
+class FakeProbe:
+    """A datagram socket that talks to itself."""
+
+    def __init__(self, *_): ...
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_): ...
+
+    def bind(self, where): ...
+
+    def connect(self, where): ...
+
+    def send(self, octets): ...
+
+    def getsockname(self):
+        """Where the kernel has bound it."""
+        return ("127.0.0.1", 40000)
+
+
 class PreflightTests(NfctTestCase):
     """The settings of the kernel."""
 
@@ -312,14 +334,27 @@ class PreflightTests(NfctTestCase):
 
     def test_not_tracking(self):
         """Where the kernel tracks nothing, the first look says so; where it does, nothing."""
-        for count, expected in (("0", 1), ("7", 0)):
-            with TemporaryDirectory() as folder:
-                Path(folder, "nf_conntrack_count").write_text(f"{count}\n")
-                plugin = self.make()
-                with patch.object(conntrack_settings, "SYSCTLS", Path(folder)), patch.object(plugin, "log") as log:
-                    delay = plugin.wake(0.0)
+        for tracked, expected in ((False, 1), (True, 0), (None, 0)):
+            plugin = self.make()
+            self.patch(conntrack_settings, "tracks", lambda probe=True, tracked=tracked: (tracked, None))
+            plugin.open()
+            with patch.object(plugin, "log") as log:
+                delay = plugin.wake(0.0)
+            plugin.stop()
             self.assertEqual(expected, log.warn.call_count)
             self.assertEqual(expected == 0, delay is not None)
+
+    def test_probe(self):
+        """Where the kernel has no connection, a datagram to ourselves shows whether it tracks."""
+        counts = iter("01")
+        self.patch(conntrack_settings, "read", lambda name: next(counts))
+        self.patch(conntrack_settings.socket, "socket", FakeProbe)
+        place = ("127.0.0.1", 40000)
+        self.assertEqual((True, (17, *place, *place)), conntrack_settings.tracks())
+        counts = iter("00")
+        self.assertEqual((False, None), conntrack_settings.tracks())
+        counts = iter("5")
+        self.assertEqual((True, None), conntrack_settings.tracks())
 
     def test_not_loaded(self):
         """Without connection tracking it says how to load it."""
