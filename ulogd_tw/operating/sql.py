@@ -85,6 +85,8 @@ def _duckdb(duckdb: Any, text: str, tables: Mapping[str, Table]) -> Result:
 def _array(name: str, batches: Sequence[Batch]) -> np.ndarray:
     """One column of a table: an array for numbers without missing values, else Python values."""
     parts = [(batch.columns.get(name), batch.schema.get(name), batch.missing.get(name), batch.n) for batch in batches]
+    if not parts:
+        return np.empty(0)
     if all(c is not None and k.type.numeric and k.type.kind != "ntp" and m is None for c, k, m, _ in parts):
         return np.concatenate([np.ascontiguousarray(column) for column, *_ in parts])
     values: list[Any] = []

@@ -151,6 +151,16 @@ class DatabaseTests(AggregateCase, TestCase):
         self.assertEqual((("s",), [(36,)]), (found.columns, found.rows))
 
     @defer.inlineCallbacks
+    def test_empty(self):
+        """An interval that has just begun has no rows; a sum of none is NULL."""
+        self.make(key="protocolIdentifier")
+        database = query.Database(SimpleNamespace(graph=self.graph))
+        found = yield database.query("select protocolIdentifier, octets from agg")
+        self.assertEqual([], found.rows)
+        found = yield database.query("select sum(octets), count(*) from agg")
+        self.assertEqual([(None, 0)], found.rows)
+
+    @defer.inlineCallbacks
     def test_qualified(self):
         """Columns with their table's name or alias, and a join."""
         database = self.database()
