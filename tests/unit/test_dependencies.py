@@ -11,10 +11,12 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 TOP = Path(__file__).resolve().parents[2]
-OWN = {"ulogd_tw", "tests", "benchmarks"}
+OWN = {"ulogd_tw", "tests", "benchmarks", "draw_layers"}
 THROUGH = {"bcrypt": "twisted.conch.ssh.keys", "service-identity": "twisted.internet._service_identity"}
 """Required for another package, which imports it where it is there: the module of that one."""
-TOOLS = {"atheris", "mypy", "ruff"}
+AROUND = ("test", "bench", "dev", "docs")
+"""Extras that no installation needs to run."""
+TOOLS = {"atheris", "mkdocs", "mypy", "ruff", "setuptools"}
 """Run as commands or looked for by name, so no import statement names them."""
 
 
@@ -56,7 +58,7 @@ class DependenciesTests(SynchronousTestCase):
     def test_imports_are_declared(self):
         """The program imports only what it requires or an extra brings; tests and benchmarks have extras of theirs."""
         lists = required()
-        program = lists[None].union(*(lists[extra] for extra in lists if extra not in (None, "test", "bench", "dev")))
+        program = lists[None].union(*(lists[extra] for extra in lists if extra not in {None, *AROUND}))
         self.assertEqual(set(), distributions(imported("ulogd_tw", "twisted")) - program)
         everything = set().union(*lists.values())
         self.assertEqual(set(), distributions(imported("tests", "benchmarks")) - everything)
@@ -65,10 +67,10 @@ class DependenciesTests(SynchronousTestCase):
         """Whatever an installation brings is imported by the program, or by the package that it is required for."""
         lists = required()
         ours = distributions(imported("ulogd_tw", "twisted"))
-        for extra in set(lists) - {"test", "bench", "dev"}:
+        for extra in set(lists) - set(AROUND):
             self.assertEqual(set(), lists[extra] - ours - set(THROUGH), extra)
         everything = distributions(imported("ulogd_tw", "twisted", "tests", "benchmarks"))
-        for extra in ("test", "bench", "dev"):
+        for extra in AROUND:
             self.assertEqual(set(), lists[extra] - everything - TOOLS, extra)
 
     def test_required_for_others(self):

@@ -167,7 +167,7 @@ class AutoTests(AggregateCase):
         self.assertEqual(expected, self.sums(*rows, apart=False, **options))
 
     def test_told_again(self):
-        """100, 200, 300 is 300; it is assumed that they are of one flow, and counted."""
+        """VAL-10: 100, 200, 300 is 300; it is assumed that they are of one flow, and counted."""
         self.both((300, 3, 3), (100, 1, {}), (200, 2, {}), (300, 3, {}))
         self.assertEqual(2, self.agg.counters.figures["totals_assumed"]())
 

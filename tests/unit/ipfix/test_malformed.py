@@ -73,7 +73,7 @@ class MalformedTests(SynchronousTestCase):
             self.dropped(message(self.good, a_set(2, new), a_set(3, wrong), self.good), "template")
 
     def test_one_template(self):
-        """Ids below 256, wrong scope counts, records of no octets cost that template only, and what had its id."""
+        """ERR-1: ids below 256, wrong scope counts, records of no octets cost that template and what had its id."""
         new, last = template(300, (4, 1)), template(302, (5, 1))
         data = a_set(300, b"\6"), a_set(302, b"\7")
         for set_id, wrong in (

@@ -76,7 +76,7 @@ class UptimeTests(SynchronousTestCase):
         self.assertEqual((octets, restarts), (self.exporter.octets, self.exporter.restarts))
 
     def test_data_before_template(self):
-        """Data of the new life waits for its template, which is another one; nothing is decoded by the old one."""
+        """ADD-1: data of the new life waits for its template, another one; nothing is decoded by the old one."""
         self.exporter.feed(packet(new(2), number=0, up=3, seconds=5060))
         self.assertFound([1], 0)
         self.exporter.feed(packet(new(3), number=1, up=4, seconds=5061))

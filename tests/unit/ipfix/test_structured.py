@@ -166,7 +166,7 @@ class ReadingTests(SynchronousTestCase):
             self.reads(expected, multi((256, one + b"\0")) + bytes(zeros), SUB_TEMPLATE_MULTI_LIST, templates)
 
     def test_left_over(self):
-        """A list that is damaged behind something whole is read so far, and counted once."""
+        """SD-7: a list that is damaged behind something whole is read so far, and counted once."""
         templates, one = {256: [(1, 4)], 257: [(82, VARIABLE), (4, 1)]}, struct.pack("!I", 5)
         records = [{"octetDeltaCount": 5}]
         expected = {"semantic": 3, "template": 256, "records": records}
@@ -189,7 +189,7 @@ class ReadingTests(SynchronousTestCase):
         self.reads(expected, octets, SUB_TEMPLATE_MULTI_LIST, templates, 1)
 
     def test_unknown_block(self):
-        """A block of an unknown template, or of which nothing is whole, is left as octets; the others are read."""
+        """SD-5: a block of an unknown template, or with nothing whole, is left as octets; the others are read."""
         templates, records = {256: [(4, 1)], 258: [(82, VARIABLE)]}, [{"protocolIdentifier": 6}]
         octets = multi((300, b"abc"), (256, b"\6"), (258, b"\5ab"), (256, b"\6"))
         blocks = [

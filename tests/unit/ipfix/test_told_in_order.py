@@ -116,7 +116,7 @@ class OrderTests(SynchronousTestCase):
         self.assertNotIn("sequence_gap", found.kinds)
 
     def test_types(self):
-        """A hundred records behind the description of their elements, in one read, one Message or Messages of each."""
+        """ADD-2: records behind the description of their elements, in one read, one Message or Messages of each."""
         fields = a_set(2, template(256, (5, 4, 32473), (6, 65535, 32473)))
         told = a_set(300, described(32473, 5, 3, 3, b"myCount"), described(32473, 6, 13, 0, b"myName"))
         data = a_set(256, *(struct.pack("!I", i) + varying(b"abc") for i in range(100)))
