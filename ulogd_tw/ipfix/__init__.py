@@ -1,10 +1,10 @@
 """IPFIX (RFC 7011), NetFlow and sFlow: octets to batches and back.
 
-The decoding half of a Collecting Process and the encoding half of an Exporting Process. `Decoder` takes the Messages
-of any number of Transport Sessions (`Session`) and gives batches, a column for each Information Element; what peers
-make it remember is bounded by `Limits`, and what happened to their templates and sequences comes out as `Event`.
-`RecordEncoder` makes Data Records and templates of batches, `MessageBuilder` makes Messages of those. No socket and
-no clock: octets and the time come in as arguments.
+The decoding half of a Collecting Process and the encoding half of an Exporting Process. `Decoder` takes the Messages of
+any number of Transport Sessions (`Session`) and gives batches, a column for each Information Element. `Limits` bounds
+the memory used by peers, and `Event` reports changes of their templates and sequences. `RecordEncoder` makes Data
+Records and templates of batches, `MessageBuilder` puts them into Messages. No socket and no clock: octets and the time
+come in as arguments.
 """
 
 from ulogd_tw.ipfix.builder import MessageBuilder

@@ -1,4 +1,4 @@
-"""The keys that the collector adds to each record: who sent it, when, by which template."""
+"""The keys added to each record by the collector: exporter, time of arrival, template."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OF_SOURCE: dict[str, Callable[[Source], Any]] = {
 
 
 class Context:
-    """Makes those of the keys of `keys.CONTEXT` that are wanted. A value that all rows share costs nothing a row."""
+    """Makes the wanted keys of `keys.CONTEXT`. A value common to all rows costs nothing a row."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._keys = [key for key in CONTEXT if key.name in wanted]

@@ -1,4 +1,4 @@
-"""What decoding and encoding of IPFIX, NetFlow and sFlow count."""
+"""The counters of decoding and encoding IPFIX, NetFlow and sFlow."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ DECODING = (
     Fault("flow_keys", "records", "Options records whose flow keys name fields that the template does not have."),
     Fault("element_name", "records", "Options records with an invalid name of an element."),
 )  # fmt: skip
-"""What a Collecting Process counts."""
+"""The counters of a Collecting Process."""
 
 ENCODING = (
     Dropped("no_fields", "rows", "Rows without any key that the records have."),
@@ -80,4 +80,4 @@ ENCODING = (
     Fault("unfit", "values", "Values beyond their element, such as a port of 70000; they are left out."),
     Fault("patterns", "rows", "Rows that lost values because the rows of one template lack too many different things."),
 )
-"""What the making of records counts."""
+"""The counters of making records."""

@@ -29,9 +29,9 @@ UNITS = {2: "octets", 3: "packets", 4: "flows", 5: "seconds", 6: "milliseconds",
 
 
 def described(record: Mapping[str, Any], known: Mapping[Element, Key]) -> Key | str | None:
-    """The key of the element that a record describes, beside those that are `known`.
+    """The key of the element described by a record, beside those that are `known`.
 
-    None where our registry knows the element, or its type is none; the reason where the name cannot be one.
+    None if the registry knows the element, or it has no type; the reason for an impossible name.
     """
     # The enterprise bit is part of the number with some exporters.
     pen, ident = record.get("privateEnterpriseNumber", 0), record.get("informationElementId", 0) & 0x7FFF

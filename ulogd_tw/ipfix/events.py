@@ -1,4 +1,4 @@
-"""What a decoder tells its caller for the log."""
+"""The events of a decoder, for the log of its caller."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Event:
     ``template_withdrawn``, ``withdrawal_unknown``, ``template_expired``, ``no_template`` and ``set_id`` (of an id the
     first time), ``template_came`` (parked Data Sets are decoded), ``malformed``, ``template_unusable``, ``limit``,
     ``sequence_gap``, ``sequence_reset``, ``restart``, ``template_distrusted``, ``odd_options``, ``clock_skew``,
-    ``clock_right``, or what was not found among what an exporter has told: ``sampling_unmatched``,
-    ``sampling_ambiguous``, ``names_unmatched``, ``names_ambiguous``, ``start_unknown``. `template` is 0 where it is not
-    about one; of ``set_id`` it is the Set ID.
+    ``clock_right``, or a failed look-up in an exporter's options data: ``sampling_unmatched``, ``sampling_ambiguous``,
+    ``names_unmatched``, ``names_ambiguous``, ``start_unknown``. `template` is 0 where it is not about one; of
+    ``set_id`` it is the Set ID.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Events:
             self.left_out += 1
 
     def once(self, kind: str, session: Session, domain: int, template: int = 0, detail: str = "") -> None:
-        """Another one, if the same was not told before."""
+        """Add an event, unless the same one was reported before."""
         key = (kind, domain, template, detail)
         if key not in session.said and len(session.said) < _MOST_SAID:
             session.said.add(key)
@@ -51,4 +51,4 @@ class Events:
 
 
 _MOST_SAID = 256
-"""Events of a session that are told once; further ones are counted only."""
+"""Events of a session reported once; further ones are only counted."""

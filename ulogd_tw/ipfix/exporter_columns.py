@@ -1,4 +1,4 @@
-"""Columns that are made of what an exporter has told: sampling factor, scaled counts, names."""
+"""Columns made of an exporter's options data: sampling factor, scaled counts, names."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ulogd_tw.ipfix.template import Field
 
 
 def made(fields: tuple[Field, ...], wanted: Wanted, scale: bool, name: bool, options: Options) -> list[Made]:
-    """What can be made for Data Records with these fields.
+    """The columns that can be made for Data Records with these fields.
 
-    Where everything is wanted, the factor is given only where counts are to `scale`, and names only if `name` says so.
+    If every key is wanted, the factor is given only with `scale`, and names only with `name`.
     """
     names = {_name(field) for field in fields}
     found: list[Made] = []
@@ -44,7 +44,7 @@ def _name(field: Field) -> str:
 
 
 class Names:
-    """The name of a thing by its number or octets, as options records told it."""
+    """The name of a thing by its number or octets, from options records."""
 
     def __init__(self, key: Key, column: str, kind: str, seldom: bool, options: Options) -> None:
         self._key = key
@@ -89,7 +89,7 @@ class Names:
 
 
 def _named(tables: Sequence[Mapping[Any, bytes | None]], column: Column) -> tuple[Coded, np.ndarray, np.ndarray]:
-    """The names of values, which of them there are, and which are told differently."""
+    """The names of values, a mask of those with a name, and one of those with contradicting names."""
     n = len(column)
     if not tables:
         return Coded(np.zeros(n, np.int32), (b"",)), np.zeros(n, bool), np.zeros(n, bool)

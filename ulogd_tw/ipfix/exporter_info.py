@@ -1,4 +1,4 @@
-"""What an exporter says about itself in options records, by Observation Domain."""
+"""The options data of an exporter, by Observation Domain."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class ExporterInfo:
         return (rates.pop() or 1.0) if len(rates) == 1 else 1.0
 
     def agreed(self, scope: Scope, process: Process, rate: float, exported: int) -> float | None:
-        """The rate of a scope after a process has told one at this Export Time; None where processes disagree.
+        """The rate of a scope after a process has reported one at this Export Time; None if processes disagree.
 
-        A process with another id takes the place of the former one, as after a restart (softflowd's id is that of its
-        Unix process). Two that tell in the same second, or by turns, are there together.
+        A process with another id replaces the former one, as after a restart (softflowd's id is that of its Unix
+        process). Two processes that report in the same second, or by turns, exist together.
         """
         told = self._tellers.setdefault(scope, {})
         latest = next(reversed(told), None)
@@ -89,7 +89,7 @@ def plain(info: ExporterInfo) -> dict[str, Any]:
 
 
 def restored(saved: dict[str, Any]) -> ExporterInfo:
-    """What `plain` gave, also that of the version before scopes were kept."""
+    """The result of `plain`, also in the form of the version before scopes were kept."""
     info = ExporterInfo()
     for scope, rate in saved.get("rates", ()):
         info.rates[tuple((name, int(value)) for name, value in scope)] = None if rate is None else float(rate)

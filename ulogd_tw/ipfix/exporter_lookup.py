@@ -1,8 +1,8 @@
-"""What was told for the records of a template: rates, names, the start of the exporter.
+"""Finds options data for the records of a template: rates, names, the start of the exporter.
 
-Item by item, from the most special to the most general: what its own domain has, by scope; domain 0, which stands for
-the whole exporter; the other domains of the exporter. Of those, names are taken, and sampling rates by the id of a
-sampler or where the scope was the exporter itself; None stands for what several of them tell differently.
+Each item is searched from the most special place to the most general: its own domain, by scope; domain 0, which stands
+for the whole exporter; the other domains of the exporter. From other domains, names are taken, and sampling rates by
+the id of a sampler or with the exporter itself as scope. None stands for contradicting data of several domains.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Steps one after another until one of them finds a rate; `told`: whether the exporter told any rate."""
+    """Steps one after another until one of them finds a rate; `told`: whether the exporter sent any rate."""
 
     steps: tuple[Step, ...] = ()
     told: bool = False
@@ -66,7 +66,7 @@ def boot_of(known: KnownTemplate) -> int | None:
 
 
 def _kept(session: Session, key: tuple, make: Callable[[], Found]) -> Found:
-    """Made once, until something new is told."""
+    """Made once, until new data arrives."""
     found = session.lookups.get(key, ...)
     if found is ...:
         if len(session.lookups) >= _MOST:
@@ -81,7 +81,7 @@ def _infos(session: Session) -> list[ExporterInfo]:
 
 
 def _zero(session: Session, domain: Domain) -> ExporterInfo | None:
-    """What domain 0 of the same protocol has told, where that is another one."""
+    """The data of domain 0 of the same protocol, if that is another domain."""
     zero = session.domains.get(domain.place - domain.number)
     return zero.info if zero is not None and zero is not domain else None
 
@@ -137,7 +137,7 @@ def _product(rates: list[float | None]) -> float | None:
 
 
 def _steps(rates: Mapping[Scope, float | None]) -> Iterator[Step]:
-    """The most special first. What holds for a template or the exporter needs no column."""
+    """The steps, the most special first. A rate of a template or of the exporter needs no column."""
 
     def asked(scope: Scope) -> tuple[str, ...]:
         return tuple(name for name, _ in scope)
@@ -149,7 +149,7 @@ def _steps(rates: Mapping[Scope, float | None]) -> Iterator[Step]:
 
 
 def _rates_of_all(session: Session) -> dict[Scope, float | None]:
-    """What a domain may take from another: rates of samplers, and of the exporter itself."""
+    """The rates that a domain may take from another: of samplers, and of the exporter itself."""
 
     def taken(scope: Scope) -> bool:
         return scope == WHOLE or (bool(scope) and scope[0][0] == "sampler" and "template" not in dict(scope))

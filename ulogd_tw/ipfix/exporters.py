@@ -1,4 +1,4 @@
-"""Who sends datagrams: the Transport Sessions of UDP by the sender's address and port, within limits."""
+"""The senders of datagrams: Transport Sessions over UDP by the sender's address and port, within limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_ALLOWED, LIMIT_SESSIONS, LIMIT_OF_ADDRESS = "not_allowed", "limit_sessions",
 
 
 _LOOKED_AT = 32
-"""Sessions that are looked at for one that makes room."""
+"""Number of sessions examined to find one that makes room."""
 _FEW_MESSAGES, _PASSED_BY = 3, 60.0
 """A session of so few Messages that was silent for so many seconds makes room for another one."""
 _AF_INET, _AF_INET6 = 2, 10
@@ -90,10 +90,10 @@ def _network(place: Hashable, address: bytes) -> Hashable:
 
 
 class Exporters:
-    """The sessions by sender and by the place (a listening socket) that it sends to; the longest silent stand first.
+    """The sessions by sender and by listening socket; the longest silent come first.
 
-    `keying` is what makes a session: ``strict`` the sender's address and port (RFC 7011 section 2), ``address`` only
-    its address, ``auto`` the address and port until `unite` is told otherwise.
+    `keying` is the identity of a session: ``strict`` the sender's address and port (RFC 7011 section 2), ``address``
+    only its address, ``auto`` the address and port until `unite` is called.
     """
 
     def __init__(self, keying: str, most: int, most_of_address: int, allowed: Allowed, idle: float) -> None:
@@ -172,7 +172,7 @@ class Exporters:
         return session
 
     def full(self, place: Hashable, name: bytes, now: float) -> str:
-        """Which limit another session of this sender would go beyond; nothing where there is room, or can be."""
+        """The limit that another session of this sender would exceed; empty if there is room, or can be made."""
         room = self._room_for((place, _address_of(name)), now)
         return room if isinstance(room, str) else ""
 
@@ -200,7 +200,7 @@ class Exporters:
         self._drop(key)
 
     def give_up_one(self, now: float) -> bool:
-        """A session that has given nothing ends, for the memory that it takes; not one that is heard right now."""
+        """End a session without records, to free memory; not one being heard right now."""
         key = self._newcomers.next_to_go(None)
         if key is None or self._sessions[key].last_received >= now:
             return False
@@ -236,7 +236,7 @@ class Exporters:
         return self.enter(place, name, session, now)
 
     def unite(self, home: Session) -> list[Session]:
-        """All senders of the address of `home` are one exporter, now and later; the sessions that end by that."""
+        """All senders with the address of `home` are one exporter from now on; returns the sessions ended by it."""
         found = next(((a, g) for a, g in self._of_address.items() if home in g.values()), None)
         if found is None:
             return []

@@ -13,7 +13,7 @@ _IPV6 = ("sourceIPv6Address", "destinationIPv6Address")
 
 
 def by_family(batch: Batch) -> list[Batch]:
-    """The batch, or its rows of IPv4 and those of IPv6 apart, whose schema says so. All have all columns."""
+    """The batch, or its IPv4 and IPv6 rows apart with schemas that say so. All have all columns."""
     schema = batch.schema
     four = [numbers(batch.columns[n]) for n in _IPV4 if n in schema and schema[n].type is types.IPV4]
     six = [numbers(batch.columns[n]) for n in _IPV6 if n in schema and schema[n].type is types.IPV6]

@@ -16,13 +16,14 @@ ORIGIN: dict[str, tuple[Element, ...]] = {
     "observationDomainId": ((0, 405),),
     "received_ms": ((0, 258),),
 }
-"""The elements of what a collector knows of a record: exporterIPv4Address and -IPv6Address, exporterTransportPort,
-originalObservationDomainId (149 would be that of our own Messages; RFC 7119 section 7), collectionTimeMilliseconds."""
+"""The elements for a record's context: exporterIPv4Address and -IPv6Address, exporterTransportPort,
+originalObservationDomainId (149 would be that of the exporter's own Messages; RFC 7119 section 7),
+collectionTimeMilliseconds."""
 _MOST = 0x8000
 _NONE: Mapping[str, Key] = {}
 _OCCURRENCE = re.compile(r"#\d+$")
 _UNSAID = frozenset(key.name for key in CONTEXT) - set(ORIGIN) | {"export.to"}
-"""What is true of the received Message only, is told by the kind of template, or is meant for the exporter itself."""
+"""Keys about the received Message only, given by the kind of template, or meant for the exporter itself."""
 
 
 def is_said(key: Key) -> bool:
@@ -74,7 +75,7 @@ def _length(element: Type, held: Type) -> int:
 
 
 def most_of(field: Field, held: Type) -> tuple[int, int] | None:
-    """The least and the greatest number that the field can have, where a value that is held can be beyond it."""
+    """The least and the greatest number allowed in the field, if a held value can be beyond it."""
     if field.length == VARIABLE or held.dtype is None or held.dtype.itemsize <= field.length:
         return None
     if held.kind == "signed":

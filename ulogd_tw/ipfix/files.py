@@ -57,7 +57,7 @@ class FileReader:
         self._lost = True
 
     def finish(self) -> list[bytes]:
-        """At the end of the file: Messages behind one whose length was wrong, so that it seemed not to be whole."""
+        """At the end of the file: Messages after one with a wrong length, which made it seem incomplete."""
         found: list[bytes] = []
         while len(self._rest) > HEADER.size and not self._lost:
             rest, self._rest = self._rest[1:], b""

@@ -1,4 +1,4 @@
-"""What has come in and who sent it: the part of decoding that IPFIX, NetFlow and sFlow have in common.
+"""Received Messages and their senders: the part of decoding common to IPFIX, NetFlow and sFlow.
 
 Templates, Data Sets without one, options records, Sequence Numbers, events and counters belong to an `Intake`; the
 decoder of each protocol takes it as an argument, and queues the records of its Data Sets in it by layout.
@@ -29,7 +29,7 @@ SAME_CLOCK = 30.0
 MOST_PADDING = 8
 """Octets of padding at the end of a Set are fewer: exporters align Sets to 4 octets, some to 8."""
 MOST_SAID = 1024
-"""Data Sets of a template that are known to change nothing, as those of a table that comes again and again."""
+"""Data Sets of a template known to change nothing, such as repeated tables."""
 MOST_FLUSHES = 64
 """Times in one wake-up that the records in front of an options record are decoded before it."""
 MOST_HOMES = 16
@@ -124,7 +124,7 @@ class Intake:
         return found
 
     def no_more(self) -> None:
-        """The wake-up ends: options records that only repeat what was said are queued too."""
+        """The wake-up ends: options records that only repeat known data are queued too."""
         repeated, self._repeated, self._flushes = self._repeated, [], 0
         for one in repeated:
             self._queue(*one)
@@ -241,10 +241,10 @@ class Intake:
 
 
 def _home(session: Session, domain: Domain, set_id: int, parked: Parked) -> Session | None:
-    """The session of the same address that has the template of a Data Set, if both seem to be one exporter.
+    """The session of the same address with the template of a Data Set, if both seem to be one exporter.
 
-    That is so where it has sent no records itself, or where the Message continues its sequence: another exporter at
-    the same address would have its own count. Their clocks must agree, and the records fit into the Set.
+    That is so if it has sent no records itself, or if the Message continues its sequence: another exporter at the same
+    address would have a count of its own. Their clocks must agree, and the records must fit into the Set.
     """
     octets, origin = len(parked.body) - BEFORE, parked.origin
     for other in session.siblings:

@@ -67,7 +67,7 @@ class _Piece:
 
 
 class Run:
-    """Fixed-length fields one after another: those that are wanted, from `first` on within the run."""
+    """Consecutive fixed-length fields: the wanted ones, from `first` on within the run."""
 
     def __init__(self) -> None:
         self.octets = 0
@@ -86,7 +86,7 @@ class Run:
         self.octets += length
 
     def finish(self, whole: bool) -> None:
-        """Make the structured type: of the `whole` run (records that lie one after another), or of what is wanted."""
+        """Make the structured type: of the `whole` run (records without gaps), or of the wanted fields."""
         if not self._formats:
             return
         ends = [at + np.dtype(form).itemsize for form, at in self._formats]
@@ -124,7 +124,7 @@ class Columns:
     def __init__(self, fields: tuple[Field, ...], wanted: Wanted, described: Mapping[Element, Key] = _NONE) -> None:
         self.keys: list[Key] = []
         self.unwanted: list[str] = []
-        """Names of those that are read for other purposes only."""
+        """Names of fields read for other purposes only."""
         self.usual = True
         """Whether keys that are wanted in some records only are left out."""
         self.runs = [Run()]
@@ -170,13 +170,13 @@ class Columns:
 
 
 class Made(Protocol):
-    """Columns of a batch that are made of others, or of what is known of the exporter."""
+    """Columns of a batch made of others, or of the exporter's options data."""
 
     def needed(self, wanted: Wanted) -> Wanted:
-        """What has to be read of the records."""
+        """The fields needed from the records."""
 
     def add(self, found: Found, sources: Sequence[tuple], counts: np.ndarray) -> Sequence[Key]:
-        """Add the columns to those of records of which `counts` came from each source; the keys of what was added."""
+        """Add the columns to those of records; `counts` of them came from each source. Returns the keys added."""
 
 
 class Layout:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What peers may make us remember. What is beyond is refused and counted as ``limit_...``.
+    """Bounds of the memory used by peers. Data beyond them is refused and counted as ``limit_...``.
 
     Times are in seconds; 0 means never.
     """
@@ -30,21 +30,21 @@ class Limits:
     announced_octets: int = 1 << 20
     """Octets of Template Sets of a session that are kept to recognise them when they are sent again."""
     missing: int = 256
-    """Templates of a domain that are told to be missing, with unknown ids of Sets; further ones are only counted."""
+    """Templates of a domain reported as missing, with unknown ids of Sets; further ones are only counted."""
     parked_octets: int = 16 << 20
     """Octets of Data Sets whose template has not come yet; a single session has a quarter of it."""
     parked_time: float = 60.0
     """Seconds for which such a Data Set waits: exporters repeat their templates each minute or oftener at the start."""
     template_lifetime: float = 0.0
-    """Seconds after which a template that was not sent again over UDP is forgotten."""
+    """Seconds after which a template not sent again over UDP is forgotten."""
     clock_skew: float = 0.0
-    """Seconds by which Export Time and arrival may differ before it is told."""
+    """Seconds by which Export Time and arrival may differ before it is reported."""
     told: int = 100_000
     """Names of interfaces and applications, sampling rates and types of elements of all sessions: 50 MB at most."""
     layouts: int = 1024
     """Layouts that are kept compiled; the one unused for longest goes first, and is made again when needed."""
     layout_fields: int = 65_536
-    """Fields of those layouts together: 60 MB at most where all are wanted."""
+    """Fields of these layouts together: at most 60 MB if all are wanted."""
     nesting: int = 16
     """Lists within lists; what is deeper stays opaque."""
     list_octets: int = 4 << 20

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ulogd_tw.ipfix.sequence import FAR, MASK
 
 SAME_UPTIME = 10_000
-"""Milliseconds by which uptimes of one life may differ from what the time between the Messages says."""
+"""Milliseconds by which uptimes of one life may differ from the time between the Messages."""
 
 
 @dataclass(slots=True)

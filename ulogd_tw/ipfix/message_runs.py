@@ -21,7 +21,7 @@ FEWEST = 4
 def headers(rows: np.ndarray) -> np.ndarray:
     """The Message Headers and first Set headers of all rows, as five words each.
 
-    What a short Message does not have is whatever lies there.
+    Words beyond a short Message are arbitrary.
     """
     return np.ascontiguousarray(rows[:, :BEFORE]).view(">u4").astype(np.uint32)
 

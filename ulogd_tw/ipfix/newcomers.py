@@ -14,7 +14,7 @@ K = TypeVar("K", bound=Hashable)
 class Newcomers(Generic[K]):
     """Sessions by key, each of a group: an address, or a network of addresses that one sender can forge.
 
-    The oldest of the largest group goes first, so that whoever fills the table makes room by its own sessions.
+    The oldest of the largest group goes first, so a sender that fills the table loses its own sessions.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Newcomers(Generic[K]):
             del self._groups[group]
 
     def next_to_go(self, comes: Hashable) -> K | None:
-        """The session that makes room for one of the group that `comes`; None where all have given records."""
+        """The session that makes room for one of the group that `comes`; None if all have given records."""
         while (group := self._sizes.largest(comes)) is not None:
             key, session = next(iter(self._groups[group].items()))
             if not session.has_given:

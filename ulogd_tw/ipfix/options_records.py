@@ -1,4 +1,4 @@
-"""What exporters say in options records: sampling, names of things, types, start times, losses of their own.
+"""Reads options records of exporters: sampling, names of things, types, start times, losses.
 
 The meaning is found from the combination of elements, never from a template's id (RFC 7011 section 4). Options records
 are few, so they are read one by one: about 5 us each.
@@ -30,7 +30,7 @@ _STATISTICS = ("exportedOctetTotalCount", "exportedMessageTotalCount", "exported
 _SELECTORS = ("selectorId", *(f"selectorId#{n}" for n in range(2, 6)))
 _TELLING = frozenset((*scopes.RATES, *_STATISTICS, *element_types.USED, *told_names.NAMES, BOOT, "flowKeyIndicator",
                       "selectionSequenceId"))  # fmt: skip
-"""Keys that say something; the others say of what."""
+"""Keys with data; the other keys are scopes."""
 USED = _TELLING | scopes.KEYS | told_names.USED
 """Keys of options records that are read although nothing below wants them."""
 
@@ -52,7 +52,7 @@ _LOSSES = {
     "notSentPacketTotalCount": "exporter_not_sent_packets",
     "notSentOctetTotalCount": "exporter_not_sent_octets",
 }
-"""Total counters of what exporters lost, and the counters of ours that add them up; flows go to ``lost{exporter}``."""
+"""Total counters of losses of exporters, and our counters of their sums; flows go to ``lost{exporter}``."""
 _NOT_FOUND = ("rates_unmatched", "sampling_unmatched", "sampling_ambiguous", "names_unmatched", "names_ambiguous",
               "start_unknown")  # fmt: skip
 
@@ -70,7 +70,7 @@ class Options:
         self._events = events
         self._new_domain = new_domain
         self.changes = 0
-        """How often something new was told."""
+        """Number of changes by options records."""
         for name in (*_LOSSES.values(), *_NOT_FOUND):
             counters.figures.setdefault(name, 0)
 
@@ -146,7 +146,7 @@ class Options:
         self, learnt: KnownTemplate, info: ExporterInfo, row: dict[str, Any], scope_keys: Sequence[str], rate: float,
         exported: int,
     ) -> None:  # fmt: skip
-        """A sampling rate, for the rows of its scope; also for those of the process that tells it."""
+        """A sampling rate, for the rows of its scope; also for those of its own process."""
         found = scopes.scope_of(row, scope_keys)
         if found is None:
             self._counters.figures["rates_unmatched"] += 1
@@ -169,7 +169,7 @@ class Options:
                 self._keep(learnt, info.names.setdefault(kind.kind, {}), thing, told_names.cleaned(name))
 
     def _flow_keys(self, learnt: KnownTemplate, domain: Domain, info: ExporterInfo, row: dict[str, Any]) -> None:
-        """Which fields of a template are flow keys (RFC 7011 section 4.4)."""
+        """The flow keys among the fields of a template (RFC 7011 section 4.4)."""
         ident = row.get("templateId#2", row.get("scopeTemplate", 0))
         about, bits = domain.templates.get(ident), row["flowKeyIndicator"]
         if about is None or bits >> len(about.template.fields):
@@ -213,7 +213,7 @@ class Options:
     # what was not found
 
     def unscaled(self, learnt: KnownTemplate, unknown: int, unclear: int) -> None:
-        """Rows for which no sampling rate was told although there are some, and rows for which several were told."""
+        """Rows without a sampling rate although their exporter sent some, and rows with several possible rates."""
         for kind, rows in (("sampling_unmatched", unknown), ("sampling_ambiguous", unclear)):
             if rows:
                 self._counters.figures[kind] += rows
@@ -232,7 +232,7 @@ class Options:
         self._events.once("start_unknown", learnt.session, learnt.domain.number)
 
     def forget_start(self, session: Session, domain: Domain) -> None:
-        """An exporter has restarted: uptimes do not count from the start that it has told for this domain."""
+        """An exporter has restarted: uptimes no longer count from the start reported for this domain."""
         infos = [each.info for each in session.domains.values() if each.info is not None]
         own = [domain.info] if domain.info is not None and domain.info.times else infos
         for info in own:
@@ -250,14 +250,14 @@ class Options:
                 session.types[key.elements[0]] = key
 
     def restore(self, session: Session, domain: Domain, info: ExporterInfo) -> None:
-        """What an earlier run knew of a domain; nothing where it is too much."""
+        """The data of an earlier run about a domain; nothing if it is too much."""
         if domain.info is None and self._kept.told + len(info) <= self._limits.told:
             self._kept.told += len(info)
             domain.info = info
             session.lookups.clear()
 
     def merge(self, session: Session, mine: Domain, other: Domain) -> None:
-        """What was told of `other` is true of `mine`, which takes what it has not."""
+        """The data of `other` holds for `mine`, which takes the missing items."""
         if other.info is None:
             return
         info, before = _info(mine), len(_info(mine)) + len(other.info)

@@ -12,10 +12,10 @@ from ulogd_tw.ipfix.session import Domain, KnownTemplate, Parked, Session
 
 
 class Parking:
-    """All of them.
+    """All parked Data Sets.
 
-    What is given up is counted in Data Sets: as error ``no_template_dropped``, or as dropped ``template_distrusted``
-    where its template is one from before a restart of the exporter.
+    Data Sets given up are counted: as error ``no_template_dropped``, or as dropped ``template_distrusted`` if their
+    template is from before a restart of the exporter.
     """
 
     def __init__(self, limits: Limits, kept: Kept, counters: Counters, events: Events) -> None:
@@ -76,14 +76,14 @@ class Parking:
         self._kept.parked_sets += sets
 
     def take(self, session: Session, domain: Domain) -> Iterator[tuple[KnownTemplate, Parked]]:
-        """Those whose template is there now; they are parked no longer."""
+        """The Data Sets with a known template now; they are parked no longer."""
         for set_id in [set_id for set_id in domain.parked if set_id in domain.templates]:
             parked = self._remove(session, domain, set_id)
             self._events.add("template_came", session, domain.number, set_id, f"{len(parked)} sets")
             for one in parked:
                 if (known := domain.templates.get(set_id)) is not None:
                     yield known, one
-                else:  # the records before it have told that its template is not to be trusted
+                else:  # the records before it showed that its template cannot be trusted
                     self.park(session, domain, set_id, one)
 
     def _remove(self, session: Session, domain: Domain, set_id: int) -> list[Parked]:
@@ -94,7 +94,7 @@ class Parking:
         return parked
 
     def move(self, old: tuple[Session, Domain], new: tuple[Session, Domain]) -> None:
-        """What waits in one domain waits in another one of the same exporter."""
+        """Data Sets waiting in one domain wait in another one of the same exporter."""
         for set_id in list(old[1].parked):
             for one in self._remove(*old, set_id):
                 new[1].parked.setdefault(set_id, []).append(one)
@@ -102,7 +102,7 @@ class Parking:
                 self._count(new[0], len(one.body), 1)
 
     def expire(self, now: float) -> None:
-        """Give up those that have waited for too long."""
+        """Give up Data Sets that have waited too long."""
         before = now - self._limits.parked_time
         for domain, session in list(self._domains.items()):
             for set_id, parked in list(domain.parked.items()):

@@ -1,8 +1,8 @@
-"""Data Records of batches with any keys: one template for what each row has.
+"""Data Records of batches with any keys: one template for each combination of values present.
 
-A value that a row lacks is left out of its record, never 0: rows are grouped by what they lack, and each such group has
-a template of its own. The number of a template is made of what it has, so that it is the same in the next run too, but
-where two would have the same; it holds until `restart`.
+A missing value is left out of its record, never sent as 0: rows are grouped by their missing values, and each group has
+a template of its own. The number of a template is computed from its fields, so that it is the same in the next run too,
+except for templates with equal results; it holds until `restart`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ MOST_NAMES = 1000
 """Names of keys without an element that are remembered."""
 
 _SCOPE = ("exporter", "observationDomainId")
-"""What options records are about, beside their own first field: the same id means another thing at each exporter."""
+"""Scopes of options records, in addition to their own first field: an id means another thing at each exporter."""
 _Lacking = frozenset[int]
 """Places of the fields that a row has no value for."""
 _Choice = tuple[Encoder, list[int]]
-"""What encodes such rows, and the places of the fields that it has."""
+"""The encoder of such rows, and the places of its fields."""
 
 
 class _Form:
@@ -157,7 +157,7 @@ class RecordEncoder:
         return form
 
     def _missing(self, form: _Form, batch: Batch) -> dict[int, np.ndarray]:
-        """The masks of the rows without a value that can be told, by the place of the field."""
+        """Masks of the rows with a missing value, by the place of the field."""
         found = {}
         for place, key in enumerate(form.keys):
             missing = batch.missing.get(key.name)
@@ -171,7 +171,7 @@ class RecordEncoder:
         return found
 
     def _choose(self, form: _Form, lacking: _Lacking, n: int) -> _Choice | None:
-        """The template of rows that lack these fields, and the places of those that it has; None where none is left."""
+        """The template of rows without these fields, and the places of its fields; None if no template is left."""
         form.ever |= lacking
         if lacking not in form.choices and len(form.choices) >= MOST_PATTERNS:
             # One template serves all further ones: it has only what every row had so far.
@@ -193,7 +193,7 @@ class RecordEncoder:
 
 
 def _unfit(column: Column, field: Field, limits: tuple[int, int] | None) -> np.ndarray | None:
-    """The rows whose value is beyond what the field can have; None where there are none."""
+    """A mask of the rows with a value too large for the field; None if there are none."""
     if field.length == VARIABLE:
         texts = strings(column)
         if isinstance(texts, Octets):

@@ -1,9 +1,9 @@
 """Restarts of exporters over UDP: templates of a former life are not trusted until they come again.
 
-A sysUptime (NetFlow v9) or a Sequence Number that begins anew puts a domain in doubt: its templates are set aside, so
-that Data Sets wait as if theirs had not come. The next Message decides. Where it goes on from the old place, the
-templates are trusted again, and the Sets that wait are decoded; where it goes on from the new one, the exporter has
-restarted. A former life that still speaks after that was no former one: two devices share an address.
+A sysUptime (NetFlow v9) or a Sequence Number that starts again puts a domain in doubt: its templates are set aside, and
+Data Sets wait as if the templates had not come. The next Message decides. If it continues the old count, the templates
+are trusted again, and the waiting Sets are decoded; if it continues the new count, the exporter has restarted. If
+Messages of the former count still come after that, two devices share an address.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Restarts:
         self, templates: TemplateStore, parking: Parking, counters: Counters, events: Events,
         unpark: Callable[[Session, Domain], None], restarted: Callable[[Session, Domain], None],
     ) -> None:  # fmt: skip
-        """`unpark` queues the Data Sets of a domain whose templates are there now; `restarted` is told of restarts."""
+        """`unpark` queues the waiting Data Sets of a domain with known templates; `restarted` takes restarts."""
         self._restarted = restarted
         self._unpark = unpark
         self._templates = templates
@@ -52,9 +52,9 @@ class Restarts:
     # Messages come
 
     def look(self, session: Session, domain: Domain, number: int, exported: int, now: float) -> bool:
-        """Look at a Message of IPFIX whose number is not the expected one, or whose domain is in doubt.
+        """Examine a Message of IPFIX with an unexpected number, or of a domain in doubt.
 
-        False for one of a former life: its records are described by templates that are gone.
+        False for a Message of a former life: the templates of its records are gone.
         """
         if session.reliable:
             return True
@@ -131,9 +131,9 @@ class Restarts:
         return message.uptime < 0 or life is None or 0 < (message.uptime - life.place.uptime) & MASK < HALF
 
     def came_up(self, session: Session, domain: Domain, boot_ms: int, exported: int) -> None:
-        """A record of this Export Time says when its exporter came up (systemInitTimeMilliseconds, ms since 1970).
+        """A record of this Export Time has its exporter's start (systemInitTimeMilliseconds, ms since 1970).
 
-        Templates from before that are those of a former life.
+        Templates from before belong to a former life.
         """
         if session.reliable or not 0 < boot_ms <= (exported + 1) * 1000:
             return

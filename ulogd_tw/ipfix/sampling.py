@@ -44,9 +44,9 @@ def _counts(key: Key) -> bool:
 
 
 class Factor:
-    """Makes sampling_factor for records with fields of these `names`, and multiplies their counts if it shall `scale`.
+    """Makes sampling_factor for records with fields of these `names`, and multiplies their counts with `scale`.
 
-    What a record says itself goes before what its exporter has told for it.
+    A rate in the record itself takes precedence over the exporter's options data.
     """
 
     def __init__(self, names: set[str], scale: bool, options: Options) -> None:
@@ -78,7 +78,7 @@ class Factor:
         return (FACTOR,)
 
     def _inline(self, columns: Mapping[str, Column]) -> np.ndarray | None:
-        """What the records say themselves; below 1 where they do not."""
+        """The factors in the records themselves; below 1 for none."""
         with np.errstate(divide="ignore", invalid="ignore"):
             if self._pair is not None:
                 *names, rate = self._pair
@@ -97,7 +97,7 @@ class Factor:
     def _told(
         self, found: Found, sources: Sequence[Source], counts: np.ndarray, inline: np.ndarray | None
     ) -> np.ndarray:
-        """What the exporters' options say, or the header of NetFlow v5; 1 where that is not clear."""
+        """The factors from options data, or from the header of NetFlow v5; 1 where they are not clear."""
         rates = {known: rates_of(known) for known in {source[0] for source in sources}}
         same = {self._of_all(one) for one in rates.values()}
         if len(same) == 1 and None not in same:
@@ -111,7 +111,7 @@ class Factor:
         return np.concatenate(parts)
 
     def _of_all(self, rates: Rates) -> float | None:
-        """The factor of all records of a template, 0 where none was told; None where it takes a look-up or counting."""
+        """The factor of all records of a template, 0 for none; None if it takes a look-up or counting."""
         for step in rates.steps:
             if not step.identities and not (step.nameless and self._named):
                 return step.rates[()]
@@ -120,7 +120,7 @@ class Factor:
         return None if rates.told else 0.0
 
     def _count(self, known: KnownTemplate, factor: float | np.ndarray, asked: np.ndarray | None, n: int) -> None:
-        """Count the rows that were not found, of those that have to ask."""
+        """Count the rows without a rate found, among those that need one."""
         unknown, unclear = (_rows(factor, value, asked, n) for value in (_UNKNOWN, _AMBIGUOUS))
         if unknown or unclear:
             self._options.unscaled(known, unknown, unclear)

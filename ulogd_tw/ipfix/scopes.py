@@ -34,9 +34,9 @@ IDENTITIES = {
     "vlanId": "vlan",
     "flowDirection": "direction",
 }
-"""Keys of options records that say of what they speak (``#2``: the bare name is that of the context)."""
+"""Scope keys of options records (``#2``: the bare name is the context's)."""
 PROCESSES = {"meteringProcessId": "metering", "exportingProcessId": "exporting", "scopeCache": "cache"}
-"""Keys that name a process: its rate is that of the domain, and of rows that name the process."""
+"""Keys naming a process: its rate holds for the domain, and for rows naming the process."""
 EXPORTER = frozenset(("scopeSystem", "exportingProcessId", "exporterIPv4Address", "exporterIPv6Address"))
 """Keys that name the exporter: a session has one Exporting Process (RFC 7011 section 2), with all its domains."""
 DOMAIN = "observationDomainId#2"
@@ -65,7 +65,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
 where the first one finds nothing."""
 ORDER = ("sampler", "sequence", "template", *(name for name in COLUMNS if name not in ("sampler", "sequence")),
          "cache", "exporter")  # fmt: skip
-"""The most special first: what a record says of itself goes before what it went through."""
+"""The most special first: the record's own ids come before the places that it passed."""
 _RANK = {name: place for place, name in enumerate(ORDER)}
 
 READ_IN_RECORDS = frozenset(name for groups in COLUMNS.values() for group in groups for name in group)
@@ -79,7 +79,8 @@ _PAIRS = (
     ("samplingFlowInterval", "samplingFlowSpacing"),
     ("flowSamplingTimeInterval", "flowSamplingTimeSpacing"),
 )
-"""What is selected, and what is not before the next selection (RFC 5477 section 8.2, RFC 7014 section 7)."""
+"""The selected packets, and the unselected ones before the next selection (RFC 5477 section 8.2, RFC 7014 section 7).
+"""
 _SINGLE = ("samplingInterval", "samplerRandomInterval")
 RATES = (*(name for pair in _PAIRS for name in pair), *_SINGLE, "samplingSize", "samplingPopulation",
          "samplingProbability")  # fmt: skip

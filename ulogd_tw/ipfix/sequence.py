@@ -1,4 +1,4 @@
-"""Following the Sequence Numbers of one Observation Domain: what was lost, what came late, who started again."""
+"""Follows the Sequence Numbers of one Observation Domain: losses, late Messages, restarts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAR = 1 << 24
 At 250,000 records a second it is a minute without anything: then the peer has started anew, or the number is forged.
 """
 MOST_GAPS = 16
-"""Gaps that are remembered, so that late Messages are taken back from what was counted as lost."""
+"""Number of gaps remembered, so that late Messages are subtracted from the losses."""
 
 
 class Sequence:
@@ -78,7 +78,7 @@ class Sequence:
         self.expected = self._held
 
     def unknown(self) -> None:
-        """How many records came cannot be told: believe the next number."""
+        """The number of received records is unknown: accept the next number."""
         self.expected = -1
 
     def _taken_back(self, number: int, rows: int) -> int | None:

@@ -9,7 +9,7 @@ from ulogd_tw.ipfix.session import DeferredMessage, Domain, Session
 
 
 class SequenceTracker:
-    """Counts losses as ``lost{sequence}``, oddities in `errors`, and tells both to `events`."""
+    """Counts losses as ``lost{sequence}``, oddities in `errors`, and reports both to `events`."""
 
     def __init__(self, counters: Counters, events: Events) -> None:
         self._counters = counters
@@ -17,7 +17,7 @@ class SequenceTracker:
         self._deferred: list[tuple[Domain, Session, Sequence]] = []
 
     def defer(self, session: Session, domain: Domain, deferred: DeferredMessage) -> None:
-        """A Message of which it is not known yet how many records it has: it and those after it wait for `settle`."""
+        """A Message with a number of records not known yet: it and those after it wait for `settle`."""
         sequence = domain.sequence
         if not sequence.deferred:
             sequence.pause()

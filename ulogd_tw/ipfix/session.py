@@ -46,13 +46,13 @@ class Session:
         self.lookups: dict[Hashable, Any] = {}
         """What `exporter_lookup` has made of all that was told; empty after each change of that."""
         self.said: set[tuple[str, int, int, str]] = set()
-        """Events that are told once: kind, domain, template, detail."""
+        """Events reported once: kind, domain, template, detail."""
 
     def clock_set(self, step: float) -> None:
         """The clock was set by so many seconds: silence, templates and parked sets keep their age."""
         self.last_received += step
         for domain in self.domains.values():
-            if not domain.place >> 32:  # that of NetFlow is when its uptime began, whatever our clock says
+            if not domain.place >> 32:  # NetFlow's is the beginning of its uptime, independent of our clock
                 domain.origin -= step
             if domain.life is not None:
                 domain.life.clock_set(step)
@@ -192,7 +192,7 @@ class KnownTemplate:
     said: set[int] | None = None
 
     def is_later_than(self, export_time: int) -> bool:
-        """Whether data of this Export Time was described by what had this id before (RFC 7011 section 8.2)."""
+        """Whether data of this Export Time belongs to the former template of this id (RFC 7011 section 8.2)."""
         return self.since >= 0 and (export_time - self.since) & 0xFFFFFFFF >= 0x80000000
 
 
@@ -204,7 +204,7 @@ Arrays where the records are those of several packets with equally many each.
 
 
 def origin(export_time: int, received: float, clock: tuple[int, int] | None) -> float:
-    """What stays the same for all Messages of an exporter: how far its clock is off, or when its uptime began (s)."""
+    """A value common to all Messages of an exporter: the error of its clock, or the beginning of its uptime (s)."""
     return export_time - received if clock is None else export_time - clock[1] / 1000
 
 

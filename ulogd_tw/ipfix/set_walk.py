@@ -25,7 +25,7 @@ _MOST_SETS = 16
 
 @dataclass
 class Walked:
-    """The first `n` Messages: of each how many records it has, and what was found of each template."""
+    """The first `n` Messages: the number of records of each, and the bodies found for each template."""
 
     n: int
     records: np.ndarray
@@ -82,7 +82,7 @@ def walk(memory: np.ndarray, starts: np.ndarray, words: np.ndarray, lengths: np.
 
 
 def _sorted(rounds: list[tuple[KnownTemplate, np.ndarray, np.ndarray, np.ndarray]], good: int) -> Walked:
-    """What was found of the first `good` Messages, by template and in order of arrival."""
+    """The bodies of the first `good` Messages, by template and in order of arrival."""
     records = np.zeros(good, np.int64)
     by_template: dict[int, list[tuple[KnownTemplate, np.ndarray, np.ndarray, np.ndarray]]] = {}
     for known, messages, places, counts in rounds:
@@ -104,7 +104,7 @@ def _sorted(rounds: list[tuple[KnownTemplate, np.ndarray, np.ndarray, np.ndarray
 
 
 def by_domain(whose: np.ndarray, words: np.ndarray) -> Iterator[np.ndarray]:
-    """The places of the Messages of each session (`whose` tells it) and domain, in the order of their first ones."""
+    """The places of the Messages of each session (from `whose`) and domain, in the order of their first ones."""
     domains = words[:, DOMAIN]
     if (whose == whose[0]).all() and (domains == domains[0]).all():
         yield np.arange(len(whose))

@@ -1,6 +1,6 @@
-"""What an exporter tells about itself, as records of Options Templates: sampling, losses, keys, types, names.
+"""The reports of an exporter about itself, as records of Options Templates: sampling, losses, keys, types, names.
 
-Each function gives the Records of one kind. Their templates come from an `RecordEncoder`, beside those of the flows.
+Each function gives the Records of one kind. Their templates come from a `RecordEncoder`, beside those of the flows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OCTETS, _PACKETS = (1, 85), (2, 86)
 
 @dataclass(slots=True)
 class Loss:
-    """What was lost so far, and when the first and the last of it: milliseconds since 1970, 0 while there is none."""
+    """The losses so far, and the times of the first and the last one: milliseconds since 1970, 0 for none."""
 
     flows: int = 0
     packets: int = 0
@@ -68,17 +68,17 @@ def sampling(outgoing: RecordEncoder, domain: int, form: WireFormat) -> Records:
 
 
 def metering_statistics(outgoing: RecordEncoder, domain: int, messages: int, records: int, octets: int) -> Records:
-    """What was exported (RFC 7011 section 4.1)."""
+    """The numbers of exported Messages, records and octets (RFC 7011 section 4.1)."""
     return _one(outgoing, 1, (149, domain), (41, messages), (42, records), (40, octets))
 
 
 def metering_reliability(outgoing: RecordEncoder, domain: int, loss: Loss) -> Records:
-    """What the kernel could not tell us (section 4.2): packets, or events of as many flows; octets are not known."""
+    """The kernel's losses (section 4.2): packets, or events of as many flows; octets are unknown."""
     return _one(outgoing, 1, (149, domain), (164, loss.packets), (323, loss.first_ms), (323, loss.last_ms))
 
 
 def exporting_reliability(outgoing: RecordEncoder, process: int, loss: Loss) -> Records:
-    """What was metered and not sent (section 4.3)."""
+    """Metered flows that were not sent (section 4.3)."""
     return _one(
         outgoing, 1, (144, process), (166, loss.flows), (167, loss.packets), (168, loss.octets), (323, loss.first_ms),
         (323, loss.last_ms),
@@ -86,7 +86,7 @@ def exporting_reliability(outgoing: RecordEncoder, process: int, loss: Loss) -> 
 
 
 def flow_keys(outgoing: RecordEncoder, templates: Iterable[Template]) -> Records | None:
-    """Which fields of these templates tell flows apart (section 4.4)."""
+    """The flow keys among the fields of these templates (section 4.4)."""
     idents, bits = [], []
     for template in templates:
         keys = [place for place, field in enumerate(template.fields[:_MOST_BITS]) if _is_key(field)]
@@ -108,7 +108,7 @@ def _is_key(field: Field) -> bool:
 
 
 def element_types(outgoing: RecordEncoder, templates: Iterable[Template]) -> Records | None:
-    """What the elements of enterprises are in these templates (RFC 5610); the reverse of IANA's need no word."""
+    """The types of enterprise elements in these templates (RFC 5610); reversed elements of IANA need none."""
     elements = sorted({
         (field.pen, field.ident) for template in templates for field in template.fields
         if field.pen not in (0, REVERSE_PEN) and (field.pen, field.ident) in registry.enterprise

@@ -70,7 +70,7 @@ def record_ends(template: Template, body: bytes | memoryview) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """A Template Withdrawal (section 8.1): one template, or with id 2 or 3 all of that kind."""
+    """A Template Withdrawal (section 8.1): one template, or with id 2 or 3 all of this kind."""
 
     ident: int
     options: bool
@@ -85,7 +85,7 @@ class Unusable:
 
 
 Action = Template | Withdrawal | Unusable
-"""What a record of a Template Set says."""
+"""The content of one record of a Template Set."""
 
 
 def parse_set(set_id: int, body: bytes | memoryview) -> list[Action]:

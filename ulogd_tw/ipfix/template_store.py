@@ -18,13 +18,13 @@ from ulogd_tw.ipfix.template import Action, Template, Unusable, Withdrawal, pars
 from ulogd_tw.ipfix.variable_length import walk
 
 Actions = Sequence[Action]
-"""What a Template Set says."""
+"""The content of a Template Set."""
 News = dict[int, Actions]
-"""What the Template Sets of a Message say, by their place among its Sets."""
+"""The contents of the Template Sets of a Message, by their place among its Sets."""
 
 
 class TemplateStore:
-    """Keeps the templates of all sessions; counts refusals in `errors`, tells changes to `events`."""
+    """Keeps the templates of all sessions; counts refusals in `errors`, reports changes to `events`."""
 
     def __init__(self, limits: Limits, kept: Kept, errors: Counter[str], events: Events) -> None:
         self._limits = limits
@@ -66,7 +66,7 @@ class TemplateStore:
         return counts
 
     def learn_set(self, session: Session, domain: Domain, octets: bytes, actions: Actions, now: float) -> None:
-        """Do what a Template Set says that has come now; `octets` are the whole Set."""
+        """Carry out a Template Set received now; `octets` are the whole Set."""
         announced: list[KnownTemplate] | None = []  # None where something is not known after all
         again = False
         for action in actions:
@@ -92,7 +92,7 @@ class TemplateStore:
                 domain.announced[octets] = tuple(announced)
 
     def _refuse(self, session: Session, domain: Domain, action: Unusable) -> None:
-        """A template that makes no sense costs itself only, and what had its id before."""
+        """An invalid template loses only itself, and the former template of its id."""
         self._errors["template"] += 1
         self._events.add("template_unusable", session, domain.number, action.ident, action.why)
         self._forget_doubted(domain, action.ident)
@@ -106,7 +106,7 @@ class TemplateStore:
         self._tell_again(session, domain)
 
     def _tell_again(self, session: Session, domain: Domain) -> None:
-        """That is no error (RFC 7011 section 8), and over UDP and of NetFlow as it should be (section 8.4)."""
+        """A repeated template is no error (RFC 7011 section 8); over UDP and in NetFlow it is usual (section 8.4)."""
         if session.reliable and domain.place == domain.number:
             self._events.add("template_again", session, domain.number)
 
@@ -135,7 +135,7 @@ class TemplateStore:
         return known
 
     def _refusal(self, session: Session, template: Template) -> str:
-        """Which limit a further template goes beyond."""
+        """The limit that a further template would exceed."""
         limits, kept, fields = self._limits, self._kept, len(template.fields)
         if fields > limits.fields:
             return "limit_fields"
@@ -201,7 +201,7 @@ class TemplateStore:
         self._forget_announced(session, domain)
 
     def trust(self, domain: Domain) -> None:
-        """The templates that were set aside are valid, but for those that have come anew."""
+        """Templates set aside are valid again, except those received anew."""
         doubted, domain.doubted = domain.doubted, domain.templates
         for ident, known in domain.doubted.items():
             self._remember(domain, ident)
@@ -306,7 +306,7 @@ class TemplateStore:
     def layout(self, template: Template, session: Session) -> Layout:
         """The one layout of all templates with these fields and scopes, for exporters of the session's family.
 
-        Elements that only this exporter has described are part of what makes layouts equal.
+        Elements described by this exporter only are part of the equality of layouts.
         """
         types = session.types
         described = (
@@ -350,7 +350,7 @@ class TemplateStore:
 
 
 def template_sets(domain: Domain | None, message: bytes, sets: list[tuple[int, int, int]]) -> News:
-    """What the template sets of a Message say, by place; nothing when all of it is known. Raises `MessageError`."""
+    """The contents of the template sets of a Message, by place; empty if all of it is known. Raises `MessageError`."""
     places = [place for place, (set_id, _, _) in enumerate(sets) if set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET)]
     if not places:
         return {}

@@ -1,4 +1,4 @@
-"""Names that exporters tell in options records: of what, by which keys, and what the rows get from that."""
+"""Names from options records: the kinds of things, their keys, and the columns given to rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NameKind:
 
 
 def _own(*names: str, things: tuple[str, ...]) -> tuple[NameKind, ...]:
-    """Names that rows get under the element that told them."""
+    """Names given to rows under the element that carried them."""
     return tuple(NameKind(name, things, (name,), {name: things}) for name in names)
 
 
@@ -57,7 +57,7 @@ KINDS: tuple[NameKind, ...] = (
 USED = frozenset(name for kind in KINDS for name in (*kind.things, *kind.names))
 """Keys of options records that are read."""
 NAMES = frozenset(name for kind in KINDS for name in kind.names)
-"""Those with a name."""
+"""Keys with a name."""
 
 
 def key_of(name: str) -> Key:

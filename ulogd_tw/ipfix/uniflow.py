@@ -1,8 +1,8 @@
 """The exporter's templates: records of one direction of a flow, fixed fields, fixed numbers.
 
-The whole record is template 256. A row that lacks something goes out in a template without that field, so that a
-counter that the kernel did not give is never 0. What differs is a bit each, and the template's id is 256 plus the bits:
-an id never means another template, not even after a restart, and a collector may keep it over UDP for ever.
+The complete record is template 256. A row with a missing value goes out in a template without this field, so a missing
+counter is never 0. Each difference is a bit, and the template's id is 256 plus the bits: an id always means the same
+template, even after a restart, and a collector may keep it over UDP for ever.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NO_ADDRESSES = 8192
 VARIANTS = 1 << 14
 """How many there can be."""
 
-# name of the value, bits with which it is there, bits without which, element, octets
+# name of the value, bits that must be set, bits that must not be set, element, octets
 _FIELDS = (
     ("source", 0, NO_ADDRESSES | IPV6, 8, 4),
     ("destination", 0, NO_ADDRESSES | IPV6, 12, 4),

@@ -47,7 +47,7 @@ def held_type(type_: Type, length: int) -> Type:
 
 
 def plan(held: Type, length: int) -> tuple[Parts, Make]:
-    """What to read of a fixed-length field and how the column of type `held` is made of that."""
+    """The fields to read for a fixed-length value, and the function that makes the column of type `held` of them."""
     if held.dtype is None:
         return ([(f"V{length}", 0)] if length else []), _octets(length)
     dtype = np.dtype(held.dtype.char)  # NumPy's own object: any other is slow in ufuncs (see core.types)
@@ -123,7 +123,7 @@ def varying_values(held: Type, octets: np.ndarray, starts: np.ndarray, lengths: 
 
 
 _CHUNK = 32768
-"""Octets that are gathered at once, so that their indices stay in the cache: three times as fast for short strings."""
+"""Octets gathered in one step, so that their indices stay in the cache: three times as fast for short strings."""
 
 
 def _gathered(octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Octets:

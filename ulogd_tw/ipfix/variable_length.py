@@ -128,7 +128,7 @@ def locate(bodies: Sequence[bytes], before: int, shape: Shape) -> Located:
         at = _step(octets, at, ends, shape, found)
         left = ends - at
     ranks = [np.full(len(step), rank, number) for rank, step in enumerate(parts)]
-    # What is left is walked body by body.
+    # The rest is walked body by body.
     rank = len(parts)
     for begin, end, index in zip(at.tolist(), ends.tolist(), part.tolist(), strict=True):
         flat: list[int] = []

@@ -17,7 +17,7 @@ from ulogd_tw.ipfix.netflow.packet import HEADER5, HEADER9, OPTIONS_FLOWSET, TEM
 
 _32_BITS = 0xFFFFFFFF
 _BOOT_BEFORE = 20 * 86400
-"""Seconds before its start that an exporter of NetFlow says it has been up: so old flows can be told of."""
+"""Seconds of uptime claimed before the start of a NetFlow exporter, to cover older flows."""
 
 _SOON_MS = 86_400_000
 
@@ -94,11 +94,11 @@ class NetFlow9(WireFormat):
         return self.version, records, (now_ms - self.boot_ms) & _32_BITS, int(now) & _32_BITS, sequence, domain
 
     def uptime(self, ms: np.ndarray) -> np.ndarray:
-        """Milliseconds of uptime of milliseconds since 1970; only for those that it `tells`."""
+        """Milliseconds of uptime for milliseconds since 1970; only for times covered by `tells`."""
         return (ms - np.uint64(self.boot_ms)).astype(np.uint32)
 
     def tells(self, ms: np.ndarray) -> np.ndarray:
-        """Which times (milliseconds since 1970) can be told as an uptime: those between its boot and 49 days later."""
+        """A mask of the times (milliseconds since 1970) that fit an uptime: from its boot until 49 days later."""
         return ms - np.uint64(self.boot_ms) <= np.uint64(_32_BITS)
 
     def clock_set(self, step: float) -> None:

@@ -34,7 +34,7 @@ OPTIONS_FLOWSET = 1
 _ALIGNED = 4
 """FlowSets begin at multiples of so many octets (RFC 3954 section 5.3)."""
 BEFORE_RECORDS = 24
-"""Octets in front of the records of a packet: v9's header and that of the first FlowSet, or v5's and v7's header."""
+"""Octets before the records of a packet: v9's header and the header of the first FlowSet, or v5's and v7's header."""
 
 
 # v9
@@ -63,8 +63,8 @@ def flowsets(packet: bytes) -> Iterator[tuple[int, int, int]]:
 def parse_templates(set_id: int, body: bytes) -> list[Template | Unusable]:
     """The records of a Template FlowSet (0) or Options Template FlowSet (1), without padding.
 
-    A template may have records of no octets. Unusable are one without fields, an id below 256, and one that is cut,
-    which ends the FlowSet.
+    A template may have records of no octets. A template without fields or with an id below 256 is unusable, and so is a
+    cut one, which ends the FlowSet.
     """
     found: list[Template | Unusable] = []
     at, end = 0, len(body)
@@ -109,7 +109,7 @@ def _field(vocabulary: int, ident: int, length: int) -> Field:
 _V5 = (4, 4, 4, 2, 2, 4, 4, 4, 4, 2, 2, -1, 1, 1, 1, 2, 2, 1, 1, -2)
 """Sizes of the fields of a record, in the order of `keys.NETFLOW5_KEYS`; below 0: padding, which has no key."""
 _V7 = (*_V5[:-1], 2, 4)
-"""The octet that is padding in v5 says which of the first fields are invalid, as flags does."""
+"""The padding octet of v5 marks invalid fields here, as flags does."""
 _V1 = (*_V5[:11], -2)
 """Behind the ports: padding, then protocol, type of service and flags, in another order than v5."""
 

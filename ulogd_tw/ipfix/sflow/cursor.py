@@ -75,7 +75,7 @@ class Cursor:
 
 
 def texts(reading: Reading, starts: np.ndarray, words: np.ndarray, written: Callable[[bytes], bytes]) -> Octets:
-    """What is written of stretches of words: once for each different one."""
+    """The texts of stretches of words: one Python step for each different one."""
     found, base = [], 0
     which = np.zeros(len(starts), np.int64)
     for size in np.unique(words).tolist():

@@ -31,7 +31,7 @@ from ulogd_tw.ipfix.sflow.samples import HEADS, Datagram, Reading, Samples
 STARTS = frozenset((b"\0\0\0\5", *FORMER))
 """How a datagram begins."""
 VERSION = 0x105
-"""What stands for sFlow above a domain's number: NetFlow v5 has 5."""
+"""Stands for sFlow above a domain's number; NetFlow v5 has 5."""
 _MOST_SCHEMAS = 1000
 _KEYS = {key.name: key for key in (*SFLOW_KEYS, *SFLOW_RECORD_KEYS)}
 _AGENTS = tuple(registry.element(0, ident) for ident in (130, 131))

@@ -1,6 +1,7 @@
 """Records beside the packet in flow samples of sFlow, as tables of their fields (sflow.org, "sFlow Structure Numbers").
 
-User, URL, MPLS, NAT, tunnels, VXLAN and 802.11, and what monitors of dropped packets add: queues, filters, reasons.
+User, URL, MPLS, NAT, tunnels, VXLAN and 802.11, and the additions of monitors of dropped packets: queues, filters,
+reasons.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The packets of sFlow's flow samples: columns of what their records say (version 5, section 5.3, flow data)."""
+"""The packets of sFlow's flow samples: columns from their records (version 5, section 5.3, flow data)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Sampled:
                 yield one
 
     def _by_the_agent(self, found: Headers) -> Iterator[Headers]:
-        """Samples without a header of IP: those whose agent read the packet itself (records 3 and 4), and the rest."""
+        """Samples without a header of IP: those read by the agent itself (records 3 and 4), and the rest."""
         left = np.ones(found.n, bool)
         for family, tag in ((4, _IPV4), (6, _IPV6)):
             rows, at = self._of(tag, found)

@@ -1,7 +1,7 @@
-"""Datagrams of sFlow version 2 and 4 (RFC 3176), written as version 5 has them.
+"""Datagrams of sFlow version 2 and 4 (RFC 3176), rewritten in the form of version 5.
 
-Their samples have no lengths, so one is read after the other: Python for each sample, some 30,000 a second. Agents that
-still send these versions are old, and slow. What cannot be read has no end, so nothing behind it can be read either.
+Their samples have no lengths, so one is read after the other: Python for each sample, some 30,000 a second. Agents with
+these versions are old, and slow. An unreadable sample has no known end, so nothing after it can be read either.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ FLOW, COUNTERS, EXPANDED_FLOW, EXPANDED_COUNTERS, DISCARDED = 1, 2, 3, 4, 5
 FEW = 8
 """So few chains are walked one by one: a step over all of them costs more."""
 NO_INTERFACE = 0x3FFFFFFF
-"""Not known, or the agent itself; in samples that are not expanded also the bits that are not the format's."""
+"""Unknown, or the agent itself; in unexpanded samples also the bits outside the format."""
 
 _WORDS = {
     FLOW: {"sequence": 0, "source": 1, "rate": 2, "pool": 3, "drops": 4, "input": 5, "output": 6, "records": 7},
@@ -43,7 +43,7 @@ _KINDS = np.array([0, 1, 2, 1, 2, 1, 0], np.uint8)
 
 @dataclass(slots=True)
 class Datagram:
-    """One that waits."""
+    """One waiting datagram."""
 
     session: Session
     domain: Domain
@@ -218,7 +218,7 @@ class Samples:
         return kinds, np.where((kinds == 0) & (values == NO_INTERFACE), -1, values)
 
     def put_source(self, sheet: ColumnSet) -> None:
-        """Which source of the agent took the sample, and its number."""
+        """The agent's source of the sample, and its number."""
         if "sampleSequence" in sheet.wanted:
             sheet.put("sampleSequence", self.word("sequence")[0])
         if "sampleSourceType" in sheet.wanted or "sampleSourceIndex" in sheet.wanted:
