@@ -59,7 +59,7 @@ NOT_NFACCTD = {
     "telegraf-ipfix-example": "it counts no record of its variable-length options",
 }
 OTHER_KEYS = {
-    ("nfacctd", "akvorado-ipfix-srv6", "proto"): "it writes a name for protocol 4",
+    **{("nfacctd", "akvorado-ipfix-srv6", key): "it writes a name for protocol 4" for key in ("proto", "port")},
     ("nfacctd", "akvorado-physical-interfaces", "interface"): "it takes ingressPhysicalInterface",
     **{("nfdump", f"pmacct-{case}-00", "net"): MIXED
        for case in ("101-nfv9-cisco-cust-primitives", "111-ipfixv10-nfv9-ipv6-ipv4-mix-sources",
@@ -170,7 +170,7 @@ class CaptureTests(TestCase):
                     theirs[name][exporter, shown(name, *key), what] += int(value)
         figures, every = ("flows", "packets", "octets"), {case for case, *_ in self.names.values()}
         found = self.compare("nfdump", self.ours(0), theirs, {*NOT_NFDUMP, *SCALED}, figures)
-        self.assertGreater(found, 60)
+        self.assertGreaterEqual(found, 60)  # two captures less since packets in sections are read here
         found = self.compare("nfdump", self.ours(1), theirs, every - set(SCALED), figures)
         self.assertEqual(3, found)
 
