@@ -20,18 +20,18 @@ from ulogd_tw.transports.slab import Slab
 _FEW_TEMPLATES = 16
 """Datagrams with templates in one wake-up; where there are more, the time is looked at while they are decoded."""
 _AT_ONCE, _LONG_AT_ONCE = 32, 4
-"""Datagrams that are decoded between two looks at the time; of those that are longer than a row of the slab."""
+"""Datagrams decoded between two looks at the time; the same for datagrams longer than a row of the slab."""
 
 
 class Place(Protocol):
     """A listener of datagrams, as far as sessions are concerned."""
 
     place: str
-    """Where it listens, which tells it apart from others."""
+    """The listening address, to identify it."""
 
 
 class DatagramIntake:
-    """Gives the datagrams of a wake-up to a decoder, and what it makes of them to the plugin.
+    """Gives the datagrams of a wake-up to a decoder, and the decoded batches to the plugin.
 
     `now` is the wall clock, `later` calls something after some seconds.
     """
@@ -112,7 +112,7 @@ class DatagramIntake:
             self._decoder.feed(session, octets, now)
 
     def hand_on(self) -> float:
-        """All that is decoded goes on; the seconds that those who take it worked."""
+        """Emit all decoded records; returns the seconds of work in the plugins below."""
         now = self._now()
         batches = self._decoder.drain(now, False)
         began = self.work_clock()

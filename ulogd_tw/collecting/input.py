@@ -143,11 +143,11 @@ class Collecting(Input):
         return decoder
 
     def emit_all(self, decoder: Decoder, held: bool, now: float) -> None:
-        """Hand on all records that wait in a decoder, and log what has changed."""
+        """Emit all records waiting in a decoder, and log its events."""
         self.emit_batches(decoder.drain(now, held), decoder, now)
 
     def emit_batches(self, batches: Iterable[Batch], decoder: Decoder, now: float) -> None:
-        """Hand on what a decoder has given, and log what has changed."""
+        """Emit the batches of a decoder, and log its events."""
         for batch in batches:
             self.emit(batch)
         if decoder.events:
@@ -179,7 +179,7 @@ class Collecting(Input):
         self._forget_evicted(decoder, exporters, now)
 
     def make_room_by(self, decoder: Decoder, exporters: Exporters, now: Callable[[], float]) -> None:
-        """At a limit of all sessions, those of `exporters` make room that have given nothing."""
+        """At a limit of all sessions, sessions of `exporters` without records make room."""
 
         def make_room() -> bool:
             found = exporters.give_up_one(now())

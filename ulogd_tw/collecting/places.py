@@ -1,4 +1,4 @@
-"""The places that there are for the connections of one transport, and who makes room when all are taken."""
+"""The places for connections of one transport, and the choice of a connection that makes room when all are taken."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ulogd_tw.ipfix.newcomers import Newcomers
 from ulogd_tw.ipfix.session import Session
 
 _LOOKED_AT = 32
-"""Connections of an address that are looked at for one that makes room."""
+"""Number of connections of an address examined to find one that makes room."""
 _OTHER_FILES = 256
 """File descriptors for everything but connections: files, databases, listening sockets, exporters."""
 _LEAST = 16
 
 
 class Places:
-    """Connections by address, at most so many and so many of one address.
+    """Connections by address, bounded in number and for each address.
 
-    A further one takes the place of a connection that has given no record, of the address that has most of those; else
-    of the longest silent one of the address that has most, where that is more than its own.
+    A further connection replaces one without records, of the address with the most such connections; else the longest
+    silent one of the address with the most connections, if it has more than the newcomer's address.
     """
 
     def __init__(self, most: int, most_of_address: int) -> None:

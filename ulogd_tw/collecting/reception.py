@@ -247,7 +247,7 @@ class Reception:
             max(of_host, key=lambda one: one.buffered).give_up()
 
     def rest(self, connection: Connection, seconds: float, octets: int) -> None:
-        """What a connection has brought took so long to decode: others come first for a while, if that is too much."""
+        """The messages of a connection took long to decode: if too long, others come first for a while."""
         if not is_dear(seconds, octets, 1) or connection in self._resting:
             return
         connection.pause()

@@ -1,7 +1,7 @@
-"""UDP exporters' templates in a file, so that their records can be read at once after a restart.
+"""UDP exporters' templates in a file, so that their records can be decoded at once after a restart.
 
-Lines of JSON: a head, then for each session a line, for each of its domains one, for each template of that one; the
-last line has the number of those before it and their checksum.
+Lines of JSON: a head, then a line for each session, for each of its domains, and for each template of a domain. The
+last line has the number of the lines before it and their checksum.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Fair shares of the decoder's time, for when datagrams cost more than they should.
+"""Fair shares of the decoder's time, for datagrams that cost more than they should.
 
-As long as datagrams are cheap nothing waits here. Where a wake-up took too long for what it brought, datagrams are put
-into a queue for each exporter from then on, and decoded in turns: whoever has cost least comes first, and a turn ends
-after a while, so that sockets are read in time. An exporter whose datagrams are expensive fills its own queue, beyond
-which they are dropped; the records of others are not lost in the kernel.
+While datagrams are cheap nothing waits here. After a wake-up that took too long for its records, datagrams go into a
+queue for each exporter, and are decoded in turns. The exporter with the least cost so far comes first, and a turn ends
+after a while, so that sockets are read in time. An exporter with expensive datagrams fills its own queue, and loses
+those beyond it; the records of others are not lost in the kernel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TURN = 0.02
 _SLICE = 0.004
 """Seconds of one exporter in a row."""
 _FIRST = 4
-"""Datagrams of a party of which it is not known yet what they cost."""
+"""Datagrams decoded of a party with unknown cost."""
 _DEAR = 0.2e-6
 """Seconds that an octet may cost; ordinary records cost a hundredth, lists of structured data up to half of it."""
 _HEAD = 500
@@ -27,22 +27,22 @@ _HEAD = 500
 _LASTING = 5.0
 """Seconds for which turns are kept after the last expensive wake-up."""
 _HALF_LIFE = 1.0
-"""Seconds in which half of what an exporter has cost is forgotten."""
+"""Seconds in which half of an exporter's past cost is forgotten."""
 _UNKNOWN = 0.01
-"""What a party that has given no record is taken to have cost."""
+"""The assumed cost of a party without records."""
 _MOST_OF_PARTY = 4 << 20
 _MOST = 64 << 20
 """Octets that wait: of one party, and of all."""
 
 Item = tuple[Callable[[], None], int]
-"""What decodes a datagram, and its octets."""
+"""A function to decode a datagram, and its octets."""
 
 
 @dataclass(slots=True, eq=False)
 class _Party:
-    """An exporter, or a network whose exporters have given no record yet: what waits, and what it has cost lately.
+    """An exporter, or a network of exporters without records yet: its waiting datagrams, and its recent cost.
 
-    `each` is what each datagram cost the last time, all that its records cost behind the decoder included.
+    `each` is the cost of each datagram the last time, including its records in the plugins below.
     """
 
     cost: float
@@ -61,10 +61,10 @@ def is_dear(seconds: float, octets: int, datagrams: int) -> bool:
 
 
 class Turns:
-    """The queues of all parties. `dropped` is called with the octets of each datagram for which there is no room.
+    """The queues of all parties. `dropped` is called with the octets of each datagram without room.
 
-    `clock` gives seconds for durations, `work_clock` those that this process has worked; `done` hands on what was
-    decoded, and says how long others worked for that.
+    `clock` gives seconds for durations, `work_clock` the working time of this process; `done` emits decoded records,
+    and returns the working time of others for them.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Turns:
             del self._parties[who]
 
     def finish(self, seconds: float) -> int:
-        """Turns for so long at most; the datagrams that are left, which are forgotten."""
+        """Turns for at most these seconds; returns the number of datagrams left, which are forgotten."""
         until = self._clock() + seconds
         while self.waits and self._clock() < until:
             self.work()

@@ -100,7 +100,7 @@ def _of(column: Found, counter: Counter) -> Amount:
 
 
 def _filled(found: Amount, column: Found, counter: Counter) -> Amount:
-    """What is missing in `found`, from another column."""
+    """The values missing in `found`, from another column."""
     assert found.missing is not None
     fills = found.missing if column.missing is None else found.missing & ~column.missing
     values = np.where(fills, column.numbers.astype(np.uint64), found.values)

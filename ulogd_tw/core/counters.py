@@ -1,7 +1,7 @@
-"""What an instance counts: declarations with unit and meaning, and the numbers.
+"""The counters of an instance: declarations with unit and meaning, and the numbers.
 
-A plugin declares in `counts` whatever it counts beyond `GENERAL`; an engine declares in its package's ``counts.py`` and
-the plugins that run it name that table. The reference, `stats_file` and the tests come from the declarations.
+A plugin declares in `counts` its counters beyond `GENERAL`; an engine declares them in its package's ``counts.py``, and
+the plugins using it name that table. The reference, `stats_file` and the tests come from the declarations.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Fault(Reason):
 
 @dataclass(frozen=True)
 class Group:
-    """Figures under one name. With `each` they are there once for every value of that label, such as a collector."""
+    """Figures under one name. With `each` they exist once for every value of this label, such as a collector."""
 
     name: str
     meaning: str
@@ -160,7 +160,7 @@ class ReasonCounts(_Checked, Counter[str]):
 
 
 class Figures(_Checked, dict[str, Any]):
-    """Further numbers of a plugin: a number, or a function that gives what `stats_file` shall have."""
+    """Further numbers of a plugin: a number, or a function giving the value for `stats_file`."""
 
     def __init__(self, plugin: str, declared: Mapping[str, Declared] | None) -> None:
         super().__init__()
@@ -181,10 +181,10 @@ class Figures(_Checked, dict[str, Any]):
 class Counters:
     """The counters of one instance. `dropped`, `lost` and `errors` are by reason.
 
-    `lost` is what never reached us (rows for IPFIX and NetFlow v5, messages for v9, events for netlink). `errors`
-    counts occasions, not rows. `rows_spooled` were put on the disk at a stop, `rows_unspooled` (part of
-    `rows_received`) are those that came from there at the start. An instance that makes rows of its own (an aggregate)
-    sets `makes_rows`. `declared` is what the plugin may count beyond `NUMBERS`; None allows everything.
+    `lost` counts data that never arrived (rows for IPFIX and NetFlow v5, messages for v9, events for netlink). `errors`
+    counts occasions, not rows. `rows_spooled` were put on disk at a stop, `rows_unspooled` (part of `rows_received`)
+    came from there at the start. An instance with rows of its own (an aggregate) sets `makes_rows`. `declared` is what
+    the plugin may count beyond `NUMBERS`; None allows everything.
     """
 
     def __init__(self, plugin: str, makes_rows: bool = False, declared: Iterable[Declared] | None = None) -> None:

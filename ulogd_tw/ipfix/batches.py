@@ -1,4 +1,4 @@
-"""Data Sets of one layout become a batch: columns of fields, what is made of them, and who sent them when."""
+"""Data Sets of one layout become a batch: columns of fields, columns made of them, and the context of the record."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _BOOT = registry.element(0, 160)
 class Batches:
     """Makes the batches of the records that wait in an intake, and compiles layouts for that.
 
-    `scale`: counts times the sampling factor; `name`: names of interfaces and applications although all is wanted;
-    `inner`: packets inside records are those inside tunnels; `seldom`: keys that are wanted in some records only.
+    `scale`: multiply counts by the sampling factor; `name`: give names of interfaces and applications even if every key
+    is wanted; `inner`: decode the packets inside tunnels; `seldom`: keys wanted in some records only.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Batches:
         return Batch(self._schema(layout, compiled, tuple(made)), columns, missing, n=n, now=now, held=held)
 
     def _came_up(self, boots: np.ndarray, sources: list[Source], counts: np.ndarray) -> None:
-        """Records say when their exporters came up; of those of one Set the last one counts."""
+        """Records with the start of their exporters; of several in one Set the last one counts."""
         for source, end, count in zip(sources, np.cumsum(counts).tolist(), counts.tolist(), strict=True):
             if count:
                 known, exported = source[0], source[1]

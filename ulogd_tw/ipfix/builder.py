@@ -214,7 +214,7 @@ def _places(message: np.ndarray, form: WireFormat) -> Iterator[tuple[int, int, i
 def template_messages(
     templates: Sequence[Template], max_length: int, sequence: int, domain: int, now: float, form: WireFormat = IPFIX
 ) -> list[bytes]:
-    """Messages with these templates and no data. Those of IPFIX leave the Sequence Number as it is (section 3.1)."""
+    """Messages with these templates and no data. In IPFIX they leave the Sequence Number as it is (section 3.1)."""
     found: list[bytes] = []
     for options in (False, True):
         groups: list[list[bytes]] = [[]]

@@ -46,7 +46,7 @@ __all__ = ["Decoder", "Event", "Limits"]
 
 
 def _of_samples(wanted: Wanted, seldom: frozenset[str]) -> Wanted:
-    """The keys that are wanted of sFlow's samples, which have delta counters."""
+    """The wanted keys of sFlow's samples, which have delta counters."""
     return wanted if wanted is ALL else needed(wanted, seldom, _OF_SAMPLES)
 
 
@@ -73,23 +73,24 @@ class Decoder:
         self._expired = 0.0
         self._ready: list[Batch] = []
         intake.flush = self._flush
-        # What the way of nearly all Messages uses.
+        # Used on the path of nearly all Messages.
         self._waiting = intake.waiting
         self._follow, self._defer = intake.sequences.follow, intake.sequences.defer
 
     @property
     def events(self) -> list[Event]:
-        """What has changed since the caller cleared this list, for the log."""
+        """Changes since the caller cleared this list, for the log."""
         return self.intake.events.waiting
 
     @property
     def malformed(self) -> int:
-        """Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped."""
+        """Messages dropped whole, and packets of NetFlow v9 cut off at a fault."""
         return self.intake.malformed
 
     @property
     def homes(self) -> list[tuple[Session, Session]]:
-        """Sessions that lack templates, each behind the one that seems to have them, since the caller cleared this."""
+        """Sessions without some templates, each with the session that seems to have them, since the caller cleared
+        this."""
         return self.intake.homes
 
     @property
@@ -184,7 +185,7 @@ class Decoder:
         session.last_received = now
         session.messages += 1
         if message[:2] == IPFIX:
-            self._messages.feed(session, message, now)  # which looks for data that templates have overtaken
+            self._messages.feed(session, message, now)  # which looks for data overtaken by templates
         else:
             self.intake.refuse(session, 0, MessageError("a message of another protocol", "version", 0))
 
@@ -217,7 +218,7 @@ class Decoder:
         self, session: Session, number: int, place: int, origin: float, info: ExporterInfo | None,
         came_to: Place | None = None,
     ) -> None:  # fmt: skip
-        """A domain with the clock that its exporter had, what it had said of itself, and where it had come to."""
+        """A domain with the former clock of its exporter, its options data, and its place in the sequence."""
         domain = self.intake.domain(session, number, place)
         if domain is not None:
             domain.origin = origin

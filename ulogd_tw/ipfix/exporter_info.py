@@ -13,14 +13,14 @@ BOOT = "systemInitTimeMilliseconds"
 
 
 class ExporterInfo:
-    """What is known of one Observation Domain.
+    """The options data of one Observation Domain.
 
-    rates       packets behind each sampled one, by scope; None where processes of one scope tell different rates
+    rates       packets behind each sampled one, by scope; None if processes of one scope report different rates
     sequences   selectors of a Selection Sequence (RFC 5476 section 6.5.1), by its id
     names       names by kind (`told_names.KINDS`), by the number or octets of the thing
-    times       when the exporter started (ms since 1970), under `BOOT`
-    flow_keys   by template id: which fields are flow keys, as bits
-    statistics  total counters by the process that they are of
+    times       the start of the exporter (ms since 1970), under `BOOT`
+    flow_keys   by template id: the flow keys among its fields, as bits
+    statistics  total counters by their process
     """
 
     __slots__ = ("rates", "sequences", "names", "times", "flow_keys", "statistics", "_tellers")

@@ -32,12 +32,12 @@ def is_said(key: Key) -> bool:
 
 
 def field_of(key: Key, others: Mapping[str, Key] = _NONE, octets: int | None = None) -> tuple[Field, Type] | None:
-    """The Field Specifier for the values of a key, as they are held, and its element's type; None where there is none.
+    """The Field Specifier for a key's values with their held type, and its element's type; None without an element.
 
-    `octets` is the length that it shall have, where its element allows that.
+    `octets` is the wanted length, if the element allows it.
 
-    ``name#2`` is the same element as ``name``, which is found among `others` where only an exporter has told of it.
-    Fields of NetFlow and sFlow that IANA has no element for have none.
+    ``name#2`` is the same element as ``name``; elements described only by an exporter are found among `others`. Fields
+    of NetFlow and sFlow without an element of IANA have none.
     """
     for pen, ident in _elements(key, others):
         # Vendors number some elements as NetFlow v9 can; IPFIX has 15 bits (RFC 7011 section 3.2).

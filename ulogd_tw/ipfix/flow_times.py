@@ -84,7 +84,7 @@ class FlowTimes:
         return bool(self._makes)
 
     def needed(self, wanted: Wanted) -> Wanted:
-        """What has to be read of the records."""
+        """The fields needed from the records."""
         return wanted if wanted is ALL else wanted | self._read
 
     def add(self, found: Found, sources: Sequence[Source], counts: np.ndarray) -> Sequence[Key]:
@@ -119,7 +119,7 @@ class FlowTimes:
     # one edge by itself
 
     def _absolute(self, edge: _Edge) -> Make | None:
-        """From what is no absolute time that people read, or needs another field for it."""
+        """Absolute times from other forms, or from forms that need another field."""
         uptime = next((self._names[place] for place in edge.uptimes if place in self._names), None)
         if uptime is not None:
             return self._uptime(uptime)
@@ -156,7 +156,7 @@ class FlowTimes:
         return make
 
     def _clocks(self, found: Found, boot: np.ndarray | None, sources: Sequence[Source], counts: np.ndarray) -> _Clocks:
-        """When each record was exported, the uptime then, and the mask of those where that is not known."""
+        """The export time of each record, the uptime then, and a mask of unknown ones."""
         if self._netflow:
             exported, uptimes = _headers([clock for *_, clock in sources if clock is not None], counts)
             return exported, self._with_uptimes(found, uptimes, counts), None

@@ -39,11 +39,11 @@ MOST_HOMES = 16
 class Intake:
     """The state of one decoder.
 
-    waiting     layouts with records that are queued, in the order of their first ones; always the same list
-    malformed   Messages that were dropped whole, and packets of NetFlow v9 of which the end was dropped
-    homes       sessions that lack templates, each behind the session that seems to have them: see `merge`
-    fault       is called with errors of our own
-    flush       decodes all that is queued, at this time
+    waiting     layouts with queued records, in the order of their first ones; always the same list
+    malformed   Messages dropped whole, and packets of NetFlow v9 cut off at a fault
+    homes       sessions without some templates, each with the session that seems to have them: see `merge`
+    fault       is called with internal errors
+    flush       decodes all queued records, at this time
     """
 
     def __init__(self, counters: Counters, limits: Limits, kept: Kept) -> None:

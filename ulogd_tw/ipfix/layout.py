@@ -33,13 +33,13 @@ Found = tuple[dict[str, Column], dict[str, np.ndarray]]
 
 
 def field_keys(fields: tuple[Field, ...], wanted: Wanted, described: Mapping[Element, Key] = _NONE) -> list[Key | None]:
-    """The key of each field as its column is held; None for one that nobody wants.
+    """The key of each field with its held type; None for an unwanted one.
 
-    `described` are the keys of elements that the exporter has described itself. One that is asked for by its number is
-    given under that, as octets.
+    `described` are the keys of elements described by the exporter itself. An element requested by its number keeps this
+    name, as octets.
 
     Further occurrences of an element are called ``name#2``, ``name#3``. The names of `keys.CONTEXT` are taken already,
-    so that a template's own observationDomainId is ``observationDomainId#2`` whether or not the other one is wanted.
+    so a template's own observationDomainId is always ``observationDomainId#2``.
     """
     seen = Counter(key.name for key in CONTEXT)
     found: list[Key | None] = []
@@ -180,13 +180,13 @@ class Made(Protocol):
 
 
 class Layout:
-    """The records of templates of equal fields and scopes, from exporters of one address family; and those that wait.
+    """The records of templates with equal fields and scopes, from exporters of one address family; and waiting ones.
 
-    `octets` is the size of a record, 0 where it varies or has `lists`: lists need to know of which Message they are, so
-    such records are always walked, by `shape`. `described` are the keys of elements that exporters have described
-    themselves. `columns`, `made` and `schemas` are made when the first records are decoded, and may be forgotten.
-    `bodies` are waiting Data Sets, without padding but with `BEFORE` octets in front, in order of arrival; `sources`
-    has for each what `context.Source` says. `tells`: its records change how those after them are read.
+    `octets` is the size of a record, 0 if it varies or has `lists`: lists depend on their Message, so such records are
+    always walked, by `shape`. `described` are the keys of elements described by exporters. `columns`, `made` and
+    `schemas` are made when the first records are decoded, and may be forgotten. `bodies` are waiting Data Sets, without
+    padding but with `BEFORE` octets in front, in order of arrival; `sources` has a `context.Source` for each. `tells`:
+    its records change the decoding of later ones.
     """
 
     __slots__ = (

@@ -42,14 +42,14 @@ def _near(ms: int) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Life:
-    """What is known of the life of the exporter of one domain.
+    """The life of the exporter of one domain: how long it has run without a restart.
 
-    place     the last Message that went on; of IPFIX only while there is a suspect
-    suspect   the last Message of what may be a new life; None while there is no doubt
+    place     the last Message in sequence; for IPFIX only while there is a suspect
+    suspect   the last Message of a possible new life; None while there is no doubt
     began     Export Time of the first Message of the new life
-    certain   whether the uptime began anew, not only the numbers
-    former    where the life before this one has come to, as long as some of its templates have not come again
-    alarms    doubts that came to nothing
+    certain   whether the uptime started again, not only the numbers
+    former    the last place of the life before this one, while some of its templates have not come again
+    alarms    doubts without a restart
     turns     suspects of this doubt that were followed by something else
     """
 

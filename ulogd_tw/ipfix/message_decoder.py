@@ -1,8 +1,8 @@
 """Messages of IPFIX one by one: header, Sets, records of known templates.
 
-A Message whose lengths are impossible is dropped whole (RFC 7011 section 9.1): it is read through before anything of
-it takes effect, except for records of variable length. Those are walked when they are drained, many Messages at a time;
-until then their Sequence Numbers wait too (see `sequence_tracker`).
+A Message with impossible lengths is dropped whole (RFC 7011 section 9.1): it is read through before any of it takes
+effect, except for records of variable length. These are walked when they are drained, many Messages at a time; until
+then their Sequence Numbers wait too (see `sequence_tracker`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from ulogd_tw.ipfix.template_store import News, template_sets
 
 @dataclass(slots=True)
 class _Message:
-    """A Message while its Sets are taken.
+    """A Message while its Sets are handled.
 
-    news      its Template Sets that change something, by place
-    apart     whether records of variable length are counted now, since what they mean may change in this Message
-    valid     whether the templates of now describe its records: it does not come from before a restart
-    records   how many it has as far as they are counted; below 0: that cannot be known
-    varying   whether it has records of variable length, which are not counted yet
+    news      its Template Sets with changes, by place
+    apart     whether records of variable length are counted now, since their meaning may change in this Message
+    valid     whether the present templates describe its records: it is not from before a restart
+    records   number of its records counted so far; below 0: unknown
+    varying   whether it has records of variable length not counted yet
     parts     template, body and, of a Message with templates, the deferred Message of each Data Set
     """
 
@@ -91,7 +91,7 @@ class MessageDecoder:
         return True
 
     def feed(self, session: Session, octets: bytes, now: float) -> None:
-        """Take any Message: first all that can be wrong with it, then what it does, in the order of its Sets."""
+        """Take any Message: first check all of it, then carry it out, in the order of its Sets."""
         domain_id, templates = 0, self._intake.templates
         try:
             octets, export_time, number, domain_id = self._header(octets)

@@ -26,12 +26,12 @@ SECTIONS = {
     "dataLinkFrameSection": ETHERNET, "layer2packetSectionData": ETHERNET, "ipHeaderPacketSection": IP,
     "mplsLabelStackSection": MPLS, "mplsPayloadPacketSection": IP,
 }  # fmt: skip
-"""Elements that hold the first octets of a packet, and what these begin with. The first ones know most."""
+"""Elements with the first octets of a packet, and their first header. The richest ones come first."""
 _FRAMES, _TYPE = ("dataLinkFrameSize", "ethernetTotalLength"), "dataLinkFrameType"
 _OFFSETS = ("sectionOffset", "layer2packetSectionOffset")
 _SIZES = ("sectionExportedOctets", "layer2packetSectionSize")
 _PROTOCOLS = np.array([1, 1, 15, 0])
-"""By dataLinkFrameType (RFC 7133 section 4.2.1; 0 where it is not told): sFlow's number of Ethernet and 802.11."""
+"""By dataLinkFrameType (RFC 7133 section 4.2.1; 0 if missing): sFlow's number of Ethernet and 802.11."""
 _OF_FRAMES = frozenset({"dataLinkFrameSection", "layer2packetSectionData"})
 _COUNTS = {
     "octetDeltaCount": ("octetDeltaCount", "postOctetDeltaCount", "octetTotalCount", "postOctetTotalCount",
@@ -39,7 +39,7 @@ _COUNTS = {
     "packetDeltaCount": ("packetDeltaCount", "postPacketDeltaCount", "packetTotalCount", "postPacketTotalCount",
                          "initiatorPackets", "responderPackets"),
 }  # fmt: skip
-"""What is made of a packet, and the elements by which a template counts itself."""
+"""Counters made for a packet, and the elements of templates with counters of their own."""
 _TIMES = ("flowStartMilliseconds", "flowEndMilliseconds")
 _OF_FLOWS = frozenset((21, 22, *range(150, 162)))
 """Elements that say when a flow was."""
@@ -53,12 +53,12 @@ _OBSERVED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 _LEAST_FRAME, _CHECK = 68, 4
 """Octets of the shortest frame with a tag and its check sequence: padding of such a frame is no part of a packet."""
 MADE = frozenset((*headers.names(), *_COUNTS, *_TIMES, *tunnels.TUNNEL))
-"""What can be made of a section."""
+"""The keys that can be made of a section."""
 _KEYS: dict[str, Key] = {}
 
 
 def made(fields: Sequence[Field], wanted: Wanted, inner: bool) -> Sections | None:
-    """What is made of the sections in records with these fields; None without sections, or where nobody wants it."""
+    """The columns made of the sections in records with these fields; None without sections, or if none is wanted."""
     names = {registry.element(field.pen, field.ident).name for field in fields}
     if not names & SECTIONS.keys():
         return None
@@ -81,7 +81,7 @@ class Sections:
         self._inner = inner
 
     def needed(self, wanted: Wanted) -> Wanted:
-        """The sections, and what says where they begin and end."""
+        """The sections, and the fields about their beginning and end."""
         return wanted if wanted is ALL else wanted | {*self._sections, *self._sizes, *self._seen}
 
     def add(self, found: Found, sources: Sequence[tuple], counts: np.ndarray) -> Sequence[Key]:
@@ -123,9 +123,9 @@ class Sections:
         self, name: str, column: Octets | Coded, columns: dict[str, Column], rows: np.ndarray, pieces: _Pieces,
         read: np.ndarray,
     ) -> np.ndarray:  # fmt: skip
-        """Read one section of these rows; those of which no header of IP was found, for a further section.
+        """Read one section of these rows; returns the rows without an IP header, for a further section.
 
-        `read` becomes true for rows of which a header was found: only these get what is made beyond headers.
+        `read` becomes True for rows with a header found: only these get counters and times.
         """
         octets, begun, starts, lengths, first = self._beginnings(name, column, columns, rows)
         if self._inner:

@@ -76,12 +76,12 @@ class _Form:
 
 
 class RecordEncoder:
-    """Encodes batches, and numbers the templates for that.
+    """Encodes batches, and numbers their templates.
 
-    Counts rows without any field as ``dropped{no_fields}``; as ``dropped{templates}`` rows that need a further template
-    where there are twice `MOST_TEMPLATES`; as ``errors{unfit}`` values that are beyond their element,
-    which are left out; as ``errors{patterns}`` rows that lost values since rows of their schema lack too many different
-    things.
+    It counts rows without any field as ``dropped{no_fields}``; as ``dropped{templates}`` rows in need of a further
+    template beyond twice `MOST_TEMPLATES`; as ``errors{unfit}`` values too large for their element, left out; as
+    ``errors{patterns}`` rows with values left out, since rows of their schema have too many combinations of missing
+    values.
     """
 
     def __init__(self, counters: Counters, lengths: Mapping[str, int] | None = None, version: int = VERSION) -> None:

@@ -19,11 +19,10 @@ MOST_GAPS = 16
 class Sequence:
     """Sequence Numbers count Data Records, Options Data Records included, modulo 2**32 (RFC 7011 section 3.1).
 
-    `expected` is the next number, or -1 when it is not known: before the first Message, and after one whose records
-    could not be counted. Only the next Message that continues it makes an unlikely number believed (section 11.6).
-    `last` is the number of the last Message that went on from the one before it, -1 before the first.
-    `deferred` are Messages (`session.DeferredMessage`) whose records are not counted yet, and those after
-    them, in order.
+    `expected` is the next number, or -1 if unknown: before the first Message, and after one with an unknown number of
+    records. An unlikely number is accepted only when the next Message continues it (section 11.6). `last` is the number
+    of the last Message in sequence, -1 before the first. `deferred` are Messages (`session.DeferredMessage`) with
+    records not counted yet, and the Messages after them, in order.
     """
 
     __slots__ = ("expected", "last", "deferred", "_held", "_gaps", "_suspect", "_told")

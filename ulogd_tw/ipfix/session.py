@@ -21,12 +21,12 @@ from ulogd_tw.ipfix.template import Template
 class Session:
     """A Transport Session (RFC 7011 section 2): its templates and sequence numbers belong to it alone.
 
-    `reliable` is true for TCP, SCTP and files: withdrawals count. Over UDP they are ignored (section 8.4).
-    `overtakes` is true for UDP and SCTP: Messages may overtake each other, so that data waits for its template.
-    `domains` are by number; those of NetFlow, which are others, by number plus version times 2**32.
-    `address` is the peer's as a number, with `family` 4 or 6; 0 where `peer` is no address (a file).
-    `proven` after its first record, `ended` when it had to make room for another one.
-    `siblings` are the sessions of the same address, where templates and data may come from different ports of it.
+    `reliable` is true for TCP, SCTP and files: withdrawals count. Over UDP they are ignored (section 8.4). `overtakes`
+    is true for UDP and SCTP: Messages may overtake each other, so that data waits for its template. `domains` are by
+    number; NetFlow's separate domains by number plus version times 2**32. `address` is the peer's as a number, with
+    `family` 4 or 6; 0 where `peer` is no address (a file). `proven` after its first record, `ended` when it had to make
+    room for another one. `siblings` are the sessions of the same address, where templates and data may come from
+    different ports of it.
     """
 
     def __init__(self, peer: str, peer_port: int, *, reliable: bool, overtakes: bool | None = None) -> None:
@@ -44,7 +44,7 @@ class Session:
         self.types: dict[Element, Key] = {}
         """Elements of enterprises as this exporter has described them (RFC 5610)."""
         self.lookups: dict[Hashable, Any] = {}
-        """What `exporter_lookup` has made of all that was told; empty after each change of that."""
+        """Results of `exporter_lookup`; emptied after each change of options data."""
         self.said: set[tuple[str, int, int, str]] = set()
         """Events reported once: kind, domain, template, detail."""
 
@@ -87,25 +87,25 @@ def _address(peer: str) -> tuple[int, int | tuple[int, int]]:
 class Domain:
     """An Observation Domain of one session: its templates by id (data and options in one space) and its sequence.
 
-    place       where it stands among the session's domains: its number, for NetFlow with the version above it
-    announced   octets of Template Sets that change nothing: all of it is known; with the templates in it
-    missing     template ids that were told to be missing, and ids of Sets that were told to mean nothing
-    parked      Data Sets whose template has not come, by its id
-    doubted     templates of what may be a former life of the exporter, by id (see `restarts`)
-    life        what `restarts` knows of the domain
-    announcing  Export Time of the Message whose templates are taken now
-    origin      the exporter's clock when its last new template came (see `origin`)
-    rows        records that have come
-    skewed      whether the exporter's clock was told to be wrong
-    info        what the exporter says about itself and its interfaces in options records
-    sequences   those of the streams of an SCTP association (RFC 7011 section 3.1), where there are several;
-                `sequence` is that of the stream whose Messages come now
-    deferring   how many of the sequences have Messages whose records are not counted yet
-    exported    Export Time of the last Message that went on from the one before it
-    replaced    whether a template has gone in a session where Messages may overtake each other
+    place       its key among the session's domains: its number, for NetFlow with the version above it
+    announced   octets of Template Sets without changes, with their templates
+    missing     template ids reported as missing, and reported reserved ids of Sets
+    parked      Data Sets waiting for their template, by its id
+    doubted     templates of a possible former life of the exporter, by id (see `restarts`)
+    life        the state of `restarts` for the domain
+    announcing  Export Time of the Message with the templates being read
+    origin      the exporter's clock at its last new template (see `origin`)
+    rows        number of received records
+    skewed      whether the exporter's clock was reported as wrong
+    info        the exporter's options data
+    sequences   those of the streams of an SCTP association (RFC 7011 section 3.1), if there are several;
+                `sequence` is that of the stream being read
+    deferring   number of sequences with Messages not completely counted
+    exported    Export Time of the last Message in sequence
+    replaced    whether a template was replaced in a session where Messages may overtake each other
     lists       whether there was ever a template with lists
-    waits       whether records of walked Messages wait that are not among the deferred ones
-    stamp       how many changes of templates are remembered: those while records wait that may have lists
+    waits       True while records of walked Messages are counted but not decoded, and not among the deferred ones
+    stamp       number of changes of templates remembered while records with lists may wait
     """
 
     __slots__ = (
@@ -174,11 +174,11 @@ class Domain:
 
 @dataclass(slots=True, eq=False)
 class KnownTemplate:
-    """A template as it is known in one domain of one session; `octets` is its layout's.
+    """A template known in one domain of one session; `octets` is its layout's.
 
-    `received` is when it last came, `exported` the Export Time of that Message, `since` the Export Time from which on
-    it describes data, where that matters: on a reliable session whose Messages may overtake each other; else -1.
-    `said` has hashes of Data Sets that changed nothing when they came (see `intake`).
+    `received` is its last arrival, `exported` the Export Time of that Message. `since` is the first Export Time of data
+    described by it, on a reliable session where Messages may overtake each other; else -1. `said` has hashes of Data
+    Sets without changes (see `intake`).
     """
 
     session: Session
@@ -228,10 +228,10 @@ class Parked(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class DeferredMessage:
-    """A Message of a domain that waits for records of variable length to be counted, or for one that does.
+    """A Message of a domain waiting until records of variable length are counted, its own or earlier ones.
 
-    `number` is its Sequence Number, `rows` its records as far as they are counted (below 0: that cannot be known);
-    `malformed` when a record turned out to be cut. `domain` and `stamp` tell by which templates its lists are read.
+    `number` is its Sequence Number, `rows` its records counted so far (below 0: unknown); `malformed` if a record
+    turned out to be cut. `domain` and `stamp` give the templates for its lists.
     """
 
     number: int

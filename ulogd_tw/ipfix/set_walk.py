@@ -33,7 +33,7 @@ class Walked:
     """(template, number of the Message, place of the records, how many) for each Data Set, in order of arrival."""
 
     def bodies(self, memory: np.ndarray, exported: np.ndarray) -> Iterator[tuple[KnownTemplate, int, np.ndarray]]:
-        """(template, Export Time, body) of what came together: `memory` has the Messages, octet by octet."""
+        """(template, Export Time, body) of records received together: `memory` has the Messages, octet by octet."""
         for known, messages, starts, counts in self.found:
             times = exported[messages]
             edges = [0, *(np.flatnonzero(times[1:] != times[:-1]) + 1).tolist(), len(times)]

@@ -1,10 +1,10 @@
 """Structured data (RFC 6313): basicList, subTemplateList and subTemplateMultiList become JSON texts.
 
 A list is an object: ``{"semantic", "element", "values"}``, ``{"semantic", "template", "records"}`` or ``{"semantic",
-"blocks"}`` with ``{"template", "records"}`` in each block; its values are the canonical ones of `ulogd_tw.core.text`, a
-value of an impossible size is hexadecimal, a float that is no number null. A list is read as far as it is whole. One
-of which nothing is, or whose template is not known, is opaque: a string with its octets in hexadecimal. A list within a
-list and a block of a subTemplateMultiList are opaque by themselves, where their lengths are still good.
+"blocks"}`` with ``{"template", "records"}`` in each block; its values are the canonical ones of `ulogd_tw.core.text`; a
+value of an impossible size is hexadecimal, NaN and infinity are null. A list is read up to a fault. A list without any
+readable part, or with an unknown template, is opaque: a string with its octets in hexadecimal. A list within a list and
+a block of a subTemplateMultiList are opaque separately, if their lengths are still valid.
 
 This is Python for each list: 190,000 different ones of 8 numbers, or 95,000 of four records of three fields, a second
 (benchmarks/ipfix_decode.py, text included). Equal lists of a domain are read once a batch.
@@ -398,7 +398,7 @@ class Structured:
         return Octets.of(texts)
 
     def _of(self, source: Source) -> Lists:
-        """What reads the lists of this source: by the templates of its domain when its Message came."""
+        """The reader of this source's lists, with the templates of its domain at the arrival of its Message."""
         deferred = source[3]
         domain, stamp = (deferred.domain, deferred.stamp) if deferred is not None else (None, 0)
         lists = self._lists.get((id(domain), stamp))

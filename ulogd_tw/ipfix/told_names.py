@@ -22,9 +22,9 @@ _VRFS = ("ingressVRFID", "egressVRFID")
 class NameKind:
     """Names of one kind of things.
 
-    things   keys of an options record that say of what it speaks, the first that it has
-    names    keys with the name, the first that it has
-    columns  key that rows get: columns with the thing, the first that the rows have
+    things   scope keys of an options record; its first one counts
+    names    keys with the name; its first one counts
+    columns  key given to rows: columns with the thing; the first one in the rows counts
     """
 
     kind: str

@@ -104,7 +104,7 @@ class StreamListener:
         self._port.startReading()
 
     def drain(self, until: float) -> None:
-        """Accept those who wait already."""
+        """Accept waiting connections."""
         self._port.doRead()
 
     def poll(self) -> None:

@@ -1,8 +1,8 @@
-"""NetFlow v9 (RFC 3954), v1, v5 and v7: export packets, as `decoder.Decoder` takes them beside Messages of IPFIX.
+"""NetFlow v9 (RFC 3954), v1, v5 and v7: export packets, taken by `decoder.Decoder` beside Messages of IPFIX.
 
-All are decoded by the layouts of IPFIX. RFC 3954 does not say that a malformed packet is dropped whole, so what stands
-before the mistake is kept; a packet of the others whose count cannot be right is dropped. The aggregated records of v8
-are not read: the log says so, and they are counted.
+All are decoded by the layouts of IPFIX. RFC 3954 does not require to drop a malformed packet whole, so the part before
+the mistake is kept; a packet of the other versions with a wrong count is dropped. The aggregated records of v8 are not
+read: they are logged and counted.
 """
 
 from __future__ import annotations

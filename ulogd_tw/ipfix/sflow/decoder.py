@@ -1,9 +1,9 @@
-"""sFlow: datagrams of samples (sflow.org, "sFlow Version 5"; RFC 3176), as `decoder.Decoder` takes them beside IPFIX.
+"""sFlow: datagrams of samples (sflow.org, "sFlow Version 5"; RFC 3176), taken by `decoder.Decoder` beside IPFIX.
 
-A flow sample becomes a record with the elements of IPFIX: what its header says by `packets.headers`, one packet of the
-frame's octets, and the rate at which it was sampled. A counter sample is an options record of an interface's counters.
-The datagrams of a wake-up are walked in step, sample by sample. A sample whose lengths cannot be costs itself; of a
-datagram that is cut, the samples before the cut are kept.
+A flow sample becomes a record with the elements of IPFIX: the fields of its header (`packets.headers`), one packet of
+the frame's octets, and the sampling rate. A counter sample becomes an options record of an interface's counters. The
+datagrams of a wake-up are walked in step, sample by sample. A sample with impossible lengths loses only itself; of a
+cut datagram, the samples before the cut are kept.
 """
 
 from __future__ import annotations

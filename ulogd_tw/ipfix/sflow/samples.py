@@ -132,9 +132,9 @@ class Reading:
         self.received = np.array([int(d.received * 1000) for d in datagrams], np.uint64)
 
     def chains(self) -> tuple[Chain, Chain, np.ndarray]:
-        """The samples (owned by datagrams), their records (owned by samples), and which datagrams have a fault.
+        """The samples (owned by datagrams), their records (owned by samples), and a mask of datagrams with a fault.
 
-        A sample whose records go beyond it is left out, and what stands behind a cut; its neighbours are there.
+        A sample with records beyond its end is left out, and so is everything after a cut; its neighbours are kept.
         """
         samples, cut = chain(self.words, self.begin, self.end, self.counts)
         counted = _COUNTED[np.minimum(samples.tag, len(_COUNTED) - 1)]

@@ -137,7 +137,7 @@ class AGGREGATE(Aggregator):
         return self._derived[name].find(super().find, batch)
 
     def _read(self, option: str, parse: Callable[[str], Any], text: str) -> Any:
-        """What a text of an option means; None, and a mistake noted, where it is wrong."""
+        """The meaning of an option's text; None, and a mistake noted, if it is wrong."""
         try:
             return parse(text)
         except ValueError as error:
@@ -182,7 +182,7 @@ class AGGREGATE(Aggregator):
         return dict.fromkeys(top.SUMS, "sum") | merged
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
-        """The groups of all open intervals, and of those of a window, as they are now, in slices."""
+        """The present groups of all open intervals, and of a window's, in slices."""
         return self.aggregation.peek(names)
 
     @property

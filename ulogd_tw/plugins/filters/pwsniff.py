@@ -22,7 +22,7 @@ _IPV6_OCTETS, _TCP_OCTETS = 40, 20
 
 
 class PWSNIFF(Filter):
-    """Passes TCP packets to the ports of FTP (21) and POP3 (110), with the name and the password sent in them.
+    """Passes TCP packets to the ports of FTP (21) and POP3 (110), with the user name and password inside.
 
     Other packets are filtered. A packet without USER or PASS has no value for that key; of several commands in a packet
     the last one counts. The filter of ulogd2 2.0.8 passes no packet at all.
@@ -56,7 +56,7 @@ class PWSNIFF(Filter):
         return batch.take(rows).with_columns(added, missing)
 
     def _payloads(self, batch: Batch, packets: Octets) -> list[bytes]:
-        """What is behind the headers; those of IPv6 that extend it are searched, too."""
+        """The octets after the headers, including IPv6 extension headers."""
         words = self._number(batch, "tcp.offset", _TCP_OCTETS // 4) + self._number(batch, "ip.ihl", _IPV6_OCTETS // 4)
         return [packet[start:] for packet, start in zip(packets.to_list(), (4 * words).tolist(), strict=True)]
 

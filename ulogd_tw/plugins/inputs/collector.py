@@ -97,7 +97,7 @@ class COLLECTOR(Collecting):
         super().__init__(instance, config)
         self.reception: Reception | None = None
         self.entrances: dict[str, Entrance] = {}
-        """By scheme, of those that are listened on."""
+        """By scheme, for the schemes in `listen`."""
         self._listeners: list[Listener] = []
         self._awaited: list[Url] = []
         """Addresses of interfaces that are not there yet."""

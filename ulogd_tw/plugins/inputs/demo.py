@@ -121,7 +121,7 @@ class DEMO(Input):
 
 
 def _at(batch: Batch, first: int, stop: int, now: float) -> Batch:
-    """These rows, which come at that time."""
+    """These rows, with this time of arrival."""
     part = batch.take(slice(first, stop))
     part.now = now
     return part

@@ -66,7 +66,7 @@ class NACCT(TextOutput):
         return self._lines.render(fields, batch.n)
 
     def _amount(self, batch: Batch, name: str) -> np.ndarray:
-        """What this key of ulogd2, or another counter of the same quantity, has counted; 0 where nothing was."""
+        """The value of this key of ulogd2, or of another counter of the same quantity; 0 if missing."""
         found = amount(self.find, batch, (Counter(name, True), *_COUNTS[name].counters))
         if found is None:
             return np.zeros(batch.n, np.uint64)

@@ -115,9 +115,9 @@ class Packets:
 
 
 def _in_order(parts: list[Packets]) -> Packets:
-    """All packets of several batches by their times, those of one time by their places.
+    """All packets of several batches by their times, packets of equal time by their places.
 
-    Those of one batch stay as they came, as in ulogd2.
+    Packets of one batch keep their order, as in ulogd2.
     """
     if len(parts) == 1:
         return parts[0]

@@ -89,7 +89,7 @@ class DtlsGate:
         return bind(url, self.received, buffer, latency)
 
     def received(self, listener: DtlsListener, slab: Slab) -> None:
-        """All datagrams of one wake-up; one Python step each, 15 us with what OpenSSL does."""
+        """All datagrams of one wake-up; one Python step each, 15 us with OpenSSL's work."""
         names, waits = slab.names, []
         for place in range(slab.n):
             name = names[place].tobytes()
@@ -291,7 +291,7 @@ class Association:
     resume = pause
 
     def drain(self, until: float) -> None:
-        """Its messages come with those of the listener."""
+        """Nothing to do: its messages come with those of the listener."""
 
 
 class DtlsListener(UdpListener):
