@@ -189,7 +189,7 @@ class OutputQueue:
                 waiter.callback(None)
 
     def _heap(self, batch: Batch) -> Schema | None:
-        """Which batches are written with this one: those of its schema, or all where the output orders them itself."""
+        """The batches to write with this one: those of its schema, or all if the output orders them itself."""
         return None if self.output.together else batch.schema
 
     def _take(self) -> list[Batch]:

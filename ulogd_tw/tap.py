@@ -136,7 +136,7 @@ def check(path: str) -> int:
 
 
 def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
-    """The stacks that nothing stands against as far as looking shows, and what was seen; nothing is opened."""
+    """The stacks without a visible obstacle, and the findings; nothing is opened."""
     seen: list[Mistake] = []
     broken = set()
     for option in configuration.GLOBAL_OPTIONS:

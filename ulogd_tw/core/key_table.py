@@ -40,7 +40,7 @@ odd factors leaves half of the slots empty for keys differing in few bits."""
 _MOST_PROBES = 256
 """Slots between a key's own one and its entry. With half of the slots used at random, one key in 10**21 is farther."""
 _RESEEDS = 3
-"""Secrets that are tried before keys may be farther from their slot than that."""
+"""Secrets tried before longer distances of keys from their slots are accepted."""
 
 
 class KeyTable:

@@ -114,7 +114,7 @@ SUMS = (
     Key("reply_packets", types.UNSIGNED64, ((REVERSE_PEN, 2),), "packets", "deltaCounter"),
     Key("reply_octets", types.UNSIGNED64, ((REVERSE_PEN, 1),), "octets", "deltaCounter"),
 )
-"""What is counted of a flow, whichever element carries it; see `quantities`."""
+"""The counted quantities of a flow, under any element; see `quantities`."""
 
 NETFLOW5_KEYS = (
     Key("srcaddr", types.IPV4, ((0, 8),)),
@@ -142,7 +142,7 @@ NETFLOW7_KEYS = (
     Key("flags", types.UNSIGNED16, ((NETFLOW5, len(NETFLOW5_KEYS)),)),
     Key("router_sc", types.IPV4, ((NETFLOW5, len(NETFLOW5_KEYS) + 1),)),
 )
-"""What a NetFlow v7 record has beyond v5: which fields are invalid, and the router that the switch went past."""
+"""Fields of a NetFlow v7 record beyond v5: flags of invalid fields, and the router bypassed by the switch."""
 _CLASSIC = (*NETFLOW5_KEYS, *NETFLOW7_KEYS)
 
 SFLOW_KEYS = tuple(

@@ -1,4 +1,4 @@
-"""Log lines that come at most once a minute for each kind, with the number of those left out."""
+"""Log lines at most once a minute for each kind, with the number of lines left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RateLimit:
         """Lines left out because of `most_lines`."""
 
     def take(self, kind: str, now: float, amount: int = 1) -> int:
-        """What came since the last line of this kind, `amount` included; 0 where no line is due."""
+        """The amount since the last line of this kind, `amount` included; 0 if no line is due."""
         since, before = self._kinds.get(kind, (float("-inf"), 0))
         total = before + amount
         if 0 <= now - since < SILENCE_S:
@@ -45,7 +45,7 @@ class RateLimit:
 
 
 def left_out(count: int) -> str:
-    """What a line says of those like it that were left out; `count` is from `take`."""
+    """The part of a line about similar lines left out; `count` is from `take`."""
     return f" ({count - 1} more since the last time)" if count > 1 else ""
 
 
@@ -57,7 +57,7 @@ class RateLimitedLog:
         self.limit = RateLimit(most_lines)
 
     def say(self, write: Callable[..., None], kind: str, form: str, **fields: Any) -> bool:
-        """Write a line, which tells how many like it were left out; whether it was written."""
+        """Write a line with the number of similar lines left out; returns whether it was written."""
         count = self.limit.take(kind, self._clock())
         if count:
             write(form + "{more}", more=left_out(count), **fields)

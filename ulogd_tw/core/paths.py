@@ -26,7 +26,7 @@ def new_socket(text: str) -> str:
 
 
 def problem(read: Callable[[str], object], path: object) -> str:
-    """Why a path of this kind cannot be used, with what to do; empty where nothing is seen, or for another kind."""
+    """The reason why a path of this kind cannot be used, with the remedy; empty for no problem, or for another kind."""
     if not isinstance(path, str) or path in _STANDARD:
         return ""
     if read is input_file:

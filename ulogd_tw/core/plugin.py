@@ -57,18 +57,18 @@ class Plugin:
     section_options: tuple[Option, ...] = ()
     """Options of the sections ``[collector:WORD]``, one for any word of its option `collectors`."""
     counts: tuple[Declared, ...] = ()
-    """What it counts beyond the numbers of every instance: figures, and reasons of dropped, lost and errors."""
+    """Its counters beyond the numbers of every instance: figures, and reasons of dropped, lost and errors."""
     common_counts: tuple[Declared, ...] = ()
-    """What every plugin of this kind counts; `all_counts` has both."""
+    """The counters of every plugin of this kind; `all_counts` has both."""
     provides: tuple[Key, ...] = ()
     uses: tuple[str, ...] = ()
     """Names of keys that it needs."""
     may_use: tuple[str, ...] = ()
     """Names of keys used if a plugin above gives them."""
     seldom: frozenset[str] = frozenset()
-    """Of the keys that it asks for, those that it needs in some records only; see `quantities.needed`."""
+    """Requested keys needed in some records only; see `quantities.needed`."""
     seldom_wanted: frozenset[str] = frozenset()
-    """Of the keys that are wanted of it, those that all who ask for them need seldom."""
+    """Wanted keys needed in some records only by every plugin that requests them."""
     hidden: frozenset[str] = frozenset()
     """Names of keys given only on request by name: another form of the same datum, or seldom of use."""
     open_keys = False
@@ -101,7 +101,7 @@ class Plugin:
 
     @classmethod
     def all_counts(cls) -> tuple[Declared, ...]:
-        """What it counts, then what its kind counts."""
+        """Its own counters, then those of its kind."""
         return (*cls.counts, *cls.common_counts)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
@@ -109,16 +109,16 @@ class Plugin:
         return iter(())
 
     def obstacles(self) -> Iterator[tuple[str, str, bool]]:
-        """(option, what stands against it, whether that keeps the stack from running), as far as looking shows.
+        """(option, obstacle, whether the stack cannot run), for obstacles visible without opening anything.
 
-        For ``--check`` and doctor, which open nothing.
+        For ``--check`` and doctor.
         """
         for option in self.all_options():
             if text := problem(option.read, getattr(self.config, option.name, None)):
                 yield option.name, text, True
 
     def remarks(self) -> Iterator[tuple[str, str]]:
-        """(option, text) for values that work but may not mean what they say: warnings, errors with ``strict=1``."""
+        """(option, text) for values that work but may be mistakes: warnings, errors with ``strict=1``."""
         return iter(())
 
     def prepare(self) -> None:

@@ -1,7 +1,7 @@
-"""Which Information Elements carry the octets and packets of a flow: one table, in the order in which they are taken.
+"""The Information Elements with the octets and packets of a flow: one table, in order of preference.
 
-A row's quantity is that of the first counter that has a value there. A delta counter says what came since the last
-record of its flow; a total counter what came since the flow's beginning (RFC 5102 section 5.10).
+A row's quantity is that of the first counter with a value. A delta counter counts since the last record of its flow; a
+total counter since the flow's beginning (RFC 5102 section 5.10).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is counted: the key under which it is added up, and the counters that carry it, the first ones first."""
+    """A counted quantity: its key in sums, and the counters that carry it, in order of preference."""
 
     key: Key
     counters: tuple[Counter, ...]
@@ -74,10 +74,10 @@ _ELEMENTS = {name: key.elements[0] for name in NAMES if (key := known(name)) is 
 
 
 def needed(wanted: frozenset[str], seldom: frozenset[str], there: Collection[str]) -> frozenset[str]:
-    """What of the `wanted` columns has to be read of a record with the keys `there` (IANA's names).
+    """The part of the `wanted` columns to read from a record with the keys `there` (IANA's names).
 
-    `seldom` columns are wanted in some records only: counters where no delta counter goes before them, and all others
-    where octets or packets are told as totals, or octets not at all.
+    `seldom` columns are wanted in some records only: counters without a preferred delta counter, and all others if
+    octets or packets are totals, or octets are missing.
     """
     behind = _behind(there)
     left_out = frozenset(name for name in seldom if _counter(name) in behind)
@@ -85,7 +85,7 @@ def needed(wanted: frozenset[str], seldom: frozenset[str], there: Collection[str
 
 
 def identifying(columns: frozenset[str]) -> frozenset[str]:
-    """Those of the columns that are no counters."""
+    """The columns that are not counters."""
     return frozenset(name for name in columns if _counter(name) is None)
 
 

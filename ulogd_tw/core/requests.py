@@ -1,4 +1,4 @@
-"""The upward pass: each instance learns which of its keys are wanted below, and asks those above for what it needs."""
+"""The upward pass: each instance learns its wanted keys from below, and requests the keys it needs from above."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Found:
         return np.where(missing, value, self.numbers)
 
     def known(self, rows: np.ndarray) -> np.ndarray:
-        """Of the `rows` of a mask those that have a value."""
+        """A mask of the `rows` with a value."""
         return rows if self.missing is None else rows & ~self.missing
 
 

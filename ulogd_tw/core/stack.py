@@ -115,7 +115,7 @@ class Builder:
     def _check(
         self, ident: str, class_: type[Plugin], options: Options, unread: list[Mistake]
     ) -> tuple[Plugin, list[Mistake]]:
-        """The instance, and what it finds wrong with its options, each at its own line; at "" where it has none."""
+        """The instance, and the mistakes in its options, each at its own line; at "" without a line."""
         plugin = class_(ident, options) if unread else self._instance(ident, class_, options)
         known_wrong = {mistake.option for mistake in unread}
         places = options.places
@@ -128,7 +128,7 @@ class Builder:
 
     @staticmethod
     def _remarks(ident: str, plugin: Plugin, spec: StackSpec) -> list[Mistake]:
-        """What may not be meant as it is written: warnings."""
+        """Possible mistakes: warnings."""
         places = plugin.config.places
         return [
             Mistake(places.get(option) or spec.where, f"[{ident}] {option}: {text}", tolerated=True, option=option)
@@ -178,7 +178,7 @@ class Builder:
 
 
 def _reason(error: Exception) -> str:
-    """What an instance says of its fault; an error of the plugin itself is named as one."""
+    """The text of an instance's fault; an internal error of the plugin is named as one."""
     if isinstance(error, UlogdError | OSError):
         return str(error)
     return f"an error of the plugin itself: {type(error).__name__}: {error}"
@@ -202,11 +202,11 @@ def _thread(spec: StackSpec, plugins: list[Plugin], graph: Graph) -> None:
 
 
 _BETWEEN = ((RAW, PACKET, "BASE"), (PACKET, FLOW, "FLOWCACHE"), (RAW, FLOW, "BASE and FLOWCACHE"))
-"""What makes rows of another type."""
+"""The filters that make rows of another type."""
 
 
 def _between(given: int, taken: int) -> str:
-    """What to put between two plugins whose types do not fit, as an end of a sentence."""
+    """The plugin to put between two whose types do not fit, as the end of a sentence."""
     names = [name for from_, to, name in _BETWEEN if given & from_ and taken & to]
     return f"; put {names[0]} between them" if names else ""
 

@@ -44,7 +44,7 @@ class Type:
 
     @property
     def text(self) -> bool:
-        """True for strings, which may be padded with NULs that are no part of the value."""
+        """True for strings, which may be padded with NULs outside the value."""
         return self.kind == "string"
 
     @property

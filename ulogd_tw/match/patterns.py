@@ -14,7 +14,7 @@ from ulogd_tw.match.tokens import Token
 MEMORY = 8 << 20
 """Octets that a compiled pattern may take."""
 _PYTHON = re.compile(r"\\Z|\{,(\d+)\}|\\.|.", re.DOTALL)
-"""What RE2 writes in another way, and everything else, character by character."""
+"""Constructs written differently in RE2, and everything else, character by character."""
 
 
 def search(pattern: Token) -> Callable[[bytes], bool]:

@@ -64,10 +64,10 @@ Tuple = tuple[int, str, int, str, int]
 
 
 def tracks(probe: bool = True) -> tuple[bool | None, Tuple | None]:
-    """Whether the kernel tracks the connections of this network namespace; None where that cannot be seen.
+    """Whether the kernel tracks the connections of this network namespace; None if unknown.
 
-    It does so once a firewall rule needs it. Where it has no connection, `probe` sends one datagram to ourselves, which
-    becomes one: its tuple, for those who must not meter it.
+    It does so once a firewall rule needs it. Without any connection, `probe` sends one datagram to this host, to become
+    one: its tuple is returned, so that it need not be metered.
     """
     count = read("nf_conntrack_count")
     if count != "0":

@@ -41,7 +41,7 @@ _OF_SERVICE = {"sourceTransportPort", "destinationTransportPort", "octetDeltaCou
 
 @dataclass(frozen=True)
 class Service:
-    """What clients ask servers for: the share of flows, and the medians of octets up and down and of milliseconds."""
+    """The kinds of requests: the share of flows, and the medians of octets up and down and of milliseconds."""
 
     protocol: int
     port: int
@@ -106,7 +106,7 @@ class Traffic:
 
 
 def _conversations(random: np.random.Generator, n: int, number: int) -> dict[str, np.ndarray]:
-    """Who talks to whom, about what, and how much, a row a conversation."""
+    """The ends, services and sizes of conversations, one a row."""
     which = np.minimum(np.searchsorted(_SHARES, random.random(n) * _SHARES[-1], "right"), len(SERVICES) - 1)
     chosen = {name: np.array([getattr(s, name) for s in SERVICES])[which] for name in Service.__dataclass_fields__}
     weight = np.exp(random.normal(0, chosen["spread"]))
@@ -158,7 +158,7 @@ def _records(talks: dict[str, np.ndarray], ipv6: bool, of_last: int) -> dict[str
 
 
 def _both_ways(talks: dict[str, np.ndarray], ipv6: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What differs between the request and the answer."""
+    """The fields that differ between the request and the answer."""
     n = len(talks["site"])
     client, server = _addresses(talks, ipv6)
     client_port = np.where(talks["protocol"] == _ICMP, 0, talks["client_port"])
@@ -184,7 +184,7 @@ def _both_ways(talks: dict[str, np.ndarray], ipv6: bool) -> dict[str, tuple[np.n
 
 
 def _alike(talks: dict[str, np.ndarray], ipv6: bool) -> dict[str, np.ndarray]:
-    """What the request and the answer have in common."""
+    """The fields common to the request and the answer."""
     protocol, end = talks["protocol"], talks["end"]
     tcp = protocol == _TCP
     return {

@@ -1,4 +1,4 @@
-"""What the reading of netlink messages counts."""
+"""The counters of reading netlink messages."""
 
 from __future__ import annotations
 

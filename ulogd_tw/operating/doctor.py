@@ -37,7 +37,7 @@ _OPTIONAL = {
     "duckdb": "answers ulogd-tw query faster",
     "maxminddb": "reads databases of countries and autonomous systems for GROUP",
 }
-"""Libraries that nothing needs but what is said here."""
+"""Optional libraries, with their only uses."""
 _RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 
 
@@ -195,7 +195,7 @@ class Machine:
             yield Finding(OK, "net.core.rmem_max", f"{most}" + (", CAP_NET_ADMIN goes beyond" if wanted > most else ""))
 
     def transports(self) -> Findings:
-        """Those that not every machine has."""
+        """Transports not available on every machine."""
         words = [str(word).strip().lower() for p in self.plugins for option in ("listen", "collectors")
                  for word in _words(getattr(p.config, option, ""))]  # fmt: skip
         for scheme, transport in TRANSPORTS.items():

@@ -1,4 +1,4 @@
-"""Connections that have not shown yet who they are: bounded in number and time, so that they lock nobody out."""
+"""Unauthenticated connections: bounded in number and time, so that they lock nobody out."""
 
 from __future__ import annotations
 

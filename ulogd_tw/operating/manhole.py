@@ -33,7 +33,7 @@ from ulogd_tw.operating.logins import Logins
 from ulogd_tw.operating.ssh_keys import AuthorizedKeys, check_authorized_keys, load_host_key
 
 MOST_CONNECTIONS = 16
-"""Maximum number of connections with, and of those without authentication; of one address half of these."""
+"""Maximum number of authenticated connections, and of others; half of these for one address."""
 LOGIN_SECONDS = 30
 LOGIN_ATTEMPTS = 6
 _DEFAULT_PORT = 5022
@@ -183,7 +183,7 @@ class _Prompt(manhole.ColoredManhole):
         self.interpreter.runcode = self._guarded(self.interpreter.runcode)
 
     def initializeScreen(self) -> None:
-        """The first lines say where one is, and what there is."""
+        """The first lines: the name of the service, and the main commands."""
         self.terminal.reset()
         self.terminal.write(f"ulogd_tw {__version__}: a Python prompt in the running service; see help()")
         self.terminal.nextLine()

@@ -1,4 +1,4 @@
-"""Interfaces, addresses and routes that a configuration names, compared with those of this machine."""
+"""Interfaces, addresses and routes named in a configuration, compared with those of this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ulogd_tw.transports.netlink import rtnetlink
 from ulogd_tw.transports.url import Url, parse
 
 Point = tuple[str, str, str, str]
-"""The name of a point, what is found, what is wrong with it (empty: nothing), and the remedy."""
+"""The name of a point, the finding, its fault (empty: none), and the remedy."""
 
 
 def points(plugins: Iterable[Any]) -> Iterator[Point]:

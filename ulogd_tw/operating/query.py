@@ -24,7 +24,7 @@ from ulogd_tw.operating.logins import Logins
 MOST_OCTETS = 1 << 16
 """Maximum octets of a request."""
 MOST_CONNECTIONS = 8
-"""Maximum number of connections that ask, and of those that have asked nothing yet."""
+"""Maximum number of connections with a request, and of silent ones."""
 SILENT_SECONDS = 30
 """For so long a connection may ask nothing."""
 
@@ -95,7 +95,7 @@ class QueryService(service.Service):
             reactor, MOST_CONNECTIONS, MOST_CONNECTIONS, SILENT_SECONDS,
             lambda _: True, lambda connection: connection.transport.abortConnection(),
         )  # fmt: skip
-        """Those that have asked nothing yet."""
+        """Connections without a request so far."""
 
     def startService(self) -> None:
         super().startService()

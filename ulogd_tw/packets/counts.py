@@ -1,4 +1,4 @@
-"""What the reading of captured packets counts."""
+"""The counters of reading captured packets."""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""How packets begin that sFlow samples of other links than Ethernet: its header_protocol, and what stands before IP.
-
-PPP        RFC 1661, with address and control or without; also on SONET (RFC 2615), there Cisco's HDLC too
-Frame Relay RFC 2427: by NLPID, by SNAP, or Cisco's two octets of EtherType
-AAL5       RFC 2684: LLC and SNAP, or IP alone
-802.11     data frames, also of QoS and between access points; LLC and SNAP behind their header
-"""
+"""Packets sampled by sFlow on other links than Ethernet: their header_protocol, and the headers before IP."""
 
 from __future__ import annotations
 
@@ -26,7 +20,7 @@ _AHEAD = 40
 def sampled_beginnings(
     octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray, protocols: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(starts, lengths, first) for `headers.decode` of headers of these kinds; `first` is 0 for what cannot be read.
+    """(starts, lengths, first) for `headers.decode` of headers of these kinds; `first` is 0 for unreadable ones.
 
     `octets` must go on for `_AHEAD` beyond the last header.
     """
@@ -49,7 +43,7 @@ def sampled_beginnings(
 
 
 _Found = tuple[np.ndarray, np.ndarray]
-"""Octets before the packet, and what it begins with."""
+"""Octets before the packet, and its first header."""
 
 
 def _word(ahead: np.ndarray, at: np.ndarray | int) -> np.ndarray:

@@ -20,10 +20,10 @@ from ulogd_tw.packets.link import ARP, ETHERNET, IP, IPV4, IPV6, LEAST_ETHERTYPE
 from ulogd_tw.packets.walk import NOWHERE, marked
 
 Entered = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Places in a part, where the inner packet begins and what with, the identifier, whether there is one."""
+"""Places in a part, the beginnings of the inner packets and their first headers, the identifiers, a mask of those."""
 MPLS_IN_IP, GRE, UDP = 137, 47, 17
 PLAIN = ((4, IP, 0), (41, IP, 0), (MPLS_IN_IP, MPLS, 0), (143, ETHERNET, 0), (97, ETHERNET, 2))
-"""Protocols behind which the packet stands, what it begins with, octets in front of it."""
+"""Protocols followed by the packet, its first header, octets before it."""
 _ETHERNET_IN_GRE, _ERSPAN, _ERSPAN3 = 0x6558, 0x88BE, 0x22EB
 _CHECKSUM, _ROUTING, _KEY, _SEQUENCE, _VERSION = 0x8000, 0x4000, 0x2000, 0x1000, 0x0007
 _HAS_HEADER = marked(1 << 16, 4789, 8472, 4790, 6081, 6635, 2152)
@@ -43,7 +43,7 @@ def plain(places: np.ndarray, part: Headers, first: int, before: int = 0) -> Ent
 
 
 def _having(places: np.ndarray, part: Headers, octets: int) -> np.ndarray:
-    """Those that have so many octets behind the headers of IP."""
+    """A mask of the packets with this number of octets after the headers of IP."""
     return places[part.payload[places] + octets <= part.ends[places]]
 
 
@@ -71,7 +71,7 @@ def gre(octets: np.ndarray, places: np.ndarray, part: Headers) -> Entered:
 
 
 def _beginning(kind: np.ndarray) -> np.ndarray:
-    """What a packet behind this protocol type begins with; 0 for types that cannot be read: they are no tunnel."""
+    """The first header of a packet after this protocol type; 0 for unreadable types: these are no tunnels."""
     return np.where(kind == _ETHERNET_IN_GRE, ETHERNET, np.where(_FRAMED[kind], kind, 0))
 
 
@@ -85,7 +85,7 @@ def _mirrored(octets: np.ndarray, at: np.ndarray, ends: np.ndarray, head: np.nda
 
 
 def over_udp(octets: np.ndarray, places: np.ndarray, part: Headers) -> Entered:
-    """What is known by the port that it goes to."""
+    """Tunnels known by the UDP port of their destination."""
     ports = part.columns.get("destinationTransportPort")
     if ports is None or not len(places):
         return plain(NOWHERE, part, ETHERNET)

@@ -23,11 +23,11 @@ _MAPPED = np.uint64(0xFFFF << 32)
 
 @dataclass(slots=True)
 class Inside:
-    """Where the innermost packets begin, how long they are and what they begin with (see `headers.decode`).
+    """The innermost packets: beginnings, lengths and first headers (see `headers.decode`).
 
     `protocol` is that of the outermost tunnel (IP protocol; 17 for VXLAN and GENEVE; 137 for Ethernet behind a label
-    stack), 0 where there is none; `ident` the key of GRE, the label or the network identifier of the others, where
-    `has_ident`; `source` and `destination` the ends of that tunnel, IPv4 ones mapped into IPv6, (n, 2), where
+    stack), 0 without a tunnel. `ident` is the key of GRE, the label or the network identifier of the others, valid in
+    `has_ident`. `source` and `destination` are the ends of this tunnel, IPv4 ones mapped into IPv6, (n, 2), valid in
     `has_ends`.
     """
 
@@ -47,7 +47,7 @@ class Inside:
         return bool(self.protocol.any())
 
     def columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """The keys of `TUNNEL`: values, and which rows are missing. Without those that no row has."""
+        """The keys of `TUNNEL`: values, and masks of missing rows. Keys without any value are left out."""
         pairs = zip(
             TUNNEL,
             ((self.protocol, self.protocol != 0), (self.ident, self.has_ident), (self.source, self.has_ends),
@@ -58,9 +58,9 @@ class Inside:
 
 
 def inside(octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray, first: np.ndarray) -> Inside:
-    """What the packets carry in tunnels; a packet that is in none is as it was. Arguments as of `headers.decode`.
+    """The packets inside tunnels; a packet without tunnel stays as it is. Arguments as of `headers.decode`.
 
-    What is cut or makes no sense counts as no tunnel.
+    Cut or invalid headers count as no tunnel.
     """
     n = len(starts)
     found = Inside(
@@ -102,7 +102,7 @@ def _enter(octets: np.ndarray, part: Headers, rows: np.ndarray, found: Inside) -
 
 
 def _protocol(part: Headers) -> np.ndarray:
-    """What stands behind the headers of IP, -1 where that is not known."""
+    """The protocol after the headers of IP, -1 if unknown."""
     protocol = part.columns.get("protocolIdentifier")
     if protocol is None:
         return np.full(part.n, -1)

@@ -101,9 +101,9 @@ def pcapng_cut(octets: bytes, place: int) -> tuple[int, int]:
 
 
 def whole_records(octets: Buffer) -> tuple[int, bool]:
-    """Of a pcap file the octets that are whole, and whether what follows is a record that lacks its end.
+    """The complete octets of a pcap file, and whether an incomplete record follows.
 
-    0.2 us a record: lengths can only be followed one by one. False: what follows is no record, or nothing.
+    0.2 us a record: lengths can only be followed one by one. False: no record follows, or nothing.
     """
     size, at, unpack = len(octets), PCAP_HEAD, struct.Struct("<8xI").unpack_from
     if size < PCAP_HEAD:

@@ -1,4 +1,4 @@
-"""What a database output counts. The reasons of errors are those of `Fault` in database.py: rows wait meanwhile."""
+"""The counters of a database output. The reasons of errors are those of `Fault` in database.py: rows wait meanwhile."""
 
 from __future__ import annotations
 

@@ -193,9 +193,9 @@ class Database:
         return self._commit(connection, values, n, number, Refused())
 
     def sift(self, connection: Any, values: Values, n: int, number: int) -> Refused:
-        """As `store`, without the rows to which the database objects with an error about the whole statement.
+        """As `store`, without the rows refused by an error about the whole statement.
 
-        Raises that error where nothing shows that the rows are to blame.
+        Raises this error if nothing shows that rows are the cause.
         """
         if stored := self.stored(connection, number):
             return stored

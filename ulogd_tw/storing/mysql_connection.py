@@ -1,8 +1,8 @@
-"""Connections to MySQL and MariaDB that show the password to nobody but the server that was meant.
+"""Connections to MySQL and MariaDB that show the password to the intended server only.
 
-The server chooses how the password is sent. A false one, on the network or on the host, asks for the clear text, or
-for a text encrypted with a key of its own. Both are refused unless the way is safe: a Unix socket, or TLS with a
-certificate that was verified. This module is a driver for `adbapi`: it has `connect`.
+The server chooses the form of the password. A false server, on the network or on the host, asks for the clear text, or
+for a text encrypted with its own key. Both are refused unless the way is safe: a Unix socket, or TLS with a verified
+certificate. This module is a driver for `adbapi`: it has `connect`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SafeConnection(Connection):
 
     @property
     def _secure(self) -> bool:
-        """What pymysql asks before it sends the password as it is."""
+        """Asked by pymysql before it sends the password in clear text."""
         return self.safe
 
     @_secure.setter

@@ -1,4 +1,4 @@
-"""What an output to a file or a socket counts."""
+"""The counters of an output to a file or a socket."""
 
 from __future__ import annotations
 

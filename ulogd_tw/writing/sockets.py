@@ -21,7 +21,7 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 PIECE = 1 << 16
 """Maximum octets in Twisted's buffer."""
 SOONEST_LOOK, LATEST_LOOK = 0.002, 0.05
-"""Seconds until the next look whether all has arrived, doubled each time; nothing tells of acknowledgements."""
+"""Seconds until the next check for acknowledgements, doubled each time; no event reports them."""
 NETWORK_DOWN = {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EPERM, errno.EACCES}
 """Errors of a UDP socket that concern one datagram only."""
 
@@ -124,7 +124,7 @@ class _Connection(protocol.Protocol):
         self.transport.write(octets)
 
     def acknowledged(self) -> int:
-        """Octets that the peer's kernel has, as far as is known; where nobody knows, those that ours has taken."""
+        """Octets that the peer's kernel has; if unknown, those taken by our kernel."""
         queue = self._queue
         if queue is not None:
             waiting = queue.in_kernel()
@@ -166,7 +166,7 @@ class _Unacknowledged:
         self._cut = cut
         self._text = bytearray()
         self._start = 0
-        """Where `_text` begins in what was written to the present connection."""
+        """Beginning of `_text` among the octets written to the present connection."""
         self.rows = 0
         """Rows of the batch that arrived."""
 
@@ -198,9 +198,9 @@ class _Unacknowledged:
 class Stream(Remote):
     """A TCP or Unix connection.
 
-    A batch is written when the peer's kernel has all of it (of a Unix socket: when the peer has read it). What a lost
-    connection did not deliver is sent again on the next one, from the beginning of a line; a line that arrived without
-    an acknowledgement comes twice. What the peer's kernel has and the peer never reads is lost, as TCP does not tell.
+    A batch is written when the peer's kernel has all of it (of a Unix socket: when the peer has read it). Undelivered
+    octets of a lost connection are sent again on the next one, from the beginning of a line; a line that arrived
+    without an acknowledgement comes twice. Octets never read from the peer's kernel are lost; TCP does not report them.
     """
 
     def __init__(self, output: TextOutput, peer: str, endpoint: Any) -> None:
@@ -211,7 +211,7 @@ class Stream(Remote):
         self._cut = output.cut
         self._kept = _Unacknowledged(output.cut)
         self._unsent = b""
-        """What has to be sent before the rest."""
+        """Octets to send before the rest."""
         self._pause = SOONEST_LOOK
         self._reopening = False
         self._gone: defer.Deferred[None] = defer.succeed(None)

@@ -19,7 +19,7 @@ class DamagedFile(UlogdError):
 
 
 class Tail(NamedTuple):
-    """How many octets of a file are whole records, and what has to follow them."""
+    """The complete records of a file, in octets, and the text that must follow them."""
 
     whole: int
     end: bytes = b""
@@ -46,9 +46,9 @@ def of_text(cut: Callable[[bytes, int], tuple[int, int]], complete: Callable[[by
 
 
 def mend(fd: int, path: str, find: Find) -> int:
-    """Cut a file, open as `fd`, back to its last whole record. Octets that were removed. Raises OSError, `DamagedFile`.
+    """Cut a file, open as `fd`, to its last complete record; the octets removed. Raises OSError, `DamagedFile`.
 
-    What is no regular file, or cannot be read, stays as it is.
+    A file that is not regular, or cannot be read, stays as it is.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
@@ -72,7 +72,7 @@ def mend(fd: int, path: str, find: Find) -> int:
 
 
 def set_aside(path: str) -> str:
-    """Give a file that cannot be continued another name, which is returned. Raises OSError."""
+    """Rename a file that cannot be continued; returns the new name. Raises OSError."""
     aside, number = path + ".damaged", 0
     while os.path.lexists(aside):
         number += 1

@@ -93,7 +93,7 @@ class PendingText:
 
 
 class Clocked(Protocol):
-    """What a destination knows of its output."""
+    """The view of its output that a destination has."""
 
     instance: str
     counters: Counters
@@ -297,7 +297,7 @@ class TextFile(Sink):
         return self._syncing
 
     def _leave(self) -> None:
-        """What belongs at the end of a file that is about to be closed."""
+        """The end to write into a file before it is closed."""
 
     def write(self, rest: PendingText) -> defer.Deferred[None] | None:
         waiting = super().write(rest)
