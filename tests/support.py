@@ -119,6 +119,11 @@ def given(*arguments, **keywords):
     return decorate
 
 
+def examples(usual):
+    """Settings of a property that takes `usual` examples where others take 100; HYPOTHESIS_EXAMPLES changes all."""
+    return settings(max_examples=max(usual * settings.default.max_examples // 100, 5))
+
+
 def sized(usual, full):
     """`usual`, or with `make soak` (ULOGD_TW_SOAK=1) `full`: the size of a test that CI runs smaller."""
     return full if os.environ.get("ULOGD_TW_SOAK") == "1" else usual

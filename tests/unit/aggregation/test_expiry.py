@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 from hypothesis import strategies as st
 
-from tests.support import given, settings
+from tests.support import examples, given
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.aggregation import emission, interval
 
@@ -114,7 +114,7 @@ class WindowTests(DeparturesCase):
         peeked = [b.columns["octets"].tolist() for b in self.agg.peek(frozenset(("octets",)))]
         self.assertEqual([[5], [6]], peeked)
 
-    @settings(max_examples=100)
+    @examples(50)
     @given(st.lists(st.tuples(st.integers(0, 25), st.lists(row, min_size=1, max_size=6)), max_size=8),
            st.integers(1, 4), st.integers(1, 5))  # fmt: skip
     def test_any(self, batches, intervals, at_once):
@@ -183,7 +183,7 @@ class AgeTests(DeparturesCase):
         self.assertEqual([(5, 1000, 1), (13, 1000, None)], sorted(found))
         self.assertFalse(sum(map(len, self.agg.aggregation.tables())))
 
-    @settings(max_examples=100)
+    @examples(50)
     @given(st.lists(st.tuples(st.integers(0, 9), st.lists(row, min_size=1, max_size=6)), max_size=12),
            st.integers(1, 5), st.sampled_from(["emit", "other", "fold", "evict"]), st.integers(1, 30))  # fmt: skip
     def test_any(self, batches, at_once, overflow, max_keys):
@@ -226,7 +226,7 @@ class ChangeTests(DeparturesCase):
         self.assertEqual([(1, b"a", 1), (2, b"a", 1)],
                          sorted(self.out("sourceTransportPort", "applicationName", "flows")))  # fmt: skip
 
-    @settings(max_examples=150)
+    @examples(50)
     @given(st.lists(st.lists(row, min_size=1, max_size=8), max_size=8), st.integers(1, 9))
     def test_any(self, batches, at_once):
         """Rows come out as runs of equal values, by the other keys, whatever batches they came in."""
@@ -273,7 +273,7 @@ class EvictTests(DeparturesCase):
         self.agg.flush()
         self.assertEqual([1, 3, 5, 7, 9], sorted(port for (port,) in self.out("sourceTransportPort")))
 
-    @settings(max_examples=150)
+    @examples(50)
     @given(st.lists(st.lists(row, min_size=1, max_size=12), max_size=8), st.integers(1, 9), st.integers(1, 12))
     def test_nothing_is_lost(self, batches, at_once, max_keys):
         """By key, all rows together; and there are never more groups than room."""

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 from hypothesis import strategies as st
 
-from tests.support import given, settings
+from tests.support import examples, given
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.aggregation import interval, relocation
 
@@ -151,7 +151,7 @@ class FoldTests(AggregateCase):
         asked.close()
         self.assertFalse(self.agg.holds)
 
-    @settings(max_examples=200)
+    @examples(60)
     @given(
         st.lists(st.lists(a_row, min_size=1, max_size=25), max_size=8), st.integers(1, 30), st.integers(1, 12),
         st.sampled_from(["arrival", "flow"]),

@@ -6,7 +6,7 @@ from collections import defaultdict
 import numpy as np
 from hypothesis import strategies as st
 
-from tests.support import given, settings, sized
+from tests.support import examples, given, sized
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.aggregation import emission
 from ulogd_tw.core import key_table, types
@@ -53,7 +53,7 @@ class SplitTests(AggregateCase):
             found[key] = row
         return found
 
-    @settings(max_examples=150)
+    @examples(50)
     @given(st.lists(a_row | a_row.map(of_ipv6), max_size=60), st.data(), st.sampled_from([1, 2, 16]),
            st.sampled_from([1, 7]), st.integers(1, 50), st.sampled_from(["flow", "spread"]))  # fmt: skip
     def test_any_split_and_order(self, rows, data, first_entries, moved, emitted, time):
@@ -84,7 +84,7 @@ class SplitTests(AggregateCase):
 class LatenessTests(AggregateCase):
     """Intervals that close while rows come."""
 
-    @settings(max_examples=150)
+    @examples(50)
     @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 60), st.integers(0, 9), st.integers(0, 2**40),
                               st.booleans(), st.sampled_from([types.UNSIGNED8, types.UNSIGNED16, types.UNSIGNED64])),
                     max_size=80),

@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 from twisted.internet import defer
 
-from tests.support import given, settings
+from tests.support import examples, given
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.aggregation import interval, state_file
 from ulogd_tw.aggregation.checkpoints import Checkpoints
@@ -382,7 +382,7 @@ what_happens = st.lists(st.lists(a_row, min_size=1, max_size=8) | st.sampled_fro
 class RestartTests(StateCase):
     """A service with restarts gives what one without them gives."""
 
-    @settings(max_examples=40)
+    @examples(20)
     @given(what_happens, st.sampled_from(["arrival", "flow", "spread"]))
     def test_restarts_change_nothing(self, events, time):
         """Whatever rows, however often stopped, or killed just after a checkpoint."""
@@ -415,7 +415,7 @@ class RestartTests(StateCase):
         self.assertEqual({}, self.agg.counters.errors)
         self.crash()
 
-    @settings(max_examples=60)
+    @examples(30)
     @given(st.lists(st.integers(0, 25) | st.sampled_from(["stop", "crash"]), max_size=12),
            st.sampled_from([{"window": 30}, {"age": 20.0}]))  # fmt: skip
     def test_windows_and_ages(self, events, options):
@@ -456,7 +456,7 @@ class RestartTests(StateCase):
     def sorted_rows(self):
         return sorted((sorted(row.items()) for row in self.rows()), key=repr)
 
-    @settings(max_examples=40)
+    @examples(20)
     @given(st.lists(st.integers(0, 300), min_size=1, max_size=300), st.integers(0, 300), st.integers(1, 50))
     def test_any_size_of_pieces(self, ports, stop, at_once):
         """And a table that is smaller after the start: what it has no room for counts under NULL keys."""

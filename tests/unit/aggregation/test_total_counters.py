@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from hypothesis import strategies as st
 
-from tests.support import given, settings
+from tests.support import examples, given
 from tests.unit.plugins.filters.test_aggregate import CONNTRACK, AggregateCase, batch_of
 from ulogd_tw.core import types
 
@@ -103,7 +103,7 @@ class TotalsTests(AggregateCase):
         self.assertEqual((590 + 59 * 45, 59 + 59 * 45), self.sums())
         self.assertLess(self.agg.counters.figures["memory_octets"](), 10_000_000)
 
-    @settings(max_examples=200)
+    @examples(60)
     @given(st.lists(st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(0, 50), st.none() | st.integers(0, 9),
                                        st.sampled_from([None, END, GOES_ON]), st.integers(0, 3)), min_size=1,
                              max_size=8), max_size=8))  # fmt: skip

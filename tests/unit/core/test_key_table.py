@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given, settings
+from tests.support import examples, given
 from ulogd_tw.core import key_table
 from ulogd_tw.core.key_table import KeyTable
 
@@ -39,7 +39,7 @@ class KeyTableTests(SynchronousTestCase):
             row = keys.flat[number * keys.stride : number * keys.stride + words].tolist()
             self.assertEqual(row, [(value * (i + 1)) << (7 * i) for i in range(words)])
 
-    @settings(max_examples=20)
+    @examples(15)
     @given(
         st.integers(0, 2**32), st.sampled_from([2, 8, 64]), st.integers(1, 40), st.sampled_from([1, 64, 4096]),
         st.sampled_from([0, 30, 4096]), st.sampled_from([0, 26]),

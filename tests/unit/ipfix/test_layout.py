@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given, settings
+from tests.support import examples, given
 from tests.unit.ipfix.walk import check_located, shape
 from tests.unit.ipfix.wire import (
     VARIABLE,
@@ -143,7 +143,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(list(_rows(together, [messages])), list(_rows(apart, [[m] for m in messages])))
         self.assertEqual(together.counters.as_dict(), apart.counters.as_dict())
 
-    @settings(max_examples=15)
+    @examples(15)
     @given(exports(most_messages=3), st.integers(FEW, 2 * FEW))
     def test_lock_step(self, export, times):
         """So many copies that they are walked in lock-step: the same rows again and again."""
@@ -238,7 +238,7 @@ bodies = st.lists(st.one_of(st.binary(max_size=12), st.sampled_from((b"\xff\0\2a
 class LocateTests(SynchronousTestCase):
     """Lock-step against a walk that is written out here."""
 
-    @settings(max_examples=60)
+    @examples(40)
     @given(
         lengths,
         st.lists(bodies, min_size=1, max_size=5),

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given, settings
+from tests.support import examples, given
 from tests.unit.ipfix.wire import a_set, check, message, options_template, template
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
@@ -112,7 +112,7 @@ class SlabTests(SynchronousTestCase):
         self.assertEqual(plain.events, slab.events)
         self.assertEqual(plain.received, slab.received)
 
-    @settings(max_examples=300)
+    @examples(100)
     @given(st.lists(arrivals(), min_size=1, max_size=3), st.sampled_from([1, 2, 5]), st.sampled_from([2, 16]))
     def test_mixed(self, parts, fewest, sets):
         """The same where Messages that differ are walked together, but for the order of several exporters' rows."""
