@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 from tests.live.service import Service, unaccounted
 from tests.support import free_port, shared_path
 from tests.unit.ipfix.test_netflow import reference
-from tests.unit.ipfix.wire import TIMES, without_our_times
+from tests.unit.ipfix.wire import TIMES, as_people_write, without_our_times
 from ulogd_tw.ipfix.packet_sections import MADE, SECTIONS
 
 CONTEXT = {
@@ -31,7 +31,7 @@ def plain(fields):
         bare = name.split("#")[0]
         if bare == "paddingOctets":
             continue
-        found[{"httpContentType": "e5951.httpContentType"}.get(name, name)] = value
+        found[{"httpContentType": "e5951.httpContentType"}.get(name, name)] = as_people_write(name, value)
     return found
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import strings
 from ulogd_tw.core.keys import Key, known
+from ulogd_tw.core.readable import labels_only
 from ulogd_tw.core.resolve import Found
 
 _WORD = (1 << 64) - 1
@@ -39,6 +41,8 @@ class Derived:
     def find(self, find: Callable[[Batch, str], Found | None], batch: Batch) -> Found | None:
         """The column of a batch."""
         found = find(batch, self.base)
+        if found is not None and found.key.type.form == "label":
+            found = replace(found, values=labels_only(strings(found.values)))
         if found is None or self.base == self.name:
             return found
         key = Key(self.name, found.key.type, (), found.key.unit)

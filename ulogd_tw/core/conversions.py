@@ -42,6 +42,17 @@ def ntp_to_ms(ntp: np.ndarray) -> np.ndarray:
     return seconds.astype(np.uint64) * np.uint64(1000) + fraction
 
 
+def ntp_to_integer(ntp: np.ndarray, unit: int) -> np.ndarray:
+    """NTP times as rounded integers since 1970, `unit` of them a second.
+
+    Times before 1970 count in the era from 2036 on, except 0, which stands for no time and stays 0.
+    """
+    seconds = (ntp >> np.uint64(32)).astype(np.int64) - NTP_EPOCH
+    seconds += np.where(seconds < 0, np.int64(1 << 32), np.int64(0))
+    fraction = ((ntp & np.uint64(0xFFFFFFFF)) * np.uint64(unit) + np.uint64(1 << 31)) >> np.uint64(32)
+    return np.where(ntp == 0, np.uint64(0), seconds.astype(np.uint64) * np.uint64(unit) + fraction)
+
+
 def ms_to_ntp(ms: np.ndarray) -> np.ndarray:
     """NTP times of milliseconds since 1970."""
     ms = _u64(ms)

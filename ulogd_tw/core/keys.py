@@ -235,6 +235,11 @@ SFLOW_RECORD_KEYS = tuple(
 """Of records beside the packet in sFlow's flow samples (sflow.org, "sFlow Structure Numbers")."""
 
 _OF_SFLOW = (*SFLOW_KEYS, *SFLOW_RECORD_KEYS)
+_FORMS = {
+    **dict.fromkeys(range(70, 80), types.MPLS_LABEL), 90: types.ROUTE_DISTINGUISHER, 95: types.APPLICATION_ID,
+    349: types.UUID, 483: types.COMMUNITY, 486: types.EXTENDED_COMMUNITY, 489: types.LARGE_COMMUNITY,
+}  # fmt: skip
+"""Types of elements of IANA whose values people write in another form than others of their data type."""
 
 _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeCache", 5: "scopeTemplate"}
 """Scope types of NetFlow v9 (RFC 3954 section 6.1)."""
@@ -259,7 +264,7 @@ class Registry:
         return {
             int(row["element_id"]): Key(
                 row["name"],
-                types.TYPES[row["abstract_data_type"]],
+                _FORMS.get(int(row["element_id"])) or types.TYPES[row["abstract_data_type"]],
                 ((0, int(row["element_id"])),),
                 row["units"],
                 row["semantics"],
@@ -277,6 +282,8 @@ class Registry:
             name = f"e{element[0]}.{row['name']}" if row["name"] in bare else row["name"]
             base = self.iana.get(element[1]) if element[0] == REVERSE_PEN else None
             type_ = types.TYPES["ipv6Address" if row["type"] == "ipv6address" else row["type"]]
+            if base and base.type.form and base.type.name == type_.name:
+                type_ = base.type
             found[element] = Key(name, type_, (element,), base.unit if base else "", base.semantics if base else "")
         return found
 

@@ -15,6 +15,7 @@ from ulogd_tw.core import columns, text
 from ulogd_tw.core.aligned import Part, Texts, window
 from ulogd_tw.core.columns import Column, Octets
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.readable import readable
 from ulogd_tw.core.text import FEW, TextFormat
 
 SLICE_OCTETS = 1 << 20
@@ -47,8 +48,7 @@ class ColumnField(Field):
 
     def __init__(self, piece: bytes, column: Column, missing: np.ndarray | None, key: Key, form: TextFormat) -> None:
         super().__init__(piece, missing)
-        self.column = column
-        self.key = key
+        self.column, self.key = readable(column, key)
         self.form = form
 
     def parts(self, rows: slice) -> list[Part]:

@@ -10,11 +10,13 @@ from ulogd_tw.core import columns
 from ulogd_tw.core.columns import Coded, Column, Octets
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import ColumnField, Lines
+from ulogd_tw.core.readable import readable
 from ulogd_tw.core.text import FEW, PLAIN, clean, one_value, python_value
 
 
 def canonical_list(column: Column, key: Key, missing: np.ndarray | None = None) -> list[Any]:
     """The canonical values of a column as Python has them: int, float, bool, str; None where `missing`."""
+    column, key = readable(column, key)
     if len(column) > 1 and one_value(column):
         found = [_values(columns.take(column, slice(0, 1)), key)[0]] * len(column)
     else:
@@ -34,7 +36,7 @@ def _values(column: Column, key: Key) -> list[Any]:
         return different.take(column.codes).tolist()
     if isinstance(column, Octets):
         return _text_values(column) if kind in ("string", "list") else _rendered_values(column, key)
-    if key.type.numeric and kind != "ntp":
+    if key.type.numeric:
         return column.tolist()
     if len(column) <= FEW:
         return [python_value(v, kind) for v in column.tolist()]

@@ -5,8 +5,8 @@ A column becomes a few *parts*: octets common to all rows, and texts of each row
 a string in need of escapes.
 
 Canonical text: addresses as RFC 5952 has them (IPv4-mapped ones in hexadecimal, as the corpus), MACs in lower case,
-strings without trailing NULs and with U+FFFD for invalid UTF-8, octets as hexadecimal, NTP times as 16 hexadecimal
-digits, lists as their JSON text. `canonical_list` gives the same as Python values.
+strings without trailing NULs and with U+FFFD for invalid UTF-8, octets as hexadecimal, lists as their JSON text;
+what people write otherwise as `readable` has it. `canonical_list` gives the same as Python values.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ulogd_tw.core import columns, texttables
 from ulogd_tw.core.aligned import CHUNK, Aligned, Part, Strings, window
 from ulogd_tw.core.columns import Coded, Column, Octets
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.readable import readable
 
 FEW = 24
 """Rows up to which plain Python is faster than arrays."""
@@ -213,11 +214,6 @@ def _mac(values: np.ndarray) -> list[Part]:
     return [Aligned(matrix.reshape(n, 18), 17, 17)]
 
 
-def _ntp(values: np.ndarray) -> list[Part]:
-    octets = values.astype(">u8").view(np.uint8)
-    return [Aligned(texttables.hexadecimal().take(octets).view(np.uint8).reshape(len(values), 16), 16, 16)]
-
-
 def _padded(octets: Octets) -> tuple[np.ndarray, np.ndarray]:
     """The data of a column behind CHUNK empty octets, and the n + 1 edges of its strings in it."""
     first, last = int(octets.offsets[0]), int(octets.offsets[-1])
@@ -267,7 +263,7 @@ def clean(value: bytes) -> str:
 
 
 _NUMBERS = ("unsigned", "signed", "seconds", "milliseconds")
-_QUOTED = ("ipv4", "ipv6", "address", "mac", "ntp", "string", "octets")
+_QUOTED = ("ipv4", "ipv6", "address", "mac", "string", "octets")
 
 
 def one_value(column: Column) -> bool:
@@ -284,6 +280,7 @@ def one_value(column: Column) -> bool:
 
 def parts(column: Column, key: Key, form: TextFormat) -> list[Part]:
     """A column of at least one row as parts, with the quotes of the format."""
+    column, key = readable(column, key)
     quote = form.quote if key.type.kind in _QUOTED else b""
     if one_value(column):
         return [quote + token(column, key, form) + quote]
@@ -308,7 +305,7 @@ def _parts(column: Column, key: Key, form: TextFormat) -> list[Part]:
         return [Strings.of(list(form.truth), column.astype(np.intp))]
     if kind == "float":
         return _floats(column, form)
-    return {"ipv4": _ipv4, "ipv6": _ipv6, "mac": _mac, "ntp": _ntp}[kind](column)
+    return {"ipv4": _ipv4, "ipv6": _ipv6, "mac": _mac}[kind](column)
 
 
 def _octets_token(value: bytes, kind: str, form: TextFormat) -> bytes:
@@ -319,11 +316,13 @@ def _octets_token(value: bytes, kind: str, form: TextFormat) -> bytes:
 
 def token(column: Column, key: Key, form: TextFormat) -> bytes:
     """The text of the first row, without quotes."""
-    return _tokens(columns.take(column, slice(0, 1)), key.type.kind, form)[0]
+    column, key = readable(columns.take(column, slice(0, 1)), key)
+    return _tokens(column, key.type.kind, form)[0]
 
 
 def tokens(column: Column, key: Key, form: TextFormat) -> list[bytes]:
     """The texts of a few rows, with quotes: as `parts`, but quicker for up to FEW rows."""
+    column, key = readable(column, key)
     kind = key.type.kind
     found = _tokens(column, kind, form)
     if form.quote and kind in _QUOTED:
@@ -345,11 +344,9 @@ def _tokens(column: Column, kind: str, form: TextFormat) -> list[bytes]:
 
 
 def python_value(value: Any, kind: str) -> str:
-    """The text of one address, MAC or NTP time given as integer (IPv6: two halves)."""
+    """The text of one address or MAC given as integer (IPv6: two halves)."""
     if kind == "ipv4":
         return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
     if kind == "ipv6":
         return ipv6_text(value[0] << 64 | value[1])
-    if kind == "mac":
-        return (value & 0xFFFFFFFFFFFF).to_bytes(6, "big").hex(":")
-    return f"{value:016x}"
+    return (value & 0xFFFFFFFFFFFF).to_bytes(6, "big").hex(":")

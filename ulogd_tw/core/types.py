@@ -15,12 +15,16 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """One abstract data type. `octets` is its full size on the wire, 0 for variable length."""
+    """One abstract data type. `octets` is its full size on the wire, 0 for variable length.
+
+    `form` names the form in which people write its values, where that is another one: see `readable`.
+    """
 
     name: str
     kind: str
     octets: int
     dtype: np.dtype | None = None
+    form: str = ""
 
     def __repr__(self) -> str:
         return self.name
@@ -53,9 +57,9 @@ class Type:
         return self.kind in ("string", "octets", "list")
 
 
-def _type(name: str, kind: str, octets: int, code: str | None) -> Type:
+def _type(name: str, kind: str, octets: int, code: str | None, form: str = "") -> Type:
     # np.dtype(char) is NumPy's own object; one made by newbyteorder("=") is not, and ufunc.at is 18 times slower on it.
-    return Type(name, kind, octets, np.dtype(code) if code else None)
+    return Type(name, kind, octets, np.dtype(code) if code else None, form)
 
 
 UNSIGNED8 = _type("unsigned8", "unsigned", 1, "B")
@@ -76,14 +80,23 @@ ADDRESS = _type("address", "address", 16, None)
 MAC = _type("macAddress", "mac", 6, "L")
 SECONDS = _type("dateTimeSeconds", "seconds", 4, "I")
 MILLISECONDS = _type("dateTimeMilliseconds", "milliseconds", 8, "L")
-MICROSECONDS = _type("dateTimeMicroseconds", "ntp", 8, "L")
-NANOSECONDS = _type("dateTimeNanoseconds", "ntp", 8, "L")
+MICROSECONDS = _type("dateTimeMicroseconds", "ntp", 8, "L", "microseconds")
+NANOSECONDS = _type("dateTimeNanoseconds", "ntp", 8, "L", "nanoseconds")
 STRING = _type("string", "string", 0, None)
 OCTETS = _type("octetArray", "octets", 0, None)
 BASIC_LIST = _type("basicList", "list", 0, None)
 SUB_TEMPLATE_LIST = _type("subTemplateList", "list", 0, None)
 SUB_TEMPLATE_MULTI_LIST = _type("subTemplateMultiList", "list", 0, None)
-UNSIGNED256 = _type("unsigned256", "octets", 32, None)
+UNSIGNED256 = _type("unsigned256", "octets", 32, None, "digits")
+DIGITS = _type("digits", "list", 0, None)
+"""Decimal digits of numbers that are wider than any column of numbers: outputs write them as they are, as lists."""
+MPLS_LABEL = _type("octetArray", "octets", 0, None, "label")
+ROUTE_DISTINGUISHER = _type("octetArray", "octets", 0, None, "distinguisher")
+APPLICATION_ID = _type("octetArray", "octets", 0, None, "application")
+UUID = _type("octetArray", "octets", 0, None, "uuid")
+COMMUNITY = _type("unsigned32", "unsigned", 4, "I", "community")
+EXTENDED_COMMUNITY = _type("octetArray", "octets", 0, None, "extended")
+LARGE_COMMUNITY = _type("octetArray", "octets", 0, None, "large")
 
 TYPES = {
     t.name: t
@@ -93,6 +106,15 @@ TYPES = {
         BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST, UNSIGNED256,
     )
 }  # fmt: skip
+
+FORMED = {
+    t.form: t
+    for t in (
+        MICROSECONDS, NANOSECONDS, UNSIGNED256, MPLS_LABEL, ROUTE_DISTINGUISHER, APPLICATION_ID, UUID, COMMUNITY,
+        EXTENDED_COMMUNITY, LARGE_COMMUNITY,
+    )
+}  # fmt: skip
+"""Types with a form of their own."""
 
 _UNSIGNED_BY_OCTETS = {1: UNSIGNED8, 2: UNSIGNED16, 4: UNSIGNED32, 8: UNSIGNED64}
 _SIGNED_BY_OCTETS = {1: SIGNED8, 2: SIGNED16, 4: SIGNED32, 8: SIGNED64}

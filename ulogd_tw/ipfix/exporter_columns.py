@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ulogd_tw.core.columns import Coded, Column, Octets, joined
+from ulogd_tw.core.columns import Coded, Column, Octets, different, joined
 from ulogd_tw.core.keys import Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix import told_names
@@ -95,24 +95,10 @@ def _named(tables: Sequence[Mapping[Any, bytes | None]], column: Column) -> tupl
         return Coded(np.zeros(n, np.int32), (b"",)), np.zeros(n, bool), np.zeros(n, bool)
     if isinstance(column, np.ndarray):
         values, which = np.unique(column, return_inverse=True)
-        different = values.tolist()
+        things = values.tolist()
     else:
-        different, which = _different(column.plain())
-    names = [next((table[value] for table in tables if value in table), b"") for value in different]
+        things, which = different(column.plain())
+    names = [next((table[value] for table in tables if value in table), b"") for value in things]
     there = np.array([bool(name) for name in names], bool)
     unclear = np.array([name is None for name in names], bool)
     return Coded(which.astype(np.int32), tuple(name or b"" for name in names)), there[which], unclear[which]
-
-
-def _different(column: Octets) -> tuple[list[bytes], np.ndarray]:
-    """The different values of a column of identifiers, and which of them each row has."""
-    lengths = column.lengths
-    size = int(lengths.max())
-    if size > 8 or (lengths != size).any():  # applicationId has 4 octets nearly always; else 0.2 us a row
-        values = column.to_list()
-        places = {value: place for place, value in enumerate(dict.fromkeys(values))}
-        return list(places), np.array([places[value] for value in values], np.int64)
-    wide = np.zeros((len(column), 8), np.uint8)
-    wide[:, :size] = column.data[column.offsets[0] : column.offsets[-1]].reshape(-1, size)
-    _, first, which = np.unique(wide.view(np.uint64)[:, 0], return_index=True, return_inverse=True)
-    return [wide[place, :size].tobytes() for place in first.tolist()], which

@@ -124,10 +124,20 @@ class FlowTimes:
         if uptime is not None:
             return self._uptime(uptime)
         if name := next(filter(None, map(self._name, edge.ntp)), None):
-            return self._column(name, ntp_to_ms)
+            return self._ntp(name)
         if name := self._name(edge.delta):
             return self._delta(name)
         return None
+
+    def _ntp(self, name: str) -> Make:
+        """NTP times, of which 0 stands for none."""
+        self._read.add(name)
+
+        def make(found: Found, sources: Sequence[Source], counts: np.ndarray) -> Times:
+            times = numbers(found[0][name])
+            return ntp_to_ms(times).astype(np.int64), _either(found[1].get(name), times == 0)
+
+        return make
 
     def _delta(self, name: str) -> Make:
         self._read.add(name)

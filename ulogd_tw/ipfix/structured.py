@@ -24,6 +24,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.columns import Column, Octets, strings
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import registry
+from ulogd_tw.core.readable import written
 from ulogd_tw.core.text import clean, ipv6_text
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.context import Source
@@ -63,35 +64,26 @@ _CONVERSIONS: dict[str, Callable[[bytes], Any]] = {
 
 
 @lru_cache(1024)
-def _reading(type_name: str, length: int) -> tuple[str, Callable[[Any], Any] | None]:
+def _reading(type_name: str, form: str, length: int) -> tuple[str, Callable[[Any], Any] | None]:
     """How a value of this many octets is read: a code of `struct`, and what is then done with it (None: nothing).
 
-    By the type's name, since types are slow to hash.
+    By the type's name and form, since types are slow to hash.
     """
-    held = held_type(types.TYPES[type_name], length)
+    held = held_type(types.FORMED.get(form) or types.TYPES[type_name], length)
+    if held.form:
+        return f"{length}s", lambda octets: written(octets, held)
     if held.kind in _NUMBERS and length in _WIDTHS:
         return _NUMBERS[held.kind][_WIDTHS[length]], _finite if held.kind == "float" else None
     return f"{length}s", _CONVERSIONS.get(held.kind, bytes.hex)
 
 
-def _community(value: Any) -> Any:
-    return f"{value >> 16}:{value & 0xFFFF}" if isinstance(value, int) else value
-
-
-def _large_community(value: Any) -> Any:
-    octets = bytes.fromhex(value) if isinstance(value, str) else b""
-    return ":".join(map(str, struct.unpack("!3I", octets))) if len(octets) == 12 else value
-
-
-_WRITTEN = {"bgpCommunity": _community, "bgpLargeCommunity": _large_community}
-"""Elements of lists that people write in another way: 64500:1, 64500:1:2 (RFC 8549)."""
-
-
 def _value(type_: Type, octets: bytes) -> Any:
     """One value that is no list, of any length."""
     if type_.variable:
+        if type_.form:
+            return written(octets, type_)
         return clean(octets) if type_.kind == "string" else octets.hex()
-    code, convert = _reading(type_.name, len(octets))
+    code, convert = _reading(type_.name, type_.form, len(octets))
     (value,) = struct.unpack(f"!{code}", octets)
     return convert(value) if convert else value
 
@@ -133,7 +125,7 @@ class Plan:
             if name is None:
                 codes.append(f"{length}x")
                 continue
-            code, convert = _reading(type_.name, length)
+            code, convert = _reading(type_.name, type_.form, length)
             codes.append(f"{length}s" if convert and type_.kind == "list" else code)
             if convert and type_.kind != "list":
                 self.conversions.append((name, convert))
@@ -218,8 +210,6 @@ class Lists:
             values = self._fixed_values(key.type, length, body, depth)
         else:
             raise MessageError("a basicList has elements of no octets", "list")
-        if written := _WRITTEN.get(key.name):
-            values = [written(value) for value in values]
         return {"semantic": semantic, "element": key.name, "values": values}
 
     def _fixed_values(self, type_: Type, length: int, body: bytes, depth: int) -> list[Any]:
@@ -230,7 +220,7 @@ class Lists:
         self._spend(n)
         if type_.kind == "list":
             return [self._list(body[at : at + length], type_, depth + 1) for at in range(0, len(body), length)]
-        code, convert = _reading(type_.name, length)
+        code, convert = _reading(type_.name, type_.form, length)
         if len(code) > 1:
             values: Sequence[Any] = [body[at : at + length] for at in range(0, len(body), length)]
         else:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ulogd_tw.core.keys import Key, known, nearest, registry
+from ulogd_tw.core.readable import TIMES, type_of
 from ulogd_tw.match import literals, patterns, words
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.terms import (
@@ -38,7 +39,7 @@ from ulogd_tw.match.tokens import Token, tokens
 from ulogd_tw.match.values import Numbers, Prefixes, Strings
 
 _RESERVED = frozenset({"and", "or", "not", "in", "(", ")", "[", "]", ",", ""})
-_NUMERIC = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds")
+_NUMERIC = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds", *TIMES)
 
 
 def parse(
@@ -273,7 +274,11 @@ class _Parser:
 
     def _for(self, names: tuple[str, ...], key: Key, token: Token) -> Term:
         """The rest of a term that begins with a key, by the key's type."""
-        kind = key.type.kind
+        kind = type_of(key.type).kind
+        if form := key.type.form:
+            if kind in ("string", "list"):
+                return self._strings(names, "string", token, lambda text: literals.formed(text, key.type))
+            kind = form if form in TIMES else kind
         if kind in ("address", "ipv4", "ipv6"):
             return self._addresses(names, token)
         if kind in ("string", "octets", "list"):

@@ -8,6 +8,8 @@ import re
 
 from ulogd_tw.core.networks import Span, span
 from ulogd_tw.core.protocols import PROTOCOLS
+from ulogd_tw.core.readable import TIMES, written
+from ulogd_tw.core.types import Type
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.tokens import Token
 
@@ -17,6 +19,9 @@ _WHOLE = re.compile(r"0x[0-9a-f]+|0|[1-9]\d*", re.IGNORECASE)
 _RANGE = re.compile(r"([^-]+)-([^-]+)$")
 _SHORT = re.compile(r"\d+(\.\d+){0,2}")
 """The first numbers of an IPv4 address."""
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_UNITS = {"seconds": 1, "milliseconds": 1000, **TIMES}
+"""Kinds of times, and their units in a second."""
 _FLAGS = {"f": 1, "s": 2, "r": 4, "p": 8, "a": 16, "u": 32, "e": 64, "c": 128}
 
 
@@ -61,8 +66,8 @@ def is_number(token: Token) -> bool:
 
 def number(token: Token, kind: str = "unsigned") -> float:
     """A number of the given kind of type."""
-    if kind in ("seconds", "milliseconds") and (time := _time(token.text)) is not None:
-        return int(time if kind == "seconds" else time * 1000)
+    if kind in _UNITS and (time := _time(token.text)) is not None:
+        return time * _UNITS[kind] // 10**6
     if kind == "boolean" and token.text.lower() in ("true", "false"):
         return int(token.text.lower() == "true")
     match = _NUMBER.match(token.text)
@@ -129,12 +134,30 @@ def octets(token: Token, kind: str) -> bytes:
         raise MatchError(f"{token}: write octets as hexadecimal digits", token.column) from None
 
 
-def _time(text: str) -> float | None:
-    """Seconds since 1970 of a date and time, in UTC unless it names a zone; None for other texts."""
+def formed(text: str, type_: Type) -> str:
+    """A value in the form in which people write it (`readable`), of that, its number or its hexadecimal octets."""
+    if ":" in text:
+        return text.lower()
+    if type_.integer or type_.form == "digits":
+        if not _WHOLE.fullmatch(text) or int(text, 0) >> 256:
+            return text
+        value = int(text, 0).to_bytes(32, "big")
+    else:
+        digits = text.removeprefix("0x").replace("-", "") if type_.form == "uuid" else text.removeprefix("0x")
+        try:
+            value = bytes.fromhex(digits)
+        except ValueError:
+            return text
+    return str(written(value, type_))
+
+
+def _time(text: str) -> int | None:
+    """Microseconds since 1970 of a date and time, in UTC unless it names a zone; None for other texts."""
     if not re.match(r"\d{4}-\d\d-\d\d", text):
         return None
     try:
         time = datetime.datetime.fromisoformat(text)
     except ValueError:
         return None
-    return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
+    time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+    return (time - _EPOCH) // datetime.timedelta(microseconds=1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.readable import readable
 from ulogd_tw.core.resolve import Find, Found
 from ulogd_tw.match.values import Numbers, Prefixes, Strings
 
@@ -98,7 +99,11 @@ class OfKey(Term):
         return dict.fromkeys(self.names, self.needed and len(self.names) == 1)
 
     def found(self, find: Find, batch: Batch) -> Found | None:
-        return first_found(find, batch, self.names)
+        value = first_found(find, batch, self.names)
+        if value is None:
+            return None
+        values, key = readable(value.values, value.key)
+        return Found(values, value.missing, key)
 
     def rows(self, find: Find, batch: Batch) -> np.ndarray:
         found = self.found(find, batch)

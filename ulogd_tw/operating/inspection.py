@@ -15,6 +15,7 @@ from twisted.internet import defer, reactor
 from ulogd_tw.core.batch import Batch, plain_values
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.plugin import ALL, Output, type_text
+from ulogd_tw.core.readable import readable
 from ulogd_tw.core.stack import Graph, Node, Stack
 from ulogd_tw.core.text import ipv6_text
 from ulogd_tw.core.types import Type
@@ -254,7 +255,8 @@ def row_lines(batch: Batch) -> list[str]:
     """Each row as a JSON object in canonical values, without missing ones. For the few rows of a tap."""
     values = []
     for name, key in batch.schema.items():
-        column = [_canonical(value, key.type) for value in plain_values(batch.columns[name], key)]
+        held, shown = readable(batch.columns[name], key)
+        column = [_canonical(value, shown.type) for value in plain_values(held, shown)]
         missing = batch.missing.get(name)
         if missing is not None:
             column = [None if gone else value for value, gone in zip(column, missing, strict=True)]
@@ -266,15 +268,13 @@ def row_lines(batch: Batch) -> list[str]:
 
 
 def _canonical(value: Any, type_: Type) -> Any:
-    """Addresses as text, octets and NTP times as hexadecimal digits, strings as text, lists and numbers as they are."""
+    """Addresses as text, octets as hexadecimal digits, strings as text, lists and numbers as they are."""
     if type_.kind == "ipv4":
         return str(IPv4Address(value))
     if type_.kind == "ipv6":
         return ipv6_text(value)
     if type_.kind == "mac":
         return ":".join(f"{octet:02x}" for octet in value.to_bytes(6, "big"))
-    if type_.kind == "ntp":
-        return f"{value:016x}"
     if type_.kind == "list":
         return json.loads(value)
     if isinstance(value, bytes):

@@ -10,9 +10,9 @@ from functools import cache
 import numpy as np
 
 from ulogd_tw.core import types
-from ulogd_tw.core.conversions import NTP_EPOCH
 from ulogd_tw.core.flow_rows import options_rows
 from ulogd_tw.core.keys import CONTEXT, Key, known, registry
+from ulogd_tw.core.readable import readable
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.storing.errors import TableError
 
@@ -140,15 +140,16 @@ Values = Sequence[tuple[Target, Found | None]]
 def stored(found: Found | None, target: Target) -> Found | None:
     """Values in the form for databases.
 
-    NTP times become integers since 1970 in their unit, NaN and infinity become missing, and an IPv4 address for an
-    integer column becomes a number, as in ulogd2.
+    Values have the form in which people write them (`readable`): times in microseconds and nanoseconds are integers
+    since 1970. NaN and infinity become missing, and an IPv4 address for an integer column becomes a number, as in
+    ulogd2.
     """
     if found is None:
         return None
+    if found.key.type.form:
+        values, key = readable(found.values, found.key)
+        return replace(found, values=values, key=key)
     kind = found.key.type.kind
-    if kind == "ntp":
-        unit = 10**6 if found.key.type is types.MICROSECONDS else 10**9
-        return replace(found, values=ntp_to_integer(found.numbers, unit), key=found.key.typed(types.UNSIGNED64))
     if kind == "ipv4" and target.integer:
         return replace(found, key=found.key.typed(types.UNSIGNED32))
     if kind == "float":
@@ -156,15 +157,6 @@ def stored(found: Found | None, target: Target) -> Found | None:
         if odd.any():
             return replace(found, missing=odd if found.missing is None else odd | found.missing)
     return found
-
-
-def ntp_to_integer(ntp: np.ndarray, unit: int) -> np.ndarray:
-    """NTP times as rounded integers since 1970, `unit` of them a second; times before 1970 count in the era from 2036
-    on."""
-    seconds = (ntp >> np.uint64(32)).astype(np.int64) - NTP_EPOCH
-    seconds += np.where(seconds < 0, np.int64(1 << 32), np.int64(0))
-    fraction = ((ntp & np.uint64(0xFFFFFFFF)) * np.uint64(unit) + np.uint64(1 << 31)) >> np.uint64(32)
-    return seconds.astype(np.uint64) * np.uint64(unit) + fraction
 
 
 Find = Callable[[str], Found | None]

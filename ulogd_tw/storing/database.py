@@ -18,6 +18,7 @@ import numpy as np
 from twisted.logger import Logger
 
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.readable import type_of
 from ulogd_tw.storing.columns import TableColumn, Values, column_name
 from ulogd_tw.storing.sifting import Sifting, part
 
@@ -162,9 +163,11 @@ class Database:
 
     def column_ddl(self, key: Key) -> str:
         """One line of `ddl`; also the text after ADD COLUMN."""
-        type_name = self.type_names.get(key.type.name)
+        # Times in micro- and nanoseconds fit into columns of signed integers.
+        held = key.type if key.type.kind == "ntp" else type_of(key.type)
+        type_name = self.type_names.get(held.name)
         if type_name is None:
-            type_name = self.type_names[key.type.kind]
+            type_name = self.type_names[held.kind]
         return f"{self.quoted(column_name(key.name))} {type_name}".rstrip()
 
     def make(self, connection: Any, keys: Iterable[Key]) -> None:

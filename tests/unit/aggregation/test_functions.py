@@ -430,6 +430,15 @@ class DerivedTests(AggregateCase):
         self.assertEqual([(0, 60_000, 2), (7168, 60_000, 1)],
                          sorted(tuple(row[name] for name in names) for row in self.rows()))  # fmt: skip
 
+    def test_labels(self):
+        """Rows of one MPLS label are one group, whatever traffic class and bottom bit stand beside it."""
+        self.make(key="mplsTopLabelStackSection")
+        labels = (b"\0\4\x51", b"\0\4\x5e", b"\0\4\x60")
+        self.give(batch_of([{"mplsTopLabelStackSection": label, "octetDeltaCount": 1} for label in labels]))
+        self.agg.flush()
+        found = {row["mplsTopLabelStackSection"]: row["flows"] for row in self.rows()}
+        self.assertEqual({b"\0\4\x50": 2, b"\0\4\x60": 1}, found)
+
     def test_mistakes(self):
         for text, expected in (
             ("sourceAddress/", "write a number after the slash"),

@@ -3,7 +3,9 @@
 import json
 import math
 import struct
+from fractions import Fraction
 from ipaddress import IPv4Address, IPv6Address
+from math import floor
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ MANY = text.FEW * 3
 
 
 def canonical(value, type_):
-    """The rule of corpus/ipfix/README.md for one value."""
+    """The rule of corpus/ipfix/README.md for one value; but NTP times are whole micro- or nanoseconds since 1970."""
     kind = type_.kind
     if kind == "ipv4":
         return str(IPv4Address(value))
@@ -31,7 +33,11 @@ def canonical(value, type_):
     if kind == "mac":
         return ":".join(f"{octet:02x}" for octet in value.to_bytes(6, "big"))
     if kind == "ntp":
-        return f"{value:016x}"
+        if not value:
+            return 0
+        since_1970 = Fraction(value, 1 << 32) - 2_208_988_800
+        since_1970 += (1 << 32) * (since_1970 < 0)
+        return floor(since_1970 * 10 ** (6 if type_ is types.MICROSECONDS else 9) + Fraction(1, 2))
     if kind == "string":
         return value.rstrip(b"\0").decode("utf-8", "replace")
     if kind == "octets":

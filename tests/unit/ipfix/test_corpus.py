@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import shared_path
-from tests.unit.ipfix.wire import CONTEXT_NAMES, check, without_our_times
+from tests.unit.ipfix.wire import CONTEXT_NAMES, as_people_write, check, without_our_times
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.python_values import canonical_list
@@ -51,7 +51,10 @@ def reference(oracle):
     """(index of the Message, (domain, template id, kind, fields)) of each record of the reference."""
     for record in oracle["records"]:
         fields = tuple(
-            (name, json.dumps(value, separators=(",", ":")) if isinstance(value, dict) else value)
+            (
+                name,
+                json.dumps(value, separators=(",", ":")) if isinstance(value, dict) else as_people_write(name, value),
+            )
             for name, value in record["fields"].items()
             if not name.startswith("paddingOctets")
         )

@@ -98,6 +98,11 @@ class FlowTimesTests(SynchronousTestCase):
             ):
                 self.assertEqual([(1_699_999_990_500, 1_699_999_991_500)], self.times(sent))
 
+    def test_no_ntp(self):
+        """NTP's 0 is no time (RFC 5905 section 6)."""
+        self.assertEqual([(None, 1_699_999_990_500)],
+                         self.times(message(flows(256, [(154, 8), (155, 8)], record((8, 0), (8, NTP))))))  # fmt: skip
+
     def test_before_export(self):
         """flowStartDeltaMicroseconds counts back from the Export Time."""
         row = record((4, 10_000_000), (4, 1_000_000))

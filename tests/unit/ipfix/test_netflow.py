@@ -15,6 +15,7 @@ from tests.unit.ipfix.test_corpus import Replay
 from tests.unit.ipfix.wire import (
     Collected,
     a_set,
+    as_people_write,
     check,
     counts,
     hexed,
@@ -61,7 +62,7 @@ def explained(fields, types, without_scope):
         if without_scope and name == "scopeSystem":
             value = ""
         if not bare.startswith("paddingOctets"):
-            found.append((name, value))
+            found.append((name, as_people_write(name, value)))
     return tuple(found)
 
 

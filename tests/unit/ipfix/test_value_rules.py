@@ -121,8 +121,8 @@ class TypeTests(SynchronousTestCase):
             self.assertEqual(6, shown(batch, "protocolIdentifier"))
 
     def test_application(self):
-        """AP-1: applicationId is kept as octets: the first is the classification engine, the others the selector."""
-        for octets, value in ((hexed("03000050"), "03000050"), (hexed("14000000090001f4"), "14000000090001f4")):
+        """AP-1: the first octet of applicationId is the classification engine, the others are the selector's number."""
+        for octets, value in ((hexed("03000050"), "3:80"), (hexed("14000000090001f4"), "20:9:500")):
             batch = columns((95, VARIABLE), (96, VARIABLE), record=varying(octets) + varying(b"http"))
             self.assertEqual((value, "http"), (shown(batch, "applicationId"), shown(batch, "applicationName")))
 

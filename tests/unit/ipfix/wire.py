@@ -5,8 +5,9 @@ import struct
 from collections import Counter
 
 from ulogd_tw.core.counters import Counters
-from ulogd_tw.core.keys import CONTEXT
+from ulogd_tw.core.keys import CONTEXT, known
 from ulogd_tw.core.plugin import ALL
+from ulogd_tw.core.types import MICROSECONDS
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.session import Session
 
@@ -151,3 +152,24 @@ def without_our_times(rows, expected):
     for (domain, tid, kind, fields), n in rows.items():
         found[domain, tid, kind, tuple(f for f in fields if f[0] not in TIMES or (tid, f[0]) in own)] += n
     return found
+
+
+def as_people_write(name, value):
+    """A value of the reference, where it has the octets of what we show as people write it."""
+    bare = name.partition("#")[0]
+    if bare == "applicationId" and len(value) > 2:
+        if value[:2] == "14" and len(value) > 10:  # an enterprise number stands before the selector
+            return f"20:{int(value[2:10], 16)}:{int(value[10:], 16)}"
+        return f"{int(value[:2], 16)}:{int(value[2:], 16)}"
+    if bare == "mplsTopLabelStackSection" or bare.startswith("mplsLabelStackSection") and bare[21:]:
+        return int(value[:5], 16) if len(value) == 6 else value
+    if (key := known(bare)) is not None and key.type is MICROSECONDS and int(value, 16):
+        seconds, fraction = int(value[:8], 16) - 2_208_988_800, int(value[8:], 16)
+        return (seconds + (seconds < 0) * (1 << 32)) * 10**6 + (fraction * 10**6 + (1 << 31) >> 32)
+    if key is not None and key.type is MICROSECONDS:
+        return 0
+    if bare == "mplsVpnRouteDistinguisher" and value.startswith("0000"):
+        return f"{int(value[4:8], 16)}:{int(value[8:], 16)}"
+    if bare == "mplsVpnRouteDistinguisher" and value.startswith("0002"):
+        return f"{int(value[4:12], 16)}:{int(value[12:], 16)}"
+    return value

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
+from tests.unit.ipfix.wire import hexed
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Coded, Octets
@@ -125,6 +126,33 @@ class MeaningTests(SynchronousTestCase):
         self.check([0, 1], "if 2")
         self.check([0, 1], "flowStartMilliseconds < 1970-01-01T00:00:02")
         self.check([], "flowStartMilliseconds > 2020-01-01")
+
+    def test_forms(self):
+        """Texts as people write them, and as outputs print them: labels, times, ids of several parts."""
+        start = (2_208_988_800 + 1_700_000_000) << 32
+        rows = [
+            {"mplsTopLabelStackSection": hexed("000451"), "mplsVpnRouteDistinguisher": hexed("0000fbf400000001"),
+             "applicationId": hexed("0d0001c5"), "bgpCommunity": 64500 << 16 | 1, "flowStartNanoseconds": start,
+             "flowStartMicroseconds": start + (1 << 31), "tcpOptionsFull": hexed("0005")},
+            {"mplsTopLabelStackSection": hexed("00045e"), "applicationId": hexed("0d000001"), "bgpCommunity": 5},
+            {"mplsTopLabelStackSection": hexed("000461"), "tcpOptionsFull": hexed("06")},
+        ]  # fmt: skip
+        for expected, *texts in (
+            ([0, 1], "mplsTopLabelStackSection = 69", "mplsTopLabelStackSection < 70"),
+            ([0, 1], "mplsTopLabelStackSection 60-69"),
+            ([2], "mplsTopLabelStackSection != 69", "mplsTopLabelStackSection = 0x46"),
+            ([0], "mplsVpnRouteDistinguisher = 64500:1", "mplsVpnRouteDistinguisher ~ ^64500:"),
+            ([0], "applicationId = 13:453", "applicationId 0d0001c5", "applicationId in [13:453 13:454]"),
+            ([1], "applicationId != 13:453"),
+            ([0, 1], "applicationId ~ ^13:"),
+            ([0], "bgpCommunity = 64500:1", "bgpCommunity = 4227072001"),
+            ([0], "flowStartNanoseconds = 1700000000000000000", "flowStartNanoseconds < 2023-11-14T22:13:20.000001",
+             "flowStartNanoseconds >= 2023-11-14T22:13:20", "flowStartMicroseconds = 1700000000500000",
+             "flowStartMicroseconds > 2023-11-14T22:13:20.499999", "flowStartNanoseconds > 1G"),
+            ([0], "tcpOptionsFull = 5", "tcpOptionsFull 0x5"),
+        ):  # fmt: skip
+            for text in texts:
+                self.assertEqual(expected, rows_of(text, batch_of(rows)), text)
 
     def test_without_and(self):
         """A protocol or family before ports and addresses, as pcap-filter(7) has it."""

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.storing.sql_rows import batch_of, numbers, output
 from ulogd_tw.core import types
+from ulogd_tw.core.conversions import ntp_to_integer
 from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known, registry
 from ulogd_tw.storing import columns as sqlcolumns
@@ -265,5 +266,5 @@ class ColumnTests(SynchronousTestCase):
         """NTP times of both eras as integers since 1970."""
         half = 1 << 31
         batch = batch_of((known("flowStartMicroseconds"), [2208988800 << 32 | half, half, (2208988800 - 1) << 32]))
-        found = sqlcolumns.ntp_to_integer(batch.columns["flowStartMicroseconds"], 10**6).tolist()
+        found = ntp_to_integer(batch.columns["flowStartMicroseconds"], 10**6).tolist()
         self.assertEqual(found, [500_000, (2085978496 * 10**6) + 500_000, ((1 << 32) - 1) * 10**6])

@@ -79,7 +79,7 @@ class FormatTests(SynchronousTestCase):
         batch = batch_of([{"raw.pkt": b"\1\2", "oob.prefix": "x y", "mplsTopLabelStackSection": b"\xab\0\1"}])
         mark = known("oob.mark")
         batch = batch.with_columns({mark.named("oob.mark@in1"): np.zeros(1, np.uint32)})
-        self.assertEqual(printed(self, GPRINT, [batch]), "oob.prefix=x y,mplsTopLabelStackSection=ab0001\n")
+        self.assertEqual(printed(self, GPRINT, [batch]), "oob.prefix=x y,mplsTopLabelStackSection=700416\n")
 
     def test_missing(self):
         """A key without a value is left out of that row."""
