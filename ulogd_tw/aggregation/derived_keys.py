@@ -33,6 +33,11 @@ class Derived:
     step: int = 0
 
     @property
+    def changes(self) -> bool:
+        """Whether its columns are others than those of the base."""
+        return self.base != self.name or (self.base_key is not None and self.base_key.type.form == "label")
+
+    @property
     def key(self) -> Key:
         """The key of its columns: of the type of the base, and no element, as it is no longer the value that was."""
         key = self.base_key or Key(self.name, types.UNSIGNED64)

@@ -137,11 +137,11 @@ class Batches:
                 columns[key.name] = self._structured.column(columns[key.name], key.type, sources, counts.tolist())
         counts = np.asarray(counts)
         made: list[Key] = []
+        for mask in missing.values():
+            self._counters.errors["value"] += int(np.count_nonzero(mask))
         for maker in layout.made:
             made += maker.add((columns, missing), sources, counts)
         self._skew.look(sources, now)
-        for mask in missing.values():
-            self._counters.errors["value"] += int(np.count_nonzero(mask))
         if isinstance(boots := columns.get(_BOOT.name), np.ndarray):
             self._came_up(boots, sources, counts)
         if layout.scopes:

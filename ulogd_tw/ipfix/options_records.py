@@ -226,6 +226,10 @@ class Options:
                 self._counters.figures[kind] += rows
                 self._events.once(kind, learnt.session, learnt.domain.number, 0, what)
 
+    def odd_times(self, rows: int) -> None:
+        """Rows with a time before 1970, which is none."""
+        self._counters.errors["value"] += rows
+
     def undated(self, learnt: KnownTemplate, rows: int) -> None:
         """Rows whose uptimes could not be made absolute, as domains of the exporter tell different starts of it."""
         self._counters.figures["start_unknown"] += rows

@@ -163,3 +163,12 @@ class FlowTimesTests(SynchronousTestCase):
             (batch,) = found.batches(message(data, domain=5, number=101, export_time=EXPORTED + 9))
             self.assertEqual(1, found.counters.figures["exporter_restarts"])
             self.assertNotIn(TIMES[0], batch.schema)
+
+    def test_counted(self):
+        """Rows without a time are no errors of values; a time before 1970 is one."""
+        found = Collected(ALL)
+        found.rows(booted(1), self.uptimes((1, 2), domain=1), self.uptimes((1, 2), domain=4))
+        self.assertEqual(0, found.errors.get("value", 0))
+        found = Collected(ALL)
+        found.rows(v9(flows9(256, UPTIMES, record((4, 90_000), (4, 99_500))), uptime=100_000, seconds=1))
+        self.assertEqual(1, found.errors["value"])

@@ -87,7 +87,7 @@ class AGGREGATE(Aggregator):
         self._derived = {
             name: found for name in self.key_names if (found := self._read("key", derived_keys.parse, name))
         }
-        self._made = {SPAN.name, *(name for name, derived in self._derived.items() if derived.base != name)}
+        self._made = {SPAN.name, *(name for name, derived in self._derived.items() if derived.changes)}
         wanted = self._read("functions", functions.parse, self.config.functions) or []
         self.settings = Settings.of(self.config, self.key_names, wanted)
         self.aggregation = AggregationProcess(
