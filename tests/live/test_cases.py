@@ -22,9 +22,7 @@ from tests.live.service import Service, temporary
 from tests.support import TOP, free_port, shared_path
 from tests.unit.packets import wire as packets
 
-NOT_YET = {
-    "48-iosxr-srv6-inner-outer": "a mix of outer and inner layer",
-}
+NOT_YET = {}
 """Why a case is not right yet, by its name or ``NAME json``, ``NAME sqlite``: that is an expected failure."""
 
 

@@ -45,6 +45,7 @@ _TEXTS = {
     "names_unmatched": "gives names of {detail}s, but not of all in its records",
     "names_ambiguous": "gives different names of {detail}s in its domains; records of this domain have none",
     "start_unknown": "its domains tell different times of their start; uptimes of this one are not made absolute",
+    "layers": "templates have headers of several layers; those of the {detail} one have the plain names (see tunnels=)",
     "clock_skew": "its clock is {detail}",
     "clock_right": "its clock is right again",
 }
@@ -70,10 +71,12 @@ class Collecting(Input):
                "ingressInterfaceName, egressInterfaceName, ingressVRFName, applicationName and samplerName, for "
                "outputs of all keys such as JSON. An output with one of these names in its configuration "
                "gets it anyway."),
-        Option("tunnels", one_of("auto", "outer", "inner"), "auto", "Which headers sFlow samples and packet sections "
-               "give of packets in tunnels (IP in IP, GRE, VXLAN, GENEVE, GTP-U, MPLS over IP, Ethernet over MPLS). "
-               "inner: those of the packet inside, with the outer header in tunnel.source, tunnel.destination, "
-               "tunnel.protocol and tunnel.id. outer, auto: the outer ones."),
+        Option("tunnels", one_of("auto", "outer", "inner"), "auto", "Which headers of packets in tunnels have the "
+               "plain keys: in sFlow samples and packet sections (IP in IP, GRE, VXLAN, GENEVE, GTP-U, MPLS over IP, "
+               "Ethernet over MPLS), and in templates with elements of headers twice (SRv6 of IOS-XR). inner: those of "
+               "the packet inside, with the outer header in tunnel.source, tunnel.destination, tunnel.protocol and "
+               "tunnel.id, and as NAME#2 in templates. outer: the outer ones, with the inner ones as NAME#2 in "
+               "templates. auto: inner for templates, outer for samples and sections."),
         Option("template_lifetime", seconds, 0.0, "Seconds after which a template received over UDP expires unless the "
                "exporter sends it again; use at least three times the exporters' refresh time. 0: a template lives as "
                "long as its session."),
@@ -137,6 +140,7 @@ class Collecting(Input):
             scale=self.config.scale_sampled,
             name=self.config.add_names,
             inner=self.config.tunnels == "inner",
+            layer="outer" if self.config.tunnels == "outer" else "inner",
             seldom=self.seldom_wanted,
         )
         decoder.fault = lambda error: self.fault(error)

@@ -16,6 +16,7 @@ from ulogd_tw.ipfix import exporter_columns, packet_sections
 from ulogd_tw.ipfix.clock_skew import Skew
 from ulogd_tw.ipfix.context import Context, Source
 from ulogd_tw.ipfix.flow_times import FlowTimes
+from ulogd_tw.ipfix.header_layers import Tunnels, layered
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
 from ulogd_tw.ipfix.options_records import USED
@@ -35,11 +36,12 @@ class Batches:
     """Makes the batches of the records that wait in an intake, and compiles layouts for that.
 
     `scale`: multiply counts by the sampling factor; `name`: give names of interfaces and applications even if every key
-    is wanted; `inner`: decode the packets inside tunnels; `seldom`: keys wanted in some records only.
+    is wanted; `inner`: decode the packets inside tunnels; `layer`: ``inner`` or ``outer``, the headers with the bare
+    names if a template has several; `seldom`: keys wanted in some records only.
     """
 
     def __init__(
-        self, wanted: Wanted, intake: Intake, *, scale: bool, name: bool, inner: bool = False,
+        self, wanted: Wanted, intake: Intake, *, scale: bool, name: bool, inner: bool = False, layer: str = "",
         seldom: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         self._wanted = wanted
@@ -47,7 +49,7 @@ class Batches:
         self._intake = intake
         self._counters = intake.counters
         self._limits = limits = intake.limits
-        self._scale, self._name, self._inner = scale, name, inner
+        self._scale, self._name, self._inner, self._layer = scale, name, inner, layer
         self._usual_context = Context(wanted if wanted is ALL else wanted - seldom)
         self._whole_context = Context(wanted)
         self._compiled: dict[Layout, None] = {}
@@ -209,7 +211,10 @@ class Batches:
     def _compile(self, layout: Layout) -> Columns:
         asked = wanted = self._asked(layout)
         layout.made = []
-        options = self._intake.options
+        options, behind = self._intake.options, frozenset[int]()
+        if not layout.scopes and (found := layered(layout.fields, self._layer)) is not None:
+            behind = found[0].behind(found[1])
+            layout.made.append(Tunnels(layout.fields, found[0], wanted, self._layer == "inner", self._intake.events))
         if flow_times := FlowTimes(layout.fields, wanted, options):
             layout.made.append(flow_times)
         if layout.scopes:
@@ -222,7 +227,7 @@ class Batches:
             wanted = wanted | {_BOOT.name}
         for maker in layout.made:
             wanted = maker.needed(wanted)
-        columns = layout.columns = Columns(layout.fields, wanted, layout.described)
+        columns = layout.columns = Columns(layout.fields, wanted, layout.described, behind)
         columns.usual = asked is not ALL and not identifying(self._seldom & asked)
         columns.unwanted = [key.name for key in columns.keys if key.name not in asked]
         if self._scale and not layout.scopes:

@@ -32,7 +32,10 @@ Found = tuple[dict[str, Column], dict[str, np.ndarray]]
 """Columns, and masks of missing rows, by name."""
 
 
-def field_keys(fields: tuple[Field, ...], wanted: Wanted, described: Mapping[Element, Key] = _NONE) -> list[Key | None]:
+def field_keys(
+    fields: tuple[Field, ...], wanted: Wanted, described: Mapping[Element, Key] = _NONE,
+    behind: frozenset[int] = frozenset(),
+) -> list[Key | None]:  # fmt: skip
     """The key of each field with its held type; None for an unwanted one.
 
     `described` are the keys of elements described by the exporter itself. An element requested by its number keeps this
@@ -40,20 +43,21 @@ def field_keys(fields: tuple[Field, ...], wanted: Wanted, described: Mapping[Ele
 
     Further occurrences of an element are called ``name#2``, ``name#3``. The names of `keys.CONTEXT` are taken already,
     so a template's own observationDomainId is always ``observationDomainId#2``.
+    Fields at the places `behind` never have the bare name: they are further occurrences.
     """
     seen = Counter(key.name for key in CONTEXT)
-    found: list[Key | None] = []
-    for field in fields:
+    found: list[Key | None] = [None] * len(fields)
+    for place in sorted(range(len(fields)), key=lambda place: place in behind) if behind else range(len(fields)):
+        field = fields[place]
         if (field.pen, field.ident) == PADDING:
-            found.append(None)
             continue
         key = registry.element(field.pen, field.ident)
         if described and (field.pen, field.ident) in described and not (wanted is not ALL and key.name in wanted):
             key = described[field.pen, field.ident]
-        seen[key.name] += 1
+        seen[key.name] = max(seen[key.name], place in behind) + 1
         if seen[key.name] > 1:
             key = Key(f"{key.name}#{seen[key.name]}", key.type)
-        found.append(key.typed(held_type(key.type, field.length)) if key.name in wanted else None)
+        found[place] = key.typed(held_type(key.type, field.length)) if key.name in wanted else None
     return found
 
 
@@ -121,7 +125,10 @@ class Run:
 class Columns:
     """A compiled layout: reads the wanted columns of many records."""
 
-    def __init__(self, fields: tuple[Field, ...], wanted: Wanted, described: Mapping[Element, Key] = _NONE) -> None:
+    def __init__(
+        self, fields: tuple[Field, ...], wanted: Wanted, described: Mapping[Element, Key] = _NONE,
+        behind: frozenset[int] = frozenset(),
+    ) -> None:  # fmt: skip
         self.keys: list[Key] = []
         self.unwanted: list[str] = []
         """Names of fields read for other purposes only."""
@@ -129,7 +136,7 @@ class Columns:
         """Whether keys that are wanted in some records only are left out."""
         self.runs = [Run()]
         self.varying: list[Key | None] = []
-        for field, key in zip(fields, field_keys(fields, wanted, described), strict=True):
+        for field, key in zip(fields, field_keys(fields, wanted, described, behind), strict=True):
             if key is not None:
                 self.keys.append(key)
             if field.length == VARIABLE:
