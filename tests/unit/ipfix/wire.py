@@ -173,3 +173,14 @@ def as_people_write(name, value):
     if bare == "mplsVpnRouteDistinguisher" and value.startswith("0002"):
         return f"{int(value[4:12], 16)}:{int(value[12:], 16)}"
     return value
+
+
+def without_layers(rows):
+    """Rows as in `reference`; of templates with several layers without saying which has the plain names."""
+    found = Counter()
+    for (*place, fields), n in rows.items():
+        if any(name == "protocolIdentifier#2" for name, _ in fields):
+            bare = ((name.partition("#")[0], value) for name, value in fields if not name.startswith("tunnel."))
+            fields = tuple(sorted(bare, key=repr))
+        found[(*place, fields)] += n
+    return found
