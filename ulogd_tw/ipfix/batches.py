@@ -181,6 +181,11 @@ class Batches:
     def _use(self, layout: Layout) -> Columns:
         """The compiled layout; the one that was not used for longest is forgotten when there are too many."""
         compiled = layout.columns
+        if compiled is not None and compiled.identities is not self._intake.options.identities:
+            self._compiled_fields -= len(layout.fields)
+            self._compiled.pop(layout, None)
+            layout.forget()
+            compiled = None
         if compiled is None:
             compiled = self._compile(layout)
             self._compiled_fields += len(layout.fields)
@@ -228,6 +233,7 @@ class Batches:
         for maker in layout.made:
             wanted = maker.needed(wanted)
         columns = layout.columns = Columns(layout.fields, wanted, layout.described, behind)
+        columns.identities = options.identities
         columns.usual = asked is not ALL and not identifying(self._seldom & asked)
         columns.unwanted = [key.name for key in columns.keys if key.name not in asked]
         if self._scale and not layout.scopes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ulogd_tw.core import types
-from ulogd_tw.core.keys import Element, Key, registry
+from ulogd_tw.core.keys import REVERSE_PEN, Element, Key, registry
 from ulogd_tw.ipfix.told_names import cleaned
 
 USED = ("privateEnterpriseNumber", "informationElementId", "informationElementDataType",
@@ -31,12 +31,12 @@ UNITS = {2: "octets", 3: "packets", 4: "flows", 5: "seconds", 6: "milliseconds",
 def described(record: Mapping[str, Any], known: Mapping[Element, Key]) -> Key | str | None:
     """The key of the element described by a record, beside those that are `known`.
 
-    None if the registry knows the element, or it has no type; the reason for an impossible name.
+    None if the registry knows the element, its number is IANA's, or it has no type; the reason for an impossible name.
     """
     # The enterprise bit is part of the number with some exporters.
     pen, ident = record.get("privateEnterpriseNumber", 0), record.get("informationElementId", 0) & 0x7FFF
     element, code = (pen, ident), record[DATA_TYPE]
-    if not all(element) or element in registry.enterprise or code >= len(DATA_TYPES):
+    if not all(element) or pen == REVERSE_PEN or element in registry.enterprise or code >= len(DATA_TYPES):
         return None
     name = cleaned(record.get("informationElementName", b"")).decode("ascii", "replace")
     if not _NAME.fullmatch(name):

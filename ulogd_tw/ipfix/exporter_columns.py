@@ -31,7 +31,7 @@ def made(fields: tuple[Field, ...], wanted: Wanted, scale: bool, name: bool, opt
         found.append(Factor(names, scale, options))
     for kind in told_names.KINDS:
         for target, columns in kind.columns.items():
-            asked = name if wanted is ALL else target in wanted
+            asked = (name and target not in told_names.ON_REQUEST) if wanted is ALL else target in wanted
             column = next((column for column in columns if column in names or column == told_names.DOMAIN), None)
             if asked and column and target not in names:
                 key = told_names.key_of(target)

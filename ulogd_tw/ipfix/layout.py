@@ -132,6 +132,8 @@ class Columns:
         self.keys: list[Key] = []
         self.unwanted: list[str] = []
         """Names of fields read for other purposes only."""
+        self.identities: frozenset[str] = frozenset()
+        """Those of `Options` when it was compiled."""
         self.usual = True
         """Whether keys that are wanted in some records only are left out."""
         self.runs = [Run()]

@@ -20,6 +20,7 @@ from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.exporter_info import BOOT, ExporterInfo
 from ulogd_tw.ipfix.layout import Found, field_keys
 from ulogd_tw.ipfix.limits import Kept, Limits
+from ulogd_tw.ipfix.scopes import Scope
 from ulogd_tw.ipfix.session import Domain, KnownTemplate, Session
 from ulogd_tw.ipfix.template import Field, Template
 
@@ -71,6 +72,8 @@ class Options:
         self._new_domain = new_domain
         self.changes = 0
         """Number of changes by options records."""
+        self.identities: frozenset[str] = frozenset()
+        """By what rates were ever told: the columns of records that have to be read for that."""
         for name in (*_LOSSES.values(), *_NOT_FOUND):
             counters.figures.setdefault(name, 0)
 
@@ -110,6 +113,7 @@ class Options:
         if (rate := scopes.packets_behind(row)) is not None:
             self._rate(learnt, info, row, scope_keys, rate, exported)
         elif "selectionSequenceId" in row:
+            self._note((("sequence", row["selectionSequenceId"]),))
             selectors = tuple(row[name] for name in _SELECTORS if name in row)
             self._keep(learnt, info.sequences, row["selectionSequenceId"], selectors)
         self._names(learnt, info, row)
@@ -154,12 +158,19 @@ class Options:
             self._events.once("odd_options", learnt.session, learnt.domain.number, learnt.template.ident, text)
             return
         scope, process = found
+        self._note(scope, process)
         if scope in info.rates or self._kept.told < self._limits.told:
             self._keep(learnt, info.rates, scope, info.agreed(scope, process, rate, exported))
         for part in process:
             if part[0] in scopes.COLUMNS:
                 own = scopes.ordered(dict((*(p for p in scope if p[0] != "exporter"), part)))
                 self._keep(learnt, info.rates, own, rate)
+
+    def _note(self, *found: Scope) -> None:
+        """Records have to be asked for these identities from now on."""
+        named = {name for scope in found for name, _ in scope}
+        if not named <= self.identities:
+            self.identities |= named
 
     def _names(self, learnt: KnownTemplate, info: ExporterInfo, row: dict[str, Any]) -> None:
         for kind in told_names.KINDS:
@@ -256,6 +267,7 @@ class Options:
     def restore(self, session: Session, domain: Domain, info: ExporterInfo) -> None:
         """The data of an earlier run about a domain; nothing if it is too much."""
         if domain.info is None and self._kept.told + len(info) <= self._limits.told:
+            self._note(*info.rates, *((("sequence", 0),) for _ in info.sequences))
             self._kept.told += len(info)
             domain.info = info
             session.lookups.clear()

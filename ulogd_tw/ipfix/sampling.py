@@ -25,6 +25,8 @@ _PAIRS = (
     ("samplingFlowInterval", "samplingFlowSpacing", lambda interval, space: (interval + space) / interval),
 )
 _SINGLE = ("samplingInterval", "samplerRandomInterval")
+_ALWAYS = {"sampler", "sequence"}
+"""Identities of records that are read although no rate was told by them: records with them are not nameless."""
 _UNKNOWN, _AMBIGUOUS = 0.0, -1.0
 """In the place of a factor."""
 
@@ -56,7 +58,7 @@ class Factor:
         self._single = next((name for name in _SINGLE if name in names), None)
         self._probability = "samplingProbability" in names
         groups = {name: [next((c for c in group if c in names), None) for group in groups]
-                  for name, groups in scopes.COLUMNS.items()}  # fmt: skip
+                  for name, groups in scopes.COLUMNS.items() if name in options.identities | _ALWAYS}  # fmt: skip
         self._identities = {name: [c for c in found if c] for name, found in groups.items() if any(found)}
         self._named = not {"sampler", "sequence"}.isdisjoint(self._identities)
 

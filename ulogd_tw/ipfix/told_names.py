@@ -46,7 +46,8 @@ KINDS: tuple[NameKind, ...] = (
     NameKind("application", ("applicationId",), ("applicationName",), {"applicationName": ("applicationId",)}),
     *_own("applicationDescription", "applicationCategoryName", "applicationSubCategoryName", "applicationGroupName",
           "p2pTechnology", "tunnelTechnology", "encryptedTechnology", things=("applicationId",)),
-    NameKind("vrf", _VRFS, ("VRFname",), {"ingressVRFName": ("ingressVRFID",), "egressVRFName": ("egressVRFID",)}),
+    NameKind("vrf", _VRFS, ("VRFname",),
+             {"ingressVRFName": ("ingressVRFID",), "egressVRFName": ("egressVRFID",), "VRFname": _VRFS}),
     *_own("selectorName", "samplerName", things=_SAMPLERS),
     *_own("natPoolName", things=("natPoolId",)),
     *_own("className", things=("classId",)),
@@ -54,6 +55,8 @@ KINDS: tuple[NameKind, ...] = (
     *_own("virtualStationName", things=("virtualStationUUID",)),
     NameKind("domain", ("observationDomainId#2",), ("observationDomainName",), {"observationDomainName": (DOMAIN,)}),
 )  # fmt: skip
+ON_REQUEST = frozenset(("VRFname",))
+"""Keys that only who names them gets: others have the same value."""
 USED = frozenset(name for kind in KINDS for name in (*kind.things, *kind.names))
 """Keys of options records that are read."""
 NAMES = frozenset(name for kind in KINDS for name in kind.names)

@@ -353,7 +353,7 @@ TYPES = (
     ("signed16", 2), ("signed32", 4), ("signed64", 8), ("float32", 4), ("float64", 8), ("boolean", 1),
     ("macAddress", 6), ("string", 9), ("dateTimeSeconds", 4), ("dateTimeMilliseconds", 8),
     ("dateTimeMicroseconds", 8), ("dateTimeNanoseconds", 8), ("ipv4Address", 4), ("ipv6Address", 16),
-    ("basicList", 9), ("subTemplateList", 9), ("subTemplateMultiList", 9),
+    ("basicList", 9), ("subTemplateList", 9), ("subTemplateMultiList", 9), ("unsigned256", 32),
 )  # fmt: skip
 """The data types by their codes (IANA: IPFIX Information Element Data Types), each with a size that it may have."""
 
@@ -401,14 +401,16 @@ class TypeTests(SynchronousTestCase):
         """TY-3: not IANA's elements, nor known ones of enterprises; a taken name gets its enterprise in front."""
         found = Collected()
         rows = [described(0, 1, 13, 0, b"wrong"), described(29305, 1, 13, 0, b"wrong"),
+                described(29305, 32000, 13, 0, b"wrong"),
                 described(32473, 1, 4, 0, b"octetDeltaCount"), described(32473, 2, 4, 0, b"bad name!"),
                 described(32473, 3, 99, 0, b"fooStrange")]  # fmt: skip
         found.rows(message(DESCRIBE, a_set(300, *rows)))
-        fields = template(256, (1, 4), (1, 4, 29305), (1, 4, 32473), (2, 4, 32473), (3, 4, 32473))
-        (row,) = found.rows(message(a_set(2, fields), a_set(256, struct.pack("!5I", 1, 2, 3, 4, 5))))
+        fields = template(256, (1, 4), (1, 4, 29305), (1, 4, 32473), (2, 4, 32473), (3, 4, 32473),
+                          (32000, 4, 29305))  # fmt: skip
+        (row,) = found.rows(message(a_set(2, fields), a_set(256, struct.pack("!6I", 1, 2, 3, 4, 5, 6))))
         self.assertEqual(
             {"octetDeltaCount": 1, "reverseOctetDeltaCount": 2, "e32473.octetDeltaCount": 3,
-             "e32473id2": hexed("00000004"), "e32473id3": hexed("00000005")}, row,
+             "e32473id2": hexed("00000004"), "e32473id3": hexed("00000005"), "e29305id32000": hexed("00000006")}, row,
         )  # fmt: skip
         self.assertEqual(1, found.errors["element_name"])
 

@@ -266,6 +266,24 @@ class RatesTests(SynchronousTestCase):
         self.assertEqual({(): 5.0, (("sampler", 2),): 7.0}, info.rates)
         self.assertEqual({"interface": {3: b"eth0"}, "application": {b"\x0d\x01": b"dns"}}, info.names)
 
+    def test_read_when_told(self):
+        """Columns are read for a rate only when there is one by them, from the next batch of the same template on."""
+        found = Collected(SAMPLED)
+        sent = message(flows(256, [(10, 4), (1, 4)], record((4, 1), (4, 9))))
+        self.assertEqual([1], factors(found, sent))
+        (layout,) = (known.layout for known in found.session.domains[1].templates.values())
+        compiled = layout.columns
+        self.assertEqual([1], factors(found, sent))
+        self.assertIs(compiled, layout.columns)
+        self.assertEqual(["octetDeltaCount"], [key.name for key in compiled.keys])
+        told = message(tell(300, [(10, 4)], [(34, 4)], record((4, 1), (4, 100))))
+        found.rows(told)
+        self.assertEqual([100], factors(found, sent))
+        compiled = layout.columns
+        found.rows(told)
+        self.assertEqual([100], factors(found, sent))
+        self.assertIs(compiled, layout.columns)
+
     def test_columns(self):
         """Every identity but those of templates and the exporter has columns, each of a key that there is."""
         self.assertEqual({"template", "cache", "exporter"}, set(scopes.ORDER) - set(scopes.COLUMNS))
@@ -312,6 +330,13 @@ class NamesTests(SynchronousTestCase):
         names = {"ingressInterfaceName": b"Et1", "egressInterfaceName": b"Et1", "ingressVRFName": b"red",
                  "egressVRFName": b"red", "selectorName": b"sampled", "natPoolName": b"pool"}  # fmt: skip
         self.check([names], [message(*told)], [message(flows(300, fields, row))])
+
+    def test_on_request(self):
+        """VRFname is that of the ingress, or else of the egress, for who asks for it."""
+        found = Collected(frozenset({"VRFname"}))
+        found.rows(message(tell(258, [(234, 4)], [(236, 4)], record((4, 5), b"red\0"), record((4, 6), b"blue"))))
+        sent = [flows(300, [(234, 4), (235, 4)], record((4, 5), (4, 6))), flows(301, [(235, 4)], record((4, 6)))]
+        self.assertEqual([{"VRFname": b"red"}, {"VRFname": b"blue"}], found.rows(message(*sent)))
 
     def test_domain(self):
         """The name of a domain, that of the records (observationDomainName)."""
