@@ -97,7 +97,7 @@ class FlowTimes:
                 continue
             values, missing = times
             wrong = values < 0
-            if wrong.any():
+            if self._netflow and wrong.any():
                 self._options.odd_times(int(np.count_nonzero(wrong if missing is None else wrong & ~missing)))
             found[0][key.name] = np.where(wrong, 0, values).astype(types.MILLISECONDS.dtype)
             wrong = wrong if missing is None else wrong | missing
