@@ -53,7 +53,7 @@ class MarkTests(SynchronousTestCase):
                 spaces.run("a", ["conntrack", "-D", "-f", "ipv6"], check=False)
                 wait_until(lambda: len(self.rows(folder)) >= 24, 20, "the ends of all connections")
             self.assertEqual({}, service.counters("group1")["errors"])
-        found = Counter((row["orig.ip.protocol"], row.get("orig.l4.dport"), row.get("mark.name"), row.get("zone.name"))
+        found = Counter((row["orig.ip.protocol"], row.get("orig.l4.dport"), row.get("mark_name"), row.get("zone.name"))
                         for row in self.rows(folder))  # fmt: skip
         self.assertEqual(10, found[6, 5000, "web", None])
         self.assertEqual(10, found[17, 5001, "resolver", "tenant seven"])
