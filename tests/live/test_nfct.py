@@ -297,6 +297,7 @@ class FirstFlowTests(SynchronousTestCase):
             for name in ("acct", "timestamp"):
                 path = f"/proc/sys/net/netfilter/nf_conntrack_{name}"
                 self.assertEqual("0", namespaces.run("a", ["cat", path]).stdout.strip())
+            namespaces.run("a", ["ping", "-c", "1", namespaces.ipv4["b"]])
             log = wait_until(lambda: "tracks no connections" in ours.output() and ours.output(), 20, "the warning")
             remedies = [line.split("Run: ", 1)[1].split(" (affects")[0] for line in log.splitlines() if "Run: " in line]
             self.assertEqual(["sysctl", "nft"], [remedy.split()[0] for remedy in remedies], log)
@@ -351,6 +352,10 @@ class OwnExportTests(SynchronousTestCase):
 
                 wait_until(lambda: 40404 in ports(), 30, "the row of the other exporter")
                 ours.wait_for("e", "rows_written", 2)
-                namespaces.run("a", ["conntrack", "-F"])
-                ours.wait_for("ct", "rows_filtered", 2)
+
+                def filtered():
+                    namespaces.run("a", ["conntrack", "-F"])
+                    return ours.counters("ct")["rows_filtered"] >= 2
+
+                wait_until(filtered, 30, "the ends of both exports")
             self.assertEqual({40404}, ports())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ulogd_tw.core.plugin import ALL, Wanted
 
-_UDP = 17
+SNMP = Path("/proc/net/snmp")
 SYSCTLS = Path("/proc/sys/net/netfilter")
 """It shows the network namespace of the reading thread."""
 COUNTERS = tuple(f"{side}.raw.{what}" for side in ("orig", "reply") for what in ("pktlen", "pktcount"))
@@ -59,31 +59,38 @@ def read(name: str) -> str:
         return ""
 
 
-Tuple = tuple[int, str, int, str, int]
-"""Protocol, source and its port, destination and its port."""
+def packets() -> int:
+    """IPv4 packets that this network namespace has sent and received so far; 0 where that cannot be read."""
+    try:
+        names, values = (line.split() for line in SNMP.read_text().splitlines() if line.startswith("Ip:"))
+    except (OSError, ValueError):
+        return 0
+    counted = dict(zip(names[1:], values[1:], strict=False))
+    return sum(int(counted.get(name, 0)) for name in ("InReceives", "OutRequests"))
 
 
-def tracks(probe: bool = True) -> tuple[bool | None, Tuple | None]:
-    """Whether the kernel tracks the connections of this network namespace; None if unknown.
+def tracks(since: int) -> bool | None:
+    """Whether the kernel tracks the connections of this network namespace, as it does once a firewall rule needs it.
 
-    It does so once a firewall rule needs it. Without any connection, `probe` sends one datagram to this host, to become
-    one: its tuple is returned, so that it need not be metered.
+    `since` is what `packets` gave before. None where nothing shows it: no connection, and no packet since then.
     """
     count = read("nf_conntrack_count")
     if count != "0":
-        return (True if count.isdecimal() else None), None
-    if not probe:
-        return False, None
+        return True if count.isdecimal() else None
+    return False if packets() > since else None
+
+
+def tracks_a_packet() -> bool | None:
+    """As `tracks`, by a datagram to ourselves, which may become a connection of its own."""
+    before = packets()
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
             ours.bind(("127.0.0.1", 0))
-            place = ours.getsockname()
-            ours.connect(place)
+            ours.connect(ours.getsockname())
             ours.send(b"\0")
     except OSError:  # loopback is down
-        return None, None
-    tracked = read("nf_conntrack_count") != "0"
-    return tracked, (_UDP, *place, *place) if tracked else None
+        return None
+    return tracks(before)
 
 
 def wrong(wanted: Wanted = ALL, events: bool = True) -> list[Setting]:

@@ -141,7 +141,7 @@ class Machine:
                 WRONG, "conntrack" + where, "not loaded", conntrack_settings.TRACKING
             )  # fmt: skip
             return
-        if conntrack_settings.tracks()[0] is False:
+        if conntrack_settings.tracks_a_packet() is False:
             yield Finding(
                 WRONG, "conntrack" + where, "tracks no connections, since no firewall rule needs it",
                 conntrack_settings.TRACKING,

@@ -38,8 +38,8 @@ from ulogd_tw.transports.netlink.nlmsg import Messages
 from ulogd_tw.transports.netlink.port import NetlinkPort
 
 _GROUPS = {NEW: GROUP_NEW, UPDATE: GROUP_UPDATE, DESTROY: GROUP_DESTROY}
-_SILENCE_S = 30.0
-"""Seconds without any event before a check whether the kernel tracks connections at all."""
+_LOOK_S = 1.0
+"""Seconds between two looks whether the kernel tracks connections, as long as nothing shows it."""
 _UNNEEDED = "No effect; accepted for configurations of ulogd2."
 
 
@@ -157,10 +157,8 @@ class NFCT(Input):
         self._flows = Flows(most, self._births, int(config.active_timeout * 1000))
         self._vanished = self._interim = 0
         self._limited = RateLimitedLog(self._reactor.seconds)
-        self._tracked: bool | None = None
-        self._looked = False
-        self._probe: tuple[conntrack_settings.Tuple, ...] = ()
-        """The flow of our own look at the kernel, which is not metered."""
+        self._packets = 0
+        """Packets of the network namespace at the start."""
         self.counters.figures["netlink"] = self._figures
         self.counters.figures["flows"] = self._table_figures
 
@@ -229,10 +227,7 @@ class NFCT(Input):
         """Join the groups. Raises `StartError` without privilege."""
         config = self.config
         self._accept = Accept(config.accept_src_filter, config.accept_dst_filter, config.accept_proto_filter)
-        with inside(config.network_namespace_path):
-            self._tracked, probe = conntrack_settings.tracks()
-        self._probe = (probe,) if probe is not None else ()
-        own = frozenset() if config.own_export and not probe else frozenset(FIVE_TUPLE)
+        own = frozenset() if config.own_export else frozenset(FIVE_TUPLE)
         wanted = self.wanted if self.wanted is ALL else self.wanted | self._accept.keys | own
         followed = FOLLOWED | {"ct.event"} | (REPORTED if config.active_timeout else frozenset())
         self._decoder = Decoder(wanted, self.counters.errors)
@@ -244,6 +239,7 @@ class NFCT(Input):
         # Only now: joining the groups may have loaded the modules that have these settings.
         with inside(config.network_namespace_path):
             self._preflight()
+            self._packets = conntrack_settings.packets()
 
     def _open_events(self, buffer_octets: int) -> None:
         port = NetlinkPort(
@@ -297,20 +293,19 @@ class NFCT(Input):
             self._flows.clock_set(int(step * 1000))
 
     def wake(self, now: float) -> float | None:
-        """Check whether the kernel tracks connections: at the start, and again after some time without a message."""
-        first, self._looked = not self._looked, True
-        if not first:
-            if self.counters.messages_received:
-                return None
-            with inside(self.config.network_namespace_path):
-                self._tracked, _ = conntrack_settings.tracks(probe=False)
-        tracked = self._tracked is not False
+        """Look whether the kernel tracks connections, until the first message or packet shows it."""
+        if self.counters.messages_received:
+            return None
+        with inside(self.config.network_namespace_path):
+            tracked = conntrack_settings.tracks(self._packets)
+        if tracked is None:
+            return _LOOK_S
         if not tracked:
             self.log.warn(
                 "{instance}: the kernel tracks no connections, since no firewall rule needs it. Run: {remedy}",
                 instance=self.instance, remedy=conntrack_settings.TRACKING,
             )  # fmt: skip
-        return _SILENCE_S if first and tracked else None
+        return None
 
     def stop(self) -> Any:
         """Read the events still held by the kernel, then close."""
@@ -342,8 +337,7 @@ class NFCT(Input):
         """The rows accepted by the filters. The kernel filters events itself, but not its table."""
         if self._accept.keys:
             batch = batch.take(self._accept.rows(batch))
-        ours = self._probe if self.config.own_export else (*self._probe, *own_flows.known())
-        if ours and (rows := among(batch, ours)).any():
+        if not self.config.own_export and (rows := among(batch, own_flows.known())).any():
             batch = batch.take(~rows)
         return batch
 

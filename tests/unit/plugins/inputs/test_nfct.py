@@ -37,7 +37,6 @@ class NfctTestCase(SynchronousTestCase):
         plugin.clock = self.clock.seconds
         plugin.wanted = wanted
         plugin.emit = lambda batch: self.rows.extend(batch.rows())
-        self.patch(conntrack_settings, "tracks", lambda probe=True: (None, None))
         # Events are read up to 1024 at a time, the parts of a dump 8 at a time.
         self.patch(NetlinkPort, "make_socket", lambda *_: self.dump if self.kernel.made else self.kernel.make())
         self.patch(
@@ -284,27 +283,6 @@ class EventTests(NfctTestCase):
         self.assertEqual([list(batch.rows()) for batch in kept], before)
 
 
-class FakeProbe:
-    """A datagram socket that talks to itself."""
-
-    def __init__(self, *_): ...
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_): ...
-
-    def bind(self, where): ...
-
-    def connect(self, where): ...
-
-    def send(self, octets): ...
-
-    def getsockname(self):
-        """Where the kernel has bound it."""
-        return ("127.0.0.1", 40000)
-
-
 class PreflightTests(NfctTestCase):
     """The settings of the kernel."""
 
@@ -333,28 +311,31 @@ class PreflightTests(NfctTestCase):
         self.assertEqual(self.check(wanted=frozenset({"ct.id"}), acct=0, timestamp=0, events=1), [])
 
     def test_not_tracking(self):
-        """Where the kernel tracks nothing, the first look says so; where it does, nothing."""
-        for tracked, expected in ((False, 1), (True, 0), (None, 0)):
+        """Packets pass and no connection is tracked: said once. While nothing passes it is looked again."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        self.patch(conntrack_settings, "SYSCTLS", folder)
+        self.patch(conntrack_settings, "SNMP", folder / "snmp")
+        for count, passed, expected in (
+            ("0", 7, (1, None)),
+            ("0", 0, (0, 1.0)),
+            ("3", 7, (0, None)),
+            ("3", 0, (0, None)),
+        ):
+            (folder / "nf_conntrack_count").write_text(f"{count}\n")
+            self.pass_packets(100)
             plugin = self.make()
-            self.patch(conntrack_settings, "tracks", lambda probe=True, tracked=tracked: (tracked, None))
             plugin.open()
+            self.pass_packets(100 + passed)
             with patch.object(plugin, "log") as log:
                 delay = plugin.wake(0.0)
             plugin.stop()
-            self.assertEqual(expected, log.warn.call_count)
-            self.assertEqual(expected == 0, delay is not None)
+            self.assertEqual(expected, (log.warn.call_count, delay), (count, passed))
 
-    def test_probe(self):
-        """Where the kernel has no connection, a datagram to ourselves shows whether it tracks."""
-        counts = iter("01")
-        self.patch(conntrack_settings, "read", lambda name: next(counts))
-        self.patch(conntrack_settings.socket, "socket", FakeProbe)
-        place = ("127.0.0.1", 40000)
-        self.assertEqual((True, (17, *place, *place)), conntrack_settings.tracks())
-        counts = iter("00")
-        self.assertEqual((False, None), conntrack_settings.tracks())
-        counts = iter("5")
-        self.assertEqual((True, None), conntrack_settings.tracks())
+    def pass_packets(self, received):
+        """As many have come, and three were sent."""
+        text = f"Ip: Forwarding InReceives InHdrErrors OutRequests\nIp: 1 {received} 0 3\nIcmp: InMsgs\nIcmp: 0\n"
+        conntrack_settings.SNMP.write_text(text)
 
     def test_not_loaded(self):
         """Without connection tracking it says how to load it."""
