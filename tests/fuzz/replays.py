@@ -82,4 +82,5 @@ def pcapin(data):
     assert 0 <= plugin._now < 1 << 32
     for batch in batches:
         check(batch)
-    assert sum(batch.n for batch in batches) == plugin.counters.rows_received <= len(data)
+    rows = sum(batch.n for batch in batches)
+    assert rows + plugin.counters.dropped.total() == plugin.counters.rows_received <= len(data)

@@ -133,7 +133,7 @@ def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False, streams=1, i
     octets = sum(map(len, parts))
     rows = sum(batch.n for batch in batches)
     assert rows <= octets, (rows, octets)
-    assert rows == counters.rows_received
+    assert rows + counters.dropped.total() == counters.rows_received, (rows, counters.rows_received, counters.dropped)
     for batch in batches:
         check(batch)
     assert sum(batch.nbytes for batch in batches) <= 400 * octets + (1 << 20), octets
