@@ -41,6 +41,8 @@ Present = tuple[Key, ...] | str
 """The identity of a group table: its present keys, or `OTHER`."""
 PEEKED_AT_ONCE = 32768
 """Entries that are copied in one turn of the reactor: some milliseconds."""
+_MOST_PRESENTS = 256
+"""Kinds of columns whose keys are kept at hand."""
 _MORE_STRINGS = 1 << 20
 
 
@@ -63,6 +65,8 @@ class IntervalTable:
         self._capacity = settings.max_keys + 1  # one more for the rest of overflow=other
         self.groups: dict[Present, Group] = {}
         self._keys: dict[tuple[str, Type], Key] = {}
+        self._presents: dict[tuple[str | Key, ...], tuple[Key, ...]] = {}
+        """By the names and keys of columns, the keys of their group."""
         """The keys of groups: one for each name and type, with the elements that came first."""
         self.dictionaries = self._new_dictionaries()
         self.moves = 0
@@ -135,14 +139,24 @@ class IntervalTable:
         return {name: f for name, f in found.items() if f is not None}
 
     def _group(self, found: dict[str, Found]) -> Group:
-        present = tuple(Key(name, packed_type(name, f.key), f.key.elements) for name, f in found.items())
-        return self.table(present, self._pool.expected(present))
+        columns: tuple[str | Key, ...] = (*found, *[f.key for f in found.values()])
+        present = self._presents.get(columns)
+        if present is None:
+            made = tuple(Key(name, packed_type(name, f.key), f.key.elements) for name, f in found.items())
+            present = self._same_keys(made)
+            if len(self._presents) < _MOST_PRESENTS:
+                self._presents[columns] = present
+        return self.groups.get(present) or self.table(present, self._pool.expected(present))
+
+    def _same_keys(self, present: tuple[Key, ...]) -> tuple[Key, ...]:
+        """The keys under which equal names and types stand here, whatever element they came by."""
+        return tuple([self._keys.setdefault((key.name, key.type), key) for key in present])
 
     def table(self, present: Present, expected: int = 0) -> Group:
         """The group of these present keys, a new one for about so many entries if there is none."""
         if isinstance(present, str):
             return self._other()
-        present = tuple([self._keys.setdefault((key.name, key.type), key) for key in present])
+        present = self._same_keys(present)
         group = self.groups.get(present)
         if group is None:
             group = self.groups[present] = self._new(present, self._capacity, expected)

@@ -26,6 +26,9 @@ class Type:
     dtype: np.dtype | None = None
     form: str = ""
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     def __repr__(self) -> str:
         return self.name
 
