@@ -46,10 +46,13 @@ def record_type(fields: list[tuple[str, int]]) -> np.dtype:
 
 
 def random_records(fields: list[tuple[str, int]], n: int, seed: int) -> np.ndarray:
-    """n records of random octets."""
+    """n records of random octets, but with times of this century."""
     dtype = record_type(fields)
     octets = np.random.default_rng(seed).integers(0, 256, n * dtype.itemsize, np.uint8)
-    return octets.view(dtype)
+    records = octets.view(dtype)
+    for name in {"152", "153"} & set(dtype.names or ()):
+        records[name] = int(NOW) * 1000 + np.arange(n)
+    return records
 
 
 def message(sequence: int, sets: list[tuple[int, bytes]], domain: int = 1, export_time: int = int(NOW)) -> bytes:
