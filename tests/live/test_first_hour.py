@@ -20,6 +20,8 @@ from tests.support import TOP, Daemon, NetworkNamespaces, require_program, requi
 README = (TOP / "README.md").read_text("utf-8")
 WANTED = "git make python3-venv nftables procps iproute2 iputils-ping ca-certificates"
 """What README asks for, the programs of the remedies in the log, and ping."""
+NOT_HERE = ("Failed to fetch", "Could not resolve", "Could not connect", "Operation not permitted", "cannot mount")
+"""What mmdebstrap and apt say where no mirror is in reach or nothing may be mounted; any other word is our fault."""
 GENEROUS = 600.0
 """Seconds for one step on a busy machine."""
 ROW = re.compile(r"^exporter=.*sourceAddress=.*octets=\d+", re.M)
@@ -62,7 +64,10 @@ class CleanRoot:
             [str(word) for word in argv], capture_output=True, text=True, timeout=GENEROUS, check=False
         )
         if made.returncode:
-            raise SkipTest(f"mmdebstrap cannot make a root here: {made.stderr[-300:]}")
+            said = made.stderr[-600:]
+            if any(words in made.stderr for words in NOT_HERE):
+                raise SkipTest(f"mmdebstrap cannot make a root here: {said}")
+            raise AssertionError(f"mmdebstrap made no root: {said}")
         for name in ("etc/pip.conf", "etc/resolv.conf", "etc/hosts", "root/.config/pip/pip.conf"):
             if Path("/", name).exists():
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)

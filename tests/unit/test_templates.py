@@ -1,17 +1,14 @@
 """The templates of plugins in docs/example-package: built, installed as a package of their own, and run."""
 
 import functools
-import re
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
-from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import TOP
+from tests.support import TOP, require_setuptools
 
 COMMAND = ("-B", "-c", "from ulogd_tw.cli import main; main()")
 """ulogd-tw, without looking for the script."""
@@ -21,9 +18,7 @@ TEMPLATES = TOP / "docs" / "example-package"
 @functools.cache
 def installed():
     """The folder that the templates are installed into, from a copy, once for all tests."""
-    version = re.match(r"(\d+)\.(\d+)", metadata.version("setuptools"))
-    if tuple(map(int, version.groups())) < (70, 1):  # before, it needs the package wheel
-        raise SkipTest("needs setuptools 70.1, which the extra test installs")
+    require_setuptools()
     folder = Path("templates").absolute()
     source = shutil.copytree(TEMPLATES, folder / "source")
     options = ("--no-build-isolation", "--no-deps", "--no-index", "--target", str(folder / "installed"))

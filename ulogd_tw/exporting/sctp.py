@@ -6,14 +6,11 @@ collector has acknowledged its templates, since Messages of different streams ma
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from twisted.internet import defer
-
-from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, pause
 from ulogd_tw.exporting.message_spool import SpoolFile
+from ulogd_tw.exporting.reliable import ReliableCollector
 from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.ipfix.builder import Messages
 from ulogd_tw.transports.sctp import Options
@@ -28,10 +25,8 @@ _WINDOW = 4 << 20
 """Octets that are kept until all of them are acknowledged: no more are given to the stack before."""
 
 
-class SctpCollector(Collector):
+class SctpCollector(ReliableCollector):
     """A collector over SCTP. Unacknowledged messages are kept, and sent again on the next association."""
-
-    reliable = True
 
     def __init__(self, url: Url, settings: Settings, options: Options, lifetime: float = 0.0) -> None:
         self._stream = 0
@@ -39,10 +34,6 @@ class SctpCollector(Collector):
         super().__init__(url, settings)
         self._lifetime_ms = int(lifetime * 1000)
         self.limit = settings.mtu or (PARTIAL_MESSAGE if self._lifetime_ms else RELIABLE_MESSAGE)
-        self.records_resent = 0
-        self._kept: deque[tuple[int, Messages]] = deque()
-        """Messages of this association that may not have arrived, each block with the context of its first one."""
-        self._kept_octets = 0
         self._given_up: set[int] = set()
         self._context = 1
         self._awaits_templates = False
@@ -183,31 +174,7 @@ class SctpCollector(Collector):
         self._count_sent(messages.count, messages.nbytes, messages.all_records)
         self._stream = self._next_stream(self._stream)
 
-    def poll(self, now: float) -> None:
-        self.send_waiting()
-
-    @defer.inlineCallbacks
-    def stop(self) -> Any:
-        reactor = self.settings.reactor
-        deadline = reactor.seconds() + STOP_SECONDS
-        while (self._queue or self._kept) and reactor.seconds() < deadline:
-            if not self.sender.is_up and not self.sender.connecting:
-                break
-            yield pause(reactor)
-            self.send_waiting()
-        finished = not self._queue and not self._kept
-        closing = self.sender.close()
-        if not finished:
-            self.sender.abort()
-        yield closing.addTimeout(max(deadline - reactor.seconds(), 0.5), reactor).addErrback(self._not_closed)
-        self._drop_rest()
-
-    def _not_closed(self, failure: Any) -> None:
-        failure.trap(defer.TimeoutError)
-        self.sender.abort()
-
     def figures(self) -> dict[str, Any]:
         return super().figures() | {
-            "records_resent": self.records_resent, "octets_unacknowledged": self._kept_octets,
             "streams": len(self._sequences), "unreachable": self.sender.unreachable,
         }  # fmt: skip

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any
-
-from twisted.internet import defer
-
-from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, pause
 from ulogd_tw.exporting.message_spool import SpoolFile
+from ulogd_tw.exporting.reliable import ReliableCollector
 from ulogd_tw.exporting.settings import Settings
-from ulogd_tw.ipfix.builder import Messages
 from ulogd_tw.transports.protocols import StreamSender
 from ulogd_tw.transports.tcp_sender import TcpSender
 from ulogd_tw.transports.url import Url
@@ -21,18 +15,12 @@ WRITTEN_AT_ONCE = 262144
 """Octets given to a TCP connection in one go; more wait here until it asks for them."""
 
 
-class StreamCollector(Collector):
+class StreamCollector(ReliableCollector):
     """A collector over TCP. Messages not acknowledged by its kernel are kept, and sent again on the next connection."""
-
-    reliable = True
 
     def __init__(self, url: Url, settings: Settings) -> None:
         super().__init__(url, settings)
         self.limit = settings.mtu or STREAM_MESSAGE
-        self.records_resent = 0
-        self._kept: deque[tuple[int, Messages]] = deque()
-        """Messages written to this connection, each block with the number of the octet at which it begins."""
-        self._kept_octets = 0
         self.sender = self._sender()
 
     def _sender(self) -> StreamSender:
@@ -125,31 +113,3 @@ class StreamCollector(Collector):
             self._count_sent(messages.count, messages.nbytes, messages.all_records)
             self.sender.write(octets.tobytes())
         self._after_sending()
-
-    def poll(self, now: float) -> None:
-        self.send_waiting()
-
-    @defer.inlineCallbacks
-    def stop(self) -> Any:
-        reactor = self.settings.reactor
-        deadline = reactor.seconds() + STOP_SECONDS
-        while (self._queue or self._kept) and reactor.seconds() < deadline:
-            if not self.sender.is_up and not self.sender.connecting:
-                break
-            yield pause(reactor)
-            self.send_waiting()
-        finished = not self._queue and not self._kept
-        closing = self.sender.close()
-        if not finished:
-            self.sender.abort()
-        yield closing.addTimeout(max(deadline - reactor.seconds(), 0.5), reactor).addErrback(self._not_closed)
-        self._drop_rest()
-
-    def _not_closed(self, failure: Any) -> None:
-        failure.trap(defer.TimeoutError)
-        self.sender.abort()
-
-    def figures(self) -> dict[str, Any]:
-        return super().figures() | {
-            "records_resent": self.records_resent, "octets_unacknowledged": self._kept_octets,
-        }  # fmt: skip
