@@ -78,7 +78,7 @@ def uptime_to_ms(uptime: np.ndarray, boot: np.ndarray) -> np.ndarray:
 
 def before_export(delta_us: np.ndarray, export_time: np.ndarray) -> np.ndarray:
     """Microseconds before the Export Time of the message (RFC 5102, flowStartDeltaMicroseconds)."""
-    return _u64(export_time) * np.uint64(1000) - _u64(delta_us) // np.uint64(1000)
+    return _u64((export_time.astype(np.int64) * 10**6 - delta_us.astype(np.int64)) // 1000)
 
 
 def ms_to_seconds(ms: np.ndarray) -> np.ndarray:

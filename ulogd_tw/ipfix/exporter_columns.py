@@ -70,7 +70,7 @@ class Names:
             else:
                 values = column[start:end] if isinstance(column, np.ndarray) else column.take(slice(start, end))
             tables = names_of(template, self._kind)
-            names, there, unclear = _named(tables, values)
+            names, there, unclear = _named(tables, values, self._kind)
             if tables:
                 unknown = ~there if isinstance(values, Octets | Coded) else ~there & (values != 0)
                 self._options.unnamed(template, self._kind, int(np.count_nonzero(unknown & ~unclear)),
@@ -88,7 +88,9 @@ class Names:
         return (self._key,)
 
 
-def _named(tables: Sequence[Mapping[Any, bytes | None]], column: Column) -> tuple[Coded, np.ndarray, np.ndarray]:
+def _named(
+    tables: Sequence[Mapping[Any, bytes | None]], column: Column, kind: str
+) -> tuple[Coded, np.ndarray, np.ndarray]:  # fmt: skip
     """The names of values, a mask of those with a name, and one of those with contradicting names."""
     n = len(column)
     if not tables:
@@ -98,6 +100,7 @@ def _named(tables: Sequence[Mapping[Any, bytes | None]], column: Column) -> tupl
         things = values.tolist()
     else:
         things, which = different(column.plain())
+        things = [told_names.form(kind, thing) for thing in things]
     names = [next((table[value] for table in tables if value in table), b"") for value in things]
     there = np.array([bool(name) for name in names], bool)
     unclear = np.array([name is None for name in names], bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sized
 from typing import Any
 
+from ulogd_tw.ipfix import told_names
 from ulogd_tw.ipfix.scopes import Process, Scope
 
 _MOST_PROCESSES = 8
@@ -98,7 +99,7 @@ def restored(saved: dict[str, Any]) -> ExporterInfo:
     info.sequences = {int(ident): tuple(selectors) for ident, selectors in saved.get("sequences", ())}
     names = saved.get("names") or {"interface": saved["interfaces"], "application": saved["applications"]}
     for kind, of_kind in names.items():
-        info.names[kind] = {_thing(of): name.encode("latin-1") for of, name in of_kind}
+        info.names[kind] = {told_names.form(kind, _thing(of)): name.encode("latin-1") for of, name in of_kind}
     info.times = {name: int(value) for name, value in saved.get("times", {}).items()}
     info.flow_keys = dict(saved["flow_keys"])
     info.statistics = {tuple(tuple(part) for part in process): dict(v) for process, v in saved["statistics"]}

@@ -26,12 +26,13 @@ _SAME_START = 2000
 class Step:
     """One look-up of a sampling rate: `rates` by the values of `identities`.
 
-    `nameless` is for records only that name no sampler.
+    `without` are identities that records must not have: rates told by more than what stands in `identities`.
     """
 
     identities: tuple[str, ...]
     rates: Mapping[tuple[int, ...], float | None]
-    nameless: bool = False
+    without: frozenset[str] = frozenset()
+    rank: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,10 @@ class Rates:
 
 
 _NOTHING = Rates()
+_UNNAMED = tuple(map(frozenset, (("sampler",), ("direction",), ("sampler", "direction"))))
+"""Identities of rates that records may lack: their rate is that of the rest, if all rates of the rest are equal."""
+_SEQUENCE = frozenset(("sequence",))
+"""A Selection Sequence names samplers."""
 _MOST = 4096
 """Results that are kept for a session."""
 
@@ -111,7 +116,7 @@ def _rates(session: Session, domain: Domain, known: KnownTemplate) -> Rates:
     return Rates((*steps, *_steps(others)), True) if told else _NOTHING
 
 
-def _own_steps(info: ExporterInfo, template: int) -> Iterator[Step]:
+def _own_steps(info: ExporterInfo, template: int) -> list[Step]:
     rates: dict[Scope, float | None] = {}
     for scope, rate in info.rates.items():
         if ("template", template) in scope or all(name != "template" for name, _ in scope):
@@ -120,10 +125,7 @@ def _own_steps(info: ExporterInfo, template: int) -> Iterator[Step]:
         known = [info.rates[scope] for scope in ((("sampler", s),) for s in selectors) if scope in info.rates]
         if known:
             rates.setdefault((("sequence", sequence),), _product(known))
-    yield from _steps(rates)
-    samplers = {rate for scope, rate in rates.items() if len(scope) == 1 and scope[0][0] == "sampler"}
-    if samplers:
-        yield Step((), {(): samplers.pop() if len(samplers) == 1 else None}, nameless=True)
+    return sorted([*_steps(rates), *_steps_without(rates)], key=lambda step: step.rank)
 
 
 def _product(rates: list[float | None]) -> float | None:
@@ -136,7 +138,7 @@ def _product(rates: list[float | None]) -> float | None:
     return found
 
 
-def _steps(rates: Mapping[Scope, float | None]) -> Iterator[Step]:
+def _steps(rates: Mapping[Scope, float | None], without: frozenset[str] = frozenset()) -> Iterator[Step]:
     """The steps, the most special first. A rate of a template or of the exporter needs no column."""
 
     def asked(scope: Scope) -> tuple[str, ...]:
@@ -145,7 +147,15 @@ def _steps(rates: Mapping[Scope, float | None]) -> Iterator[Step]:
     for names, scopes in groupby(sorted(rates, key=lambda s: (specificity(s), asked(s))), key=asked):
         places = [place for place, name in enumerate(names) if name not in ("template", "exporter")]
         table = {tuple(scope[place][1] for place in places): rates[scope] for scope in scopes}
-        yield Step(tuple(names[place] for place in places), table)
+        yield Step(tuple(names[place] for place in places), table, without, specificity(tuple((n, 0) for n in names)))
+
+
+def _steps_without(rates: Mapping[Scope, float | None]) -> Iterator[Step]:
+    """Steps for records that name no sampler, or have no direction: by what else their rates were told by."""
+    for names in _UNNAMED:
+        there = [scope for scope in rates if names <= dict(scope).keys()]
+        rest = _merged({tuple(part for part in scope if part[0] not in names): rates[scope]} for scope in there)
+        yield from _steps(rest, names | _SEQUENCE if "sampler" in names else names)
 
 
 def _rates_of_all(session: Session) -> dict[Scope, float | None]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import numbers
-from ulogd_tw.core.conversions import before_export, ntp_to_ms, seconds_to_ms
+from ulogd_tw.core.conversions import before_export, ntp_to_integer, ntp_to_ms, seconds_to_ms
 from ulogd_tw.core.keys import NETFLOW5, NETFLOW9, Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.context import Source
@@ -131,22 +131,22 @@ class FlowTimes:
             return self._delta(name)
         return None
 
-    def _ntp(self, name: str) -> Make:
+    def _ntp(self, name: str, to_time: Callable[..., np.ndarray] = ntp_to_ms) -> Make:
         """NTP times, of which 0 stands for none."""
         self._read.add(name)
 
         def make(found: Found, sources: Sequence[Source], counts: np.ndarray) -> Times:
             times = numbers(found[0][name])
-            return ntp_to_ms(times).astype(np.int64), _either(found[1].get(name), times == 0)
+            return to_time(times).astype(np.int64), _either(found[1].get(name), times == 0)
 
         return make
 
-    def _delta(self, name: str) -> Make:
+    def _delta(self, name: str, to_time: Callable[..., np.ndarray] = before_export) -> Make:
         self._read.add(name)
 
         def make(found: Found, sources: Sequence[Source], counts: np.ndarray) -> Times:
             exported = np.repeat([source[1] for source in sources], counts)
-            return before_export(numbers(found[0][name]), exported).astype(np.int64), found[1].get(name)
+            return to_time(numbers(found[0][name]), exported).astype(np.int64), found[1].get(name)
 
         return make
 
@@ -202,20 +202,29 @@ class FlowTimes:
         duration = next(((name, unit) for ident, unit in _DURATIONS if (name := self._name(ident))), None)
         if duration is None or any(map(self._name, (edge.seconds, *edge.ntp))):
             return None
-        base = self._read_time(other) or self._absolute(other)
+        length, unit = duration
+        finer = self._microseconds(other) if unit > 1 else None
+        base, factor = finer or self._read_time(other) or self._absolute(other), unit if finer is None else 1
         if base is None:
             return None
-        length, unit = duration
         self._read.add(length)
 
         def make(found: Found, sources: Sequence[Source], counts: np.ndarray) -> Times | None:
             times = base(found, sources, counts)
             if times is None:
                 return None
-            lasted = numbers(found[0][length]).astype(np.int64) // unit
-            return times[0] + edge.sign * lasted, _either(times[1], found[1].get(length))
+            lasted = edge.sign * numbers(found[0][length]).astype(np.int64)
+            return (times[0] * factor + lasted) // unit, _either(times[1], found[1].get(length))
 
         return make
+
+    def _microseconds(self, edge: _Edge) -> Make | None:
+        """The edge in microseconds since 1970, where the record has it finer than milliseconds."""
+        if name := next(filter(None, map(self._name, edge.ntp)), None):
+            return self._ntp(name, lambda times: ntp_to_integer(times, 10**6))
+        if name := self._name(edge.delta):
+            return self._delta(name, lambda deltas, exported: np.int64(10**6) * exported - deltas.astype(np.int64))
+        return None
 
     def _read_time(self, edge: _Edge) -> Make | None:
         """The edge where the record has it as milliseconds or seconds."""

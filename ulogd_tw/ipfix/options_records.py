@@ -146,6 +146,14 @@ class Options:
         learnt.session.lookups.clear()
         table[key] = value
 
+    def _forget(self, learnt: KnownTemplate, table: dict[Any, Any], key: Any) -> None:
+        """The exporter takes an item back."""
+        if key in table:
+            del table[key]
+            self._kept.told -= 1
+            self.changes += 1
+            learnt.session.lookups.clear()
+
     def _rate(
         self, learnt: KnownTemplate, info: ExporterInfo, row: dict[str, Any], scope_keys: Sequence[str], rate: float,
         exported: int,
@@ -158,13 +166,17 @@ class Options:
             self._events.once("odd_options", learnt.session, learnt.domain.number, learnt.template.ident, text)
             return
         scope, process = found
+        of_processes = [scopes.ordered(dict((*(p for p in scope if p[0] != "exporter"), part))) for part in process
+                        if part[0] in scopes.COLUMNS]  # fmt: skip
+        if not rate:
+            for gone in (scope, *of_processes):
+                self._forget(learnt, info.rates, gone)
+            return
         self._note(scope, process)
         if scope in info.rates or self._kept.told < self._limits.told:
             self._keep(learnt, info.rates, scope, info.agreed(scope, process, rate, exported))
-        for part in process:
-            if part[0] in scopes.COLUMNS:
-                own = scopes.ordered(dict((*(p for p in scope if p[0] != "exporter"), part)))
-                self._keep(learnt, info.rates, own, rate)
+        for own in of_processes:
+            self._keep(learnt, info.rates, own, rate)
 
     def _note(self, *found: Scope) -> None:
         """Records have to be asked for these identities from now on."""
@@ -177,7 +189,8 @@ class Options:
             name = next((row[key] for key in kind.names if row.get(key)), None)
             thing = next((row[key] for key in kind.things if key in row), None)
             if name and thing is not None and thing != b"":
-                self._keep(learnt, info.names.setdefault(kind.kind, {}), thing, told_names.cleaned(name))
+                names = info.names.setdefault(kind.kind, {})
+                self._keep(learnt, names, told_names.form(kind.kind, thing), told_names.cleaned(name))
 
     def _flow_keys(self, learnt: KnownTemplate, domain: Domain, info: ExporterInfo, row: dict[str, Any]) -> None:
         """The flow keys among the fields of a template (RFC 7011 section 4.4)."""

@@ -57,10 +57,11 @@ class Factor:
         self._pair = next((pair for pair in _PAIRS if pair[0] in names and pair[1] in names), None)
         self._single = next((name for name in _SINGLE if name in names), None)
         self._probability = "samplingProbability" in names
+        asked = options.identities | _ALWAYS | ({"direction"} if "interface" in options.identities else set())
         groups = {name: [next((c for c in group if c in names), None) for group in groups]
-                  for name, groups in scopes.COLUMNS.items() if name in options.identities | _ALWAYS}  # fmt: skip
+                  for name, groups in scopes.COLUMNS.items() if name in asked}  # fmt: skip
         self._identities = {name: [c for c in found if c] for name, found in groups.items() if any(found)}
-        self._named = not {"sampler", "sequence"}.isdisjoint(self._identities)
+        """The columns with an identity, one for each group."""
 
     def needed(self, wanted: Wanted) -> Wanted:
         inline = [*(self._pair or ())[:2], self._single, "samplingProbability"]
@@ -115,7 +116,9 @@ class Factor:
     def _of_all(self, rates: Rates) -> float | None:
         """The factor of all records of a template, 0 for none; None if it takes a look-up or counting."""
         for step in rates.steps:
-            if not step.identities and not (step.nameless and self._named):
+            if not step.without.isdisjoint(self._identities):
+                continue
+            if not step.identities:
                 return step.rates[()]
             if self._choices(step.identities):
                 return None
@@ -131,15 +134,27 @@ class Factor:
         """The factor of some rows, one for all or an array; _UNKNOWN or _AMBIGUOUS where there is none."""
         factor: np.ndarray | None = None
         for step in rates.steps:
-            if step.nameless and self._named:
+            if not step.without.isdisjoint(self._identities):
                 continue
             for names in self._choices(step.identities):
                 if not names:
                     value = _AMBIGUOUS if step.rates[()] is None else step.rates[()]
                     return value if factor is None else np.where(factor == _UNKNOWN, value, factor)
                 values = _values(step.rates, [(found[0][name], found[1].get(name)) for name in names], start, end)
+                self._of_side(values, names, found, start, end)
                 factor = values if factor is None else np.where(factor == _UNKNOWN, values, factor)
         return _UNKNOWN if factor is None else factor
+
+    def _of_side(self, values: np.ndarray, names: Sequence[str], found: Found, start: int, end: int) -> None:
+        """A flow seen on its way in has no rate of the interface by which it leaves, and the other way round."""
+        columns, directions = self._identities.get("interface", []), self._identities.get("direction", [])
+        if len(columns) < 2 or not directions or not isinstance(found[0][directions[0]], np.ndarray):
+            return
+        direction, missing = numbers(found[0][directions[0]])[start:end], found[1].get(directions[0])
+        for name in names:
+            if name in columns:
+                other = direction == 1 - scopes.SIDES[name]
+                values[other if missing is None else other & ~missing[start:end]] = _UNKNOWN
 
     def _choices(self, identities: Sequence[str]) -> list[tuple[str, ...]]:
         """The columns with these identities, one choice after another; none where the rows have them not."""

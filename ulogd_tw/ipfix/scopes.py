@@ -86,8 +86,17 @@ RATES = (*(name for pair in _PAIRS for name in pair), *_SINGLE, "samplingSize", 
          "samplingProbability")  # fmt: skip
 
 
+SIDES = {name: side for side, group in enumerate((_INGRESS, _EGRESS)) for name in group} | {
+    "ingressPhysicalInterface": 0, "egressPhysicalInterface": 1
+}  # fmt: skip
+"""The flowDirection of which a column of an interface is the place (RFC 5102 section 5.6.7)."""
+
+
 def packets_behind(values: Mapping[str, Any]) -> float | None:
-    """How many packets stand behind each sampled one, by the fields of a record; None where they do not say it."""
+    """How many packets stand behind each sampled one, by the fields of a record; None where they do not say it.
+
+    0 takes back an earlier rate.
+    """
     for selected, passed in _PAIRS:
         interval, space = values.get(selected), values.get(passed)
         if interval and space is not None:
@@ -97,8 +106,8 @@ def packets_behind(values: Mapping[str, Any]) -> float | None:
         return max(population / size, 1.0)
     if probability := values.get("samplingProbability"):
         return 1 / probability if 0 < probability <= 1 else None
-    rate = next((values[name] for name in (*_SINGLE, "samplingPacketInterval") if values.get(name)), None)
-    return float(rate) if rate else None
+    rates = [values[name] for name in (*_SINGLE, "samplingPacketInterval") if name in values]
+    return float(next(filter(None, rates), 0)) if rates else None
 
 
 def scope_of(record: Mapping[str, Any], scopes: Collection[str]) -> tuple[Scope, Process] | None:
@@ -121,5 +130,7 @@ def ordered(identities: Mapping[str, int]) -> Scope:
 
 
 def specificity(scope: Scope) -> tuple[int, int]:
-    """Sorts the more special scopes before the others."""
-    return (_RANK[scope[0][0]], -len(scope)) if scope else (len(ORDER), 0)
+    """Sorts the more special scopes before the others; the domain goes before the exporter."""
+    if not scope:
+        return _RANK["exporter"], 0
+    return _RANK[scope[0][0]] + (scope[0][0] == "exporter"), -len(scope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ulogd_tw.core.keys import Key, known
 
@@ -16,6 +17,9 @@ _INGRESS = ("ingressInterface", "input", "ingressPhysicalInterface")
 _EGRESS = ("egressInterface", "output", "egressPhysicalInterface")
 _SAMPLERS = ("selectorId", "samplerId")
 _VRFS = ("ingressVRFID", "egressVRFID")
+_APPLICATIONS = ("applicationId",)
+_PANA_L7_PEN = b"\x14"
+"""The engine whose selectors begin with the number of an enterprise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,9 @@ KINDS: tuple[NameKind, ...] = (
              {"ingressInterfaceName": _INGRESS, "egressInterfaceName": _EGRESS}),
     NameKind("interfaceDescription", _INTERFACES, ("interfaceDescription",),
              {"ingressInterfaceDescription": _INGRESS, "egressInterfaceDescription": _EGRESS}),
-    NameKind("application", ("applicationId",), ("applicationName",), {"applicationName": ("applicationId",)}),
+    NameKind("application", _APPLICATIONS, ("applicationName",), {"applicationName": _APPLICATIONS}),
     *_own("applicationDescription", "applicationCategoryName", "applicationSubCategoryName", "applicationGroupName",
-          "p2pTechnology", "tunnelTechnology", "encryptedTechnology", things=("applicationId",)),
+          "p2pTechnology", "tunnelTechnology", "encryptedTechnology", things=_APPLICATIONS),
     NameKind("vrf", _VRFS, ("VRFname",),
              {"ingressVRFName": ("ingressVRFID",), "egressVRFName": ("egressVRFID",), "VRFname": _VRFS}),
     *_own("selectorName", "samplerName", things=_SAMPLERS),
@@ -73,3 +77,17 @@ def key_of(name: str) -> Key:
 def cleaned(octets: bytes) -> bytes:
     """A name as it is kept: exporters fill fixed fields up with zeros."""
     return octets.rstrip(b"\0 ")[:_LONGEST_NAME]
+
+
+_OF_APPLICATIONS = frozenset(kind.kind for kind in KINDS if kind.things == _APPLICATIONS)
+
+
+def form(kind: str, thing: Any) -> Any:
+    """A thing in the form in which its name is kept: equal ones are equal, in however many octets they came.
+
+    An application id is kept without the zeros before its selector, which fill its field up (RFC 6759 section 4.1).
+    """
+    if kind not in _OF_APPLICATIONS:
+        return thing
+    at = 5 if thing[:1] == _PANA_L7_PEN else 1
+    return thing[:at] + thing[at:].lstrip(b"\0")

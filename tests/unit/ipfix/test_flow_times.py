@@ -125,6 +125,20 @@ class FlowTimesTests(SynchronousTestCase):
                 sent = message(flows(256, [*fields, (duration, 4)], row))
                 self.assertEqual([expected], self.times(sent), (duration, fields))
 
+    def test_durations_in_microseconds(self):
+        """The time of the other end is that of the exact sum or difference, cut to milliseconds."""
+        start, fraction = 1_699_999_990, (900 << 32) // 10**6 + 1  # 0.9 ms behind the second
+        ntp = (start + 2_208_988_800) << 32 | fraction
+        for fields, values, expected in (
+            ([(154, 8)], [(8, ntp), (4, 200)], (start * 1000, start * 1000 + 1)),
+            ([(154, 8)], [(8, ntp), (4, 50)], (start * 1000, start * 1000)),
+            ([(157, 8)], [(8, ntp), (4, 1000)], (start * 1000 - 1, start * 1000)),
+            ([(153, 8)], [(8, start * 1000), (4, 1500)], (start * 1000 - 2, start * 1000)),
+            ([(158, 4)], [(4, 900), (4, 1000)], (EXPORTED * 1000 - 1, EXPORTED * 1000)),
+        ):
+            sent = message(flows(256, [*fields, (162, 4)], record(*values)), export_time=EXPORTED)
+            self.assertEqual([expected], self.times(sent), fields)
+
     def test_duration_of_uptimes(self):
         """NetFlow v9 with a start as uptime and a duration; IPFIX with a start as uptime that was told."""
         row = record((4, 90_000), (4, 500))

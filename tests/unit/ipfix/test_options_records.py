@@ -263,6 +263,17 @@ class NameTests(SynchronousTestCase):
         got = [row.get("applicationName") for row in found.rows(sent)]
         self.assertCountEqual([b"http", None, b"dns", b"http", None], got)
 
+    def test_filled_up(self):
+        """An application is the same in however many octets its selector came (RFC 6759 section 4.1)."""
+        told = {"0300000050": b"http", "0d01c5": b"slls", "14000000090000000007": b"cisc"}
+        sent = {"0350": b"http", "03000000000050": b"http", "0d000001c5": b"slls", "140000000907": b"cisc",
+                "1400000907": None, "0d": None, "0d01c500": None}  # fmt: skip
+        found = Collected(frozenset({"applicationName"}))
+        rows = [varying(hexed(ident)) + varying(name) for ident, name in told.items()]
+        found.rows(message(options(300, (95, VARIABLE), (96, VARIABLE)), a_set(300, *rows)))
+        rows = found.rows(message(a_set(2, template(256, (95, VARIABLE))), a_set(256, *map(varying, map(hexed, sent)))))
+        self.assertEqual(list(sent.values()), [row.get("applicationName") for row in rows])
+
     def test_own_name(self):
         """A record that has the name itself keeps it."""
         found = Collected(frozenset({"applicationName"}))

@@ -170,6 +170,62 @@ class RatesTests(SynchronousTestCase):
         sent = message(flows(256, [(10, 4), (61, 1), (1, 4)], *rows))
         self.check([10, 20, 1], [message(table)], [sent], {"sampling_unmatched": 1})
 
+    def test_sides(self):
+        """A record with a direction has the rate of the interface where it was seen, and not that of the other one."""
+        rows = (record((4, index), (4, rate)) for index, rate in ((5, 100), (7, 200)))
+        table = v9(tell9(300, [(2, 4)], [(34, 4)], *rows))
+        rows = (record((4, i), (4, e), (1, d), (4, 9)) for i, e, d in ((5, 7, 0), (5, 7, 1), (9, 7, 0), (5, 9, 1)))
+        sent = v9(flows9(256, [(10, 4), (14, 4), (61, 1), (1, 4)], *rows))
+        self.check([100, 200, 1, 1], [table], [sent], {"sampling_unmatched": 2})
+        rows = (record((4, 7), (1, d), (4, 9)) for d in (0, 1))
+        self.check([200, 200], [table], [v9(flows9(256, [(14, 4), (61, 1), (1, 4)], *rows))])
+
+    def test_undirected(self):
+        """Rates by interface and direction for records without a direction: that of the interface if both are equal."""
+        rows = (record((4, i), (1, d), (4, rate)) for i, d, rate in ((1, 0, 10), (1, 1, 10), (2, 0, 10), (2, 1, 20)))
+        table = tell(300, [(10, 4), (61, 1)], [(34, 4)], *rows)
+        sent = message(flows(256, [(10, 4), (1, 4)], *(record((4, i), (4, 9)) for i in (1, 2))))
+        self.check([10, 1], [message(table)], [sent], {"sampling_ambiguous": 1})
+
+    def test_samplers_of_places(self):
+        """Huawei: a sampler for each interface, template or line card, and records that name none."""
+        for scope, field in (((2, 4), (10, 4)), ((3, 4), (39, 1)), ((5, 4), None)):
+            rows = (record((4, place), (1, 1), (4, rate)) for place, rate in ((256, 100), (7, 200), (2, 300)))
+            table = v9(tell9(300, [scope], [(48, 1), (50, 4)], *rows))
+            if field is None:
+                sent, expected = flows9(256, [(8, 4), (1, 4)], record((4, 9), (4, 9))), [100]
+            elif field[1] == 1:
+                sent, expected = flows9(256, [field, (1, 4)], *(record((1, i), (4, 9)) for i in (7, 2))), [200, 300]
+            else:
+                sent, expected = flows9(256, [field, (1, 4)], *(record((4, i), (4, 9)) for i in (7, 256))), [200, 100]
+            self.check(expected, [table], [v9(sent)])
+        rows = (record((4, 5), (1, sampler), (4, 10 * sampler)) for sampler in (1, 2))
+        table = tell9(300, [(2, 4)], [(48, 1), (50, 4)], *rows)
+        sent = flows9(256, [(10, 4), (1, 4)], record((4, 5), (4, 9)))
+        self.check([1], [v9(table)], [v9(sent)], {"sampling_ambiguous": 1})
+
+    def test_domain_before_exporter(self):
+        """What holds for a domain goes before what holds for the whole exporter."""
+        told = [message(tell(ident, [(scope, 4)], [(34, 4)], record((4, 1), (4, rate))))
+                for ident, scope, rate in ((300, 149, 100), (301, 144, 200))]  # fmt: skip
+        for order in (told, told[::-1]):
+            self.check([100], order, [message(flows(256, [(1, 4)], record((4, 9))))])
+
+    def test_taken_back(self):
+        """A rate of 0 takes back the one before it: sampling was switched off."""
+        for scope, fields, zero in (
+            ((149, 4), [(34, 4)], [(4, 0)]),
+            ((302, 4), [(305, 4), (306, 4)], [(4, 0), (4, 0)]),
+            ((302, 4), [(50, 4)], [(4, 0)]),
+            ((143, 4), [(34, 4)], [(4, 0)]),
+        ):
+            rates = [(4, 1), (4, 9)] if len(fields) == 2 else [(4, 10)]
+            on, off = (message(tell(300, [scope], fields, record((4, 1), *values))) for values in (rates, zero))
+            sent = message(flows(256, [(302, 4), (143, 4), (1, 4)], record((4, 1), (4, 1), (4, 9))))
+            self.check([10], [on], [sent])
+            self.check([1], [on, off], [sent])
+            self.check([10], [on, off, on], [sent])
+
     def test_line_cards(self):
         """Line cards: scope Line Card of v9 and engineId; lineCardId of IPFIX. Records without one have no rate."""
         rows = [record((2, card), (4, rate)) for card, rate in ((1, 10), (2, 20))]
