@@ -396,24 +396,31 @@ class _Parser:
         self, names: tuple[str, ...], kind: str, token: Token, written: Callable[[str], str] | None = None
     ) -> Term:
         """Texts; `written` converts them to the form in rows."""
+        plain = _without_padding if kind == "string" else _as_it_is
         if self._next.is_("~", "!~"):
-            sign, pattern = self._take().text, self._value("a pattern")
-            return InStrings(names, True, token.column, sign == "!~", strings=Strings(patterns.search(pattern)))
+            sign, search = self._take().text, patterns.search(self._value("a pattern"))
+            strings = Strings(lambda value: search(plain(value)))
+            return InStrings(names, True, token.column, sign == "!~", strings=strings)
         sign = self._sign("=", "!=")
         found = self._values("a text")
         if written is not None:
             found = [Token(written(value.text), value.column) for value in found]
         values = frozenset(literals.octets(value, kind) for value in found)
-        stripped = kind == "string"
-        return InStrings(
-            names, True, token.column, sign == "!=",
-            strings=Strings(lambda value: (value.rstrip(b"\0") if stripped else value) in values),
-        )  # fmt: skip
+        strings = Strings(lambda value: plain(value) in values)
+        return InStrings(names, True, token.column, sign == "!=", strings=strings)
 
     def _macs(self, names: tuple[str, ...], token: Token) -> Term:
         sign = self._sign("=", "!=")
         ranges = [(literals.mac(value),) * 2 for value in self._values("a MAC address")]
         return InNumbers(names, True, token.column, sign == "!=", numbers=Numbers(ranges))
+
+
+def _without_padding(text: bytes) -> bytes:
+    return text.rstrip(b"\0")
+
+
+def _as_it_is(octets: bytes) -> bytes:
+    return octets
 
 
 def _is_number(token: Token, alone: bool) -> bool:

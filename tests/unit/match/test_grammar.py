@@ -227,7 +227,8 @@ class MeaningTests(SynchronousTestCase):
         for coded in (False, True):
             for text, expected in (
                 ('oob.prefix = "accept"', [1]), ('oob.prefix ~ "^drop"', [0, 3]), ('oob.prefix = "drop web"', [3]),
-                ('oob.prefix != "accept"', [0, 3]), ('oob.prefix !~ "drop"', [1]),
+                ('oob.prefix != "accept"', [0, 3]), ('oob.prefix !~ "drop"', [1]), ("oob.prefix ~ 'web$'", [3]),
+                ("oob.prefix ~ '^drop web$'", [3]), ("oob.prefix !~ 'web$'", [0, 1]),
                 ("oob.prefix in ['accept', 'drop ssh']", [0, 1]), ('not oob.prefix ~ "drop"', [1, 2]),
             ):  # fmt: skip
                 self.assertEqual(expected, rows_of(text, batch_of(rows, coded=coded)), text)
