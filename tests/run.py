@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import pkgutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -218,6 +219,8 @@ def arguments_of(words):
 def main(words=None):
     """Run what the command line names; the exit status."""
     arguments = arguments_of(words)
+    # a job in the background of a shell ignores it, and so would every service that tests stop as Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments.take is not None:
         print("", json.dumps(vars(run_tests(Taken(arguments.take)))), sep="\n", flush=True)
         return 0

@@ -9,13 +9,20 @@ import sys
 
 from ulogd_tw import __version__, signals
 from ulogd_tw.config import default_path
+from ulogd_tw.core.keys import nearest
+
+COMMANDS = ("doctor", "examples", "query", "top")
+_SWITCHES = (
+    "--configfile", "--daemon", "--pidfile", "--uid", "--loglevel", "--info", "--version", "--check", "--list-plugins",
+)  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ulogd-tw",
         description="Meters, collects, aggregates and stores network flows.",
-        epilog="ulogd-tw doctor [-c FILE] says what this machine lacks for a configuration, and what to do.",
+        epilog="Further commands, each with --help: ulogd-tw doctor checks this machine for a configuration, ulogd-tw "
+        "examples lists example configurations, ulogd-tw query and ulogd-tw top ask the running service.",
     )
     parser.add_argument(
         "-c",
@@ -46,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def twistd_arguments(argv: list[str]) -> list[str]:
     """The twistd command line equivalent to these ulogd2 switches."""
-    given = _parser().parse_args(argv)
+    given, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        _parser().error(_not_known(unknown[0]))
     arguments = ["twistd", f"--pidfile={given.pidfile}"]
     if not given.daemon:
         arguments.append("--nodaemon")
@@ -66,16 +75,24 @@ def twistd_arguments(argv: list[str]) -> list[str]:
     return arguments
 
 
+def _not_known(word: str) -> str:
+    """What is said of a word that is neither a switch nor a command."""
+    near = nearest(word, (*COMMANDS, *_SWITCHES))
+    hint = f"did you mean {near}?" if near else f"commands are {', '.join(COMMANDS)}; ulogd-tw --help lists switches"
+    return f"{word} is neither a switch nor a command; {hint}"
+
+
 def _check_user(arguments: list[str]) -> None:
     """End with status 2 where the user is not known; twistd would show a traceback."""
     for word in arguments:
         name = word.removeprefix("--uid=")
-        if name == word or name.isdigit():
+        if name == word:
             continue
         try:
-            pwd.getpwnam(name)
-        except KeyError:
-            _parser().error(f"-u {name}: there is no such user; make it with: useradd --system {name}")
+            pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        except (KeyError, OverflowError):
+            make = "name one of /etc/passwd" if name.isdigit() else f"make it with: useradd --system {name}"
+            _parser().error(f"-u {name}: there is no such user; {make}")
 
 
 def main() -> None:

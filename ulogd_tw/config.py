@@ -30,6 +30,10 @@ INHERITED = ("queue_rows", "queue_octets")
 _SPECIAL = ("global", "manhole")
 
 
+STACK = "; write one, such as stack=col1:COLLECTOR,json1:JSON"
+UNNEEDED = "; delete the line, since all plugins are built in"
+
+
 class Repeated(Option):
     """An option that may be given several times; its value is the tuple of all values."""
 
@@ -66,7 +70,7 @@ def _umask(value: str) -> int:
     except ValueError:
         mask = -1
     if not 0 <= mask <= 0o777:
-        raise ValueError(f"{value!r} is no octal mask, such as 022")
+        raise ValueError(f"{value!r} is not an octal mask; write up to three digits from 0 to 7, such as 022")
     return mask
 
 
@@ -236,11 +240,11 @@ class _Reading:
                     self._unknown(entry)
             elif isinstance(option, Repeated):
                 if entry.value is None:
-                    self._wrong(entry, "has no value")
+                    self._wrong(entry, f"has no value; write {entry.key}=VALUE, or delete the line")
                 else:
                     found[entry.key] = (*found.get(entry.key, ()), entry.value)
             elif entry.key in given:
-                self._wrong(entry, f"is given twice (first in line {given[entry.key]})")
+                self._wrong(entry, f"is given twice (first in line {given[entry.key]}); delete one of the two lines")
             else:
                 given[entry.key] = entry.line
                 self._value(option, entry, found)
@@ -253,7 +257,7 @@ class _Reading:
     def _value(self, option: Option, entry: Entry, found: dict[str, Any]) -> None:
         integer = entry.key in self.integers
         if entry.value is None and not integer:
-            self._wrong(entry, "has no value")
+            self._wrong(entry, f"has no value; write {entry.key}=VALUE, or delete the line")
             return
         try:
             if entry.value is None:
@@ -274,12 +278,13 @@ class _Reading:
                 found[entry.key] = option.read(str(candidate))
             except ValueError:
                 continue
-            self._wrong(entry, f"{said}; it is {candidate}, as in ulogd2", True)
+            meant = f"write {entry.key}={candidate}, or the number that is meant"
+            self._wrong(entry, f"{said}; it is {candidate}, as in ulogd2; {meant}", True)
             return
         self._wrong(entry, f"{said if entry.value is None else why}; the default {option.default} stays", True)
 
     def _unknown(self, entry: Entry) -> None:
-        near = _did_you_mean(entry.key, self.declared)
+        near = _did_you_mean(entry.key, self.declared) or _listed(self.kind)
         what = "" if self.kind == "section" else f" of {self.kind}"
         text = f"[{self.section.name}] {entry.key} is no option{what}: ignored{near}"
         self.mistakes.append(Mistake(self.config.place(entry.line), text, True))
@@ -316,7 +321,7 @@ def load(path: str) -> Config:
             octets = file.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError([Mistake(str(path), f"cannot be read: {reason}")]) from None
+        raise ConfigError([Mistake(str(path), f"cannot be read: {reason}; -c names another file")]) from None
     if b"\0" in octets:
         binary = Config(str(path))
         binary.mistakes.append(Mistake(str(path), "is no configuration: it has octets of value 0, so it is not text"))
@@ -332,7 +337,9 @@ def _pairs(line: str) -> list[tuple[str, str]]:
         if not (ident or colon):
             continue
         if not (ident and name):
-            raise ValueError(f"{part.strip()!r} is not id:PLUGIN")
+            raise ValueError(
+                f"{part.strip()!r} is not id:PLUGIN; write an id, a colon and the name of a plugin, such as ct1:NFCT"
+            )
         found.append((ident, name))
     return found
 
@@ -358,12 +365,14 @@ def _read_stacks(config: Config) -> None:
     section = config.sections.get("global")
     if section is None:
         near = _did_you_mean("global", config.sections, "[{}]")
-        config.mistakes.append(Mistake(config.file, f"there is no section [global]{near}"))
+        config.mistakes.append(Mistake(config.file, f"there is no section [global]{near or STACK}"))
         return
     lines = [entry for entry in section.entries if entry.key == "stack"]
     if not lines:
         near = _did_you_mean("stack", {e.key for e in section.entries})
-        config.mistakes.append(Mistake(config.place(section.line), f"[global] has no stack= line: nothing to do{near}"))
+        config.mistakes.append(
+            Mistake(config.place(section.line), f"[global] has no stack= line: nothing to do{near or STACK}")
+        )
     for entry in lines:
         where = config.place(entry.line)
         try:
@@ -373,7 +382,7 @@ def _read_stacks(config: Config) -> None:
             continue
         if not pairs:
             if entry.value is not None:  # `read` says of the others that they have no value
-                config.mistakes.append(Mistake(where, "stack: there is no id:PLUGIN"))
+                config.mistakes.append(Mistake(where, f"stack: there is no id:PLUGIN{STACK}"))
             continue
         if entry.value is not None and len(pairs) < len(entry.value.split(",")):
             config.mistakes.append(
@@ -389,7 +398,7 @@ def _loaded_objects(config: Config) -> Iterator[Mistake]:
         name = PurePath(entry.value or "").name
         if entry.key == "plugin" and entry.value is not None and name not in SHARED_OBJECTS:
             near = _did_you_mean(name, SHARED_OBJECTS)
-            text = f"[global] plugin: {entry.value} is none of ulogd2's shared objects: ignored{near}"
+            text = f"[global] plugin: {entry.value} is none of ulogd2's shared objects: ignored{near or UNNEEDED}"
             yield Mistake(config.place(entry.line), text, True)
 
 
@@ -402,6 +411,7 @@ def _unused_sections(config: Config) -> Iterator[Mistake]:
         if name.startswith(COLLECTOR) and name.removeprefix(COLLECTOR) not in named:
             near = _did_you_mean(name.removeprefix(COLLECTOR), named, f"[{COLLECTOR}{{}}]")
             text = f"section [{name}] is used by no collectors="
+            near = near or "; name it there, or delete it"
             yield Mistake(config.place(section.line), text + near, remark=True)
     unused = [
         s for n, s in config.sections.items() if n not in ids and n not in _SPECIAL and not n.startswith(COLLECTOR)
@@ -417,7 +427,17 @@ def _unused_sections(config: Config) -> Iterator[Mistake]:
     if others:
         names = ", ".join(f"[{s.name}]" for s in others)
         what = f"section {names} is" if len(others) == 1 else f"sections {names} are"
-        yield Mistake(config.place(others[0].line), f"{what} used by no stack", remark=True)
+        yield Mistake(
+            config.place(others[0].line),
+            f"{what} used by no stack; write a stack= line with it, or delete it",
+            remark=True,
+        )
+
+
+def _listed(kind: str) -> str:
+    """Where the options of a plugin are listed, as the end of a sentence."""
+    plugin = kind.removeprefix("plugin ")
+    return f"; ulogd-tw -i {plugin} lists its options" if plugin != kind else ""
 
 
 def _did_you_mean(name: str, names: Iterable[str], form: str = "{}") -> str:

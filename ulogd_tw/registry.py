@@ -154,15 +154,18 @@ def _an(word: str) -> str:
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
+LISTED = "; ulogd-tw --list-plugins lists all plugins"
+
+
 def _why_not(name: str, position: str | None) -> str:
     """The reason why there is no plugin of this name at this position (None: at any position)."""
     elsewhere = _positions(name)
     if position and elsewhere:
         return f"{name} is {' or '.join(map(_an, elsewhere))}, {_PLACES[position]}"
     if name in ulogd2.PLUGINS:
-        return f"{name} is a plugin of ulogd2 that ulogd_tw does not have yet"
+        return f"{name} is a plugin of ulogd2 that ulogd_tw does not have yet{LISTED}"
     near = nearest(name, _names()) or nearest(name, ulogd2.PLUGINS)
-    return f"there is no plugin {name}" + (f"; did you mean {near}?" if near else "")
+    return f"there is no plugin {name}" + (f"; did you mean {near}?" if near else LISTED)
 
 
 def _all() -> Iterator[tuple[str, str, type[Plugin] | PluginError]]:

@@ -98,7 +98,9 @@ class Built:
         for word in values.collectors if class_.section_options else ():
             name = configuration.COLLECTOR + word
             if name in self.config.sections:
-                values.sections[word], wrong = self.config.read(name, class_.section_options, "a collector's section")
+                own, wrong = self.config.read(name, class_.section_options, "a collector's section")
+                values.sections[word] = own
+                values.places |= {f"[{name}] {option}": place for option, place in own.places.items()}
                 mistakes += wrong
         return values, mistakes
 

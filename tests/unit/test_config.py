@@ -80,15 +80,15 @@ class GrammarTests(SynchronousTestCase):
             {"a": "1", "b": "2", "c": "3", "d": "[4]"}, {n: s.entries[0].value for n, s in found.sections.items()}
         )
         self.assertEqual([1, 3, 5, 7], [s.line for s in found.sections.values()])
-        self.assertIn("f.conf:5: the ] behind [c is missing", said(found.mistakes))
+        self.assertIn("f.conf:5: the ] behind [c is missing; write [c]", said(found.mistakes))
         self.assertTrue(any(m.startswith("f.conf:9: a section needs a name") for m in said(found.mistakes)))
 
     def test_repeated_section(self):
         """Of sections with one name the first counts (seen: a second [json1] and a second [global] are not read)."""
         found = parsed("[x]\na=1\n[y]\n[x]\na=2\nb=3\n")
         self.assertEqual([("a", "1")], [(e.key, e.value) for e in found.sections["x"].entries])
-        self.assertIn("f.conf:4: section [x] stands in line 1 already: this one is ignored, as in ulogd2",
-                      said(found.mistakes, True))  # fmt: skip
+        text = "section [x] stands in line 1 already: this one is ignored, as in ulogd2; move its lines there"
+        self.assertIn(f"f.conf:4: {text}", said(found.mistakes, True))
 
     def test_bare_section(self):
         """A line that is only an instance's id begins its section, as in ulogd2, where there is no other."""
@@ -110,12 +110,14 @@ class GrammarTests(SynchronousTestCase):
     def test_before_the_first_section(self):
         """What stands before the first section is ignored with a warning."""
         mistakes = said(parsed("\na=b").mistakes, True)
-        self.assertIn("f.conf:2: what stands before the first section is ignored: a=b", mistakes)
+        self.assertIn(
+            "f.conf:2: what stands before the first section is ignored: a=b; write [global] above it", mistakes
+        )
 
     def test_octets(self):
         """A NUL is a mistake; octets that are no UTF-8 are kept (they may be a file name), with a warning."""
         found = parsed("[global]\nlogfile=a\0b\n")
-        self.assertIn("f.conf:2: there is a NUL in this line", said(found.mistakes, False))
+        self.assertIn("f.conf:2: there is a NUL in this line; delete it", said(found.mistakes, False))
         path = Path(self.mktemp())
         path.write_bytes(b"\xef\xbb\xbf[global]\n# \xff\nlogfile=/b\xfcro\nstack=a:B,c:D")
         found = config.load(str(path))
@@ -125,7 +127,7 @@ class GrammarTests(SynchronousTestCase):
     def test_open_quote(self):
         """A quote that is not closed is a mistake of its section."""
         found = parsed(STACKS + '[ct1]\naccept_src_filter="10.0.0.0/8\n[db1]\n')
-        text = 'f.conf:4: [ct1] accept_src_filter: the closing " is missing'
+        text = 'f.conf:4: [ct1] accept_src_filter: the closing " is missing; write it behind the value'
         self.assertEqual([text], said(found.mistakes, False))
         self.assertEqual([text], said(found.read("ct1", NFCT)[1]))
 
@@ -202,9 +204,9 @@ class ReadTests(SynchronousTestCase):
             [
                 "f.conf:4: [db1] tabel is no option of plugin SQLITE3: ignored; did you mean table?",
                 "f.conf:5: [db1] create: 'maybe' is neither 1 (yes, on, true) nor 0 (no, off, false)",
-                "f.conf:6: [db1] busy: has no value",
+                "f.conf:6: [db1] busy: has no value; write busy=VALUE, or delete the line",
                 "f.conf:7: [db1] mode: 'c' is none of a, b",
-                "f.conf:8: [db1] create: is given twice (first in line 5)",
+                "f.conf:8: [db1] create: is given twice (first in line 5); delete one of the two lines",
                 "f.conf:3: [db1] db must be given: database file",
                 "f.conf:3: [db1] table must be given: table",
             ],
@@ -225,8 +227,18 @@ class ReadTests(SynchronousTestCase):
         wrong = mistakes
         self.assertEqual(2, len(wrong))
         mistakes = self.read("hash_enable=2", NFCT, "plugin NFCT")[1]
-        self.assertEqual(["f.conf:4: [ct1] hash_enable: '2' is not taken; it is 1, as in ulogd2"], said(mistakes))
-        self.assertIn("f.conf:5: [ct1] event_mask: '6GB' is not taken; it is 6, as in ulogd2", said(wrong))
+        self.assertEqual(
+            [
+                "f.conf:4: [ct1] hash_enable: '2' is not taken; it is 1, as in ulogd2; "
+                "write hash_enable=1, or the number that is meant"
+            ],
+            said(mistakes),
+        )
+        self.assertIn(
+            "f.conf:5: [ct1] event_mask: '6GB' is not taken; it is 6, as in ulogd2; "
+            "write event_mask=6, or the number that is meant",
+            said(wrong),
+        )
         options, mistakes = self.read("pollinterval=x", NFCT, "plugin NFCT")
         self.assertEqual(1, options.pollinterval)
         why = "is not an integer (decimal, 0x hexadecimal or 0 octal); the default 1 stays"
@@ -256,7 +268,10 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual({"ONE", "TWO"}, read.plugins_of("p"))
         options, mistakes = read.read("p", (Option("one", number, 0, ""),), "plugin ONE", {"two"})
         self.assertEqual(1, options.one)
-        self.assertEqual(["f.conf:7: [p] three is no option of plugin ONE: ignored"], [str(m) for m in mistakes])
+        self.assertEqual(
+            ["f.conf:7: [p] three is no option of plugin ONE: ignored; ulogd-tw -i ONE lists its options"],
+            [str(m) for m in mistakes],
+        )
 
     def test_unused_sections(self):
         """Sections of no stack are named: one that is nearly an instance's with it, the others together."""
@@ -264,7 +279,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(
             [
                 "f.conf:4: section [db2] is used by no stack; did you mean [db1]?",
-                "f.conf:5: sections [json1], [emu1] are used by no stack",
+                "f.conf:5: sections [json1], [emu1] are used by no stack; write a stack= line with it, or delete it",
             ],
             said(found.mistakes, True),
         )

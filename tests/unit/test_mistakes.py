@@ -1,40 +1,64 @@
 """What users mistype, and what they are told: where, what, and what to do."""
 
+import contextlib
+import io
+import sys
 from pathlib import Path
 
 from hypothesis import strategies as st
+from twisted.python.usage import UsageError
+from twisted.scripts import twistd
+from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import TOP, given
-from ulogd_tw import config, tap
+from tests.unit import table_of_mistakes as table
+from ulogd_tw import cli, clocks, config, registry, tap
+from ulogd_tw.core.options import one_of
+from ulogd_tw.operating import manhole
+from ulogd_tw.peers import targets
+from ulogd_tw.transports import names
 
-COLLECTED = "[global]\nstack=c:COLLECTOR,a:AGGREGATE,j:JSON\n[c]\n{c}\n[a]\n{a}\n[j]\nfile=stdout\n"
-"""Its [c] begins in line 3, [a] in line 5."""
-
-TABLE = [
-    # what is written, the line that is named, what is said
-    (COLLECTED.format(c="", a='key="sourceAddres"'), 6, ["[a] key", "sourceAddres", "did you mean sourceAddress"]),
-    (COLLECTED.format(c='listen="udp:99999"', a=""), 4, ["[c] listen", "99999"]),
-    (COLLECTED.format(c='listen="smtp:25"', a=""), 4, ["[c] listen", "smtp"]),
-    (COLLECTED.format(c="", a='top=5\nby="bytes"'), 7, ["[a] by", "bytes"]),
-    (COLLECTED.format(c="", a='functions="maximum(octetDeltaCount)"'), 6, ["[a] functions", "maximum"]),
-    (COLLECTED.format(c="", a="interval=0"), 6, ["[a] interval", "5m"]),
-    ("[global]\nstack=c:COLLECTOR,m:MATCH,j:JSON\n[j]\nfile=stdout\n[m]\nmatch=port 80 an port 81\n", 6, ["[m] match"]),
-    ("[global]\nstack=n:NFLOG,a:AGGREGATE,j:JSON\n[j]\nfile=stdout\n", 2, ["gives raw", "put BASE between"]),
-    ("[global]\nstack=c:COLLECTOR,m:MATCH,j:JSON\n[m]\n[j]\nfile=stdout\n", 3, ["[m] match: must be given"]),
-    ("[global]\nstack=c:COLLECTOR,a:AGGREGATE\n", 2, ["AGGREGATE is a filter", "ends with an output"]),
-    ("[global]\nstack=c:COLLECTOR,c:AGGREGATE,j:JSON\n[j]\nfile=stdout\n", 2, ["an id of its own"]),
-    (COLLECTED.format(c="", a="interval=5 min"), 6, ["[a] interval", "write interval=5m"]),
-    (COLLECTED.format(c="listen=udp:4739 tcp:4739", a=""), 4, ['write listen="udp:4739 tcp:4739"']),
-    ("[global]\nstack=c:COLLECTOR,x:SQLITE3\n", 2, ["there is no section [x]", "table"]),
-    ("[global]\nstack=c:COLLECTOR,x:SQLITE3\n[x]\ndb=f\n", 3, ["[x] table must be given"]),
-    ("[global]\nloglevel=loud\nstack=c:COLLECTOR,j:JSON\n[j]\nfile=stdout\n", 2, ["loud", "debug (1)", "fatal (8)"]),
-]  # fmt: skip
+WAY_OUT = (
+    r"must be given|must name|must be|such as|as in |did you mean|write |is none of|neither|is missing|"
+    r"is not a regular|but |not between|\(.* to .*\)|; "
+)
+"""What a message has that says what to do: a form, the values that are possible, or a proposal."""
 
 
 def mistakes(text):
     """What `--check` finds in a configuration of this text, which is called `f`."""
     return [str(m) for m in tap.Built(config.parse(text, "f"), prepare=False).mistakes]
+
+
+SPECIAL = (*config.GLOBAL_OPTIONS, *manhole.OPTIONS, *targets.SECTION)
+"""Options of the sections that are no instance's."""
+NAMES = sorted({name for plugins in registry.BUILT_IN.values() for name in plugins})
+
+
+def classes(name):
+    """The plugins of this name: IPFIXFILE is an input and an output."""
+    return [registry.lookup(name, position) for position, plugins in registry.BUILT_IN.items() if name in plugins]
+
+
+def options_of(name):
+    """Every option of the plugins of this name."""
+    return [option for class_ in classes(name) for option in class_.all_options()]
+
+
+def own_options(name):
+    """The options that only these plugins have."""
+    return [option for class_ in classes(name) for option in class_.options]
+
+
+def refuses(read):
+    """Whether a reader takes not every text."""
+    for text in ("", "x y", "-1", "[", "1/0"):
+        try:
+            read(text)
+        except ValueError:
+            return True
+    return False
 
 
 OUTSIDE = [
@@ -49,14 +73,46 @@ OUTSIDE = [
 
 
 class TableTests(SynchronousTestCase):
-    """Each line of the table."""
+    """Each row of the tables."""
 
-    def test_table(self):
-        """One of the mistakes has the place, the option and the way out."""
-        for text, line, words in TABLE:
-            found = mistakes(text)
-            good = [m for m in found if m.startswith(f"f:{line}: ") and all(word in m for word in words)]
-            self.assertTrue(good, f"{text}\nline {line}, {words}: {found}")
+    def test_options(self):
+        """One of the mistakes has the line of the option, or of the section that lacks it, and the way out."""
+        for stack, section, lines, words in table.OPTIONS:
+            text = f"[global]\nstack={stack}\n[{section}]\n{lines}\n"
+            self.said(text, self.line(lines.split("\n"), words[0]), words)
+
+    def line(self, lines, option):
+        """The line of an option in such a text; that of the section for one that is not there."""
+        return next((n for n, line in enumerate(lines, 4) if line.split("=")[0].strip() == option), 3)
+
+    def test_files(self):
+        """The same of stacks and sections."""
+        for text, line, words in table.FILES:
+            self.said(text, line, words)
+
+    def said(self, text, line, words):
+        """One mistake has the place and these words, and says what to do."""
+        found = mistakes(text)
+        place = f"f:{line}: " if line else "f: "
+        good = [m for m in found if m.startswith(place) and all(word in m for word in words)]
+        self.assertTrue(good, f"{text}\n{place}{words}: {found}")
+        self.assertRegex(good[0], WAY_OUT)
+
+    def test_every_kind(self):
+        """Every plugin with options is in a row, and every reader of texts that can refuse one."""
+        plugins, read = set(), set()
+        for stack, section, lines, _ in table.OPTIONS:
+            name = next(part for part in stack.split(",") if part.startswith(f"{section}:")).partition(":")[2]
+            plugins.add(name)
+            wrong = lines.split("\n")[0].split("=")[0]
+            read |= {option.read for option in options_of(name) if option.name == wrong}
+        written = {line.split("=")[0] for text, *_ in table.FILES for line in text.split("\n")}
+        read |= {option.read for option in SPECIAL if option.name in written}
+        readers = {option.read for option in (*SPECIAL, *(o for name in NAMES for o in options_of(name)))}
+        refusing = {reader for reader in readers if refuses(reader) and "one_of" not in reader.__qualname__}
+        self.assertEqual(set(), refusing - read)
+        self.assertEqual(set(), {name for name in NAMES if own_options(name)} - plugins)
+        self.assertIn(one_of("auto", "strict", "address").__name__, {reader.__name__ for reader in read})
 
     def test_levels(self):
         """loglevel= takes names and numbers."""
@@ -67,8 +123,52 @@ class TableTests(SynchronousTestCase):
 
     def test_interval_with_a_unit(self):
         """interval=5m is 300 s."""
-        built = tap.Built(config.parse(COLLECTED.format(c="", a="interval=5m"), "f"), prepare=False)
+        built = tap.Built(config.parse(f"[global]\nstack={table.SUM}\n[a]\ninterval=5m\n", "f"), prepare=False)
         self.assertEqual(300, built.graph.filters[0].plugin.config.interval)
+
+
+class CommandTests(SynchronousTestCase):
+    """Command lines that cannot do what they say."""
+
+    def test_commands(self):
+        """Each ends with its status, and says where, what, and what to do; tests.live.test_commands runs them, too."""
+        self.patch(clocks, "make_steady", lambda reactor: None)
+        self.patch(names, "install", lambda reactor: None)
+        for line, status, words in table.COMMANDS:
+            ended, said = self.ended(line.format(top=TOP).split())
+            self.assertEqual(status, ended, f"{line}: {said}")
+            self.assertEqual([], [word for word in words if word not in said], f"{line}: {said}")
+
+    def ended(self, words):
+        """The exit status of a command line, and what it printed."""
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            try:
+                self.patch(sys, "argv", list(words))
+                self.patch(twistd, "run", self.run_twistd)
+                self.run_twistd() if words[0] == "twistd" else cli.main()
+                status = 0
+            except SystemExit as end:
+                status = end.code
+        if isinstance(status, str):  # Python prints it
+            said.write(status)
+            status = 1
+        return status, said.getvalue()
+
+    def run_twistd(self):
+        """What twistd does with `sys.argv` until the service is made, without its log and its reactor."""
+        options = ServerOptions()
+        try:
+            options.parseOptions(sys.argv[1:])
+        except UsageError as error:
+            sys.exit(f"{options}\n{error}")
+        tap.makeService(options.subOptions)
+
+    def test_complete(self):
+        """Every command of ulogd-tw is in the table, and the service itself, its check, and twistd."""
+        begun = {" ".join(line.split()[:2]) for line, *_ in table.COMMANDS}
+        self.assertLessEqual({f"ulogd-tw {command}" for command in cli.COMMANDS}, begun)
+        self.assertLessEqual({"ulogd-tw -c", "ulogd-tw --check", "ulogd-tw -i", "twistd -n"}, begun)
 
 
 class OutsideTests(SynchronousTestCase):

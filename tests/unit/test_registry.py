@@ -73,14 +73,15 @@ class MissingTests(SynchronousTestCase):
         """A plugin of ulogd2 that is still to come."""
         here = {name for table in registry.BUILT_IN.values() for name in table}
         for name in set(ulogd2.PLUGINS) - here:
-            self.assertEqual(f"{name} is a plugin of ulogd2 that ulogd_tw does not have yet", self.why(name, "output"))
+            reason = f"{name} is a plugin of ulogd2 that ulogd_tw does not have yet"
+            self.assertEqual(f"{reason}; ulogd-tw --list-plugins lists all plugins", self.why(name, "output"))
 
     def test_unknown(self):
         """A name that nobody knows, with the one that was meant; also for a description."""
         self.assertEqual("there is no plugin AGREGATE; did you mean AGGREGATE?", self.why("AGREGATE"))
         self.assertEqual("there is no plugin json; did you mean JSON?", self.why("json", "output"))
         self.assertEqual("there is no plugin NFLG; did you mean NFLOG?", self.why("NFLG", "input"))
-        self.assertEqual("there is no plugin Q", self.why("Q"))
+        self.assertEqual("there is no plugin Q; ulogd-tw --list-plugins lists all plugins", self.why("Q"))
         self.assertRaises(PluginError, registry.describe, "Q")
 
 

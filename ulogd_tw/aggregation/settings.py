@@ -61,13 +61,14 @@ class Settings:
         if self.top < 0:
             yield "top", "must be 0 or more"
         if self.change and self.change not in self.key:
-            yield "change", f"{self.change} is not in key"
+            yield "change", f"{self.change} is not in key; add it there, or name a key that is in it"
         if self.window < 0 or self.window % self.interval:
-            yield "window", f"{self.window} is not a multiple of interval={self.interval}"
+            fitting = self.interval * max(self.window // self.interval, 2)
+            yield "window", f"{self.window} is not a multiple of interval={self.interval}; write {fitting}, for example"
         others = {"window": ("age", "change"), "age": ("top",)}
         for name in [n for other in others if getattr(self, other) for n in others[other] if getattr(self, n)]:
-            yield name, "cannot be used with " + ("window" if name != "top" else "age")
+            yield name, f"cannot be used with {'window' if name != 'top' else 'age'}; delete one of the two"
         if self.age and self.time != "arrival":
-            yield "age", f"cannot be used with time={self.time}"
+            yield "age", f"cannot be used with time={self.time}; write time=arrival, or delete age"
         if self.window and self.overflow is Overflow.EVICT:
-            yield "overflow", "evict cannot be used with window"
+            yield "overflow", "evict cannot be used with window; write emit, other, refuse or fold"

@@ -39,7 +39,7 @@ def _word(line: str, at: int, separators: str = " \t=") -> tuple[str | None, int
     if line[at] == '"':
         end = line.find('"', at + 1)
         if end < 0:
-            raise ValueError('the closing " is missing')
+            raise ValueError('the closing " is missing; write it behind the value')
         return line[at + 1 : end], end + 1
     end = at
     while end < len(line) and line[end] not in separators:
@@ -91,16 +91,19 @@ class Lines:
             rest, closed = [line.lstrip("=")[end:].lstrip(" \t]")], "]" in line
         self.section, self.ignored = None, not name
         if not name:
-            self._mistake("a section needs a name: what stands in it is ignored", True)
+            self._mistake("a section needs a name, such as [col1]: what stands in it is ignored", True)
             return
         if not closed:
-            self._mistake(f"the ] behind [{name} is missing", True)
+            self._mistake(f"the ] behind [{name} is missing; write [{name}]", True)
         if rest and rest[0] and not rest[0].startswith("#"):
-            self._mistake(f"what stands behind [{name}] is ignored: {rest[0].strip()}", True)
+            self._mistake(
+                f"what stands behind [{name}] is ignored: {rest[0].strip()}; write it into the next line", True
+            )
         if name in self.sections:
             before = self.sections[name].line
             self.ignored = True
-            self._mistake(f"section [{name}] stands in line {before} already: this one is ignored, as in ulogd2", True)
+            ignored = "this one is ignored, as in ulogd2; move its lines there"
+            self._mistake(f"section [{name}] stands in line {before} already: {ignored}", True)
             return
         self.section = self.sections[name] = Section(name, self.line)
 
@@ -108,10 +111,13 @@ class Lines:
         if self.ignored:
             return
         if self.section is None:
-            self._mistake(f"what stands before the first section is ignored: {line.strip()}", True)
+            self._mistake(
+                f"what stands before the first section is ignored: {line.strip()}; write [global] above it",
+                True,
+            )
             return
         if "\0" in line:
-            self._mistake("there is a NUL in this line")
+            self._mistake("there is a NUL in this line; delete it")
             return
         if re.search("[\udc80-\udcff]", line):
             self._mistake("this line is not UTF-8; its octets are kept as they are", True)

@@ -20,8 +20,8 @@ def networks(text: str) -> Networks:
     for word in text.replace(",", " ").split():
         try:
             interface = ipaddress.ip_interface(word)
-        except ValueError as error:
-            raise ValueError(f"{word} is not a network such as 192.0.2.0/24 or 2001:db8::/32: {error}") from None
+        except ValueError:
+            raise ValueError(f"{word} is not a network such as 192.0.2.0/24 or 2001:db8::/32, or an address") from None
         found.append(interface.network)
         if interface.ip != interface.network.network_address:
             loose.append(word)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ulogd_tw.core.keys import nearest
+
 
 def number(text: str) -> int:
     """An integer as ulogd2 takes it: decimal, ``0x`` hexadecimal or ``0`` octal; a sign is allowed."""
@@ -43,7 +45,7 @@ def seconds(text: str) -> float:
     """A span of time: seconds, or a number with ms, s, m, h or d behind it."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|m|h|d)?\s*", text)
     if match is None:
-        raise ValueError(f"{text!r} is not a time: seconds, or a number with ms, s, m, h or d")
+        raise ValueError(f"{text!r} is not a time: seconds, or a number with ms, s, m, h or d, such as 5m")
     return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2] or "s"]
 
 
@@ -59,7 +61,7 @@ def octets(text: str) -> int:
     """A size: octets, or a number with k, M or G (powers of 1024) behind it."""
     match = re.fullmatch(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*([kKmMgG]?)[bB]?\s*", text)
     if match is None:
-        raise ValueError(f"{text!r} is not a size: octets, or a number with k, M or G")
+        raise ValueError(f"{text!r} is not a size: octets, or a number with k, M or G, such as 4M")
     return (
         int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
     )
@@ -86,7 +88,8 @@ def one_of(*choices: str) -> Callable[[str], str]:
     def choice(text: str) -> str:
         word = text.strip()
         if word not in choices:
-            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+            near = nearest(word.lower(), choices)
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}" + (f"; did you mean {near}?" if near else ""))
         return word
 
     choice.__name__ = "|".join(choices)

@@ -39,17 +39,17 @@ def unreadable(path: str) -> str:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        return f"{path}: {error.strerror}"
+        return f"{path}: {error.strerror}; correct the path, or make the file"
     if stat.S_ISDIR(mode):
-        return f"{path} is a directory"
-    return "" if stat.S_ISREG(mode) else f"{path} is not a regular file"
+        return f"{path} is a directory; name a file in it"
+    return "" if stat.S_ISREG(mode) else f"{path} is not a regular file; name one"
 
 
 def unwritable(path: str) -> str:
     """Why a file cannot be made or written: its directory is missing, or it is a directory itself."""
     folder = os.path.dirname(os.path.abspath(path))
     if "%" not in path and os.path.isdir(path):
-        return f"{path} is a directory"
+        return f"{path} is a directory; name a file in it"
     if "%" in folder or os.path.isdir(folder):
         return ""
     return f"there is no directory {folder}; make it: mkdir -p {folder}"

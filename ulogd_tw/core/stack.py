@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ulogd_tw.core.errors import Mistake, UlogdError
 from ulogd_tw.core.graph import Graph, Node, Stack, StackSpec, describe, input_of
 from ulogd_tw.core.options import Options
-from ulogd_tw.core.plugin import FLOW, PACKET, RAW, Input, Output, Plugin, type_text
+from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Input, Output, Plugin, type_text
 from ulogd_tw.core.requests import resolve
 
 __all__ = ["Builder", "Graph", "Node", "Stack", "StackSpec", "describe"]
@@ -70,7 +70,12 @@ class Builder:
         classes = []
         last = len(spec.parts) - 1
         if last < 1:
-            found.append(Mistake(spec.where, f"stack {spec.text}: a stack must have an input and an output"))
+            found.append(
+                Mistake(
+                    spec.where,
+                    f"stack {spec.text}: a stack must have an input and an output; write stack=ID:INPUT,ID:OUTPUT",
+                )
+            )
             return None
         for ident, name in spec.parts:
             others = {other for i, other in spec.parts if i == ident and other != name}
@@ -205,10 +210,20 @@ _BETWEEN = ((RAW, PACKET, "BASE"), (PACKET, FLOW, "FLOWCACHE"), (RAW, FLOW, "BAS
 """The filters that make rows of another type."""
 
 
+_SOURCES = (
+    (RAW | PACKET, "packets come from inputs such as NFLOG, PACKET and PCAPIN"),
+    (FLOW, "flows come from inputs such as NFCT and COLLECTOR"),
+    (SUM, "counters come from the input NFACCT"),
+)
+"""Where rows of a type come from, if no filter makes them."""
+
+
 def _between(given: int, taken: int) -> str:
     """The plugin to put between two whose types do not fit, as the end of a sentence."""
     names = [name for from_, to, name in _BETWEEN if given & from_ and taken & to]
-    return f"; put {names[0]} between them" if names else ""
+    if names:
+        return f"; put {names[0]} between them"
+    return f"; {next(text for type_, text in _SOURCES if taken & type_)} (ulogd-tw --list-plugins)"
 
 
 def _types(spec: StackSpec, plugins: list[Plugin], found: list[Mistake]) -> bool:

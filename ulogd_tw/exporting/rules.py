@@ -29,9 +29,12 @@ def marks(text: str) -> tuple[Mark, ...]:
     found = []
     for word in text.replace(",", " ").split():
         value, slash, mask = word.partition("/")
-        pair = number(value), number(mask) if slash else 0xFFFFFFFF
+        try:
+            pair = number(value), number(mask) if slash else 0xFFFFFFFF
+        except ValueError:
+            pair = (-1, 0)
         if not all(0 <= n <= 0xFFFFFFFF for n in pair) or pair[0] & ~pair[1]:
-            raise ValueError(f"{word!r} is not a mark: VALUE or VALUE/MASK, of 32 bits each")
+            raise ValueError(f"{word!r} is not a mark: VALUE or VALUE/MASK, of 32 bits each, such as 0x10/0xf0")
         found.append(pair)
     return tuple(found)
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from ulogd_tw import config as configuration
+from ulogd_tw.core.options import seconds
 
 _CLEAR = "\x1b[H\x1b[2J"
 _PREFIXES = "", "k", "M", "G", "T", "P", "E"
@@ -51,8 +52,8 @@ def parser() -> argparse.ArgumentParser:
     top = commands.add_parser("top", help="show the groups with the most octets, refreshed at intervals")
     top.add_argument("table", nargs="?", help="id of an AGGREGATE; may be left out where there is only one")
     top.add_argument("-b", "--by", default="octets", help="column to rank by (octets)")
-    top.add_argument("-n", "--rows", type=int, default=20, help="number of rows (20)")
-    top.add_argument("-i", "--interval", type=float, default=2.0, help="seconds between two refreshes (2)")
+    top.add_argument("-n", "--rows", type=_rows, default=20, help="number of rows (20)")
+    top.add_argument("-i", "--interval", type=_pause, default=2.0, help="seconds between two refreshes (2)")
     top.add_argument("--once", action="store_true", help="print once and exit")
     for command in (query, top):
         command.add_argument("-s", "--socket", help="query_socket of the service")
@@ -60,6 +61,22 @@ def parser() -> argparse.ArgumentParser:
             "-c", "--config", default=configuration.default_path(), help="configuration file with the query_socket"
         )
     return found
+
+
+def _rows(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows, such as 20")
+    return int(text)
+
+
+def _pause(text: str) -> float:
+    try:
+        value = seconds(text)
+    except ValueError:
+        value = 0
+    if value < 0.1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of at least 0.1 s, such as 2")
+    return value
 
 
 def _socket_of(config: str) -> str:

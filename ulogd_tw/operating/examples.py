@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TextIO
 
+from ulogd_tw.core.keys import nearest
+
 _TREE = Path(__file__).resolve().parents[2] / "etc"
 """Where they lie in a source tree."""
 _SHARED = "share/ulogd_tw/"
@@ -30,7 +32,9 @@ def main(argv: list[str], out: TextIO | None = None) -> int:
         if given.all:
             return _write_all(found, Path(given.all), out)
         if given.name not in found:
-            print(f"ulogd-tw examples: there is no {given.name}; ulogd-tw examples lists them", file=sys.stderr)
+            near = nearest(given.name, found)
+            hint = f"did you mean {near}?" if near else "ulogd-tw examples lists them"
+            print(f"ulogd-tw examples: there is no {given.name}; {hint}", file=sys.stderr)
             return 1
         if given.file:
             _write(found[given.name], Path(given.file))
@@ -38,9 +42,16 @@ def main(argv: list[str], out: TextIO | None = None) -> int:
         else:
             out.write(found[given.name].read_text("utf-8"))
     except OSError as error:
-        print(f"ulogd-tw examples: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"ulogd-tw examples: {error.filename}: {error.strerror}; {_advice(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _advice(error: OSError) -> str:
+    """What to do about a file that cannot be written."""
+    if isinstance(error, FileExistsError):
+        return "choose another name, since an existing file is kept"
+    return "choose a directory that exists, and that you may write to"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -43,7 +43,7 @@ def _listen(given: str) -> tuple[str, int]:
     """(host, port) of ``tcp:HOST:PORT``, ``tcp:PORT`` or either without ``tcp:``; loopback without a host."""
     host, _, port = given.strip().removeprefix("tcp:").rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{given!r} is not tcp:HOST:PORT")
+        raise ValueError(f"{given!r} is not tcp:HOST:PORT, such as tcp:127.0.0.1:5022")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 

@@ -46,13 +46,13 @@ def mistakes(config: Any) -> Iterator[tuple[str, str]]:
         try:
             target = _target(word, config)
         except ValueError as error:
-            yield "collectors", f"[collector:{word}] url: {error}" if word in config.sections else str(error)
+            yield f"[collector:{word}] url" if word in config.sections else "collectors", str(error)
             continue
         url = target.url
         if not url.host:
-            yield "collectors", f"{word} has no host"
+            yield "collectors", f"{word} has no host; write {url.scheme}:HOST:{url.port}"
         elif url in seen:
-            yield "collectors", f"{url} is given twice"
+            yield "collectors", f"{url} is given twice; delete one"
         else:
             wrong = list(target.placed(TRANSPORTS[url.scheme].target_mistakes(target)))
             yield from (mistake for mistake in wrong if mistake not in said)  # collectors share files

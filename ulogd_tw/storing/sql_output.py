@@ -106,7 +106,7 @@ class SQLOutput(Output):
         longest = self.database.longest_name
         for key in keys if longest else ():
             if len(column_name(key)) > longest:
-                return f"{key} is longer than the {longest} characters of a column's name"
+                return f"{key} is longer than the {longest} characters of a column's name; leave it out of keys="
         return None
 
     def prepare(self) -> None:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ulogd_tw.core.keys import nearest
+
 _DTLS_OVER_SCTP = ("sctps", "dtls+sctp", "sctp+dtls", "dtls-sctp", "sctp-dtls")
 
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
@@ -39,11 +41,19 @@ def parse(text: str, ports: Mapping[str, int], default_host: str = "", default_p
             f"{text!r}: DTLS over SCTP is not supported; use tls: or dtls: where the path is not protected"
         )
     if not colon or scheme not in ports:
-        raise ValueError(f"{text!r} does not begin with one of {', '.join(f'{s}:' for s in ports)}")
+        schemes = ", ".join(f"{s}:" for s in ports)
+        raise ValueError(f"{text!r} does not begin with one of {schemes}; write {_with_scheme(text.strip(), ports)}")
     rest = rest.removeprefix("//").removesuffix("/")
     host, port = _split(text, rest)
     number = _port(text, port) if port else ports[scheme] if default_port is None else default_port
     return Url(scheme, _host(text, host) if host else default_host, number)
+
+
+def _with_scheme(text: str, ports: Mapping[str, int]) -> str:
+    """The address as it was probably meant."""
+    scheme, colon, rest = text.partition(":")
+    meant = nearest(scheme.lower(), ports) or next(iter(ports))
+    return f"{meant}:{rest if colon and scheme.isalpha() else text}"
 
 
 def _split(text: str, rest: str) -> tuple[str, str]:
@@ -51,9 +61,9 @@ def _split(text: str, rest: str) -> tuple[str, str]:
     if rest.startswith("["):
         host, bracket, after = rest[1:].partition("]")
         if not bracket or not host or (after and not after.startswith(":")):
-            raise ValueError(f"{text!r} is not of the form SCHEME:[IPV6]:PORT")
+            raise ValueError(f"{text!r} is not of the form SCHEME:[IPV6]:PORT, as in udp:[::1]:4739")
         if ":" not in host:
-            raise ValueError(f"{text!r}: only an IPv6 address may be in brackets")
+            raise ValueError(f"{text!r}: only an IPv6 address may be in brackets; write it without them")
         return host, after[1:]
     if rest.count(":") > 1:
         raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in udp:[::1]:4739")

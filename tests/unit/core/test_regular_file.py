@@ -36,4 +36,4 @@ class RegularFileTests(SynchronousTestCase):
         """--check says so before anything is opened."""
         fifo = self.mktemp()
         os.mkfifo(fifo)
-        self.assertEqual(f"{fifo} is not a regular file", paths.problem(paths.input_file, fifo))
+        self.assertEqual(f"{fifo} is not a regular file; name one", paths.problem(paths.input_file, fifo))

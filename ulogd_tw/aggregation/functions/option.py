@@ -38,7 +38,7 @@ def parse(text: str) -> list[FunctionSpec]:
     names = [spec.name for spec in found]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"two functions are called {name}")
+            raise ValueError(f"two functions are called {name}; name one of them: other={name.partition('_')[0]}(...)")
     return found
 
 

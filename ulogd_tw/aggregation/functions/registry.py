@@ -47,7 +47,8 @@ def lookup(name: str) -> type[Function]:
         return _load(point)
     near = nearest(name, names())
     raise ValueError(
-        f"there is no function {name}" + (f"; did you mean {near}?" if near else f": {', '.join(names())}")
+        f"there is no function {name}"
+        + (f"; did you mean {near}?" if near else f"; functions are {', '.join(names())}")
     )
 
 

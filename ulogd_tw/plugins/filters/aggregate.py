@@ -96,12 +96,16 @@ class AGGREGATE(Aggregator):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.key_names:
-            yield "key", "must name at least one key"
+            yield "key", 'must name at least one key, such as key="sourceAddress"'
         for name in self.key_names:
             base = name.partition("/")[0]
             if known(base.partition("@")[0]) is None:
                 near = nearest(base, registry.names())
-                yield "key", f"there is no key {base}" + (f"; did you mean {near}?" if near else "")
+                yield (
+                    "key",
+                    f"there is no key {base}"
+                    + (f"; did you mean {near}?" if near else "; --check prints the keys of each input"),
+                )
         yield from (m for m in self._mistakes if m[0] != "key" or known(m[1].partition("/")[0].partition("@")[0]))
         ranking = [key.name for key in (*VALUES, *self._function_keys()) if key.type.numeric]
         if self.config.by not in ranking:

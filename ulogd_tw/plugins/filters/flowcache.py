@@ -122,13 +122,17 @@ class FLOWCACHE(Aggregator):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if not self.key_names:
-            yield "key", "must name at least one key"
+            yield "key", 'must name at least one key, such as key="5tuple"'
         for name in self.key_names:
             if known(name.partition("@")[0]) is None:
                 near = nearest(name, registry.names())
-                yield "key", f"there is no key {name}" + (f"; did you mean {near}?" if near else "")
+                yield (
+                    "key",
+                    f"there is no key {name}"
+                    + (f"; did you mean {near}?" if near else "; --check prints the keys of each input"),
+                )
             elif config.biflow and (end := other_end(name)) and end not in self.key_names:
-                yield "key", f"{name} without {end}: with biflow=1 both ends are in the key, or none"
+                yield "key", f"{name} without {end}: with biflow=1 both ends are in the key, or none; add {end}"
         for option in ("idle_timeout", "active_timeout"):
             if not 0.001 <= getattr(config, option) <= _MOST_SECONDS:
                 yield option, "must be from 1 ms to 1000000 s"

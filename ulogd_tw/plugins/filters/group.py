@@ -94,13 +94,13 @@ class GROUP(Filter):
         if not self._files:
             yield (
                 "networks",
-                f"is missing, and so are {', '.join(list(self._READERS)[1:])}; give at least one file of names",
+                f"no option names a file; give at least one of {', '.join(self._READERS)}",
             )
         if config.columns and not config.networks:
-            yield "columns", "need the option networks"
+            yield "columns", "are those of the file of networks=, which is not given; give it, or delete columns="
         for name in config.columns:
             if not re.fullmatch("[A-Za-z0-9]+", name):
-                yield "columns", f"{name!r}: names of columns consist of letters and digits"
+                yield "columns", f"{name!r}: names of columns consist of letters and digits; rename it"
         for option in ("country", "asn"):
             if getattr(config, option).endswith(".mmdb") and not is_there("maxminddb"):
                 yield option, f"needs maxminddb: {install('maxminddb')}"

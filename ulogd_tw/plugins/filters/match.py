@@ -67,7 +67,7 @@ class MATCH(Filter):
         for word in config.sets:
             name, sign, path = word.partition("=")
             if not (name and sign and path):
-                yield "sets", f"{word!r} is not NAME=FILE"
+                yield "sets", f'{word!r} is not NAME=FILE; write it as in sets="blocked=/etc/ulogd/blocked.txt"'
         if "match" not in config.given and config.action != "tag" and config.sample <= 1:
             yield "match", 'must be given: the rows to choose, such as match="tcp port 443"'
         try:  # without the files, which a check does not open
@@ -75,11 +75,14 @@ class MATCH(Filter):
         except MatchError as error:
             yield "match", f"{error}\n{config.match}\n{' ' * (error.column - 1)}^"
         if config.action == "drop" and (config.tag or config.export_to or config.sample > 1):
-            yield "action", "tag, export_to and sample have no effect with action=drop"
+            yield "action", "tag, export_to and sample have no effect with action=drop; delete them"
         if config.action == "tag" and not (config.tag or config.export_to):
             yield "action", "action=tag needs tag= or export_to="
         if config.action == "tag" and config.sample > 1:
-            yield "sample", "sample works with action=accept only, since action=tag keeps all rows"
+            yield (
+                "sample",
+                "sample works with action=accept only, since action=tag keeps all rows; delete one of the two",
+            )
 
     @property
     def _files(self) -> dict[str, str]:

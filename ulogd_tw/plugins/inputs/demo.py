@@ -53,7 +53,7 @@ class DEMO(Input):
         if self.config.seconds < 0:
             yield "seconds", "must be 0 or more"
         if self.config.exit and not self.config.seconds:
-            yield "exit", "needs seconds=, the length of the traffic"
+            yield "exit", "needs seconds=, the length of the traffic, such as seconds=60"
 
     @property
     def exits(self) -> bool:  # type: ignore[override]

@@ -50,9 +50,11 @@ def protocols(text: str) -> tuple[int, ...]:
         try:
             found.append(int(word) if word.isdecimal() else socket.getprotobyname(word))
         except OSError:
-            raise ValueError(f"{word!r} is not a protocol of /etc/protocols") from None
+            raise ValueError(
+                f"{word!r} is not a protocol; write names of /etc/protocols or numbers, such as tcp or 6"
+            ) from None
         if found[-1] > 255:
-            raise ValueError(f"{word!r} is not a protocol number")
+            raise ValueError(f"{word!r} is not a protocol number (0 to 255)")
     return tuple(found)
 
 
@@ -167,14 +169,17 @@ class NFCT(Input):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if config.pollinterval < 0:
-            yield "pollinterval", f"{config.pollinterval} is not a time"
+            yield "pollinterval", f"{config.pollinterval} is not a time; write seconds, or 0 for none"
         for option in ("pollinterval", "active_timeout"):
             if not config.hash_enable and getattr(config, option):
-                yield option, "needs hash_enable=1"
+                yield option, "needs hash_enable=1; set it, or delete this line"
         if config.reset and not config.active_timeout:
-            yield "reset", "needs active_timeout"
+            yield "reset", "needs active_timeout; set it, such as active_timeout=60"
         if config.event_mask & ~(NEW | UPDATE | DESTROY):
-            yield "event_mask", f"{config.event_mask} has bits other than 1, 2 and 4"
+            yield (
+                "event_mask",
+                f"{config.event_mask} has bits other than 1, 2 and 4; write 4 for ended flows, 7 for all events",
+            )
         elif not self.groups() and not config.pollinterval:
             yield (
                 "event_mask",

@@ -45,7 +45,7 @@ def groups(written: str) -> tuple[int, ...]:
         if not 0 <= group <= 0xFFFF:
             raise ValueError(f"{group} is not a group (0 to 65535)")
     if not found:
-        raise ValueError("no group")
+        raise ValueError("names no group; write numbers, such as 0 or 1,2")
     return found
 
 

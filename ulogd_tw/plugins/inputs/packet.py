@@ -82,10 +82,10 @@ class PACKET(Input):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if config.interface is not None and not config.interface:
-            yield "interface", "must name an interface"
+            yield "interface", "must name an interface, such as eth0; ip link lists them"
         for name in config.interface or ():
             if len(name.encode()) > 15:
-                yield "interface", f"{name} is too long for the name of an interface (15 letters)"
+                yield "interface", f"{name} is too long for the name of an interface; ip link lists them"
         if not 0 <= config.fanout <= 0xFFFF:
             yield "fanout", f"{config.fanout} is not a group (1 to 65535, 0 for none)"
         if config.ring > 1 << 31:

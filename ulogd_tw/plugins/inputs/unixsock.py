@@ -85,7 +85,7 @@ class UNIXSOCK(Input):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not 0 <= self.config.perms <= 0o777:
-            yield "perms", f"{self.config.perms:o} (octal) is not a mode between 0 and 0777"
+            yield "perms", f"{self.config.perms:o} (octal) is not a mode between 0 and 0777, such as 0666"
 
     # --- life -------------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ class GRAPHITE(TextOutput):
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not self.config.host:
-            yield "host", "must be given"
+            yield "host", 'must be given, such as host="127.0.0.1"'
         try:
             service_port(self.config.port, "tcp")
         except ValueError as error:

@@ -154,7 +154,7 @@ class IPFIX(Output):
         for transport in TRANSPORTS.values():
             yield from transport.exporting_mistakes(config)
         if config.flush <= 0:
-            yield "flush", "must be more than 0"
+            yield "flush", "must be more than 0, such as 1"
 
     def requests_of(self, above: frozenset[str] | None) -> Any:
         asked = self.flows.requests(above)

@@ -116,9 +116,15 @@ class IPFIXFILE(Output):
         except ValueError as error:
             yield "fields", str(error)
         if not os.path.basename(config.file):
-            yield "file", f"{config.file!r} is not the name of a file"
+            yield (
+                "file",
+                f"{config.file!r} is not the name of a file; write one, such as /var/lib/ulogd/flows-%Y%m%d.ipfix",
+            )
         if 0 < config.rotate_interval < 1 or config.rotate_interval % 1:
-            yield "rotate_interval", "must be whole seconds, or 0"
+            yield (
+                "rotate_interval",
+                f"{config.rotate_interval:g} is not a time of whole seconds; write 1 or more, or 0 for none",
+            )
         if not 0 <= config.domain <= 0xFFFFFFFF:
             yield "domain", f"{config.domain} is not an Observation Domain ID (0 to 4294967295)"
 

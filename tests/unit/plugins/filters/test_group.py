@@ -243,8 +243,8 @@ class FilesTests(GroupCase):
 
     def test_mistakes(self):
         for options, expected in (
-            ({}, "is missing, and so are services, country, asn, interfaces, marks, zones"),
-            ({"columns": ("site",), "services": "x"}, "need the option networks"),
+            ({}, "give at least one of networks, services, country, asn, interfaces, marks, zones"),
+            ({"columns": ("site",), "services": "x"}, "file of networks=, which is not given"),
             ({"networks": "x", "columns": ("a.b",)}, "names of columns consist of letters and digits"),
         ):
             group = GROUP("g", Options(GROUP.all_options(), options))
