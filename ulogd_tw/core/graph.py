@@ -31,6 +31,10 @@ class Node:
         """Names of keys as plugins below asked for them."""
         self.aliases: dict[str, str] = {}
         """Columns kept under another name (``key@instance``), since this instance gives a key of the same name."""
+        self.drawn: set[str] = set()
+        """Columns that this instance takes by name."""
+        self.left_out: frozenset[str] = frozenset()
+        """Keys that only instances of other stacks asked for: an output of all keys does not see them."""
         self.report: Callable[[Plugin, Exception], None] = _raise
         self.put: Callable[[Batch], None] = self._write
         plugin.emit = self.pass_on
@@ -54,9 +58,14 @@ class Node:
                 held, {n: batch.missing[o] for n, o in self.aliases.items() if o in batch.missing}
             )
         if isinstance(self.plugin, Output):
-            self.put(batch)
+            self.put(self._without(batch) if self.left_out else batch)
         else:
             self._process(batch)
+
+    def _without(self, batch: Batch) -> Batch:
+        if self.left_out.isdisjoint(batch.schema):
+            return batch
+        return batch.select([name for name in batch.schema if name not in self.left_out])
 
     def _process(self, batch: Batch) -> None:
         counters = self.plugin.counters

@@ -43,6 +43,7 @@ def resolve(graph: Graph, providers: Callable[[str], list[str]]) -> list[Mistake
     given = {node: Provided(node.plugin.keys(), node.plugin.open_keys) for node in graph.nodes}
     wanted = {node: _Wish() for node in graph.nodes}
     mistakes: list[Mistake] = []
+    outputs: list[Node] = []
     depth = {node: place for stack in graph.stacks for place, node in enumerate(stack.path)}
     filters = sorted(graph.filters, key=depth.__getitem__, reverse=True)
     for node in graph.outputs + filters + graph.inputs:
@@ -55,7 +56,19 @@ def resolve(graph: Graph, providers: Callable[[str], list[str]]) -> list[Mistake
             else:
                 asked = plugin.requests(plugin.wanted)
             mistakes += _request(node, parent, asked, given, wanted, providers)
+            if asked is ALL and isinstance(plugin, Output):
+                outputs.append(node)
+    for node in outputs:
+        node.left_out = _left_out(node, given)
     return mistakes
+
+
+def _left_out(output: Node, given: dict[Node, Provided]) -> frozenset[str]:
+    """The keys given on request by name that nothing in the stacks of this output requested."""
+    above = {node for parent in output.parents for node in upwards(parent)}
+    hidden = frozenset().union(*(node.plugin.hidden for node in above if not given[node].open))
+    shown = (name for node in above for name in given[node].keys if name not in node.plugin.hidden)
+    return hidden.difference(shown, *(node.drawn for node in above))
 
 
 def _names(above: Iterable[Node], given: dict[Node, Provided]) -> frozenset[str] | None:
@@ -102,6 +115,7 @@ def _request(
                 if request not in node.plugin.seldom:
                     provider.requested.add(name)
                 columns = frozenset(i.partition("@")[0] for r in recipes for i in r.inputs)
+                node.drawn |= columns
                 wanted[provider].add(columns, request in node.plugin.seldom)
                 break
         else:

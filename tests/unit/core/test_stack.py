@@ -95,6 +95,16 @@ class StackTests(SynchronousTestCase):
         self.assertNotIn("orig.raw.pktlen", graph.instances["f"].wanted)
         self.assertIn("orig.ip.saddr", graph.instances["f"].wanted)
 
+    def test_hidden_keys_reach_only_the_stacks_that_ask(self):
+        """Another stack's request does not change what an output of all keys sees; one of its own stack does."""
+        self.patch(doubles.FLOWS, "hidden", frozenset({"a"}))
+        self.patch(doubles.KEEP, "requests", lambda keep, wanted: {"a": True} if keep.instance == "named" else ALL)
+        self.patch(doubles.HALF, "may_use", ("a",))
+        graph = self.build("f:FLOWS,k:KEEP", "f:FLOWS,named:KEEP", "f:FLOWS,h:HALF,below:KEEP")
+        graph.inputs[0].plugin.receive(numbers(2, a=[1, 2], b=[3, 4]))
+        seen = {name: list(graph.instances[name].batches[0].schema) for name in ("k", "named", "below")}
+        self.assertEqual({"k": ["b"], "named": ["a", "b"], "below": ["a", "b"]}, seen)
+
     def test_key_at_instance_chooses_another_provider(self):
         """Although a nearer plugin gives a key of the same name."""
         graph = self.build("f:FLOWS,c:COVER,k:KEEP", asked={"a": True, "a@f": True})

@@ -97,6 +97,7 @@ class FLOWCACHE(Aggregator):
         config = self.config
         chosen = config.key.replace("5tuple", ",".join(FIVE_TUPLE))
         self.key_names = tuple(dict.fromkeys(name.strip() for name in chosen.split(",") if name.strip()))
+        self.hidden = type(self).hidden.difference(name.partition("@")[0] for name in self.key_names)
         idle, active, end = (_us(s) for s in (config.idle_timeout, config.active_timeout, config.end_timeout))
         self._rules = Rules(idle, active, end, config.biflow)
         self._layouts: dict[int, Layout] = {}
