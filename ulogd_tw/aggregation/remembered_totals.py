@@ -11,6 +11,9 @@ from ulogd_tw.core.amounts import Amount
 from ulogd_tw.core.key_table import KeyTable
 from ulogd_tw.core.keys import SUMS
 
+_END_BITS = np.uint64(44)
+_LAST_END = np.uint64((1 << 44) - 1)
+"""Milliseconds until 2527."""
 _END = 1 + len(SUMS)
 """Place of the last record's end in a row of a table; totals stand between it and the hash. 0: there was no record."""
 
@@ -100,9 +103,20 @@ class Runs:
         """The end of the record before each row, of these `ends` in the order of the flows."""
         return np.where(self.first, self._flat.take(self._rows + _END), np.roll(ends, 1))
 
+    def late(self, ends: np.ndarray) -> np.ndarray:
+        """The rows that end before an earlier row of their flow, by `ends` in the order of the flows; 0: no end."""
+        flow = np.cumsum(self.first).astype(np.uint64) << _END_BITS
+        latest = np.maximum.accumulate(flow | np.minimum(self.ended_before(ends), _LAST_END))
+        return (ends > 0) & (flow | np.minimum(ends, _LAST_END) < latest)
+
     def note_ends(self, ends: np.ndarray) -> None:
         """Remember the ends of the last records."""
         self._flat[self._rows[self._last] + _END] = np.maximum(ends[self._last], 1)
+
+    def note_latest(self, ends: np.ndarray) -> None:
+        """Remember the latest end of each flow."""
+        places = self._rows + _END
+        np.maximum.at(self._flat, places, np.maximum(ends, np.uint64(1)))
 
     def fallen(self, totals: Mapping[int, RowTotals]) -> np.ndarray:
         """The rows of which any total is smaller than before, in the order of the flows."""
@@ -111,6 +125,14 @@ class Runs:
             values, there, before, _ = self._compared(place + 1, total)
             found |= there & (values < before)
         return found
+
+    def without(self, totals: Mapping[int, RowTotals], rows: np.ndarray) -> dict[int, RowTotals]:
+        """The totals, but for these rows (a mask in the order of the flows), which add nothing."""
+        if not rows.any():
+            return dict(totals)
+        kept = np.empty_like(rows)
+        kept[self._order] = ~rows
+        return {place: RowTotals(one.values, one.there & kept, one.chosen) for place, one in totals.items()}
 
     def differences(
         self, place: int, total: RowTotals, joins: np.ndarray | None = None, final: np.ndarray | None = None

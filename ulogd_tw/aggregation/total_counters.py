@@ -138,7 +138,8 @@ class RepeatedTotals(Totals):
 
     A record continues the one before it if both have the same exporter, domain and template, the same complete flow
     key, flow id and start of the flow (as far as the template has them), and no total decreased. Records without ports
-    may belong to many flows. Conntrack reports the end of a connection once. Records with a flowEndReason are a flow's
+    may belong to many flows. A record that ends before an earlier one of its flow came late: its total is contained in
+    that of the earlier one. Conntrack reports the end of a connection once. Records with a flowEndReason are a flow's
     last ones; with 2 (active timeout) a later record contains them, so they add nothing.
     """
 
@@ -147,7 +148,7 @@ class RepeatedTotals(Totals):
                 "flowDirection", "vlanId", "dot1qVlanId", "dot1qCustomerVlanId", "layer2SegmentId", "ingressVRFID",
                 "sourceMacAddress", "destinationMacAddress", "lineCardId", "engineType", "engineId",
                 "observationPointId", "meteringProcessId")  # fmt: skip
-    asks = (*IDENTITY, FLOW_ID, UPTIME, START, REASON, EVENT)
+    asks = (*IDENTITY, FLOW_ID, UPTIME, START, END, REASON, EVENT)
 
     def _differenced(self, batch: Batch, chosen: dict[int, Amount]) -> Batch:
         reasons = self._column(batch, REASON, 0)
@@ -169,10 +170,12 @@ class RepeatedTotals(Totals):
         totals = self._totals(batch, chosen)
         start = UPTIME if self._find(batch, UPTIME) is not None else START  # of a clock that does not jitter
         runs = self._flows.runs(self._identity(batch, (*self.IDENTITY, FLOW_ID, start)))
-        runs.begin_anew(runs.fallen(totals))
         sure = runs.sorted(self._has(batch, FLOW_ID) | self._has(batch, start))
+        ends = np.where(sure, runs.sorted(self._column(batch, END, 0)), np.uint64(0))
+        totals = runs.without(totals, runs.late(ends))
+        runs.begin_anew(runs.fallen(totals))
         self.assumed += int(np.count_nonzero(~runs.anew & ~sure))
-        runs.note_ends(np.ones(batch.n, np.uint64))
+        runs.note_latest(ends)
         for place, total in totals.items():
             yield place, runs.differences(place, total)
 

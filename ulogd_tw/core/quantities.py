@@ -47,7 +47,8 @@ _PACKETS, _OCTETS, _REPLY_PACKETS, _REPLY_OCTETS = SUMS
 OCTETS = Quantity(
     _OCTETS,
     _counters("octetDeltaCount", "octetTotalCount", "initiatorOctets", "postOctetDeltaCount", "postOctetTotalCount",
-              "layer2OctetDeltaCount", "layer2OctetTotalCount", "postLayer2OctetDeltaCount"),
+              "layer2OctetDeltaCount", "layer2OctetTotalCount", "postLayer2OctetDeltaCount",
+              "postLayer2OctetTotalCount"),
 )  # fmt: skip
 """`initiatorOctets` is what a Cisco ASA counts; the `post` counters are those of egress; layer 2 counts frames."""
 PACKETS = Quantity(
@@ -64,7 +65,7 @@ REPLY_OCTETS = Quantity(
     _REPLY_OCTETS,
     _counters("reverseOctetDeltaCount", "reverseOctetTotalCount", "responderOctets", "reverseInitiatorOctets",
               "reversePostOctetDeltaCount", "reversePostOctetTotalCount", "reverseLayer2OctetDeltaCount",
-              "reverseLayer2OctetTotalCount", "reversePostLayer2OctetDeltaCount"),
+              "reverseLayer2OctetTotalCount", "reversePostLayer2OctetDeltaCount", "reversePostLayer2OctetTotalCount"),
 )  # fmt: skip
 QUANTITIES = (PACKETS, OCTETS, REPLY_PACKETS, REPLY_OCTETS)
 """In the order of `keys.SUMS`."""

@@ -43,6 +43,7 @@ DECODING = (
     Count("rates_unmatched", "records", "Options records with a sampling rate by something that rows do not have."),
     Count("sampling_unmatched", "rows", "Rows not scaled: their exporter sent sampling rates, but none for them."),
     Count("sampling_ambiguous", "rows", "Rows not scaled: several rates of their exporter are possible."),
+    Count("counts_saturated", "counts", "Counts times their sampling rate that are beyond 64 bits: 2^64-1 instead."),
     Count("names_unmatched", "rows", "Interfaces, applications and so on without name while others of them have one."),
     Count("names_ambiguous", "rows", "Things without name: domains of their exporter name them differently."),
     Count("start_unknown", "rows", "Uptimes without time: domains of their exporter tell different starts of it."),

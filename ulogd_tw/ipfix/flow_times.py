@@ -13,7 +13,7 @@ import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import numbers
-from ulogd_tw.core.conversions import before_export, ntp_to_integer, ntp_to_ms, seconds_to_ms
+from ulogd_tw.core.conversions import LAST_MS, before_export, ntp_to_integer, ntp_to_ms, seconds_to_ms
 from ulogd_tw.core.keys import NETFLOW5, NETFLOW9, Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.context import Source
@@ -88,7 +88,7 @@ class FlowTimes:
         return wanted if wanted is ALL else wanted | self._read
 
     def add(self, found: Found, sources: Sequence[Source], counts: np.ndarray) -> Sequence[Key]:
-        """Add the columns. A time before 1970 is missing; a column without any time is left out."""
+        """Add the columns. A time before 1970 or beyond `LAST_MS` is missing; a column without any time is left out."""
         self._clock = None
         made = [(key, make(found, sources, counts)) for key, make in self._makes]
         keys = []
@@ -96,9 +96,10 @@ class FlowTimes:
             if times is None:
                 continue
             values, missing = times
-            wrong = values < 0
-            if self._netflow and wrong.any():
-                self._options.odd_times(int(np.count_nonzero(wrong if missing is None else wrong & ~missing)))
+            wrong = (values < 0) | (values > LAST_MS)
+            if wrong.any():
+                odd = wrong if self._netflow else values > LAST_MS
+                self._options.odd_times(int(np.count_nonzero(odd if missing is None else odd & ~missing)))
             found[0][key.name] = np.where(wrong, 0, values).astype(types.MILLISECONDS.dtype)
             wrong = wrong if missing is None else wrong | missing
             if wrong.any():

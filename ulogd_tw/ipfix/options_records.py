@@ -74,7 +74,7 @@ class Options:
         """Number of changes by options records."""
         self.identities: frozenset[str] = frozenset()
         """By what rates were ever told: the columns of records that have to be read for that."""
-        for name in (*_LOSSES.values(), *_NOT_FOUND):
+        for name in (*_LOSSES.values(), *_NOT_FOUND, "counts_saturated"):
             counters.figures.setdefault(name, 0)
 
     def read(
@@ -250,8 +250,12 @@ class Options:
                 self._counters.figures[kind] += rows
                 self._events.once(kind, learnt.session, learnt.domain.number, 0, what)
 
+    def stopped(self, counts: int) -> None:
+        """Counts that stopped at the largest number when they were multiplied."""
+        self._counters.figures["counts_saturated"] += counts
+
     def odd_times(self, rows: int) -> None:
-        """Rows with a time before 1970, which is none."""
+        """Rows with a time that was made of others and cannot be."""
         self._counters.errors["value"] += rows
 
     def undated(self, learnt: KnownTemplate, rows: int) -> None:

@@ -27,6 +27,7 @@ _PAIRS = (
 _SINGLE = ("samplingInterval", "samplerRandomInterval")
 _ALWAYS = {"sampler", "sequence"}
 """Identities of records that are read although no rate was told by them: records with them are not nameless."""
+_LARGEST, _SAFE = np.uint64(2**64 - 1), 2.0**63
 _UNKNOWN, _AMBIGUOUS = 0.0, -1.0
 """In the place of a factor."""
 
@@ -77,7 +78,7 @@ class Factor:
         columns[FACTOR.name] = factor
         if self._scale:
             one = factor.strides == (0,) and factor[0] == 1
-            _multiply(columns, None if one else factor)
+            self._options.stopped(_multiply(columns, None if one else factor))
         return (FACTOR,)
 
     def _inline(self, columns: Mapping[str, Column]) -> np.ndarray | None:
@@ -197,17 +198,27 @@ def _rows(factor: float | np.ndarray, value: float, asked: np.ndarray | None, n:
     return n if asked is None else int(np.count_nonzero(asked))
 
 
-def _multiply(columns: dict[str, Column], factor: np.ndarray | None) -> None:
-    whole = None
-    if factor is not None and (factor == np.rint(factor)).all():
-        whole = factor.astype(np.uint64)
+def _multiply(columns: dict[str, Column], factor: np.ndarray | None) -> int:
+    """Multiply all counts; how many stopped at their limit."""
+    stopped = 0
+    whole = factor is not None and bool((factor == np.rint(factor)).all())
     for name, column in columns.items():
         key = registry.key(name)
         if key is None or not _counts(key) or not isinstance(column, np.ndarray):
             continue
-        wide = column.astype(np.uint64)
-        if whole is not None:
-            wide *= whole
-        elif factor is not None:
-            wide = np.rint(column * factor).astype(np.uint64)
-        columns[name] = wide
+        columns[name] = wide = column.astype(np.uint64)
+        if factor is not None:
+            columns[name], beyond = _times(wide, factor, whole)
+            stopped += beyond
+    return stopped
+
+
+def _times(counts: np.ndarray, factor: np.ndarray, whole: bool) -> tuple[np.ndarray, int]:
+    """Counts times a factor, `whole` or not; how many are beyond 64 bits: they are the largest number."""
+    factors = np.minimum(factor, _SAFE).astype(np.uint64) if whole else factor
+    if int(counts.max(initial=0)) * float(factor.max(initial=0.0)) < _SAFE:
+        return counts * factors if whole else np.rint(counts * factor).astype(np.uint64), 0
+    beyond = counts > _LARGEST // factors if whole else np.rint(counts * factor) >= float(_LARGEST)
+    with np.errstate(invalid="ignore"):
+        times = counts * factors if whole else np.rint(counts * factor).astype(np.uint64)
+    return np.where(beyond, _LARGEST, times), int(np.count_nonzero(beyond))

@@ -86,6 +86,8 @@ RATES = (*(name for pair in _PAIRS for name in pair), *_SINGLE, "samplingSize", 
          "samplingProbability")  # fmt: skip
 
 
+_LEAST = 2.0**-64
+"""The least probability that there can be of a count of 64 bits."""
 SIDES = {name: side for side, group in enumerate((_INGRESS, _EGRESS)) for name in group} | {
     "ingressPhysicalInterface": 0, "egressPhysicalInterface": 1
 }  # fmt: skip
@@ -105,7 +107,7 @@ def packets_behind(values: Mapping[str, Any]) -> float | None:
     if size and population:
         return max(population / size, 1.0)
     if probability := values.get("samplingProbability"):
-        return 1 / probability if 0 < probability <= 1 else None
+        return 1 / probability if _LEAST <= probability <= 1 else None
     rates = [values[name] for name in (*_SINGLE, "samplingPacketInterval") if name in values]
     return float(next(filter(None, rates), 0)) if rates else None
 

@@ -201,6 +201,21 @@ class AutoTests(AggregateCase):
         self.both((220, 3, 2), (100, 2, {}), (120, 1, {}))
         self.both((150, 4, 3), (100, 1, {}), (30, 2, {}), (50, 3, {}))
 
+    def test_late(self):
+        """A record that ends before an earlier one of its flow came late: it adds nothing, the next one the rest."""
+
+        def ended(*ends):
+            return [{"flowStartMilliseconds": 900_000, "flowEndMilliseconds": 900_000 + end} for end in ends]
+
+        first, late, second, third = ended(10, 20, 30, 40)
+        self.both((400, 4, 4), (100, 1, first), (300, 3, second), (200, 2, late), (400, 4, third))
+        self.both((300, 3, 4), (300, 3, second), (100, 1, first), (200, 2, late), (100, 1, first))
+        ids = [{"flowId": 7, "flowEndMilliseconds": end} for end in (10, 30, 20)]
+        self.both((300, 3, 3), *((100 * n, n, more) for n, more in zip((1, 3, 2), ids, strict=True)))
+        self.both((330, 5, 3), (100, 1, first), (300, 3, second), (30, 2, second))
+        other = {"flowStartMilliseconds": 900_001, "flowEndMilliseconds": 900_015}
+        self.both((350, 4, 3), (100, 1, first), (300, 3, second), (50, 1, other))
+
     def test_the_whole_key(self):
         """A flow is known by its whole key, by who told of it, and by the template."""
         for name in ("ipClassOfService", "vlanId", "ingressInterface", "flowDirection", "observationDomainId",

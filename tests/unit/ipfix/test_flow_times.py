@@ -125,6 +125,15 @@ class FlowTimesTests(SynchronousTestCase):
                 sent = message(flows(256, [*fields, (duration, 4)], row))
                 self.assertEqual([expected], self.times(sent), (duration, fields))
 
+    def test_beyond(self):
+        """An end beyond what 32-bit seconds reach is none, and counted; never another date."""
+        last = 1000 * 2**32 - 1
+        found = Collected(ALL)
+        rows = (record((8, last - 999), (4, duration)) for duration in (999, 1000, 2**32 - 1))
+        ends = [row.get("flowEndMilliseconds") for row in found.rows(message(flows(256, [(152, 8), (161, 4)], *rows)))]
+        self.assertEqual([last, None, None], ends)
+        self.assertEqual({"value": 2}, found.errors)
+
     def test_durations_in_microseconds(self):
         """The time of the other end is that of the exact sum or difference, cut to milliseconds."""
         start, fraction = 1_699_999_990, (900 << 32) // 10**6 + 1  # 0.9 ms behind the second

@@ -84,6 +84,25 @@ class SamplingTests(SynchronousTestCase):
             (row["octetDeltaCount"], row["packetDeltaCount"], row["sampling_factor"], row["ingressInterface"]),
         )
 
+    def test_beyond_64_bits(self):
+        """Counts that are too large for their type when they are multiplied stop at its end, and are counted."""
+        for rate, kept, expected in ((4, 2**62 - 1, 4 * (2**62 - 1)), (4.5, 2**50, 4.5 * 2**50)):
+            found = Collected(ALL, scale=True)
+            size, population = (2, round(rate * 2))
+            told = options(300, (149, 4), (309, 4), (310, 4)), a_set(300, struct.pack("!III", 1, size, population))
+            sent = a_set(2, template(256, (1, 8), (2, 8))), a_set(256, struct.pack("!QQ", 2**63, kept))
+            found.rows(message(*told))
+            (row,) = found.rows(message(*sent))
+            self.assertEqual((2**64 - 1, expected), (row["octetDeltaCount"], row["packetDeltaCount"]))
+            self.assertEqual(1, found.counters.figures["counts_saturated"])
+
+    def test_no_probability(self):
+        """A probability that is next to none says nothing."""
+        found = Collected(ALL, scale=True)
+        found.rows(message(options(300, (149, 4), (311, 8)), a_set(300, struct.pack("!Id", 1, 1e-310))))
+        (row,) = found.rows(message(a_set(2, template(256, (1, 8))), a_set(256, struct.pack("!Q", 7))))
+        self.assertEqual((7, 1.0), (row["octetDeltaCount"], row["sampling_factor"]))
+
     def test_impossible_size(self):
         """A rate of 16 octets says nothing, also where it is all that the record has."""
         rate, own = (34, 16, 100), (143, 4, 7)
