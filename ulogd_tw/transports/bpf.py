@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import struct
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-
-import cffi
 
 from ulogd_tw.core.errors import StartError
 
@@ -19,17 +18,14 @@ ETHERNET, RAW = 1, 12
 """DLT numbers of libpcap, for Ethernet and for IP without a link's header (on Linux)."""
 _LIBRARIES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")
 
-_ffi = cffi.FFI()
-_ffi.cdef(
-    """
+_DECLARATIONS = """
     struct bpf_program { unsigned bf_len; char *bf_insns; };
     void *pcap_open_dead(int, int);
     int pcap_compile(void *, struct bpf_program *, const char *, int, unsigned);
     char *pcap_geterr(void *);
     void pcap_freecode(struct bpf_program *);
     void pcap_close(void *);
-    """
-)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +35,10 @@ class Program:
     instructions: bytes
 
     def attach(self, sock: socket.socket) -> None:
-        """Let only packets into the socket that pass."""
-        held = _ffi.from_buffer(self.instructions)
-        address = int(_ffi.cast("uintptr_t", held))
-        program = struct.pack("@HP", len(self.instructions) // 8, address)
+        """Let only packets into the socket that pass. Raises OSError."""
+        held = ctypes.create_string_buffer(self.instructions)
+        # struct sock_fprog: how many instructions, and where they are.
+        program = struct.pack("@HP", len(self.instructions) // 8, ctypes.addressof(held))
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
@@ -51,10 +47,19 @@ NOTHING = Program(_RETURN + struct.pack("=I", 0))
 
 
 @cache
+def _ffi() -> Any:
+    import cffi  # at need: it and what it reads declarations with take 20 ms
+
+    ffi = cffi.FFI()
+    ffi.cdef(_DECLARATIONS)
+    return ffi
+
+
+@cache
 def _libpcap() -> Any:
     for name in _LIBRARIES:
         try:
-            return _ffi.dlopen(name)
+            return _ffi().dlopen(name)
         except OSError:
             continue
     return None
@@ -67,12 +72,13 @@ def compiled(text: str, link: int, snaplen: int) -> Program:
     pcap = _libpcap()
     if pcap is None:
         raise StartError("a filter needs libpcap", "apt-get install libpcap0.8")
-    handle, program = pcap.pcap_open_dead(link, snaplen), _ffi.new("struct bpf_program *")
+    ffi = _ffi()
+    handle, program = pcap.pcap_open_dead(link, snaplen), ffi.new("struct bpf_program *")
     try:
         if pcap.pcap_compile(handle, program, text.encode(), 1, 0xFFFFFFFF):
-            why = _ffi.string(pcap.pcap_geterr(handle)).decode(errors="replace")
+            why = ffi.string(pcap.pcap_geterr(handle)).decode(errors="replace")
             raise StartError(f"filter {text!r}: {why}")
-        instructions = bytes(_ffi.buffer(program.bf_insns, 8 * program.bf_len))
+        instructions = bytes(ffi.buffer(program.bf_insns, 8 * program.bf_len))
         pcap.pcap_freecode(program)
     finally:
         pcap.pcap_close(handle)

@@ -62,7 +62,7 @@ def slab_of(datagrams):
     slab = Slab(len(datagrams), 2048)
     for row, (octets, peer, port) in enumerate(datagrams):
         slab.rows[row, : len(octets)] = list(octets)
-        slab._heads["length"][row] = len(octets)
+        slab._messages["length"][row] = len(octets)
         name = struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(peer) + bytes(20)
         slab._names[row] = list(name)
     slab.n = len(datagrams)

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cffi
 import numpy as np
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -23,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ulogd_tw.core.errors import MessageError, StartError
+from ulogd_tw.transports.bpf import Program
 from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink import nlmsg
@@ -33,8 +33,7 @@ NETLINK_NETFILTER = 12
 # linux/netlink.h and asm-generic/socket.h; Python's socket module has none of these.
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_BROADCAST_ERROR, NETLINK_NO_ENOBUFS = 1, 2, 4, 5
-SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_MEMINFO = 26, 33, 55
-_ffi = cffi.FFI()
+SO_RCVBUFFORCE, SO_MEMINFO = 33, 55
 _MEMINFO = struct.Struct("=9I")
 _DROPS = 8
 
@@ -182,13 +181,8 @@ class NetlinkPort:
         """Have the kernel choose; where it does not take the program, whoever reads has to."""
         if not self._program:
             return
-        octets = _ffi.from_buffer(self._program)
-        # struct sock_fprog: how many instructions of 8 octets, and where they are.
-        address = int(_ffi.cast("uintptr_t", octets))
         try:
-            self._socket.setsockopt(
-                socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(self._program) // 8, address)
-            )
+            Program(self._program).attach(self._socket)
         except OSError as error:
             self.log.warn("the kernel refuses an event filter, so all events are read: {why}", why=error.strerror)
 
