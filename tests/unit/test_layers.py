@@ -30,7 +30,7 @@ LAYERS = {
     "exporting": {"core", "ipfix", "netfilter", "transports"},
     "peers": {"core", "clocks", "ipfix", "netfilter", "transports", "collecting", "exporting"},
     "storing": {"core"},
-    "writing": {"core", "ipfix", "transports"},
+    "writing": {"core", "transports"},
     "plugins": {"core", "clocks", "transports", "flow"} | CODECS | ENGINES,
 }
 

@@ -12,14 +12,15 @@ import mmap
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ulogd_tw.core import durable
-from ulogd_tw.ipfix.message import whole_messages
 
 PART = ".part"
+Whole = Callable[[memoryview], tuple[int, int]]
+"""The complete messages at the beginning of a file: how many, and their octets."""
 _DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z%]")
 
 
@@ -75,7 +76,7 @@ class PartFile:
         self.path = self._wanted = path
         self.sync = sync
         self.octets = 0
-        """Octets in the file: complete Messages."""
+        """Octets in the file: complete messages."""
         self.fd = -1
         self._part = ""
 
@@ -135,17 +136,17 @@ class Leftover:
     path: str | None
     messages: int
     cut: int
-    """Octets of an incomplete Message cut off at its end."""
+    """Octets of an incomplete message cut off at its end."""
 
 
-def recover(names: Names) -> Iterator[Leftover | OSError]:
-    """End the files of a killed process: cut to the last complete Message, synced, renamed.
+def recover(names: Names, whole: Whole) -> Iterator[Leftover | OSError]:
+    """End the files of a killed process: cut to the last complete message, synced, renamed.
 
     Files in use by a process are left alone. OSError: this file cannot be recovered.
     """
     for part in names.leftovers():
         try:
-            found = _recover(names, part)
+            found = _recover(names, part, whole)
         except OSError as error:
             yield error
             continue
@@ -153,26 +154,26 @@ def recover(names: Names) -> Iterator[Leftover | OSError]:
             yield found
 
 
-def _recover(names: Names, part: str) -> Leftover | None:
+def _recover(names: Names, part: str, whole: Whole) -> Leftover | None:
     fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
     try:
         if not _lock(fd) or not _is(part, fd):
             return None
         size = os.fstat(fd).st_size
-        messages = whole = 0
+        messages = octets = 0
         if size:
-            with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as octets, memoryview(octets) as view:
-                messages, whole = whole_messages(view)
-        if not whole:
+            with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as file, memoryview(file) as view:
+                messages, octets = whole(view)
+        if not octets:
             os.unlink(part)
             return Leftover(part, None, 0, size)
-        os.ftruncate(fd, whole)
+        os.ftruncate(fd, octets)
         os.fsync(fd)
         path = part.removesuffix(PART)
         if os.path.lexists(path):
             path = names.free(path)
         durable.rename(part, path)
-        return Leftover(part, path, messages, size - whole)
+        return Leftover(part, path, messages, size - octets)
     finally:
         os.close(fd)
 

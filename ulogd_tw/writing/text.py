@@ -1,8 +1,8 @@
 """Outputs of text lines, and the file they write to.
 
-A sink (`TextFile` here, sockets in `ulogd_tw.writing.sockets`) takes one batch at a time as a `PendingText`: the
-unwritten part of the batch. While the sink cannot write, it keeps this rest, and the Deferred of `write` stays open.
-Further rows then wait in the bounded queue before the output (``queue_rows``).
+A sink (`TextFile` here, peers in `streams` and `datagrams`) takes one batch at a time as a `PendingText`: the unwritten
+part of the batch. While the sink cannot write, it keeps this rest, and the Deferred of `write` stays open. Further rows
+then wait in the bounded queue before the output (``queue_rows``).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.ipfix.wire import counts
+from ulogd_tw.ipfix.message import whole_messages
 from ulogd_tw.writing.part_file import Leftover, Names, PartFile, recover
 
 MESSAGE = counts(1, 2, 3)
@@ -131,7 +132,7 @@ class RecoverTests(PartFileCase):
 
     def left(self, octets, name="f-20260921-141320.ipfix.part"):
         (self.folder / name).write_bytes(octets)
-        return list(recover(self.names()))
+        return list(recover(self.names(), whole_messages))
 
     def test_cut(self):
         """Cut back to the last whole message, wherever the kill was."""
@@ -159,7 +160,7 @@ class RecoverTests(PartFileCase):
         """A file that is being written is left alone."""
         file = self.file()
         file.append([MESSAGE])
-        self.assertEqual([], list(recover(self.names())))
+        self.assertEqual([], list(recover(self.names(), whole_messages)))
         file.append([MESSAGE])
         file.end()
         self.assertEqual([2 * MESSAGE], list(self.files().values()))

@@ -21,6 +21,7 @@ from ulogd_tw.exporting import flow_records
 from ulogd_tw.exporting.counts import RECORDS
 from ulogd_tw.exporting.flow_records import FlowRecords
 from ulogd_tw.ipfix.builder import MessageBuilder, Messages, template_messages
+from ulogd_tw.ipfix.message import whole_messages
 from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.writing.counts import FILES
 from ulogd_tw.writing.file_writer import FileWriter, Step
@@ -143,7 +144,7 @@ class IPFIXFILE(Output):
             raise StartError(f"there is no directory {directory}", f"mkdir -p {directory}, for the user of ulogd")
         if not os.access(directory, os.W_OK | os.X_OK):
             raise StartError(f"{directory} cannot be written", "make it writable for the user of ulogd")
-        return self.in_thread(lambda: list(recover(self.names))).addCallback(self._recovered)
+        return self.in_thread(lambda: list(recover(self.names, whole_messages))).addCallback(self._recovered)
 
     def _recovered(self, found: Iterable[Leftover | OSError]) -> None:
         for leftover in found:

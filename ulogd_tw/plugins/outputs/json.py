@@ -8,7 +8,6 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from twisted.internet import endpoints
 
 from ulogd_tw.core import columns, text, types
 from ulogd_tw.core.aligned import Part, Strings
@@ -22,7 +21,7 @@ from ulogd_tw.core.options import text as words
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
 from ulogd_tw.core.text import TextFormat
 from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS, printed
-from ulogd_tw.writing.sockets import Stream, service_port, sink_for
+from ulogd_tw.writing.sockets import service_port, sink_for, unix_sink
 from ulogd_tw.writing.text import SYNC, Sink, TextFile, TextOutput, file_option
 
 RENAMED = {
@@ -206,7 +205,7 @@ class JSON(TextOutput):
     def _remote(self) -> Sink:
         config = self.config
         if config.mode == "unix":
-            return Stream(self, config.file, endpoints.UNIXClientEndpoint(self.clock, config.file))
+            return unix_sink(self, config.file)
         return sink_for(self, config.mode, config.host, service_port(config.port, config.mode))
 
     @staticmethod

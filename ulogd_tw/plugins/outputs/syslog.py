@@ -8,7 +8,7 @@ from typing import Any
 from ulogd_tw.core.lines import Lines
 from ulogd_tw.core.options import Option, one_of, text
 from ulogd_tw.plugins.outputs.logemu import LOGEMU, stamp
-from ulogd_tw.writing.sockets import UnixDatagrams
+from ulogd_tw.writing.datagrams import UnixDatagrams
 from ulogd_tw.writing.text import Sink
 
 FACILITIES = {"LOG_KERN": 0, "LOG_USER": 1, "LOG_DAEMON": 3} | {f"LOG_LOCAL{n}": 16 + n for n in range(8)}

@@ -26,7 +26,9 @@ from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.plugins.outputs.json import JSON, name_of
 from ulogd_tw.transports import send_queue
-from ulogd_tw.writing.sockets import FIRST_WAIT, PIECE, Datagrams, Stream
+from ulogd_tw.writing.datagrams import Datagrams
+from ulogd_tw.writing.remote import FIRST_WAIT
+from ulogd_tw.writing.streams import PIECE, Stream
 
 FLOW_LINE = (
     '{"timestamp": "2026-11-23T00:10:39", "dvc": "Netfilter", "orig.ip.protocol": 6, "orig.l4.sport": 19999, '
