@@ -83,6 +83,11 @@ def lookup(name: str, position: str) -> type[Plugin]:
     raise PluginError(_why_not(name, position), name)
 
 
+def built_in(names: Iterable[str]) -> bool:
+    """Whether all these plugins come with this package."""
+    return all(any(name in table for table in BUILT_IN.values()) for name in names)
+
+
 def options_of(names: Iterable[str]) -> set[str]:
     """The names of all options of these plugins; those that are not there have none."""
     found: set[str] = set()

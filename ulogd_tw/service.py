@@ -25,7 +25,7 @@ from twisted.application import service
 from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
-from ulogd_tw import signals
+from ulogd_tw import signals, starting
 from ulogd_tw.clocks import WallClock
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError
 from ulogd_tw.core.limited import RateLimit, left_out
@@ -138,6 +138,7 @@ class Ulogd(service.Service):
                 self._guarded(queue.output, partial(self._unspool, queue))
         for node in self.graph.nodes:
             self._wake(node)
+        starting.settle()
         for node in self.graph.inputs:
             self._guarded(node.plugin, node.plugin.begin)
         if self.settings.stats_file:

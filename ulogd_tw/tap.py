@@ -17,7 +17,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from ulogd_tw import config as configuration
-from ulogd_tw import registry, signals
+from ulogd_tw import registry, signals, starting
 from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
 from ulogd_tw.core.paths import problem
@@ -232,19 +232,26 @@ def _umask(settings: Values, options: Options, daemon: bool) -> int | None:
     return 0o022 if daemon and options.parent["umask"] is None else None
 
 
-def makeService(options: Options) -> service.IService:
-    """The service of a configuration. Mistakes are printed first; without a stack the process ends."""
+def _make_reactor(config: configuration.Config) -> None:
+    """The reactor, with steady timers and a resolver of ours. Twisted's TLS is in it for plugins of other packages."""
+    starting.install_reactor(tls=not registry.built_in(name for line in config.stacks() for _, name in line.parts))
     from twisted.internet import reactor
 
-    from ulogd_tw import clocks, memory
-    from ulogd_tw.service import Ulogd
+    from ulogd_tw import clocks
     from ulogd_tw.transports import names
 
     clocks.make_steady(reactor)
     names.install(reactor)
 
+
+def makeService(options: Options) -> service.IService:
+    """The service of a configuration. Mistakes are printed first; without a stack the process ends."""
+    from ulogd_tw import memory
+
     try:
-        built = Built(configuration.load(options["config"]), prepare=True)
+        config = configuration.load(options["config"])
+        _make_reactor(config)
+        built = Built(config, prepare=True)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
     if built.fatal and (built.settings.strict or not built.graph.stacks):
@@ -256,6 +263,8 @@ def makeService(options: Options) -> service.IService:
     memory.keep_freed_memory()
     daemon = options.parent is not None and not options.parent["nodaemon"]
     parent = Process(LogFile(built.settings, daemon), daemon, options.pidfile, _umask(built.settings, options, daemon))
+    from ulogd_tw.service import Ulogd
+
     ulogd = Ulogd(built.graph, built.settings, built.mistakes)
     ulogd.setServiceParent(parent)
     if built.settings.query_socket:

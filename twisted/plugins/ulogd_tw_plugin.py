@@ -5,7 +5,7 @@ twistd imports this file to list its commands, so nothing heavy is imported here
 
 from twisted.application.service import ServiceMaker
 
-from ulogd_tw import signals
+from ulogd_tw import signals, starting
 
 
 class Command(ServiceMaker):
@@ -15,6 +15,7 @@ class Command(ServiceMaker):
     def options(self):
         """The class of its options. Signals that come while it and all that it needs are imported are remembered."""
         signals.remember()
+        starting.begin()
         return super().options
 
 

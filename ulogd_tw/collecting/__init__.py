@@ -2,13 +2,10 @@
 
 In come Messages: datagrams and streams of peers through the listeners of `ulogd_tw.transports`, captures, and IPFIX
 files. They are given to the decoders of `ulogd_tw.ipfix`, each by its Transport Session. Out go batches of Flow Records
-and options records. `Reception` keeps the sessions of live peers, `Replaying` goes through files, `TemplateCache` keeps
-templates over a restart.
+and options records. `reception` keeps the sessions of live peers, `replay` goes through files, `template_cache` keeps
+templates over a restart. Import the modules themselves: live peers need others than files.
 """
 
-from ulogd_tw.collecting.input import Collecting
-from ulogd_tw.collecting.reception import Reception
-from ulogd_tw.collecting.replay import Replaying
-from ulogd_tw.collecting.template_cache import TemplateCache
+import os
 
-__all__ = ["Collecting", "Reception", "Replaying", "TemplateCache"]
+__all__ = sorted(name.removesuffix(".py") for name in os.listdir(__path__[0]) if name[0] != "_" and name[-3:] == ".py")

@@ -1,14 +1,10 @@
 """The Exporting Process (RFC 7011 section 2): what the outputs IPFIX and IPFIXFILE have in common.
 
-In come batches of rows. `FlowRecords` makes Data Records of them, `Routing` chooses the collectors, `Distribution`
-fills Messages, and each `Collector` sends its own over one Transport Session after the other. Out go Messages to
-senders of `ulogd_tw.transports`, and to spools where a collector is away.
+In come batches of rows. `flow_records` makes Data Records of them, `routing` chooses the collectors, `distribution`
+fills Messages, and each `collector` sends its own over one Transport Session after the other. Out go Messages to
+senders of `ulogd_tw.transports`, and to spools where a collector is away. Import the modules themselves.
 """
 
-from ulogd_tw.exporting.collector import Collector
-from ulogd_tw.exporting.distribution import Distribution
-from ulogd_tw.exporting.flow_records import FlowRecords
-from ulogd_tw.exporting.routing import Routing
-from ulogd_tw.exporting.settings import Settings
+import os
 
-__all__ = ["Collector", "Distribution", "FlowRecords", "Routing", "Settings"]
+__all__ = sorted(name.removesuffix(".py") for name in os.listdir(__path__[0]) if name[0] != "_" and name[-3:] == ".py")

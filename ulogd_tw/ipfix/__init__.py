@@ -1,32 +1,12 @@
 """IPFIX (RFC 7011), NetFlow and sFlow: octets to batches and back.
 
-The decoding half of a Collecting Process and the encoding half of an Exporting Process. `Decoder` takes the Messages of
-any number of Transport Sessions (`Session`) and gives batches, a column for each Information Element. `Limits` bounds
-the memory used by peers, and `Event` reports changes of their templates and sequences. `RecordEncoder` makes Data
-Records and templates of batches, `MessageBuilder` puts them into Messages. No socket and no clock: octets and the time
-come in as arguments.
+The decoding half of a Collecting Process and the encoding half of an Exporting Process. `decoder` takes the Messages of
+any number of Transport Sessions (`session`) and gives batches, a column for each Information Element. `limits` bounds
+the memory used by peers, and `events` reports changes of their templates and sequences. `record_encoder` makes Data
+Records and templates of batches, `builder` puts them into Messages. No socket and no clock: octets and the time come in
+as arguments. Import the modules themselves: outputs need the one half, inputs the other.
 """
 
-from ulogd_tw.ipfix.builder import MessageBuilder
-from ulogd_tw.ipfix.decoder import Decoder
-from ulogd_tw.ipfix.events import Event
-from ulogd_tw.ipfix.files import FileReader
-from ulogd_tw.ipfix.limits import Kept, Limits
-from ulogd_tw.ipfix.message import Framer
-from ulogd_tw.ipfix.record_encoder import RecordEncoder
-from ulogd_tw.ipfix.session import Session
-from ulogd_tw.ipfix.template import Field, Template
+import os
 
-__all__ = [
-    "Decoder",
-    "Event",
-    "Field",
-    "FileReader",
-    "Framer",
-    "Kept",
-    "Limits",
-    "MessageBuilder",
-    "RecordEncoder",
-    "Session",
-    "Template",
-]
+__all__ = sorted(name.removesuffix(".py") for name in os.listdir(__path__[0]) if name[0] != "_" and name[-3:] == ".py")

@@ -2,13 +2,9 @@
 
 Octets of a file go in; a table comes out. `codes` of a table gives a number for each value of a column, 0 for none, and
 its labels give the name or number behind each code. No file is opened here. `NamesError` names the line of a mistake.
-`maxmind`, `networks`, `numbers`, `services` and `systems` read one kind of file each.
+`maxmind`, `networks`, `numbers`, `services` and `systems` read one kind of file each. Import the modules themselves.
 """
 
-from ulogd_tw.naming.errors import NamesError
-from ulogd_tw.naming.labels import Labels
-from ulogd_tw.naming.networks import Names
-from ulogd_tw.naming.numbers import Interfaces, Marks
-from ulogd_tw.naming.services import Services
+import os
 
-__all__ = ["Interfaces", "Labels", "Marks", "Names", "NamesError", "Services"]
+__all__ = sorted(name.removesuffix(".py") for name in os.listdir(__path__[0]) if name[0] != "_" and name[-3:] == ".py")

@@ -1,23 +1,24 @@
-"""IPFIX over DTLS over UDP (RFC 7011 sections 10.3 and 11)."""
+"""IPFIX over DTLS over UDP (RFC 7011 sections 10.3 and 11).
+
+Modules that use OpenSSL are imported where they are needed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ulogd_tw.collecting import dtls_session
-from ulogd_tw.collecting.reception import Reception
 from ulogd_tw.core.options import Option, positive, seconds
-from ulogd_tw.exporting.collector import Collector
-from ulogd_tw.exporting.dtls import DtlsCollector
-from ulogd_tw.exporting.settings import Settings
-from ulogd_tw.peers.gate_reports import GateReports
 from ulogd_tw.peers.target import Target
 from ulogd_tw.peers.tls import Secured, files_of, peer_name
 from ulogd_tw.peers.transport import Entrance
-from ulogd_tw.transports.dtls.listener import DtlsGate
 from ulogd_tw.transports.protocols import Listener
 from ulogd_tw.transports.url import Url
+
+if TYPE_CHECKING:
+    from ulogd_tw.collecting.reception import Reception
+    from ulogd_tw.exporting.collector import Collector
+    from ulogd_tw.exporting.settings import Settings
 
 
 class Dtls(Secured):
@@ -40,12 +41,18 @@ class Dtls(Secured):
         return _Entrance(reception, config)
 
     def collector(self, target: Target, settings: Settings, config: Any) -> Collector:
+        from ulogd_tw.exporting.dtls import DtlsCollector
+
         made = DtlsCollector(target.url, settings, files_of(target), peer_name(target), config.dtls_rehandshake)
         return made.read_files()
 
 
 class _Entrance(Entrance):
     def __init__(self, reception: Reception, config: Any) -> None:
+        from ulogd_tw.collecting import dtls_session
+        from ulogd_tw.peers.gate_reports import GateReports
+        from ulogd_tw.transports.dtls.listener import DtlsGate
+
         reports = GateReports(reception, "DTLS")
         self._buffer, self._latency = config.receive_buffer, config.batch_latency
         self.gate = gate = DtlsGate(

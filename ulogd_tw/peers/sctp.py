@@ -6,18 +6,20 @@ Modules that use usrsctp are imported where they are needed: its declarations ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ulogd_tw.collecting.reception import Reception
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, one_of, positive, seconds, words
-from ulogd_tw.exporting.collector import Collector
-from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.peers.target import Target
 from ulogd_tw.peers.transport import Availability, Entrance, Mistakes, Transport
 from ulogd_tw.transports.errors import SctpUnavailable
 from ulogd_tw.transports.protocols import Listener
 from ulogd_tw.transports.url import Url
+
+if TYPE_CHECKING:
+    from ulogd_tw.collecting.reception import Reception
+    from ulogd_tw.exporting.collector import Collector
+    from ulogd_tw.exporting.settings import Settings
 
 _OPTIONS = (
     Option("encapsulation_port", number, None, "UDP port for SCTP over UDP (RFC 6951): the collector's port, given "

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ulogd_tw.collecting.reception import Reception
 from ulogd_tw.core.options import Option
-from ulogd_tw.exporting.collector import Collector
-from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.peers.target import Target
 from ulogd_tw.transports.protocols import Listener
 from ulogd_tw.transports.url import Url
+
+if TYPE_CHECKING:
+    from ulogd_tw.collecting.reception import Reception
+    from ulogd_tw.exporting.collector import Collector
+    from ulogd_tw.exporting.settings import Settings
 
 Mistakes = Iterator[tuple[str, str]]
 """Pairs of an option and what is wrong with it."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ulogd_tw.collecting.reception import Reception
-from ulogd_tw.exporting.collector import Collector
-from ulogd_tw.exporting.settings import Settings
-from ulogd_tw.exporting.udp import DatagramCollector
 from ulogd_tw.peers.target import Target
 from ulogd_tw.peers.transport import Entrance, Transport
 from ulogd_tw.transports.protocols import Listener
-from ulogd_tw.transports.udp import UdpListener
 from ulogd_tw.transports.url import Url
+
+if TYPE_CHECKING:
+    from ulogd_tw.collecting.reception import Reception
+    from ulogd_tw.exporting.collector import Collector
+    from ulogd_tw.exporting.settings import Settings
 
 
 class Udp(Transport):
@@ -26,6 +26,8 @@ class Udp(Transport):
         return _Entrance(reception, config.receive_buffer, config.batch_latency)
 
     def collector(self, target: Target, settings: Settings, config: Any) -> Collector:
+        from ulogd_tw.exporting.udp import DatagramCollector
+
         return DatagramCollector(target.url, settings)
 
 
@@ -34,4 +36,6 @@ class _Entrance(Entrance):
         self._reception, self._buffer, self._latency = reception, buffer, latency
 
     def bind(self, url: Url) -> Sequence[Listener]:
+        from ulogd_tw.transports.udp import UdpListener
+
         return UdpListener.bind(url, self._reception.take_slab, self._buffer, self._latency)
