@@ -142,6 +142,7 @@ class Collecting(Input):
             inner=self.config.tunnels == "inner",
             layer="outer" if self.config.tunnels == "outer" else "inner",
             seldom=self.seldom_wanted,
+            copied=self.copied,
         )
         decoder.fault = lambda error: self.fault(error)
         return decoder

@@ -150,9 +150,11 @@ class Batch:
     @staticmethod
     def joined(batches: Sequence[Batch]) -> Batch:
         """Batches of one schema after each other; the clock is the last one's."""
-        first = batches[0]
-        if len(batches) == 1:
-            return first
+        return batches[0] if len(batches) == 1 else batches[0]._join(batches)
+
+    def _join(self, batches: Sequence[Batch]) -> Batch:
+        """As `joined`; this is the first batch."""
+        first = self
         together = {name: columns.joined([b.columns[name] for b in batches]) for name in first.schema}
         missing = {}
         for name in {name for b in batches for name in b.missing}:

@@ -77,6 +77,8 @@ class Plugin:
     """True while an input's rows have their own times (a replayed file). Filters below ask `source`."""
     source: Input | None = None
     """The input above a filter."""
+    copied = False
+    """Set where an output below `copies` records."""
     passes = True
     """False if keys of the plugins above do not reach the plugins below (an aggregate makes new rows)."""
 
@@ -259,6 +261,11 @@ class Output(Plugin):
         Dropped("stop_timeout", "rows", "Rows that still waited at the stop, without spool."),
         Dropped("error", "rows", "Rows of a batch that the output failed to write."),
     )
+
+    @property
+    def copies(self) -> bool:
+        """True if it writes received records of IPFIX as they came, where no plugin has changed them."""
+        return False
 
     def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | All:
         """As `requests`, for one stack with the keys `above` (None: any key may come)."""

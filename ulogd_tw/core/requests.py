@@ -60,6 +60,10 @@ def resolve(graph: Graph, providers: Callable[[str], list[str]]) -> list[Mistake
                 outputs.append(node)
     for node in outputs:
         node.left_out = _left_out(node, given)
+    for node in graph.outputs:
+        if isinstance(node.plugin, Output) and node.plugin.copies:
+            for feeder in node.feeders():
+                feeder.plugin.copied = True
     return mistakes
 
 

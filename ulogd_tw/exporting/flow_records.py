@@ -25,6 +25,7 @@ from ulogd_tw.exporting.rules import EXPORT_TO, MARKS
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.fields import field_of
+from ulogd_tw.ipfix.received import ReceivedBatch
 from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.ipfix.template import Field, Template
 from ulogd_tw.ipfix.wire_format import IPFIX, NetFlow5, NetFlow9, WireFormat
@@ -139,6 +140,11 @@ class FlowRecords:
                 sources.add(key, provided.recipes(key))
         return sources.find(batch, name)
 
+    @property
+    def copies(self) -> bool:
+        """Whether received records can be copied as they came."""
+        return self.form is IPFIX and self.fields.way in (AUTO, EVERY, BIFLOW)
+
     # records
 
     def records(self, batch: Batch) -> Iterator[Records]:
@@ -200,7 +206,8 @@ class FlowRecords:
         yield from self.outgoing.records(Batch(Schema(list(keys)), columns, missing, n=batch.n, now=batch.now))
 
     def _every(self, batch: Batch) -> Iterator[Records]:
-        options = options_rows(batch.columns["record_kind"]) if "record_kind" in batch.schema else None
+        told = "record_kind" in batch.schema and not isinstance(batch, ReceivedBatch)
+        options = options_rows(batch.columns["record_kind"]) if told else None
         if options is None:
             yield from self.outgoing.records(batch)
         elif options.all():

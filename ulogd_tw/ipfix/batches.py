@@ -20,6 +20,7 @@ from ulogd_tw.ipfix.header_layers import Tunnels, layered
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.layout import BEFORE, Columns, Found, Joined, Layout
 from ulogd_tw.ipfix.options_records import USED
+from ulogd_tw.ipfix.received import Intact, Received, ReceivedBatch
 from ulogd_tw.ipfix.sampling import scaled
 from ulogd_tw.ipfix.structured import Structured
 from ulogd_tw.ipfix.variable_length import Located, locate
@@ -37,14 +38,16 @@ class Batches:
 
     `scale`: multiply counts by the sampling factor; `name`: give names of interfaces and applications even if every key
     is wanted; `inner`: decode the packets inside tunnels; `layer`: ``inner`` or ``outer``, the headers with the bare
-    names if a template has several; `seldom`: keys wanted in some records only.
+    names if a template has several; `seldom`: keys wanted in some records only; `copied`: keep the octets of
+    records, for outputs that copy them.
     """
 
     def __init__(
         self, wanted: Wanted, intake: Intake, *, scale: bool, name: bool, inner: bool = False, layer: str = "",
-        seldom: frozenset[str] = frozenset(),
+        seldom: frozenset[str] = frozenset(), copied: bool = False,
     ) -> None:  # fmt: skip
         self._wanted = wanted
+        self._copied = copied and wanted is ALL
         self._seldom = seldom
         self._intake = intake
         self._counters = intake.counters
@@ -129,6 +132,10 @@ class Batches:
             return None
         self._counters.rows_received += n
         compiled = self._use(layout)
+        if (received := self._received(layout, compiled, located or (bodies, sizes))) is not None:
+            self._skew.look(sources, now)
+            context = self._context(compiled).columns(layout, sources, np.asarray(counts), n)
+            return ReceivedBatch(self._schema(layout, compiled, ()), context, received, n=n, now=now, held=held)
         if located is None:
             dtype = compiled.runs[0].dtype
             view = self._joined.view(bodies, sizes, layout.octets, dtype) if dtype is not None else None
@@ -153,6 +160,17 @@ class Batches:
             missing.pop(name, None)
         columns = self._context(compiled).columns(layout, sources, counts, n) | columns
         return Batch(self._schema(layout, compiled, tuple(made)), columns, missing, n=n, now=now, held=held)
+
+    def _received(
+        self, layout: Layout, compiled: Columns, records: Located | tuple[list[bytes | np.ndarray], np.ndarray]
+    ) -> Received | None:
+        """The records as they came, if outputs may copy them; `records`: located ones, or bodies and their sizes."""
+        if compiled.intact is None:
+            return None
+        if isinstance(records, Located):
+            return compiled.intact.of_varying(records)
+        whole = np.dtype((np.void, layout.octets))
+        return compiled.intact.of_fixed(self._joined.view(*records, layout.octets, whole))
 
     def _came_up(self, boots: np.ndarray, sources: list[Source], counts: np.ndarray) -> None:
         """Records with the start of their exporters; of several in one Set the last one counts."""
@@ -236,6 +254,8 @@ class Batches:
         columns.identities = options.identities
         columns.usual = asked is not ALL and not identifying(self._seldom & asked)
         columns.unwanted = [key.name for key in columns.keys if key.name not in asked]
+        if self._copied:
+            columns.intact = Intact.of(layout, columns)
         if self._scale and not layout.scopes:
             scaled(columns)
         return columns

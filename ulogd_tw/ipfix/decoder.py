@@ -59,7 +59,7 @@ class Decoder:
     def __init__(
         self, wanted: Wanted, counters: Counters, limits: Limits = Limits(),  # noqa: B008 (frozen)
         kept: Kept | None = None, *, scale: bool = False, name: bool = False, inner: bool = False, layer: str = "",
-        seldom: frozenset[str] = frozenset(),
+        seldom: frozenset[str] = frozenset(), copied: bool = False,
     ) -> None:  # fmt: skip
         self.wanted = wanted
         self.counters = counters
@@ -69,7 +69,9 @@ class Decoder:
         self._netflow = NetFlow(intake)
         self._sflow = sflow.SFlow(intake, _of_samples(wanted, seldom), scale, inner)
         self._slabs = SlabDecoder(intake, self._netflow, self.feed)
-        self._batches = Batches(wanted, intake, scale=scale, name=name, inner=inner, layer=layer, seldom=seldom)
+        self._batches = Batches(
+            wanted, intake, scale=scale, name=name, inner=inner, layer=layer, seldom=seldom, copied=copied
+        )
         self._expired = 0.0
         self._ready: list[Batch] = []
         intake.flush = self._flush

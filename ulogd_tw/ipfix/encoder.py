@@ -15,7 +15,7 @@ from ulogd_tw.ipfix.template import VARIABLE, Field, Template
 
 _LONG = 255
 """The first length octet of a value of 255 octets or more; two octets with the length follow (section 7)."""
-_MICROSECOND_BITS = np.uint64(0xFFFFFFFFFFFFF800)
+MICROSECOND_BITS = np.uint64(0xFFFFFFFFFFFFF800)
 """dateTimeMicroseconds: the low 11 bits of the fraction are sent as 0 (section 6.1.9)."""
 
 
@@ -75,7 +75,7 @@ def _padded(length: int) -> Callable[[Column], np.ndarray]:
 
 
 def _microseconds(column: Column) -> np.ndarray:
-    return numbers(column) & _MICROSECOND_BITS
+    return numbers(column) & MICROSECOND_BITS
 
 
 def _truth(column: Column) -> np.ndarray:

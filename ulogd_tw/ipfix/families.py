@@ -15,14 +15,14 @@ _IPV6 = ("sourceIPv6Address", "destinationIPv6Address")
 def by_family(batch: Batch) -> list[Batch]:
     """The batch, or its IPv4 and IPv6 rows apart with schemas that say so. All have all columns."""
     schema = batch.schema
-    four = [numbers(batch.columns[n]) for n in _IPV4 if n in schema and schema[n].type is types.IPV4]
-    six = [numbers(batch.columns[n]) for n in _IPV6 if n in schema and schema[n].type is types.IPV6]
+    four = [name for name in _IPV4 if name in schema and schema[name].type is types.IPV4]
+    six = [name for name in _IPV6 if name in schema and schema[name].type is types.IPV6]
     if not four or not six:
         return [batch]
-    none = np.logical_and.reduce([column == 0 for column in four])
+    none = np.logical_and.reduce([numbers(batch.columns[name]) == 0 for name in four])
     if not none.any():
         return [batch]
-    rows = none & np.logical_or.reduce([np.any(column != 0, axis=1) for column in six])
+    rows = none & np.logical_or.reduce([np.any(numbers(batch.columns[name]) != 0, axis=1) for name in six])
     found = [] if rows.all() else [batch.take(~rows)]
     if rows.any():
         part = batch if rows.all() else batch.take(rows)

@@ -10,7 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -136,6 +136,8 @@ class Columns:
         """Those of `Options` when it was compiled."""
         self.usual = True
         """Whether keys that are wanted in some records only are left out."""
+        self.intact: Any = None
+        """The `received.Intact` of a layout whose records may be copied."""
         self.runs = [Run()]
         self.varying: list[Key | None] = []
         for field, key in zip(fields, field_keys(fields, wanted, described, behind), strict=True):

@@ -21,6 +21,8 @@ from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.encoder import Encoder, Records
 from ulogd_tw.ipfix.fields import ORIGIN, field_of, is_said, most_of
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, MAX_LENGTH, VERSION
+from ulogd_tw.ipfix.received import ReceivedBatch
+from ulogd_tw.ipfix.splice import Splice
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template, encode_record
 from ulogd_tw.ipfix.uniflow import VARIANTS
 
@@ -71,6 +73,8 @@ class _Form:
         self.limits = [most_of(field, key.type) for key, (field, _) in told]
         self.options = options
         self.choices: dict[_Lacking, _Choice | None] = {}
+        self.splices: dict[tuple[Field, ...], Splice] = {}
+        """For records as they came, by their fields."""
         self.ever: set[int] = set()
         """Places of fields that some row had no value for."""
 
@@ -139,6 +143,9 @@ class RecordEncoder:
     def records(self, batch: Batch, options: bool = False) -> Iterator[Records]:
         """The records of all rows, by template; `options`: they tell about the exporter itself."""
         form = self._form(batch.schema, options)
+        if isinstance(batch, ReceivedBatch) and (splice := self._splice(form, batch.received.fields)) is not None:
+            yield splice.records(batch)
+            return
         for lacking, rows in _groups(self._missing(form, batch), batch.n):
             n = batch.n if rows is None else len(rows)
             chosen = self._choose(form, lacking, n)
@@ -155,6 +162,19 @@ class RecordEncoder:
             form = self._forms[schema, options] = _Form(schema, options, self._lengths, self._version)
             self.left_out.update(form.left_out[: max(MOST_NAMES - len(self.left_out), 0)])
         return form
+
+    def _splice(self, form: _Form, received: tuple[Field, ...]) -> Splice | None:
+        """Copies records as they came; None where their values must be encoded anew, or no template is left."""
+        found = form.splices.get(received)
+        full = len(self.templates) >= 2 * MOST_TEMPLATES or len(form.splices) >= MOST_PATTERNS
+        if found is not None or full or self._version != VERSION:
+            return found
+        names = [key.name for key in form.keys[len(received) :]]
+        fields, kinds = form.fields[len(received) :], form.kinds
+        template = self.encoder((*received, *fields), 0, kinds).template
+        behind = Encoder(Template(template.ident, tuple(fields)), kinds[len(received) :])
+        found = form.splices[received] = Splice(template, behind, names)
+        return found
 
     def _missing(self, form: _Form, batch: Batch) -> dict[int, np.ndarray]:
         """Masks of the rows with a missing value, by the place of the field."""

@@ -99,6 +99,21 @@ class AnyTemplateTests(SynchronousTestCase):
         self.feed(graph, message(a_set(2, template(256, *specifiers)), a_set(256, record, record)))
         self.assertEqual(2 if got else 0, sum(one.n for one in got))
 
+    def test_copied(self):
+        """Inputs keep the octets of records for outputs that copy them, and for no others."""
+        for options in ({}, {"fields": "all"}, {"fields": "biflow"}):
+            self.assertTrue(self.stack("IPFIX", IPFIX=options).instances["in"].copied, options)
+        for options in (
+            {"fields": "uniflow"},
+            {"fields": "octetDeltaCount:4"},
+            {"version": "9", "collectors": ("udp:[::1]:1",)},
+            {"anonymise": "truncate"},
+        ):
+            self.assertFalse(self.stack("IPFIX", IPFIX=options).instances["in"].copied, options)
+        aggregated = self.stack("AGGREGATE", "IPFIX", AGGREGATE={"key": "protocolIdentifier"})
+        self.assertFalse(aggregated.instances["in"].copied)
+        self.assertFalse(self.stack("IP2STR", "KEEP").instances["in"].copied)
+
     def test_times_of_impossible_length(self):
         """A start in seconds of three octets is no start."""
         graph = self.stack("AGGREGATE", "KEEP", AGGREGATE={"key": "protocolIdentifier"})

@@ -129,6 +129,11 @@ class IPFIX(Output):
             found.outgoing.templates[TEMPLATE5.ident] = TEMPLATE5
         return found
 
+    @property
+    def copies(self) -> bool:
+        """Whether received records can be copied as they came."""
+        return self.flows.copies and self.config.anonymise == "no"
+
     # options
 
     def mistakes(self) -> Iterator[tuple[str, str]]:

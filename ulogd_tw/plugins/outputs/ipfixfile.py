@@ -108,6 +108,11 @@ class IPFIXFILE(Output):
         """Encodes records, and keeps the templates of the file."""
         return self.flows.outgoing
 
+    @property
+    def copies(self) -> bool:
+        """Whether received records can be copied as they came."""
+        return self.flows.copies
+
     # options and keys
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
