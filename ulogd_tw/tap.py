@@ -147,9 +147,8 @@ def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
             seen.append(Mistake(where, f"[global] {option.name}: {text}", option.name != "logfile"))
     for node in built.graph.nodes:
         plugin = node.plugin
-        places = plugin.config.places
         for name, text, fatal in plugin.obstacles():
-            where = places.get(name) or places.get("") or node.stacks[0].spec.where
+            where = plugin.config.place(name) or node.stacks[0].spec.where
             seen.append(Mistake(where, f"[{plugin.instance}] {name}: {text}", not fatal))
             if fatal:
                 broken.add(node)

@@ -129,6 +129,14 @@ class Options:
             attribute = option.name + "_" if keyword.iskeyword(option.name) else option.name
             setattr(self, attribute, values.get(option.name, option.default))
 
+    def place(self, name: str) -> str:
+        """``file:line`` of an option, else of its section; empty if nothing was written.
+
+        ``[collector:NAME] OPTION`` is an option of a section of `sections`.
+        """
+        header = name[: name.find("] ") + 2] if name.startswith("[") else ""
+        return self.places.get(name) or self.places.get(header) or self.places.get("", "")
+
     def __repr__(self) -> str:
         """One option a line; a password is not shown."""
         shown = {name: value for name, value in vars(self).items() if name not in ("given", "sections", "places")}

@@ -123,9 +123,8 @@ class Builder:
         """The instance, and the mistakes in its options, each at its own line; at "" without a line."""
         plugin = class_(ident, options) if unread else self._instance(ident, class_, options)
         known_wrong = {mistake.option for mistake in unread}
-        places = options.places
         wrong = [
-            Mistake(places.get(option, places.get("", "")), f"[{ident}] {option}: {text}", option=option)
+            Mistake(options.place(option), f"[{ident}] {option}: {text}", option=option)
             for option, text in plugin.mistakes()
             if option not in known_wrong
         ]
@@ -134,9 +133,9 @@ class Builder:
     @staticmethod
     def _remarks(ident: str, plugin: Plugin, spec: StackSpec) -> list[Mistake]:
         """Possible mistakes: warnings."""
-        places = plugin.config.places
+        place = plugin.config.place
         return [
-            Mistake(places.get(option) or spec.where, f"[{ident}] {option}: {text}", tolerated=True, option=option)
+            Mistake(place(option) or spec.where, f"[{ident}] {option}: {text}", tolerated=True, option=option)
             for option, text in plugin.remarks()
         ]
 

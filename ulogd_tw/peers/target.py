@@ -28,6 +28,12 @@ class Target:
         return Rule(frozenset((self.word, str(self.url))), self.own.networks, self.own.marks)
 
     def placed(self, mistakes: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-        """(option, what is wrong with it), with the section where the option is not the exporter's own."""
+        """(option, what is wrong with it), with the section where the option is not the exporter's own.
+
+        An option that nobody gives is one of the collector's section, if there is one.
+        """
+        has_section = self.word in self.common.sections
         for option, wrong in mistakes:
-            yield (f"[collector:{self.word}] {option}" if getattr(self.own, option) else option), wrong
+            given = "cert" if option == "private_key" and self.own.cert else option  # the key may be in its file
+            own = getattr(self.own, given) or has_section and not getattr(self.common, given)
+            yield (f"[collector:{self.word}] {option}" if own else option), wrong

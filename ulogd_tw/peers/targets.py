@@ -46,18 +46,24 @@ def mistakes(config: Any) -> Iterator[tuple[str, str]]:
         try:
             target = _target(word, config)
         except ValueError as error:
-            yield f"[collector:{word}] url" if word in config.sections else "collectors", str(error)
+            yield _option(word, config), str(error)
             continue
         url = target.url
         if not url.host:
-            yield "collectors", f"{word} has no host; write {url.scheme}:HOST:{url.port}"
+            yield _option(word, config), f"{word} has no host; write {url.scheme}:HOST:{url.port}"
         elif url in seen:
-            yield "collectors", f"{url} is given twice; delete one"
+            yield _option(word, config), f"{url} is given twice; delete one"
         else:
             wrong = list(target.placed(TRANSPORTS[url.scheme].target_mistakes(target)))
             yield from (mistake for mistake in wrong if mistake not in said)  # collectors share files
             said.update(wrong)
         seen.add(url)
+
+
+def _option(word: str, config: Any) -> str:
+    """The option that has the URL of a collector, or should."""
+    own = config.sections.get(word)
+    return f"[collector:{word}] url" if own is not None and (own.url or ":" not in word) else "collectors"
 
 
 def _target(word: str, config: Any) -> Target:

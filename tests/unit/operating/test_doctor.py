@@ -110,6 +110,10 @@ class DoctorTests(SynchronousTestCase):
         self.assertEqual(self.points(COLLECTOR)["stack"][0], "ok")
         tolerated = self.points(COLLECTOR.replace("receive_buffer", "receive_bufer"))
         self.assertEqual(("ok", "remark"), (tolerated["stack"][0], tolerated["configuration"][0]))
+        strict = self.points(
+            "[global]\nstrict=1\n" + COLLECTOR.replace("receive_buffer", "receive_bufer").partition("\n")[2]
+        )
+        self.assertEqual((False, "wrong"), ("stack" in strict, strict["configuration"][0]))
         broken = self.points(COLLECTOR.replace("udp:4739", "udp:99999"))
         self.assertEqual((False, "wrong"), ("stack" in broken, broken["configuration"][0]))
         self.assertEqual(doctor.examine("/nonexistent/ulogd.conf")[0].state, "wrong")

@@ -746,6 +746,20 @@ class OptionsTests(SynchronousTestCase):
             found = self.mistakes(**options)
             self.assertTrue(any(o == option and reason in text for o, text in found), (options, found))
 
+    def test_of_sections(self):
+        """Mistakes of a collector's section, and what it lacks, name it; its exporter's remain the exporter's."""
+        for own, common, options in (
+            ({"url": "tls:192.0.2.1"}, {}, {"[collector:main] ca", "[collector:main] cert"}),
+            ({"url": "tls:192.0.2.1"}, {"ca": "/none"}, {"ca", "[collector:main] cert"}),
+            ({"url": "tls:192.0.2.1", "ca": "/none"}, {}, {"[collector:main] ca", "[collector:main] cert"}),
+            ({"url": "udp:4739"}, {}, {"[collector:main] url"}),
+            ({}, {}, {"[collector:main] url"}),
+        ):
+            config = Options(IPFIX.all_options(), {"collectors": ("main",), **common})
+            config.sections["main"] = Options(IPFIX.section_options, own)
+            found = IPFIX("exp1", config).mistakes()
+            self.assertEqual(options, {option for option, _ in found}, (own, common))
+
     def test_all_in_one_run(self):
         """Several mistakes come together."""
         self.assertEqual(3, len(self.mistakes(collectors=("x", "udp:1"), oid=0)))
