@@ -91,6 +91,8 @@ class Built:
         seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
         self.mistakes = sorted(seen.values(), key=_place)
         self.fatal = [m for m in self.mistakes if not m.remark and (self.settings.strict or not m.tolerated)]
+        self.forbidden: list[Mistake] = self.fatal if self.settings.strict else []
+        """With ``strict=1``: what keeps every stack from running."""
 
     def _read(self, instance: str, class_: type[Plugin]) -> tuple[Values, list[Mistake]]:
         others = registry.options_of(self.config.plugins_of(instance) - {class_.name})
@@ -129,7 +131,7 @@ def check(path: str) -> int:
     stacks = max(len(built.config.stacks()), 1)
     if len(graph.stacks) < stacks:
         print(f"{path}: {stacks - len(graph.stacks)} of {stacks} stacks cannot run", file=sys.stderr)
-    elif built.settings.strict and built.fatal or any(not mistake.tolerated for mistake in seen):
+    elif built.forbidden or any(not mistake.tolerated for mistake in seen):
         print(f"{path}: has mistakes", file=sys.stderr)
     else:
         print(f"{path}: {'all stacks can run, but there are mistakes' if built.fatal else 'OK'}")

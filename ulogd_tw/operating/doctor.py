@@ -250,10 +250,11 @@ def configured(path: str) -> tuple[list[Finding], Any]:
     except UlogdError as error:
         return [Finding(WRONG, "configuration", str(error))], None
     graph, seen = tap.looked_at(built)
-    strict = built.fatal if built.settings.strict else []
-    found = [] if strict else [Finding(OK, "stack", stack.spec.text) for stack in graph.stacks]
+    found = [] if built.forbidden else [Finding(OK, "stack", stack.spec.text) for stack in graph.stacks]
     found += [
-        Finding(REMARK if mistake.tolerated and mistake not in strict else WRONG, "configuration", str(mistake))
+        Finding(
+            REMARK if mistake.tolerated and mistake not in built.forbidden else WRONG, "configuration", str(mistake)
+        )
         for mistake in (*built.mistakes, *seen)
     ]
     return found, built.graph
