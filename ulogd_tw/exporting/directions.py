@@ -14,7 +14,7 @@ from ulogd_tw.core.icmp import ICMP_PAIRS
 from ulogd_tw.core.quantities import OCTETS, PACKETS, REPLY_OCTETS, REPLY_PACKETS, Quantity
 from ulogd_tw.core.resolve import Find
 from ulogd_tw.exporting.direction import Direction, Value, add, add_first, all_rows, any_of, or_none, replace
-from ulogd_tw.ipfix.uniflow import IPV6, TOTALS
+from ulogd_tw.ipfix.uniflow import IPV6, MIXED, TOTALS
 
 KEYS = (
     "orig.ip.protocol", "orig.l4.sport", "orig.l4.dport", "orig.raw.pktlen", "orig.raw.pktcount",
@@ -38,6 +38,8 @@ REVERSE_KEYS = (
     "reverseFlowEndReason",
 )  # fmt: skip
 """Further keys of a biflow."""
+_KINDS = {(False, False): 0, (False, True): MIXED, (True, False): TOTALS, (True, True): TOTALS | MIXED}
+"""The bits by whether octets are totals, and whether packets are of another kind."""
 _TURNED = {"source": "destination", "destination": "source", "source_port": "destination_port",
            "destination_port": "source_port"}  # fmt: skip
 
@@ -70,7 +72,7 @@ def _alone(find: Find, batch: Batch) -> list[Direction]:
 def _answer(find: Find, batch: Batch, single: Direction) -> Direction | None:
     """The rows of the reverse direction, from reverse elements, between the same ends; only rows with packets."""
     counters: dict[str, Value] = {}
-    bits = single.bits & ~TOTALS | _count(find, batch, counters, _REVERSE_COUNTERS)
+    bits = single.bits & ~(TOTALS | MIXED) | _count(find, batch, counters, _REVERSE_COUNTERS)
     if not counters:
         return None
     values = {_TURNED.get(name, name): value for name, value in single.values.items()
@@ -84,14 +86,16 @@ def _answer(find: Find, batch: Batch, single: Direction) -> Direction | None:
 
 
 def _count(find: Find, batch: Batch, values: dict[str, Value], counters: Iterable[tuple[str, Quantity]]) -> int:
-    """Note octets and packets: of delta counters, or `TOTALS` where there are none."""
+    """Note octets and packets, each of a delta counter, else of a total; the bits of `_KINDS`."""
+    total: dict[str, bool] = {}
     for name, quantity in counters:
-        add_first(values, name, find, batch, [counter.name for counter in quantity.counters if not counter.total])
-    if "octets" in values or "packets" in values:
-        return 0
-    for name, quantity in counters:
-        add_first(values, name, find, batch, [counter.name for counter in quantity.counters if counter.total])
-    return TOTALS
+        for totals in (False, True):
+            before = name in values
+            add_first(values, name, find, batch, [c.name for c in quantity.counters if c.total is totals])
+            if name in values and not before:
+                total[name] = totals
+    kinds = {*total.values()}
+    return _KINDS[total.get("octets", kinds == {True}), len(kinds) > 1]
 
 
 def _counted(answer: Direction) -> Direction:

@@ -185,10 +185,11 @@ class FlowRecords:
             for variant, columns, n in direction.parts():
                 if not columns:
                     self.counters.dropped["no_fields"] += n
-                elif uptimes or self.form.version != 9:
-                    yield self.outgoing.fixed(uniflow.template(variant, uptimes)).encode(columns, n)
-                else:
-                    yield self.outgoing.encoder(uniflow.template(variant).fields).encode(columns, n)
+                    continue
+                template = uniflow.template(variant, uptimes)
+                fixed = variant < uniflow.VARIANTS and (uptimes or self.form.version != 9)
+                encoder = self.outgoing.fixed(template) if fixed else self.outgoing.encoder(template.fields)
+                yield encoder.encode(columns, n)
 
     def _chosen(self, batch: Batch) -> Iterator[Records]:
         keys: dict[Key, Column] = {}

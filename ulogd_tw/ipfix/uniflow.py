@@ -31,7 +31,9 @@ TOTALS = 2048
 NO_PROTOCOL = 4096
 NO_ADDRESSES = 8192
 VARIANTS = 1 << 14
-"""How many there can be."""
+"""How many with fixed numbers there can be."""
+MIXED = VARIANTS
+"""Packets are counted in the other way than octets, which `TOTALS` is about. Such templates have no fixed number."""
 
 # name of the value, bits that must be set, bits that must not be set, element, octets
 _FIELDS = (
@@ -43,9 +45,11 @@ _FIELDS = (
     ("destination_port", 0, NO_PORTS | ICMP, 11, 2),
     ("protocol", 0, NO_PROTOCOL, 4, 1),
     ("octets", 0, NO_OCTETS | TOTALS, 1, 8),
-    ("packets", 0, NO_PACKETS | TOTALS, 2, 8),
+    ("packets", 0, NO_PACKETS | TOTALS | MIXED, 2, 8),
     ("octets", TOTALS, NO_OCTETS, 85, 8),
-    ("packets", TOTALS, NO_PACKETS, 86, 8),
+    ("packets", TOTALS, NO_PACKETS | MIXED, 86, 8),
+    ("packets", MIXED, NO_PACKETS | TOTALS, 86, 8),
+    ("packets", TOTALS | MIXED, NO_PACKETS, 2, 8),
     ("start", 0, NO_START, 152, 8),
     ("end", 0, NO_END, 153, 8),
     ("end_reason", 0, NO_END_REASON, 136, 1),

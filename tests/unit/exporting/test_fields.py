@@ -168,6 +168,16 @@ class MediatorTests(RecordsCase):
         ((_, record),) = self.through(message(told, a_set(256, struct.pack("!III", 1, 2, 3))))
         self.assertEqual((1, 2, 3), (record[8], record[1], record[REVERSE, 1]))
 
+    def test_uniflow_of_any_counters(self):
+        """Octets as a total beside packets as a delta, or the other way round: both ways have both, as they are."""
+        for octets, packets in ((85, 2), (1, 86), (85, 86), (1, 2)):
+            told = a_set(2, template(256, (8, 4), (12, 4), (octets, 4), (packets, 4), (octets, 4, REVERSE),
+                                     (packets, 4, REVERSE)))  # fmt: skip
+            sent = message(told, a_set(256, struct.pack("!6I", 1, 2, 500, 5, 600, 6)))
+            found = [record for _, record in self.through(sent, fields="uniflow")]
+            expected = [{8: 1, 12: 2, octets: 500, packets: 5}, {8: 2, 12: 1, octets: 600, packets: 6}]
+            self.assertEqual(expected, found, (octets, packets))
+
     def test_options(self):
         """Options records stay options records, about the exporter that sent them."""
         told = a_set(3, options_template(300, 1, (10, 4), (82, 4)))
