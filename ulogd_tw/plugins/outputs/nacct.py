@@ -16,7 +16,7 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import Field, Lines
 from ulogd_tw.core.phrases import value
 from ulogd_tw.core.plugin import FLOW, PACKET, Wanted
-from ulogd_tw.core.quantities import REPLY_OCTETS, REPLY_PACKETS, Counter
+from ulogd_tw.core.quantities import OCTETS, PACKETS, REPLY_OCTETS, REPLY_PACKETS, Counter
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 
@@ -25,22 +25,27 @@ _PLAIN = ("orig.ip.saddr", "orig.ip.daddr")
 _NUMBERS = ("flow.end.sec", "orig.ip.protocol", "orig.l4.sport", "orig.l4.dport", "icmp.type", "icmp.code",
             "icmpv6.type", "icmpv6.code")  # fmt: skip
 
-_COUNTS = {"reply.raw.pktcount": REPLY_PACKETS, "reply.raw.pktlen": REPLY_OCTETS}
+_COUNTS = {
+    "reply.raw.pktcount": (*REPLY_PACKETS.counters, *PACKETS.counters),
+    "reply.raw.pktlen": (*REPLY_OCTETS.counters, *OCTETS.counters),
+}
+"""The counters behind these keys of ulogd2, in order: those of the reply, else those of a flow of one direction."""
+_COUNTERS = tuple(counter.name for counters in _COUNTS.values() for counter in counters)
 
 
 class NACCT(TextOutput):
     """Writes ``end, protocol, source, port, destination, port, packets, octets`` of each flow, separated by tabs.
 
-    ICMP flows have type and code in place of ports. Packets and octets are those of the reply, as in ulogd2. A missing
-    value is 0, because the format has no other way.
+    ICMP flows have type and code in place of ports. Packets and octets are those of the reply, as in ulogd2, or
+    those of the flow itself where it has no reply. A missing value is 0, because the format has no other way.
     """
 
     name = "NACCT"
     itype = PACKET | FLOW
     options = (file_option("/var/log/ulogd_nacct.log"), SYNC)
     uses = _PLAIN
-    may_use = (*_NUMBERS, *_COUNTS, *REPLY_PACKETS.names, *REPLY_OCTETS.names, *ENDS)
-    seldom = frozenset((*REPLY_PACKETS.names, *REPLY_OCTETS.names))
+    may_use = (*_NUMBERS, *_COUNTS, *_COUNTERS, *ENDS)
+    seldom = frozenset(_COUNTERS)
 
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
@@ -67,7 +72,7 @@ class NACCT(TextOutput):
 
     def _amount(self, batch: Batch, name: str) -> np.ndarray:
         """The value of this key of ulogd2, or of another counter of the same quantity; 0 if missing."""
-        found = amount(self.find, batch, (Counter(name, True), *_COUNTS[name].counters))
+        found = amount(self.find, batch, (Counter(name, True), *_COUNTS[name]))
         if found is None:
             return np.zeros(batch.n, np.uint64)
         return found.values if found.missing is None else np.where(found.missing, np.uint64(0), found.values)

@@ -52,6 +52,14 @@ class NacctTests(SynchronousTestCase):
                "icmpv6.code": 3}  # fmt: skip
         self.assertEqual("0\t58\tfd00::1\t128\tfd00::2\t3\t0\t0\n", printed(self, Nacct, [batch_of([row])]))
 
+    def test_one_direction(self):
+        """A flow of an exporter, without a reply, has its own counters."""
+        row = {"orig.ip.saddr": "192.0.2.1", "orig.ip.daddr": "192.0.2.2", "orig.ip.protocol": 17, "orig.l4.sport": 53,
+               "orig.l4.dport": 1000, "flow.end.sec": 9}  # fmt: skip
+        for octets, packets in (("octetDeltaCount", "packetDeltaCount"), ("octetTotalCount", "packetTotalCount")):
+            line = printed(self, Nacct, [batch_of([row | {octets: 500, packets: 5}])])
+            self.assertEqual("9\t17\t192.0.2.1\t53\t192.0.2.2\t1000\t5\t500\n", line)
+
     def test_in_a_stack(self):
         """Wired by a stack, below an input that gives the keys under their own names."""
         rows = [row for row in self.rows() if "icmp.type" in row][:1]
