@@ -14,6 +14,8 @@ TARGET ?=
 SECONDS ?= 60
 VENV := .venv
 PY := $(VENV)/bin/python
+# Tests of what has compiled kernels: they run with and without.
+WITH_KERNELS := $(addprefix tests.unit.,kernels ipfix collecting)
 # A default editable install keeps the twistd plugin from being found; compat puts this folder on the path.
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat -e
 
@@ -29,6 +31,8 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	tests/install-peers
+	@echo "make: what has compiled kernels, tested without them"
+	@ULOGD_TW_KERNELS=off $(PY) -m tests.run $(ARGS) $(WITH_KERNELS)
 	@$(PY) -m tests.run $(ARGS)
 
 unit: $(VENV)/installed-test
@@ -62,11 +66,12 @@ clean:
 	find . -name dropin.cache -delete
 
 # Each stamp is older than setup.cfg when the dependencies have to be installed again.
-$(VENV)/installed: setup.cfg pyproject.toml
+$(VENV)/installed: setup.cfg pyproject.toml setup.py $(wildcard ulogd_tw/kernels/*.[ch]) ulogd_tw/kernels/build.py
 	@if [ ! -x $(PY) ]; then $(CHECK_PYTHON) fi
 	@if [ ! -x $(PY) ]; then echo "make: making $(VENV)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; fi
 	@echo "make: installing ulogd_tw and the libraries it needs into $(VENV) (a minute at most)"
 	@$(INSTALL) .
+	@$(PY) -c 'import ulogd_tw.kernels as k; k.active() or print("make: the compiled kernels are left out, NumPy does their work:", k.why_not())'
 	@touch $@
 
 $(VENV)/installed-%: $(VENV)/installed

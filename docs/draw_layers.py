@@ -19,7 +19,7 @@ _COLOURS = {"top": "#e8e8e8", "plugins": "#fdebc8", "engines": "#d9ead3", "codec
 _PURPOSES = {
     "aggregation": "groups by interval", "clocks": "steady time", "collecting": "Collecting Process",
     "config": "ulogd.conf", "core": "batches, keys, stacks", "exporting": "Exporting Process", "flow": "queues, spool",
-    "ipfix": "IPFIX, NetFlow, sFlow", "match": "expressions", "metering": "Metering Process",
+    "ipfix": "IPFIX, NetFlow, sFlow", "kernels": "loops in C", "match": "expressions", "metering": "Metering Process",
     "naming": "names from files", "netfilter": "the kernel's messages", "packets": "headers of packets",
     "peers": "transports joined to both Processes, in one table", "plugins": "one plugin a module",
     "storing": "databases", "transports": "sockets, TLS, SCTP", "ulogd2": "its names", "writing": "files and text",

@@ -97,9 +97,11 @@ class Batches:
         """Find the records of variable length, and the Messages that are malformed in them."""
         located = locate(cast("list[bytes]", layout.bodies), BEFORE, layout.shape)
         for source, rows in zip(layout.sources, located.counts.tolist(), strict=True):
-            source[0].domain.rows += rows
             deferred = source[3]
-            if deferred is not None and deferred.rows >= 0:
+            if deferred is None:  # counted with its Message
+                continue
+            source[0].domain.rows += rows
+            if deferred.rows >= 0:
                 deferred.rows += rows
         if located.cut is not None:
             for place in np.flatnonzero(located.cut).tolist():
@@ -137,9 +139,7 @@ class Batches:
             context = self._context(compiled).columns(layout, sources, np.asarray(counts), n)
             return ReceivedBatch(self._schema(layout, compiled, ()), context, received, n=n, now=now, held=held)
         if located is None:
-            dtype = compiled.runs[0].dtype
-            view = self._joined.view(bodies, sizes, layout.octets, dtype) if dtype is not None else None
-            columns, missing = compiled.of_fixed(view, n)
+            columns, missing = compiled.of_fixed(self._joined, bodies, sizes, n)
         else:
             columns, missing = compiled.of_varying(located)
             for key in compiled.lists:

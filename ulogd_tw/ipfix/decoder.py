@@ -34,7 +34,9 @@ from ulogd_tw.ipfix.sequence import HALF, MASK
 from ulogd_tw.ipfix.session import DeferredMessage, Session
 from ulogd_tw.ipfix.sflow import decoder as sflow
 from ulogd_tw.ipfix.slab_decoder import SlabDecoder
+from ulogd_tw.ipfix.slab_walk import SlabWalk
 from ulogd_tw.ipfix.template import Template
+from ulogd_tw.kernels import lib
 
 IPFIX = b"\0\x0a"
 """How a Message begins (VERSION)."""
@@ -68,7 +70,9 @@ class Decoder:
         self._messages = MessageDecoder(intake)
         self._netflow = NetFlow(intake)
         self._sflow = sflow.SFlow(intake, _of_samples(wanted, seldom), scale, inner)
-        self._slabs = SlabDecoder(intake, self._netflow, self.feed)
+        self._slabs: SlabWalk | SlabDecoder = (
+            SlabDecoder(intake, self._netflow, self.feed) if lib is None else SlabWalk(intake, self.feed)
+        )
         self._batches = Batches(
             wanted, intake, scale=scale, name=name, inner=inner, layer=layer, seldom=seldom, copied=copied
         )
@@ -237,6 +241,7 @@ class Decoder:
     def forget(self, session: Session) -> None:
         """The session is closed: its templates are gone. Records that wait are still given by `drain`."""
         self._sflow.forget(session)
+        self._slabs.forget()
         self.intake.forget(session)
 
     def clock_set(self, sessions: Iterable[Session], step: float) -> None:

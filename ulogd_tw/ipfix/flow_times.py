@@ -171,8 +171,11 @@ class FlowTimes:
     def _clocks(self, found: Found, boot: np.ndarray | None, sources: Sequence[Source], counts: np.ndarray) -> _Clocks:
         """The export time of each record, the uptime then, and a mask of unknown ones."""
         if self._netflow:
-            exported, uptimes = _headers([clock for *_, clock in sources if clock is not None], counts)
-            return exported, self._with_uptimes(found, uptimes, counts), None
+            exported, uptimes, packets = _headers([clock for *_, clock in sources if clock is not None], counts)
+            uptimes = self._with_uptimes(found, uptimes, packets)
+            if len(packets) == 1:  # one for all rows
+                return exported, uptimes, None
+            return np.repeat(exported, packets), np.repeat(uptimes, packets), None
         exported = np.repeat(np.array([source[1] for source in sources], np.int64) * 1000, counts)
         boots = self._boots(sources, counts) if boot is None else boot.astype(np.int64)
         return exported, exported - boots, boots <= 0
@@ -182,10 +185,11 @@ class FlowTimes:
         without = uptimes == 0
         if self._last is None or not without.any():
             return uptimes
-        some = np.asarray(counts) > 0
+        some = counts > 0
+        latest = np.zeros(len(counts), np.int64)
         firsts = (np.cumsum(counts) - counts)[some]
-        latest = np.maximum.reduceat(numbers(found[0][self._last]).astype(np.int64), firsts)
-        return np.where(without, np.repeat(latest, np.asarray(counts)[some]), uptimes)
+        latest[some] = np.maximum.reduceat(numbers(found[0][self._last]).astype(np.int64), firsts)
+        return np.where(without, latest, uptimes)
 
     def _boots(self, sources: Sequence[Source], counts: np.ndarray) -> np.ndarray:
         """When the exporter of each row started, as its options records say; 0 where that is not known."""
@@ -242,16 +246,15 @@ def _either(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray |
     return first | second
 
 
-def _headers(clocks: Sequence[Clock], counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """When the packet of each record was exported, and the uptime then; one each where all have the same."""
-    if len(clocks) == 1 and not isinstance(clocks[0][0], np.ndarray):
-        return np.array(clocks[0][:1], np.int64), np.array(clocks[0][1:], np.int64)
+def _headers(clocks: Sequence[Clock], counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """When each packet was exported, the uptime then, and the records of the packet."""
     if not any(isinstance(clock[0], np.ndarray) for clock in clocks):
-        exported, uptimes = np.array(clocks, np.int64).T
-        return np.repeat(exported, counts), np.repeat(uptimes, counts)
-    parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        exported, uptimes = np.array([clock[:2] for clock in clocks], np.int64).T
+        return exported, uptimes, np.asarray(counts, np.int64)
+    parts: tuple[list[np.ndarray], ...] = ([], [], [])
     for clock, count in zip(clocks, np.asarray(counts).tolist(), strict=True):
-        for part, value in zip(parts, clock, strict=True):
-            value = np.atleast_1d(np.asarray(value, np.int64))
-            part.append(np.repeat(value, count // len(value)))
-    return np.concatenate(parts[0]), np.concatenate(parts[1])
+        whole = clock if len(clock) == 3 else (*clock, count)
+        for part, value in zip(parts, whole, strict=True):
+            part.append(np.atleast_1d(np.asarray(value, np.int64)))
+    exported, uptimes, packets = map(np.concatenate, parts)
+    return exported, uptimes, packets

@@ -19,8 +19,10 @@ from ulogd_tw.core.columns import Column, taken
 from ulogd_tw.core.keys import CONTEXT, Element, Key, registry
 from ulogd_tw.core.plugin import ALL, Wanted
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template
-from ulogd_tw.ipfix.values import Make, held_type, plan, varying_values
+from ulogd_tw.ipfix.values import Make, finished, held_type, plan, varying_values
 from ulogd_tw.ipfix.variable_length import Located, Shape
+from ulogd_tw.kernels import lib
+from ulogd_tw.kernels.columns import FieldPlan, Program
 
 BEFORE = 20
 """Octets in front of the body of each waiting Data Set: the headers of a Message with one Set, so that such a Message
@@ -66,6 +68,7 @@ class _Piece:
     """A fixed-length field of a run: the names of its parts in the structured view."""
 
     key: Key
+    length: int
     parts: list[str]
     make: Make
 
@@ -77,6 +80,8 @@ class Run:
         self.octets = 0
         self.pieces: list[_Piece] = []
         self._formats: list[tuple[str, int]] = []
+        self._plans: list[FieldPlan] = []
+        self.program: Program | None = None
         self.first = 0
         self.dtype: np.dtype | None = None
 
@@ -86,11 +91,15 @@ class Run:
             parts, make = plan(key.type, length)
             base = len(self._formats)
             self._formats += [(form, self.octets + at) for form, at in parts]
-            self.pieces.append(_Piece(key, [str(base + i) for i in range(len(parts))], make))
+            self.pieces.append(_Piece(key, length, [str(base + i) for i in range(len(parts))], make))
+            dtype = np.dtype(np.uint8) if key.type.kind == "boolean" else key.type.dtype
+            self._plans.append(FieldPlan(self.octets, length, key.type.kind, dtype))
         self.octets += length
 
     def finish(self, whole: bool) -> None:
         """Make the structured type: of the `whole` run (records without gaps), or of the wanted fields."""
+        if lib is not None and self.pieces:
+            self.program = Program(self.octets, self._plans)
         if not self._formats:
             return
         ends = [at + np.dtype(form).itemsize for form, at in self._formats]
@@ -109,6 +118,13 @@ class Run:
         if self.dtype is None:
             return None
         return taken(octets, bases + self.first if self.first else bases, self.dtype.itemsize).view(self.dtype)
+
+    def finished(self, read: list[np.ndarray], n: int, into: dict[str, Column], missing: dict[str, np.ndarray]) -> None:
+        """Add the columns of `n` rows from what the program has `read`."""
+        for piece, column in zip(self.pieces, read, strict=True):
+            into[piece.key.name], wrong = finished(piece.key.type, piece.length, column, n)
+            if wrong is not None:
+                missing[piece.key.name] = wrong
 
     def columns(self, view: np.ndarray | None, n: int, into: dict[str, Column], missing: dict[str, np.ndarray]) -> None:
         """Add the columns of `n` rows; `view` is of this run's `dtype`, rows of rows where it has two dimensions."""
@@ -152,10 +168,16 @@ class Columns:
         for run in self.runs:
             run.finish(whole=not self.varying)
 
-    def of_fixed(self, view: np.ndarray | None, n: int) -> Found:
-        """Columns and masks of `n` records of fixed length: rows of the run's `dtype`, one- or two-dimensional."""
+    def of_fixed(self, joined: Joined, bodies: list[bytes | np.ndarray], sizes: np.ndarray, n: int) -> Found:
+        """Columns and masks of the `n` records of fixed length in bodies of these sizes."""
         found: Found = ({}, {})
-        self.runs[0].columns(view, n, *found)
+        run = self.runs[0]
+        if run.program is not None:
+            memory, starts, counts = joined.placed(bodies, sizes, run.octets)
+            run.finished(run.program.fixed(memory, starts, counts, n), n, *found)
+        else:
+            view = joined.view(bodies, sizes, run.octets, run.dtype) if run.dtype is not None else None
+            run.columns(view, n, *found)
         return found
 
     def of_varying(self, located: Located) -> Found:
@@ -176,7 +198,10 @@ class Columns:
                 columns[key.name], wrong = varying_values(key.type, located.octets, starts, lengths)
                 if wrong is not None:
                     missing[key.name] = wrong
-            run.columns(run.gathered(located.octets, bases), n, columns, missing)
+            if run.program is not None:
+                run.finished(run.program.located(located.octets, bases), n, columns, missing)
+            else:
+                run.columns(run.gathered(located.octets, bases), n, columns, missing)
         return found
 
 
@@ -258,11 +283,7 @@ class Joined:
         """The records of `octets` octets in these bodies of `sizes`; until the next call. One or two dimensions."""
         if len(bodies) == 1:
             return np.frombuffer(bodies[0], np.uint8)[BEFORE:].view(dtype)
-        if self._file.tell() > self.MOST:
-            self._file = io.BytesIO()
-        self._file.seek(0)
-        self._file.writelines(cast("list[bytes]", bodies))  # arrays are buffers too
-        every = np.frombuffer(self._file.getbuffer(), np.uint8, self._file.tell())
+        every = self._joined(bodies)
         counts = (sizes - BEFORE) // octets
         if (sizes == sizes[0]).all():
             size = int(sizes[0])
@@ -271,3 +292,17 @@ class Joined:
         starts = np.repeat(ends - sizes + BEFORE - octets * firsts, counts)
         starts += octets * np.arange(len(starts))
         return taken(every, starts, octets).view(dtype)
+
+    def placed(
+        self, bodies: list[bytes | np.ndarray], sizes: np.ndarray, octets: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Memory with these bodies, until the next call; where the records of each begin, and how many it has."""
+        every = np.frombuffer(bodies[0], np.uint8) if len(bodies) == 1 else self._joined(bodies)
+        return every, np.cumsum(sizes) - sizes + BEFORE, (sizes - BEFORE) // octets
+
+    def _joined(self, bodies: list[bytes | np.ndarray]) -> np.ndarray:
+        if self._file.tell() > self.MOST:
+            self._file = io.BytesIO()
+        self._file.seek(0)
+        self._file.writelines(cast("list[bytes]", bodies))  # arrays are buffers too
+        return np.frombuffer(self._file.getbuffer(), np.uint8, self._file.tell())

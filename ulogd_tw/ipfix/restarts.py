@@ -121,6 +121,23 @@ class Restarts:
         domain.goes_on(last.number, last.exported)
         return True
 
+    def leads_on(self, session: Session, domain: Domain, number: int, exported: int, uptime: int) -> bool:
+        """Whether a packet of v9 goes on from the one before it, and needs no closer look."""
+        life = domain.life
+        if session.reliable:
+            return True
+        if life is None or life.suspect is not None or domain.doubted:
+            return False
+        place = life.place
+        off = uptime - place.uptime - (exported - place.exported) * 1000 + SAME_UPTIME
+        return off & MASK <= 2 * SAME_UPTIME and (number - place.number) & MASK < HALF
+
+    def note(self, session: Session, domain: Domain, last: Place) -> None:
+        """Packets of v9 that need no closer look were taken, up to this one."""
+        if not session.reliable and domain.life is not None:
+            domain.life.place = last
+            domain.goes_on(last.number, last.exported)
+
     def _is_odd(self, domain: Domain, message: Place) -> bool:
         """Whether a Sequence Number begins anew: it is behind and fills no gap, but the Message is a later one."""
         sequence, life = domain.sequence, domain.life

@@ -6,6 +6,7 @@ import ipaddress
 from bisect import bisect_right
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from ulogd_tw.ipfix.lives import Life
 from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.template import Template
 
+_numbers = count(1)
+
 
 class Session:
     """A Transport Session (RFC 7011 section 2): its templates and sequence numbers belong to it alone.
@@ -26,12 +29,13 @@ class Session:
     number; NetFlow's separate domains by number plus version times 2**32. `address` is the peer's as a number, with
     `family` 4 or 6; 0 where `peer` is no address (a file). `proven` after its first record, `ended` when it had to make
     room for another one. `siblings` are the sessions of the same address, where templates and data may come from
-    different ports of it.
+    different ports of it. `number` tells it from the other sessions of this process.
     """
 
     def __init__(self, peer: str, peer_port: int, *, reliable: bool, overtakes: bool | None = None) -> None:
         self.peer = peer
         self.peer_port = peer_port
+        self.number = next(_numbers) & 0xFFFFFFFF
         self.reliable = reliable
         self.overtakes = not reliable if overtakes is None else overtakes
         self.domains: dict[int, Domain] = {}
@@ -196,10 +200,10 @@ class KnownTemplate:
         return self.since >= 0 and (export_time - self.since) & 0xFFFFFFFF >= 0x80000000
 
 
-Clock = tuple[int, int] | tuple[np.ndarray, np.ndarray]
+Clock = tuple[int, int] | tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of one packet of NetFlow: when it was exported (ms since 1970), and the exporter's uptime then (ms, 32 bits).
 
-Arrays where the records are those of several packets with equally many each.
+Arrays where the records are those of several packets, with the number of records of each.
 """
 
 

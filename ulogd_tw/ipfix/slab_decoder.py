@@ -39,6 +39,9 @@ class SlabDecoder:
             if not (alike and self._alike(sessions[first], rows[first:last], words[first:last], now)):
                 self._mixed(sessions[first:last], rows[first:last], words[first:last], lengths[first:last], now)
 
+    def forget(self) -> None:
+        """A session has ended: nothing of it is kept here."""
+
     def _with_netflow(self, sessions: Sequence[Session], rows: np.ndarray, lengths: np.ndarray, now: float) -> None:
         taken = self._netflow.feed_alike
         for first, last, words in packet_runs.runs(sessions, rows, lengths):

@@ -16,6 +16,8 @@ from ulogd_tw.core.columns import Column, Octets, taken
 from ulogd_tw.core.conversions import LAST_MS
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.template import VARIABLE
+from ulogd_tw.kernels import lib
+from ulogd_tw.kernels.columns import strings
 
 Values = tuple[Column, np.ndarray | None]
 """A column, and the mask of the rows whose octets are no value of the type (None: all are)."""
@@ -80,12 +82,26 @@ def _assembled(parts: list[np.ndarray], shifts: list[int], dtype: np.dtype) -> n
 
 def _octets(length: int) -> Make:
     def make(parts: list[np.ndarray], n: int) -> Values:
-        offsets = np.arange(n + 1, dtype=np.int64)
-        offsets *= length
         data = parts[0].copy().reshape(-1).view(np.uint8) if length else np.zeros(0, np.uint8)
-        return Octets(offsets, data), None
+        return Octets(_every(length, n), data), None
 
     return make
+
+
+def _every(length: int, n: int) -> np.ndarray:
+    """The offsets of `n` strings of one length."""
+    offsets = np.arange(n + 1, dtype=np.int64)
+    offsets *= length
+    return offsets
+
+
+def finished(held: Type, length: int, column: np.ndarray, n: int) -> Values:
+    """The column of `n` rows from what the kernel has read of a fixed-length field: numbers, or octets."""
+    if held.dtype is None:
+        return Octets(_every(length, n), column), None
+    if held.kind == "boolean":
+        return booleans(column)
+    return milliseconds(column) if held.kind == "milliseconds" else (column, None)
 
 
 def booleans(octets: np.ndarray) -> Values:
@@ -131,6 +147,8 @@ def _gathered(octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Oc
     """As `Octets.gathered`, piece by piece."""
     offsets = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
+    if lib is not None:
+        return Octets(offsets, strings(octets, np.ascontiguousarray(starts, np.int64), offsets))
     total = int(offsets[-1])
     data = np.empty(total, np.uint8)
     shifts = starts - offsets[:-1]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ulogd_tw.kernels import columns, lib
+
 FEW = 16
 """Fewer messages than this are walked one by one: a step of all costs as much as some 16 records (measured)."""
 
@@ -105,10 +107,28 @@ def walk(body: bytes, at: int, end: int, shape: Shape, found: list[int]) -> bool
     return True
 
 
+class _InOrder(Located):
+    """Located by the kernel, which finds them in their order."""
+
+    def __init__(self, octets: np.ndarray, counts: np.ndarray, cut: np.ndarray | None, found: np.ndarray) -> None:
+        super().__init__(octets, counts, cut, found[0], [])
+        self._columns = found
+
+    def _ordered(self, column: int) -> np.ndarray:
+        return self._columns[column] if self._rows is None else self._columns[column][self._rows]
+
+
 def locate(bodies: Sequence[bytes], before: int, shape: Shape) -> Located:
     """The records of these bodies of Data Sets of one template, which begin after `before` octets of each."""
     joined = b"".join((*bodies, b"\0\0"))  # two more, so that a length of three octets can be read before it is checked
     octets = np.frombuffer(joined, np.uint8)
+    if lib is not None:
+        sizes = np.fromiter(map(len, bodies), np.int64, len(bodies))
+        ends = np.cumsum(sizes)
+        counts, cut, table = columns.locate(
+            octets, ends - sizes + before, ends, shape.segments, shape.tail, shape.least
+        )  # fmt: skip
+        return _InOrder(octets, counts, cut if cut.any() else None, table)
     number = np.dtype(np.int32 if len(joined) < 1 << 30 else np.int64)  # half the memory where it is enough
     sizes = np.fromiter(map(len, bodies), number, len(bodies))
     cut = np.zeros(len(bodies), bool)

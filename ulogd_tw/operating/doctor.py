@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ulogd_tw import config as configuration
-from ulogd_tw import tap
+from ulogd_tw import kernels, tap
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.core.libraries import install, is_there
 from ulogd_tw.metering import conntrack_settings
@@ -221,6 +221,10 @@ class Machine:
 
     def packages(self) -> Findings:
         """Optional packages; if a stack needs a missing one, that is a mistake of the configuration."""
+        if kernels.active():
+            yield Finding(OK, "compiled kernels", ", ".join(kernels.active()))
+        else:
+            yield Finding(UNUSED, "compiled kernels", "NumPy does their work, which takes more time", kernels.why_not())
         for library, use in _OPTIONAL.items():
             if is_there(library):
                 yield Finding(OK, library, "installed")

@@ -1,6 +1,8 @@
 """Messages in the rows of an array: the same as feeding each of them."""
 
+import gc
 import struct
+import weakref
 
 import numpy as np
 from hypothesis import strategies as st
@@ -8,13 +10,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import examples, given
 from tests.unit.ipfix.wire import a_set, check, message, options_template, template
+from ulogd_tw import kernels
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.ipfix import set_walk
+from ulogd_tw.ipfix import decoder as decoder_module
+from ulogd_tw.ipfix import set_walk, slab_walk
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.session import Session
+from ulogd_tw.kernels import walk
 
 STRIDE = 80
+CONTEXT_KEYS = ("exporter", "exporter_port", "observationDomainId", "templateId", "record_kind")
 TOLD = (
     a_set(2, template(256, (1, 4)), template(257, (1, 4), (4, 1)), template(258, (82, 65535)), template(259, (82, 1))),
     a_set(3, options_template(260, 1, (1, 4))),
@@ -67,10 +73,10 @@ def arrivals(draw):
 class Fed:
     """What came out of a decoder, in plain form."""
 
-    def __init__(self, parts, feed):
+    def __init__(self, parts, feed, reliable=True):
         self.counters = Counters("test")
         decoder = Decoder(ALL, self.counters)
-        sessions = [Session(peer, 1, reliable=True) for peer in ("192.0.2.1", "2001:db8::1", "192.0.2.1")]
+        sessions = [Session(peer, 1, reliable=reliable) for peer in ("192.0.2.1", "2001:db8::1", "192.0.2.1")]
         for session in sessions:
             for told in TOLD:
                 decoder.feed(session, message(told), 1.0)
@@ -99,8 +105,75 @@ def as_slab(decoder, sessions, messages, now):
     rows[:] = 0x5A
 
 
+def in_order(fed):
+    """The rows of each template in the order in which they came; templates and batches in any order."""
+    found = {}
+    for number, batch in enumerate(fed.rows):
+        for row in batch:
+            key = tuple((name, value) for name, value in row if name in CONTEXT_KEYS)
+            found.setdefault((number if len(fed.rows) == 1 else 0, key), []).append(row)
+    return sorted(map(repr, found.items()))
+
+
+class WalkTests(SynchronousTestCase):
+    """Decoder.feed_slab with the kernel."""
+
+    if kernels.lib is None:
+        skip = "without compiled kernels there is no walk"
+
+    def same(self, parts, reliable):
+        slab, plain = Fed(parts, as_slab, reliable), Fed(parts, one_by_one, reliable)
+        self.assertEqual(in_order(plain), in_order(slab))
+        self.assertEqual(plain.counters.as_dict(), slab.counters.as_dict())
+        self.assertEqual(sorted(plain.events), sorted(slab.events))
+        self.assertEqual(plain.received, slab.received)
+
+    @examples(200)
+    @given(st.lists(arrivals(), min_size=1, max_size=3), st.booleans())
+    def test_same_as_rows(self, parts, reliable):
+        """Rows, counters and events are those of feeding each Message."""
+        self.same(parts, reliable)
+
+    @given(arrivals(), st.integers(1, 5))
+    def test_little_room(self, part, room):
+        """The same where a walk has room for few runs, or the table for few templates."""
+        self.patch(walk, "_MOST_RUNS", room)
+        self.patch(walk, "MOST_TEMPLATES", room)
+        self.same([part, part], False)
+
+    def test_changed_template(self):
+        """A template that changes between two slabs, or in the middle of one: each record by the template before it."""
+        old, new = template(256, (1, 4)), template(256, (2, 2), (4, 1))
+        parts = []
+        for turn in range(3):
+            part = [(0, message(a_set(256, bytes(range(i, i + 12))), number=0)) for i in range(6)]
+            if turn:
+                part.insert(3 * (turn - 1), (0, message(a_set(2, new if turn % 2 else old), number=0)))
+            parts.append(part)
+        self.same(parts, False)
+
+    def test_forgotten(self):
+        """A session that has ended is not kept by the table for ever."""
+        self.patch(slab_walk, "_MOST_FORGOTTEN", 2)
+        decoder = Decoder(ALL, Counters("test"))
+        gone = []
+        for _ in range(5):
+            session = Session("192.0.2.1", 1, reliable=False)
+            as_slab(decoder, [session] * 2, [message(TOLD[0]), message(a_set(256, bytes(8)))], 1.0)
+            decoder.drain(1.0)
+            decoder.forget(session)
+            decoder.events.clear()
+            gone.append(weakref.ref(session))
+        del session
+        gc.collect()
+        self.assertEqual([None] * 2, [reference() for reference in gone[:2]])
+
+
 class SlabTests(SynchronousTestCase):
-    """Decoder.feed_slab."""
+    """Decoder.feed_slab without the kernel."""
+
+    def setUp(self):
+        self.patch(decoder_module, "lib", None)
 
     @given(st.lists(arrivals(), min_size=1, max_size=3))
     def test_same_as_rows(self, parts):

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given, shared_path
+from tests.support import examples, given, shared_path
 from tests.unit.ipfix.test_corpus import Replay
 from tests.unit.ipfix.wire import (
     Collected,
@@ -28,6 +28,7 @@ from ulogd_tw import config, tap
 from ulogd_tw.core.keys import NETFLOW5_KEYS, NETFLOW9, registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.resolve import Provided, Sources
+from ulogd_tw.ipfix import decoder
 from ulogd_tw.ipfix.session import Session
 
 REASONS = {"flowset length": "set_length", "count 55582 with 1464 octets": "length", "shorter than a header": "length"}
@@ -614,8 +615,19 @@ class SlabTests(SynchronousTestCase):
 
     @given(st.lists(packet_runs(), min_size=1, max_size=3))
     def test_same_as_one_by_one(self, parts):
-        """Rows, times, counters, events and order are those of feeding each packet."""
+        """Rows, times, counters, events and order are those of feeding each packet, without the kernel."""
+        self.patch(decoder, "lib", None)
         self.assertEqual(self.fed(parts, False), self.fed(parts, True))
+
+    @examples(200)
+    @given(st.lists(packet_runs(), min_size=1, max_size=3))
+    def test_same_as_one_by_one_walked(self, parts):
+        """The same by the kernel, but for the order of different templates' rows."""
+        plain, walked = self.fed(parts, False), self.fed(parts, True)
+        for found in (plain, walked):
+            found[0][:] = sorted(repr(row) for batch in found[0] for row in batch)
+            found[2].sort()
+        self.assertEqual(plain, walked)
 
 
 class SeldomTests(SynchronousTestCase):

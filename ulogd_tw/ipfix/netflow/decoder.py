@@ -192,7 +192,7 @@ class NetFlow:
         intake.count_together(
             known.session, known.domain, numbers, step, rows.size, records * count, now, unit
         )  # fmt: skip
-        clock = (exported, words[:, 1].astype(np.int64))
+        clock = (exported, words[:, 1].astype(np.int64), np.full(count, records))
         intake.queue_records(known, body, (known, int(words[0, 2]), now, None, clock))
         return True
 

@@ -1,0 +1,47 @@
+"""The extension itself: it is there where it can be, and does without what is missing."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ulogd_tw import kernels
+
+TOP = Path(__file__).resolve().parents[3]
+SAID = "from ulogd_tw import kernels; print(kernels.active(), kernels.why_not())"
+
+
+class ExtensionTests(SynchronousTestCase):
+    """Which kernels are active."""
+
+    def test_compiled(self):
+        """With a compiler and Python's headers the extension is built by the installation."""
+        header = Path(sysconfig.get_path("include"), "Python.h")
+        asked = os.environ.get("ULOGD_TW_KERNELS", "on")
+        if asked == "off" or not shutil.which("cc") or not header.exists():
+            self.assertEqual((), kernels.active())
+        else:
+            self.assertEqual(kernels.SUBJECTS, kernels.active(), kernels.why_not())
+
+    def test_off(self):
+        """The environment leaves them out, and the reason is said."""
+        told = subprocess.run([sys.executable, "-c", SAID], cwd=TOP, capture_output=True, text=True, timeout=60,
+                              env=os.environ | {"ULOGD_TW_KERNELS": "off"}, check=True)  # fmt: skip
+        self.assertEqual("() ULOGD_TW_KERNELS=off\n", told.stdout)
+
+    def test_not_compiled(self):
+        """Without the extension NumPy does the work; what to install is said."""
+        code = "import sys; sys.modules['ulogd_tw.kernels._kernels'] = None; " + SAID
+        told = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=60,
+                              env=os.environ | {"ULOGD_TW_KERNELS": "on"}, check=True)  # fmt: skip
+        self.assertIn("() not compiled: ", told.stdout)
+        self.assertIn("apt-get install gcc python3-dev", told.stdout)
+
+    def test_size(self):
+        """The kernels stay small enough to be read at one sitting."""
+        lines = sum(len(path.read_text().splitlines()) for path in (TOP / "ulogd_tw" / "kernels").glob("*.[ch]"))
+        self.assertLess(lines, 1500)

@@ -1,0 +1,87 @@
+/* What Python sees of the kernels: read by the compiler and, as it stands, by cffi (no preprocessor lines).
+   All memory is the caller's; every pointer comes with the number of its elements or octets. */
+
+/* walk.c: Messages of IPFIX, NetFlow v9 and v5 to runs of records */
+
+typedef struct {
+    uint32_t session, domain, version_set; /* the key: numbers of the session and the domain, version << 16 | Set ID */
+    uint32_t group;                        /* number of the domain among all that were ever put in */
+    uint32_t octets;                       /* of a record; 0 where it varies */
+    uint32_t least;                        /* octets of the smallest record */
+    uint32_t segment, segments, tail;      /* where it varies: its place in `segments`, how many, octets after the last */
+    uint32_t live;
+    uint32_t call;                         /* of the last walk that met it; what follows is of this walk */
+    int32_t first, last;                   /* its runs */
+    int64_t rows, body;                    /* records, and octets of them */
+    int32_t runs;
+} ut_template;
+
+typedef struct {
+    uint32_t call;
+    int32_t place;                         /* of its first Message */
+    int32_t messages;
+    uint32_t first_number, first_rows;     /* Sequence Number and records (packets for v9) of its first Message */
+    uint32_t number, next;                 /* of its last Message, and what has to follow */
+    uint32_t first_exported, exported;     /* Export Times of the first and the last Message, s */
+    uint32_t first_uptime, uptime;         /* ms; NetFlow only */
+    uint32_t sampling;                     /* the field of v5's header */
+    int64_t rows, octets;
+    int32_t template_;                     /* one of its templates */
+} ut_domain;
+
+typedef struct {
+    int64_t start;                         /* where the records begin in the memory */
+    int64_t octets;                        /* of whole records, without padding */
+    int64_t rows;
+    uint32_t exported, uptime, nanoseconds;
+    int32_t next;                          /* the next run of the template; -1: none */
+} ut_run;
+
+typedef struct {
+    uint32_t skip, rest;                   /* octets of fixed fields before the length, least octets after the value */
+} ut_segment;
+
+typedef struct {
+    ut_template *templates;
+    int64_t most_templates, n_templates;
+    int32_t *index;                        /* open addressing: a template's place + 1, 0: free */
+    int64_t index_mask;
+    ut_segment *segments;
+    int64_t n_segments;
+    ut_domain *domains;
+    int64_t n_domains;
+    uint32_t call;
+    uint32_t same_uptime;                  /* ms by which an uptime and the clock may differ */
+    int32_t *met_templates;                /* those of this walk, in the order of their first records */
+    int64_t n_met_templates;
+    int32_t *met_domains;
+    int64_t n_met_domains;
+    ut_run *runs;
+    int64_t most_runs, n_runs;
+} ut_walk;
+
+int ut_put(ut_walk *w, int64_t place);
+int64_t ut_messages(ut_walk *w, const uint8_t *memory, int64_t size, const int64_t *starts, const int64_t *lengths,
+                    const uint32_t *sessions, int64_t first, int64_t end);
+int64_t ut_bodies(const ut_walk *w, const uint8_t *memory, int64_t size, const int32_t *order, int64_t n, int64_t before,
+                  uint8_t *out, int64_t room, int64_t *sources, int64_t most_sources);
+
+/* columns.c: records to columns */
+
+typedef struct {
+    uint32_t at;                           /* octets after the beginning of its run of fixed fields */
+    uint16_t length;                       /* on the wire */
+    uint8_t kind;                          /* UT_UNSIGNED ... */
+    uint8_t width;                         /* octets of a held value */
+    int64_t out;                           /* where its column begins in the memory for columns */
+} ut_field;
+
+int64_t ut_fixed(const uint8_t *memory, int64_t size, const int64_t *starts, const int64_t *counts, int64_t n,
+                 int64_t octets, const ut_field *fields, int64_t n_fields, uint8_t *out, int64_t room, int64_t rows);
+int64_t ut_located(const uint8_t *memory, int64_t size, const int64_t *bases, int64_t rows, int64_t octets,
+                   const ut_field *fields, int64_t n_fields, uint8_t *out, int64_t room);
+int64_t ut_locate(const uint8_t *memory, int64_t size, const int64_t *starts, const int64_t *ends, int64_t n,
+                  const ut_segment *segments, int64_t n_segments, int64_t tail, int64_t least, int64_t most,
+                  int64_t *counts, uint8_t *cut, int64_t *out);
+int64_t ut_strings(const uint8_t *memory, int64_t size, const int64_t *starts, const int64_t *offsets, int64_t n,
+                   uint8_t *out, int64_t room);
