@@ -180,6 +180,18 @@ class Columns:
             run.columns(view, n, *found)
         return found
 
+    def of_octets(self, records: np.ndarray) -> Found:
+        """Columns and masks of records of fixed length, a row of octets each."""
+        found: Found = ({}, {})
+        run, n = self.runs[0], len(records)
+        if run.program is not None:
+            read = run.program.fixed(records.reshape(-1), np.zeros(1, np.int64), np.array([n]), n)
+            run.finished(read, n, *found)
+        else:
+            view = records.reshape(-1).view(run.dtype) if run.dtype is not None else None
+            run.columns(view, n, *found)
+        return found
+
     def of_varying(self, located: Located) -> Found:
         """Columns and masks of records that have variable-length fields."""
         n = len(located)

@@ -17,7 +17,7 @@ from ulogd_tw.core.keys import Element, Key, registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.ipfix.encoder import MICROSECOND_BITS
 from ulogd_tw.ipfix.fields import field_of, is_said
-from ulogd_tw.ipfix.layout import Columns, Found, Layout, field_keys
+from ulogd_tw.ipfix.layout import Columns, Layout, field_keys
 from ulogd_tw.ipfix.template import VARIABLE, Field
 from ulogd_tw.ipfix.variable_length import Located
 
@@ -139,10 +139,10 @@ class Intact:
     def of_fixed(self, records: np.ndarray) -> Received | None:
         """Records of fixed length, `records` is of one void a record; None if a value is none, or would be changed."""
         octets = records.view(np.uint8).copy().reshape(-1, self._size)  # in stretches of a Message
-        if self._checks is not None and self._is_wrong(*_of_fixed(self._checks, octets)):
+        if self._checks is not None and self._is_wrong(*self._checks.of_octets(octets)):
             return None
         compiled = self._compiled
-        return Received(self._fields, octets, lambda: _of_fixed(compiled, octets)[0])
+        return Received(self._fields, octets, lambda: compiled.of_octets(octets)[0])
 
     def of_varying(self, located: Located) -> Received | None:
         """Records of variable length; None if a value is none, or would be changed."""
@@ -156,12 +156,6 @@ class Intact:
     def _is_wrong(self, found: Mapping[str, Column], missing: Mapping[str, np.ndarray]) -> bool:
         """Whether a checked value is none, or has bits that are sent as 0 (dateTimeMicroseconds)."""
         return bool(missing) or any(np.any(numbers(found[name]) & ~MICROSECOND_BITS) for name in self._stamps)
-
-
-def _of_fixed(columns_: Columns, octets: np.ndarray) -> Found:
-    dtype = columns_.runs[0].dtype
-    assert dtype is not None  # there is a field of some octets
-    return columns_.of_fixed(octets.reshape(-1).view(dtype), len(octets))
 
 
 def _unchanged(fields: tuple[Field, ...], described: Mapping[Element, Key]) -> Iterator[bool]:
