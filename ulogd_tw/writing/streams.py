@@ -237,12 +237,13 @@ class Stream(Remote):
             connection.transport.abortConnection()
         return self._gone.addCallback(lambda _: self._give_back(rest))
 
-    def _give_back(self, rest: PendingText) -> Any:
+    def _give_back(self, rest: PendingText) -> None:
+        """To the queue, once there is no connection; then nothing is left to wait for."""
         self.rest = None
         text = f"{self.output.instance} was stopped before its peer had all"
         assert rest.finished is not None
         rest.finished.errback(PartlyWritten(text, self._kept.rows) if self._kept.rows else UlogdError(text))
-        return self.close()
+        self.close()
 
     def close(self) -> defer.Deferred[None]:
         super().close()

@@ -339,9 +339,9 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(new.value(), b"".join(lines[10:]))
 
     def test_stopped_while_away(self):
-        """The batch stays in the queue; nothing is tried any more."""
+        """The batch stays in the queue; nothing is tried any more, and the stop ends."""
         waiting = self.out.write(flows(2))
-        self.out.stop()
+        self.successResultOf(self.out.stop())
         self.failureResultOf(waiting, UlogdError)
         self.assertEqual(self.out.clock.getDelayedCalls(), [])
         self.assertEqual(self.out.counters.dropped.total(), 0)
@@ -351,9 +351,17 @@ class StreamTests(SynchronousTestCase):
         transport = self.peer.accept()
         waiting = self.out.write(flows(40))
         transport.take(len(b"".join(flow_lines(10))) + 5)
-        self.out.stop()
+        self.successResultOf(self.out.stop())
         self.assertEqual(10, self.failureResultOf(waiting, PartlyWritten).value.rows)
         self.assertEqual({}, dict(self.out.counters.dropped))
+        self.assertEqual(self.out.clock.getDelayedCalls(), [])
+
+    def test_stopped_after_a_loss(self):
+        """A stop between two connections ends too."""
+        self.peer.accept().end()
+        waiting = self.out.write(flows(2))
+        self.successResultOf(self.out.stop())
+        self.failureResultOf(waiting, UlogdError)
         self.assertEqual(self.out.clock.getDelayedCalls(), [])
 
     def test_reopen(self):
