@@ -1,4 +1,4 @@
-"""What `pip install` and pipx bring: the wheel alone, in an environment of its own, away from the source tree."""
+"""What `pip install` brings: the wheel alone, in an environment of its own, away from the source tree."""
 
 import os
 import subprocess
@@ -15,8 +15,22 @@ from tests.support import TOP, Daemon, require_setuptools
 
 def quietly(*words, **keywords):
     """The finished process, whose status is checked, with its output as text."""
-    keywords = {"check": True, "capture_output": True, "text": True, "timeout": 300} | keywords
-    return subprocess.run([str(word) for word in words], **keywords)
+    keywords = {"capture_output": True, "text": True, "timeout": 300} | keywords
+    check = keywords.pop("check", True)
+    done = subprocess.run([str(word) for word in words], check=False, **keywords)
+    if check and done.returncode:
+        raise AssertionError(f"{words}: status {done.returncode}: {done.stdout}{done.stderr}")
+    return done
+
+
+def built_wheel(folder):
+    """The wheel of what is committed here, built in this folder without an index."""
+    source = folder / "source"
+    quietly("git", "clone", "--quiet", TOP, source)
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index")
+    quietly(sys.executable, "-m", "pip", "wheel", *options, "-w", folder, source)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 class WheelTests(SynchronousTestCase):
@@ -26,12 +40,7 @@ class WheelTests(SynchronousTestCase):
         require_setuptools()
         self.folder = Path(tempfile.mkdtemp(prefix="utw-wheel-"))
         self.addCleanup(quietly, "rm", "-rf", self.folder)
-        source = self.folder / "source"
-        quietly("git", "clone", "--quiet", TOP, source)
-        options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index")
-        built = quietly(sys.executable, "-m", "pip", "wheel", *options, "-w", self.folder, source, check=False)
-        self.assertEqual(0, built.returncode, built.stderr)
-        (self.wheel,) = self.folder.glob("*.whl")
+        self.wheel = built_wheel(self.folder)
 
     def test_contents(self):
         """The twistd plugins, the tables and the examples are in it; tests and benchmarks are not."""

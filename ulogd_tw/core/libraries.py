@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -16,7 +17,7 @@ def is_there(library: str) -> bool:
 
 def install(library: str) -> str:
     """The command that installs a library where this program runs: pipx, Debian's Python, or any other one."""
-    if "pipx" in sys.prefix.split("/"):
+    if os.path.exists(os.path.join(sys.prefix, "pipx_metadata.json")):
         return f"pipx inject ulogd_tw {library}"
     if sys.prefix == sys.base_prefix and library in _DEBIAN:
         return f"apt-get install {_DEBIAN[library]}"

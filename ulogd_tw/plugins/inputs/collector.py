@@ -150,6 +150,8 @@ class COLLECTOR(Collecting):
             except StartError:
                 self._close()
                 raise
+        here = " ".join(str(url) for url in urls if url not in self._awaited)
+        self.log.info("{instance}: listens on {here}", instance=self.instance, here=here)
 
     def _try_again(self) -> None:
         """Bind the addresses whose interface was not there."""
