@@ -25,8 +25,8 @@ from ulogd_tw.core.limited import RateLimit
 
 _LEVELS = {1: LogLevel.debug, 3: LogLevel.info, 5: LogLevel.info, 7: LogLevel.error, 8: LogLevel.critical}
 """ulogd2's levels; its notice (5, the default) is Twisted's info."""
-_TWISTED = ("twisted.", "log_legacy", "-")
-"""Namespaces of Twisted's own lines: ports that open, signals, the end of the main loop."""
+_TWISTED = ("twisted.", "log_legacy", "-", "ulogd_tw.operating.manhole._")
+"""Namespaces of Twisted's own lines: ports that open, signals, the end of the main loop, sessions of the manhole."""
 _CLOSED = "EMFILE recovery: Closed socket"
 """Begins Twisted's line for a connection that it closed because it had no descriptor for it."""
 

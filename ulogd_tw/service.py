@@ -25,7 +25,7 @@ from twisted.application import service
 from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
-from ulogd_tw import signals, starting
+from ulogd_tw import __version__, signals, starting
 from ulogd_tw.clocks import WallClock
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError
 from ulogd_tw.core.limited import RateLimit, left_out
@@ -71,6 +71,10 @@ class Ulogd(service.Service):
         self._finishing = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
         self._fresh = self._names()
+
+    def __repr__(self) -> str:
+        stacks, instances = len(self.graph.stacks), len(self.graph.nodes)
+        return f"ulogd_tw {__version__}: stacks: {stacks}, instances: {instances}"
 
     # start
 

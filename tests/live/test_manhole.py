@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from twisted.internet import defer, reactor, task, threads
+from twisted.logger import FilteringLogObserver, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support import free_port, require_program
@@ -16,6 +17,7 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL, FLOW, Filter, Input, Output
 from ulogd_tw.core.stack import Builder, StackSpec
+from ulogd_tw.logs import _Least
 from ulogd_tw.operating import inspection, manhole
 
 PORT = Key("sourceTransportPort", types.UNSIGNED16, ((0, 7),))
@@ -125,11 +127,25 @@ class ManholeTests(TestCase):
 
     @defer.inlineCallbacks
     def test_exec_error(self):
-        """An expression that raises prints the traceback to standard error, with status 1."""
+        """An expression that raises prints the exception to standard error in one line, with status 1."""
         done = yield self.run_ssh("1/0")
-        self.assertEqual(1, done.returncode)
-        self.assertIn(b"ZeroDivisionError", done.stderr)
+        self.assertEqual((1, b"ZeroDivisionError: division by zero\n"), (done.returncode, done.stderr))
         self.assertEqual(b"", done.stdout)
+        done = yield self.run_ssh('tap("same")')
+        self.assertEqual((1, b"LookupError: there is no 'same'; did you mean same1?\n"), (done.returncode, done.stderr))
+
+    @defer.inlineCallbacks
+    def test_no_false_alarm(self):
+        """A session that ends as sessions do leaves nothing in the log at the default level."""
+        said = []
+        least = FilteringLogObserver(said.append, [_Least(LogLevel.info)])
+        globalLogPublisher.addObserver(least)
+        self.addCleanup(globalLogPublisher.removeObserver, least)
+        done = yield self.run_ssh("1 + 1")
+        self.assertEqual(b"2\n", done.stdout)
+        while self.service.port.factory.connections:
+            yield task.deferLater(reactor, 0.02)
+        self.assertEqual([], [formatEvent(event) for event in said])
 
     @defer.inlineCallbacks
     def test_exec_large(self):

@@ -1,4 +1,4 @@
-"""pipx itself: installed into an environment of its own, it installs the wheel, and the program does everything there."""
+"""pipx itself, in an environment of its own: it installs the wheel, and the program does everything there."""
 
 import os
 import pwd

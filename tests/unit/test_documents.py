@@ -109,6 +109,7 @@ def commands(path):
     text = path.read_text("utf-8")
     if path.suffix == ".md":
         lines = [line for _, block_ in blocks(path, "") for line in block_.replace("\\\n", " ").splitlines()]
+        lines += [b.splitlines()[0].removeprefix("$ ") for _, b in blocks(path, "console")]
         lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
     else:
         lines = [line.lstrip("# ") for line in text.splitlines()]
@@ -171,8 +172,8 @@ class CommandTests(SynchronousTestCase):
                                    "doctor": lambda given: doctor.parser().parse_args(given[1:]),
                                    "examples": lambda given: examples.parser().parse_args(given[1:])}  # fmt: skip
                         readers.get(words[1], cli.twistd_arguments)(shlex.split(" ".join(words))[1:])
-                except SystemExit:
-                    self.fail(f"{where}: {' '.join(words)}: {said.getvalue()}")
+                except SystemExit as end:
+                    self.assertEqual(0, end.code, f"{where}: {' '.join(words)}: {said.getvalue()}")
         self.assertGreaterEqual(found, 2)
 
     def test_plugins(self):

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import shutil
 import socket
 import sys
@@ -128,10 +129,15 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], out: Text
     """Lines of columns, numbers to the right."""
     cells = [columns, *([_text(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    right = [all(isinstance(row[place], (int, float, type(None))) for row in rows) for place in range(len(columns))]
+    right = [all(_numeric(row[place]) for row in rows) for place in range(len(columns))]
     for row in cells:
         padded = (text.rjust(w) if r else text.ljust(w) for text, w, r in zip(row, widths, right, strict=True))
         out.write("  ".join(padded).rstrip() + "\n")
+
+
+def _numeric(value: Any) -> bool:
+    """Whether a value is a number, a short one such as 1.5M, or missing."""
+    return not isinstance(value, str) or bool(re.fullmatch(r"-?\d+(\.\d+)?(e[+-]\d+)?[kMGTPE]", value))
 
 
 def _text(value: Any) -> str:

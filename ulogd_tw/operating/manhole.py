@@ -121,6 +121,11 @@ class _Transport(transport.SSHServerTransport):
         self.factory.logins.add(self, getattr(self.transport.getPeer(), "host", ""))
         super().connectionMade()
 
+    def receiveError(self, code: int, description: bytes) -> None:
+        """The client has said why it ends the connection; a user who leaves is no error."""
+        if code != transport.DISCONNECT_BY_APPLICATION:
+            super().receiveError(code, description)
+
     def setService(self, service: Any) -> None:
         """The second service is there once the user has authenticated."""
         if not isinstance(service, _UserAuth):
@@ -287,7 +292,7 @@ class _NoInput:
 
 
 def evaluate(source: str, namespace: dict[str, Any]) -> defer.Deferred[tuple[str, int]]:
-    """(text to print, exit status) of one expression or statement; 1 with a traceback if it raises.
+    """(text to print, exit status) of one expression or statement; 1 with the exception if it raises.
 
     For an expression its value, as `shown`; for statements their output. A Deferred is waited for.
     """
@@ -310,7 +315,7 @@ def evaluate(source: str, namespace: dict[str, Any]) -> defer.Deferred[tuple[str
             return "", 1
         if failure.check(SystemExit):
             return printed.getvalue(), 0
-        lines = traceback.format_exception(failure.type, failure.value, failure.getTracebackObject())
+        lines = traceback.format_exception_only(failure.type, failure.value)
         return printed.getvalue() + "".join(lines), 1
 
     try:

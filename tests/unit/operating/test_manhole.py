@@ -124,11 +124,12 @@ class EvaluateTests(SynchronousTestCase):
         self.assertEqual(("2\n", 0), self.successResultOf(manhole.evaluate("i", namespace)))
 
     def test_errors(self):
-        """Whatever is wrong is a traceback and status 1; exit() is an end like any other."""
+        """Whatever is wrong is named, without a traceback, with status 1; exit() is an end like any other."""
         for source in ("1/0", "(", "nobody", "raise KeyError(1)", "\0", "def f(:\n"):
             text, status = self.evaluated(source)
             self.assertEqual(1, status, source)
             self.assertIn("Error", text)
+            self.assertNotIn("Traceback", text)
         self.assertEqual(0, self.evaluated("raise SystemExit")[1])
 
     def test_deferred(self):

@@ -264,7 +264,7 @@ class PrintingTests(SynchronousTestCase):
         """Short names of columns, none of which no row has a value; an empty table says why it is empty."""
         columns = ["sourceAddress", "octets", "reply_octets"]
         page = ask._page("agg1", "octets", {"columns": columns, "rows": [["192.0.2.1", 1_500_000, None]]})
-        self.assertEqual(["source     octets", "192.0.2.1  1.5M"], page.splitlines()[2:])
+        self.assertEqual(["source     octets", "192.0.2.1    1.5M"], page.splitlines()[2:])
         page = ask._page("agg1", "octets", {"columns": columns, "rows": []})
         self.assertIn("no rows yet", page)
 
