@@ -30,9 +30,9 @@ RECORDS = 1_000_000
 RATES = (100_000, 400_000, 1_000_000)
 
 
-def ours(directory, port, latency=0.05):
+def ours(directory, port, latency=None):
     """The service: COLLECTOR -> IPFIXFILE as in etc/examples/archive.conf."""
-    listen = f'[col1]\nlisten="udp:127.0.0.1:{port}"\nbatch_latency={latency}\n'
+    listen = f'[col1]\nlisten="udp:127.0.0.1:{port}"\n' + (f"batch_latency={latency}\n" if latency else "")
     config = f'{listen}[out]\nfile="{directory}/flows-%Y%m%d-%H%M%S.ipfix"\n'
     return Service(["col1:COLLECTOR,out:IPFIXFILE"], config, directory=directory).daemon
 

@@ -30,6 +30,7 @@ from ulogd_tw.clocks import WallClock
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
+from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, queues
 from ulogd_tw.logs import LogFile
@@ -117,6 +118,7 @@ class Ulogd(service.Service):
         if not broken:
             return
         self.graph, gone = self.graph.without(set(broken))
+        hand_up_patience(self.graph)
         for stack in gone:
             reason = next((n, e) for n, e in broken.items() if n in stack.path)
             node, error = reason
@@ -213,8 +215,17 @@ class Ulogd(service.Service):
             instance=plugin.instance, plugin=plugin.name, kind=kind, error=error, more=more,
         )  # fmt: skip
 
+    def _catch_up(self) -> None:
+        """The inputs read what has arrived: a signal holds for all that came before it."""
+        for node in self.graph.inputs:
+            try:
+                node.plugin.catch_up()
+            except Exception as error:
+                self._report(node.plugin, error)
+
     def reopen(self) -> None:
         """SIGHUP: the log and all plugins open their files again."""
+        self._catch_up()
         for sibling in self.parent or ():
             if isinstance(sibling, LogFile):
                 sibling.reopen()
@@ -226,6 +237,7 @@ class Ulogd(service.Service):
 
     def read_now(self) -> None:
         """SIGUSR2: the inputs give their present state."""
+        self._catch_up()
         for node in self.graph.inputs:
             try:
                 node.plugin.read_now()

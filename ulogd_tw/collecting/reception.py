@@ -21,12 +21,13 @@ from ulogd_tw.collecting.turns import is_dear
 from ulogd_tw.core.networks import Network
 from ulogd_tw.ipfix.exporters import NOT_ALLOWED, Allowed, Exporters, plain
 from ulogd_tw.ipfix.session import Session
+from ulogd_tw.transports.gathering import SHORT_S, Terms
 from ulogd_tw.transports.slab import Slab
 
 _LONGEST_REST = 5.0
 """Seconds for which a connection is not read, after its messages took long to decode."""
 _FED_AT_ONCE = 4 << 20
-"""Octets from streams after which batches go on without waiting for `batch_latency`."""
+"""Octets from streams after which batches go on without waiting for more."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Settings:
     max_sessions_of_address: int
     allow: tuple[Network, ...]
     idle_timeout: float
-    batch_latency: float
+    terms: Terms
+    """For how long records may wait for others, with the option `batch_latency`."""
     max_buffered: int
     max_malformed: int
     max_streams: int
@@ -259,13 +261,15 @@ class Reception:
             connection.resume()
 
     def fed(self, state: PeerSession, octets: int) -> None:
-        """A stream has brought something: batches may grow for `batch_latency`, unless they are large already."""
+        """A stream has brought something: batches may grow for a while, unless they are large already."""
         self._unsettled.add(state)
         self._fed += octets
         if self._fed >= _FED_AT_ONCE:
             self.hand_on_streams()
         elif self._drain_later is None:
-            self._drain_later = self._reactor.callLater(self.settings.batch_latency, self.hand_on_streams)
+            terms = self.settings.terms
+            wait = terms.most() if terms.bound is not None else max(terms.most(), SHORT_S)
+            self._drain_later = self._reactor.callLater(terms.before_end(wait), self.hand_on_streams)
 
     def hand_on_streams(self) -> None:
         """Emit all records received in streams."""

@@ -17,6 +17,7 @@ from ulogd_tw.core.errors import raised
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, Options, octets, positive, text
 from ulogd_tw.core.paths import problem
+from ulogd_tw.core.patience import AT_ONCE, Ends, Wish
 from ulogd_tw.core.resolve import Found, Sources
 
 NULL, RAW, PACKET, FLOW, SUM = 0, 1, 2, 4, 8
@@ -144,6 +145,17 @@ class Plugin:
         """
         return ()
 
+    def patience(self) -> float | None:
+        """Seconds that a row may wait for others on its way to this instance; 0: none. None: no wish of its own.
+
+        An input gathers for the shortest wish below it. See `core.patience`.
+        """
+        return None
+
+    def interval_ends(self) -> Iterable[Ends]:
+        """Ends of intervals by the time of arrival: a row that came before must be here by then."""
+        return ()
+
     def find(self, batch: Batch, name: str) -> Found | None:
         """The column of a requested key in this batch, under any name or form."""
         return self.sources.find(batch, name)
@@ -190,6 +202,10 @@ class Input(Plugin):
     """True after its last row."""
     exits = False
     """True if the service ends when all inputs with it are at their end."""
+    wish = Wish()
+    """How long its rows may wait for others, set by the build of the stacks."""
+    watchers = 0
+    """How many look at its rows as they come."""
 
     def __init__(self, instance: str, config: Options | None = None) -> None:
         super().__init__(instance, config)
@@ -204,6 +220,13 @@ class Input(Plugin):
 
     def begin(self) -> None:
         """Start to read; everything is open by now."""
+
+    def may_wait(self) -> float | None:
+        """Seconds for which its rows may wait for others now; None where nobody below says so."""
+        return AT_ONCE if self.watchers else self.wish.seconds
+
+    def catch_up(self) -> None:
+        """Read what has arrived, without waiting for more."""
 
     def read_now(self) -> None:
         """SIGUSR2: give what is known so far, without waiting for its time."""

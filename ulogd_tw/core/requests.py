@@ -1,12 +1,17 @@
-"""The upward pass: each instance learns its wanted keys from below, and requests the keys it needs from above."""
+"""The upward passes: wanted keys and patience.
+
+Each instance learns its wanted keys from below, and requests the keys it needs from above. Each input learns how long
+its rows may wait.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from ulogd_tw.core.errors import Mistake
-from ulogd_tw.core.graph import Graph, Node, Stack, upwards
+from ulogd_tw.core.graph import Graph, Node, Stack, input_of, upwards
 from ulogd_tw.core.keys import Key, nearest, registry
+from ulogd_tw.core.patience import AT_ONCE, Wish
 from ulogd_tw.core.plugin import ALL, All, Output, Plugin, Wanted
 from ulogd_tw.core.resolve import Provided, Recipe
 
@@ -169,3 +174,23 @@ def _unmet(
         if near and near != name:
             text += f"; did you mean {near}?"
     return Mistake(stack.spec.where, text)
+
+
+def hand_up_patience(graph: Graph) -> None:
+    """Give every input the smallest wish of its tree."""
+    wishes: dict[Node, Wish] = {}
+    for node in reversed(graph.nodes):
+        wishes[node] = _wish_of(node, wishes)
+    for node in graph.inputs:
+        input_of(node).wish = wishes[node]
+
+
+def _wish_of(node: Node, wishes: dict[Node, Wish]) -> Wish:
+    """The wish of a node, by those of the nodes below it."""
+    plugin, seconds = node.plugin, node.plugin.patience()
+    own = Wish(None if seconds is None else max(seconds, AT_ONCE), frozenset(plugin.interval_ends()))
+    if not plugin.passes and seconds is not None:
+        return own
+    for child in node.children:
+        own = own.and_(wishes[child])
+    return own

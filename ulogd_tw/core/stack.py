@@ -1,8 +1,8 @@
 """Builds stacks: from lines of a configuration to a tree of instances, in two passes.
 
 Down: record types must fit, and each instance declares its keys. Up: each instance learns which of its keys are wanted
-below, and asks the instances above for the keys needed. Stacks with the same beginning share its instances; an output
-id is one instance in all stacks.
+below, and asks the instances above for the keys needed; each input learns how long its rows may wait (`patience`).
+Stacks with the same beginning share its instances; an output id is one instance in all stacks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ulogd_tw.core.errors import Mistake, UlogdError
 from ulogd_tw.core.graph import Graph, Node, Stack, StackSpec, describe, input_of
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Input, Output, Plugin, type_text
-from ulogd_tw.core.requests import resolve
+from ulogd_tw.core.requests import hand_up_patience, resolve
 
 __all__ = ["Builder", "Graph", "Node", "Stack", "StackSpec", "describe"]
 
@@ -47,6 +47,7 @@ class Builder:
             graph.stacks.append(self._grow(spec, graph, tree))
         for text in resolve(graph, self.providers):
             self.mistakes.append(text)  # found for each stack alone before; a tree adds none
+        hand_up_patience(graph)
         return graph
 
     def _sound(self, spec: StackSpec, prepare: bool) -> bool:
@@ -60,6 +61,7 @@ class Builder:
                 _thread(spec, plugins, graph)
                 try:
                     found += resolve(graph, self.providers)
+                    hand_up_patience(graph)
                 except Exception as error:
                     found.append(Mistake(spec.where, f"stack {spec.text}: {_reason(error)}"))
         seen = {str(m) for m in self.mistakes}

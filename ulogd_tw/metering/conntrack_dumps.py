@@ -62,7 +62,7 @@ class Dumps:
         self._reactor = reactor
         self._clock = clock
         self._port = NetlinkPort(
-            self._no_event, self._no_loss, namespace=namespace, pause_s=0, count=DATAGRAMS_A_READ, stride=ANSWER_OCTETS,
+            self._no_event, self._no_loss, namespace=namespace, count=DATAGRAMS_A_READ, stride=ANSWER_OCTETS,
             buffer_octets=1 << 20, reactor=reactor,
         )  # fmt: skip
         self._timer: Any = None

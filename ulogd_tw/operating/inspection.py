@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet import defer, reactor
 
 from ulogd_tw.core.batch import Batch, plain_values
+from ulogd_tw.core.graph import input_of
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.plugin import ALL, Output, type_text
 from ulogd_tw.core.readable import readable
@@ -207,7 +208,7 @@ def _explained(stack: Stack) -> list[str]:
 
 
 class _Tap:
-    """A further child of a node: it keeps copies of the next rows, then removes itself.
+    """A further child of a node: it keeps copies of the next rows, then removes itself. No row waits meanwhile.
 
     An output has no children: the tap then becomes a child of every node above it.
     """
@@ -217,6 +218,7 @@ class _Tap:
         self.left = n
         self.lines: list[str] = []
         self._at = node.parents if isinstance(node.plugin, Output) else [node]
+        self._inputs = {input_of(stack.path[0]) for stack in node.stacks}
         self._timer: Any = None
         self._done: defer.Deferred[Text] = defer.Deferred(lambda _: self._remove())
 
@@ -224,6 +226,10 @@ class _Tap:
         for node in self._at:
             node.children = [self, *node.children]  # a new list: one may be being walked over
         self._timer = clock.callLater(seconds, self._finish)
+        for source in self._inputs:
+            source.watchers += 1
+        for source in tuple(self._inputs):
+            source.catch_up()
         return self._done
 
     def receive(self, batch: Batch) -> None:
@@ -247,6 +253,9 @@ class _Tap:
     def _remove(self) -> None:
         for node in self._at:
             node.children = [child for child in node.children if child is not self]
+        for source in self._inputs:
+            source.watchers -= 1
+        self._inputs = set()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 

@@ -54,7 +54,7 @@ class _Entrance(Entrance):
         from ulogd_tw.transports.dtls.listener import DtlsGate
 
         reports = GateReports(reception, "DTLS")
-        self._buffer, self._latency = config.receive_buffer, config.batch_latency
+        self._buffer, self._terms = config.receive_buffer, reception.settings.terms
         self.gate = gate = DtlsGate(
             reports.credentials(config, datagrams=True), lambda association: dtls_session.take(reception, association),
             reports.refused, reports.passed_over, config.max_handshakes, config.handshake_timeout,
@@ -67,7 +67,7 @@ class _Entrance(Entrance):
         return len(self.gate)
 
     def bind(self, url: Url) -> Sequence[Listener]:
-        return self.gate.bind(url, self._buffer, self._latency)
+        return self.gate.bind(url, self._buffer, self._terms)
 
     def reload(self) -> None:
         self.gate.credentials.reload()

@@ -23,7 +23,7 @@ class Udp(Transport):
     netflow = True
 
     def entrance(self, reception: Reception, config: Any) -> Entrance:
-        return _Entrance(reception, config.receive_buffer, config.batch_latency)
+        return _Entrance(reception, config.receive_buffer)
 
     def collector(self, target: Target, settings: Settings, config: Any) -> Collector:
         from ulogd_tw.exporting.udp import DatagramCollector
@@ -32,10 +32,10 @@ class Udp(Transport):
 
 
 class _Entrance(Entrance):
-    def __init__(self, reception: Reception, buffer: int, latency: float) -> None:
-        self._reception, self._buffer, self._latency = reception, buffer, latency
+    def __init__(self, reception: Reception, buffer: int) -> None:
+        self._reception, self._buffer = reception, buffer
 
     def bind(self, url: Url) -> Sequence[Listener]:
         from ulogd_tw.transports.udp import UdpListener
 
-        return UdpListener.bind(url, self._reception.take_slab, self._buffer, self._latency)
+        return UdpListener.bind(url, self._reception.take_slab, self._buffer, self._reception.settings.terms)

@@ -22,6 +22,7 @@ from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, seconds, text, words
+from ulogd_tw.core.patience import LONG
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, RAW, SUM, Output, Wanted
 from ulogd_tw.core.resolve import Found, Provided
 from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
@@ -124,6 +125,9 @@ class SQLOutput(Output):
         elif not self.config.create:
             raise StartError(f"there is no table {self.config.table}", "make it, or set create=1")
         self.existing = existing
+
+    def patience(self) -> float | None:
+        return LONG
 
     def requests(self, wanted: Wanted) -> Any:
         if self.config.keys:

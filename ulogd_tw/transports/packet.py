@@ -26,6 +26,7 @@ from zope.interface import implementer
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.transports.bpf import NOTHING, Program
 from ulogd_tw.transports.errors import NoInterface
+from ulogd_tw.transports.gathering import Gathering, Terms
 from ulogd_tw.transports.namespace import inside
 
 # packet(7), linux/if_packet.h
@@ -46,6 +47,9 @@ FRAME_OCTETS = 1 << 18
 BLOCK_OCTETS = 1 << 20
 _RETRY_S = 0.5
 """Seconds until a device that went down is looked at again."""
+_BLOCK_S = 0.05
+"""Seconds after which the kernel hands over a block that is not full: a wait of a quarter of a second takes few."""
+_LEAST_BLOCK_S = 0.01
 _MOST_BLOCKS = 8
 """Blocks that are read in one turn of the reactor."""
 
@@ -162,7 +166,7 @@ class PacketPort:
         lost: Callable[[int], None],
         *,
         ring_octets: int,
-        latency_s: float,
+        terms: Terms,
         program: Callable[[int], Program],
         promiscuous: bool = False,
         outgoing: bool = True,
@@ -178,7 +182,8 @@ class PacketPort:
         self.frozen = 0
         """How often the ring was full."""
         self.log = Logger()
-        self._latency_s, self._program, self._promiscuous = latency_s, program, promiscuous
+        self._program, self._promiscuous = program, promiscuous
+        self._block_s = min(_BLOCK_S, max(terms.most(), _LEAST_BLOCK_S) if terms.bound is None else terms.bound)
         self._outgoing, self._fanout, self._namespace = outgoing, fanout, namespace
         self._block_octets, self._blocks = shape(ring_octets)
         self._reactor: Any = reactor
@@ -186,7 +191,9 @@ class PacketPort:
         self._ring: mmap.mmap | None = None
         self._views: list[memoryview] = []
         self._at = 0
-        self._reading = False
+        self.most = _MOST_BLOCKS
+        self.longest_s = float("inf")
+        self.gathering = Gathering(self, terms, reactor)
         self._later: Any = None
         self._watch = LoopingCall(self._read_drops)
         self._watch.clock = reactor
@@ -248,8 +255,8 @@ class PacketPort:
         sock.setsockopt(_SOL_PACKET, _RESERVE, struct.pack("=i", _TAG))
         program.attach(sock)
         frames = self._blocks * (self._block_octets // _FRAME)
-        latency = max(int(self._latency_s * 1000), 1)
-        request = struct.pack("=7I", self._block_octets, self._blocks, _FRAME, frames, latency, 0, 0)
+        milliseconds = max(int(self._block_s * 1000), 1)
+        request = struct.pack("=7I", self._block_octets, self._blocks, _FRAME, frames, milliseconds, 0, 0)
         sock.setsockopt(_SOL_PACKET, _RX_RING, request)
         self._ring = mmap.mmap(sock.fileno(), self._block_octets * self._blocks)
         whole = memoryview(self._ring)
@@ -278,9 +285,13 @@ class PacketPort:
         else:
             self._begin()
 
+    @property
+    def buffer(self) -> int:
+        """The size of the ring, for `Gathering`."""
+        return self.ring_octets
+
     def _begin(self) -> None:
-        self._reading = True
-        self._reactor.addReader(self)
+        self.gathering.begin()
         self._watch.start(1.0, now=False)
 
     # --- what the reactor calls -------------------------------------------------------------------------------------
@@ -293,7 +304,7 @@ class PacketPort:
 
     def connectionLost(self, reason: Failure) -> None:
         """The device went down: an error of the socket, which works again when the device is up."""
-        self._reading = False
+        self.gathering.end()
         if self._socket is not None:
             self.log.warn("{interface} is down", interface=self.interface)
             self._later = self._reactor.callLater(_RETRY_S, self._again)
@@ -314,18 +325,33 @@ class PacketPort:
         except (StartError, OSError):
             self._later = self._reactor.callLater(_RETRY_S, self._again)
             return
-        self._reading = True
-        self._reactor.addReader(self)
+        self.gathering.begin()
 
     def doRead(self) -> None:
-        """The blocks that are ready, up to a bound."""
-        self._take(_MOST_BLOCKS)
+        self.gathering.turn()
 
-    def _take(self, most: int) -> int:
-        """Read so many blocks at most; how many there were."""
+    def held(self) -> int:
+        """Octets of the ring that are not the kernel's now."""
+        return self._ready(self._blocks) * self._block_octets
+
+    def take(self) -> int:
+        """The blocks that are ready, up to a bound; how many there were."""
+        return self._take(self.most)
+
+    def catch_up(self) -> None:
+        """Hand on the blocks that are ready, without waiting for more."""
+        self.gathering.catch_up()
+
+    def _ready(self, most: int) -> int:
+        """How many blocks are ready, of so many at most."""
         count, size = 0, self._blocks
         while count < min(most, size) and self._views[(self._at + count) % size][_STATUS] & 1:
             count += 1
+        return count
+
+    def _take(self, most: int) -> int:
+        """Read so many blocks at most; how many there were."""
+        count, size = self._ready(most), self._blocks
         if count:
             blocks = [self._views[(self._at + place) % size] for place in range(count)]
             ring = read(blocks)
@@ -350,7 +376,7 @@ class PacketPort:
     def stop(self) -> Deferred[None]:
         """Hand on what the ring holds, and close. Fires when that is done.
 
-        The block that the kernel is filling comes to us after the latency; nothing more gets into it meanwhile.
+        The block that the kernel is filling comes to us after its time; nothing more gets into it meanwhile.
         """
         if self._socket is None:
             return succeed(None)
@@ -358,7 +384,7 @@ class PacketPort:
             self._close()
             return succeed(None)
         NOTHING.attach(self._socket)
-        return deferLater(self._reactor, 2 * self._latency_s + 0.01, self._finish)
+        return deferLater(self._reactor, 2 * self._block_s + 0.01, self._finish)
 
     def _finish(self) -> None:
         if self._socket is not None:
@@ -373,9 +399,7 @@ class PacketPort:
             self._later.cancel()
             self._later = None
         if self._socket is not None:
-            if self._reading:
-                self._reading = False
-                self._reactor.removeReader(self)
+            self.gathering.end()
             self._socket.close()
             self._socket = None
         for view in self._views:

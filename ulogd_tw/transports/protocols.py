@@ -17,6 +17,9 @@ class Listener(Protocol):
     def begin(self) -> None:
         """Begin to read or to accept."""
 
+    def catch_up(self) -> None:
+        """Read what has come and waits for more to come with it."""
+
     def drain(self, until: float) -> None:
         """At a stop: read what the kernel already holds, and no more afterwards.
 

@@ -103,6 +103,9 @@ class StreamListener:
     def begin(self) -> None:
         self._port.startReading()
 
+    def catch_up(self) -> None:
+        """Nothing waits: connections are read as they bring something."""
+
     def drain(self, until: float) -> None:
         """Accept waiting connections."""
         self._port.doRead()

@@ -13,6 +13,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
+from ulogd_tw.transports.gathering import Gathering, Terms
 from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.stream_listener import bind_all
 from ulogd_tw.transports.url import Url
@@ -20,19 +21,14 @@ from ulogd_tw.transports.url import Url
 reactor: Any = _reactor
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
-_MEMINFO_DROPS = 8
-"""Index of SK_MEMINFO_DROPS among the 32-bit words of SO_MEMINFO (include/uapi/linux/sock_diag.h)."""
+_MEMINFO = struct.Struct("=9I")
+_MEMINFO_HELD, _MEMINFO_DROPS = 0, 8
+"""Indexes of SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_DROPS in SO_MEMINFO (include/uapi/linux/sock_diag.h)."""
 MOST_AT_ONCE = 2048
 """Datagrams of one wake-up; more stay in the kernel for the next one, so that other sockets get their turn."""
 _FEWEST = 64
 _TURN = 0.02
 """Seconds that a wake-up may take; where what stands below is slow, it gets fewer datagrams."""
-_LONGER = 4
-_LONGEST = 24
-_KEPT_OCTETS = 2304
-"""Octets of buffer that the kernel counts for a datagram of a full Ethernet frame."""
-_FASTEST = 200_000
-"""Datagrams a second that a pause must not lose: more than one core takes."""
 _STRIDE = 2048
 """Octets of a row of the slab: a datagram that a network carries whole fits; larger ones go on in the spill."""
 
@@ -42,47 +38,42 @@ Received = Callable[["UdpListener", Slab], None]
 
 @implementer(IReadDescriptor)
 class UdpListener:
-    """One bound socket. When a wake-up found few datagrams it is not read for `latency`, so that more come together."""
+    """One bound socket. When a wake-up found few datagrams it is left alone for a while; see `gathering`."""
 
     control = 0
     """Octets that the kernel may tell about each datagram."""
     spared = 19
-    """How many times as long as a read took there is none, as long as that is not beyond `_LONGEST` times `latency`."""
+    """Under load it is left alone for so many times as long as the last read took."""
+    longest_s = float("inf")
 
-    def __init__(self, bound: socket.socket, received: Received, latency: float) -> None:
+    def __init__(self, bound: socket.socket, received: Received, terms: Terms) -> None:
         self._socket = bound
         self._received = received
-        self._latency = latency
         host, port = bound.getsockname()[:2]
         self.place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         """The listening address, to identify it."""
-        self._room = self.buffer / _KEPT_OCTETS / _FASTEST
+        self.buffer = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        """Octets of receive buffer that the kernel gave (it counts its own overhead too)."""
         self._slab = Slab(MOST_AT_ONCE, _STRIDE, 65536 - _STRIDE, self.control)
-        self._most = MOST_AT_ONCE
-        self._again: Any = None
-        self._reading = False
+        self.most = MOST_AT_ONCE
+        """Datagrams of the next read."""
+        self.gathering = Gathering(self, terms, reactor, self.spared)
         self.unread = 0
         """Datagrams that were left at the end."""
         self.lost = 0
         """Datagrams that the kernel dropped because the buffer of this socket was full."""
 
     @classmethod
-    def bind(cls, url: Url, received: Received, buffer: int, latency: float) -> list[UdpListener]:
+    def bind(cls, url: Url, received: Received, buffer: int, terms: Terms) -> list[UdpListener]:
         """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it has no host. Raises OSError."""
         listeners = []
         for bound in bind_all(url, socket.SOCK_DGRAM):
             _set_buffer(bound, buffer)
-            listeners.append(cls(bound, received, latency))
+            listeners.append(cls(bound, received, terms))
         return listeners
 
-    @property
-    def buffer(self) -> int:
-        """Octets of receive buffer that the kernel gave (it counts its own overhead too)."""
-        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-
     def begin(self) -> None:
-        self._reading = True
-        reactor.addReader(self)
+        self.gathering.begin()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -94,40 +85,26 @@ class UdpListener:
         self.close()
 
     def doRead(self) -> None:
-        began, most = time.perf_counter(), self._most
+        self.gathering.turn()
+
+    def take(self) -> int:
+        """Read once, and hand over; how many datagrams there were."""
+        began = time.perf_counter()
         count = self._read()
-        spent = time.perf_counter() - began
-        self._fit(count, spent)
-        if count < most and self._latency and self._reading:
-            reactor.removeReader(self)
-            self._again = reactor.callLater(self._pause(count, spent), self._resume)
+        self._fit(count, time.perf_counter() - began)
+        return count
 
     def _fit(self, count: int, spent: float) -> None:
         """The next read brings half as many datagrams where this one took longer than `_TURN`; or twice as many."""
         if spent > _TURN:
-            self._most = max(min(count, self._most) // 2, _FEWEST)
-        elif count == self._most and spent < _TURN / 2:
-            self._most = min(2 * self._most, MOST_AT_ONCE)
-
-    def _pause(self, count: int, spent: float) -> float:
-        """Seconds until the next read: `latency`, and up to four times that under load.
-
-        The pause grows until reading takes a twentieth of the time, but at most to 24 times `latency`: a wake-up with
-        all its processing costs 1 to 2 ms at any size, so longer pauses make a record cheaper. Datagrams arriving
-        meanwhile must fit into the kernel's buffer.
-        """
-        while_much = self._latency * min(1 + count // 16, _LONGER)
-        return min(max(while_much, min(self.spared * spent, _LONGEST * self._latency)), self._room)
-
-    def _resume(self) -> None:
-        self._again = None
-        if self._reading:
-            reactor.addReader(self)
+            self.most = max(min(count, self.most) // 2, _FEWEST)
+        elif count == self.most and spent < _TURN / 2:
+            self.most = min(2 * self.most, MOST_AT_ONCE)
 
     def _read(self) -> int:
         """Read as many datagrams as the slab holds and hand them over; how many there were."""
         try:
-            count = self._slab.receive(self._socket.fileno(), self._most)
+            count = self._slab.receive(self._socket.fileno(), self.most)
         except OSError as fault:
             if fault.errno != errno.ECONNREFUSED:  # the echo of an ICMP error; nothing was lost
                 raise
@@ -138,37 +115,40 @@ class UdpListener:
 
     def _leave(self) -> int:
         """Read datagrams without handing them over; how many there were."""
-        self._most = self._slab.count
-        count = self._slab.receive(self._socket.fileno(), self._most)
+        self.most = self._slab.count
+        count = self._slab.receive(self._socket.fileno(), self.most)
         self.unread += count
         return count
 
+    def held(self) -> int:
+        """Octets that the kernel holds for it."""
+        return self._memory()[_MEMINFO_HELD]
+
     def poll(self) -> None:
         """Read the kernel's count of drops."""
-        memory = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
-        self.lost = struct.unpack_from("=I", memory, 4 * _MEMINFO_DROPS)[0]
+        self.lost = self._memory()[_MEMINFO_DROPS]
+
+    def _memory(self) -> tuple[int, ...]:
+        return _MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+
+    def catch_up(self) -> None:
+        self.gathering.catch_up()
 
     def drain(self, until: float) -> None:
         """Read what the kernel already holds, and no more afterwards; after `until` it is only counted."""
-        self._reading = False
-        reactor.removeReader(self)
+        self.gathering.end()
         # a peer that sends without end shall not keep us: the kernel's buffer holds no more than this
         most = max(self.buffer // 256, MOST_AT_ONCE)
         while most > 0:
             count = self._read() if time.monotonic() < until else self._leave()
-            if count < self._most:
+            if count < self.most:
                 break
             most -= count
         self.poll()
 
     def close(self) -> None:
-        self._reading = False
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-        if self._socket.fileno() >= 0:
-            reactor.removeReader(self)
-            self._socket.close()
+        self.gathering.end()
+        self._socket.close()
 
 
 def _set_buffer(bound: socket.socket, octets: int) -> None:

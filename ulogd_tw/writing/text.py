@@ -23,6 +23,7 @@ from ulogd_tw.core.errors import StartError, UlogdError
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, Options, number
 from ulogd_tw.core.paths import output_file
+from ulogd_tw.core.patience import AT_ONCE, LONG
 from ulogd_tw.core.plugin import ALL, Output, Wanted
 from ulogd_tw.writing import tails
 from ulogd_tw.writing.counts import LINES
@@ -390,6 +391,11 @@ SYNC = Option("sync", number, 0, "0 or 1: each batch is handed to the kernel at 
               "(fdatasync) before its rows count as written.")  # fmt: skip
 
 
+def patience_of(path: str, sync: int = 0) -> float:
+    """How long rows may wait on their way to this file: not at all where somebody looks on, or with `sync`."""
+    return AT_ONCE if sync or path in ("-", "stdout") or path.startswith("/dev/") else LONG
+
+
 class TextOutput(Output):
     """An output of every key of the stack as text. Subclasses give `texts`."""
 
@@ -419,6 +425,9 @@ class TextOutput(Output):
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
         """The records of a batch in slices: octets and the number of rows in them."""
         raise NotImplementedError
+
+    def patience(self) -> float | None:
+        return patience_of(self.config.file, self.config.sync)
 
     def open(self) -> Any:
         return self.sink.open()

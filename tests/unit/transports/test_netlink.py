@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
 from ulogd_tw.core.errors import MessageError, StartError
+from ulogd_tw.transports.gathering import Terms
 from ulogd_tw.transports.netlink import nlmsg
 from ulogd_tw.transports.netlink.port import NetlinkError, NetlinkPort
 
@@ -171,7 +172,7 @@ class EventTests(PortTestCase):
 
     def test_pause_lets_batches_grow(self):
         """After a read that was not full the next one waits; after a full one it does not."""
-        port = self.opened(pause_s=0.02)
+        port = self.opened(terms=Terms(bound=0.02, exact=True))
         self.kernel.queue.extend([(netlink(0x102), 0)] * 5)
         port.doRead()
         self.assertIn(port, self.clock.readers)

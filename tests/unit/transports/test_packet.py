@@ -12,6 +12,7 @@ from tests.support import given, require_library
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.transports import bpf, packet
 from ulogd_tw.transports.errors import NoInterface
+from ulogd_tw.transports.gathering import Terms
 from ulogd_tw.transports.packet import PacketPort, read, shape
 
 VLAN_VALID, TPID_VALID = 0x10, 0x40
@@ -85,7 +86,7 @@ class PortTests(SynchronousTestCase):
             raise PermissionError(1, "Operation not permitted")
 
         self.patch(PacketPort, "make_socket", staticmethod(refuse))
-        port = PacketPort("lo", None, None, ring_octets=1, latency_s=0.1, program=lambda device: bpf.NOTHING,
+        port = PacketPort("lo", None, None, ring_octets=1, terms=Terms(), program=lambda device: bpf.NOTHING,
                           reactor=Clock())  # fmt: skip
         with self.assertRaises(StartError) as caught:
             port.open()
@@ -114,7 +115,7 @@ class AwaitedTests(SynchronousTestCase):
         self.patch(packet, "device", device)
         self.patch(PacketPort, "_set_up", set_up)
         self.patch(PacketPort, "make_socket", staticmethod(lambda *_: made.append("made") or handle))
-        port = PacketPort("eth7", None, None, ring_octets=1, latency_s=0.1, program=lambda device: bpf.NOTHING,
+        port = PacketPort("eth7", None, None, ring_octets=1, terms=Terms(), program=lambda device: bpf.NOTHING,
                           reactor=clock)  # fmt: skip
         port.open()
         port.start()
@@ -136,7 +137,7 @@ class AwaitedTests(SynchronousTestCase):
         self.patch(packet, "device", device)
         handle = SimpleNamespace(close=lambda: None)
         self.patch(PacketPort, "make_socket", staticmethod(lambda *_: handle))
-        port = PacketPort("eth7", None, None, ring_octets=1, latency_s=0.1, program=lambda device: bpf.NOTHING,
+        port = PacketPort("eth7", None, None, ring_octets=1, terms=Terms(), program=lambda device: bpf.NOTHING,
                           reactor=clock)  # fmt: skip
         port.open()
         port.start()

@@ -4,6 +4,7 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from ulogd_tw.transports.gathering import Terms
 from ulogd_tw.transports.udp import UdpListener
 
 
@@ -14,17 +15,17 @@ class PauseTests(SynchronousTestCase):
         bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         bound.bind(("127.0.0.1", 0))
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        found = UdpListener(bound, lambda *_: None, latency)
+        found = UdpListener(bound, lambda *_: None, Terms(bound=latency))
         self.addCleanup(found.close)
         return found
 
-    def test_pauses(self):
+    def test_under_load(self):
         """The latency at least, four times that while much comes; 19 times what a read took, at most 96 ms."""
-        listener = self.listener(1 << 20)
-        listener._room = 1.0
+        gathering = self.listener(1 << 20).gathering
+        gathering._room = 1.0
         for count, spent, expected in ((1, 0.0, 0.004), (15, 0.0001, 0.004), (16, 0.0, 0.008), (500, 0.0, 0.016),
                                        (1, 0.002, 0.038), (500, 0.002, 0.038), (10, 0.1, 0.096)):  # fmt: skip
-            self.assertAlmostEqual(expected, listener._pause(count, spent), msg=(count, spent))
+            self.assertAlmostEqual(expected, gathering.wait(count, spent, 0, False), msg=(count, spent))
 
     def test_turns(self):
         """Fewer datagrams at once where what stands below takes longer than 20 ms for them, and more again later."""
@@ -35,10 +36,10 @@ class PauseTests(SynchronousTestCase):
         )  # fmt: skip
         for count, spent, expected in steps:
             listener._fit(count, spent)
-            self.assertEqual(listener._most, expected, (count, spent))
+            self.assertEqual(listener.most, expected, (count, spent))
         for _ in range(9):
-            listener._fit(listener._most, 0.0)
-        self.assertEqual(listener._most, 2048)
+            listener._fit(listener.most, 0.0)
+        self.assertEqual(listener.most, 2048)
 
     def test_stop(self):
         """At a stop what the kernel holds is handed over as long as there is time, and only counted afterwards."""
@@ -52,5 +53,18 @@ class PauseTests(SynchronousTestCase):
     def test_room(self):
         """Never so long that 200,000 datagrams a second would not fit into the buffer: 2304 octets each."""
         listener = self.listener(46_080)
-        self.assertAlmostEqual(listener.buffer / 2304 / 200_000, listener._pause(500, 1.0))
-        self.assertLess(listener._pause(500, 1.0), 0.001)
+        listener.begin()
+        found = listener.gathering.wait(500, 1.0, 0, False)
+        self.assertAlmostEqual(listener.buffer / 2304 / 200_000, found)
+        self.assertLess(found, 0.001)
+
+    def test_what_the_kernel_holds(self):
+        """The octets that the kernel counts for unread datagrams, and none after a read."""
+        listener, sender = self.listener(1 << 20), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(sender.close)
+        self.assertEqual(listener.held(), 0)
+        for _ in range(10):
+            sender.sendto(bytes(1400), listener._socket.getsockname())
+        self.assertTrue(14_000 < listener.held() <= 10 * 2304, listener.held())
+        listener._received = lambda listener, slab: None
+        self.assertEqual((listener.take(), listener.held()), (10, 0))

@@ -15,6 +15,7 @@ from ulogd_tw.core.flow_rows import only_ends
 from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry
 from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text, whole_seconds
 from ulogd_tw.core.paths import output_file
+from ulogd_tw.core.patience import Ends, of_interval
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.core.quantities import NAMES
 from ulogd_tw.core.resolve import Found
@@ -132,6 +133,14 @@ class AGGREGATE(Aggregator):
         seldom = (*NAMES, *uncounted.ASKS, *asks)
         self.seldom = frozenset(name for name in seldom if name not in (*needed, *_OFTEN))
         return needed | {name: False for name in (*self.may_use, *uncounted.ASKS, *asks) if name not in needed}
+
+    def patience(self) -> float | None:
+        return of_interval(self.settings.age or self.settings.interval)
+
+    def interval_ends(self) -> Iterable[Ends]:
+        settings = self.settings
+        late = settings.lateness if settings.time != "arrival" else 0
+        return () if settings.age else (Ends(settings.interval, late),)
 
     def find(self, batch: Batch, name: str) -> Found | None:
         if name not in self._made:

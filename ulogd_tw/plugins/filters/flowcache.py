@@ -120,6 +120,10 @@ class FLOWCACHE(Aggregator):
 
     # declarations
 
+    def patience(self) -> float | None:
+        """Half of the time allowed for packets under way."""
+        return LATE_S / 2
+
     def mistakes(self) -> Iterator[tuple[str, str]]:
         config = self.config
         if not self.key_names:

@@ -70,7 +70,7 @@ class IFINDEX(Filter):
         path = self.config.network_namespace_path
         port = self.make_port(
             self._received, self._lost, groups=(RTNLGRP_LINK,), family=NETLINK_ROUTE, buffer_octets=QUEUE_OCTETS,
-            namespace=path, pause_s=0.0, count=8, stride=2048,
+            namespace=path, count=8, stride=2048,
         )  # fmt: skip
         port.open()
         self._port = port

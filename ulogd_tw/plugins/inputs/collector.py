@@ -23,6 +23,7 @@ from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, wor
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.peers import SCHEMES, TRANSPORTS, Entrance, options_of, parse
+from ulogd_tw.transports.gathering import Terms
 from ulogd_tw.transports.protocols import Listener
 from ulogd_tw.transports.stream_listener import is_ours
 from ulogd_tw.transports.url import Url
@@ -65,8 +66,9 @@ class COLLECTOR(Collecting):
         Option("listen", words, ("udp:4739", "tcp:4739"), "Addresses to listen on, SCHEME:PORT or SCHEME:HOST:PORT, "
                f"with the schemes {SCHEMES}. Without HOST all IPv4 and IPv6 addresses, without PORT "
                "4739 (tls and dtls 4740). Example: udp:4739 tcp:192.0.2.1:4739 udp:[::1]:2055"),
-        Option("batch_latency", seconds, 0.004, "Seconds for which a small batch of records waits for more. Over UDP, "
-               "under load, up to 24 times this."),
+        Option("batch_latency", seconds, None, "The longest time in seconds for which a small batch of records waits "
+               "for more, such as 0.004. Not given: as long as the outputs and filters below allow, at most 0.25 s. "
+               "Over UDP, under load, up to 24 times this (not given: 0.1 s)."),
         Option("receive_buffer", octets, 64 << 20, "Octets of kernel buffer for each UDP and DTLS socket."),
         Option("session_key", one_of("auto", "strict", "address"), "auto", "Identity of an exporter over UDP. strict: "
                "address and port; address: the address; auto: address and port, until templates and data of one "
@@ -171,9 +173,10 @@ class COLLECTOR(Collecting):
     def open_reception(self, schemes: set[str]) -> None:
         """Set up everything except sockets. Raises `StartError`."""
         config = self.config
+        terms = Terms.of(self, config.batch_latency, self.clock, exact=False)
         settings = Settings(
             config.session_key, config.max_sessions, config.max_sessions_of_address, config.allow,
-            config.idle_timeout, config.batch_latency, config.max_buffered, config.max_malformed,
+            config.idle_timeout, terms, config.max_buffered, config.max_malformed,
             places_by_descriptors(config.max_sessions, len(schemes - {"udp", "dtls"})),
         )  # fmt: skip
         self.reception = reception = Reception(
@@ -197,6 +200,11 @@ class COLLECTOR(Collecting):
             self._cache.load(reception.datagrams, reception.exporters, self.config.idle_timeout, self.clock())
         for listener in self._listeners:
             listener.begin()
+
+    def catch_up(self) -> None:
+        for listener in self._listeners:
+            listener.catch_up()
+        self._reception.hand_on_streams()
 
     @property
     def _reception(self) -> Reception:

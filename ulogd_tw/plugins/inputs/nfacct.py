@@ -80,7 +80,6 @@ class NFACCT(Input):
             self._lost,
             buffer_octets=4 << 20,
             namespace=self.config.network_namespace_path,
-            pause_s=0.0,
             count=16,
             reactor=self._reactor,
         )

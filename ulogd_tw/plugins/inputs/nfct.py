@@ -32,6 +32,7 @@ from ulogd_tw.netfilter.ctnetlink import (
 from ulogd_tw.netfilter.flow_filter import FIVE_TUPLE, Accept, among
 from ulogd_tw.netfilter.followed_flows import END_REASON, FOLLOWED, REPORTED, Flows, interim
 from ulogd_tw.transports import own_flows
+from ulogd_tw.transports.gathering import Terms
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink import buffers
 from ulogd_tw.transports.netlink.nlmsg import Messages
@@ -40,6 +41,8 @@ from ulogd_tw.transports.netlink.port import NetlinkPort
 _GROUPS = {NEW: GROUP_NEW, UPDATE: GROUP_UPDATE, DESTROY: GROUP_DESTROY}
 _LOOK_S = 1.0
 """Seconds between two looks whether the kernel tracks connections, as long as nothing shows it."""
+USUAL_S = 0.02
+"""Seconds that events wait for more, where no plugin below has a wish."""
 _UNNEEDED = "No effect; accepted for configurations of ulogd2."
 
 
@@ -127,7 +130,8 @@ class NFCT(Input):
                "option of ulogd2). 0: no maximum."),
         Option("reliable", boolean, False, "1: the kernel keeps an ended flow until its event is delivered. Meanwhile "
                "it may drop packets of new flows."),
-        Option("batch_latency", seconds, 0.02, "Seconds for which a small batch of events waits for more."),
+        Option("batch_latency", seconds, None, "The longest time in seconds for which a small batch of events waits "
+               "for more, such as 0.02. Not given: as long as the outputs and filters below allow, at most 0.25 s."),
         Option("accept_src_filter", networks, (), "Networks of the source (original direction), such as 10.0.0.0/8: "
                "only flows from them are followed. Empty: all."),
         Option("accept_dst_filter", networks, (), "Networks of the destination (original direction), such as "
@@ -255,7 +259,7 @@ class NFCT(Input):
             reliable=self.config.reliable,
             namespace=self.config.network_namespace_path,
             program=bpf.program(self._accept),
-            pause_s=self.config.batch_latency,
+            terms=Terms.of(self, self.config.batch_latency, self.clock, USUAL_S),
             reactor=self._reactor,
         )
         port.open()
@@ -286,6 +290,10 @@ class NFCT(Input):
         if self._port is not None:
             self._port.start()
         self._dumps.begin()
+
+    def catch_up(self) -> None:
+        if self._port is not None:
+            self._port.catch_up()
 
     def read_now(self) -> None:
         """A row for each active flow; the kernel's counters restart at 0."""

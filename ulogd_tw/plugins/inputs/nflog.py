@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ulogd_tw.netfilter.counts import MALFORMED, PORT
 from ulogd_tw.netfilter.nflog_decoder import CONNECTION_KEYS, KEYS, Decoder
 from ulogd_tw.netfilter.requests import Request
 from ulogd_tw.transports.errors import NetlinkError
+from ulogd_tw.transports.gathering import Terms
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink import buffers
 from ulogd_tw.transports.netlink.multi_message_port import MultiMessagePort
@@ -30,6 +32,8 @@ from ulogd_tw.transports.netlink.port import GRANT
 DATAGRAM = 32 << 10
 """Octets gathered by the kernel in one datagram; a single larger packet comes nevertheless."""
 MOST_OF_A_PACKET = 0xFFFF
+USUAL_S = 0.1
+"""Seconds that packets wait for more, where no plugin below has a wish."""
 LITTLE = 4 << 20
 """Size of a receive buffer that fills so fast that small batches must not wait."""
 OWNERS = "/proc/net/netfilter/nfnetlink_log"
@@ -57,7 +61,8 @@ TUNING = (
            "hundredths of a second. 0: 10 (0.1 s)."),
     Option("receive_buffer", octets, 0, "Octets of packets that the kernel may queue for this input; a limit, not an "
            "allocation. 0: a 32nd of the memory, at least 1M, at most 256M."),
-    Option("batch_latency", seconds, 0.1, "Seconds for which a small batch of packets waits for more."),
+    Option("batch_latency", seconds, None, "The longest time in seconds for which a small batch of packets waits for "
+           "more, such as 0.1. Not given: as long as the outputs and filters below allow, at most 0.25 s."),
     Option("network_namespace_path", text, "", "Network namespace in which packets are logged, such as "
            "/run/netns/router. Empty: the namespace of the service."),
 )  # fmt: skip
@@ -166,13 +171,14 @@ class NFLOG(Input):
             self._lost,
             buffer_octets=self.buffer_octets(),
             namespace=config.network_namespace_path,
-            pause_s=config.batch_latency,
+            terms=Terms.of(self, config.batch_latency, self.clock, USUAL_S),
             reactor=self._reactor,
         )
         port.open()
         buffers.tell(self.log, self.instance, port.effective_octets)
-        if port.effective_octets < LITTLE:
-            port.pause_s = min(port.pause_s, 0.005)
+        terms = port.gathering.terms
+        if port.effective_octets < LITTLE and terms.bound is not None:
+            port.gathering.terms = replace(terms, bound=min(terms.bound, 0.005))
         self._port = port
         try:
             self._take_groups(wanted)
@@ -258,6 +264,10 @@ class NFLOG(Input):
 
     def begin(self) -> None:
         self._port.start()
+
+    def catch_up(self) -> None:
+        if self._port is not None:
+            self._port.catch_up()
 
     def stop(self) -> Any:
         """Give the groups back, read the packets still held by the kernel, then close."""

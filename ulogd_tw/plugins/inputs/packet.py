@@ -23,6 +23,7 @@ from ulogd_tw.core.options import Option, boolean, number, octets, one_of, posit
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.transports import bpf
 from ulogd_tw.transports.bpf import Program
+from ulogd_tw.transports.gathering import Terms
 from ulogd_tw.transports.packet import OUTGOING, PacketPort, Ring
 
 _AF_INET, _AF_INET6, _AF_BRIDGE = 2, 10, 7
@@ -32,6 +33,8 @@ _OF_IP = (519, 768, 769, 776, 0xFFFE)
 """ARPHRD of devices with packets beginning with IP: raw IP, tunnels, and devices without a type (tun, WireGuard)."""
 _LINKTYPES = {_ETHER: 1, _LOOPBACK: 1} | dict.fromkeys(_OF_IP, 101)
 """ARPHRD -> LINKTYPE."""
+USUAL_S = 0.1
+"""Seconds that packets wait for more, where no plugin below has a wish."""
 
 
 class PACKET(Input):
@@ -62,7 +65,8 @@ class PACKET(Input):
         Option("snaplen", positive, 262144, "Maximum number of octets taken of a packet; for flows 128 are enough."),
         Option("promiscuous", boolean, False, "1: read also packets for other hosts."),
         Option("ring", octets, 64 << 20, "Octets of kernel memory for the packet ring of each interface."),
-        Option("batch_latency", seconds, 0.1, "Seconds for which packets wait for more, to share the cost of a batch."),
+        Option("batch_latency", seconds, None, "The longest time in seconds for which packets wait for more, such as "
+               "0.1. Not given: as long as the outputs and filters below allow, at most 0.25 s."),
         Option("fanout", number, 0, "Number of a fanout group, 1 to 65535: processes with the same number share the "
                "packets of an interface, and all packets of a flow go to one process. 0: no group."),
         Option("network_namespace_path", text, "", "Network namespace of the interfaces, such as /run/netns/router. "
@@ -90,7 +94,7 @@ class PACKET(Input):
             yield "fanout", f"{config.fanout} is not a group (1 to 65535, 0 for none)"
         if config.ring > 1 << 31:
             yield "ring", "must be at most 2G"
-        if not 0.001 <= config.batch_latency <= 10:
+        if config.batch_latency is not None and not 0.001 <= config.batch_latency <= 10:
             yield "batch_latency", "must be from 1 ms to 10 s"
 
     def obstacles(self) -> Iterator[tuple[str, str, bool]]:
@@ -106,10 +110,11 @@ class PACKET(Input):
         """Make the rings. Raises `StartError` without privilege, without the interface, or without a needed libpcap."""
         config = self.config
         self._keys = tuple(key for key in self.provides if key.name in self.wanted)
+        terms = Terms.of(self, config.batch_latency, time.time, USUAL_S)
         for name in config.interface:
             port = PacketPort(
                 name, self._received, self._lost,
-                ring_octets=config.ring, latency_s=config.batch_latency, program=partial(self._program, name),
+                ring_octets=config.ring, terms=terms, program=partial(self._program, name),
                 promiscuous=config.promiscuous, outgoing=config.direction != "in", fanout=config.fanout or None,
                 namespace=config.network_namespace_path, reactor=self._reactor,
             )  # fmt: skip
@@ -130,6 +135,10 @@ class PACKET(Input):
     def begin(self) -> None:
         for port in self.ports:
             port.start()
+
+    def catch_up(self) -> None:
+        for port in self.ports:
+            port.catch_up()
 
     def stop(self) -> defer.Deferred[Any]:
         """Emit the packets in the rings, and close them."""

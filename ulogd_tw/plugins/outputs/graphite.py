@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ulogd_tw.core.batch import Batch, plain_values
 from ulogd_tw.core.options import Option, text
+from ulogd_tw.core.patience import SOON
 from ulogd_tw.core.plugin import SUM, Wanted
 from ulogd_tw.writing.sockets import service_port, sink_for
 from ulogd_tw.writing.text import Sink, TextOutput
@@ -52,6 +53,9 @@ class GRAPHITE(TextOutput):
 
     def requests(self, wanted: Wanted) -> dict[str, bool]:
         return dict.fromkeys(_NAMES, True) | {"oob.time.sec": False}
+
+    def patience(self) -> float | None:
+        return SOON
 
     def make_sink(self) -> Sink:
         """The peer's sink; it connects at `open`."""

@@ -161,6 +161,9 @@ class IPFIX(Output):
         if config.flush <= 0:
             yield "flush", "must be more than 0, such as 1"
 
+    def patience(self) -> float | None:
+        return self.config.flush
+
     def requests_of(self, above: frozenset[str] | None) -> Any:
         asked = self.flows.requests(above)
         if asked is ALL:

@@ -16,6 +16,7 @@ from ulogd_tw.core.counters import Count, Fault
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, seconds, text
 from ulogd_tw.core.paths import output_file
+from ulogd_tw.core.patience import Ends
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
 from ulogd_tw.exporting import flow_records
 from ulogd_tw.exporting.counts import RECORDS
@@ -26,7 +27,7 @@ from ulogd_tw.ipfix.record_encoder import RecordEncoder
 from ulogd_tw.writing.counts import FILES
 from ulogd_tw.writing.file_writer import FileWriter, Step
 from ulogd_tw.writing.part_file import Leftover, Names, PartFile, recover
-from ulogd_tw.writing.text import SYNC, TURN
+from ulogd_tw.writing.text import SYNC, TURN, patience_of
 
 MOST_OCTETS = 65507
 """Maximum octets of a Message: one UDP datagram, so that a file can be sent unchanged."""
@@ -139,6 +140,12 @@ class IPFIXFILE(Output):
 
     def requests_of(self, above: frozenset[str] | None) -> Any:
         return self.flows.requests(above)
+
+    def patience(self) -> float | None:
+        return patience_of(self.config.file, self.config.sync)
+
+    def interval_ends(self) -> Iterable[Ends]:
+        return (Ends(self.config.rotate_interval),) if self.config.rotate_interval else ()
 
     # start and stop
 

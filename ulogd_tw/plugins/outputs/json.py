@@ -18,6 +18,7 @@ from ulogd_tw.core.keys import Key, known, registry
 from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, boolean, one_of
 from ulogd_tw.core.options import text as words
+from ulogd_tw.core.patience import SOON
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
 from ulogd_tw.core.text import TextFormat
 from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS, printed
@@ -196,6 +197,9 @@ class JSON(TextOutput):
     def make_sink(self) -> Sink:
         """The file, or the peer's sink; it connects at `open`."""
         return TextFile(self, self.config.file, self.config.sync)
+
+    def patience(self) -> float | None:
+        return super().patience() if self.config.mode == "file" else SOON
 
     def open(self) -> None:
         if self.config.mode != "file":

@@ -7,6 +7,7 @@ from typing import Any
 
 from ulogd_tw.core.lines import Lines
 from ulogd_tw.core.options import Option, one_of, text
+from ulogd_tw.core.patience import SOON
 from ulogd_tw.plugins.outputs.logemu import LOGEMU, stamp
 from ulogd_tw.writing.datagrams import UnixDatagrams
 from ulogd_tw.writing.text import Sink
@@ -41,6 +42,9 @@ class SYSLOG(LOGEMU):
         """As in LOGEMU, with a blank before a day of one digit (RFC 3164 section 4.1.2)."""
         found = stamp(second)
         return found[:4] + b" " + found[5:] if found[4:5] == b"0" else found
+
+    def patience(self) -> float | None:
+        return SOON
 
     def make_sink(self) -> Sink:
         return UnixDatagrams(self, self.config.socket)

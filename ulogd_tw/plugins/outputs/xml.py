@@ -17,7 +17,7 @@ from ulogd_tw.core.plugin import FLOW, RAW, SUM, Output
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.writing.counts import LINES
 from ulogd_tw.writing.tails import Tail
-from ulogd_tw.writing.text import SYNC, PendingText, TextFile
+from ulogd_tw.writing.text import SYNC, PendingText, TextFile, patience_of
 from ulogd_tw.writing.xml_elements import FLOW_KEYS, PACKET_KEYS, SUM_KEYS, flows, packets, sums
 
 HEAD = b'<?xml version="1.0" encoding="utf-8"?>\n<%s>\n'
@@ -106,6 +106,9 @@ class XML(Output):
             from twisted.internet import reactor as clock
         self.clock = clock
         self._files: dict[int, DocumentFile] = {}
+
+    def patience(self) -> float | None:
+        return patience_of("stdout" if self.config.stdout else self.config.directory, self.config.sync)
 
     def open(self) -> None:
         """Begin a document for each kind of rows that the inputs above give."""

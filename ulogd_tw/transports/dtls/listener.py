@@ -22,6 +22,7 @@ from ulogd_tw.transports.dtls.layer import (
     read_hello,
 )
 from ulogd_tw.transports.errors import TlsError
+from ulogd_tw.transports.gathering import SHORT_S, Terms
 from ulogd_tw.transports.reply_path import CONTROL, ReplyPath, ask, way
 from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.tls.credentials import Credentials
@@ -83,10 +84,10 @@ class DtlsGate:
     def associations(self) -> int:
         return self.of_host.total()
 
-    def bind(self, url: Url, buffer: int, latency: float) -> list[DtlsListener]:
+    def bind(self, url: Url, buffer: int, terms: Terms) -> list[DtlsListener]:
         """Sockets behind this gate, as `UdpListener.bind` makes them. Raises OSError."""
         bind: Any = DtlsListener.bind  # what UdpListener says of itself
-        return bind(url, self.received, buffer, latency)
+        return bind(url, self.received, buffer, terms)
 
     def received(self, listener: DtlsListener, slab: Slab) -> None:
         """All datagrams of one wake-up; one Python step each, 15 us with OpenSSL's work."""
@@ -98,6 +99,8 @@ class DtlsGate:
                 waits.append((place, name, datagram))
         for place, name, datagram in waits:  # known senders come first
             self._greet(listener, slab, place, name, datagram)
+        # the next step of a handshake shall not wait
+        listener.longest_s = SHORT_S if waits or listener.unfinished else float("inf")
         self._settled()
 
     # those without an association
@@ -298,11 +301,11 @@ class DtlsListener(UdpListener):
     """One bound socket and its associations by sender: established ones, and those in their handshake."""
 
     control = CONTROL
-    spared = 0  # a handshake shall not wait
+    spared = 0
 
-    def __init__(self, bound: socket.socket, received: Any, latency: float) -> None:
+    def __init__(self, bound: socket.socket, received: Any, terms: Terms) -> None:
         ask(bound)
-        super().__init__(bound, received, latency)
+        super().__init__(bound, received, terms)
         self.associations: dict[bytes, Association] = {}
         self.unfinished: dict[bytes, Association] = {}
 

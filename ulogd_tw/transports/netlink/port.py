@@ -24,6 +24,7 @@ from zope.interface import implementer
 from ulogd_tw.core.errors import MessageError, StartError
 from ulogd_tw.transports.bpf import Program
 from ulogd_tw.transports.errors import NetlinkError
+from ulogd_tw.transports.gathering import Gathering, Terms
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink import nlmsg
 from ulogd_tw.transports.netlink.nlmsg import Control, Messages
@@ -35,7 +36,8 @@ SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_BROADCAST_ERROR, NETLINK_NO_ENOBUFS = 1, 2, 4, 5
 SO_RCVBUFFORCE, SO_MEMINFO = 33, 55
 _MEMINFO = struct.Struct("=9I")
-_DROPS = 8
+_HELD, _DROPS = 0, 8
+"""Indexes of SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_DROPS."""
 
 EVENTS_A_READ, EVENT_OCTETS = 1024, 512
 """Conntrack events have up to 350 octets; what is longer costs a copy, not a loss."""
@@ -76,9 +78,9 @@ class NetlinkPort:
              it returns
     lost     called with how many messages the kernel had to drop since the last call
 
-    `pause_s`: when a read was not full, how long to wait before the next one, so that batches grow. `namespace`: path
-    of the network namespace to be in, "" for ours. `program`: classic BPF that chooses among the events; it sees
-    answers to requests too.
+    `terms`: how long the socket may be left alone after a read that was not full, so that batches grow; None: never.
+    `namespace`: path of the network namespace to be in, "" for ours. `program`: classic BPF that chooses among the
+    events; it sees answers to requests too.
     """
 
     make_socket = staticmethod(socket.socket)
@@ -97,7 +99,7 @@ class NetlinkPort:
         reliable: bool = False,
         namespace: str = "",
         program: bytes | None = None,
-        pause_s: float = 0.02,
+        terms: Terms | None = None,
         count: int = EVENTS_A_READ,
         stride: int = EVENT_OCTETS,
         reactor: Any = None,
@@ -106,7 +108,7 @@ class NetlinkPort:
             from twisted.internet import reactor
         self.events, self.lost = events, lost
         self.groups, self.family = tuple(groups), family
-        self.buffer_octets, self.reliable, self.pause_s = buffer_octets, reliable, pause_s
+        self.buffer_octets, self.reliable = buffer_octets, reliable
         self.namespace = namespace
         self._program = program
         self.overruns = 0
@@ -116,6 +118,9 @@ class NetlinkPort:
         self.broken = 0
         """Datagrams with octets that are no netlink message."""
         self.effective_octets = 0
+        self.buffer = 0
+        """Octets that the kernel may keep, with its own overhead."""
+        self.most = count
         self.log = Logger()
         self._reactor: IReactorFDSet = reactor
         self._shape = (count, stride)
@@ -125,8 +130,7 @@ class NetlinkPort:
         self._port_id = 0
         self._watch = LoopingCall(self._read_drops)
         self._watch.clock = reactor
-        self._resume: Any = None
-        self._reading = False
+        self.gathering = Gathering(self, terms or Terms(bound=0.0, exact=True), reactor)
         self._sequence = 0
         self._waiting: deque[_Answer] = deque()
         self._stopped: Deferred | None = None
@@ -169,7 +173,8 @@ class NetlinkPort:
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
         # The kernel doubles what is asked, for its own overhead, and reports the double.
-        self.effective_octets = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        self.buffer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self.effective_octets = self.buffer // 2
         if self.effective_octets < wanted:
             self.log.warn(
                 "the netlink socket queues only {effective} octets of the {wanted} asked for, and events may be lost; "
@@ -189,20 +194,13 @@ class NetlinkPort:
     def start(self) -> None:
         """Begin to read."""
         self._watch.start(1.0, now=False)
-        self._read_on()
+        if self._socket is not None:
+            self.gathering.begin()
 
-    def _read_on(self) -> None:
-        self._resume = None
-        if not self._reading and self._socket is not None:
-            self._reading = True
-            self._reactor.addReader(self)
-
-    def _pause(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._reactor.removeReader(self)
-        if self._resume is None:
-            self._resume = self._reactor.callLater(self.pause_s, self._read_on)
+    def catch_up(self) -> None:
+        """Read what has come until now, without waiting for more."""
+        if self._socket is not None:
+            self.gathering.catch_up()
 
     # --- what the reactor calls -------------------------------------------------------------------------------------
 
@@ -221,12 +219,19 @@ class NetlinkPort:
 
     def doRead(self) -> None:
         """One read of up to a slab full of datagrams."""
-        n = self._read()
-        # While a request is under way the kernel sends the next part of a dump only after a read.
-        if n < self._slab.count and self.pause_s and not self._waiting and self._stopped is None:
-            self._pause()
+        self.gathering.turn()
 
-    def _read(self) -> int:
+    @property
+    def longest_s(self) -> float:
+        """While a request is under way the kernel sends the next part of a dump only after a read."""
+        return 0.0 if self._waiting else float("inf")
+
+    def held(self) -> int:
+        """Octets that the kernel holds for it."""
+        return self._memory()[_HELD]
+
+    def take(self) -> int:
+        """Read up to a slab full of datagrams, and hand them over; how many there were."""
         slab = self._slab
         try:
             n = slab.receive(self._socket.fileno())
@@ -280,7 +285,7 @@ class NetlinkPort:
     def _catch_up(self, done: Deferred[None]) -> None:
         # One read at a time, so that the reactor can do other things between.
         try:
-            if self._socket is not None and self._read() == self._slab.count:
+            if self._socket is not None and self.take() == self._slab.count:
                 self._reactor.callLater(0, self._catch_up, done)
                 return
         except OSError as error:
@@ -318,9 +323,7 @@ class NetlinkPort:
                 self._waiting.popleft()
                 answer.done.errback(NetlinkError(error.errno, str(error)))
             else:
-                if self._resume is not None:
-                    self._resume.cancel()
-                    self._read_on()
+                self.gathering.hurry()
                 return
 
     def _answers(self, messages: Messages) -> None:
@@ -362,11 +365,14 @@ class NetlinkPort:
     def _read_drops(self) -> None:
         if self._socket is None:
             return
-        drops = _MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))[_DROPS]
+        drops = self._memory()[_DROPS]
         if drops != self._drops:
             # A 32-bit counter of the kernel, which may wrap.
             self.lost((drops - self._drops) & 0xFFFFFFFF)
             self._drops = drops
+
+    def _memory(self) -> tuple[int, ...]:
+        return _MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))
 
     # --- stopping ---------------------------------------------------------------------------------------------------
 
@@ -385,19 +391,14 @@ class NetlinkPort:
                 self._set(NETLINK_DROP_MEMBERSHIP, group)
             except OSError as error:
                 self.log.warn("leaving netlink group {group}: {why}", group=group, why=error.strerror)
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
-        if self._reading:
-            self._reading = False
-            self._reactor.removeReader(self)
+        self.gathering.end()
         self._drain(self._reactor.seconds() + self.drain_s)
         return stopped
 
     def _drain(self, deadline: float) -> None:
         """One read at a time, so that the reactor can do other things between."""
         try:
-            n = self._read()
+            n = self.take()
         except OSError as error:
             self.log.warn("reading the rest of a netlink socket: {why}", why=error.strerror)
             n = 0
@@ -414,9 +415,7 @@ class NetlinkPort:
         if self._watch.running:
             self._watch.stop()
         if self._socket is not None:
-            if self._reading:
-                self._reading = False
-                self._reactor.removeReader(self)
+            self.gathering.end()
             self._socket.close()
             self._socket = None
         waiting, self._waiting = self._waiting, deque()

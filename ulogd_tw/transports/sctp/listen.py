@@ -86,6 +86,9 @@ class SctpListener:
     def begin(self) -> None:
         self._port.begin()
 
+    def catch_up(self) -> None:
+        """Nothing waits: connections are read as they bring something."""
+
     def drain(self, until: float) -> None:
         """Take what the kernel already holds."""
         self._port.drain()

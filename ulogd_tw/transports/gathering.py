@@ -1,0 +1,236 @@
+"""When a socket is read again after a read, so that rows come together: one clock for UDP, netlink and packet rings.
+
+A wake-up with all its processing costs about a millisecond at any size. While traffic is small a socket is left alone
+for as long as the plugins below have patience, at most a quarter of a second. Meanwhile its buffer is looked at so
+often that a burst at line rate cannot fill it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ulogd_tw.core.patience import AT_ONCE, Ends
+from ulogd_tw.core.plugin import Input
+
+LONGEST_S = 0.25
+"""The longest wait: beyond four wake-ups a second little is left to save, and rows would come visibly late."""
+SHORT_S = 0.004
+"""The wait under load, in a small buffer, and where no plugin below has a wish."""
+SMALL_OCTETS = 1 << 20
+"""A smaller buffer is never left alone for longer than `SHORT_S`."""
+FASTEST = 200_000 * 2304
+"""Octets a second of the fastest burst: more full Ethernet frames than one core takes, as the kernel counts them."""
+BURST = 10
+"""A buffer must hold so many times the rate of the last second during a wait."""
+_LONGER, _LONGEST = 4, 24
+"""Waits under load as multiples of the short one, at most: by the rows of a read, and by its time."""
+_IDLE = 19
+"""A source is idle if it was left alone for so many times as long as its last read took."""
+_MOST_READS = 64
+"""Reads that catch up: a peer that sends without end shall not keep us."""
+_BEFORE_END_S = 0.005
+"""So long before the end of an interval no wait is left: timers come a millisecond late."""
+
+
+class Source(Protocol):
+    """A socket of the reactor; its `doRead` is `Gathering.turn`."""
+
+    buffer: int
+    """Octets that the kernel may keep for it, as the kernel counts them."""
+    most: int
+    """Rows of one read."""
+    longest_s: float
+    """The longest wait for its own sake: a peer may be waiting for an answer."""
+
+    def held(self) -> int:
+        """Octets that its buffer holds now, as the kernel counts them."""
+
+    def take(self) -> int:
+        """Read once, and hand over; the number of rows, `most` where more may be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an input and the plugins below it say about waits.
+
+    bound   the longest wait, an option of the administrator; None: no bound of its own
+    exact   True: such a bound holds in any buffer, and does not grow under load
+    usual   the wait where no plugin below has a wish
+    """
+
+    bound: float | None = None
+    exact: bool = False
+    usual: float = SHORT_S
+    wish: Callable[[], float | None] = lambda: None
+    ends: Callable[[], Iterable[Ends]] = tuple
+    wall: Callable[[], float] = time.time
+
+    @classmethod
+    def of(
+        cls, plugin: Input, bound: float | None, wall: Callable[[], float], usual: float = SHORT_S, exact: bool = True
+    ) -> Terms:
+        """The terms of an input with this value of its option."""
+        return cls(bound, exact, usual, plugin.may_wait, lambda: plugin.wish.ends, wall)
+
+    def most(self) -> float:
+        """Seconds that rows may wait now."""
+        wish = self.wish()
+        if self.bound is not None:
+            return self.bound if wish is None else min(wish, self.bound)
+        return min(self.usual if wish is None else wish, LONGEST_S)
+
+    def before_end(self, seconds: float) -> float:
+        """These seconds, or those until shortly before the next end of an interval; 0 then."""
+        if ends := self.ends():
+            now = self.wall()
+            seconds = min(seconds, *(end.next(now) - _BEFORE_END_S for end in ends))
+        return max(seconds, 0.0)
+
+
+class _Rate:
+    """Rows and octets of the last second."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._last = self._present = (0.0, 0.0)
+
+    def add(self, now: float, rows: int, octets: int) -> None:
+        span = now - self._since
+        if span >= 1.0:
+            self._last = self._present[0] / span, self._present[1] / span
+            self._present, self._since = (0.0, 0.0), now
+        self._present = self._present[0] + rows, self._present[1] + octets
+
+    @property
+    def rows(self) -> float:
+        return max(self._last[0], self._present[0], 1.0)
+
+    @property
+    def octets(self) -> float:
+        return max(self._last[1], self._present[1], 1.0)
+
+
+class Gathering:
+    """Reads a source when the reactor says that there is something, and leaves it alone after a read.
+
+    `spared`: under load the wait is so many times as long as the last read took.
+    """
+
+    work_clock = staticmethod(time.perf_counter)
+
+    def __init__(self, source: Source, terms: Terms, reactor: Any, spared: int = 0) -> None:
+        self.terms = terms
+        self._source, self._reactor, self._spared = source, reactor, spared
+        self._reads = False
+        self._timer: Any = None
+        self._until = 0.0
+        self._room = 0.0
+        self._left_at = float("-inf")
+        self._rate = _Rate(0.0)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the source is left alone now."""
+        return self._timer is not None
+
+    def begin(self) -> None:
+        """Read from now on."""
+        if self._reads:
+            return
+        self._reads = True
+        self._room = self._source.buffer / FASTEST
+        self._rate = _Rate(self._reactor.seconds())
+        self._reactor.addReader(self._source)
+
+    def end(self) -> None:
+        """Read no more."""
+        self._cancel()
+        if self._reads:
+            self._reads = False
+            self._reactor.removeReader(self._source)
+
+    def hurry(self) -> None:
+        """The present wait is over."""
+        if self._timer is not None:
+            self._cancel()
+            self._reactor.addReader(self._source)
+
+    def _cancel(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def catch_up(self) -> None:
+        """Read what has come until now; the present wait is over."""
+        self.hurry()
+        for _ in range(_MOST_READS if self._reads else 0):
+            most = self._source.most
+            if self._source.take() < most:
+                return
+
+    def turn(self) -> None:
+        """One read, and the wait after it."""
+        source, began = self._source, self.work_clock()
+        held, most, arrived = source.held(), source.most, self._reactor.seconds()
+        rows = source.take()
+        spent = self.work_clock() - began
+        idle = arrived - self._left_at >= _IDLE * spent
+        self._left_at = now = self._reactor.seconds()
+        self._rate.add(now, rows, held)
+        if self._reads and 0 < rows < most and (wait := self.wait(rows, spent, held, idle)) > 0:
+            self._reactor.removeReader(source)
+            self._until = now + wait
+            self._look_after(wait)
+
+    def _look_after(self, wait: float) -> None:
+        """Set the timer: to the end of the wait, or to the next look at the buffer."""
+        if self.terms.bound is None:
+            wait = min(wait, self._room / 2)  # a quarter full at a look, three quarters at the next one
+        self._timer = self._reactor.callLater(wait, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        left = self._until - self._reactor.seconds()
+        if left > 0.0005 and self._source.held() * 4 < self._source.buffer:
+            self._look_after(left)
+        else:
+            self._reactor.addReader(self._source)
+
+    # how long
+
+    def wait(self, rows: int, spent: float, held: int, idle: bool) -> float:
+        """Seconds until the next read, after one of `rows` in `spent` seconds with `held` octets in the buffer."""
+        terms, most, load = self.terms, self.terms.most(), self._under_load(rows, spent)
+        if most <= AT_ONCE:
+            found = 0.0 if idle else load
+        elif terms.bound is None:
+            found = max(self._calm(most, held), load)
+        else:
+            found = most if terms.exact else min(max(most, load), self._room)
+        return terms.before_end(min(found, self._source.longest_s))
+
+    def _calm(self, most: float, held: int) -> float:
+        """The part of `most` that the buffer allows: 0 where a burst begins."""
+        source = self._source
+        if held * 4 >= source.buffer:
+            return 0.0
+        if source.buffer < SMALL_OCTETS:
+            most = min(most, SHORT_S, self._room)
+        # More rows than one read takes do not become cheaper.
+        return min(most, source.buffer / (BURST * self._rate.octets), source.most / self._rate.rows)
+
+    def _under_load(self, rows: int, spent: float) -> float:
+        """The short wait, up to four times that for many rows, and `spared` times what the read took.
+
+        That time is at most 24 short waits, and no longer than the buffer takes a burst at line rate.
+        """
+        bound, short = self.terms.bound, SHORT_S
+        if bound is not None:
+            short = min(bound, SHORT_S if self.terms.exact else max(self.terms.most(), SHORT_S))
+            if self.terms.exact:
+                return short
+        while_much = short * min(1 + rows // 16, _LONGER)
+        return min(max(while_much, min(self._spared * spent, _LONGEST * short)), self._room)
