@@ -38,18 +38,23 @@ _BEFORE_END_S = 0.005
 class Source(Protocol):
     """A socket of the reactor; its `doRead` is `Gathering.turn`."""
 
-    buffer: int
-    """Octets that the kernel may keep for it, as the kernel counts them."""
-    most: int
-    """Rows of one read."""
-    longest_s: float
-    """The longest wait for its own sake: a peer may be waiting for an answer."""
+    @property
+    def buffer(self) -> int:
+        """Octets that the kernel may keep for it, as the kernel counts them."""
+
+    @property
+    def most(self) -> int:
+        """Rows of one read."""
+
+    @property
+    def longest_s(self) -> float:
+        """The longest wait for its own sake: a peer may be waiting for an answer."""
 
     def held(self) -> int:
         """Octets that its buffer holds now, as the kernel counts them."""
 
-    def take(self) -> int:
-        """Read once, and hand over; the number of rows, `most` where more may be there."""
+    def read_once(self) -> int:
+        """Read, and hand over; the number of rows, `most` where more may be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +173,14 @@ class Gathering:
         self.hurry()
         for _ in range(_MOST_READS if self._reads else 0):
             most = self._source.most
-            if self._source.take() < most:
+            if self._source.read_once() < most:
                 return
 
     def turn(self) -> None:
         """One read, and the wait after it."""
         source, began = self._source, self.work_clock()
         held, most, arrived = source.held(), source.most, self._reactor.seconds()
-        rows = source.take()
+        rows = source.read_once()
         spent = self.work_clock() - began
         idle = arrived - self._left_at >= _IDLE * spent
         self._left_at = now = self._reactor.seconds()

@@ -334,7 +334,7 @@ class PacketPort:
         """Octets of the ring that are not the kernel's now."""
         return self._ready(self._blocks) * self._block_octets
 
-    def take(self) -> int:
+    def read_once(self) -> int:
         """The blocks that are ready, up to a bound; how many there were."""
         return self._take(self.most)
 

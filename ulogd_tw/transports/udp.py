@@ -87,7 +87,7 @@ class UdpListener:
     def doRead(self) -> None:
         self.gathering.turn()
 
-    def take(self) -> int:
+    def read_once(self) -> int:
         """Read once, and hand over; how many datagrams there were."""
         began = time.perf_counter()
         count = self._read()

@@ -58,7 +58,7 @@ class Source:
     def held(self):
         return self.queue * FRAME
 
-    def take(self):
+    def read_once(self):
         rows = min(self.queue, self.most)
         self.queue -= rows
         self.reads.append((round(self.clock.seconds(), 4), rows))

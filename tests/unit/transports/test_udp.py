@@ -67,4 +67,4 @@ class PauseTests(SynchronousTestCase):
             sender.sendto(bytes(1400), listener._socket.getsockname())
         self.assertTrue(14_000 < listener.held() <= 10 * 2304, listener.held())
         listener._received = lambda listener, slab: None
-        self.assertEqual((listener.take(), listener.held()), (10, 0))
+        self.assertEqual((listener.read_once(), listener.held()), (10, 0))

@@ -230,7 +230,7 @@ class NetlinkPort:
         """Octets that the kernel holds for it."""
         return self._memory()[_HELD]
 
-    def take(self) -> int:
+    def read_once(self) -> int:
         """Read up to a slab full of datagrams, and hand them over; how many there were."""
         slab = self._slab
         try:
@@ -285,7 +285,7 @@ class NetlinkPort:
     def _catch_up(self, done: Deferred[None]) -> None:
         # One read at a time, so that the reactor can do other things between.
         try:
-            if self._socket is not None and self.take() == self._slab.count:
+            if self._socket is not None and self.read_once() == self._slab.count:
                 self._reactor.callLater(0, self._catch_up, done)
                 return
         except OSError as error:
@@ -398,7 +398,7 @@ class NetlinkPort:
     def _drain(self, deadline: float) -> None:
         """One read at a time, so that the reactor can do other things between."""
         try:
-            n = self.take()
+            n = self.read_once()
         except OSError as error:
             self.log.warn("reading the rest of a netlink socket: {why}", why=error.strerror)
             n = 0
