@@ -94,7 +94,8 @@ class Machine:
             yield Finding(WRONG, "CAP_NET_RAW", "missing, so PACKET cannot capture", remedy)
         elsewhere = [path for path in self._namespaces() if path]
         if elsewhere and not self.may(_SYS_ADMIN):
-            yield Finding(WRONG, "CAP_SYS_ADMIN", f"missing; entering {', '.join(elsewhere)} needs it")
+            remedy = GRANT.replace("NET_ADMIN", "SYS_ADMIN").replace("net_admin", "sys_admin")
+            yield Finding(WRONG, "CAP_SYS_ADMIN", f"missing; entering {', '.join(elsewhere)} needs it", remedy)
 
     # --- netfilter --------------------------------------------------------------------------------------------------
 

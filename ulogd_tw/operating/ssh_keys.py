@@ -62,7 +62,7 @@ def check_authorized_keys(path: str) -> None:
     if status.st_mode & 0o022:
         raise StartError(f"{what}: other users than its owner can write it", f"chmod go-w {path}")
     if status.st_uid not in (0, os.geteuid()):
-        raise StartError(f"{what}: it belongs to user {status.st_uid}, not to root or this user", "chown it")
+        raise StartError(f"{what}: it belongs to user {status.st_uid}, not to root or this user", f"chown root {path}")
     if not stat.S_ISREG(status.st_mode):
         raise StartError(f"{what} is not a file")
     try:

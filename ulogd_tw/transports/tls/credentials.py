@@ -225,7 +225,8 @@ def read_key(path: str) -> Any:
         return serialization.load_pem_private_key(octets, None)
     except TypeError:
         raise TlsError(
-            f"{path} is encrypted, and a service cannot ask for the passphrase: openssl pkey removes it"
+            f"{path} is encrypted, and a service cannot ask for the passphrase: "
+            f"openssl pkey -in {path} -out {path}.plain writes it without one"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise TlsError(f"{path} has no private key in PEM form (-----BEGIN PRIVATE KEY-----)") from None
