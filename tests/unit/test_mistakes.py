@@ -5,13 +5,12 @@ import io
 import sys
 from pathlib import Path
 
-from hypothesis import strategies as st
 from twisted.python.usage import UsageError
 from twisted.scripts import twistd
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import TOP, given
+from tests.support import TOP
 from tests.unit import table_of_mistakes as table
 from ulogd_tw import cli, clocks, config, registry, tap
 from ulogd_tw.core.options import one_of
@@ -205,41 +204,3 @@ class OutsideTests(SynchronousTestCase):
         text = f'[global]\nstats_file="{folder}/s"\nstack=c:COLLECTOR,j:JSON\n[j]\nfile="{folder}/rows"\n'
         self.assertEqual((1, []), self.look(text))
         self.assertEqual([], list(folder.iterdir()))
-
-
-EXAMPLES = sorted([*(TOP / "etc").glob("*.conf"), *(TOP / "etc" / "examples").glob("*.conf")])
-KINDS = st.sampled_from(("delete", "double", "swap", "cut", "change"))
-EDITS = st.tuples(KINDS, st.integers(0, 10_000), st.integers(0, 10_000))
-
-
-class FuzzTests(SynchronousTestCase):
-    """No configuration, however broken, raises anything; what is wrong is said with a place in the file."""
-
-    @given(st.sampled_from(EXAMPLES), st.lists(EDITS, min_size=1, max_size=4))
-    def test_edited_examples(self, path, edits):
-        """Lines of the examples deleted, doubled, swapped, cut off, and letters changed."""
-        lines = Path(path).read_text().splitlines()
-        for kind, a, b in edits:
-            lines = edited(lines, kind, a, b)
-        for mistake in tap.Built(config.parse("\n".join(lines), "f"), prepare=False).mistakes:
-            self.assertTrue(str(mistake).startswith("f"), mistake)
-            self.assertNotIn("an error of the plugin itself", str(mistake))
-
-
-def edited(lines, kind, a, b):
-    """The lines after one edit; `a` and `b` choose the places."""
-    if not lines:
-        return lines
-    a, at = a % len(lines), b % len(lines)
-    line = lines[a]
-    if kind == "delete":
-        return lines[:a] + lines[a + 1 :]
-    if kind == "double":
-        return [*lines[:at], line, *lines[at:]]
-    if kind == "swap":
-        lines[a], lines[at] = lines[at], line
-        return lines
-    place = b % (len(line) + 1)
-    rest = line[place:]
-    lines[a] = line[:place] if kind == "cut" else line[:place] + chr(33 + b % 94) + rest[1:]
-    return lines

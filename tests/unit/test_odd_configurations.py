@@ -1,11 +1,13 @@
-"""Configurations with odd values: mistakes are told, and cost their own stacks only."""
+"""Configurations with odd values and edited lines: mistakes are said, and cost their own stacks only."""
 
+import re
 from pathlib import Path
 
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given
+from tests.support import TOP, given
+from tests.unit.table_of_mistakes import FILES, OPTIONS
 from ulogd_tw import config as configuration
 from ulogd_tw import registry, tap
 
@@ -51,3 +53,83 @@ class OddConfigurationTests(SynchronousTestCase):
         self.assertIn(GOOD, [stack.spec.text for stack in built.graph.stacks], text)
         self.assertEqual([], [str(mistake) for mistake in built.mistakes if "plugin itself" in str(mistake)])
         tap.describe(built.graph)
+
+
+def significant(text):
+    """The lines of a configuration that mean something."""
+    return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def seeds():
+    """Every configuration of etc/ and of the documents, and those of the table of mistakes."""
+    texts = [path.read_text("utf-8") for path in sorted(TOP.glob("etc/**/*.conf"))]
+    for path in [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]:
+        blocks = re.findall(r"^```\n(.*?)^```", path.read_text("utf-8"), re.S | re.M)
+        texts += [block for block in blocks if "[global]" in block.splitlines()]
+    texts += [text for text, *_ in FILES]
+    texts += [f"[global]\nstack={stack}\n[{section}]\n{lines}\n" for stack, section, lines, _ in OPTIONS]
+    return [significant(text) for text in texts]
+
+
+SEEDS = seeds()
+KINDS = ("delete", "double", "swap", "cut", "change", "value", "borrow", "join")
+EDITS = st.tuples(st.sampled_from(KINDS), st.integers(0, 10_000), st.integers(0, 10_000))
+OF_PYTHON = re.compile(
+    r"\w(Error|Exception)\b|object at 0x|Traceback|NoneType|invalid literal|positional argument|codec can't|"
+    r"an error of the plugin itself|not subscriptable|unpack"
+)
+"""Words of Python in a message: it was not written for users."""
+
+
+class EditedTests(SynchronousTestCase):
+    """No configuration, however broken, raises anything; what is wrong is said with a place in the file."""
+
+    @given(st.sampled_from(SEEDS), st.lists(EDITS, min_size=1, max_size=5))
+    def test_edited(self, lines, edits):
+        """Lines deleted, doubled, swapped, cut off, joined, borrowed from another file; letters and values changed."""
+        for kind, a, b in edits:
+            lines = edited(lines, kind, a, b)
+        built = tap.Built(configuration.parse("\n".join(lines), "f"), prepare=False)
+        graph, seen = tap.looked_at(built)
+        tap.describe(graph)
+        for mistake in [*built.mistakes, *seen]:
+            self.assertRegex(str(mistake), r"^f(:\d+)?: \S")
+            self.assertNotRegex(str(mistake), OF_PYTHON)
+
+    def test_edits(self):
+        """Each kind of edit changes an example in its own way."""
+        lines = ["[global]", "stack=a:B", "x=1"]
+        self.assertEqual(["[global]", "x=1"], edited(lines, "delete", 1, 0))
+        self.assertEqual(["x=1", "[global]", "stack=a:B", "x=1"], edited(lines, "double", 2, 0))
+        self.assertEqual(["x=1", "stack=a:B", "[global]"], edited(lines, "swap", 0, 2))
+        self.assertEqual(["[global]", "sta", "x=1"], edited(lines, "cut", 1, 3))
+        self.assertEqual(["[global]", "s6ack=a:B", "x=1"], edited(lines, "change", 1, 21))
+        self.assertEqual(["[global]", "stack=a:B", f'x="{VALUES[1]}"'], edited(lines, "value", 2, 1))
+        self.assertEqual(["[global]", "stack=a:Bx=1"], edited(lines, "join", 1, 0))
+        self.assertEqual([*lines[:1], SEEDS[0][1], *lines[1:]], edited(lines, "borrow", 1, 1 + 0))
+
+
+def edited(lines, kind, a, b):
+    """The lines after one edit; `a` and `b` choose the places."""
+    if not lines:
+        return lines
+    a, at = a % len(lines), b % len(lines)
+    line, others = lines[a], list(lines)
+    if kind == "delete":
+        return lines[:a] + lines[a + 1 :]
+    if kind == "double":
+        return [*lines[:at], line, *lines[at:]]
+    if kind == "borrow":
+        seed = SEEDS[b // 10 % len(SEEDS)] or lines
+        return [*lines[:a], seed[b % len(seed)], *lines[a:]]
+    if kind == "join":
+        return [*lines[:a], "".join(lines[a : a + 2]), *lines[a + 2 :]]
+    if kind == "swap":
+        others[a], others[at] = lines[at], line
+        return others
+    if kind == "value":
+        others[a] = f'{line.partition("=")[0]}="{VALUES[b % len(VALUES)]}"'
+        return others
+    place = b % (len(line) + 1)
+    others[a] = line[:place] if kind == "cut" else line[:place] + chr(33 + b % 94) + line[place + 1 :]
+    return others
