@@ -173,11 +173,16 @@ class Batches:
         return compiled.intact.of_fixed(self._joined.view(*records, layout.octets, whole))
 
     def _came_up(self, boots: np.ndarray, sources: list[Source], counts: np.ndarray) -> None:
-        """Records with the start of their exporters; of several in one Set the last one counts."""
+        """Records with the start of their exporters; of several in one Set the last one counts.
+
+        Domain 0 stands for the whole exporter (RFC 7011 section 3.1).
+        """
         for source, end, count in zip(sources, np.cumsum(counts).tolist(), counts.tolist(), strict=True):
             if count:
                 known, exported = source[0], source[1]
-                self._intake.restarts.came_up(known.session, known.domain, int(boots[end - 1]), exported)
+                all_domains = known.session.domains.values() if not known.domain.place else (known.domain,)
+                for domain in [domain for domain in all_domains if domain.place >> 32 == known.domain.place >> 32]:
+                    self._intake.restarts.came_up(known.session, domain, int(boots[end - 1]), exported)
 
     def _take_options(self, compiled: Columns, found: Found, sources: list[Source], counts: np.ndarray) -> None:
         """Options records: what they tell is kept."""

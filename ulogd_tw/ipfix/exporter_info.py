@@ -97,7 +97,9 @@ def restored(saved: dict[str, Any]) -> ExporterInfo:
     for sampler, rate in saved.get("samplers", ()):
         info.rates[() if sampler is None else (("sampler", sampler),)] = float(rate)
     info.sequences = {int(ident): tuple(selectors) for ident, selectors in saved.get("sequences", ())}
-    names = saved.get("names") or {"interface": saved["interfaces"], "application": saved["applications"]}
+    names = saved.get("names")
+    if names is None:
+        names = {"interface": saved["interfaces"], "application": saved["applications"]}
     for kind, of_kind in names.items():
         info.names[kind] = {told_names.form(kind, _thing(of)): name.encode("latin-1") for of, name in of_kind}
     info.times = {name: int(value) for name, value in saved.get("times", {}).items()}

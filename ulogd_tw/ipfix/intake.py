@@ -73,6 +73,9 @@ class Intake:
 
     def queue_records(self, known: KnownTemplate, body: bytes | np.ndarray, source: Source) -> None:
         """Put the records of a Data Set aside until `drain`; `body` has `layout.BEFORE` octets before them."""
+        if known.domain.doubted and known.domain.doubted.get(known.template.ident) is known and source[4] is None:
+            self._park_again(known, body, source)
+            return
         layout = known.layout
         if not layout.bodies:
             if layout.tells:
@@ -81,6 +84,14 @@ class Intake:
             self.waiting.append(layout)
         layout.bodies.append(body)
         layout.sources.append(source)
+
+    def _park_again(self, known: KnownTemplate, body: bytes | np.ndarray, source: Source) -> None:
+        """Options records before these in their Message showed that the exporter has restarted: they wait."""
+        domain, (_, exported, received, *_) = known.domain, source
+        if known.octets:
+            domain.rows -= (len(body) - BEFORE) // known.octets
+        parked = Parked(bytes(body), exported, received, domain.sequence.last, None)
+        self.no_template(known.session, domain, known.template.ident, parked)
 
     def queue_telling(self, known: KnownTemplate, body: bytes | np.ndarray, source: Source) -> None:
         """Queue options records that may change how the records after them are read: those before them come first.

@@ -364,6 +364,26 @@ class SequenceTests(SynchronousTestCase):
         self.exporter.feed(message(a_set(2, NEW), number=106, export_time=5069))
         self.assertFound([1, 2, 4, 3], 1)
 
+    def test_told_beside_data(self):
+        """Data behind the options record in its Message are not decoded by the template of the former life either."""
+        said = a_set(3, options_template(300, 1, (149, 4), (160, 8)))
+        self.exporter.feed(message(said, number=101, export_time=5002))
+        boot = a_set(300, struct.pack("!IQ", 1, 1000 * 5060))
+        self.exporter.feed(message(boot, new(2, 3), number=101, export_time=5067))
+        self.assertFound([1], 1)
+        self.exporter.feed(message(a_set(2, NEW), new(4), number=104, export_time=5069))
+        self.assertFound([1, 2, 3, 4], 1)
+
+    def test_told_by_domain_0(self):
+        """Domain 0 tells of the whole exporter: templates of its other domains are of a former life too."""
+        said = a_set(3, options_template(300, 1, (144, 4), (160, 8)))
+        boot = a_set(300, struct.pack("!IQ", 1, 1000 * 5060))
+        self.exporter.feed(message(said, boot, domain=0, export_time=5067))
+        self.exporter.feed(message(new(3), number=101, export_time=5068))
+        self.assertFound([1], 1)
+        self.exporter.feed(message(a_set(2, NEW), number=102, export_time=5069))
+        self.assertFound([1, 3], 1)
+
     def test_told_nonsense(self):
         """A start in the future says nothing."""
         said = a_set(3, options_template(300, 1, (144, 4), (160, 8))), a_set(300, struct.pack("!IQ", 1, 9_000_000))

@@ -316,6 +316,8 @@ class RatesTests(SynchronousTestCase):
         self.assertEqual(
             (info.rates, info.names, info.times, len(info)), (again.rates, again.names, again.times, len(again))
         )
+        again = exporter_info.restored(exporter_info.plain(exporter_info.ExporterInfo()))
+        self.assertEqual(({}, {}), (again.rates, again.names))
         former = {"samplers": [[None, 5.0], [2, 7.0]], "interfaces": [[3, "eth0"]], "applications": [["0d01", "dns"]],
                   "flow_keys": [], "statistics": []}  # fmt: skip
         info = exporter_info.restored(former)
