@@ -116,7 +116,8 @@ class Restarts:
             return False
         if ((numbers - place.number) & MASK >= HALF).any():
             return False
-        last = Place(int(numbers[-1]), int(words[0, 2]), int(uptimes[-1]), now)
+        at = furthest(words[:, 3], place.number)
+        last = Place(int(numbers[at]), int(words[0, 2]), int(uptimes[at]), now)
         life.place = last
         domain.goes_on(last.number, last.exported)
         return True
@@ -245,6 +246,12 @@ class Restarts:
         life.suspect = None
         self._templates.trust(domain)
         self._unpark(session, domain)
+
+
+def furthest(numbers: np.ndarray, base: int) -> int:
+    """Which of some Sequence Numbers (uint32), all ahead of `base`, is furthest ahead; the last one of several."""
+    ahead = numbers - np.uint32(base)
+    return len(ahead) - 1 - int(ahead[::-1].argmax())
 
 
 def _is_deaf(life: Life | None) -> bool:
