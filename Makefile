@@ -71,6 +71,7 @@ $(VENV)/installed: setup.cfg pyproject.toml setup.py $(wildcard ulogd_tw/kernels
 	@if [ ! -x $(PY) ]; then echo "make: making $(VENV)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; fi
 	@echo "make: installing ulogd_tw and the libraries it needs into $(VENV) (a minute at most)"
 	@$(INSTALL) .
+	@$(PY) -m compileall -q ulogd_tw twisted
 	@$(PY) -c 'import ulogd_tw.kernels as k; k.active() or print("make: the compiled kernels are left out, NumPy does their work:", k.why_not())'
 	@touch $@
 

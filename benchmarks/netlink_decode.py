@@ -25,6 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.support import shared_path  # noqa: E402 (the tree need not be installed)
+from ulogd_tw import starting  # noqa: E402
 from ulogd_tw.core.plugin import ALL  # noqa: E402
 from ulogd_tw.netfilter.conntrack import Decoder  # noqa: E402
 
@@ -121,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
+    starting.settle()  # as the service does before its first row
     messages = destroys()
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}; median of {rounds}")
     for name, wanted in (("13 keys", EXPORTED), ("all keys", ALL)):

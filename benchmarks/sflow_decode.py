@@ -20,7 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ulogd_tw.core.counters import Counters  # noqa: E402 (the tree need not be installed)
+from ulogd_tw import starting  # noqa: E402 (the tree need not be installed)
+from ulogd_tw.core.counters import Counters  # noqa: E402
 from ulogd_tw.core.plugin import ALL, Wanted  # noqa: E402
 from ulogd_tw.ipfix.decoder import Decoder  # noqa: E402
 from ulogd_tw.ipfix.session import Session  # noqa: E402
@@ -91,6 +92,7 @@ def main() -> None:
     options.add_argument("--datagrams", type=int, default=1024)
     found, _ = options.parse_known_args()
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, median of {found.rounds}")
+    starting.settle()  # as the service does before its first row
     random, n, rounds = np.random.default_rng(1), found.datagrams, found.rounds
     plain = [datagram(random, number, False) for number in range(n)]
     extended = [datagram(random, number, True) for number in range(n)]

@@ -7,7 +7,7 @@ import pwd
 import signal
 import sys
 
-from ulogd_tw import __version__, signals
+from ulogd_tw import __version__, signals, starting
 from ulogd_tw.config import default_path
 from ulogd_tw.core.keys import nearest
 
@@ -115,6 +115,7 @@ def main() -> None:
     sys.argv = twistd_arguments(sys.argv[1:])
     _check_user(sys.argv)
     signals.remember()
+    starting.begin()
     from twisted.scripts.twistd import run
 
     run()

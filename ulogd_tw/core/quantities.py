@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 
-from ulogd_tw.core.keys import SUMS, Key, known
+from ulogd_tw.core.keys import SUMS, Element, Key, known
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ QUANTITIES = (PACKETS, OCTETS, REPLY_PACKETS, REPLY_OCTETS)
 """In the order of `keys.SUMS`."""
 NAMES = tuple(name for quantity in QUANTITIES for name in quantity.names)
 """The names of all counters."""
-_ELEMENTS = {name: key.elements[0] for name in NAMES if (key := known(name)) is not None}
+
+
+@cache
+def _elements() -> dict[str, Element]:
+    return {name: key.elements[0] for name in NAMES if (key := known(name)) is not None}
 
 
 def needed(wanted: frozenset[str], seldom: frozenset[str], there: Collection[str]) -> frozenset[str]:
@@ -95,7 +99,7 @@ def _counter(column: str) -> str | None:
     """The counter that a column is by its name or by its element, such as dOctets of NetFlow v5."""
     key = known(column)
     elements = key.elements if key is not None else ()
-    return next((name for name in NAMES if name == column or _ELEMENTS[name] in elements), None)
+    return next((name for name in NAMES if name == column or _elements()[name] in elements), None)
 
 
 def total_only(names: Collection[str]) -> bool:

@@ -12,11 +12,10 @@ from ulogd_tw.core.keys import registry
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.message import MAX_LENGTH
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template
+from ulogd_tw.ipfix.values import MICROSECOND_BITS
 
 _LONG = 255
 """The first length octet of a value of 255 octets or more; two octets with the length follow (section 7)."""
-MICROSECOND_BITS = np.uint64(0xFFFFFFFFFFFFF800)
-"""dateTimeMicroseconds: the low 11 bits of the fraction are sent as 0 (section 6.1.9)."""
 
 
 # --- values of fixed length -----------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column, Pieces, Rows, numbers
 from ulogd_tw.core.keys import Element, Key, registry
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.ipfix.encoder import MICROSECOND_BITS
 from ulogd_tw.ipfix.fields import field_of, is_said
 from ulogd_tw.ipfix.layout import Columns, Layout, field_keys
 from ulogd_tw.ipfix.template import VARIABLE, Field
+from ulogd_tw.ipfix.values import MICROSECOND_BITS
 from ulogd_tw.ipfix.variable_length import Located
 
 _OFTEN_WRONG = ("boolean", "milliseconds")

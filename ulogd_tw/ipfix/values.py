@@ -26,6 +26,9 @@ Parts = list[tuple[str, int]]
 Make = Callable[[list[np.ndarray], int], Values]
 """Makes the column from the arrays of the parts and the number of rows."""
 
+MICROSECOND_BITS = np.uint64(0xFFFFFFFFFFFFF800)
+"""dateTimeMicroseconds: the low 11 bits of the fraction are sent as 0 (RFC 7011 section 6.1.9)."""
+
 # Widths that NumPy has no type for, as their pieces from the highest octet down: (octets, octets below it).
 _PIECES = {1: (1,), 2: (2,), 3: (1, 2), 4: (4,), 5: (1, 4), 6: (2, 4), 7: (1, 2, 4), 8: (8,)}
 
