@@ -27,6 +27,25 @@ def block(document, begins):
     return next(b for b in re.findall(r"^```\n(.*?)^```", text, re.S | re.M) if begins in b)
 
 
+WAY = """[global]
+stack=col1:COLLECTOR,web1:MATCH,agg1:AGGREGATE,db1:SQLITE3
+[web1]
+match="dst port 443"
+[agg1]
+key="sourceAddress"
+interval=60
+[db1]
+db="flows.sqlite3"
+table="flows"
+keys="sourceAddress octets"
+"""
+"""The stack of the picture of a batch's way: its output wants two keys."""
+WANTED = {
+    "col1": ("destinationTransportPort", "sourceAddress", "octets, packets, times"),
+    "web1": ("sourceAddress", "octets, packets, times"),
+    "agg1": ("sourceAddress", "octets"),
+}
+"""The keys that an instance is asked for, in words."""
 SOURCES = {
     "stacks-demo.svg": lambda: (TOP / "etc" / "demo.conf").read_text("utf-8"),
     "stacks-dns.svg": lambda: block("tutorial.md", "stack=demo1:DEMO,dns1:MATCH"),
@@ -93,9 +112,43 @@ def svg(text):
     yield "</svg>"
 
 
+def arrow(x, y, length, colour, dashed=""):
+    """A horizontal line with a tip; a negative length points to the left."""
+    end = x + length - (2 if length > 0 else -2)
+    yield f'<path d="M{x} {y} L{end} {y}" stroke="{colour}" stroke-width="1.5"{dashed} marker-end="url(#tip)"/>'
+
+
+def way():
+    """The picture of a batch's way through `WAY`: batches to the right, requests for keys to the left."""
+    (stack,) = tap.Built(config.parse(WAY, "x"), prepare=False).graph.stacks
+    across, width = _WIDTH + 150, 4 * _WIDTH + 3 * 150 + 2 * _MARGIN
+    yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 160" width="{width}" font-family="sans-serif">'
+    yield "<title>The way of a batch</title>"
+    yield "<style>.name{font-size:15px;text-anchor:middle;font-weight:bold}"
+    yield ".small{font-size:12px;text-anchor:middle;fill:#333}</style>"
+    yield '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+    yield '<path d="M0 0 8 4 0 8z" fill="#555"/></marker></defs><rect width="100%" height="100%" fill="white"/>'
+    for place, node in enumerate(stack.path):
+        x, last = _MARGIN + place * across, place == len(stack.path) - 2
+        yield from box(node, x, 30)
+        if place == len(stack.path) - 1:
+            break
+        begin, middle = x + _WIDTH, x + _WIDTH + 75
+        yield from arrow(begin, 48, 150, "#555")
+        yield f'<text x="{middle}" y="42" class="small">{"sums" if last else "batches"}</text>'
+        if last:
+            yield f'<rect x="{middle - 32}" y="32" width="64" height="32" fill="#f4d9d9" stroke="#555"/>'
+            yield f'<text x="{middle}" y="53" class="small">queue</text>'
+        yield from arrow(begin + 150, 76, -150, "#2a6", ' stroke-dasharray="4 3"')
+        for line, key in enumerate(["wants", *WANTED[node.ident]]):
+            yield f'<text x="{middle}" y="{96 + line * 16}" class="small">{escape(key)}</text>'
+    yield "</svg>"
+
+
 def pictures():
     """Name of the file -> its text."""
-    return {name: "\n".join(svg(source())) + "\n" for name, source in SOURCES.items()}
+    drawn = {name: svg(source()) for name, source in SOURCES.items()} | {"batch.svg": way()}
+    return {name: "\n".join(lines) + "\n" for name, lines in drawn.items()}
 
 
 if __name__ == "__main__":

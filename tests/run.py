@@ -154,18 +154,19 @@ def run_beside(names, processes, lower):
         return [Beside(file.fileno(), lower) for _ in range(processes)]
 
 
-def print_slowest(elapsed_s, count=10):
-    """The slowest tests, grouped by module, with the time of each."""
-    slowest = sorted(elapsed_s.items(), key=lambda item: -item[1])[:count]
+def print_slowest(elapsed_s, count=20):
+    """The modules that took longest in all, each with its tests of a tenth of that or more."""
     by_module = defaultdict(list)
-    for test_id, seconds in slowest:
+    for test_id, seconds in elapsed_s.items():
         module, test = test_id.rsplit(".", 2)[0], ".".join(test_id.rsplit(".", 2)[1:])
-        by_module[module].append((test, seconds))
-    print("Slowest tests:")
-    for module, tests in by_module.items():
-        print(f"  {module} {sum(seconds for _, seconds in tests):.2f} s")
-        for test, seconds in tests:
-            print(f"    {seconds:8.2f} s  {test}")
+        by_module[module].append((seconds, test))
+    slowest = sorted(((sum(s for s, _ in tests), module) for module, tests in by_module.items()), reverse=True)
+    print(f"Slowest modules, of {sum(elapsed_s.values()):.0f} s in all:")
+    for total, module in slowest[:count]:
+        print(f"  {total:7.2f} s  {module}, {len(by_module[module])} tests")
+        for seconds, test in sorted(by_module[module], reverse=True):
+            if seconds > total / 10:
+                print(f"  {'':9}  {seconds:7.2f} s  {test}")
 
 
 def print_left_out(skips):
@@ -209,7 +210,7 @@ def run(names, processes):
 def arguments_of(words):
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__.splitlines()[0])
-    parser.add_argument("--slow", action="store_true", help="list the slowest tests")
+    parser.add_argument("--slow", action="store_true", help="list the slowest modules")
     parser.add_argument("-j", type=int, default=os.cpu_count(), metavar="N", help="processes for unit tests")
     parser.add_argument("--take", type=int, help=argparse.SUPPRESS)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"suite, module, class or test ({UNIT} {LIVE})")

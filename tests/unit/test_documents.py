@@ -203,6 +203,13 @@ class LinkTests(SynchronousTestCase):
                     wrong.append(f"{name(path)}: {link}: no such heading")
         self.assertEqual([], wrong)
 
+    def test_contents(self):
+        """The contents of a long document list all its parts, in their order."""
+        for path in (HOWTO, EXPLANATION):
+            text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.S | re.M)
+            before = text.partition("\n## ")[0]
+            self.assertEqual(re.findall(r"^## (.*)", text, re.M), re.findall(r"^- \[(.*)\]\(#", before, re.M))
+
 
 def anchors(path):
     """The anchors of a document's headings, as GitHub makes them."""

@@ -39,7 +39,7 @@ class PictureTests(SynchronousTestCase):
         """Each is small, can be read, and stands in a document with a text for those who do not see it."""
         documents = "".join(path.read_text("utf-8") for path in DOCS.glob("*.md"))
         names = {path.name for path in PICTURES.iterdir()}
-        self.assertEqual(names, set(script("draw_stacks").SOURCES) | set(script("record_sessions").TERMINALS))
+        self.assertEqual(names, set(script("draw_stacks").pictures()) | set(script("record_sessions").TERMINALS))
         for path in PICTURES.iterdir():
             ElementTree.fromstring(path.read_text("utf-8"))
             self.assertLess(path.stat().st_size, LARGEST, path.name)
