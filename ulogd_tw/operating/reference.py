@@ -196,7 +196,7 @@ def _asked(instance: Plugin) -> Iterator[str]:
     if requests is ALL:
         named = {option.name for option in type(instance).all_options()}
         if "keys" in named and "table" in named:
-            yield "Those of its option `keys`, else those that its table has columns for, else all that can reach it."
+            yield "The keys of its option `keys`, else the keys with a column in its table, else every key."
         else:
             yield "Every key that can reach it."
         yield ""
@@ -385,7 +385,7 @@ def _templates() -> Iterator[str]:
     yield "## Templates of the exporter"
     yield ""
     yield "These are the fields of whole records of the output IPFIX, with their Information Elements and octets."
-    yield "A record that lacks a value goes out in a further template without that field."
+    yield "A record without a value goes out in a further template, without the field."
     yield "A template id always means the same fields, also after a restart."
     yield ""
     rows = []
@@ -403,7 +403,7 @@ def text() -> str:
     """The whole reference."""
     lines = [
         "# Reference", "", f"Made by `{COMMAND}` from what the program itself declares.",
-        "`twistd ulogd --info PLUGIN` prints the same of one plugin, also of those that other packages bring.", "",
+        "`twistd ulogd --info PLUGIN` prints the same for one plugin, also for plugins of other packages.", "",
     ]  # fmt: skip
     for section in (_commands, _values, _sections, _counters, _overview, _templates, _keys):
         lines += section()

@@ -78,8 +78,8 @@ class COLLECTOR(Collecting):
         Option("template_cache", output_file, "", "File for the templates and options data of UDP exporters, so that "
                "records can be decoded at once after a restart. Empty: none."),
         Option("max_sessions", positive, 10_000, "Maximum number of Transport Sessions of each transport (UDP, DTLS, "
-               "TCP, TLS, SCTP). One more takes the place of a session that has given no record, of the network or "
-               "address that has most of those; where all have given records it is refused."),
+               "TCP, TLS, SCTP). One more replaces a session without any record, of the network or address with "
+               "the most such sessions; if all sessions have given records, it is refused."),
         Option("max_sessions_of_address", positive, 1000, "Maximum number of sessions of one address, for each "
                "transport."),
         Option("max_buffered", octets, 64 << 20, "Octets of incomplete messages, all TCP and TLS connections together. "

@@ -29,7 +29,7 @@ def pairs(octets: bytes | bytearray, place: int) -> tuple[int, int]:
 class GRAPHITE(TextOutput):
     """Sends the counters of NFACCT to a Carbon server over TCP, as PREFIX.NAME.pkts and PREFIX.NAME.bytes.
 
-    The time is that of the reading (with NFACCT's timestamp=1), else that of writing. Blanks in names become _.
+    The time is the reading's (with NFACCT's timestamp=1), else the time of writing. Blanks in names become _.
     """
 
     name = "GRAPHITE"

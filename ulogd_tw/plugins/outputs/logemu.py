@@ -28,7 +28,7 @@ def stamp(second: int) -> bytes:
 class LOGEMU(TextOutput):
     """Writes the text of PRINTPKT or PRINTFLOW to a file in the format of syslog: ``Nov 23 00:10:38 host text``.
 
-    The time is that of the packet (oob.time.sec), else that of writing. Rows without a text are left out.
+    The time is the packet's (oob.time.sec), else the time of writing. Rows without a text are left out.
     """
 
     name = "LOGEMU"

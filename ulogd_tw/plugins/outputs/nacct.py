@@ -36,8 +36,8 @@ _COUNTERS = tuple(counter.name for counters in _COUNTS.values() for counter in c
 class NACCT(TextOutput):
     """Writes ``end, protocol, source, port, destination, port, packets, octets`` of each flow, separated by tabs.
 
-    ICMP flows have type and code in place of ports. Packets and octets are those of the reply, as in ulogd2, or
-    those of the flow itself where it has no reply. A missing value is 0, because the format has no other way.
+    ICMP flows have type and code in place of ports. Packets and octets are the reply's, as in ulogd2, or the
+    flow's own if it has no reply. A missing value is 0, because the format has no other way.
     """
 
     name = "NACCT"

@@ -21,7 +21,7 @@ LEVELS = {"LOG_EMERG": 0, "LOG_ALERT": 1, "LOG_CRIT": 2, "LOG_ERR": 3, "LOG_WARN
 class SYSLOG(LOGEMU):
     """Sends the text of PRINTPKT or PRINTFLOW to the system's log: ``<5>Nov 23 00:10:38 ulogd[4711]: text``.
 
-    The time is that of the packet (oob.time.sec), else that of writing. Rows without a text are left out.
+    The time is the packet's (oob.time.sec), else the time of writing. Rows without a text are left out.
     """
 
     name = "SYSLOG"
