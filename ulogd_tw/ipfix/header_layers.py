@@ -33,7 +33,7 @@ _ROLES: dict[int, str] = {
 }  # fmt: skip
 """What the elements of headers are to a packet."""
 _TUPLE = (_SOURCE, _DESTINATION, _PROTOCOL, "source port", "destination port")
-"""One of these must stand there twice."""
+"""If one of these is there twice, the fields of all roles have layers; else only the elements that are there twice."""
 TUNNEL = {_SOURCE: "tunnel.source", _DESTINATION: "tunnel.destination", _PROTOCOL: "tunnel.protocol"}
 """Keys of the outermost header where the innermost one has the bare names, as those of BASE."""
 _MAPPED = np.uint64(0xFFFF << 32)
@@ -55,9 +55,12 @@ class Layers:
 def layers(fields: Sequence[Field]) -> Layers | None:
     """The layers of a template; None where it has one."""
     roles = [_ROLES.get(field.ident) if field.pen in (0, NETFLOW9) else None for field in fields]
-    elements = Counter((f.ident, role) for f, role in zip(fields, roles, strict=True) if role in _TUPLE)
-    if max(elements.values(), default=0) < 2:
+    elements = Counter((f.ident, role) for f, role in zip(fields, roles, strict=True) if role)
+    twice = {element for element, times in elements.items() if times > 1}
+    if not twice:
         return None
+    if not any(role in _TUPLE for _, role in twice):
+        roles = [role if (f.ident, role) in twice else None for f, role in zip(fields, roles, strict=True)]
     times = Counter(role for role in roles if role)
     starts = _starts(roles) if min(times[_SOURCE], times[_DESTINATION]) > 1 else []
     seen: Counter[str] = Counter()

@@ -114,9 +114,22 @@ class LayersTests(SynchronousTestCase):
         self.assertEqual((1, 6, 5, 6), (got["sourceIPv4Address"], got["protocolIdentifier"], got["sourceTransportPort"],
                                         got["destinationTransportPort"]))  # fmt: skip
 
+    def test_other_elements(self):
+        """Other elements of headers that stand there twice, such as MAC addresses and DSCP: those of the inner one."""
+        idents = (56, 80, 5, 56, 80, 5, 8, 12, 27, 28, 234, 234)
+        found = layers([Field(0, ident, 4) for ident in idents])
+        self.assertEqual((0, 0, 0, 1, 1, 1, *[None] * 6), found.of_fields)
+        fields = [(56, 6), (80, 6), (5, 1), (56, 6), (80, 6), (5, 1), (8, 4), (12, 4)]
+        sent = message(flows(256, fields, record(*((size, place) for place, (_, size) in enumerate(fields)))))
+        both = {"sourceIPv4Address": 6, "destinationIPv4Address": 7}
+        first, last = ({"sourceMacAddress": at, "destinationMacAddress": at + 1, "ipClassOfService": at + 2}
+                       for at in (0, 3))  # fmt: skip
+        self.assertEqual(last | second(first) | both, self.row("inner", sent))
+        self.assertEqual(first | second(last) | both, self.row("outer", sent))
+
     def test_one_layer(self):
-        """Both families in one template are no tunnel, nor are other elements that stand there twice."""
-        for idents in ((8, 12, 27, 28, 7, 11, 4), (8, 12, 234, 234, 5, 5), (1, 1)):
+        """Both families in one template are no tunnel, nor are elements of no header that stand there twice."""
+        for idents in ((8, 12, 27, 28, 7, 11, 4), (8, 12, 234, 234, 5), (1, 1)):
             self.assertIsNone(layers([Field(0, ident, 4) for ident in idents]), idents)
 
     def test_sent_on(self):
