@@ -11,7 +11,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import strings
 from ulogd_tw.core.keys import Key, known
-from ulogd_tw.core.readable import labels_only
+from ulogd_tw.core.readable import COMPARED, comparable
 from ulogd_tw.core.resolve import Found
 
 _WORD = (1 << 64) - 1
@@ -35,7 +35,7 @@ class Derived:
     @property
     def changes(self) -> bool:
         """Whether its columns are others than those of the base."""
-        return self.base != self.name or (self.base_key is not None and self.base_key.type.form == "label")
+        return self.base != self.name or (self.base_key is not None and self.base_key.type.form in COMPARED)
 
     @property
     def key(self) -> Key:
@@ -46,8 +46,8 @@ class Derived:
     def find(self, find: Callable[[Batch, str], Found | None], batch: Batch) -> Found | None:
         """The column of a batch."""
         found = find(batch, self.base)
-        if found is not None and found.key.type.form == "label":
-            found = replace(found, values=labels_only(strings(found.values)))
+        if found is not None and (form := found.key.type.form) in COMPARED:
+            found = replace(found, values=comparable(strings(found.values), form))
         if found is None or self.base == self.name:
             return found
         key = Key(self.name, found.key.type, (), found.key.unit)

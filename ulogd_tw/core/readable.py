@@ -60,21 +60,41 @@ def written(octets: bytes, type_: Type) -> int | str:
     return int(text) if type_.form == "digits" else text
 
 
-def labels_only(column: Octets | Coded) -> Octets | Coded:
-    """Labels without traffic class and bottom bit, so that equal ones are equal octets."""
+def comparable(column: Octets | Coded, form: str) -> Octets | Coded:
+    """Values of one of the forms `COMPARED` as equal octets where they are equal, however they came.
+
+    Labels are without traffic class and bottom bit, selectors of applications and long numbers without leading zeros.
+    """
     if isinstance(column, Coded):
-        return Coded(column.codes, tuple(map(_label_only, column.values)))
+        return Coded(column.codes, tuple(map(COMPARED[form], column.values)))
     plain = column.plain()
-    if (plain.lengths != 3).any():
+    usual = not (plain.lengths != _USUAL.get(form, -1)).any()
+    if not usual:
         values, codes = different(plain)
-        return Coded(codes.astype(np.int32), tuple(map(_label_only, values)))
+        return Coded(codes.astype(np.int32), tuple(map(COMPARED[form], values)))
+    if form != "label":
+        return plain
     data = plain.data[plain.offsets[0] : plain.offsets[-1]].copy()
     data[2::3] &= 0xF0
     return Octets(plain.offsets - plain.offsets[0], data)
 
 
+def application(octets: bytes) -> bytes:
+    """An application id whose selector has three octets, or more if it needs them (RFC 6759 section 4.1)."""
+    at = 5 if octets[:1] == bytes([_PANA_L7_PEN]) else 1
+    return octets[:at] + octets[at:].lstrip(b"\0").rjust(3, b"\0") if len(octets) > at else octets
+
+
 def _label_only(octets: bytes) -> bytes:
     return octets[:2] + bytes([octets[2] & 0xF0]) if len(octets) in _LABELS else octets
+
+
+COMPARED: dict[str, Callable[[bytes], bytes]] = {
+    "label": _label_only, "application": application, "digits": lambda octets: octets.lstrip(b"\0"),
+}  # fmt: skip
+"""Forms of octets of which different ones can be one value, and the octets that stand for all of them."""
+_USUAL = {"label": 3, "application": 4}
+"""Octets of nearly all values of a form; applications of so many are as `application` has them."""
 
 
 def _labels(column: Octets | Coded, key: Key) -> tuple[Column, Key]:

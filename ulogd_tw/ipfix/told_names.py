@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ulogd_tw.core.keys import Key, known
+from ulogd_tw.core.readable import application
 
 _LONGEST_NAME = 255
 """Octets of a name that are kept; interface descriptions of routers have up to 240."""
@@ -18,8 +19,6 @@ _EGRESS = ("egressInterface", "output", "egressPhysicalInterface")
 _SAMPLERS = ("selectorId", "samplerId")
 _VRFS = ("ingressVRFID", "egressVRFID")
 _APPLICATIONS = ("applicationId",)
-_PANA_L7_PEN = b"\x14"
-"""The engine whose selectors begin with the number of an enterprise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +82,5 @@ _OF_APPLICATIONS = frozenset(kind.kind for kind in KINDS if kind.things == _APPL
 
 
 def form(kind: str, thing: Any) -> Any:
-    """A thing in the form in which its name is kept: equal ones are equal, in however many octets they came.
-
-    An application id is kept without the zeros before its selector, which fill its field up (RFC 6759 section 4.1).
-    """
-    if kind not in _OF_APPLICATIONS:
-        return thing
-    at = 5 if thing[:1] == _PANA_L7_PEN else 1
-    return thing[:at] + thing[at:].lstrip(b"\0")
+    """A thing in the form in which its name is kept: equal ones are equal, in however many octets they came."""
+    return application(thing) if kind in _OF_APPLICATIONS else thing

@@ -439,6 +439,16 @@ class DerivedTests(AggregateCase):
         found = {row["mplsTopLabelStackSection"]: row["flows"] for row in self.rows()}
         self.assertEqual({b"\0\4\x50": 2, b"\0\4\x60": 1}, found)
 
+    def test_applications(self):
+        """Rows of one application are one group, in however many octets its id came."""
+        self.make(key="applicationId")
+        ids = (b"\x0d\0\1\xc5", b"\x0d\0\0\0\1\xc5", b"\x0d\1\xc5", b"\x03\0\0\x50")
+        for ident in ids:
+            self.give(batch_of([{"applicationId": ident, "octetDeltaCount": 1}]))
+        self.agg.flush()
+        found = {row["applicationId"]: row["flows"] for row in self.rows()}
+        self.assertEqual({b"\x0d\0\1\xc5": 3, b"\x03\0\0\x50": 1}, found)
+
     def test_mistakes(self):
         for text, expected in (
             ("sourceAddress/", "write a number after the slash"),

@@ -12,7 +12,7 @@ from ulogd_tw.core.columns import Coded, Octets
 from ulogd_tw.core.keys import REVERSE_PEN, Key, known, registry
 from ulogd_tw.core.lines import ColumnField, Lines
 from ulogd_tw.core.python_values import canonical_list
-from ulogd_tw.core.readable import labels_only, readable, written
+from ulogd_tw.core.readable import comparable, readable, written
 
 OCTETS = (
     ("mplsTopLabelStackSection", "000451", 69),
@@ -82,7 +82,26 @@ class ReadableTests(SynchronousTestCase):
         for values in ([b"\0\4\x51", b"\0\4\x5e"], [b"\0\4\x51\x40", b"\0\4\x5e"]):
             plain = Octets.of(values)
             for column in (plain, Coded(np.arange(2, dtype=np.int32), tuple(values))):
-                self.assertEqual([b"\0\4\x50"] * 2, labels_only(column).plain().to_list())
+                self.assertEqual([b"\0\4\x50"] * 2, comparable(column, "label").plain().to_list())
+
+    def test_same_applications(self):
+        """An application is the same in however many octets its selector came; the enterprise of engine 20 is none."""
+        for values, expected in (
+            (["0d0001c5", "0d000001c5", "0d01c5"], {"0d0001c5"}),
+            (["0d0001c5", "0d0001c5"], {"0d0001c5"}),
+            (["0d00010000c5", "0d010000c5"], {"0d010000c5"}),
+            (["140000000907", "1400000009000007", "140000000900000007"], {"1400000009000007"}),
+            (["14000000", "1400000009", "0d", ""], {"14000000", "1400000009", "0d", ""}),
+        ):
+            octets = [bytes.fromhex(value) for value in values]
+            for column in (Octets.of(octets), Coded(np.arange(len(octets), dtype=np.int32), tuple(octets))):
+                found = comparable(column, "application").plain().to_list()
+                self.assertEqual(expected, {value.hex() for value in found})
+
+    def test_same_numbers(self):
+        """A number of up to 256 bits is the same in however many octets it came (RFC 7011 section 6.2)."""
+        column = comparable(Octets.of([b"\1\2", b"\0\0\1\2", b"\0", b"\0\0"]), "digits").plain().to_list()
+        self.assertEqual([b"\1\2", b"\1\2", b"", b""], column)
 
     def test_times(self):
         """Micro- and nanoseconds since 1970, rounded; of both eras (RFC 7011 section 6.1.9)."""
