@@ -318,11 +318,11 @@ class RatesTests(SynchronousTestCase):
         )
         again = exporter_info.restored(exporter_info.plain(exporter_info.ExporterInfo()))
         self.assertEqual(({}, {}), (again.rates, again.names))
-        former = {"samplers": [[None, 5.0], [2, 7.0]], "interfaces": [[3, "eth0"]], "applications": [["0d01", "dns"]],
+        former = {"samplers": [[None, 5.0], [2, 7.0]], "interfaces": [[3, "eth0"]], "applications": [["0d000001", "dns"]],
                   "flow_keys": [], "statistics": []}  # fmt: skip
         info = exporter_info.restored(former)
         self.assertEqual({(): 5.0, (("sampler", 2),): 7.0}, info.rates)
-        self.assertEqual({"interface": {3: b"eth0"}, "application": {b"\x0d\x01": b"dns"}}, info.names)
+        self.assertEqual({"interface": {3: b"eth0"}, "application": {b"\x0d\0\0\x01": b"dns"}}, info.names)
 
     def test_read_when_told(self):
         """Columns are read for a rate only when there is one by them, from the next batch of the same template on."""
