@@ -32,6 +32,7 @@ IDENTITIES = {
     "ingressVRFID": "ingressVRF",
     "egressVRFID": "egressVRF",
     "vlanId": "vlan",
+    "dot1qVlanId": "vlan",
     "flowDirection": "direction",
 }
 """Scope keys of options records (``#2``: the bare name is the context's)."""
@@ -56,7 +57,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "point": (("observationPointId",),),
     "ingressVRF": (("ingressVRFID",),),
     "egressVRF": (("egressVRFID",),),
-    "vlan": (("vlanId",),),
+    "vlan": (("vlanId", "dot1qVlanId"),),
     "direction": (("flowDirection",),),
     "metering": (("meteringProcessId",),),
     "exporting": (("exportingProcessId",),),

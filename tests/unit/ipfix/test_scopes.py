@@ -180,6 +180,15 @@ class RatesTests(SynchronousTestCase):
         rows = (record((4, 7), (1, d), (4, 9)) for d in (0, 1))
         self.check([200, 200], [table], [v9(flows9(256, [(14, 4), (61, 1), (1, 4)], *rows))])
 
+    def test_vlans(self):
+        """A rate by a VLAN, whose id has two elements."""
+        for scope in (58, 243):
+            table = message(tell(300, [(scope, 2)], [(34, 4)], record((2, 7), (4, 10))))
+            for field in (58, 243):
+                rows = (record((2, vlan), (4, 9)) for vlan in (7, 8))
+                self.check([10, 1], [table], [message(flows(256, [(field, 2), (1, 4)], *rows))],
+                           {"sampling_unmatched": 1})  # fmt: skip
+
     def test_undirected(self):
         """Rates by interface and direction for records without a direction: that of the interface if both are equal."""
         rows = (record((4, i), (1, d), (4, rate)) for i, d, rate in ((1, 0, 10), (1, 1, 10), (2, 0, 10), (2, 1, 20)))
@@ -318,8 +327,8 @@ class RatesTests(SynchronousTestCase):
         )
         again = exporter_info.restored(exporter_info.plain(exporter_info.ExporterInfo()))
         self.assertEqual(({}, {}), (again.rates, again.names))
-        former = {"samplers": [[None, 5.0], [2, 7.0]], "interfaces": [[3, "eth0"]], "applications": [["0d000001", "dns"]],
-                  "flow_keys": [], "statistics": []}  # fmt: skip
+        former = {"samplers": [[None, 5.0], [2, 7.0]], "interfaces": [[3, "eth0"]], "flow_keys": [], "statistics": [],
+                  "applications": [["0d000001", "dns"]]}  # fmt: skip
         info = exporter_info.restored(former)
         self.assertEqual({(): 5.0, (("sampler", 2),): 7.0}, info.rates)
         self.assertEqual({"interface": {3: b"eth0"}, "application": {b"\x0d\0\0\x01": b"dns"}}, info.names)
