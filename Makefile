@@ -2,7 +2,8 @@
 # make demo   the same with flows of a network that does not exist (etc/demo.conf): no privilege, no traffic needed
 # make test   all tests; as root on Debian it first installs the peers that live tests meet
 # make docs   the documents as HTML, in build/site
-# make unit | live | bench | soak | clean
+# make unit | live | soak | clean
+# make bench  what traffic of many shapes costs, beside other programs, as a table (ARGS=--quick: seconds; ARGS=--list)
 # make lint   ruff check, ruff format --check, mypy (its exceptions stand in pyproject.toml)
 # make fuzz   every decoder for SECONDS (60) each, or TARGET=name alone; crashes are kept in _fuzz
 #
@@ -43,7 +44,8 @@ live: $(VENV)/installed-test
 	@$(PY) -m tests.run $(ARGS) tests.live
 
 bench: $(VENV)/installed-test
-	$(PY) -m benchmarks $(ARGS)
+	tests/install-peers
+	@$(PY) -m benchmarks $(ARGS)
 
 fuzz: $(VENV)/installed-test
 	$(PY) -m tests.fuzz $(TARGET) --seconds $(SECONDS)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import collect
-from tests.live.service import generate
+from benchmarks import collectors, measuring, sending, traffic
 from tests.support import Daemon, free_port, require_program
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import known
@@ -207,8 +206,9 @@ def ours(directory, port, key, output):
         "print": ("GPRINT", f'file="{directory}/out"'),
         "sqlite3": ("SQLITE3", f'db="{directory}/db"\ntable="acct"\ncreate=1'),
     }[output]
-    config = f'[col1]\nlisten="udp:127.0.0.1:{port}"\n[agg1]\nkey="{key}"\ninterval={PERIOD}\n[out]\n{options}\n'
-    return collect.Service([f"col1:COLLECTOR,agg1:AGGREGATE,out:{name}"], config, directory=directory).daemon
+    listen = f'listen="udp:127.0.0.1:{port}"\nreceive_buffer={collectors.BUFFER}\n'
+    config = f'[col1]\n{listen}[agg1]\nkey="{key}"\ninterval={PERIOD}\n[out]\n{options}\n'
+    return collectors.Service([f"col1:COLLECTOR,agg1:AGGREGATE,out:{name}"], config, directory=directory).daemon
 
 
 def nfacctd(directory, port, key, output):
@@ -217,7 +217,7 @@ def nfacctd(directory, port, key, output):
     text = f"""daemonize: false
 nfacctd_ip: 127.0.0.1
 nfacctd_port: {port}
-nfacctd_pipe_size: 67108864
+nfacctd_pipe_size: {collectors.BUFFER}
 nfacctd_time_new: true
 plugins: {output}[a]
 aggregate[a]: {words}
@@ -237,7 +237,7 @@ plugin_pipe_size: 102400000
         text += "sql_table_version[a]: 9\n"
     (directory / "nfacctd.conf").write_text(text)
     (program,) = require_program("nfacctd")
-    return Daemon([program, "-f", directory / "nfacctd.conf"], lambda d: collect.listens(port))
+    return Daemon([program, "-f", directory / "nfacctd.conf"], lambda d: collectors.listens(port))
 
 
 def packets(directory, output):
@@ -250,6 +250,15 @@ def packets(directory, output):
     return sum(map(int, re.findall(r"\bpackets=([0-9]+)", text)))
 
 
+def told(folder, flows, intervals):
+    """Messages a second and file of the templates, and of each interval."""
+    made = list(traffic.families(BESIDE * intervals, 10, flows=flows))
+    size = (len(made) - 1) // intervals
+    parts = [made[:1], *(made[1 + i * size : 1 + (i + 1) * size] for i in range(intervals))]
+    counts = [sending.write(folder / f"messages{i}", part) for i, part in enumerate(parts)]
+    return [word for i, count in enumerate(counts) for word in (count * RATE / BESIDE, folder / f"messages{i}")]
+
+
 def one(make, key, output, flows, intervals=2):
     """(CPU seconds a million records, with the writing of the rows; share of packets in them) of one run.
 
@@ -257,23 +266,24 @@ def one(make, key, output, flows, intervals=2):
     first records; `intervals` of 1 measures the first one. Records come in the middle of an interval, as nfacctd writes
     up to two seconds after the end of one.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        folder, port = Path(folder), free_port("udp")
-        daemon = make(folder, port, key, output).start()
-        used = collect.Used(daemon.pid)
+    with tempfile.TemporaryDirectory() as name:
+        folder, port = Path(name), free_port("udp")
+        parts, daemon = told(folder, flows, intervals), make(folder, port, key, output)
         try:
-            used.settle()
-            for _ in range(intervals):
-                time.sleep((2 - time.time()) % PERIOD)
-                before = used.seconds
-                sent = generate(f"127.0.0.1:{port}", "-n", BESIDE, "-r", RATE, "-F", flows)
-                time.sleep((2 - time.time()) % PERIOD)
-                used.settle()
-            cost = (used.seconds - before) / sent["records"] * 1e6
+            daemon.start()
+            measuring.settle(daemon.pid)
+            with sending.Sender(f"127.0.0.1:{port}", *parts) as sender:
+                sender.send()
+                for _ in range(intervals):
+                    time.sleep((2 - time.time()) % PERIOD)
+                    before = measuring.cpu(daemon.pid)
+                    sender.send()
+                    time.sleep((2 - time.time()) % PERIOD)
+                    measuring.settle(daemon.pid)
+            cost = (measuring.cpu(daemon.pid) - before) / BESIDE * 1e6
         finally:
             daemon.stop(signal.SIGINT)
-            used.end()
-        return cost, packets(folder, output) / sent["packets"] / intervals
+        return cost, packets(folder, output) / BESIDE / intervals
 
 
 def beside(most, intervals=2):

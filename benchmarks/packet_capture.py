@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.collect import cpu
+from benchmarks.measuring import cpu, settle
 from tests.captures import write
 from tests.live.service import Service
 from tests.support import Daemon, NetworkNamespaces, require_program
@@ -59,25 +59,19 @@ def pmacctd(spaces, folder):
     return daemon, lambda: None
 
 
-def spent(pid):
-    """CPU seconds of a process and those that it has made."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    return cpu(pid) + sum(map(cpu, map(int, children.read_text().split())))
-
-
 def measure(spaces, make, capture, rate, packets):
     """CPU microseconds a packet, and the part of the packets that was counted (None: not told)."""
     with tempfile.TemporaryDirectory() as name:
         daemon, counted = make(spaces, Path(name))
         with daemon:
-            time.sleep(0.7)
-            before, first = spent(daemon.pid), counted()
+            settle(daemon.pid)
+            before, first = cpu(daemon.pid), counted()
             speed = ["-t"] if not rate else ["-p", str(rate)]
             began = time.monotonic()
             spaces.run("a", ["tcpreplay", "-q", "-K", "-i", "veth0", *speed, capture], timeout=120)
             seconds = time.monotonic() - began
-            time.sleep(1.5)
-            used, last = spent(daemon.pid) - before, counted()
+            settle(daemon.pid)
+            used, last = cpu(daemon.pid) - before, counted()
     return used / packets * 1e6, None if last is None else (last - first) / packets, packets / seconds
 
 

@@ -12,7 +12,7 @@ import time
 import numpy as np
 from twisted.internet import defer, reactor, task, threads
 
-from benchmarks.collect import cpu
+from benchmarks.measuring import cpu
 from tests.certificates import CA
 from tests.live.service import Service, temporary
 from tests.support import free_port, require_library
