@@ -23,6 +23,10 @@ from ulogd_tw.core.stack import Graph, Node
 JOIN_ROWS = 65536
 """Maximum rows of one write when waiting batches are joined: enough for a large insert, few to repeat."""
 JOIN_OCTETS = 16 << 20
+FILE_ROWS = 8192
+"""Rows of a spooled file, if they come in smaller batches: a start reads at least one file into the queue."""
+_SMALL, _GATHERED = 1024, 64
+"""Rows of a small batch; so many batches with a small one first are joined while they wait. Each has 2 kB of its own."""
 
 
 class Pauses:
@@ -71,6 +75,9 @@ class OutputQueue:
         self._stopped = False
         self._paused = False
         self._idle: list[defer.Deferred[None]] = []
+        self.spooled: Unspooled | None = None
+        """The rows of an earlier run on the disk."""
+        self._reading = False
         node.put = self.put
 
     @property
@@ -85,14 +92,55 @@ class OutputQueue:
         if not batch.held:
             batch = self._cut(batch)
         if batch.n:
-            self._waiting.setdefault(self._heap(batch), []).append(batch)
+            heap = self._heap(batch)
+            waiting = self._waiting.setdefault(heap, [])
+            waiting.append(batch)
             self._octets += batch.nbytes
             self.counters.rows_waiting += batch.n
+            if heap is not None and len(waiting) >= _GATHERED and waiting[-_GATHERED].n < _SMALL:
+                self._gather(waiting)
         if self._over(2) and not self._paused:
             self._paused = True
             self._pauses.pause(self.feeders, self)
         if self.output.together and self._due is None:
             self._due = self.output.clock.callLater(0, self._turn)
+
+    def _gather(self, waiting: list[Batch]) -> None:
+        """Join the last batches, unless they would be too large for one write."""
+        batches = waiting[-_GATHERED:]
+        octets = sum(batch.nbytes for batch in batches)
+        if sum(batch.n for batch in batches) <= JOIN_ROWS and octets <= JOIN_OCTETS:
+            joined = Batch.joined(batches)
+            waiting[-_GATHERED:] = [joined]
+            self._octets += joined.nbytes - octets
+
+    def read_back(self, spooled: Unspooled) -> None:
+        """Take the rows of an earlier run from the disk, a part of the bound whenever nothing waits."""
+        self.spooled, self._reading = spooled, True
+        self._next()
+
+    def leave_rest(self) -> None:
+        """Read no more from the disk."""
+        self._reading = False
+
+    def _refill(self) -> None:
+        """The next rows from the disk. All that was read before is written, so its files go."""
+        assert self.spooled is not None
+        self.spooled.remove()
+        self._reading = False  # `put` may write at once, and come here again
+        while not self._over(4):
+            batch = self.spooled.next()
+            if batch is None:
+                self._remove_if_written()
+                return
+            self.counters.rows_received += batch.n
+            self.counters.rows_unspooled += batch.n
+            self.put(batch)
+        self._reading = True
+
+    def _remove_if_written(self) -> None:
+        if self.empty and self.spooled is not None:
+            self.spooled.remove()
 
     def _turn(self) -> None:
         """Write together what came in this turn."""
@@ -175,8 +223,14 @@ class OutputQueue:
             self._octets += batch.nbytes
 
     def _next(self) -> None:
-        """Write waiting batches; fire the Deferreds of `drained` when the queue is empty."""
-        while self._waiting and not self._writing and not self._stopped:
+        """Write waiting batches, then those on the disk; fire the Deferreds of `drained` when the queue is empty."""
+        while not self._writing and not self._stopped:
+            if not self._waiting:
+                if not self._reading:
+                    self._remove_if_written()
+                    break
+                self._refill()
+                continue
             batches = self._take()
             self.counters.rows_waiting -= sum(batch.n for batch in batches)
             self._write(batches)
@@ -247,7 +301,7 @@ class Spool:
         """Write the batches; returns the number of rows safely on disk."""
         saved = 0
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for batch in batches:
+        for batch in _for_files(batches):
             path = self.directory / f"{self._prefix}{fresh()}.batch"
             durable.write(path, batch.save)
             saved += batch.n
@@ -261,6 +315,43 @@ class Spool:
                     yield path, Batch.load(file)
             except (OSError, ValueError) as error:
                 self.log.error("spooled batch {path} cannot be read: {error}", path=path, error=error)
+
+
+class Unspooled:
+    """The rows of an earlier run, read file by file; a file is removed when its rows are written."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._files = spool.load()
+        self._read: list[Path] = []
+
+    def next(self) -> Batch | None:
+        """The next batch, which no bound cuts; None at the end."""
+        for path, batch in self._files:
+            self._read.append(path)
+            batch.held = True
+            return batch
+        return None
+
+    def remove(self) -> None:
+        """Remove the files read so far."""
+        for path in self._read:
+            path.unlink(missing_ok=True)
+        self._read.clear()
+
+
+def _for_files(batches: list[Batch]) -> Iterator[Batch]:
+    """The batches joined with their neighbours: one file each is synced to disk."""
+    some: list[Batch] = []
+    rows = octets = 0
+    for batch in batches:
+        fits = rows + batch.n <= FILE_ROWS and octets + batch.nbytes <= JOIN_OCTETS
+        if some and (batch.schema != some[0].schema or not fits):
+            yield Batch.joined(some)
+            some, rows, octets = [], 0, 0
+        some.append(batch)
+        rows, octets = rows + batch.n, octets + batch.nbytes
+    if some:
+        yield Batch.joined(some)
 
 
 def queues(graph: Graph) -> list[OutputQueue]:

@@ -32,7 +32,7 @@ from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
-from ulogd_tw.flow import OutputQueue, Spool, queues
+from ulogd_tw.flow import OutputQueue, Spool, Unspooled, queues
 from ulogd_tw.logs import LogFile
 from ulogd_tw.operating import metrics
 
@@ -65,7 +65,6 @@ class Ulogd(service.Service):
         self._stats: task.LoopingCall | None = None
         self._limit = RateLimit()
         self._opened: list[Node] = []
-        self._spooled: list[tuple[OutputQueue, list[Any]]] = []
         self._fatal = ""
         self._left_out: list[str] = []
         """Why stacks were left out."""
@@ -141,7 +140,8 @@ class Ulogd(service.Service):
         self.queues = queues(self.graph)
         for queue in self.queues:
             if queue.output.config.spool:
-                self._guarded(queue.output, partial(self._unspool, queue))
+                spooled = Unspooled(Spool(queue.output.config.spool, queue.node.ident))
+                self._guarded(queue.output, partial(queue.read_back, spooled))
         for node in self.graph.nodes:
             self._wake(node)
         starting.settle()
@@ -309,6 +309,7 @@ class Ulogd(service.Service):
             if isinstance(node.plugin, Aggregator):
                 node.plugin.flush()
         for queue in queues:
+            queue.leave_rest()
             yield self._within(queue.drained(), deadline, queue.node)
             queue.close()
         for node in part.filters + part.outputs:
@@ -337,33 +338,23 @@ class Ulogd(service.Service):
         """Rows not written in time go to the spool, or are counted as dropped."""
         batches = queue.left()
         rows = sum(batch.n for batch in batches)
-        for paths in [paths for q, paths in self._spooled if q is queue]:
-            _unlink(paths)  # its rows were written, or are in `batches` again
         if not rows:
+            if queue.spooled is not None:
+                queue.spooled.remove()
             return
         directory = queue.output.config.spool
         if directory:
             try:
                 saved = Spool(directory, queue.node.ident).save(batches, self._fresh)
                 queue.counters.rows_spooled += saved
+                if queue.spooled is not None:
+                    queue.spooled.remove()  # its rows were written, or are in the new files
                 self.log.warn("{rows} rows wait in {directory}", rows=saved, directory=directory)
                 return
             except OSError as error:
                 self._report(queue.output, error)
         queue.counters.dropped["stop_timeout"] += rows
         self.log.error("{node}: {rows} rows were not written before stop_timeout", node=queue.node.ident, rows=rows)
-
-    def _unspool(self, queue: OutputQueue) -> None:
-        """Hand rows spooled by an earlier run to the output; the files are removed when all are written."""
-        paths = []
-        for path, batch in Spool(queue.output.config.spool, queue.node.ident).load():
-            queue.counters.rows_received += batch.n
-            queue.counters.rows_unspooled += batch.n
-            queue.put(batch)
-            paths.append(path)
-        if paths:
-            self._spooled.append((queue, paths))
-            queue.drained().addCallback(lambda _: _unlink(paths))
 
     @staticmethod
     def _names() -> Callable[[], str]:
@@ -377,9 +368,3 @@ def _exit_failed() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
-
-
-def _unlink(paths: list[Any]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-    paths.clear()

@@ -11,7 +11,7 @@ from tests.unit.core import doubles
 from tests.unit.core.doubles import numbers
 from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.stack import Builder, StackSpec
-from ulogd_tw.flow import OutputQueue, Pauses, Spool
+from ulogd_tw.flow import OutputQueue, Pauses, Spool, Unspooled
 
 
 class OutputQueueTests(SynchronousTestCase):
@@ -148,6 +148,69 @@ class OutputQueueTests(SynchronousTestCase):
             values = [v for b in self.keep.batches if name in b.columns for v in b.columns[name].tolist()]
             self.assertEqual(values, sorted(set(values)))
 
+    def spool(self, files):
+        """A spool with so many files of 10 rows, numbered through."""
+        spool = Spool(self.mktemp(), "k")
+        for n in range(files):
+            spool.save([numbers(10, a=range(10 * n, 10 * n + 10))], lambda: f"{n:03}")
+        return spool
+
+    def answer(self):
+        self.keep.pending.pop(0).callback(None)
+
+    def test_spool_is_read_as_the_output_takes_it(self):
+        """However much is on the disk: a part of the queue at a time, in order, every row once, and no file too long."""
+        queue, spool = self.queue(rows=100), self.spool(20)
+        queue.read_back(Unspooled(spool))
+        self.assertEqual((30, 20), (self.keep.counters.rows_waiting, len(os.listdir(spool.directory))))
+        self.source.receive(numbers(2, a=[1000, 1001]))  # room is left for others
+        self.answer()
+        self.assertEqual(32, self.keep.counters.rows_received)
+        self.answer()
+        self.assertEqual((62, 17), (self.keep.counters.rows_received, len(os.listdir(spool.directory))))
+        while self.keep.pending:
+            self.answer()
+        self.assertEqual([*range(30), 1000, 1001, *range(30, 200)], self.rows())
+        counters = self.keep.counters
+        self.assertEqual((200, 202, {}), (counters.rows_unspooled, counters.rows_written, counters.dropped))
+        self.assertEqual(([], {}), (os.listdir(spool.directory), self.graph.unaccounted()))
+
+    def test_spool_of_an_output_that_writes_at_once(self):
+        """All of it, and the files are gone."""
+        self.keep.wait = False
+        queue, spool = self.queue(rows=20), self.spool(50)
+        queue.read_back(Unspooled(spool))
+        self.assertEqual((list(range(500)), []), (self.rows(), os.listdir(spool.directory)))
+
+    def test_stop_reads_no_further(self):
+        """The rest stays on the disk; what was read is written, or in the queue."""
+        queue, spool = self.queue(rows=100), self.spool(20)
+        queue.read_back(Unspooled(spool))
+        queue.leave_rest()
+        drained = queue.drained()
+        while self.keep.pending:
+            self.answer()
+        self.successResultOf(drained)
+        self.assertEqual((30, 17), (len(self.rows()), len(os.listdir(spool.directory))))
+
+    def test_small_batches_are_joined(self):
+        """Thousands of them are few arrays while they wait, within the bounds of a write; nothing else changes."""
+        queue = self.queue(rows=10**6)
+        for value in range(3000):
+            self.source.receive(numbers(1, a=[value]))
+        self.source.receive(numbers(70_000, a=np.arange(3000, 73_000)))
+        for value in range(73_000, 73_100):
+            self.source.receive(numbers(1, a=[value]))
+        self.assertLess(sum(len(batches) for batches in queue._waiting.values()), 3 * 64)
+        queue.close()
+        batches = queue.left()
+        self.assertEqual(list(range(1, 73_100)), [v for b in batches[1:] for v in b.columns["a"].tolist()])
+        spool = Spool(self.mktemp(), "k")
+        names = iter("0123456789")
+        self.assertEqual(73_100, spool.save(batches, lambda: next(names)))
+        self.assertEqual([3000, 70_000, 100], [b.n for _, b in spool.load()])
+        self.assertEqual(3, len(os.listdir(spool.directory)))
+
 
 class SpoolTests(SynchronousTestCase):
     """Batches in files."""
@@ -168,7 +231,8 @@ class SpoolTests(SynchronousTestCase):
         """And named in the log; the others are read."""
         spool = Spool(self.mktemp(), "db1")
         names = iter("01")
-        spool.save([numbers(1, a=[1]), numbers(1, a=[2])], lambda: next(names))
+        for value in (1, 2):  # batches of one schema would share a file
+            spool.save([numbers(1, a=[value])], lambda: next(names))
         path = sorted(os.listdir(spool.directory))[0]
         (spool.directory / path).write_bytes(b"PK\x03\x04 rubbish")
         self.assertEqual([b.columns["a"].tolist() for _, b in spool.load()], [[2]])
