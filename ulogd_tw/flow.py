@@ -24,9 +24,9 @@ JOIN_ROWS = 65536
 """Maximum rows of one write when waiting batches are joined: enough for a large insert, few to repeat."""
 JOIN_OCTETS = 16 << 20
 FILE_ROWS = 8192
-"""Rows of a spooled file, if they come in smaller batches: a start reads at least one file into the queue."""
+"""Maximum rows of a spooled file: a start reads one file at least into the queue."""
 _SMALL, _GATHERED = 1024, 64
-"""Rows of a small batch; so many batches with a small one first are joined while they wait. Each has 2 kB of its own."""
+"""Rows of a small batch; so many waiting batches with a small one first are joined. Each has 2 kB of its own."""
 
 
 class Pauses:
@@ -340,10 +340,10 @@ class Unspooled:
 
 
 def _for_files(batches: list[Batch]) -> Iterator[Batch]:
-    """The batches joined with their neighbours: one file each is synced to disk."""
+    """The batches joined with their neighbours, and cut: one file each is synced to disk."""
     some: list[Batch] = []
     rows = octets = 0
-    for batch in batches:
+    for batch in (whole.take(slice(at, at + FILE_ROWS)) for whole in batches for at in range(0, whole.n, FILE_ROWS)):
         fits = rows + batch.n <= FILE_ROWS and octets + batch.nbytes <= JOIN_OCTETS
         if some and (batch.schema != some[0].schema or not fits):
             yield Batch.joined(some)
