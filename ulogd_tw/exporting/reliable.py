@@ -26,6 +26,38 @@ class ReliableCollector(Collector):
         """Messages given to this connection, each block with the sender's number of its beginning."""
         self._kept_octets = 0
 
+    @property
+    def state(self) -> str:
+        if self.sender.is_up:
+            return "connected"
+        return "closed" if self._closed else "connecting" if self.sender.connecting else "waiting"
+
+    @property
+    def in_session(self) -> bool:
+        return self.sender.is_up
+
+    @property
+    def available(self) -> bool:
+        return self.sender.is_up or not (self.connects or self.last_error)
+
+    def open(self) -> None:
+        self.sender.open()
+
+    def _failed(self, reason: str) -> None:
+        self.last_error = reason
+        self._say("failed", "cannot connect: {reason}", reason=reason)
+
+    def _give_back(self, again: list[Messages], link: str, reason: str) -> None:
+        """The connection or association is lost: these Messages go back into the queue, in front."""
+        self.last_error = reason
+        records = sum(messages.all_records for messages in again)
+        self.records_sent -= records
+        self.records_resent += records
+        self._queue.extendleft(reversed(again))
+        self._queued_octets += sum(messages.nbytes for messages in again)
+        what = f"; {records} records are sent again" if records else ""
+        self._say("lost", "{link} lost: {reason}{what}", link=link, reason=reason, what=what)
+
     def poll(self, now: float) -> None:
         self.send_waiting()
 

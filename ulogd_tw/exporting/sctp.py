@@ -51,23 +51,6 @@ class SctpCollector(ReliableCollector):
     def sequence(self, value: int) -> None:
         self._sequences[self._stream] = value
 
-    @property
-    def state(self) -> str:
-        if self.sender.is_up:
-            return "connected"
-        return "closed" if self._closed else "connecting" if self.sender.connecting else "waiting"
-
-    @property
-    def in_session(self) -> bool:
-        return self.sender.is_up
-
-    @property
-    def available(self) -> bool:
-        return self.sender.is_up or not (self.connects or self.last_error)
-
-    def open(self) -> None:
-        self.sender.open()
-
     # the association
 
     def _connected(self) -> None:
@@ -87,22 +70,10 @@ class SctpCollector(ReliableCollector):
         """The streams in turn, without 0 where there are others."""
         return stream % (len(self._sequences) - 1) + 1 if len(self._sequences) > 1 else 0
 
-    def _failed(self, reason: str) -> None:
-        self.last_error = reason
-        self._say("failed", "cannot connect: {reason}", reason=reason)
-
     def _lost(self, reason: str) -> None:
         """Put what the collector's stack has not acknowledged back into the queue, in front."""
-        self.last_error = reason
-        again = list(self._unsettled())
-        records = sum(m.all_records for m in again)
-        self.records_sent -= records
-        self.records_resent += records
-        self._queue.extendleft(reversed(again))
-        self._queued_octets += sum(m.nbytes for m in again)
+        self._give_back(list(self._unsettled()), "association", reason)
         self._forget()
-        what = f"; {records} records are sent again" if records else ""
-        self._say("lost", "association lost: {reason}{what}", reason=reason, what=what)
 
     def _unsettled(self) -> Iterator[Messages]:
         """The kept Messages that the stack has given up, in runs."""

@@ -29,23 +29,6 @@ class StreamCollector(ReliableCollector):
             self.url, settings.reactor, settings.reconnect, self._connected, self.send_waiting, self._lost, self._failed
         )
 
-    @property
-    def state(self) -> str:
-        if self.sender.is_up:
-            return "connected"
-        return "closed" if self._closed else "connecting" if self.sender.connecting else "waiting"
-
-    @property
-    def in_session(self) -> bool:
-        return self.sender.is_up
-
-    @property
-    def available(self) -> bool:
-        return self.sender.is_up or not (self.connects or self.last_error)
-
-    def open(self) -> None:
-        self.sender.open()
-
     def _connected(self) -> None:
         """A new Transport Session: from 0, with all templates first (TCP-3)."""
         self.connects += 1
@@ -55,24 +38,12 @@ class StreamCollector(ReliableCollector):
             self._send_templates(sorted(self.settings.templates))
         self.send_waiting()
 
-    def _failed(self, reason: str) -> None:
-        self.last_error = reason
-        self._say("failed", "cannot connect: {reason}", reason=reason)
-
     def _lost(self, reason: str, acknowledged: int) -> None:
         """Put what the collector's kernel does not have back into the queue, in front."""
-        self.last_error = reason
         self._settle(acknowledged)
-        again = [messages for _, messages in self._kept]
-        records = sum(m.all_records for m in again)
-        self.records_sent -= records
-        self.records_resent += records
-        self._queue.extendleft(reversed(again))
-        self._queued_octets += self._kept_octets
+        self._give_back([messages for _, messages in self._kept], "connection", reason)
         self._kept.clear()
         self._kept_octets = 0
-        what = f"; {records} records are sent again" if records else ""
-        self._say("lost", "connection lost: {reason}{what}", reason=reason, what=what)
 
     def _settle(self, acknowledged: int) -> None:
         """Forget kept messages that were acknowledged as a whole."""

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ulogd_tw.transports import own_flows
+from ulogd_tw.transports.attempts import Attempts
 from ulogd_tw.transports.send_queue import SendQueue
 from ulogd_tw.transports.url import Url
 
@@ -48,28 +49,24 @@ class TcpSender(protocol.Protocol):
         self.written = 0
         """Octets written to this connection."""
         self._reactor = reactor
-        self._reconnect = reconnect
+        self._attempts = Attempts(reactor, reconnect, self._connect, failed)
         self._connected, self._ready, self._lost, self._failed = connected, ready, lost, failed
-        self._attempt: defer.Deferred[Any] | None = None
-        self._last_attempt = float("-inf")
-        self._again: Any = None
         self._sent: SendQueue | None = None
         self._flow: own_flows.Flow | None = None
         self._closing: defer.Deferred[None] | None = None
-        self._stopped = False
 
     @property
     def connecting(self) -> bool:
-        return self._attempt is not None
+        return self._attempts.under_way
 
     def open(self) -> None:
         """Begin to connect."""
-        self._again = None
-        self._last_attempt = self._reactor.seconds()
+        self._attempts.begin()
+
+    def _connect(self) -> defer.Deferred[Any]:
         factory = protocol.Factory.forProtocol(lambda: self)
         factory.noisy = False
-        self._attempt = self._endpoint().connect(factory)
-        self._attempt.addErrback(self._refused)
+        return self._endpoint().connect(factory)
 
     def _endpoint(self) -> Any:
         host, port = self.url.host, self.url.port
@@ -79,22 +76,11 @@ class TcpSender(protocol.Protocol):
             return endpoints.TCP4ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT)
         return endpoints.HostnameEndpoint(self._reactor, host, port, CONNECT_TIMEOUT)
 
-    def _refused(self, failure: Failure) -> None:
-        self._attempt = None
-        if self._stopped:
-            return
-        self._failed(failure.getErrorMessage())
-        self._later()
-
-    def _later(self) -> None:
-        wait = self._last_attempt + self._reconnect - self._reactor.seconds()
-        self._again = self._reactor.callLater(max(wait, 0), self.open)
-
     # the connection
 
     def connectionMade(self) -> None:
-        self._attempt = None
-        if self._stopped:
+        self._attempts.succeeded()
+        if self._attempts.stopped:
             self.transport.abortConnection()
             return
         self.written = 0
@@ -154,12 +140,12 @@ class TcpSender(protocol.Protocol):
         was_up, self.is_up, self.has_room = self.is_up, False, False
         if was_up:
             self._lost(text, acknowledged)
-        elif not self._stopped:
+        elif not self._attempts.stopped:
             self._failed(text)
         if self._closing is not None:
             self._closing.callback(None)
-        elif not self._stopped:
-            self._later()
+        elif not self._attempts.stopped:
+            self._attempts.again()
 
     def _why(self, text: str) -> str:
         """Why the connection has ended, where the kernel says this."""
@@ -169,12 +155,7 @@ class TcpSender(protocol.Protocol):
 
     def close(self) -> defer.Deferred[None]:
         """Close in order, after all that was written; fires when that is done. No more attempts."""
-        self._stopped = True
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-        if self._attempt is not None:
-            self._attempt.cancel()
+        self._attempts.stop()
         if not self.is_up:
             return defer.succeed(None)
         self._closing = defer.Deferred()

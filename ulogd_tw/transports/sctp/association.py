@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -282,3 +283,24 @@ class Association:
 
     def _failed(self, why: BaseException) -> None:
         """There was never an association."""
+
+
+Built = Callable[[SCTPAddress], Any]
+
+
+class Begun(Association):
+    """What is the same in associations that we began: `built` is called when it is there, else `failed`, once."""
+
+    _built: Built
+    _tell_failed: Callable[[BaseException], None]
+
+    def _established(self) -> None:
+        if not self._up:
+            self.protocol = self._built(self.getPeer())
+            if self.protocol is None:
+                self.abortConnection()
+                return
+        super()._established()
+
+    def _failed(self, why: BaseException) -> None:
+        self._tell_failed(why)

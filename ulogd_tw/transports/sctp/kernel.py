@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReadDescriptor, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ulogd_tw.transports.sctp.association import Association, Options, SCTPAddress, _Message
+from ulogd_tw.transports.sctp.association import Association, Begun, Built, Options, SCTPAddress, _Message
 from ulogd_tw.transports.stream_listener import bind_all
 from ulogd_tw.transports.url import Url
 
@@ -33,8 +33,6 @@ _SUBSCRIBED = bytes((0, 1, 1, 1, 0, 1, 1, 0, 0, 1))
 _HEARTBEATS_ON = 1
 _SO_MEMINFO, _MEMINFO_WMEM_QUEUED = 55, 5
 _AT_ONCE = 256
-
-Built = Callable[[SCTPAddress], Any]
 
 
 def has_sctp() -> bool:
@@ -238,24 +236,13 @@ def _host(name: bytes) -> str:
     return socket.inet_ntoa(name[4:8])
 
 
-class Connecting(KernelAssociation):
-    """An association that we began. `built` is called when it is there, else `failed`, once."""
+class Connecting(Begun, KernelAssociation):
+    """An association of the kernel's that we began."""
 
     def __init__(self, made: socket.socket, reactor: Any, options: Options, built: Built,
                  failed: Callable[[BaseException], None]) -> None:  # fmt: skip
         super().__init__(made, reactor, options)
         self._built, self._tell_failed = built, failed
-
-    def _established(self) -> None:
-        if not self._up:
-            self.protocol = self._built(self.getPeer())
-            if self.protocol is None:
-                self.abortConnection()
-                return
-        super()._established()
-
-    def _failed(self, why: BaseException) -> None:
-        self._tell_failed(why)
 
 
 def connect(host: str, port: int, options: Options, reactor: Any, built: Built,

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ulogd_tw.transports import own_flows
+from ulogd_tw.transports.attempts import Attempts
 from ulogd_tw.transports.sctp import Options, SCTPProtocol, connectSCTP
 from ulogd_tw.transports.url import Url
 
@@ -42,20 +43,16 @@ class SctpSender(SCTPProtocol):
         self.unreachable = 0
         """How often the peer seemed not to answer."""
         self._reactor = reactor
-        self._reconnect = reconnect
+        self._attempts = Attempts(reactor, reconnect, self._connect, failed)
         self._options = options
-        self._connected, self._ready, self._lost, self._failed = connected, ready, lost, failed
+        self._connected, self._ready, self._lost = connected, ready, lost
         self._gave_up = gave_up
-        self._attempt: defer.Deferred[Any] | None = None
-        self._last_attempt = float("-inf")
-        self._again: Any = None
         self._closing: defer.Deferred[None] | None = None
-        self._stopped = False
         self._flow: own_flows.Flow | None = None
 
     @property
     def connecting(self) -> bool:
-        return self._attempt is not None
+        return self._attempts.under_way
 
     @property
     def streams(self) -> int:
@@ -64,28 +61,18 @@ class SctpSender(SCTPProtocol):
 
     def open(self) -> None:
         """Begin to connect."""
-        self._again = None
-        self._last_attempt = self._reactor.seconds()
+        self._attempts.begin()
+
+    def _connect(self) -> defer.Deferred[Any]:
         factory: Any = protocol.Factory.forProtocol(lambda: self)
         factory.noisy = False
-        self._attempt = connectSCTP(self.url.host, self.url.port, factory, self._options, self._reactor)
-        self._attempt.addErrback(self._refused)
-
-    def _refused(self, failure: Failure) -> None:
-        self._attempt = None
-        if not self._stopped:
-            self._failed(failure.getErrorMessage())
-            self._later()
-
-    def _later(self) -> None:
-        wait = self._last_attempt + self._reconnect - self._reactor.seconds()
-        self._again = self._reactor.callLater(max(wait, 0), self.open)
+        return connectSCTP(self.url.host, self.url.port, factory, self._options, self._reactor)
 
     # the association
 
     def connectionMade(self) -> None:
-        self._attempt = None
-        if self._stopped:
+        self._attempts.succeeded()
+        if self._attempts.stopped:
             self.transport.abortConnection()
             return
         self.is_up = self.has_room = True
@@ -133,19 +120,14 @@ class SctpSender(SCTPProtocol):
         self._lost("closed by the peer" if in_order else reason.getErrorMessage())
         if self._closing is not None:
             self._closing.callback(None)
-        elif not self._stopped:
-            self._later()
+        elif not self._attempts.stopped:
+            self._attempts.again()
 
     # the end
 
     def close(self) -> defer.Deferred[None]:
         """Shut down in order, after all that was written; fires when that is done. No more attempts."""
-        self._stopped = True
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-        if self._attempt is not None:
-            self._attempt.cancel()
+        self._attempts.stop()
         if not self.is_up:
             return defer.succeed(None)
         self._closing = defer.Deferred()

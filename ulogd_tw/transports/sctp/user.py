@@ -14,7 +14,7 @@ from twisted.internet import error
 from twisted.logger import Logger
 
 from ulogd_tw.transports.sctp import usrsctp
-from ulogd_tw.transports.sctp.association import Association, Options, SCTPAddress, _Message
+from ulogd_tw.transports.sctp.association import Association, Begun, Built, Options, SCTPAddress, _Message
 from ulogd_tw.transports.sctp.carriers import Carrier, Peer
 from ulogd_tw.transports.sctp.stack import Stack
 from ulogd_tw.transports.sctp.usrsctp import ffi
@@ -29,8 +29,6 @@ _SHUT_WRITING = 1
 _MOST_DRAINED = 64
 
 log = Logger()
-
-Built = Callable[[SCTPAddress], Any]
 
 
 def prepare(stack: Stack, so: Any, options: Options, packet_octets: int) -> None:
@@ -217,8 +215,8 @@ class _Call:
         self.flags[0] = 0
 
 
-class Connecting(UserAssociation):
-    """An association that we began. `connected` or `failed` is called once."""
+class Connecting(Begun, UserAssociation):
+    """An association of usrsctp's that we began."""
 
     def __init__(self, stack: Stack, so: Any, carrier: Carrier, peer: Peer, ports: tuple[int, int],
                  options: Options, built: Built, failed: Callable[[BaseException], None]) -> None:  # fmt: skip
@@ -231,17 +229,6 @@ class Connecting(UserAssociation):
         """ICMP says that nobody is there; once there is an association only its own timers count."""
         if not self._up:
             self._finish(error.ConnectError(fault.errno, os.strerror(fault.errno or 0)))
-
-    def _established(self) -> None:
-        if not self._up:
-            self.protocol = self._built(self.getPeer())
-            if self.protocol is None:
-                self.abortConnection()
-                return
-        super()._established()
-
-    def _failed(self, why: BaseException) -> None:
-        self._tell_failed(why)
 
 
 def connect(stack: Stack, carrier: Carrier, peer: Peer, port: int, options: Options, clock: Any, built: Built,

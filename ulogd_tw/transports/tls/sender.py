@@ -147,7 +147,7 @@ class TlsSender(TcpSender):
     def _why(self, text: str) -> str:
         if self._fault is not None:
             return str(self._fault)
-        if self._layer is not None and not self.is_up and not self._stopped:
+        if self._layer is not None and not self.is_up and not self._attempts.stopped:
             self.errors["tls_closed"] += 1
             state = "before it has accepted our certificate" if self._layer.secured else "within the TLS handshake"
             return f"{text} {state}"
@@ -166,7 +166,7 @@ class TlsSender(TcpSender):
     def close(self) -> defer.Deferred[None]:
         if self._layer is None or self.is_up:
             return super().close()
-        self._stopped = True
+        self._attempts.stop()
         self._stop_timer()
         self._closing = defer.Deferred()
         self.transport.abortConnection()
