@@ -303,8 +303,8 @@ class TargetTests(TlsCase):
                 f"x.conf:7: [col1] private_key: {chmod}",
                 "x.conf:8: [col1] peers: *.example: a name has no * here (a certificate may have one)",
                 "x.conf:8: [col1] peers: with verify=0 there are no certificates, so no names",
-                "x.conf:10: [exp1] ca: must be given for TLS: the certificates of the CAs that sign the peers, a "
-                "file or a directory",
+                "x.conf:12: [exp1] [collector:lab] ca: must be given for TLS: the certificates of the CAs that sign "
+                "the peers, a file or a directory",
                 "x.conf:14: [exp1] [collector:lab] cert: /none: No such file or directory",
                 "x.conf:15: [collector:lab] privat_key is no option of a collector's section: ignored; did you mean "
                 "private_key?",
