@@ -10,13 +10,12 @@ from functools import cache
 import pymysql
 from twisted.internet import reactor, threads
 from twisted.internet.task import deferLater
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.certificates import CA
 from tests.live.sql_proxy import Proxy
 from tests.support import PrivateMariaDB, sized
-from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output
+from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output, told
 from ulogd_tw.core import types
 from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known
@@ -49,13 +48,7 @@ class MYSQLTestCase(TestCase):
     def setUp(self):
         self.server = shared_server()
         self.table = self.id().rpartition(".")[2]
-        self.told = []
-        globalLogPublisher.addObserver(self._tell)
-        self.addCleanup(globalLogPublisher.removeObserver, self._tell)
-
-    def _tell(self, event):
-        if "{instance}" in (event.get("log_format") or ""):
-            self.told.append(event["log_format"].format(**event))
+        self.told = told(self)
 
     def output(self, **options):
         where = {"host": "127.0.0.1", "port": self.server.port, "user": "root", "db": "ulogd"}

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support import TOP, Daemon, require_root, sized
-from tests.unit.storing.sql_rows import numbers, opened, output
+from tests.unit.storing.sql_rows import numbers, opened, output, told
 from ulogd_tw.core.errors import NotWritten
 from ulogd_tw.plugins.outputs.sqlite3 import SQLITE3
 
@@ -63,13 +62,7 @@ class SQLITE3LiveTests(TestCase):
 
     def setUp(self):
         self.path = str(Path(self.mktemp()).absolute())
-        self.told = []
-        globalLogPublisher.addObserver(self._tell)
-        self.addCleanup(globalLogPublisher.removeObserver, self._tell)
-
-    def _tell(self, event):
-        if "{instance}" in (event.get("log_format") or ""):
-            self.told.append(event["log_format"].format(**event))
+        self.told = told(self)
 
     def output(self, **options):
         return output(SQLITE3, **{"db": self.path, "table": "flows", "create": True, "reconnect": 0.5} | options)

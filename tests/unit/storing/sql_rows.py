@@ -2,6 +2,7 @@
 
 import numpy as np
 from twisted.internet import defer
+from twisted.logger import globalLogPublisher
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
@@ -16,6 +17,19 @@ ODD_STRINGS = [
     "%s %d", "\\", "'",
 ]  # fmt: skip
 """Strings that are hard to quote."""
+
+
+def told(case):
+    """The list that gets the lines of the log about an instance, until the test ends."""
+    lines = []
+
+    def tell(event):
+        if "{instance}" in (event.get("log_format") or ""):
+            lines.append(event["log_format"].format(**event))
+
+    globalLogPublisher.addObserver(tell)
+    case.addCleanup(globalLogPublisher.removeObserver, tell)
+    return lines
 
 
 def output(class_, **options):

@@ -2,10 +2,9 @@
 
 from twisted.internet import defer
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.storing.sql_rows import batch_of, numbers, output
+from tests.unit.storing.sql_rows import batch_of, numbers, output, told
 from ulogd_tw.core import types
 from ulogd_tw.core.conversions import ntp_to_integer
 from ulogd_tw.core.errors import NotWritten, StartError
@@ -88,13 +87,7 @@ class RetryTests(SynchronousTestCase):
     """Attempts, pauses, and what is told of them."""
 
     def setUp(self):
-        self.told = []
-        globalLogPublisher.addObserver(self._tell)
-        self.addCleanup(globalLogPublisher.removeObserver, self._tell)
-
-    def _tell(self, event):
-        if "{instance}" in (event.get("log_format") or ""):
-            self.told.append(event["log_format"].format(**event))
+        self.told = told(self)
 
     def opened(self, **options):
         made = output(SQL, table="flows", create=True, **options)

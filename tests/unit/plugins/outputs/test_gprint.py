@@ -1,6 +1,5 @@
 """GPRINT: ulogd2's lines, and the file beneath them: rotated, full, kept whole."""
 
-import errno
 import os
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import shared_path
+from tests.unit.writing.disk import disk_with
 from tests.unit.writing.text_rows import GOLDEN, batch_of, in_zone, plugin, printed
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.errors import StartError, UlogdError
@@ -148,25 +148,11 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(out.counters.dropped.total(), 0)
         self.assertEqual(out.clock.getDelayedCalls(), [])
 
-    def refusing(self, room):
-        """os.write to a disk with `room` octets left; more room can be put into the list that it returns."""
-        real, left = os.write, [room]
-
-        def write(fd, octets):
-            count = min(len(octets), left[0])
-            if not count:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            left[0] -= count
-            return real(fd, octets[:count])
-
-        self.patch(text.os, "write", write)
-        return left
-
     def test_disk_full_within_a_line(self):
         """The part of a line is taken back at once; with room again every line is there once."""
         out = plugin(GPRINT, self.path)
         lines = number_lines(10, 50)
-        left = self.refusing(len(lines[0]) * 20 + 7)
+        left = disk_with(self, len(lines[0]) * 20 + 7)
         waiting = out.write(numbers(10, 50))
         self.assertEqual(self.path.read_text(), "".join(lines[:20]))
         left[0] = len(lines[0]) * 10 + 1
@@ -183,7 +169,7 @@ class FileTests(SynchronousTestCase):
         """The rows that wait go to the new file at once, as whole lines."""
         out = plugin(GPRINT, self.path)
         lines = number_lines(10, 50)
-        left = self.refusing(len(lines[0]) * 20 + 7)
+        left = disk_with(self, len(lines[0]) * 20 + 7)
         waiting = out.write(numbers(10, 50))
         old = self.path.rename(self.path.with_suffix(".1"))
         left[0] = 1 << 20
@@ -196,7 +182,7 @@ class FileTests(SynchronousTestCase):
         """Where part of a batch is written, the rest is dropped and counted, since nothing may be there twice."""
         out = plugin(GPRINT, self.path)
         lines = number_lines(10, 50)
-        self.refusing(len(lines[0]) * 20 + 7)
+        disk_with(self, len(lines[0]) * 20 + 7)
         waiting = out.write(numbers(10, 50))
         out.stop()
         self.successResultOf(waiting)

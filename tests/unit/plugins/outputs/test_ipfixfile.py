@@ -1,7 +1,5 @@
 """IPFIXFILE: files by time and size, what is in them, full disks, stops and signals."""
 
-import errno
-import os
 import struct
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.exporting.doubles import V4, Reader, flows
 from tests.unit.ipfix.wire import Collected, a_set, message, options_template, template, without_context
+from tests.unit.writing.disk import disk_with
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Coded
 from ulogd_tw.core.errors import StartError, UlogdError
@@ -21,7 +20,6 @@ from ulogd_tw.core.plugin import ALL
 from ulogd_tw.core.resolve import Provided
 from ulogd_tw.ipfix import record_encoder
 from ulogd_tw.plugins.outputs.ipfixfile import IPFIXFILE
-from ulogd_tw.writing import part_file
 
 START = 1790000040.0
 """14:14:00 UTC, the beginning of a minute."""
@@ -209,25 +207,11 @@ class StartTests(IPFIXFILECase):
 class DiskFullTests(IPFIXFILECase):
     """Rows wait, and nothing is there in part or twice."""
 
-    def refusing(self, room):
-        """os.write to a disk with `room` octets left; more room can be put into the list that it returns."""
-        real, left = os.write, [room]
-
-        def write(fd, octets):
-            count = min(len(octets), left[0])
-            if not count:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            left[0] -= count
-            return real(fd, octets[:count])
-
-        self.patch(part_file.os, "write", write)
-        return left
-
     def test_goes_on(self):
         """With room again every row is there once, in its file, which had only whole messages meanwhile."""
         out = self.output()
         self.write(out, numbers(1, 3))
-        left = self.refusing(30)
+        left = disk_with(self, 30)
         waiting = out.write(numbers(4, 3))
         self.assertNoResult(waiting)
         self.assertEqual([1, 2, 3], self.ports("f-141400.ipfix.part"))
@@ -247,7 +231,7 @@ class DiskFullTests(IPFIXFILECase):
         """A batch of which nothing is written goes back to the queue."""
         out = self.output()
         self.write(out, numbers(1, 3))
-        self.refusing(30)
+        disk_with(self, 30)
         waiting = out.write(numbers(4, 3))
         self.successResultOf(out.stop())
         self.failureResultOf(waiting, UlogdError)
@@ -257,7 +241,7 @@ class DiskFullTests(IPFIXFILECase):
     def test_stop_in_part(self):
         """Where some of a batch is in an earlier file, the rest is dropped and counted."""
         out = self.output(rotate_size=100_000, rotate_interval=0.0)
-        self.refusing(150_000)
+        disk_with(self, 150_000)
         waiting = out.write(numbers(0, 20_000))
         self.assertNoResult(waiting)
         self.successResultOf(out.stop())
