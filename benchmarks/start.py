@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 import ulogd_tw
-from benchmarks.collect import cpu
-from benchmarks.nflog import RULES
+from benchmarks.measuring import cpu
+from benchmarks.netfilter import RULES
 from tests.support import TOP, Daemon, NetworkNamespaces, free_port
 
 SENDER = """
