@@ -14,7 +14,7 @@ ENGINES = {"aggregation", "collecting", "exporting", "metering", "peers", "stori
 # registry, cli) are on top: they may import all, and nothing listed here may import them.
 LAYERS = {
     "kernels": set(),
-    "core": set(),
+    "core": {"kernels"},
     "ulogd2": set(),
     "clocks": set(),
     "config": {"core", "ulogd2"},
@@ -32,7 +32,7 @@ LAYERS = {
     "peers": {"core", "clocks", "ipfix", "netfilter", "transports", "collecting", "exporting"},
     "storing": {"core"},
     "writing": {"core", "transports"},
-    "plugins": {"core", "clocks", "transports", "flow"} | CODECS | ENGINES,
+    "plugins": {"core", "kernels", "clocks", "transports", "flow"} | CODECS | ENGINES,
 }
 
 # Neither sockets nor clocks nor a reactor: time comes in as an argument, octets too.

@@ -3,6 +3,9 @@
 Every octet of the output is written at its place: the lengths of all texts give the end of each row, then the columns
 are written from the last to the first. Each column takes two copies a row, one for its value and one for the text
 before it. This costs 15 to 40 ns a column and row, whatever the width of the names.
+
+That is the way without compiled kernels. With them (`ulogd_tw.core.cells`) lines are written from left to right, to the
+same octets.
 """
 
 from __future__ import annotations
@@ -11,16 +14,22 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ulogd_tw.core import columns, text
+from ulogd_tw.core import cells, columns, text
 from ulogd_tw.core.aligned import Part, Texts, window
 from ulogd_tw.core.columns import Column, Octets
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.readable import readable
 from ulogd_tw.core.text import FEW, TextFormat
+from ulogd_tw.kernels import lib
+from ulogd_tw.kernels.rows import Cells, Memory
 
 SLICE_OCTETS = 1 << 20
 """Octets built at once: they fit into the second-level cache and make one write."""
 SLICE_ROWS = 4096
+LEAST_COMPILED = 3
+"""Rows below which plain Python is faster than the kernel, whose cells have to be set up."""
+MOST_OCTETS = 1 << 18
+"""Octets of compiled lines in one piece."""
 
 
 class Field:
@@ -42,13 +51,18 @@ class Field:
         """Approximate octets of the value in a row."""
         return 16
 
+    def cells(self, to: Cells) -> None:
+        """The values of all rows, for the compiled kernel."""
+        cells.add_texts(to, self.tokens, self.parts)
+
 
 class ColumnField(Field):
     """The values of a column."""
 
     def __init__(self, piece: bytes, column: Column, missing: np.ndarray | None, key: Key, form: TextFormat) -> None:
-        super().__init__(piece, missing)
-        self.column, self.key = readable(column, key)
+        self.piece = piece
+        self.missing = missing
+        self.column, self.key = readable(column, key) if key.type.form else (column, key)
         self.form = form
 
     def parts(self, rows: slice) -> list[Part]:
@@ -62,6 +76,9 @@ class ColumnField(Field):
             offsets = self.column.offsets
             return 2 * int(offsets[-1] - offsets[0]) // max(len(self.column), 1)
         return 16
+
+    def cells(self, to: Cells) -> None:
+        cells.add(to, self.column, self.key, self.form)
 
 
 Atom = tuple[Part, np.ndarray | None]
@@ -79,12 +96,41 @@ class Lines:
         self.separator = separator
         self.end = end
         self._out = np.empty(0, np.uint8)
+        self._memory = Memory(MOST_OCTETS)
 
     def render(self, fields: Sequence[Field], n: int) -> Iterator[tuple[bytes, int]]:
-        """The lines of `n` rows in pieces of about SLICE_OCTETS, each with its number of rows.
+        """The lines of `n` rows in pieces, each with its number of rows.
 
         A line ends with a newline. Rows where all fields are missing are lines too.
         """
+        return self.by_numpy(fields, n) if lib is None or n < LEAST_COMPILED else self.compiled(fields, n)
+
+    def compiled(self, fields: Sequence[Field], n: int) -> Iterator[tuple[bytes, int]]:
+        """`render` by the kernel: pieces of at most MOST_OCTETS, or of one line."""
+        if n:
+            for octets, some in self._cells(fields, n).lines(self.end + b"\n", self._memory):
+                yield bytes(octets), some
+
+    def column(self, fields: Sequence[Field], n: int) -> Octets:
+        """The lines as strings without their newlines; no field may have one in its text."""
+        if lib is None or n < LEAST_COMPILED:
+            return _without_newlines(b"".join(octets for octets, _ in self.by_numpy(fields, n)), n)
+        offsets, pieces, done, octets = np.zeros(n + 1, np.int64), [], 0, 0
+        for piece, some in self._cells(fields, n).lines(self.end, self._memory, offsets[1:]):
+            offsets[done + 1 : done + 1 + some] += octets
+            pieces.append(bytes(piece))
+            done, octets = done + some, octets + len(piece)
+        return Octets(offsets, np.frombuffer(b"".join(pieces), np.uint8))
+
+    def _cells(self, fields: Sequence[Field], n: int) -> Cells:
+        found = Cells(n, self.lead[1:], self.separator)
+        for field in fields:
+            found.field(field.piece, field.missing)
+            field.cells(found)
+        return found
+
+    def by_numpy(self, fields: Sequence[Field], n: int) -> Iterator[tuple[bytes, int]]:
+        """`render` without kernels: pieces of about SLICE_OCTETS."""
         if n <= FEW:
             if n:
                 yield self._few(fields, n), n
@@ -182,6 +228,14 @@ class Lines:
             some = ends[rows]
             _put(out, some, part, rows, left)
             ends[rows] = some
+
+
+def _without_newlines(lines: bytes, n: int) -> Octets:
+    octets = np.frombuffer(lines, np.uint8)
+    newline = octets == ord("\n")
+    ends = np.flatnonzero(newline)
+    ends -= np.arange(n)  # where a text ends when the newlines are gone
+    return Octets(np.concatenate([[0], ends]).astype(np.int64), octets[~newline])
 
 
 def _add(atoms: list[Atom], part: Part, mask: np.ndarray | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["active", "ffi", "lib", "why_not"]
 
-SUBJECTS = ("walk", "columns")
+SUBJECTS = ("walk", "columns", "rows")
 """What the extension has kernels for: one file in C each."""
 
 lib: Any = None

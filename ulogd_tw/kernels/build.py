@@ -10,7 +10,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ("walk.c", "columns.c")
+SOURCES = ("walk.c", "columns.c", "rows.c")
 """One file a subject."""
 
 

@@ -85,3 +85,26 @@ int64_t ut_locate(const uint8_t *memory, int64_t size, const int64_t *starts, co
                   int64_t *counts, uint8_t *cut, int64_t *out);
 int64_t ut_strings(const uint8_t *memory, int64_t size, const int64_t *starts, const int64_t *offsets, int64_t n,
                    uint8_t *out, int64_t room);
+
+/* rows.c: rows of columns to lines of text */
+
+typedef struct {
+    int64_t text, text_octets;             /* what stands in front of the value, in the texts of the lines */
+    const uint8_t *missing;                /* not 0 for rows without its field, in the field's first cell; may be NULL */
+    int64_t masked;                        /* octets there */
+    int64_t others;                        /* the other cells of its field, in a field's first cell */
+    uint8_t separated;                     /* whether a separator may have to be in front */
+    uint8_t quote;                         /* the octet on either side of the value, or 0 */
+    uint8_t kind, form;                    /* form: of a text, or least digits of a hexadecimal number */
+    uint8_t width, step;                   /* octets of a number, and from one to the next (0: the same in all rows) */
+    const uint8_t *values;                 /* numbers; for texts which one a row has (NULL: the one of its number) */
+    int64_t held;                          /* octets there */
+    const uint8_t *data;                   /* of texts */
+    int64_t size;                          /* octets there */
+    const int64_t *starts;                 /* where texts begin in the data */
+    const int64_t *lengths;                /* NULL: up to the next start, of which there is one more */
+    int64_t n_texts;
+} ut_cell;
+
+int64_t ut_rows(const ut_cell *cells, int64_t n_cells, const uint8_t *texts, int64_t texts_octets, uint8_t separator,
+                int64_t first, int64_t rows, uint8_t *out, int64_t room, int64_t *ends, int64_t *written);

@@ -11,7 +11,7 @@ import numpy as np
 from ulogd_tw.core import text, types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.lines import ColumnField, Field, Lines
-from ulogd_tw.core.phrases import Phrase, Words, hexadecimal
+from ulogd_tw.core.phrases import Hexadecimal, Phrase, Words
 from ulogd_tw.core.resolve import Found
 
 Get = Callable[[str], Found | None]
@@ -164,7 +164,7 @@ def _hardware(protocol: Found | None, source: Found | None) -> list[Field]:
     if protocol is None:
         return []
     fields: list[Field] = [Field(b"<hw><proto>", protocol.missing)]
-    fields.append(hexadecimal(protocol.numbers, protocol.missing, b"%04x"))
+    fields.append(Hexadecimal(protocol.numbers, protocol.missing, 4))
     fields.append(Field(b"</proto>", protocol.missing))
     fields += _element("src", source)
     return [*fields, Field(b"</hw>", protocol.missing)]

@@ -9,12 +9,13 @@ from ulogd_tw.core.keys import ulogd_keys
 from ulogd_tw.core.lines import Field
 from ulogd_tw.core.phrases import Phrase, Words, strings, value
 from ulogd_tw.core.plugin import FLOW, Filter, Wanted
+from ulogd_tw.kernels.rows import Choice
 
 _SIDE = ("ip.saddr", "ip.daddr", "ip.protocol", "l4.sport", "l4.dport", "raw.pktcount", "raw.pktlen")
-_EVENTS = (b"", b"[NEW]", b"[UPDATE]", b"", b"[DESTROY]")
-_NAMED_EVENT = np.array([bool(word) for word in _EVENTS])
+_EVENTS = Choice((b"", b"[NEW]", b"[UPDATE]", b"", b"[DESTROY]"))
+_NAMED_EVENT = np.array([bool(word) for word in _EVENTS.texts])
 _NAMED = {6: b"TCP", 17: b"UDP", 1: b"ICMP", 50: b"ESP", 51: b"AH"}
-_PROTOCOLS = [b"PROTO=" + _NAMED.get(number, b"%d" % number) for number in range(256)]
+_PROTOCOLS = Choice([b"PROTO=" + _NAMED.get(number, b"%d" % number) for number in range(256)])
 
 
 class PRINTFLOW(Filter):
@@ -41,7 +42,7 @@ class PRINTFLOW(Filter):
             return batch
         found: list[Field] = []
         if event := self.find(batch, "ct.event"):
-            codes = np.where(event.values < len(_EVENTS), event.values, 0).astype(np.intp)
+            codes = np.where(event.values < len(_EVENTS.texts), event.values, 0).astype(np.intp)
             found += self._where(Words(_EVENTS, codes, event.missing), _NAMED_EVENT[codes])
         found += [Phrase([b"ORIG:"]), *self._side(batch, "orig")]
         found += [Phrase([b", REPLY:"]), *self._side(batch, "reply")]

@@ -10,9 +10,10 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.keys import ulogd_keys
 from ulogd_tw.core.lines import Field
-from ulogd_tw.core.phrases import Colons, Phrase, Words, hexadecimal, strings, value
+from ulogd_tw.core.phrases import Colons, Hexadecimal, Phrase, Words, strings, value
 from ulogd_tw.core.plugin import PACKET, Filter, Wanted
 from ulogd_tw.core.resolve import Found
+from ulogd_tw.kernels.rows import Choice
 
 KEYS = (
     "oob.prefix", "oob.in", "oob.out", "oob.uid", "oob.gid", "oob.mark", "oob.protocol", "raw.mac",
@@ -26,16 +27,20 @@ KEYS = (
 )  # fmt: skip
 _NAMED = {6: b"TCP", 17: b"UDP", 132: b"SCTP", 50: b"ESP", 51: b"AH"}
 _PROTOCOLS = {
-    4: [b"PROTO=" + (_NAMED | {1: b"ICMP"}).get(number, b"%d" % number) for number in range(256)],
-    6: [b"PROTO=" + (_NAMED | {58: b"ICMPv6"}).get(number, b"%d" % number) for number in range(256)],
+    4: Choice([b"PROTO=" + (_NAMED | {1: b"ICMP"}).get(number, b"%d" % number) for number in range(256)]),
+    6: Choice([b"PROTO=" + (_NAMED | {58: b"ICMPv6"}).get(number, b"%d" % number) for number in range(256)]),
 }
-_TOS = [b" TOS=%02X PREC=0x%02X" % (tos & 0x1E, tos & 0xE0) for tos in range(256)]
-_FLAGS = [b" ".join(word for bit, word in ((4, b"CE"), (2, b"DF"), (1, b"MF")) if flags & bit) for flags in range(8)]
+_TOS = Choice([b" TOS=%02X PREC=0x%02X" % (tos & 0x1E, tos & 0xE0) for tos in range(256)])
+_FLAGS = Choice(
+    [b" ".join(word for bit, word in ((4, b"CE"), (2, b"DF"), (1, b"MF")) if flags & bit) for flags in range(8)]
+)
 _TCP = ("tcp.urg", "tcp.ack", "tcp.psh", "tcp.rst", "tcp.syn", "tcp.fin")
-_TCP_FLAGS = [
-    b"".join(name[4:].upper().encode() + b" " for place, name in enumerate(_TCP) if flags >> place & 1)
-    for flags in range(64)
-]
+_TCP_FLAGS = Choice(
+    [
+        b"".join(name[4:].upper().encode() + b" " for place, name in enumerate(_TCP) if flags >> place & 1)
+        for flags in range(64)
+    ]
+)
 _OPERATIONS = {1: b"REQUEST", 2: b"REPLY", 10: b"NAK"}
 """Operations of ARP (RFC 826, RFC 1577)."""
 
@@ -90,7 +95,7 @@ class _Text:
             if owner := self.find(name):
                 found.append(value(owner, piece))
         if mark := self.find("oob.mark"):
-            found.append(Phrase([b"MARK=0x", hexadecimal(mark.values)], mark.missing))
+            found.append(Phrase([b"MARK=0x", Hexadecimal(mark.values)], mark.missing))
         return found
 
     def _mac(self) -> list[Field]:
@@ -139,7 +144,7 @@ class _Text:
         found: list[Field] = [Phrase(members, total.missing)]
         later = None
         if (place := self.find("ip6.fragoff")) and (ident := self.find("ip6.fragid")):
-            found.append(Phrase([b"FRAG: ", value(place), b" ID: ", hexadecimal(ident.values, None, b"%08x")],
+            found.append(Phrase([b"FRAG: ", value(place), b" ID: ", Hexadecimal(ident.values, None, 8)],
                                 _either(place, ident)))  # fmt: skip
             later = (place.values != 0) & ~_gone(place, self.n)
         return found + self._protocol("ip6.nexthdr", 6, later)
@@ -207,7 +212,7 @@ class _Text:
         missing = self._known("ahesp.spi", others)
         if missing is None:
             return [], np.ones(self.n, bool)
-        return [Phrase([b"SPI=0x", hexadecimal(self.find("ahesp.spi").values)], missing)], missing
+        return [Phrase([b"SPI=0x", Hexadecimal(self.find("ahesp.spi").values)], missing)], missing
 
     def _icmp(self, others: np.ndarray) -> tuple[list[Field], np.ndarray]:
         found, missing = self._numbers("icmp.code", others, (b"TYPE=", "icmp.type"), (b" CODE=", "icmp.code"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ulogd_tw.core import columns, text, types
+from ulogd_tw.core import cells, columns, text, types
 from ulogd_tw.core.aligned import Part, Strings
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.bounded import Bounded
@@ -19,8 +19,10 @@ from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, boolean, one_of
 from ulogd_tw.core.options import text as words
 from ulogd_tw.core.patience import SOON
+from ulogd_tw.core.phrases import moments
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
 from ulogd_tw.core.text import TextFormat
+from ulogd_tw.kernels.rows import FRACTION, Cells, Choice
 from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS, printed
 from ulogd_tw.writing.sockets import service_port, sink_for, unix_sink
 from ulogd_tw.writing.text import SYNC, Sink, TextFile, TextOutput, file_option
@@ -104,11 +106,8 @@ class Timestamp(Field):
         return 33
 
     def parts(self, rows: slice) -> list[Part]:
-        seconds = self.seconds[rows]
-        if text.one_value(seconds):
-            seconds = seconds[:1]
-        different, codes = np.unique(seconds, return_inverse=True)
-        dates, zones = zip(*map(local_time, different.tolist()), strict=True)
+        seconds, codes = moments(self.seconds[rows])
+        dates, zones = zip(*map(local_time, seconds), strict=True)
         found: list[Part] = [b'"', *_chosen(dates, codes)]
         if self.microseconds is not None:
             found += self._fraction(rows)
@@ -126,6 +125,17 @@ class Timestamp(Field):
         if self.without is None:
             return values
         return [b"" if gone else value for value, gone in zip(values, self.without[rows].tolist(), strict=True)]
+
+    def cells(self, to: Cells) -> None:
+        seconds, codes = moments(self.seconds)
+        dates, zones = zip(*map(local_time, seconds), strict=True)
+        to.text(b'"')
+        cells.add_choice(to, Choice(dates), codes)
+        if self.microseconds is not None and (self.without is None or not self.without.any()):
+            cells.add_numbers(to, FRACTION, self.microseconds)
+        elif self.microseconds is not None:
+            cells.add_texts(to, self._fractions, self._fraction)
+        cells.add_choice(to, Choice([zone + b'"' for zone in zones]), codes)
 
     def tokens(self, rows: slice) -> list[bytes]:
         found = []

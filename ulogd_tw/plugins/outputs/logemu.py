@@ -11,7 +11,7 @@ import numpy as np
 from ulogd_tw.core import columns
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.lines import Lines
-from ulogd_tw.core.phrases import Phrase, Words, value
+from ulogd_tw.core.phrases import Phrase, Words, moments, value
 from ulogd_tw.core.plugin import FLOW, PACKET, Wanted
 from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 
@@ -62,5 +62,5 @@ class LOGEMU(TextOutput):
         """The time of each row: one Python step for each second."""
         now, at = int(batch.now), self.find(batch, "oob.time.sec")
         seconds = columns.repeated(now, batch.n, np.dtype(np.int64)) if at is None else at.filled(now)
-        different, codes = np.unique(seconds, return_inverse=True)
-        return Words([self.stamp(second) for second in different.tolist()], codes)
+        different, codes = moments(seconds)
+        return Words([self.stamp(second) for second in different], codes)
