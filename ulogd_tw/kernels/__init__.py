@@ -8,8 +8,10 @@ memory of NumPy that is handed to them with its size, and nothing else.
 from __future__ import annotations
 
 import os
+import zlib
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
 from typing import Any
 
 __all__ = ["active", "ffi", "lib", "why_not"]
@@ -32,6 +34,12 @@ def _load(path: str) -> tuple[Any, Any]:
     return module.ffi, module.lib
 
 
+def _outdated() -> bool:
+    """Whether the extension was compiled from other declarations than those that lie beside it."""
+    declarations = Path(__file__).with_name("kernels.h")
+    return declarations.exists() and getattr(lib, "UT_FORM", 0) != zlib.crc32(declarations.read_bytes())
+
+
 if (_asked := os.environ.get("ULOGD_TW_KERNELS", "on")) == "off":
     _why_not = "ULOGD_TW_KERNELS=off"
 elif _asked != "on":
@@ -41,6 +49,10 @@ else:
         from ulogd_tw.kernels._kernels import ffi, lib  # type: ignore[no-redef]
     except ImportError:
         _why_not = "not compiled: install a C compiler and the headers of Python (apt-get install gcc python3-dev)"
+    else:
+        if _outdated():
+            ffi = lib = None
+            _why_not = "compiled from other sources: compile them anew (python setup.py build_ext --inplace)"
 
 
 def active() -> tuple[str, ...]:

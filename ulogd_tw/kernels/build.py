@@ -5,6 +5,7 @@ Without a C compiler, or without the headers of Python, the installation goes on
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 from cffi import FFI
@@ -18,10 +19,11 @@ def extension(root: Path, flags: tuple[str, ...] = ()) -> FFI:
     """The description of the extension; `root` is the folder with setup.py, `flags` go to compiler and linker."""
     declarations = (HERE / "kernels.h").read_text("ascii")
     found = FFI()
-    found.cdef(declarations)
+    form = zlib.crc32(declarations.encode())
+    found.cdef(f"{declarations}\n#define UT_FORM {form}")
     found.set_source(
         "ulogd_tw.kernels._kernels",
-        '#include <stdint.h>\n#include "kernels.h"\n',
+        f'#include <stdint.h>\n#include "kernels.h"\n#define UT_FORM {form}\n',
         sources=[str((HERE / name).relative_to(root)) for name in SOURCES],
         depends=[str((HERE / name).relative_to(root)) for name in ("kernels.h", "octets.h")],
         include_dirs=[str(HERE.relative_to(root))],

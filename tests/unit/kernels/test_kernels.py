@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -40,6 +41,18 @@ class ExtensionTests(SynchronousTestCase):
                               env=os.environ | {"ULOGD_TW_KERNELS": "on"}, check=True)  # fmt: skip
         self.assertIn("() not compiled: ", told.stdout)
         self.assertIn("apt-get install gcc python3-dev", told.stdout)
+
+    def test_other_sources(self):
+        """An extension of another form than the declarations is not used; what to run is said."""
+        if kernels.lib is None:
+            raise SkipTest("there is no extension")
+        code = ("import sys, types; made = types.ModuleType('made'); made.lib = made.ffi = made; made.UT_FORM = 1; "
+                "sys.modules['ulogd_tw.kernels._kernels'] = made; " + SAID)  # fmt: skip
+        told = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=60,
+                              env=os.environ | {"ULOGD_TW_KERNELS": "on"}, check=True)  # fmt: skip
+        self.assertEqual(
+            "() compiled from other sources: compile them anew (python setup.py build_ext --inplace)\n", told.stdout
+        )
 
     def test_size(self):
         """The kernels stay small enough to be read at one sitting."""
