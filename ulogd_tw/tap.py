@@ -20,7 +20,7 @@ from ulogd_tw import config as configuration
 from ulogd_tw import registry, signals, starting
 from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
-from ulogd_tw.core.paths import problem
+from ulogd_tw.core.paths import problem, unreadable
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.stack import Builder, Graph, describe
 from ulogd_tw.logs import LogFile
@@ -147,6 +147,9 @@ def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
         if text := problem(option.read, getattr(built.settings, option.name, None)):
             where = built.settings.places.get(option.name, built.config.file)
             seen.append(Mistake(where, f"[global] {option.name}: {text}", option.name != "logfile"))
+    if built.manhole is not None and (text := unreadable(built.manhole.authorized_keys)):
+        where = built.manhole.place("authorized_keys") or built.config.file
+        seen.append(Mistake(where, f"[manhole] authorized_keys: {text}", True))
     for node in built.graph.nodes:
         plugin = node.plugin
         for name, text, fatal in plugin.obstacles():

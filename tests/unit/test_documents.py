@@ -392,6 +392,22 @@ class SchemaTests(SynchronousTestCase):
             plan = str(connection.execute(f"explain query plan {query}").fetchall())
             self.assertIn("nat_by_public (reply_ip_daddr=? AND reply_l4_dport=? AND flowEndMilliseconds>?", plan)
 
+    def test_cgnat_query(self):
+        """The last block of ports before that second, and no earlier or later one."""
+        found = self.blocks_of_ports([(14, 16, "100.64.0.7"), (20, 17, "100.64.0.7"), (30, 16, "100.64.0.8"),
+                                      (40, 16, "100.64.0.9")])  # fmt: skip
+        self.assertEqual([("100.64.0.8", 16)], [row[:2] for row in found])
+
+    def blocks_of_ports(self, events):
+        """The answer of the how-to; an event is (minutes since 14:00, natEvent, subscriber)."""
+        query = block(HOWTO, "sql", "-- SQLite, blocks of ports").rstrip().rstrip(";")
+        columns = "observationTimeMilliseconds, natEvent, sourceIPv4Address, postNATSourceIPv4Address, portRangeStart"
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute(f"create table nat_events ({columns}, portRangeEnd)")
+            rows = [(1795442400000 + 60000 * minutes, event, who) for minutes, event, who in events]
+            connection.executemany("insert into nat_events values (?, ?, ?, '203.0.113.50', 32768, 33791)", rows)
+            return connection.execute(query).fetchall()
+
     def test_comments(self):
         """The statements in the comments of the schemas run."""
         for path in sorted(TOP.glob("etc/sql/sqlite/*.sql")):

@@ -66,6 +66,7 @@ OUTSIDE = [
     ('j:JSON', 'file="/"', "/ is a directory", False),
     ('j:SQLITE3', 'db="/nonexistent/f"\ntable=t\ncreate=1\nkeys=octetDeltaCount', "no directory /nonexistent", False),
     ('j:IPFIXFILE', 'file="/nonexistent/%Y"', "there is no directory /nonexistent", False),
+    ('j:XML', 'directory="/nonexistent"', "there is no directory /nonexistent; make it: mkdir", False),
     ('g:GROUP,j:GPRINT', 'networks="/nonexistent/nets.csv"', "/nonexistent/nets.csv: No such file", False),
     ('m:MATCH,j:GPRINT', 'match="src ip in @bad"\nsets="bad=/nonexistent/set"', "/set: No such file", False),
 ]  # fmt: skip
@@ -196,6 +197,29 @@ class OutsideTests(SynchronousTestCase):
         )
         self.assertEqual(1, stacks)
         self.assertEqual("f:4: [p] interface: there is no interface nosuch0; ip link lists them", said)
+
+    def test_namespace_and_owner(self):
+        """Network namespaces, users and groups that are not there."""
+        section = "network_namespace_path=/run/netns/nosuch"
+        for plugin in ("NFCT", "NFLOG,b:BASE", "NFACCT", "PACKET,b:BASE"):
+            more = {"NFACCT": "\npollinterval=1", "PACKET,b:BASE": "\ninterface=lo"}.get(plugin, "")
+            stacks, (said,) = self.look(
+                f"[global]\nstack=n:{plugin},j:GPRINT\n[n]\n{section}{more}\n[j]\nfile=stdout\n"
+            )
+            wanted = "[n] network_namespace_path: there is no network namespace /run/netns/nosuch; ip netns list"
+            self.assertEqual((0, f"f:4: {wanted} shows the names"), (stacks, said))
+        text = "[global]\nstack=u:UNIXSOCK,b:BASE,j:GPRINT\n[u]\nsocket_path=x\nowner=no-such\ngroup=no-such\n"
+        stacks, said = self.look(text)
+        self.assertEqual(0, stacks)
+        self.assertEqual("f:5: [u] owner: there is no no-such in /etc/passwd; name one that is there", said[0])
+        self.assertEqual("f:6: [u] group: there is no no-such in /etc/group; name one that is there", said[1])
+
+    def test_manhole(self):
+        """A manhole without its file of keys is a warning: the stacks run."""
+        text = "[global]\nstack=c:COLLECTOR,j:GPRINT\n[j]\nfile=stdout\n[manhole]\nauthorized_keys=/nonexistent\n"
+        stacks, (said,) = self.look(text)
+        self.assertEqual(1, stacks)
+        self.assertTrue(said.startswith("f:6: [manhole] authorized_keys: /nonexistent: No such file"), said)
 
     def test_nothing_is_made(self):
         """Files that would be made are not made by looking."""

@@ -25,12 +25,26 @@ def new_socket(text: str) -> str:
     return text
 
 
+def directory(text: str) -> str:
+    """The path of a directory that is there."""
+    return text
+
+
+def network_namespace(text: str) -> str:
+    """The path of a network namespace."""
+    return text
+
+
 def problem(read: Callable[[str], object], path: object) -> str:
     """The reason why a path of this kind cannot be used, with the remedy; empty for no problem, or for another kind."""
     if not isinstance(path, str) or path in _STANDARD:
         return ""
     if read is input_file:
         return unreadable(path)
+    if read is directory and not os.path.isdir(path):
+        return f"there is no directory {path}; make it: mkdir -p {path}"
+    if read is network_namespace and not os.path.exists(path):
+        return f"there is no network namespace {path}; ip netns list shows the names"
     return unwritable(path) if read in (output_file, new_socket) else ""
 
 

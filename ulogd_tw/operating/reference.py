@@ -56,6 +56,8 @@ FORMS: dict[Callable[[str], Any], Form] = {
     options.whole_seconds: Form("whole seconds", "seconds as above, but whole ones from 1 on", ("60", "5m")),
     paths.input_file: Form("file", "the path of a file that is read", ("/etc/ulogd/networks.csv",)),
     paths.output_file: Form("file", "the path of a file that is written", ("/var/log/flows.json",)),
+    paths.directory: Form("directory", "the path of a directory that is there", ("/var/log/ulogd",)),
+    paths.network_namespace: Form("namespace", "the path of a network namespace", ("/run/netns/router",)),
     paths.new_socket: Form("socket", "the path of a Unix socket that is made", ("/run/ulogd/query.sock",)),
     options.octets: Form("octets", "a size: octets, or a number with k, M or G behind it (powers of 1024)",
                          ("65536", "64k", "256M", "1G")),

@@ -16,7 +16,8 @@ from ulogd_tw.core.columns import Coded, Column
 from ulogd_tw.core.counters import Fault, Lost
 from ulogd_tw.core.errors import MessageError, StartError
 from ulogd_tw.core.keys import Key, known, ulogd_keys
-from ulogd_tw.core.options import Option, text
+from ulogd_tw.core.options import Option
+from ulogd_tw.core.paths import network_namespace
 from ulogd_tw.core.plugin import FLOW, PACKET, Filter, Wanted
 from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.netlink.nlmsg import Messages
@@ -46,7 +47,7 @@ class IFINDEX(Filter):
     options = (
         Option(
             "network_namespace_path",
-            text,
+            network_namespace,
             "",
             "Network namespace of the interfaces, such as /run/netns/router. Empty: the namespace of the service.",
         ),

@@ -13,7 +13,8 @@ from twisted.python.failure import Failure
 from ulogd_tw.core.counters import Count, Fault, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.options import Option, boolean, number, text
+from ulogd_tw.core.options import Option, boolean, number
+from ulogd_tw.core.paths import network_namespace
 from ulogd_tw.core.plugin import SUM, Input
 from ulogd_tw.netfilter import nfacct
 from ulogd_tw.netfilter.counts import MALFORMED
@@ -46,8 +47,8 @@ class NFACCT(Input):
         Option("zerocounter", boolean, True, "1: set each counter to 0 when it is read, so that a row holds the counts "
                "since the previous row. 0: rows hold the totals."),
         Option("timestamp", boolean, False, "1: give oob.time.sec and oob.time.usec, the time of the reading."),
-        Option("network_namespace_path", text, "", "Network namespace of the counters, such as /run/netns/router. "
-               "Empty: the namespace of the service."),
+        Option("network_namespace_path", network_namespace, "",
+               "Network namespace of the counters, such as /run/netns/router. Empty: the namespace of the service."),
     )  # fmt: skip
     clock = staticmethod(time.time)
     log = Logger()

@@ -14,7 +14,8 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Count, Gauge, Group, Lost
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.networks import networks
-from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
+from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, words
+from ulogd_tw.core.paths import network_namespace
 from ulogd_tw.core.plugin import ALL, FLOW, Input
 from ulogd_tw.metering import conntrack_settings
 from ulogd_tw.metering.conntrack_dumps import Dumps
@@ -138,8 +139,8 @@ class NFCT(Input):
                "192.0.2.0/24: only flows to them are followed. Empty: all."),
         Option("accept_proto_filter", protocols, (), "Protocols to follow, by name or number, such as tcp udp; icmp "
                "and ipv6-icmp are two. Empty: all."),
-        Option("network_namespace_path", text, "", "Network namespace to follow, such as /run/netns/router. Empty: the "
-               "namespace of the service."),
+        Option("network_namespace_path", network_namespace, "",
+               "Network namespace to follow, such as /run/netns/router. Empty: the namespace of the service."),
         Option("hash_max_entries", number, 32768, "Raises max_flows to at least this number (an option of ulogd2)."),
         Option("hash_buckets", number, 8192, _UNNEEDED),
         Option("netlink_resync_timeout", number, 60, _UNNEEDED + " After a loss of events the table is read at once."),

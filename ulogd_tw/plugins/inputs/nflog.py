@@ -16,7 +16,8 @@ from ulogd_tw.core.counters import Count, Group, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.limited import RateLimitedLog
-from ulogd_tw.core.options import Option, boolean, number, octets, seconds, text, words
+from ulogd_tw.core.options import Option, boolean, number, octets, seconds, words
+from ulogd_tw.core.paths import network_namespace
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.netfilter import nflog
 from ulogd_tw.netfilter.counts import MALFORMED, PORT
@@ -63,7 +64,7 @@ TUNING = (
            "allocation. 0: a 32nd of the memory, at least 1M, at most 256M."),
     Option("batch_latency", seconds, None, "The longest time in seconds for which a small batch of packets waits for "
            "more, such as 0.1. Not given: as long as the outputs and filters below allow, at most 0.25 s."),
-    Option("network_namespace_path", text, "", "Network namespace in which packets are logged, such as "
+    Option("network_namespace_path", network_namespace, "", "Network namespace in which packets are logged, such as "
            "/run/netns/router. Empty: the namespace of the service."),
 )  # fmt: skip
 """Options for the transfer of packets from the kernel."""

@@ -20,6 +20,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
+from ulogd_tw.core.paths import network_namespace
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.transports import bpf
 from ulogd_tw.transports.bpf import Program
@@ -69,8 +70,8 @@ class PACKET(Input):
                "0.1. Not given: as long as the outputs and filters below allow, at most 0.25 s."),
         Option("fanout", number, 0, "Number of a fanout group, 1 to 65535: processes with the same number share the "
                "packets of an interface, and all packets of a flow go to one process. 0: no group."),
-        Option("network_namespace_path", text, "", "Network namespace of the interfaces, such as /run/netns/router. "
-               "Empty: the namespace of the service."),
+        Option("network_namespace_path", network_namespace, "",
+               "Network namespace of the interfaces, such as /run/netns/router. Empty: the namespace of the service."),
     )  # fmt: skip
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import pwd
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -86,6 +88,17 @@ class UNIXSOCK(Input):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if not 0 <= self.config.perms <= 0o777:
             yield "perms", f"{self.config.perms:o} (octal) is not a mode between 0 and 0777, such as 0666"
+
+    def obstacles(self) -> Iterator[tuple[str, str, bool]]:
+        """User and group are there."""
+        yield from super().obstacles()
+        for option, find, file in (("owner", pwd.getpwnam, "/etc/passwd"), ("group", grp.getgrnam, "/etc/group")):
+            name = getattr(self.config, option)
+            try:
+                if name:
+                    find(name)
+            except KeyError:
+                yield option, f"there is no {name} in {file}; name one that is there", True
 
     # --- life -------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from typing import Any
 from twisted.internet import defer
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.options import Option, Options, boolean, text
+from ulogd_tw.core.options import Option, Options, boolean
+from ulogd_tw.core.paths import directory
 from ulogd_tw.core.plugin import FLOW, RAW, SUM, Output
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.writing.counts import LINES
@@ -94,7 +95,7 @@ class XML(Output):
     itype = RAW | FLOW | SUM
     counts = LINES
     options = (
-        Option("directory", text, "/var/log/", "Directory of the files."),
+        Option("directory", directory, "/var/log/", "Directory of the files."),
         Option("stdout", boolean, False, "1: write to standard output instead."),
         SYNC,
     )
