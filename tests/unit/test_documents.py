@@ -400,7 +400,7 @@ class SchemaTests(SynchronousTestCase):
 
     def blocks_of_ports(self, events):
         """The answer of the how-to; an event is (minutes since 14:00, natEvent, subscriber)."""
-        query = block(HOWTO, "sql", "-- SQLite, blocks of ports").rstrip().rstrip(";")
+        query = block(HOWTO, "sql", "-- blocks of ports, SQLite").rstrip().rstrip(";")
         columns = "observationTimeMilliseconds, natEvent, sourceIPv4Address, postNATSourceIPv4Address, portRangeStart"
         with contextlib.closing(sqlite3.connect(":memory:")) as connection:
             connection.execute(f"create table nat_events ({columns}, portRangeEnd)")
