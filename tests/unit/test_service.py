@@ -126,3 +126,29 @@ class FaultTests(SynchronousTestCase):
         self.graph.instances["b"].begin = lambda: begun.append(1)
         self.start()
         self.assertEqual(([1], 1), (begun, self.graph.instances["a"].counters.errors["KeyError"]))
+
+
+class SignalTests(SynchronousTestCase):
+    """SIGHUP and SIGUSR2, as the service does them."""
+
+    def test_inputs_catch_up(self):
+        """Both hold for all that arrived before: inputs read first; the fault of one stops nothing else."""
+        clock, done = Reactor(), []
+        self.patch(service, "reactor", clock)
+        specs = [StackSpec(name, "t:1", ((name, "FLOWS"), (f"k{name}", "KEEP"))) for name in "ab"]
+        graph = Builder(doubles.lookup, doubles.read_options).build(specs)
+        running = service.Ulogd(graph, Options(GLOBAL_OPTIONS), clock=clock.seconds)
+        for node in graph.nodes:
+            for call in ("catch_up", "reopen", "read_now"):
+                setattr(node.plugin, call, partial(done.append, f"{node.ident} {call}"))
+
+        def broken():
+            raise OSError("no memory")
+
+        graph.instances["a"].catch_up = broken
+        running.read_now()
+        self.assertEqual(done, ["b catch_up", "a read_now", "b read_now"])
+        done.clear()
+        running.reopen()
+        self.assertEqual(done, ["b catch_up", "a reopen", "b reopen", "ka reopen", "kb reopen"])
+        self.assertEqual(graph.instances["a"].counters.errors.total(), 2)

@@ -212,16 +212,15 @@ class Gathering:
         if most <= AT_ONCE:
             found = 0.0 if idle else load
         elif terms.bound is None:
-            found = max(self._calm(most, held), load)
+            full = held * 4 >= self._source.buffer  # a burst
+            found = 0.0 if full else max(self._calm(most), load)
         else:
             found = most if terms.exact else min(max(most, load), self._room)
         return terms.before_end(min(found, self._source.longest_s))
 
-    def _calm(self, most: float, held: int) -> float:
-        """The part of `most` that the buffer allows: 0 where a burst begins."""
+    def _calm(self, most: float) -> float:
+        """The part of `most` that the buffer allows."""
         source = self._source
-        if held * 4 >= source.buffer:
-            return 0.0
         if source.buffer < SMALL_OCTETS:
             most = min(most, SHORT_S, self._room)
         # More rows than one read takes do not become cheaper.

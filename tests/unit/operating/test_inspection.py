@@ -12,6 +12,7 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Coded, Octets
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Options
+from ulogd_tw.core.patience import Wish
 from ulogd_tw.core.plugin import FLOW, Filter, Input, Output
 from ulogd_tw.core.stack import Builder, StackSpec
 from ulogd_tw.operating import inspection
@@ -153,6 +154,16 @@ class InspectionTests(SynchronousTestCase):
         self.assertEqual([1], self.ports(shown))
         self.assertIn("1 rows passed", shown)
         self.assertEqual(before, self.children())
+
+    def test_no_row_waits(self):
+        """While a tap is there its input does not gather; what had arrived is read, even if it is all that it takes."""
+        self.input.wish = Wish(1.0)
+        first = self.names["tap"]("odd1", 1)
+        self.input.catch_up = lambda: self.input.give(5)
+        self.assertEqual(0.0, self.input.may_wait())
+        second = self.names["tap"]("out1", 1)
+        self.assertEqual([[5], [5]], [self.ports(self.successResultOf(done)) for done in (first, second)])
+        self.assertEqual((1.0, []), (self.input.may_wait(), self.clock.getDelayedCalls()))
 
     def test_tap_cancelled(self):
         """A cancelled tap leaves nothing behind."""
