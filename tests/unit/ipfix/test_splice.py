@@ -68,7 +68,7 @@ def collected(streams, copied):
     return world.decoder.drain(2001.0), world
 
 
-def exported(batches, way="auto", most=400):
+def exported(batches, way="auto", most=4000):
     """Messages with the records of these batches."""
     flows = FlowRecords(Counters("test"), lambda *_: None, parse(way))
     builder, blocks = MessageBuilder(most), []
@@ -142,7 +142,7 @@ class SameTests(SynchronousTestCase):
         for copied in (False, True):
             batches, _ = collected(streams, copied)
             draw.seed(seed)
-            results.append([list(batch.rows()) for batch in changed(draw, batches)])
+            results.append([repr(list(batch.rows())) for batch in changed(draw, batches)])
         self.assertEqual(*results)
 
 
