@@ -10,7 +10,7 @@ from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, pause
 from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.ipfix.builder import Messages, recut
 from ulogd_tw.transports.protocols import DatagramSender
-from ulogd_tw.transports.udp_sender import LATER, SENT, TOO_LONG, UdpSender
+from ulogd_tw.transports.udp_sender import LATER, TOO_LONG, UdpSender
 from ulogd_tw.transports.url import Url
 
 UNKNOWN_PATH_MTU = 512
@@ -116,13 +116,7 @@ class DatagramCollector(Collector):
         if self.settings.send_template == "always":
             messages = messages.part(0, 1)
         octets = messages.stamped(self.sequence, self.settings.domain, now)
-        send, done, failed, result = self.sender.send, 0, 0, SENT
-        for message in octets:  # one Python step a datagram, 5 us with the system call
-            result = send(message)
-            if result in (LATER, TOO_LONG):
-                break
-            failed += result != SENT
-            done += 1
+        done, failed, result = self.sender.send_all(octets)
         if done:
             self._count_sent(done - failed, (done - failed) * messages.length, (done - failed) * messages.records)
             if failed:

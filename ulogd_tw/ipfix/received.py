@@ -170,9 +170,7 @@ def _unchanged(fields: tuple[Field, ...], described: Mapping[Element, Key]) -> I
             yield False
         elif encoded.length == VARIABLE:
             yield field.length > 0
-        elif (
-            field.length < encoded.length
-        ):  # reduced size, of use to a reader that knows the type (RFC 7011 section 6.2)
+        elif field.length < encoded.length:  # which is for readers that know the type (RFC 7011 section 6.2)
             yield registry.element(field.pen, field.ident).type is kind
         else:
             yield field.length == encoded.length

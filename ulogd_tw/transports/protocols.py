@@ -68,6 +68,9 @@ class DatagramSender(Sender, Protocol):
     def send(self, octets: Any) -> str:
         """Send one message: `SENT`, `LATER`, `TOO_LONG` or `FAILED`."""
 
+    def send_all(self, messages: Any) -> tuple[int, int, str]:
+        """Send the rows of an array: how many are done with, how many of these failed, and the last result."""
+
 
 class StreamSender(Sender, Protocol):
     """Sends octets in order over a connection that says how many have arrived: TCP, TLS."""

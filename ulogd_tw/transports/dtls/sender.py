@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -15,7 +16,7 @@ from ulogd_tw.transports.dtls.layer import HANDSHAKE_OCTETS, OVERHEAD, client, i
 from ulogd_tw.transports.errors import TlsError
 from ulogd_tw.transports.tls.credentials import Credentials
 from ulogd_tw.transports.tls.sender import HANDSHAKE_SECONDS
-from ulogd_tw.transports.udp_sender import FAILED, LATER, SENT, TOO_LONG, UdpSender
+from ulogd_tw.transports.udp_sender import FAILED, LATER, SENT, TOO_LONG, UdpSender, one_by_one
 from ulogd_tw.transports.url import Url
 
 _MOST_READS = 64
@@ -105,6 +106,10 @@ class DtlsSender:
         if self._current is None or not self._may_send():
             return LATER
         return self._current.seal(message)
+
+    def send_all(self, messages: np.ndarray) -> tuple[int, int, str]:
+        """As `UdpSender.send_all`."""
+        return one_by_one(self.send, messages)
 
     def _may_send(self) -> bool:
         """Whether the burst has room; where it has none `ready` is called when the next one begins."""

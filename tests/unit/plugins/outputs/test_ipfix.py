@@ -3,6 +3,8 @@
 import errno
 import os
 import socket
+import sys
+from unittest import mock
 
 import numpy as np
 from hypothesis import strategies as st
@@ -32,9 +34,13 @@ def address(pair):
 class FakeSocket:
     """A connected UDP socket: keeps datagrams, and raises what is in `faults` first (None: no fault)."""
 
+    old = False
+    """Whether the kernel has never heard of segments."""
+
     def __init__(self, family, kind):
         self.family, self.sent, self.faults, self.mtu, self.open, self.longest = family, [], [], 1500, True, 65507
         self.inbox = []
+        self.calls, self.refused = 0, 0
 
     def setblocking(self, flag): ...
 
@@ -52,6 +58,10 @@ class FakeSocket:
         return self.where
 
     def getsockopt(self, level, name):
+        if level == socket.IPPROTO_UDP:
+            if self.old:
+                raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+            return 0
         if self.mtu is None:
             raise OSError(errno.ENOTCONN, "not connected")
         return self.mtu
@@ -62,6 +72,22 @@ class FakeSocket:
         if len(octets) > self.longest:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         self.sent.append(bytes(octets))
+        return len(octets)
+
+    def sendmsg(self, buffers, ancillary):
+        """Many datagrams at once, as udp_send_skb of Linux cuts them."""
+        ((level, kind, size),) = ancillary
+        assert (level, kind) == (socket.IPPROTO_UDP, 103)
+        (octets,), length = map(bytes, buffers), int.from_bytes(size, sys.byteorder)
+        if self.faults and (fault := self.faults.pop(0)):
+            raise OSError(fault, os.strerror(fault))
+        if self.refused:
+            raise OSError(self.refused, os.strerror(self.refused))
+        if length > self.longest:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        assert length < len(octets) <= min(64 * length, 65507), len(octets)
+        self.calls += 1
+        self.sent += [octets[at : at + length] for at in range(0, len(octets), length)]
         return len(octets)
 
     def recv(self, size):
@@ -465,6 +491,66 @@ class UdpTests(ExporterCase):
             reader.message(datagram)
         self.assertEqual([10], reader.gaps)
         self.assertEqual({"send_error": 10}, self.figures(plugin)["dropped"])
+
+    def many(self, **facts):
+        """(socket, reader, figures) after rows for many datagrams, to a kernel of these facts."""
+        self.plugin = plugin = self.start()
+        made = self.sockets[-1]
+        vars(made).update(facts)
+        plugin.write(flows(3000))
+        self.tick(plugin)
+        reader = Reader()
+        for datagram in made.sent:
+            reader.message(datagram)
+        return made, reader, self.figures(plugin)
+
+    def test_segments(self):
+        """Datagrams of one length are given to the kernel together, where it can cut them apart; they are the same."""
+        with mock.patch.object(FakeSocket, "old", True):
+            alone, reader, figures = self.many()
+        self.assertEqual((0, 6000, [], 6000), (alone.calls, len(reader.records), reader.gaps, figures["records_sent"]))
+        together, _, again = self.many()
+        without_time = [[d[:4] + d[8:] for d in made.sent] for made in (alone, together)]
+        self.assertEqual(*without_time)
+        self.assertEqual(figures, again)
+        self.assertGreater(len(together.sent), 20 * together.calls)
+
+    def test_segments_refused(self):
+        """An interface or a path that takes no segments gets each datagram by itself, and is not asked again."""
+        for fault in (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP):
+            made, reader, figures = self.many(refused=fault)
+            self.assertEqual((0, 6000, []), (made.calls, len(reader.records), reader.gaps))
+            self.assertEqual(({}, {}), (figures["errors"], figures["dropped"]))
+            self.assertFalse(self.plugin.collectors[0].sender._segments)
+
+    def test_segments_of_a_narrow_path(self):
+        """A path that has become narrower refuses segments with EINVAL: they are cut anew, and still sent together."""
+        made, reader, figures = self.many(mtu=600, longest=572)
+        self.assertEqual((6000, []), (len(reader.records), reader.gaps))
+        self.assertEqual(572, figures["message_octets"])
+        self.assertGreater(made.calls, 0)
+        self.assertTrue(self.plugin.collectors[0].sender._segments)
+
+    def test_segments_and_faults(self):
+        """A fault of many costs no more than the datagram that has it by itself."""
+        made, reader, figures = self.many(faults=[None, None, None, errno.ECONNREFUSED])
+        self.assertEqual((6000, [], {"refused": 1}), (len(reader.records), reader.gaps, figures["errors"]))
+        made, reader, figures = self.many(faults=[None, None, None, errno.EPERM, errno.EPERM])
+        lost = figures["dropped"]["send_error"]
+        self.assertEqual((6000 - lost, [lost]), (len(reader.records), reader.gaps))
+        self.assertLess(lost, 40)
+
+    def test_segments_without_room(self):
+        """Where the buffer is full all of them wait."""
+        made, reader, figures = self.many(faults=[None, None, None, *[errno.EAGAIN] * 50])
+        self.assertEqual(6000, figures["records_sent"] + figures["records_waiting"])
+        self.assertGreater(figures["records_waiting"], 0)
+        made.faults = []
+        self.plugin.collectors[0].sender.doWrite()
+        reader = Reader()
+        for datagram in made.sent:
+            reader.message(datagram)
+        self.assertEqual((6000, []), (len(reader.records), reader.gaps))
 
     def test_no_room(self):
         """Where the kernel's buffer is full datagrams wait for it, bounded, and the newest are kept."""
