@@ -25,6 +25,8 @@ class DtlsCollector(Secured, DatagramCollector):
     Each association is a Transport Session, with all templates before their data.
     """
 
+    paced = False
+
     def __init__(self, url: Url, settings: Settings, files: Files, peer_name: str, rehandshake: float) -> None:
         super().__init__(url, settings)
         self._credentials = Credentials(files, False, (peer_name,), self._tell_of_files, datagrams=True)

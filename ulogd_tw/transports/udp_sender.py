@@ -201,7 +201,7 @@ class UdpSender:
         """Send all of these with one call: `SENT`, `LATER`, or `FAILED` where each has to be tried by itself."""
         assert self._socket is not None
         try:
-            self._socket.sendmsg([part.reshape(-1)], [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", length))])
+            self._socket.sendmsg([part.reshape(-1).data], [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", length))])
         except BlockingIOError:
             self._wait()
             return LATER

@@ -45,6 +45,7 @@ class BalanceTests(RoutingCase):
     def send(self, plugin, batch):
         plugin.write(batch)
         plugin.flush()
+        self.all_bursts(plugin)
         return self.of_sockets()
 
     def ids(self, found):

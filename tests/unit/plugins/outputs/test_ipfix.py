@@ -18,6 +18,7 @@ from tests.unit.exporting.doubles import V4, V6, Reader, exporter, flows
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
+from ulogd_tw.exporting.udp import BREATH, BURST
 from ulogd_tw.peers import targets
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
 from ulogd_tw.transports import send_queue
@@ -188,9 +189,15 @@ class ExporterCase(SynchronousTestCase):
         return list(plugin.counters.as_dict()["collectors"].values())[place]
 
     def tick(self, plugin, seconds=1.0):
-        """Let time pass as the service does."""
+        """Let time pass as the service does, until the bursts over UDP are over."""
         self.reactor.advance(seconds)
         plugin.wake(plugin.clock())
+        self.all_bursts(plugin)
+
+    def all_bursts(self, plugin):
+        """Let so much time pass that the datagrams over UDP have left."""
+        while any(getattr(collector, "_breath", None) for collector in plugin.collectors):
+            self.reactor.advance(BREATH)
 
     # TCP
 
@@ -515,6 +522,31 @@ class UdpTests(ExporterCase):
         self.assertEqual(figures, again)
         self.assertGreater(len(together.sent), 20 * together.calls)
 
+    def test_bursts(self):
+        """Datagrams leave in bursts that the usual buffer of a collector has room for; a long queue in larger ones."""
+        plugin = self.start()
+        made = self.sockets[0]
+        plugin.write(flows(3000))
+        first = len(made.sent)
+        self.assertLessEqual(first, BURST + 2)  # and the template, twice
+        self.reactor.advance(BREATH)
+        self.assertEqual(first + BURST, len(made.sent))
+        plugin.write(flows(100_000))
+        self.assertEqual(first + BURST, len(made.sent))
+        waiting = self.figures(plugin)["octets_waiting"]
+        self.reactor.advance(BREATH)
+        self.assertEqual(waiting // (16 * 1472), len(made.sent) - first - BURST)
+        stopping = plugin.stop()
+        for _ in range(200):
+            self.reactor.advance(BREATH)
+        self.reactor.advance(0.1)
+        self.successResultOf(stopping)
+        reader = Reader()
+        for datagram in made.sent:
+            reader.message(datagram)
+        self.assertEqual((206_000, []), (len(reader.records), reader.gaps))
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
     def test_segments_refused(self):
         """An interface or a path that takes no segments gets each datagram by itself, and is not asked again."""
         for fault in (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP):
@@ -547,6 +579,7 @@ class UdpTests(ExporterCase):
         self.assertGreater(figures["records_waiting"], 0)
         made.faults = []
         self.plugin.collectors[0].sender.doWrite()
+        self.tick(self.plugin)
         reader = Reader()
         for datagram in made.sent:
             reader.message(datagram)
