@@ -103,7 +103,7 @@ class Runs:
         """The end of the record before each row, of these `ends` in the order of the flows."""
         return np.where(self.first, self._flat.take(self._rows + _END), np.roll(ends, 1))
 
-    def late(self, ends: np.ndarray) -> np.ndarray:
+    def ended_earlier(self, ends: np.ndarray) -> np.ndarray:
         """The rows that end before an earlier row of their flow, by `ends` in the order of the flows; 0: no end."""
         flow = np.cumsum(self.first).astype(np.uint64) << _END_BITS
         latest = np.maximum.accumulate(flow | np.minimum(self.ended_before(ends), _LAST_END))
@@ -118,12 +118,24 @@ class Runs:
         places = self._rows + _END
         np.maximum.at(self._flat, places, np.maximum(ends, np.uint64(1)))
 
+    def forget(self, rows: np.ndarray) -> None:
+        """Forget the flows whose last row is one of these (a mask in the order of the flows)."""
+        self._flat[self._rows[self._last & rows] + _END] = 0
+
     def fallen(self, totals: Mapping[int, RowTotals]) -> np.ndarray:
         """The rows of which any total is smaller than before, in the order of the flows."""
         found = np.zeros(len(self.first), bool)
         for place, total in totals.items():
             values, there, before, _ = self._compared(place + 1, total)
             found |= there & (values < before)
+        return found
+
+    def behind(self, totals: Mapping[int, RowTotals], rows: np.ndarray) -> np.ndarray:
+        """Of these rows those of which any total is smaller than the one before, other than of these rows."""
+        found = np.zeros(len(rows), bool)
+        for place, total in (self.without(totals, rows) if rows.any() else {}).items():
+            values, _, before, _ = self._compared(place + 1, total)
+            found |= rows & self.sorted(totals[place].there) & (values < before)
         return found
 
     def without(self, totals: Mapping[int, RowTotals], rows: np.ndarray) -> dict[int, RowTotals]:

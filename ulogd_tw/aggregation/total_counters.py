@@ -138,9 +138,10 @@ class RepeatedTotals(Totals):
 
     A record continues the one before it if both have the same exporter, domain and template, the same complete flow
     key, flow id and start of the flow (as far as the template has them), and no total decreased. Records without ports
-    may belong to many flows. A record that ends before an earlier one of its flow came late: its total is contained in
-    that of the earlier one. Conntrack reports the end of a connection once. Records with a flowEndReason are a flow's
-    last ones; with 2 (active timeout) a later record contains them, so they add nothing.
+    may belong to many flows. A record with fewer totals that ends before an earlier one of its flow came late: its
+    totals are contained in those of the earlier one. Conntrack reports the end of a connection once. A flowEndReason
+    ends the totals of a flow, but for 2, active timeout: some exporters go on with the same totals, others (YAF) with a
+    new start and totals from 0. Without ports that cannot be told: a later record contains those with 2.
     """
 
     IDENTITY = ("exporter", "observationDomainId", "templateId", *_TUPLE, *_PORTS, "ipClassOfService",
@@ -151,9 +152,8 @@ class RepeatedTotals(Totals):
     asks = (*IDENTITY, FLOW_ID, UPTIME, START, END, REASON, EVENT)
 
     def _differenced(self, batch: Batch, chosen: dict[int, Amount]) -> Batch:
-        reasons = self._column(batch, REASON, 0)
-        interim = reasons == ACTIVE
-        compared = self._have(batch, _PORTS) & (reasons == 0) & ~self._has(batch, EVENT)
+        compared = self._have(batch, _PORTS) & ~self._has(batch, EVENT)
+        interim = ~compared & (self._column(batch, REASON, 0) == ACTIVE)
         compared &= np.logical_or.reduce([amount_.totals for amount_ in chosen.values() if amount_.totals is not None])
         rows = np.flatnonzero(compared)
         added = {place: amount_.values for place, amount_ in chosen.items()}
@@ -172,12 +172,15 @@ class RepeatedTotals(Totals):
         runs = self._flows.runs(self._identity(batch, (*self.IDENTITY, FLOW_ID, start)))
         sure = runs.sorted(self._has(batch, FLOW_ID) | self._has(batch, start))
         ends = np.where(sure, runs.sorted(self._column(batch, END, 0)), np.uint64(0))
-        totals = runs.without(totals, runs.late(ends))
-        runs.begin_anew(runs.fallen(totals))
-        self.assumed += int(np.count_nonzero(~runs.anew & ~sure))
+        totals = runs.without(totals, runs.behind(totals, runs.ended_earlier(ends)))
+        reasons = runs.sorted(self._column(batch, REASON, 0))
+        final = (reasons != 0) & (reasons != ACTIVE)
+        runs.begin_anew(runs.fallen(totals) | ~runs.first & np.roll(final, 1))
+        self.assumed += int(np.count_nonzero(~runs.anew & ~sure & (reasons == 0)))
         runs.note_latest(ends)
         for place, total in totals.items():
-            yield place, runs.differences(place, total)
+            yield place, runs.differences(place, total, final=final)
+        runs.forget(final)
 
     def _have(self, batch: Batch, names: tuple[str, ...]) -> np.ndarray:
         """The rows that have all of these keys."""

@@ -233,13 +233,34 @@ class AutoTests(AggregateCase):
         self.assertEqual(0, self.agg.counters.figures["totals_assumed"]())
 
     def test_with_a_reason(self):
-        """Records with a flowEndReason are whole ones; with 2, active timeout, a later one contains them."""
+        """A flowEndReason ends the totals of a flow; with 2, active timeout, a later record goes on with them."""
         for reason in (1, 3, 4, 5):
             why = {"flowEndReason": reason}
             self.both((300, 3, 2), (100, 1, why), (200, 2, why))
         self.both((300, 3, 3), (100, 1, {"flowEndReason": 2}), (200, 2, {"flowEndReason": 2}),
                   (300, 3, {"flowEndReason": 3}))  # fmt: skip
         self.both((300, 3, 3), *((n * 100, n, {"flowEndReason": 0}) for n in (1, 2, 3)))
+
+    def test_active_timeout(self):
+        """YAF begins a new flow at each active timeout, with a new start and totals from 0: all of them count.
+
+        Its yfFlowClose with YAF_END_ACTIVE is followed by a new node (yaftab.c).
+        """
+        rows = [(100, 1, 2), (200, 2, 2), (50, 1, 1)]
+        yaf = [(octets, packets, {"flowEndReason": why, "flowStartMilliseconds": at})
+               for at, (octets, packets, why) in enumerate(rows)]  # fmt: skip
+        self.both((350, 4, 3), *yaf)
+        started = {"flowStartMilliseconds": 9}
+        again = [(100 * n, n, started | {"flowEndReason": why}) for n, why in ((1, 2), (2, 2), (3, 1))]
+        self.both((300, 3, 3), *again)
+        self.both((300, 3, 2), *again[:1], (300, 3, started | {"flowEndReason": 3}))
+        self.both((500, 5, 4), *again, (200, 2, started | {"flowEndReason": 2}))
+
+    def test_active_timeout_without_ports(self):
+        """Without ports a record with 2 does not count, as a later one contains it."""
+        flow = {n: v for n, v in self.FLOW.items() if n != "sourceTransportPort"}
+        self.patch(self, "FLOW", flow)
+        self.both((300, 3, 2), (100, 1, {"flowEndReason": 2}), (300, 3, {"flowEndReason": 1}))
 
     def test_conntrack(self):
         """The end of a connection is said once: the next one of its tuple counts too, also without a start."""
@@ -291,14 +312,10 @@ class AutoTests(AggregateCase):
         self.make(key="protocolIdentifier")
         expected, last = [0, 0], {}
         for port, start, octets, packets, reason in rows:
-            before = last.get((port, start))
-            if reason == 3:
-                added = octets, packets
-            elif reason == 2:
-                continue
-            else:
-                told_again = before is not None and octets >= before[0] and packets >= before[1]
-                added = (octets - before[0], packets - before[1]) if told_again else (octets, packets)
+            before = last.pop((port, start), None)
+            told_again = before is not None and octets >= before[0] and packets >= before[1]
+            added = (octets - before[0], packets - before[1]) if told_again else (octets, packets)
+            if reason != 3:
                 last[port, start] = octets, packets
             expected = [total + more for total, more in zip(expected, added, strict=True)]
         made = [self.FLOW | {"sourceTransportPort": port, "flowStartMilliseconds": start, "octetTotalCount": octets,
