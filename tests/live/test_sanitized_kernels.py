@@ -15,7 +15,8 @@ TOP = Path(__file__).resolve().parents[2]
 FLAGS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 TESTS = (
     "tests.unit.kernels", "tests.unit.ipfix.test_message_runs", "tests.unit.ipfix.test_netflow",
-    "tests.unit.ipfix.test_layout", "tests.unit.core.test_text", "tests.unit.test_fuzz",
+    "tests.unit.ipfix.test_layout", "tests.unit.core.test_text", "tests.unit.core.test_key_table",
+    "tests.unit.aggregation", "tests.unit.test_fuzz",
 )  # fmt: skip
 BUILD = """
 import sys

@@ -25,7 +25,7 @@ LAYERS = {
     "naming": {"core"},
     "transports": {"core"},
     "flow": {"core"},
-    "aggregation": {"core"},
+    "aggregation": {"core", "kernels"},
     "collecting": {"core", "clocks", "packets", "ipfix", "transports"},
     "metering": {"core", "packets", "netfilter", "transports"},
     "exporting": {"core", "ipfix", "netfilter", "transports"},

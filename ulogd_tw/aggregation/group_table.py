@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from ulogd_tw.core.columns import numbers
 from ulogd_tw.core.key_table import KeyTable
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.packing import Dictionary, Packing
+from ulogd_tw.kernels import lib, table
 
 FLOWS = Key("flows", types.UNSIGNED64, ((0, 3),), "flows", "deltaCounter")
 PACKETS, OCTETS, REPLY_PACKETS, REPLY_OCTETS = SUMS = keys.SUMS
@@ -30,6 +31,9 @@ ADDED = tuple(Key(f"added.{key.name}", types.UNSIGNED64) for key in SUMS)
 SPAN = Key("span", types.UNSIGNED64)
 """A key that is not handed on: rows whose key of the option `change` has one value without a break, see `spans`."""
 NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
+_KINDS = {FIRST: table.LEAST, LAST: table.GREATEST}
+Rows = Mapping[Key, np.ndarray | None]
+"""The values of rows for `VALUES` (uint64); None: 1 each."""
 
 
 @dataclass
@@ -113,7 +117,11 @@ class Group:
         self.places = {name: self.packing.words + place for place, name in enumerate(PLACES)}
         self.states = [spec.function(spec, capacity, most) for spec in specs]
         self.more: dict[Key, np.ndarray] = {}
-        self._adders = {key: Adder() for key in SUMS}
+        self._adders = {key: Adder() for key in SUMS if key not in self.places}
+        self._of_place = {self.places[key]: Adder() for key in (FLOWS, PACKETS, OCTETS)}
+        self._bounds: dict[int, int] = {}
+        self._safe = True
+        """Whether no sum can have come near its limit; the kernel adds as long as that is so."""
         self.seen_by_all: int | None = None
         """The bits that every entry has; None while there is no entry."""
         self.readers = 0
@@ -149,18 +157,34 @@ class Group:
         found = self.packing.unpack(piece.words).get(SPAN)
         return None if found is None else numbers(found)
 
-    def add(self, key: Key, entries: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
-        """Add to a sum; `places` is where the rows of the entries begin."""
-        if key is FLOWS:  # one a row
-            np.add.at(self.table.flat, places + self.places[key], values)
-        elif key in self.places:
-            self._adders[key].add(self.table.flat, places + self.places[key], values)
-        else:
-            self._adders[key].add(self._column(key), entries, values)
+    def add(self, entries: np.ndarray, rows: Rows) -> None:
+        """Add the values of rows to their entries: counters as sums, the first and the last time."""
+        for key, adder in self._adders.items():
+            if (values := rows.get(key)) is not None:
+                adder.add(self._column(key), entries, values)
+        here = [(self.places[key], _KINDS.get(key, table.ADD), values) for key, values in rows.items()
+                if key in self.places]  # fmt: skip
+        if lib is not None and self._safe:
+            whole = [(place, kind, v if v is None else np.ascontiguousarray(v, np.uint64)) for place, kind, v in here]
+            if table.add(self.table.flat, self.table.stride, self.table.n, entries, whole, self._bounds):
+                return
+            self._safe = False
+            for place, bound in self._bounds.items():
+                self._of_place[place].begin(bound)
+        self._add_by_numpy(entries, here)
+
+    def _add_by_numpy(self, entries: np.ndarray, sums: Sequence[table.Sum]) -> None:
+        flat, places = self.table.flat, entries * self.table.stride
+        for place, kind, values in sums:
+            each = np.ones(len(entries), np.uint64) if values is None else values
+            if kind == table.ADD:
+                self._of_place[place].add(flat, places + place, each)
+            else:
+                (np.minimum if kind == table.LEAST else np.maximum).at(flat, places + place, each)
 
     def report_saturated(self, report: Callable[[int], None]) -> None:
         """Tell it of sums that stop at the limit of 64 bits."""
-        for adder in (*self._adders.values(), *(state.adder for state in self.states)):
+        for adder in (*self._adders.values(), *self._of_place.values(), *(state.adder for state in self.states)):
             adder.report = report
 
     def _column(self, key: Key) -> np.ndarray:
@@ -177,7 +201,7 @@ class Group:
         else:
             np.minimum.at(column, entries, when)
 
-    def see(self, bits: int, partly: np.ndarray | None, places: np.ndarray, new: slice) -> None:
+    def see(self, bits: int, partly: np.ndarray | None, entries: np.ndarray, new: slice) -> None:
         """Note which sums these rows had: `bits` all of them, `partly` (a mask of bits a row) some."""
         column = self.places[SEEN]
         if new.stop > new.start:
@@ -185,11 +209,11 @@ class Group:
         if self.seen_by_all is None:
             self.seen_by_all = bits
         elif bits & ~self.seen_by_all:
-            np.bitwise_or.at(self.table.flat, places + column, np.uint64(bits))
+            np.bitwise_or.at(self.table.flat, entries * self.table.stride + column, np.uint64(bits))
         if new.stop > new.start:
             self.seen_by_all &= bits
         if partly is not None:
-            np.bitwise_or.at(self.table.flat, places + column, partly)
+            np.bitwise_or.at(self.table.flat, entries * self.table.stride + column, partly)
 
     def piece(self, first: int, stop: int) -> Slice:
         """A copy of the entries from `first` up to `stop`."""
@@ -202,18 +226,12 @@ class Group:
         """Add what a piece of another table has; all `entries` are different ones, or all are the same one."""
         if not len(entries):
             return
-        places = entries * self.table.stride
-        for key in (FLOWS, PACKETS, OCTETS):
-            self.add(key, entries, places, piece.value(key))
-        for key, column in piece.more.items():
-            if key is BORN:
-                self.born(entries, column)
-            else:
-                self.add(key, entries, places, column)
-        np.minimum.at(self.table.flat, places + self.places[FIRST], piece.value(FIRST))
-        np.maximum.at(self.table.flat, places + self.places[LAST], piece.value(LAST))
+        if BORN in piece.more:
+            self.born(entries, piece.more[BORN])
+        more = {key: column for key, column in piece.more.items() if key is not BORN}
+        self.add(entries, {key: piece.value(key) for key in (FLOWS, PACKETS, OCTETS, FIRST, LAST)} | more)
         seen = piece.value(SEEN)
-        np.bitwise_or.at(self.table.flat, places + self.places[SEEN], seen)
+        np.bitwise_or.at(self.table.flat, entries * self.table.stride + self.places[SEEN], seen)
         bits = int(np.bitwise_and.reduce(seen))
         self.seen_by_all = bits if self.seen_by_all is None else self.seen_by_all & bits
         for state, (values, flags) in zip(self.states, piece.states, strict=True):

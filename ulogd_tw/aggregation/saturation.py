@@ -21,6 +21,10 @@ class Adder:
         self.report: Callable[[int], None] = _nobody
         """Called with the number of sums that stopped at a limit."""
 
+    def begin(self, bound: int) -> None:
+        """The column has sums, none of them beyond this."""
+        self._bound = bound
+
     def add(self, sums: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
         """Add each value to the sum at its place; `values` are of the type of the sums."""
         if len(values):

@@ -11,6 +11,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.columns import numbers
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.flow_end import ACTIVE
+from ulogd_tw.core.keys import Key
 from ulogd_tw.core.resolve import Find
 
 _ADDED = tuple(key.name for key in ADDED)
@@ -32,12 +33,9 @@ class Summing:
             group.born(new, int(batch.now * 1000))
         if not batch.n:
             return
-        places = entries * group.table.stride
         counting = ending(batch)
-        flows = np.ones(batch.n, np.uint64) if counting is None else counting.astype(np.uint64)
-        group.add(FLOWS, entries, places, flows)
-        self._sums(group, entries, places, batch, new)
-        self._times(group, places, batch)
+        flows = {FLOWS: None if counting is None else counting.astype(np.uint64)}
+        group.add(entries, flows | self._sums(group, entries, batch, new) | self._times(batch))
         for state in group.states:
             found = self.find(batch, state.spec.of)
             if found is not None:
@@ -48,8 +46,9 @@ class Summing:
         """So many sums have stopped at the limit of 64 bits."""
         self.counters.figures["sums_saturated"] += sums
 
-    def _sums(self, group: Group, entries: np.ndarray, places: np.ndarray, batch: Batch, new: slice) -> None:
-        """Add the counters, and note which of them the rows have."""
+    def _sums(self, group: Group, entries: np.ndarray, batch: Batch, new: slice) -> dict[Key, np.ndarray | None]:
+        """The counters of the rows; it is noted which of them they have."""
+        found: dict[Key, np.ndarray | None] = {}
         seen = 0
         partly = None
         for place, counters in enumerate(self._amounts.carried(batch).counters):
@@ -63,8 +62,9 @@ class Summing:
                 values = np.where(missing, np.uint64(0), values)
                 bit = np.where(missing, np.uint64(0), np.uint64(1 << place))
                 partly = bit if partly is None else partly | bit
-            group.add(SUMS[place], entries, places, share(batch, values))
-        group.see(seen, partly, places, new)
+            found[SUMS[place]] = share(batch, values)
+        group.see(seen, partly, entries, new)
+        return found
 
     def _amount(self, batch: Batch, place: int) -> Amount | None:
         """The amounts of the rows for the sum at this place of `SUMS`."""
@@ -84,15 +84,15 @@ class Summing:
             return found
         return Amount(found.values, interim if found.missing is None else found.missing | interim)
 
-    def _times(self, group: Group, places: np.ndarray, batch: Batch) -> None:
-        start = self.find(batch, "flowStartMilliseconds")
-        if start is not None:
-            values = start.numbers if start.missing is None else np.where(start.missing, NEVER, start.numbers)
-            np.minimum.at(group.table.flat, places + group.places[FIRST], values.astype(np.uint64, copy=False))
-        end = self.find(batch, "flowEndMilliseconds")
-        if end is not None:
-            values = end.numbers if end.missing is None else np.where(end.missing, np.uint64(0), end.numbers)
-            np.maximum.at(group.table.flat, places + group.places[LAST], values.astype(np.uint64, copy=False))
+    def _times(self, batch: Batch) -> dict[Key, np.ndarray | None]:
+        """The first and the last time of the flow of each row."""
+        found: dict[Key, np.ndarray | None] = {}
+        for key, name, none in ((FIRST, "flowStartMilliseconds", NEVER), (LAST, "flowEndMilliseconds", np.uint64(0))):
+            time = self.find(batch, name)
+            if time is not None:
+                values = time.numbers if time.missing is None else np.where(time.missing, none, time.numbers)
+                found[key] = values.astype(np.uint64, copy=False)
+        return found
 
 
 def _either(missing: np.ndarray | None, others: np.ndarray) -> np.ndarray:

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ulogd_tw.kernels import lib
+from ulogd_tw.kernels.table import GROW, Entries
+
 _32 = np.uint64(32)
 _LINE, _PAGE = 64, 4096
 """Octets of a cache line, and of a page of memory."""
@@ -84,6 +87,7 @@ class KeyTable:
         self._old: np.ndarray | None = None
         self._moved = self._to_move = 0
         self._reach = _MOST_PROBES
+        self._kernel = Entries(self.flat, self.stride, capacity, int(self._low)) if lib is not None else None
         self._crowded = False
         """Whether some key found no slot within reach."""
         self.reseeded = 0
@@ -93,6 +97,11 @@ class KeyTable:
     def _draw_secrets(self) -> None:
         self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(self.key_words)]
         self._seed = np.uint64(secrets.randbits(64))
+        self._tell_kernel()
+
+    def _tell_kernel(self) -> None:
+        if self._kernel is not None:
+            self._kernel.hash_by(int(self._seed), [int(factor) for factor in self._factors], self._reach)
 
     @property
     def nbytes(self) -> int:
@@ -132,6 +141,8 @@ class KeyTable:
             self._move(len(words[0]))
         elif 8 * self.n > 3 * len(self._index) and 2 * limit > len(self._index):
             self._prepare()
+        if self._kernel is not None:
+            return self._by_kernel(self._kernel, words, limit)
         hashed = self._hash(words)
         tags = self._tags(hashed)
         found, slots = self._find(self._index, words, tags, hashed)
@@ -149,6 +160,23 @@ class KeyTable:
                 self._reseed()
                 rows = rows[found[rows] == 0]
                 found[rows] = self.entries([w[rows] for w in words], limit)
+        return found
+
+    def _by_kernel(self, kernel: Entries, words: Sequence[np.ndarray], limit: int) -> np.ndarray:
+        """As `entries`; the kernel stops where the index has to change."""
+        words = [np.ascontiguousarray(word) for word in words]
+        found, row, crowded = np.empty(len(words[0]), np.int64), 0, -1
+        while row < len(found):
+            kernel.use(self._index, self._old)
+            row, stopped, self.n = kernel.find(words, row, self.n, limit, found)
+            if stopped == GROW:
+                self._grow(min(self.n + 1, limit))
+            elif stopped and row == crowded:  # other secrets have not helped
+                self._reach = len(self._index)
+                self._tell_kernel()
+            elif stopped:
+                crowded = row
+                self._reseed()
         return found
 
     def _find(
@@ -315,6 +343,7 @@ class KeyTable:
             self._index = np.zeros(len(self._index), self._slot)
             if attempt == _RESEEDS:
                 self._reach = len(self._index)  # no secret helps: slow, but right
+                self._tell_kernel()
             if all(self._place(at, min(at + _MOVED_AT_ONCE, self.n + 1) - 1)
                    for at in range(1, self.n + 1, _MOVED_AT_ONCE)):  # fmt: skip
                 return

@@ -108,3 +108,26 @@ typedef struct {
 
 int64_t ut_rows(const ut_cell *cells, int64_t n_cells, const uint8_t *texts, int64_t texts_octets, uint8_t separator,
                 int64_t first, int64_t rows, uint8_t *out, int64_t room, int64_t *ends, int64_t *written);
+
+/* table.c: keys to entries, and their sums */
+
+typedef struct {
+    uint8_t *index, *old;                  /* slots of 4 or 8 octets; `old`: entries that have not moved yet, or none */
+    int64_t mask, old_mask, slot_octets;
+    uint64_t low, seed;                    /* the bits of a slot with the number of an entry */
+    const uint64_t *factors;
+    uint64_t *flat;                        /* entries of `stride` words, from 0 to `capacity`; the key comes first */
+    int64_t stride, words, capacity, n, reach;
+    int64_t stopped;                       /* why not all rows were reached: UT_GROW, UT_CROWDED */
+} ut_table;
+
+typedef struct {
+    int64_t place;                         /* of the sum in an entry */
+    int64_t kind;                          /* 0: add; 1: the least; 2: the greatest */
+    uint64_t bound;                        /* no sum of the table is beyond it */
+    const uint64_t *values;                /* one a row; none: 1 */
+} ut_sum;
+
+int64_t ut_entries(ut_table *t, const uint64_t *const *words, int64_t first, int64_t rows, int64_t limit, int64_t *out);
+int64_t ut_add(uint64_t *flat, int64_t size, int64_t stride, int64_t n, const int64_t *entries, int64_t rows,
+               ut_sum *what, int64_t sums);
