@@ -80,6 +80,8 @@ class SQLOutput(Output):
         self._stopping = False
         self._was_cut = False
         self._unnumbered = False
+        self._away = False
+        """Whether the database could not be reached while the stacks were built."""
         self._sifted = False
         """Whether the last batch had to be sifted: then the next one that fails is sifted at once."""
         self._busy: defer.Deferred[Any] | None = None
@@ -119,6 +121,7 @@ class SQLOutput(Output):
         except Exception as error:
             fault = self._fault_at_start(error)
             self._warn(error, fault)
+            self._away = True
             return
         if existing:
             self._choose(existing)
@@ -211,11 +214,11 @@ class SQLOutput(Output):
     # start and stop
 
     def open(self) -> defer.Deferred[None]:
-        """Connect, and create the table if wanted. Waits a few seconds at most for an unreachable database."""
+        """Connect, and create the table if wanted. Waits a few seconds at most, if the database was there just now."""
         self._check_columns()
         self._make_pool()
         opened: defer.Deferred[None] = defer.Deferred()
-        timer = self.reactor.callLater(self.connect_s + 1, self._too_slow, opened)
+        timer = self.reactor.callLater(0 if self._away else self.connect_s + 1, self._too_slow, opened)
 
         def settled(result: Any) -> None:
             if self._busy is attempt:

@@ -216,6 +216,17 @@ class RetryTests(SynchronousTestCase):
         answer.errback(Away())
         self.assertEqual(made.reactor.getDelayedCalls(), [])
 
+    def test_away_is_waited_for_once(self):
+        """One that was away while the stacks were built does not hold up the others again."""
+        made = output(SQL, table="flows", create=True)
+        made.look = lambda: made.next(None, None, 0, False)
+        made.script.append(Away("timed out"))
+        made.prepare()
+        made.writer.write = lambda *_: defer.Deferred()
+        opening = made.open()
+        made.reactor.advance(0)
+        self.successResultOf(opening)
+
 
 class ColumnTests(SynchronousTestCase):
     """Names of columns and keys."""
