@@ -284,6 +284,8 @@ class Ulogd(service.Service):
     @defer.inlineCallbacks
     def stopService(self) -> Any:
         super().stopService()
+        for number in (signal.SIGTERM, signal.SIGINT):  # Twisted would log an error for a second one
+            signals.answer(number, lambda: reactor.callFromThread(self._stops_already))
         deadline = reactor.seconds() + self.settings.stop_timeout
         for part in self.graph.parts():
             yield self._stop_part(part, deadline)
@@ -295,6 +297,10 @@ class Ulogd(service.Service):
         unaccounted = self.graph.unaccounted()
         if unaccounted:
             self.log.error("rows missing from every counter (a bug, please report it): {rows}", rows=unaccounted)
+
+    def _stops_already(self) -> None:
+        self.log.info("the stop is under way; it takes as long as rows are written, up to stop_timeout={seconds:g} s",
+                      seconds=self.settings.stop_timeout)  # fmt: skip
 
     @defer.inlineCallbacks
     def _stop_part(self, part: Graph, deadline: float) -> Any:

@@ -1,6 +1,8 @@
 """The service around a batch job, which ends when everything is written; and around instances with faults."""
 
+import signal
 from functools import partial
+from types import SimpleNamespace
 
 from twisted.internet import task
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,6 +11,7 @@ from tests.unit.core import doubles
 from tests.unit.core.doubles import numbers
 from ulogd_tw import service
 from ulogd_tw.config import GLOBAL_OPTIONS
+from ulogd_tw.core.graph import Graph
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.stack import Builder, StackSpec
 
@@ -130,6 +133,24 @@ class FaultTests(SynchronousTestCase):
 
 class SignalTests(SynchronousTestCase):
     """SIGHUP and SIGUSR2, as the service does them."""
+
+    def test_second_end(self):
+        """Further signals that ask for the end are answered while it is under way, and not by Twisted."""
+        handlers, reactor = {}, Reactor()
+        reactor.callFromThread = lambda call: call()
+        self.patch(service, "reactor", reactor)
+        self.patch(service.signal, "signal", handlers.__setitem__)
+        said = []
+        self.patch(
+            service.Ulogd, "log", SimpleNamespace(info=lambda text, **fields: said.append(text.format(**fields)))
+        )
+        made = service.Ulogd(Graph(), Options(GLOBAL_OPTIONS, {}), clock=reactor.seconds)
+        self.successResultOf(made.stopService())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handlers[number](number, None)
+        self.assertEqual(
+            ["the stop is under way; it takes as long as rows are written, up to stop_timeout=10 s"] * 2, said
+        )
 
     def test_inputs_catch_up(self):
         """Both hold for all that arrived before: inputs read first; the fault of one stops nothing else."""
