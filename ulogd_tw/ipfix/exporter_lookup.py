@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from ulogd_tw.ipfix.exporter_info import BOOT, WHOLE, ExporterInfo
-from ulogd_tw.ipfix.scopes import Scope, specificity
+from ulogd_tw.ipfix.scopes import ORDER, Scope, specificity
 from ulogd_tw.ipfix.session import Domain, KnownTemplate, Session
 
 Found = TypeVar("Found")
@@ -46,6 +46,8 @@ class Rates:
 _NOTHING = Rates()
 _UNNAMED = tuple(map(frozenset, (("sampler",), ("direction",), ("sampler", "direction"))))
 """Identities of rates that records may lack: their rate is that of the rest, if all rates of the rest are equal."""
+_LAST = (len(ORDER) + 1, 0)
+"""The rank of the only rate of samplers, for records that name none: behind those of the domain and of the exporter."""
 _SEQUENCE = frozenset(("sequence",))
 """A Selection Sequence names samplers."""
 _MOST = 4096
@@ -147,7 +149,8 @@ def _steps(rates: Mapping[Scope, float | None], without: frozenset[str] = frozen
     for names, scopes in groupby(sorted(rates, key=lambda s: (specificity(s), asked(s))), key=asked):
         places = [place for place, name in enumerate(names) if name not in ("template", "exporter")]
         table = {tuple(scope[place][1] for place in places): rates[scope] for scope in scopes}
-        yield Step(tuple(names[place] for place in places), table, without, specificity(tuple((n, 0) for n in names)))
+        rank = specificity(tuple((name, 0) for name in names)) if names or not without else _LAST
+        yield Step(tuple(names[place] for place in places), table, without, rank)
 
 
 def _steps_without(rates: Mapping[Scope, float | None]) -> Iterator[Step]:

@@ -306,8 +306,8 @@ def _info(domain: Domain) -> ExporterInfo:
     return domain.info
 
 
-_FIELD_TYPES = {f"v9scope{ident}": ident for ident in (10, 14, 48, 58, 61, 95, 138, 141, 142, 143, 144, 145, 149, 234,
-                                                       235, 252, 253, 301, 302)}  # fmt: skip
+_FIELD_TYPES = {f"v9scope{ident}": ident for ident in (10, 14, 48, 58, 61, 95, 137, 138, 141, 142, 143, 144, 145, 149,
+                                                       234, 235, 243, 252, 253, 301, 302)}  # fmt: skip
 """Scopes beyond the five of RFC 3954 section 6.1, for which exporters take field types (ipt_NETFLOW)."""
 USED |= frozenset(_FIELD_TYPES)
 _TAKEN = {"observationDomainId": scopes.DOMAIN, "templateId": "templateId#2"}

@@ -34,6 +34,7 @@ IDENTITIES = {
     "vlanId": "vlan",
     "dot1qVlanId": "vlan",
     "flowDirection": "direction",
+    "commonPropertiesId": "properties",
 }
 """Scope keys of options records (``#2``: the bare name is the context's)."""
 PROCESSES = {"meteringProcessId": "metering", "exportingProcessId": "exporting", "scopeCache": "cache"}
@@ -59,13 +60,14 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "egressVRF": (("egressVRFID",),),
     "vlan": (("vlanId", "dot1qVlanId"),),
     "direction": (("flowDirection",),),
+    "properties": (("commonPropertiesId",),),
     "metering": (("meteringProcessId",),),
     "exporting": (("exportingProcessId",),),
 }
 """Columns of Data Records that hold an identity: of each group the first that a record has. The second group is asked
 where the first one finds nothing."""
-ORDER = ("sampler", "sequence", "template", *(name for name in COLUMNS if name not in ("sampler", "sequence")),
-         "cache", "exporter")  # fmt: skip
+_OWN = ("sampler", "sequence", "properties")
+ORDER = (*_OWN, "template", *(name for name in COLUMNS if name not in _OWN), "cache", "exporter")
 """The most special first: the record's own ids come before the places that it passed."""
 _RANK = {name: place for place, name in enumerate(ORDER)}
 

@@ -220,6 +220,22 @@ class RatesTests(SynchronousTestCase):
         for order in (told, told[::-1]):
             self.check([100], order, [message(flows(256, [(1, 4)], record((4, 9))))])
 
+    def test_system_before_the_only_sampler(self):
+        """A record that names no sampler has the rate of the system, and only without one that of the only sampler."""
+        sampler = tell9(300, [(1, 4)], [(48, 1), (50, 4)], record((4, 1), (1, 1), (4, 10)))
+        system = tell9(301, [(1, 4)], [(34, 4)], record((4, 1), (4, 1000)))
+        sent = v9(flows9(256, [(1, 4)], record((4, 9))))
+        self.check([10], [v9(sampler)], [sent])
+        self.check([1000], [v9(sampler), v9(system)], [sent])
+
+    def test_common_properties(self):
+        """A rate of common properties, whose id the records have (RFC 5473)."""
+        told = tell(300, [(137, 8)], [(34, 4), (10, 4)], record((8, 7), (4, 10), (4, 1)))
+        told_alone = tell(301, [(137, 8)], [(34, 4)], record((8, 8), (4, 20)))
+        rows = (record((8, ident), (4, 1), (4, 9)) for ident in (7, 8, 9))
+        sent = message(flows(256, [(137, 8), (10, 4), (1, 4)], *rows))
+        self.check([10, 20, 1], [message(told, told_alone)], [sent], {"sampling_unmatched": 1})
+
     def test_taken_back(self):
         """A rate of 0 takes back the one before it: sampling was switched off."""
         for scope, fields, zero in (
