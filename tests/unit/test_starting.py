@@ -88,6 +88,17 @@ class LoadedTests(SynchronousTestCase):
             '[out1]\ncollectors="udp:127.0.0.1:4739"\n',
         )
 
+    def test_list_of_commands(self):
+        """twistd's own help has the command, and loads nothing of it."""
+        code = "import sys; from twisted.scripts.twistd import ServerOptions\n"
+        code += "print(*[name for name, *_ in ServerOptions().subCommands], '', *sys.modules)"
+        commands, _, modules = run(code).partition("  ")
+        self.assertIn("ulogd", commands.split())
+        found = {
+            name for name in modules.split() if name.partition(".")[0] in ("ulogd_tw", "numpy", "OpenSSL", "pyroute2")
+        }
+        self.assertEqual({"ulogd_tw", "ulogd_tw.signals", "ulogd_tw.starting"}, found)
+
     def test_later_tls(self):
         """Where OpenSSL is asked for later, it is there, also for Twisted's own TLS over a plain connection."""
         code = (

@@ -250,9 +250,10 @@ _NET_COLUMN = re.compile(r"(src|dst|exporter)\.net\.[A-Za-z0-9]+$")
 _OCCURRENCE = re.compile(r"#\d+$")
 
 
-def _table(file: str) -> Iterator[dict[str, str]]:
-    text = resources.files("ulogd_tw.core").joinpath("data", file).read_text("utf-8")
-    return csv.DictReader(text.splitlines())
+def _table(file: str, first: str = "") -> Iterator[dict[str, str]]:
+    """The rows of a table, or those that begin with `first`."""
+    head, *lines = resources.files("ulogd_tw.core").joinpath("data", file).read_text("utf-8").splitlines()
+    return csv.DictReader([head, *(line for line in lines if line.startswith(first))])
 
 
 class Registry:
@@ -275,9 +276,17 @@ class Registry:
     @cached_property
     def enterprise(self) -> dict[Element, Key]:
         """Elements of enterprises; an element with a name of IANA's is called ``e<pen>.<name>``."""
+        return self._of_enterprises("")
+
+    @cached_property
+    def _reverse(self) -> dict[Element, Key]:
+        """The part of `enterprise` that many stacks need: elements of the other direction (RFC 5103)."""
+        return self._of_enterprises(f"{REVERSE_PEN},")
+
+    def _of_enterprises(self, first: str) -> dict[Element, Key]:
         bare = {key.name for key in self.iana.values()}
         found = {}
-        for row in _table("enterprise_elements.csv"):
+        for row in _table("enterprise_elements.csv", first):
             element = (int(row["pen"]), int(row["element_id"]))
             name = f"e{element[0]}.{row['name']}" if row["name"] in bare else row["name"]
             base = self.iana.get(element[1]) if element[0] == REVERSE_PEN else None
@@ -347,6 +356,10 @@ class Registry:
         return {key.name: key for key in self.iana.values()}
 
     @cached_property
+    def _reverse_by_name(self) -> dict[str, Key]:
+        return {key.name: key for key in self._reverse.values()}
+
+    @cached_property
     def _enterprise_by_name(self) -> dict[str, Key]:
         found: dict[str, Key] = {}
         scopes = (self.element(NETFLOW9_SCOPE, ident) for ident in _SCOPES)
@@ -355,8 +368,7 @@ class Registry:
             other = found.get(key.name)
             if other is None and _of_netflow9(key):  # ntop's elements: the same names in capitals
                 other = found.get(key.name.upper())
-            elements = other.elements + key.elements if other else key.elements
-            found[key.name] = replace(other or key, name=key.name, elements=elements)
+            found[key.name] = replace(other, name=key.name, elements=other.elements + key.elements) if other else key
         return found
 
     def key(self, name: str) -> Key | None:
@@ -374,7 +386,8 @@ class Registry:
             return self.element(int(match[1]), int(match[2])).named(name)
         if match := _UNKNOWN9.match(bare):
             return self.element(NETFLOW9 if match[1] == "id" else NETFLOW9_SCOPE, int(match[2])).named(name)
-        found = self._enterprise_by_name.get(bare)
+        found = self._reverse_by_name.get(bare) if bare.startswith("reverse") else None
+        found = found or self._enterprise_by_name.get(bare)
         return found.named(name) if found else None
 
     def element(self, pen: int, ident: int) -> Key:
@@ -384,6 +397,8 @@ class Registry:
         """
         if pen == 0:
             found = self.iana.get(ident)
+        elif pen == REVERSE_PEN:
+            found = self._reverse.get((pen, ident))
         elif pen >= NETFLOW9:
             return self._netflow(pen, ident)
         else:
