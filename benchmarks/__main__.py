@@ -1,4 +1,4 @@
-"""The table of all shapes beside peers, or those named: ``python -m benchmarks [--quick] [--runs 5] [NAME ...]``.
+"""The table of all shapes beside peers, or those named: ``python -m benchmarks [--quick] [--both] [NAME ...]``.
 
 A name is that of a shape (``--list``), or of a module of this folder, which has a process of its own:
 ``python -m benchmarks ipfix-400k``, ``python -m benchmarks ipfix_decode``.
@@ -11,6 +11,7 @@ import sys
 
 import benchmarks
 from benchmarks import table
+from benchmarks.measuring import NUMPY, kernels
 
 
 def modules():
@@ -35,6 +36,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="as short as it can be, one run: to see that all works")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--both", action="store_true", help="this program also without its compiled kernels")
     parser.add_argument("--list", action="store_true", help="print the names")
     parser.add_argument("names", nargs="*", metavar="NAME")
     words = parser.parse_args()
@@ -51,7 +53,7 @@ def main():
             status = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode or status
     chosen = [name for name in words.names or shapes if name in shapes]
     if chosen:
-        table.run(chosen, 1 if words.quick else words.runs, words.quick)
+        table.run(chosen, 1 if words.quick else words.runs, words.quick, words.both and kernels() != NUMPY)
     return status
 
 

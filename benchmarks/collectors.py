@@ -102,22 +102,29 @@ def _pmacct(folder, port, text, rows, prefix=(), name="nfacctd"):
     return Collector(daemon, rows)
 
 
-def nfacctd(folder, port, prefix=(), name="nfacctd"):
-    """pmacct's collector with the print plugin and the same key; nothing is written before the end."""
+def nfacctd(folder, port, prefix=(), name="nfacctd", entries="print_cache_entries[a]: 400003\n"):
+    """pmacct's collector with the print plugin and the same key; nothing is written before the end.
+
+    Its cache has room for all flows; that it fills at the start, which is why its start is not counted.
+    """
     text = f"""plugins: print[a]
 aggregate[a]: {FIVE}
 print_output_file[a]: {folder}/out
 print_output: csv
 print_refresh_time[a]: 3600
 print_output_file_append[a]: true
-print_cache_entries[a]: 400003
-"""
+{entries}"""
 
     def rows():
         lines = (folder / "out").read_text().splitlines() if (folder / "out").exists() else []
         return sum(int(line.split(",")[-2]) for line in lines if line[:1].isalnum() and not line.startswith("SRC_IP"))
 
     return _pmacct(folder, port, text, rows, prefix, name)
+
+
+def nfacctd_by_default(folder, port):
+    """The same with the cache that it has by default."""
+    return nfacctd(folder, port, entries="")
 
 
 def sfacctd(folder, port):

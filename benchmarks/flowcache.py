@@ -1,17 +1,10 @@
-"""A capture of 1 M packets of 100 k flows to flow records, beside softflowd and nfpcapd; and FLOWCACHE by itself."""
+"""FLOWCACHE by itself: nanoseconds a packet, in batches of several sizes."""
 
-import os
-import resource
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
-from tests.captures import write
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
@@ -23,47 +16,6 @@ from ulogd_tw.plugins.outputs.gprint import GPRINT
 
 PACKETS, FLOWS = 1_000_000, 100_000
 RUNS = 5
-CONFIG = """[global]
-logfile="stdout"
-stats_file="{dir}/stats.json"
-stack=cap1:PCAPIN,base1:BASE,flow1:FLOWCACHE,{output}
-[cap1]
-file="{dir}/traffic.pcap"
-exit=1
-[file1]
-file="{dir}/ours-%Y%m%d-%H%M%S.ipfix"
-[exp1]
-collectors="udp:127.0.0.1:9"
-"""
-
-
-def spent(words, **keywords):
-    """CPU seconds of a process and those it starts, and the real time."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **keywords)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, time.monotonic() - began
-
-
-def programs(folder):
-    """Name and command of each; all read the same file."""
-    capture = folder / "traffic.pcap"
-    found = {}
-    for name, output in (("IPFIXFILE", "file1:IPFIXFILE"), ("IPFIX over UDP", "exp1:IPFIX")):
-        config = folder / f"{name.split()[0]}.conf"
-        config.write_text(CONFIG.format(dir=folder, output=output))
-        twistd = Path(sys.executable).with_name("twistd")
-        found[f"ulogd_tw, {name}"] = [twistd, "-n", "--pidfile=", "ulogd", "-c", config]
-    empty = folder / "empty.pcap"
-    empty.write_bytes(capture.read_bytes()[:24])
-    start = folder / "start.conf"
-    start.write_text((folder / "IPFIXFILE.conf").read_text().replace("traffic.pcap", "empty.pcap"))
-    found["ulogd_tw, an empty capture"] = [twistd, "-n", "--pidfile=", "ulogd", "-c", start]
-    (folder / "theirs").mkdir()
-    words = ["softflowd", "-r", capture, "-v", "10", "-d", "-m", str(10 * FLOWS), "-n", "127.0.0.1:9"]
-    found["softflowd, IPFIX over UDP"] = words
-    found["nfpcapd, into its files"] = ["nfpcapd", "-r", capture, "-w", folder / "theirs", "-B", "1000000"]
-    return found
 
 
 def alone(sizes=(512, 4096, 16384, 65536)):
@@ -108,20 +60,7 @@ def _cache():
 
 
 def main():
-    """Print CPU seconds of each program, in turn, and nanoseconds of FLOWCACHE."""
-    top = Path(__file__).resolve().parents[1]
-    with tempfile.TemporaryDirectory(prefix="utw-flowcache-") as name:
-        folder = Path(name)
-        write(folder / "traffic.pcap", PACKETS, FLOWS)
-        print(f"{PACKETS} packets of {FLOWS} flows, {os.path.getsize(folder / 'traffic.pcap') >> 20} MB")
-        commands = programs(folder)
-        figures = {program: [] for program in commands}
-        for _ in range(RUNS):
-            for program, words in commands.items():
-                figures[program].append(spent(words, cwd=top))
-        for program, runs in figures.items():
-            cpu, real = (statistics.median(part) for part in zip(*runs, strict=True))
-            print(f"{program:32} {cpu:6.2f} CPU s {real:6.2f} s")
+    """Print nanoseconds a packet."""
     for size, ns in alone():
         print(f"FLOWCACHE alone, {size:6} packets a batch: {ns:6.0f} ns a packet")
 

@@ -3,20 +3,22 @@
 import os
 import platform
 import subprocess
+from contextlib import contextmanager, nullcontext
 
 import numpy
 
-from benchmarks import collecting, collectors, netfilter
+from benchmarks import collecting, collectors, netfilter, whole
 from benchmarks.measuring import in_turn, kernels
 from benchmarks.shapes import OURS
 
-HEAD = ("ratio", "shape", "peer", "its figure", OURS, "unit", "lost", "kernels")
+FALLBACK = "without kernels"
+HEAD = ("ratio", "shape", "peer", "its figure", OURS, FALLBACK, "unit", "lost", "kernels")
 PEERS = ("pmacct", "nfdump", "ulogd2", "softflowd")
 
 
 def shapes():
     """All shapes by name, in the order of the table."""
-    return {shape.name: shape for shape in [*collecting.SHAPES, *netfilter.SHAPES]}
+    return {shape.name: shape for shape in [*collecting.SHAPES, *netfilter.SHAPES, *whole.SHAPES]}
 
 
 def machine():
@@ -50,13 +52,14 @@ def lost(figures):
 
 def rows(shape, found):
     """A row of the table for each peer, or one where there is none."""
-    own, used = found.pop(OURS), kernels()
-    for name, figures in found.items():
+    own, alone = found[OURS], found.get(FALLBACK)
+    ours = spread(own), spread(alone) if alone else "", shape.unit
+    peers = {name: figures for name, figures in found.items() if name not in (OURS, FALLBACK)}
+    for name, figures in peers.items():
         ratio = own.median / figures.median if shape.more else figures.median / max(own.median, 1e-9)
-        both = f"{lost(figures)} / {lost(own)}"
-        yield f"{ratio:.2f} x", shape.title, name, spread(figures), spread(own), shape.unit, both, used
-    if not found:
-        yield "", shape.title, "", "", spread(own), shape.unit, lost(own), used
+        yield f"{ratio:.2f} x", shape.title, name, spread(figures), *ours, f"{lost(figures)} / {lost(own)}", kernels()
+    if not peers:
+        yield "", shape.title, "", "", *ours, lost(own), kernels()
 
 
 def line(cells):
@@ -64,16 +67,34 @@ def line(cells):
     return "| " + " | ".join(cells) + " |"
 
 
-def measured(shape, runs, quick):
-    """(figures by program, why others have none) of a shape."""
+def measured(shape, runs, quick, both=False):
+    """(figures by program, why others have none) of a shape; with `both` also without the compiled kernels."""
     shape.quick = quick
+
+    def measure(name):
+        with environment("ULOGD_TW_KERNELS", "off") if name == FALLBACK else nullcontext():
+            return shape.measure(shape.programs[OURS if name == FALLBACK else name])
+
     try:
-        return in_turn(shape.programs, shape.measure, runs)
+        return in_turn([*shape.programs, *([FALLBACK] if both else [])], measure, runs)
     finally:
         shape.close()
 
 
-def run(names, runs, quick):
+@contextmanager
+def environment(name, value):
+    """A variable that the programs see which are started meanwhile."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def run(names, runs, quick, both):
     """Print the rows of these shapes, and which programs could not be measured."""
     print(machine())
     print(f"{runs} runs of each program, in turn: median (lowest to highest); lost: peer / {OURS}, at most in a run")
@@ -81,7 +102,7 @@ def run(names, runs, quick):
     left_out = {}
     for name in names:
         shape = shapes()[name]
-        found, missing = measured(shape, runs, quick)
+        found, missing = measured(shape, runs, quick, both)
         left_out |= {f"{name}, {program}": reason for program, reason in missing.items()}
         for cells in rows(shape, found) if OURS in found else ():
             print(line(cells), flush=True)
