@@ -205,7 +205,7 @@ class IPFIXFILETests(TestCase):
             self.skipTest(f"needs to mount a tmpfs: {mounted.stderr.decode()}")
         self.addCleanup(subprocess.run, ["umount", store], check=True)
         stuff = store / "stuff"
-        stuff.write_bytes(bytes(700_000))
+        stuff.write_bytes(bytes(750_000))
         with self.service(STACKS[:1], 3600, directory=folder) as service:
             generate(f"127.0.0.1:{self.port}", "-n", 5000, "-r", 2500, "-F", 300)
             wait_until(lambda: service.counters("file1")["errors"].get("write"), what="the disk is full")
