@@ -20,6 +20,8 @@ from ulogd_tw.transports.url import Url
 
 reactor: Any = _reactor
 _SO_RCVBUFFORCE = 33
+_MOST_BUFFER = 0x3FFFFFFF
+"""The kernel keeps the double in an int."""
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 _MEMINFO_HELD, _MEMINFO_DROPS = 0, 8
@@ -153,6 +155,7 @@ class UdpListener:
 
 def _set_buffer(bound: socket.socket, octets: int) -> None:
     """The largest receive buffer we may have: beyond net.core.rmem_max only with CAP_NET_ADMIN."""
+    octets = min(octets, _MOST_BUFFER)
     try:
         bound.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, octets)
     except PermissionError:

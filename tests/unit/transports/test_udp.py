@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ulogd_tw.transports.gathering import Terms
 from ulogd_tw.transports.udp import UdpListener
+from ulogd_tw.transports.url import Url
 
 
 class PauseTests(SynchronousTestCase):
@@ -68,3 +69,16 @@ class PauseTests(SynchronousTestCase):
         self.assertTrue(14_000 < listener.held() <= 10 * 2304, listener.held())
         listener._received = lambda listener, slab: None
         self.assertEqual((listener.read_once(), listener.held()), (10, 0))
+
+
+class BufferTests(SynchronousTestCase):
+    """The receive buffer of a real socket."""
+
+    def test_as_much_as_the_kernel_gives(self):
+        """Sizes beyond an int of the kernel are no error, and no less than smaller ones."""
+        granted = []
+        for octets in (1 << 20, 2 << 30, 8 << 30):
+            (found,) = UdpListener.bind(Url("udp", "127.0.0.1", 0), lambda *_: None, octets, Terms(bound=0.004))
+            granted.append(found.buffer)
+            found.close()
+        self.assertEqual(granted, sorted(granted))
