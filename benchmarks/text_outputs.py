@@ -1,6 +1,6 @@
 """Rows a second of the printing outputs and of `canonical_list`, beside json.dumps for each row.
 
-``python -m benchmarks text_outputs``: median of 5, one process; texts are made, not written.
+``python -m benchmarks text_outputs``: CPU time, median of 5, one process; texts are made, not written.
 """
 
 import json
@@ -10,14 +10,18 @@ import time
 
 import numpy as np
 
-from ulogd_tw.core import types
+from ulogd_tw import kernels
+from ulogd_tw.core import lines, types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Coded, Octets, repeated
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.python_values import canonical_list
+from ulogd_tw.core.resolve import Found
+from ulogd_tw.plugins.filters.printflow import PRINTFLOW
 from ulogd_tw.plugins.outputs.gprint import GPRINT
 from ulogd_tw.plugins.outputs.json import JSON
+from ulogd_tw.plugins.outputs.logemu import LOGEMU
 from ulogd_tw.plugins.outputs.oprint import OPRINT
 
 NOW_MS = 1795392639178
@@ -106,12 +110,12 @@ def per_row(rows):
 
 
 def median(work):
-    """Seconds of the middle one of five runs after one that warms up."""
+    """CPU seconds of the middle one of five runs after one that warms up."""
     times = []
     for _ in range(6):
-        begun = time.perf_counter()
+        begun = time.process_time()
         work()
-        times.append(time.perf_counter() - begun)
+        times.append(time.process_time() - begun)
     return statistics.median(times[1:])
 
 
@@ -125,6 +129,46 @@ def output(class_):
     """What makes the texts of a batch."""
     made = class_("out", Options(class_.all_options(), {"file": "/dev/null"}))
     return lambda rows: sum(len(octets) for octets, _ in made.texts(rows))
+
+
+def logged():
+    """What makes the lines of LOGEMU with PRINTFLOW."""
+    texts, made = PRINTFLOW("text"), LOGEMU("out", Options(LOGEMU.all_options(), {"file": "/dev/null"}))
+    texts.wanted = {"print"}
+    for plugin in (texts, made):
+        plugin.find = found
+    return lambda rows: sum(len(octets) for octets, _ in made.texts(texts.process(rows)))
+
+
+def found(rows, name):
+    """A key of the rows themselves."""
+    key = rows.schema.get(name)
+    return key and Found(rows.columns[name], rows.missing.get(name), key)
+
+
+def sizes():
+    """Batches of several sizes with the kernel and with NumPy in turn: CPU ns a row, median of 5."""
+    wholly = lines.LEAST_COMPILED
+    kinds = {
+        "JSON: collected": (collected, output(JSON)),
+        "GPRINT: collected": (collected, output(GPRINT)),
+        "JSON: conntrack": (conntrack, output(JSON)),
+        "GPRINT: conntrack": (conntrack, output(GPRINT)),
+        "PRINTFLOW, LOGEMU: conntrack": (conntrack, logged()),
+    }
+    for title, (make, write) in kinds.items():
+        for size in (1, 8, 64, 1000, 30_000):
+            rows, times, taken = make(size), max(1, 20_000 // (size + 60)), {wholly: [], 1 << 62: []}
+            for _ in range(6):
+                for least, figures in taken.items():
+                    lines.LEAST_COMPILED = least
+                    begun = time.process_time()
+                    for _ in range(times):
+                        write(rows)
+                    figures.append((time.process_time() - begun) / times / size * 1e9)
+            kernel, numpy = (statistics.median(figures[1:]) for figures in taken.values())
+            print(f"{title}, batches of {size:6} {kernel:8.0f} ns a row, with NumPy {numpy:8.0f}")
+    lines.LEAST_COMPILED = wholly
 
 
 def main():
@@ -143,10 +187,8 @@ def main():
             show(f"{class_.name}: {title}", n, lambda write=write, rows=rows: write(rows))
         small = rows.take(slice(0, 8000))
         show(f"json.dumps a row: {title}", 8000, lambda small=small: per_row(small))
-    for size in (1, 8, 30, 100, 400, 2000):
-        rows, write = collected(size), output(JSON)
-        title = f"JSON: collected, batches of {size}"
-        show(title, size * 20, lambda rows=rows, write=write: [write(rows) for _ in range(20)])
+    if kernels.lib is not None:
+        sizes()
     names = [b"eth%d" % i for i in range(200)]
     columns = {
         "sourceIPv4Address": addresses(n).astype(np.uint32),

@@ -56,9 +56,10 @@ class PRINTFLOW(Filter):
                 found.append(value(address, piece))
         if protocol := self.find(batch, f"{side}.ip.protocol"):
             found.append(Words(_PROTOCOLS, protocol.values, protocol.missing))
+            ported = (protocol.values == 6) | (protocol.values == 17)
             for piece, name in ((b"SPT=", "l4.sport"), (b"DPT=", "l4.dport")):
                 if port := self.find(batch, f"{side}.{name}"):
-                    found += self._where(value(port, piece), np.isin(protocol.values, (6, 17)))
+                    found += self._where(value(port, piece), ported)
             for piece, name in ((b"TYPE=", "icmp.type"), (b"CODE=", "icmp.code")):
                 if number := self.find(batch, name):
                     found += self._where(value(number, piece), protocol.values == 1)
