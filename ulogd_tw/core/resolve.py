@@ -97,20 +97,25 @@ class Sources:
 
     def __init__(self) -> None:
         self.recipes: dict[str, tuple[Recipe, ...]] = {}
-        self._chosen: Bounded[tuple[Schema, str], tuple[Recipe, Key] | None] = Bounded(self.MOST_SCHEMAS)
+        self._chosen: Bounded[Schema, dict[str, tuple[Recipe, Key] | None]] = Bounded(self.MOST_SCHEMAS)
+        self._last: tuple[Schema | None, dict[str, tuple[Recipe, Key] | None]] = (None, {})
+        """The last schema and its part of `_chosen`: one value, since a database's thread asks too."""
 
     def add(self, name: str, recipes: Iterable[Recipe]) -> None:
         """Add ways to `name` (an output below several stacks has ways through each)."""
         self.recipes[name] = tuple(dict.fromkeys((*self.recipes.get(name, ()), *recipes)))
         self._chosen.clear()
+        self._last = (None, {})
 
     def find(self, batch: Batch, name: str) -> Found | None:
         """The column of the key `name` in this batch, or None where the batch has no such value."""
-        place = (batch.schema, name)
+        schema, of_schema = self._last
+        if schema is not batch.schema:
+            of_schema = self._turn_to(batch.schema)
         try:
-            chosen = self._chosen[place]
+            chosen = of_schema[name]
         except KeyError:
-            chosen = self._chosen[place] = self._choose(batch.schema, name)
+            chosen = of_schema[name] = self._choose(batch.schema, name)
         if chosen is None:
             return None
         recipe, key = chosen
@@ -125,6 +130,14 @@ class Sources:
             if beyond.any():
                 missing = beyond if missing is None else missing | beyond
         return Found(values, missing, key)
+
+    def _turn_to(self, schema: Schema) -> dict[str, tuple[Recipe, Key] | None]:
+        """The recipes chosen for this schema, of which the next batches will be."""
+        found = self._chosen.get(schema)
+        if found is None:
+            found = self._chosen[schema] = {}
+        self._last = schema, found
+        return found
 
     def key(self, schema: Schema, name: str) -> Key | None:
         """The key that `find` gives for batches of this schema."""

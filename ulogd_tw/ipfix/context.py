@@ -11,6 +11,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.keys import CONTEXT, Key
 from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.session import Clock, DeferredMessage, KnownTemplate
 
@@ -30,17 +31,25 @@ _OF_SOURCE: dict[str, Callable[[Source], Any]] = {
 }
 
 
+_ADDRESSES: dict[int, Type | None] = {0: None, 4: types.IPV4, 6: types.IPV6}
+
+
+def _of_family(keys: Sequence[Key], address: Type | None) -> list[Key]:
+    """The keys with an exporter of this type of address; without one there is no exporter."""
+    found = (key.typed(address) if key.name == "exporter" and address else key for key in keys)
+    return [key for key in found if key.name != "exporter" or address]
+
+
 class Context:
     """Makes the wanted keys of `keys.CONTEXT`. A value common to all rows costs nothing a row."""
 
     def __init__(self, wanted: Wanted) -> None:
-        self._keys = [key for key in CONTEXT if key.name in wanted]
+        keys = [key for key in CONTEXT if key.name in wanted]
+        self._keys = {family: _of_family(keys, address) for family, address in _ADDRESSES.items()}
 
     def keys(self, family: int) -> list[Key]:
         """The keys for exporters of this address family; there is no exporter without an address (family 0)."""
-        address = {4: types.IPV4, 6: types.IPV6}.get(family)
-        found = (key.typed(address) if key.name == "exporter" and address else key for key in self._keys)
-        return [key for key in found if key.name != "exporter" or address]
+        return self._keys[family if family in _ADDRESSES else 0]
 
     def columns(self, layout: Layout, sources: Sequence[Source], counts: np.ndarray, n: int) -> dict[str, Column]:
         """The columns of `n` records of a layout: `counts` of them from each source."""

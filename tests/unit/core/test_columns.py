@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
-from ulogd_tw.core.columns import Octets, Pieces, joined
+from ulogd_tw.core.columns import Octets, Pieces, joined, repeated
 
 sizes = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 1200)), max_size=40)
 
@@ -39,3 +39,19 @@ class OctetsTests(SynchronousTestCase):
         self.assertEqual(strings, pieces.to_list())
         self.assertEqual(strings + strings, joined([pieces, Octets.of(strings)]).to_list())
         self.assertEqual([len(string) for string in strings], pieces.lengths.tolist())
+
+
+class RepeatedTests(SynchronousTestCase):
+    """Columns with one value."""
+
+    @given(st.integers(0, 5))
+    def test_as_numpy_does(self, n):
+        """As np.broadcast_to: no row costs memory, and nobody can write into what others share."""
+        for value, dtype in ((7, np.dtype(np.uint16)), (2**64 - 1, np.dtype(np.uint64)), ((1, 2), None), (9, None)):
+            found = repeated(value, n, dtype)
+            expected = np.broadcast_to(np.array(value, np.uint64 if dtype is None and value != 9 else dtype),
+                                       (n, 2) if value == (1, 2) else n)  # fmt: skip
+            self.assertEqual((found.tolist(), found.dtype, found.shape), (expected.tolist(), expected.dtype,
+                                                                          expected.shape))  # fmt: skip
+            self.assertEqual((found.strides[0], found.flags.writeable), (0, False))
+        self.assertEqual(repeated(b"data", n).to_list(), [b"data"] * n)

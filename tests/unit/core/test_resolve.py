@@ -4,9 +4,10 @@ import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
 from ulogd_tw.core import types
+from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.resolve import Found, Provided, Sources
 
 
 def found(values, missing=None):
@@ -43,3 +44,25 @@ class FoundTests(SynchronousTestCase):
         rows = np.array([True, True, False])
         self.assertEqual([False, True, False], found(rows, [True, False, False]).known(rows).tolist())
         self.assertIs(rows, found(rows).known(rows))
+
+
+class SourcesTests(SynchronousTestCase):
+    """Columns of batches with schemas in turn."""
+
+    def test_schemas_in_turn(self):
+        """Each batch gives its own column, also one whose schema is equal and not the same, and after a new way."""
+        keys = {name: Key(name, types.UNSIGNED32) for name in "abc"}
+
+        def batch(name, value):
+            return Batch(Schema([keys[name]]), {name: np.array([value], np.uint32)}, n=1, now=0.0)
+
+        sources = Sources()
+        sources.add("a", Provided([keys["a"]]).recipes("a"))
+        for _ in range(2):
+            for value, name in enumerate("aabba"):
+                found = sources.find(batch(name, value), "a")
+                self.assertEqual(None if found is None else found.values.tolist(), [value] if name == "a" else None)
+        last = batch("b", 5)
+        self.assertIsNone(sources.find(last, "b"))
+        sources.add("b", Provided([keys["b"]]).recipes("b"))
+        self.assertEqual(sources.find(last, "b").values.tolist(), [5])
