@@ -5,6 +5,7 @@ here is bounded, and what is started is ended by its own process id. The peers b
 needs the reactor starts them before it waits for a Deferred, or calls them in a thread.
 """
 
+import ast
 import ctypes
 import functools
 import itertools
@@ -124,6 +125,13 @@ def given(*arguments, **keywords):
 def examples(usual):
     """Settings of a property that takes `usual` examples where others take 100; HYPOTHESIS_EXAMPLES changes all."""
     return settings(max_examples=max(usual * settings.default.max_examples // 100, 5))
+
+
+@functools.cache
+def import_nodes(path):
+    """The import statements of a module, anywhere in it; each module is parsed once a process."""
+    tree = ast.parse(path.read_text("utf-8"), str(path))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def sized(usual, full):

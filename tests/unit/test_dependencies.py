@@ -10,6 +10,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import import_nodes
+
 TOP = Path(__file__).resolve().parents[2]
 OWN = {"ulogd_tw", "tests", "benchmarks", "draw_layers"}
 THROUGH = {"bcrypt": "twisted.conch.ssh.keys", "service-identity": "twisted.internet._service_identity"}
@@ -37,7 +39,7 @@ def imported(*folders):
     """The outermost packages that modules in these folders import, anywhere in them."""
     found = set()
     for path in (p for folder in folders for p in (TOP / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in import_nodes(path):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:

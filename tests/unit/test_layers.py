@@ -5,6 +5,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import import_nodes
+
 TREE = Path(__file__).resolve().parents[2] / "ulogd_tw"
 
 CODECS = {"ipfix", "netfilter", "packets", "match", "naming"}
@@ -50,7 +52,7 @@ def imported_names(path, package):
     `package` is the dotted name of the package that the module is in, for relative imports. `from x import y` gives
     x.y, because y may be a module.
     """
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    for node in import_nodes(path):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

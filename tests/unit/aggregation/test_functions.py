@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given
+from tests.support import examples, given
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.aggregation import functions
 from ulogd_tw.core import types
@@ -241,6 +241,7 @@ class SpreadOfValuesTests(AggregateCase):
         self.keep.batches = whole
         self.assertSpread(groups)
 
+    @examples(50)
     @given(st.lists(st.tuples(st.integers(0, 40), numbers), min_size=30, max_size=120))
     def test_folded(self, rows):
         """Groups that are folded into the rest bring the spread of their values along."""

@@ -365,7 +365,9 @@ class CorpusTests(SynchronousTestCase):
         (tshark,) = require_program("tshark")
         fields = ("ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport", "tcp.dstport", "ip.ttl")
         compared = 0
-        for oracle, octets in self.cases():
+        cases = list(self.cases())
+        by_tshark = self.by_tshark(tshark, [octets for _, octets in cases], fields)
+        for (oracle, octets), expected in zip(cases, by_tshark, strict=True):
             got = [Counter() for _ in fields]
             for batch in Collected(reliable=False).batches(*octets):
                 for row in batch.rows():
@@ -380,17 +382,17 @@ class CorpusTests(SynchronousTestCase):
                     for counter, value in zip(got, values, strict=True):
                         if value is not None:
                             counter[value] += 1
-            expected = self.by_tshark(tshark, octets, fields)
             self.assertEqual(expected, got, oracle["case"])
             compared += sum(map(Counter.total, got))
         self.assertEqual(66, compared)
 
-    def by_tshark(self, tshark, datagrams, fields):
-        """The values of each field in the sampled headers; those of the outer packet are left out."""
+    def by_tshark(self, tshark, cases, fields):
+        """For each case the values of each field in the sampled headers; the outer packet's are left out."""
+        datagrams = [(number, octets) for number, case in enumerate(cases) for octets in case]
         capture = Path(self.mktemp())
         with capture.open("wb") as file:
             file.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101))
-            for octets in datagrams:
+            for _, octets in datagrams:
                 udp = struct.pack("!HHHH", 6343, 6343, 8 + len(octets), 0) + octets
                 packet = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 99, 17, 0, b"\x7f\0\0\1",
                                      b"\x7f\0\0\1") + udp  # fmt: skip
@@ -400,11 +402,11 @@ class CorpusTests(SynchronousTestCase):
         for name in fields:
             command += ["-e", name]
         lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
-        found = [Counter() for _ in fields]
-        for octets, line in zip(datagrams, lines, strict=True):
+        found = [[Counter() for _ in fields] for _ in cases]
+        for (number, octets), line in zip(datagrams, lines, strict=True):
             if octets[:4] != b"\0\0\0\5":
                 continue
-            for place, (counter, column) in enumerate(zip(found, line.split("\t"), strict=True)):
+            for place, (counter, column) in enumerate(zip(found[number], line.split("\t"), strict=True)):
                 values = column.split(";") if column else []
                 if fields[place] in ("ip.src", "ip.dst", "ip.ttl"):
                     values = values[1:]

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import given
+from tests.support import examples, given
 from tests.unit.netfilter.messages import (
     DESTROY,
     NEW,
@@ -188,6 +188,7 @@ class OnceTests(SynchronousTestCase):
 class ReportTests(SynchronousTestCase):
     """Rows of flows that live."""
 
+    @examples(50)
     @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 40), st.booleans()), max_size=12))
     def test_sums(self, dumps):
         """What the rows of a flow count is what the kernel counted, and they follow one another in time."""

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import given
+from tests.support import examples, given
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.aggregation import interval
 from ulogd_tw.core import types
@@ -43,6 +43,7 @@ class EngineCase(AggregateCase):
 class SqlTests(EngineCase):
     """What a query gives."""
 
+    @examples(30)
     @given(st.lists(one_row, min_size=1, max_size=40))
     def test_sums(self, rows):
         """Groups and sums as Python works them out; what is missing is NULL; the tables go on."""
