@@ -12,7 +12,7 @@ import numpy as np
 
 from ulogd_tw.core import columns, types
 from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.columns import Column, Pieces, Rows, numbers
+from ulogd_tw.core.columns import Column, Octets, Pieces, Rows, numbers
 from ulogd_tw.core.keys import Element, Key, registry
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.ipfix.fields import field_of, is_said
@@ -66,6 +66,17 @@ class Received:
             return {name: columns.joined([part.columns[name] for part in parts]) for name in parts[0].columns}
 
         return Received(parts[0].fields, octets, make)
+
+
+class _Pieces(Pieces):
+    """A slice of records stays where they are, since an output takes all of them slice by slice."""
+
+    __slots__ = ()
+
+    def take(self, rows: Rows) -> Octets:
+        if isinstance(rows, slice):
+            return _Pieces(self.buffer, self.starts[rows], self.sizes[rows])
+        return super().take(rows)
 
 
 class ReceivedBatch(Batch):
@@ -149,7 +160,7 @@ class Intact:
         if self._checks is not None and self._is_wrong(*self._checks.of_varying(located)):
             return None
         starts, (last, lengths) = located.starts, located.values(len(self._compiled.varying) - 1)
-        octets = Pieces(located.octets, starts, last + lengths + starts.dtype.type(self._tail) - starts)
+        octets = _Pieces(located.octets, starts, last + lengths + starts.dtype.type(self._tail) - starts)
         compiled = self._compiled
         return Received(self._fields, octets, lambda: compiled.of_varying(located)[0])
 
