@@ -186,11 +186,15 @@ class Options:
 
     def _names(self, learnt: KnownTemplate, info: ExporterInfo, row: dict[str, Any]) -> None:
         for kind in told_names.KINDS:
-            name = next((row[key] for key in kind.names if row.get(key)), None)
+            said = [told_names.cleaned(row[key]) for key in kind.names if key in row]
             thing = next((row[key] for key in kind.things if key in row), None)
-            if name and thing is not None and thing != b"":
+            if said and thing is not None and thing != b"":
+                thing, name = told_names.form(kind.kind, thing), next(filter(None, said), None)
                 names = info.names.setdefault(kind.kind, {})
-                self._keep(learnt, names, told_names.form(kind.kind, thing), told_names.cleaned(name))
+                if name is not None:
+                    self._keep(learnt, names, thing, name)
+                else:
+                    self._forget(learnt, names, thing)
 
     def _flow_keys(self, learnt: KnownTemplate, domain: Domain, info: ExporterInfo, row: dict[str, Any]) -> None:
         """The flow keys among the fields of a template (RFC 7011 section 4.4)."""

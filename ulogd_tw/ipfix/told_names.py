@@ -74,8 +74,8 @@ def key_of(name: str) -> Key:
 
 
 def cleaned(octets: bytes) -> bytes:
-    """A name as it is kept: exporters fill fixed fields up with zeros."""
-    return octets.rstrip(b"\0 ")[:_LONGEST_NAME]
+    """A name as it is kept: it ends at the first NUL, behind which exporters leave anything in fixed fields."""
+    return octets.partition(b"\0")[0].rstrip(b" ")[:_LONGEST_NAME]
 
 
 _OF_APPLICATIONS = frozenset(kind.kind for kind in KINDS if kind.things == _APPLICATIONS)

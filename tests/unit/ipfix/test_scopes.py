@@ -421,6 +421,24 @@ class NamesTests(SynchronousTestCase):
         sent = [flows(300, [(234, 4), (235, 4)], record((4, 5), (4, 6))), flows(301, [(235, 4)], record((4, 6)))]
         self.assertEqual([{"VRFname": b"red"}, {"VRFname": b"blue"}], found.rows(message(*sent)))
 
+    def test_padded(self):
+        """A name ends at its first NUL, whatever is behind it; an empty one is none, hides none, and takes one back."""
+
+        def tell_(name, description, **more):
+            return message(tell(257, [(10, 4)], [(82, 8), (83, 8)], record((4, 1), name, description)), **more)
+
+        sent = [message(flows(300, [(10, 4), (1, 4)], record((4, 1), (4, 9))), domain=5)]
+        empty = bytes(8)
+        named, described = {"ingressInterfaceName": b"eth0"}, {"ingressInterfaceDescription": b"uplink"}
+        garbage = tell_(b"eth0\0\xff\xfe ", b"uplink\0\1", domain=5)
+        self.check([named | described], [garbage], sent)
+        self.check([{"ingressInterfaceName": b"uplink"} | described], [tell_(empty, b"uplink\0\0", domain=5)], sent)
+        self.check([{"ingressInterfaceName": b"uplink"} | described],
+                   [tell_(b"        ", b"uplink  ", domain=5)], sent)  # fmt: skip
+        zero = tell_(b"eth0\0\0\0\0", empty, domain=0)
+        self.check([named], [zero, tell_(empty, empty, domain=5)], sent)
+        self.check([{}], [garbage, tell_(empty, empty, domain=5)], sent)
+
     def test_domain(self):
         """The name of a domain, that of the records (observationDomainName)."""
         told = tell(257, [(149, 4)], [(300, 4)], record((4, 2), b"east"), record((4, 3), b"west"))
