@@ -96,16 +96,20 @@ class FlowTimes:
             if times is None:
                 continue
             values, missing = times
-            wrong = (values < 0) | (values > LAST_MS)
-            if wrong.any():
-                odd = wrong if self._netflow else values > LAST_MS
-                self._options.odd_times(int(np.count_nonzero(odd if missing is None else odd & ~missing)))
-            found[0][key.name] = np.where(wrong, 0, values).astype(types.MILLISECONDS.dtype)
-            wrong = wrong if missing is None else wrong | missing
-            if wrong.any():
-                found[1][key.name] = wrong
+            if len(values) and (values.min() < 0 or values.max() > LAST_MS):
+                values, missing = self._possible(values, missing)
+            found[0][key.name] = values.astype(types.MILLISECONDS.dtype)
+            if missing is not None and missing.any():
+                found[1][key.name] = missing
             keys.append(key)
         return keys
+
+    def _possible(self, values: np.ndarray, missing: np.ndarray | None) -> Times:
+        """Times without those that cannot be, which are counted: of NetFlow's clocks also those before 1970."""
+        wrong = (values < 0) | (values > LAST_MS)
+        odd = wrong if self._netflow else values > LAST_MS
+        self._options.odd_times(int(np.count_nonzero(odd if missing is None else odd & ~missing)))
+        return np.where(wrong, 0, values), _either(missing, wrong)
 
     def _name(self, ident: int) -> str | None:
         """The name of a field of IANA's number, under NetFlow v9 or IPFIX."""
