@@ -23,7 +23,8 @@ _NEVER = {
 """Modules and packages for options that the stacks below do not use."""
 _COLLECTING = {"ulogd_tw.collecting", "ulogd_tw.ipfix", "ulogd_tw.peers"}
 _ENGINES = {
-    "sqlite3", "ulogd_tw.aggregation", "ulogd_tw.exporting", "ulogd_tw.match", "ulogd_tw.metering", "ulogd_tw.naming",
+    "sqlite3", "ulogd_tw.aggregation", "ulogd_tw.exporting", "ulogd_tw.match", "ulogd_tw.metering.flow_table",
+    "ulogd_tw.naming",
     "ulogd_tw.storing",
 }  # fmt: skip
 _LISTEN = '[in1]\nlisten="{}:127.0.0.1:4739"\n'
@@ -56,7 +57,7 @@ class LoadedTests(SynchronousTestCase):
         """Packets to lines need neither IPFIX nor a database, TLS, rtnetlink or SSH."""
         self.assertLoads(
             {"ulogd_tw.netfilter.nflog_decoder", "ulogd_tw.writing"},
-            _COLLECTING | _ENGINES,
+            _COLLECTING | _ENGINES | {"ulogd_tw.metering.conntrack_dumps"},
             "in1:NFLOG,base1:BASE,ip2str1:IP2STR,print1:PRINTPKT,out1:LOGEMU",
             f'[in1]\ngroup=1\n[out1]\nfile="{self.mktemp()}"\n',
         )
@@ -64,8 +65,8 @@ class LoadedTests(SynchronousTestCase):
     def test_connections(self):
         """Connections to JSON need no more."""
         self.assertLoads(
-            {"ulogd_tw.netfilter.conntrack", "ulogd_tw.metering"},
-            _COLLECTING | _ENGINES - {"ulogd_tw.metering"},
+            {"ulogd_tw.netfilter.conntrack", "ulogd_tw.metering.conntrack_dumps"},
+            _COLLECTING | _ENGINES,
             "in1:NFCT,out1:JSON",
             f'[out1]\nfile="{self.mktemp()}"\n',
         )

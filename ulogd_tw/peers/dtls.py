@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ulogd_tw.core.options import Option, positive, seconds
 from ulogd_tw.peers.target import Target
-from ulogd_tw.peers.tls import Secured, files_of, peer_name
+from ulogd_tw.peers.tls import GateEntrance, Secured, files_of, peer_name
 from ulogd_tw.peers.transport import Entrance
 from ulogd_tw.transports.protocols import Listener
 from ulogd_tw.transports.url import Url
@@ -47,7 +47,7 @@ class Dtls(Secured):
         return made.read_files()
 
 
-class _Entrance(Entrance):
+class _Entrance(GateEntrance):
     def __init__(self, reception: Reception, config: Any) -> None:
         from ulogd_tw.collecting import dtls_session
         from ulogd_tw.peers.gate_reports import GateReports
@@ -62,12 +62,5 @@ class _Entrance(Entrance):
         )  # fmt: skip
         reception.counters.figures["associations"] = lambda: gate.associations
 
-    @property
-    def handshakes(self) -> int:
-        return len(self.gate)
-
     def bind(self, url: Url) -> Sequence[Listener]:
         return self.gate.bind(url, self._buffer, self._terms)
-
-    def reload(self) -> None:
-        self.gate.credentials.reload()

@@ -95,32 +95,38 @@ class Tls(Secured):
         return made.read_files()
 
 
-class _Entrance(Entrance):
+class GateEntrance(Entrance):
+    """Where handshakes are held, at a gate with our credentials."""
+
+    gate: Any
+
+    @property
+    def handshakes(self) -> int:
+        return len(self.gate)
+
+    def reload(self) -> None:
+        self.gate.credentials.reload()
+
+
+class _Entrance(GateEntrance):
     def __init__(self, reception: Reception, config: Any) -> None:
         from ulogd_tw.peers.gate_reports import GateReports
         from ulogd_tw.transports.tls.listener import HandshakeGate
 
         reports = GateReports(reception, "TLS")
         self._reception = reception
-        self._gate = HandshakeGate(
+        self.gate = HandshakeGate(
             reports.credentials(config), reports.refused, config.max_handshakes, config.handshake_timeout,
             reports.admits,
         )  # fmt: skip
 
-    @property
-    def handshakes(self) -> int:
-        return len(self._gate)
-
     def bind(self, url: Url) -> Sequence[Listener]:
-        return self._gate.bind(url, self._connected)
+        return self.gate.bind(url, self._connected)
 
     def _connected(self, connection: StreamConnection) -> None:
         from ulogd_tw.collecting.stream_session import StreamSession
 
         self._reception.connected(connection, StreamSession, "tls")
-
-    def reload(self) -> None:
-        self._gate.credentials.reload()
 
 
 def files_of(target: Target) -> Files:

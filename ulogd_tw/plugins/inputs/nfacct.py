@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ulogd_tw.core.counters import Count, Fault, Lost
@@ -15,7 +13,8 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, boolean, number
 from ulogd_tw.core.paths import network_namespace
-from ulogd_tw.core.plugin import SUM, Input
+from ulogd_tw.core.plugin import SUM
+from ulogd_tw.metering.live_input import LiveInput
 from ulogd_tw.netfilter import nfacct
 from ulogd_tw.netfilter.counts import MALFORMED
 from ulogd_tw.transports.errors import NetlinkError
@@ -25,7 +24,7 @@ from ulogd_tw.transports.netlink.port import GRANT
 from ulogd_tw.transports.netlink.request_port import RequestPort
 
 
-class NFACCT(Input):
+class NFACCT(LiveInput):
     """Gives a row for each named counter of the kernel (nfacct), every `pollinterval` seconds and at SIGUSR2.
 
     ``nfacct add NAME`` makes a counter, and an iptables rule with ``-m nfacct --nfacct-name NAME`` counts with it.
@@ -50,14 +49,9 @@ class NFACCT(Input):
         Option("network_namespace_path", network_namespace, "",
                "Network namespace of the counters, such as /run/netns/router. Empty: the namespace of the service."),
     )  # fmt: skip
-    clock = staticmethod(time.time)
-    log = Logger()
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
-        super().__init__(instance, config)
-        if reactor is None:
-            from twisted.internet import reactor
-        self._reactor = reactor
+        super().__init__(instance, config, reactor)
         self._port: RequestPort | None = None
         self._due: float | None = None
         self._asked = 0.0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from twisted.internet.defer import gatherResults, succeed
-from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Count, Gauge, Group, Lost
@@ -16,9 +14,10 @@ from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.networks import networks
 from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, words
 from ulogd_tw.core.paths import network_namespace
-from ulogd_tw.core.plugin import ALL, FLOW, Input
+from ulogd_tw.core.plugin import ALL, FLOW
 from ulogd_tw.metering import conntrack_settings
 from ulogd_tw.metering.conntrack_dumps import Dumps
+from ulogd_tw.metering.live_input import LiveInput
 from ulogd_tw.netfilter import bpf
 from ulogd_tw.netfilter.conntrack import KEYS, Decoder
 from ulogd_tw.netfilter.counts import MALFORMED, PORT
@@ -62,7 +61,7 @@ def protocols(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-class NFCT(Input):
+class NFCT(LiveInput):
     """Gives a row for each flow of the kernel's connection tracking at its end, with counters, start and end time.
 
     With `hash_enable=0` there is a row for each event: ct.event is 1 for a flow that begins, 2 for a change (bit 2 of
@@ -145,14 +144,9 @@ class NFCT(Input):
         Option("hash_buckets", number, 8192, _UNNEEDED),
         Option("netlink_resync_timeout", number, 60, _UNNEEDED + " After a loss of events the table is read at once."),
     )  # fmt: skip
-    clock = staticmethod(time.time)
-    log = Logger()
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
-        super().__init__(instance, config)
-        if reactor is None:
-            from twisted.internet import reactor
-        self._reactor = reactor
+        super().__init__(instance, config, reactor)
         self._port: NetlinkPort | None = None
         self._dumps: Dumps | None = None
         self._decoder: Decoder | None = None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Count, Group, Lost
@@ -18,7 +16,8 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, number, octets, seconds, words
 from ulogd_tw.core.paths import network_namespace
-from ulogd_tw.core.plugin import RAW, Input
+from ulogd_tw.core.plugin import RAW
+from ulogd_tw.metering.live_input import LiveInput
 from ulogd_tw.netfilter import nflog
 from ulogd_tw.netfilter.counts import MALFORMED, PORT
 from ulogd_tw.netfilter.nflog_decoder import CONNECTION_KEYS, KEYS, Decoder
@@ -70,7 +69,7 @@ TUNING = (
 """Options for the transfer of packets from the kernel."""
 
 
-class NFLOG(Input):
+class NFLOG(LiveInput):
     """Gives a row for each packet logged by the firewall: nft ``log group 5``, iptables ``-j NFLOG --nflog-group 5``.
 
     The packet begins with its IP header (or ARP header); the filter BASE decodes it. Only one program can read a group.
@@ -108,14 +107,9 @@ class NFLOG(Input):
         Option("bufsize", number, 150000, "No effect; accepted for configurations of ulogd2. Datagrams of all sizes "
                "are read."),
     )  # fmt: skip
-    clock = staticmethod(time.time)
-    log = Logger()
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
-        super().__init__(instance, config)
-        if reactor is None:
-            from twisted.internet import reactor
-        self._reactor = reactor
+        super().__init__(instance, config, reactor)
         self._port: MultiMessagePort | None = None
         self._decoder: Decoder | None = None
         self._datagrams_lost = 0

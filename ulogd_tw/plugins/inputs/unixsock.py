@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import grp
 import pwd
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ulogd_tw.core.counters import Count, Fault, Gauge
@@ -17,7 +15,8 @@ from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, number, positive, text
 from ulogd_tw.core.paths import new_socket
-from ulogd_tw.core.plugin import RAW, Input
+from ulogd_tw.core.plugin import RAW
+from ulogd_tw.metering.live_input import LiveInput
 from ulogd_tw.packets import unixsock
 from ulogd_tw.transports.unix_listener import UnixListener
 
@@ -39,7 +38,7 @@ class _Client(Protocol):
         self._plugin.left(self, len(self._framer.held))
 
 
-class UNIXSOCK(Input):
+class UNIXSOCK(LiveInput):
     """Gives a row for each packet that a program sends to a Unix socket, with its prefix, interfaces and user.
 
     The format is ulogd2's, as used by NuFW. Any number of programs up to max_clients can be connected at once.
@@ -71,14 +70,9 @@ class UNIXSOCK(Input):
             "No effect; accepted for configurations of ulogd2. There is room for the longest message of each client.",
         ),
     )
-    clock = staticmethod(time.time)
-    log = Logger()
 
     def __init__(self, instance: str, config: Any = None, reactor: Any = None) -> None:
-        super().__init__(instance, config)
-        if reactor is None:
-            from twisted.internet import reactor
-        self._reactor = reactor
+        super().__init__(instance, config, reactor)
         self._listener: UnixListener | None = None
         self._clients: set[_Client] = set()
         self._paused = True
