@@ -24,8 +24,7 @@ _NEVER = {
 _COLLECTING = {"ulogd_tw.collecting", "ulogd_tw.ipfix", "ulogd_tw.peers"}
 _ENGINES = {
     "sqlite3", "ulogd_tw.aggregation", "ulogd_tw.exporting", "ulogd_tw.match", "ulogd_tw.metering.flow_table",
-    "ulogd_tw.naming",
-    "ulogd_tw.storing",
+    "ulogd_tw.naming", "ulogd_tw.storing",
 }  # fmt: skip
 _LISTEN = '[in1]\nlisten="{}:127.0.0.1:4739"\n'
 

@@ -102,6 +102,11 @@ class MemorySender:
         end.reception.take_slab(end, slab_of([(bytes(octets), "192.0.2.1", 1)]))
         return SENT
 
+    def send_all(self, messages):
+        for octets in messages:
+            self.send(octets)
+        return len(messages), 0, SENT
+
     def close(self):
         self.is_open = False
 
