@@ -2,6 +2,7 @@
 
 import functools
 import json
+import subprocess
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.certificates import CA
 from tests.live.service import Service, temporary
 from tests.live.test_collector import data, message, template
-from tests.support import NetworkNamespaces, wait_until
+from tests.support import NetworkNamespaces, require_program, wait_until
 
 CONFIG = """
 [col1]
@@ -24,6 +25,10 @@ file="{dir}/flows.json"
 interface=late0
 [packets]
 file="{dir}/packets.json"
+[manhole]
+listen="tcp:10.99.0.1:5022"
+authorized_keys="LOGIN.pub"
+host_key="{dir}/host_key"
 """
 SEND = """
 import socket, sys
@@ -33,16 +38,20 @@ for host in ("10.99.0.1", "fd99::1", "fe80::77%late0"):
     socket.socket(family, kind).sendto(octets, where)
 socket.create_connection(("10.99.0.1", 4739)).sendall(octets)
 """
+GREETING = 'import socket; print(socket.create_connection(("10.99.0.1", 5022)).recv(8).decode())'
 
 
 class AppearsTests(SynchronousTestCase):
-    """COLLECTOR and PACKET in a namespace that gets its interface later."""
+    """COLLECTOR, PACKET and the manhole in a namespace that gets its interface later."""
 
     def test_interface_and_addresses(self):
         """Both stacks run at once, with a line each for what is missing; all is received when it has come."""
         ca = CA(temporary("appears"))
         cert, key = ca.issue("collector", "10.99.0.1")
         config = CONFIG.replace("CA", str(ca.file)).replace("CERT", str(cert)).replace("KEY", str(key))
+        login = temporary("login") / "key"
+        subprocess.run([*require_program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", login], check=True)
+        config = config.replace("LOGIN", str(login))
         with NetworkNamespaces() as spaces:
             stacks = ["col1:COLLECTOR,flows:JSON", "p1:PACKET,base1:BASE,packets:JSON"]
             service = Service(stacks, config, namespace=functools.partial(spaces.argv, "b"))
@@ -58,6 +67,7 @@ class AppearsTests(SynchronousTestCase):
                 wait_until(lambda: "interface late0 has come" in service.output(), 15)
                 octets = message(template(), data(3))
                 spaces.run("b", [sys.executable, "-c", SEND, octets.hex()])
+                self.assertEqual("SSH-2.0-\n", spaces.run("b", [sys.executable, "-c", GREETING]).stdout)
                 wait_until(lambda: service.counters("col1")["rows_received"] == 12, 10)
                 spaces.run("b", ["ip", "neigh", "add", "10.99.0.9", "lladdr", "02:00:00:00:00:09", "dev", "late0"])
                 spaces.run("b", [sys.executable, "-c", SEND.replace('"10.99.0.1", "fd99::1", "fe80::77%late0"',

@@ -9,7 +9,9 @@ rights of the service. There are no passwords, and user names have no effect.
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 import traceback
 from contextlib import redirect_stdout
 from io import StringIO
@@ -31,6 +33,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, text
 from ulogd_tw.operating.logins import Logins
 from ulogd_tw.operating.ssh_keys import AuthorizedKeys, check_authorized_keys, load_host_key
+from ulogd_tw.transports.stream_listener import bind_socket
 
 MOST_CONNECTIONS = 16
 """Maximum number of authenticated connections, and of others; half of these for one address."""
@@ -62,6 +65,13 @@ def manhole_service(options: Any, namespace: dict[str, Any]) -> service.IService
     return Manhole(options, namespace)
 
 
+def _port_of_address_to_come(host: str, port: int, factory: Any) -> Any:
+    """A listening port of an address that no interface has yet."""
+    with bind_socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, host, port) as bound:
+        bound.listen(50)
+        return reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+
+
 class Manhole(service.Service):
     """The ssh server. `port` is the listening port while it runs."""
 
@@ -87,10 +97,13 @@ class Manhole(service.Service):
         key = load_host_key(self.host_key)
         check_authorized_keys(self.authorized_keys)
         host, port = self.listen
+        factory = _Factory(self._portal(), key)
         try:
-            self.port = reactor.listenTCP(port, _Factory(self._portal(), key), interface=host)
+            self.port = reactor.listenTCP(port, factory, interface=host)
         except error.CannotListenError as failure:
-            raise StartError(f"manhole: {failure}", "choose another listen= in [manhole]") from None
+            if failure.socketError.errno != errno.EADDRNOTAVAIL:
+                raise StartError(f"manhole: {failure}", "choose another listen= in [manhole]") from None
+            self.port = _port_of_address_to_come(host, port, factory)
         self.log.info("manhole: ssh -p {port} {host}", host=host, port=self.port.getHost().port)
 
     @defer.inlineCallbacks
