@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from twisted.trial.unittest import SkipTest
 
+from tests.fuzz import texts
 from tests.fuzz.replays import fragments, pcapin, segments
 from tests.support import shared_path
 from tests.unit.ipfix.test_netflow_classic import RECORD1, RECORD7, v1, v7, v8
@@ -229,6 +230,11 @@ def varying_records(data):
     bodies = cut(data[1 + len(fields) :])
     if bodies:
         check_located(bodies * (1 + data[0] % 20), 0, fields)
+
+
+def text_lines(data):
+    """Lines of text have the same octets with the kernel, with NumPy, and row by row."""
+    texts.lines(cut, data)
 
 
 def file(data):
@@ -502,6 +508,11 @@ TARGETS = {
     "lists": (lists, _lists_seeds),
     "varying": (varying_records, lambda: (
         b"\x11\0\2\1" + joined([b"\2ab\0\1cdef\3ab", b"\xff\0\3abcd\1e", b"\xff\0"]),
+    )),
+    "text-lines": (text_lines, lambda: (
+        joined([b"eth0\0\0", b'say "hi"\n\x1f\x7f', "\u00e9\u20ac\U0001f600\u2028".encode(),
+                b"\xed\xa0\x80\xf4\x8f\xe2"]),
+        joined([b"a name that is longer than eight octets"] * 30),
     )),
     "capture": (capture, lambda: (pcap(_PACKETS), pcapng(_PACKETS), pcapng(_PACKETS, order=">", resolution=9))),
     "segments": (segments, lambda: (bytes((192, 0, 0, 0, 90, 0, 0, 180, 0, 90, 0, 0, 90, 0, 90)),)),
