@@ -78,7 +78,7 @@ class FloodTests(TestCase):
     def finish(self, service, good, messages):
         """Wait for all messages; the good exporter's records are all there, memory is bounded, no row is lost."""
         expected = messages + sum(good.sent) // 10
-        service.wait_for("col1", "messages_received", expected, 60 * SCALE)
+        service.wait_for("col1", "messages_received", expected, 300 * SCALE)
         self.assertLess(megabytes(service), MOST_MEGABYTES)
         service.stop()
         counters = service.all_counters()
@@ -92,7 +92,7 @@ class FloodTests(TestCase):
 
     def slowly(self, service, sent):
         """What is sent shall not outrun the collector: then the kernel would drop, which is another matter."""
-        wait_until(lambda: service.all_counters()["col1"]["messages_received"] >= sent - 20_000, 60, "the collector")
+        wait_until(lambda: service.all_counters()["col1"]["messages_received"] >= sent - 20_000, 300, "the collector")
 
     def test_templates(self):
         """104,000 templates of 13 exporters without records: at the limit of all, one of them makes room for others."""
@@ -216,7 +216,7 @@ class KeyFloodTests(TestCase):
             with ThreadPoolExecutor(1) as pool:
                 words = ("-n", self.RECORDS, "-r", 50_000, "-F", 10**6, "-s", 3, "-W", 110)
                 sending = pool.submit(generate, f"127.0.0.1:{port}", *words)
-                wait_until(lambda: self.received(service, ways) == self.RECORDS, 60 * SCALE, "all is read")
+                wait_until(lambda: self.received(service, ways) == self.RECORDS, 300 * SCALE, "all is read")
                 sent = sending.result()
             grown = megabytes(service, "VmHWM") - before
         self.assertLess(grown, 60 + len(ways) * self.MOST * OCTETS_A_KEY / 1e6)

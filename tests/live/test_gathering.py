@@ -25,6 +25,9 @@ file="{{dir}}/sums.json"
 ROWS = 27
 """Records of a datagram of 1400 octets."""
 
+ATTEMPTS = 4
+"""Runs of a test that a busy machine can spoil."""
+
 
 class GatheringTests(TestCase):
     """COLLECTOR -> AGGREGATE -> JSON."""
@@ -83,7 +86,20 @@ class GatheringTests(TestCase):
         return lost
 
     def test_intervals(self):
-        """Each record falls into the interval in which it was sent, although the input waits for a quarter second."""
+        """Each record falls into the interval in which it was sent, although the input waits for a quarter second.
+
+        On a busy machine the service may be held up over the end of a second, so it has some attempts.
+        """
+        for _ in range(ATTEMPTS):
+            sent, found, number = self.sent_and_found()
+            self.assertEqual(sum(found.values()), number)
+            self.assertGreaterEqual(len(sent), 6)
+            if all(abs(found[second] - n) <= 3 for second, n in sent.items()):
+                return
+        self.fail(f"{sent}, {found}")
+
+    def sent_and_found(self):
+        """Records by the second in which they were sent, by their interval, and their number."""
         port, service = self.service(interval=1)
         with service, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.connect(("127.0.0.1", port))
@@ -102,7 +118,4 @@ class GatheringTests(TestCase):
         found = Counter()
         for row in rows:
             found[round(row["interval_start"])] += row["flows"]
-        self.assertEqual(sum(found.values()), number)
-        self.assertGreaterEqual(len(sent), 6)
-        for second, n in sent.items():
-            self.assertTrue(abs(found[second] - n) <= 3, (dict(sent), dict(found)))
+        return sent, found, number
