@@ -13,6 +13,8 @@ from pathlib import Path
 from tests.live import service
 from tests.support import Daemon, require_program
 
+QUEUE = "plugin_buffer_size: 1024000\nplugin_pipe_size: 102400000\n"
+"""pmacct's queue between its processes, large enough for every rate here."""
 BUFFER = min(4 << 20, int(Path("/proc/sys/net/core/rmem_max").read_text()))
 """Octets of socket buffer of every program: pmacct and nfdump get no more than net.core.rmem_max."""
 PERIOD = 10
@@ -95,14 +97,13 @@ def resend(target):
 def _pmacct(folder, port, text, rows, prefix=(), name="nfacctd"):
     """nfacctd or sfacctd with these plugins."""
     common = f"daemonize: false\n{name}_ip: 127.0.0.1\n{name}_port: {port}\n{name}_pipe_size: {BUFFER}\n"
-    common += "plugin_buffer_size: 1024000\nplugin_pipe_size: 102400000\n"
     (folder / "pmacct.conf").write_text(common + text)
     (program,) = require_program(name)
     daemon = Daemon([*prefix, program, "-f", folder / "pmacct.conf"], lambda _: listens(port))
     return Collector(daemon, rows)
 
 
-def nfacctd(folder, port, prefix=(), name="nfacctd", entries="print_cache_entries[a]: 400003\n"):
+def nfacctd(folder, port, prefix=(), name="nfacctd", more=f"{QUEUE}print_cache_entries[a]: 400003\n"):
     """pmacct's collector with the print plugin and the same key; nothing is written before the end.
 
     Its cache has room for all flows; that it fills at the start, which is why its start is not counted.
@@ -113,7 +114,7 @@ print_output_file[a]: {folder}/out
 print_output: csv
 print_refresh_time[a]: 3600
 print_output_file_append[a]: true
-{entries}"""
+{more}"""
 
     def rows():
         lines = (folder / "out").read_text().splitlines() if (folder / "out").exists() else []
@@ -123,8 +124,8 @@ print_output_file_append[a]: true
 
 
 def nfacctd_by_default(folder, port):
-    """The same with the cache that it has by default."""
-    return nfacctd(folder, port, entries="")
+    """The same with the cache and the queue that it has by default."""
+    return nfacctd(folder, port, more="")
 
 
 def sfacctd(folder, port):
@@ -137,7 +138,7 @@ def nfacctd_sqlite(folder, port):
     columns = "ip_src CHAR(45), ip_dst CHAR(45), port_src INT, dst_port INT, port_dst INT, src_port INT"
     with sqlite3.connect(folder / "db") as database:
         database.execute(f"create table acct ({columns}, ip_proto CHAR(12), packets INT, bytes BIGINT)")
-    text = f"""nfacctd_time_new: true
+    text = f"""{QUEUE}nfacctd_time_new: true
 plugins: sqlite3[a]
 aggregate[a]: {FIVE}
 sql_db[a]: {folder}/db
@@ -157,7 +158,7 @@ def tee(target):
 
     def make(folder, port):
         (folder / "receivers").write_text(f"id=1 ip=127.0.0.1:{target}\n")
-        text = f"plugins: tee[a]\ntee_receivers[a]: {folder}/receivers\ntee_transparent: false\n"
+        text = f"{QUEUE}plugins: tee[a]\ntee_receivers[a]: {folder}/receivers\ntee_transparent: false\n"
         return _pmacct(folder, port, text, lambda: None)
 
     return make
