@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,12 +19,19 @@ from ulogd_tw.ipfix.runs import by_template
 from ulogd_tw.ipfix.session import KnownTemplate
 
 FACTOR = TOLD[0]
-_PAIRS = (
-    ("samplingPacketInterval", "samplingPacketSpace", lambda interval, space: (interval + space) / interval),
-    ("samplingSize", "samplingPopulation", lambda size, population: population / size),
-    ("samplingFlowInterval", "samplingFlowSpacing", lambda interval, space: (interval + space) / interval),
+
+
+def _and_passed(interval: np.ndarray, space: np.ndarray) -> np.ndarray:
+    return (interval + space) / interval
+
+
+_RATES: tuple[tuple[tuple[str, ...], Callable[..., np.ndarray]], ...] = (
+    *((pair, _and_passed) for pair in scopes.PAIRS),
+    (("samplingSize", "samplingPopulation"), lambda size, population: population / size),
+    (("samplingProbability",), lambda probability: 1 / probability),
+    *(((name,), lambda interval: interval) for name in scopes.SINGLE),
 )
-_SINGLE = ("samplingInterval", "samplerRandomInterval")
+"""Fields of a record with its own rate, and the rate by them, in the order of `scopes.packets_behind`."""
 _ALWAYS = {"sampler", "sequence"}
 """Identities of records that are read although no rate was told by them: records with them are not nameless."""
 _LARGEST, _SAFE = np.uint64(2**64 - 1), 2.0**63
@@ -55,9 +62,7 @@ class Factor:
     def __init__(self, names: set[str], scale: bool, options: Options) -> None:
         self._scale = scale
         self._options = options
-        self._pair = next((pair for pair in _PAIRS if pair[0] in names and pair[1] in names), None)
-        self._single = next((name for name in _SINGLE if name in names), None)
-        self._probability = "samplingProbability" in names
+        self._own = [(fields, rate) for fields, rate in _RATES if names.issuperset(fields)]
         asked = options.identities | _ALWAYS | ({"direction"} if "interface" in options.identities else set())
         groups = {name: [next((c for c in group if c in names), None) for group in groups]
                   for name, groups in scopes.COLUMNS.items() if name in asked}  # fmt: skip
@@ -65,9 +70,9 @@ class Factor:
         """The columns with an identity, one for each group."""
 
     def needed(self, wanted: Wanted) -> Wanted:
-        inline = [*(self._pair or ())[:2], self._single, "samplingProbability"]
+        own = (name for fields, _ in self._own for name in fields)
         told = (name for group in self._identities.values() for name in group)
-        return wanted if wanted is ALL else wanted | {name for name in inline if name} | set(told)
+        return wanted if wanted is ALL else wanted | {*own, *told}
 
     def add(self, found: Found, sources: Sequence[Source], counts: np.ndarray) -> Sequence[Key]:
         columns, missing = found
@@ -83,20 +88,16 @@ class Factor:
 
     def _inline(self, columns: Mapping[str, Column]) -> np.ndarray | None:
         """The factors in the records themselves; below 1 for none."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if self._pair is not None:
-                *names, rate = self._pair
-                pair = [columns[name] for name in names]
-                if not all(isinstance(column, np.ndarray) for column in pair):  # of an impossible length
-                    return None
-                values = rate(*(numbers(column).astype(np.float64) for column in pair))
-                return np.where(np.isfinite(values), values, 0.0)
-            if self._probability and isinstance(columns["samplingProbability"], np.ndarray):
-                values = 1 / numbers(columns["samplingProbability"]).astype(np.float64)
-                return np.where(np.isfinite(values), values, 0.0)
-        if self._single is not None and isinstance(columns[self._single], np.ndarray):
-            return numbers(columns[self._single]).astype(np.float64)
-        return None
+        found: np.ndarray | None = None
+        for fields, rate in self._own:
+            own = [columns[name] for name in fields]
+            if not all(isinstance(column, np.ndarray) for column in own):  # of an impossible length
+                continue
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                values = rate(*(numbers(column).astype(np.float64) for column in own))
+            values = np.where(np.isfinite(values), values, 0.0)
+            found = values if found is None else np.where(found >= 1, found, values)
+        return found
 
     def _told(
         self, found: Found, sources: Sequence[Source], counts: np.ndarray, inline: np.ndarray | None

@@ -76,7 +76,7 @@ READ_IN_RECORDS = frozenset(name for groups in COLUMNS.values() for group in gro
 KEYS = frozenset((*IDENTITIES, *PROCESSES, *EXPORTER, DOMAIN, *(f"selectorId#{n}" for n in range(2, 6))))
 """Keys of options records that tell their scope."""
 
-_PAIRS = (
+PAIRS = (
     ("samplingPacketInterval", "samplingPacketSpace"),
     ("samplingTimeInterval", "samplingTimeSpace"),
     ("samplingFlowInterval", "samplingFlowSpacing"),
@@ -84,8 +84,9 @@ _PAIRS = (
 )
 """The selected packets, and the unselected ones before the next selection (RFC 5477 section 8.2, RFC 7014 section 7).
 """
-_SINGLE = ("samplingInterval", "samplerRandomInterval")
-RATES = (*(name for pair in _PAIRS for name in pair), *_SINGLE, "samplingSize", "samplingPopulation",
+SINGLE = ("samplingInterval", "samplerRandomInterval", "samplingPacketInterval")
+"""Fields that are the rate by themselves, if there is no other."""
+RATES = (*(name for pair in PAIRS for name in pair), *SINGLE, "samplingSize", "samplingPopulation",
          "samplingProbability")  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def packets_behind(values: Mapping[str, Any]) -> float | None:
 
     0 takes back an earlier rate.
     """
-    for selected, passed in _PAIRS:
+    for selected, passed in PAIRS:
         interval, space = values.get(selected), values.get(passed)
         if interval and space is not None:
             return (interval + space) / interval
@@ -111,7 +112,7 @@ def packets_behind(values: Mapping[str, Any]) -> float | None:
         return max(population / size, 1.0)
     if probability := values.get("samplingProbability"):
         return 1 / probability if _LEAST <= probability <= 1 else None
-    rates = [values[name] for name in (*_SINGLE, "samplingPacketInterval") if name in values]
+    rates = [values[name] for name in SINGLE if name in values]
     return float(next(filter(None, rates), 0)) if rates else None
 
 

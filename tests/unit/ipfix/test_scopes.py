@@ -330,6 +330,21 @@ class RatesTests(SynchronousTestCase):
         sent = message(flows(256, [(34, 4), (1, 4)], record((4, 7), (4, 9)), record((4, 0), (4, 9))), domain=1)
         self.check([7, 1], [table], [sent], {"sampling_unmatched": 1})
 
+    def test_own_fields(self):
+        """Whatever fields of its own a record says its rate by, of several the first with a value."""
+        for fields, values, expected in (
+            ([307, 308], (1, 9), 10),
+            ([305], (100,), 100),
+            ([34, 50], (0, 20), 20),
+            ([305, 306, 34], (0, 0, 30), 30),
+            ([305, 306, 34], (1, 39, 30), 40),
+            ([396, 397], (2, 8), 5),
+            ([309, 310], (0, 9), 1),
+        ):
+            row = record(*((4, value) for value in values), (4, 9))
+            sent = flows(256, [*((field, 4) for field in fields), (1, 4)], row)
+            self.check([expected], [], [message(sent)])
+
     def test_restored(self):
         """What is known survives a restart, as JSON has it; also the form of the version before."""
         found = Collected(SAMPLED)
