@@ -14,9 +14,9 @@ from twisted.internet import defer, reactor, task, threads
 from tests.certificates import CA, DAY
 from tests.live.service import sleep, temporary
 from tests.live.test_collector import data, message, template
-from tests.live.test_tls import TlsCase
-from tests.support import Daemon, NetworkNamespaces, free_port, require_program, wait_until
-from tests.unit.exporting.doubles import Reader, flows
+from tests.live.test_tls import Server, TlsCase, taken
+from tests.support import NetworkNamespaces, free_port, require_program, wait_until
+from tests.unit.exporting.doubles import flows
 from ulogd_tw.transports.dtls import layer, sender
 from ulogd_tw.transports.tls.credentials import Credentials, Files
 
@@ -256,38 +256,10 @@ class CollectorTests(DtlsCase):
         self.assertNotEqual(*shown)
 
 
-class Server:
-    """`openssl s_server` in the place of a collector: `reader` has what it received."""
+class DtlsServer(Server):
+    """`openssl s_server` in the place of a collector, of DTLS: `reader` has what it received."""
 
-    def __init__(self, port, pair, ca, *words):
-        (openssl,) = require_program("openssl")
-        self.output = temporary("s_server") / "octets"
-        argv = [openssl, "s_server", "-dtls1_2", "-accept", port, "-cert", pair[0], "-key", pair[1], "-CAfile", ca,
-                "-quiet", "-Verify", "3", "-verify_return_error", "-listen", *words]  # fmt: skip
-        self.read, self.write = os.pipe()
-        script = f'exec "$@" >{self.output} 2>/dev/null </dev/fd/{self.read}'
-        self.daemon = Daemon(["sh", "-c", script, "sh", *argv], lambda _: bound(port), pass_fds=(self.read,))
-
-    @property
-    def reader(self):
-        reader = Reader()
-        reader.stream(self.output.read_bytes() if self.output.exists() else b"")
-        return reader
-
-    def __enter__(self):
-        self.daemon.start()
-        return self
-
-    def __exit__(self, *_):
-        self.daemon.stop(signal.SIGKILL)
-        os.close(self.read)
-        os.close(self.write)
-
-
-def bound(port):
-    """Whether some process has a UDP port."""
-    found = subprocess.run(["ss", "-Hlun", f"sport = :{port}"], capture_output=True, text=True, check=True)
-    return bool(found.stdout.strip())
+    kind, words = "udp", ("-dtls1_2", "-listen")
 
 
 class ExporterTests(DtlsCase):
@@ -296,7 +268,7 @@ class ExporterTests(DtlsCase):
     @defer.inlineCallbacks
     def test_openssl(self):
         """It sends to openssl's server, each message in a datagram of the path's size."""
-        with Server(self.port, self.collector, self.ca.file) as server:
+        with DtlsServer(self.port, self.collector, self.ca.file) as server:
             plugin = self.export(f"dtls:localhost:{self.port}", 1000, mtu=1280, template_refresh=60.0)
             yield self.until(lambda: len(server.reader.records) >= 2000, 15)
             figures = self.figures(plugin)
@@ -314,7 +286,7 @@ class ExporterTests(DtlsCase):
         named = self.ca.issue("named", "other.example", common_name="localhost")
         late = self.ca.issue("late", "localhost", ends=-DAY / 2)
         for pair, reason in ((named, "tls_name"), (other, "tls_unknown_ca"), (late, "tls_expired")):
-            with Server(self.port, pair, self.ca.file) as server:
+            with DtlsServer(self.port, pair, self.ca.file) as server:
                 plugin = self.export(f"dtls:localhost:{self.port}", 100)
                 yield self.until(lambda plugin=plugin: self.figures(plugin)["errors"])
                 self.assertEqual([reason], list(self.figures(plugin)["errors"]))
@@ -329,11 +301,11 @@ class ExporterTests(DtlsCase):
     def test_rejected(self):
         """A server that rejects our certificate loses us nothing: one that takes it gets every record."""
         other = CA(temporary("tls"), "other")
-        with Server(self.port, self.collector, other.file):
+        with DtlsServer(self.port, self.collector, other.file):
             plugin = self.export(f"dtls:localhost:{self.port}", 1000)
             yield self.until(lambda: self.figures(plugin)["errors"].get("tls_refused", 0) >= 1)
             self.assertIn("it refuses our certificate (unknown_ca)", self.figures(plugin)["last_error"])
-        with Server(self.port, self.collector, self.ca.file) as server:
+        with DtlsServer(self.port, self.collector, self.ca.file) as server:
             yield self.until(lambda: len(server.reader.records) >= 2000, 15)
             yield self.stop(plugin)
             self.assertEqual((2000, []), (len(server.reader.records), server.reader.gaps))
@@ -387,7 +359,7 @@ class RestartTests(DtlsCase):
             yield self.until(lambda: len(self.rows(service)) >= 2000)
             yield threads.deferToThread(service.kill)
             yield threads.deferToThread(service.start)
-            yield self.until(lambda: bound(self.port))
+            yield self.until(lambda: taken(self.port, "udp"))
             self.assertEqual("connected", self.figures(plugin)["state"])
             self.more(plugin, 5000, 1)
             yield self.until(lambda: self.figures(plugin)["connects"] == 2)

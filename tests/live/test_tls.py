@@ -237,15 +237,18 @@ class CollectorTests(TlsCase):
 class Server:
     """`openssl s_server` in the place of a collector: `reader` has what it received."""
 
+    kind, words = "tcp", ("-naccept", "50")
+
     def __init__(self, port, pair, ca, *words):
         (openssl,) = require_program("openssl")
         self.output = temporary("s_server") / "octets"
         argv = [openssl, "s_server", "-accept", port, "-cert", pair[0], "-key", pair[1], "-CAfile", ca, "-quiet",
-                "-Verify", "3", "-verify_return_error", "-naccept", "50", *words]  # fmt: skip
+                "-Verify", "3", "-verify_return_error", *self.words, *words]  # fmt: skip
         # What it receives goes to its standard output; at the end of its standard input it would stop.
         self.read, self.write = os.pipe()
         script = f'exec "$@" >{self.output} 2>/dev/null </dev/fd/{self.read}'
-        self.daemon = Daemon(["sh", "-c", script, "sh", *argv], lambda _: listening(port), pass_fds=(self.read,))
+        ready = lambda _: taken(port, self.kind)  # noqa: E731
+        self.daemon = Daemon(["sh", "-c", script, "sh", *argv], ready, pass_fds=(self.read,))
 
     @property
     def reader(self):
@@ -263,10 +266,10 @@ class Server:
         os.close(self.write)
 
 
-def listening(port):
-    """Whether some process listens on a TCP port; asks the kernel, as a connection would be a peer to it."""
-    found = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True)
-    return bool(found.stdout.strip())
+def taken(port, kind="tcp"):
+    """Whether some process has this port, of tcp or udp; asks the kernel, as a connection would be a peer to it."""
+    words = ["ss", "-Hln", f"--{kind}", f"sport = :{port}"]
+    return bool(subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip())
 
 
 class ExporterTests(TlsCase):
