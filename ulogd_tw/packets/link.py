@@ -25,6 +25,8 @@ MOST_TAGS, MOST_LABELS = 4, 10
 """Maximum number of tags and of labels (as many as IPFIX has elements) read."""
 
 _ETHERNET = np.dtype([("destination", "u1", 6), ("source", "u1", 6), ("type", ">u2")])
+OF_PPP = {0x0021: IPV4, 0x0057: IPV6, 0x0281: _LABELS, 0x0283: _LABELS_MULTICAST}
+"""EtherTypes by PPP's protocol numbers."""
 _BY_TYPE, _BY_PPP = -1, -2
 _LINKS = {0: (4, IP, 0), 1: (0, ETHERNET, 0), 9: (4, _BY_PPP, 2), 12: (0, IP, 0), 14: (0, IP, 0), 50: (4, _BY_PPP, 2),
           101: (0, IP, 0), 104: (4, _BY_TYPE, 2), 108: (4, IP, 0), 113: (16, _BY_TYPE, 14), 228: (0, IP, 0),
@@ -63,7 +65,10 @@ def beginnings(
 
 
 def _ppp(protocol: np.ndarray) -> np.ndarray:
-    return np.where(protocol == 0x21, IPV4, np.where(protocol == 0x57, IPV6, 0))
+    kind = np.zeros(len(protocol), np.int64)
+    for number, type_ in OF_PPP.items():
+        kind[protocol == number] = type_
+    return kind
 
 
 def ethernet(walk: Walk, rows: np.ndarray, found: Headers) -> None:
@@ -95,6 +100,7 @@ def typed(walk: Walk, rows: np.ndarray, kind: np.ndarray, found: Headers) -> Non
     if len(others):
         rows, kind = rows[others], kind[others]
         _pppoe(walk, rows[kind == _PPPOE])
+        kind = walk.kind[rows]
         labels(walk, rows[(kind == _LABELS) | (kind == _LABELS_MULTICAST)], found)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ulogd_tw.core.columns import taken
-from ulogd_tw.packets.link import ETHERNET, IP, IPV4, IPV6, LEAST_ETHERTYPE, MPLS
+from ulogd_tw.packets.link import ETHERNET, IP, LEAST_ETHERTYPE, MPLS, OF_PPP
 
 _FRAME_RELAY, _PPP, _AAL5, _POS, _WIFI = 5, 7, 9, 14, 15
 _DIRECT = np.zeros(19, np.int64)
 _DIRECT[[1, 10, 11, 12, 13]] = ETHERNET, IP, IP, IP, MPLS
 """By header_protocol what a header begins with, where nothing has to be looked at: Ethernet, AAL5 with IP, IPv4, IPv6,
 MPLS."""
-_OF_PPP = {0x0021: IPV4, 0x0057: IPV6, 0x0281: 0x8847, 0x0283: 0x8848}
 _AHEAD = 40
 """Octets that are looked at, of the longest header: 802.11 between access points with QoS and HT control, and SNAP."""
 
@@ -57,7 +56,7 @@ def _ppp(ahead: np.ndarray) -> _Found:
     short = protocol >> 8 & 1 == 1  # one octet, where that was agreed on
     protocol = np.where(short, protocol >> 8, protocol)
     kind = np.zeros(len(ahead), np.int64)
-    for number, type_ in _OF_PPP.items():
+    for number, type_ in OF_PPP.items():
         kind[protocol == number] = type_
     return before + np.where(short, 1, 2), kind
 

@@ -106,6 +106,17 @@ class HeadersTests(SynchronousTestCase):
         encrypted = bytes.fromhex("020000000001020000000002 88e5 0e00 00000001 0800") + packet
         self.assertEqual(0, decoded([(encrypted, True)])[0][0])
 
+    def test_labels_in_ppp(self):
+        """MPLS over PPP (RFC 3032 section 4.1) in PPPoE, protocols 0281 and 0283, as labels right behind Ethernet."""
+        packet = wire.udp("192.0.2.1", "192.0.2.2", (1024, 53), b"abc")
+        label = struct.pack("!I", 100 << 12 | 1 << 8 | 64)
+        whole = [frame(0x8864, struct.pack("!BBHHH", 0x11, 0, 1, len(packet) + 6, ppp) + label + packet)
+                 for ppp in (0x0281, 0x0283)]  # fmt: skip
+        rows = decoded([(octets, True) for octets in (*whole, frame(0x8847, label + packet), frame(0x0800, packet))])
+        self.assertEqual([(4, 53)] * 4, [(family, found["destinationTransportPort"]) for family, found in rows])
+        labels = [bytes(found.get("mplsTopLabelStackSection", b"")) for _, found in rows]
+        self.assertEqual([label[:3]] * 3 + [b""], labels)
+
     def test_two_security_headers(self):
         """The Authentication Header and the ESP behind it each have an SPI: the outer one stands, RFC 4302 3.1.2."""
         secured = struct.pack("!IHBB32s", 6 << 28, 24 + 8, 51, 64, bytes(32)) + struct.pack(
