@@ -47,6 +47,14 @@ class RememberedFlows:
     def _empty(self) -> KeyTable:
         return KeyTable(1, self.at_once, values=_END)
 
+    def remembers(self, hashes: np.ndarray) -> np.ndarray:
+        """Which of the flows with these hashes are remembered."""
+        found = np.zeros(len(hashes), bool)
+        for table in self._tables or ():
+            entries = table.entries([hashes], 0)
+            found |= (entries > 0) & (table.flat.take(entries * table.stride + _END) > 0)
+        return found
+
     def runs(self, hashes: np.ndarray) -> Runs:
         """The rows of the flows with these hashes, with the totals remembered."""
         new, old = self._tables or (self._empty(), self._empty())

@@ -152,25 +152,42 @@ class RepeatedTotals(Totals):
     asks = (*IDENTITY, FLOW_ID, UPTIME, START, END, REASON, EVENT)
 
     def _differenced(self, batch: Batch, chosen: dict[int, Amount]) -> Batch:
-        compared = self._have(batch, _PORTS) & ~self._has(batch, EVENT)
-        interim = ~compared & (self._column(batch, REASON, 0) == ACTIVE)
+        compared, reasons = self._have(batch, _PORTS) & ~self._has(batch, EVENT), self._column(batch, REASON, 0)
+        interim = ~compared & (reasons == ACTIVE)
         compared &= np.logical_or.reduce([amount_.totals for amount_ in chosen.values() if amount_.totals is not None])
-        rows = np.flatnonzero(compared)
+        rows, hashes = self._compared(batch, np.flatnonzero(compared), (reasons != 0) & (reasons != ACTIVE))
         added = {place: amount_.values for place, amount_ in chosen.items()}
         if len(rows):
             part = batch if len(rows) == batch.n else batch.take(rows)
-            for place, values in self._of_flows(part, {place: amount_.take(rows) for place, amount_ in chosen.items()}):
+            some = {place: amount_.take(rows) for place, amount_ in chosen.items()}
+            for place, values in self._of_flows(part, hashes, some):
                 added[place] = added[place].copy()
                 added[place][rows] = values
         columns = {ADDED[place]: values for place, values in added.items()}
         return batch.with_columns(columns, _masks(chosen, interim if interim.any() else None))
 
-    def _of_flows(self, batch: Batch, chosen: dict[int, Amount]) -> Iterator[tuple[int, np.ndarray]]:
+    def _compared(self, batch: Batch, rows: np.ndarray, final: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of these rows those to compare, and the hashes of their flows; `final` rows only if something came before."""
+        ended = final[rows]
+        if not len(rows) or (ended.all() and not self._flows.nbytes):
+            return rows[:0], np.zeros(0, np.uint64)
+        part = batch if len(rows) == batch.n else batch.take(rows)
+        hashes = self._identity(part, (*self.IDENTITY, FLOW_ID, self._start(batch)))
+        if ended.any():
+            kept = ~ended | self._flows.remembers(hashes) | np.isin(hashes, hashes[~ended])
+            rows, hashes = rows[kept], hashes[kept]
+        return rows, hashes
+
+    def _start(self, batch: Batch) -> str:
+        """The start of flows by a clock that does not jitter, if there is one."""
+        return UPTIME if self._find(batch, UPTIME) is not None else START
+
+    def _of_flows(
+        self, batch: Batch, hashes: np.ndarray, chosen: dict[int, Amount]
+    ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
         """The amount of each row of these flows, for each counter."""
-        totals = self._totals(batch, chosen)
-        start = UPTIME if self._find(batch, UPTIME) is not None else START  # of a clock that does not jitter
-        runs = self._flows.runs(self._identity(batch, (*self.IDENTITY, FLOW_ID, start)))
-        sure = runs.sorted(self._has(batch, FLOW_ID) | self._has(batch, start))
+        totals, runs = self._totals(batch, chosen), self._flows.runs(hashes)
+        sure = runs.sorted(self._has(batch, FLOW_ID) | self._has(batch, self._start(batch)))
         ends = np.where(sure, runs.sorted(self._column(batch, END, 0)), np.uint64(0))
         totals = runs.without(totals, runs.behind(totals, runs.ended_earlier(ends)))
         reasons = runs.sorted(self._column(batch, REASON, 0))
