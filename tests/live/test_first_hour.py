@@ -16,12 +16,15 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support import TOP, Daemon, NetworkNamespaces, require_program, require_root, wait_until
+from ulogd_tw import kernels
 
 README = (TOP / "README.md").read_text("utf-8")
 WANTED = "git make python3-venv nftables procps iproute2 iputils-ping ca-certificates"
 """What README asks for, the programs of the remedies in the log, and ping."""
 NOT_HERE = ("Failed to fetch", "Could not resolve", "Could not connect", "Operation not permitted", "cannot mount")
 """What mmdebstrap and apt say where no mirror is in reach or nothing may be mounted; any other word is our fault."""
+COMPILER = ("gcc", "libc6-dev", "python3-dev")
+WITHOUT = "not compiled: apt-get install gcc python3-dev"
 GENEROUS = 600.0
 """Seconds for one step on a busy machine."""
 ROW = re.compile(r"^exporter=.*sourceAddress=.*octets=\d+", re.M)
@@ -123,6 +126,7 @@ class ReadmeTests(SynchronousTestCase):
         self.assertEqual("make run", run)
         with CleanRoot() as root, NetworkNamespaces() as namespaces:
             self.as_root(root, namespaces, clone, run)
+            root.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", *COMPILER])
             self.as_user(root, clone)
 
     def as_root(self, root, namespaces, clone, run):
@@ -132,7 +136,7 @@ class ReadmeTests(SynchronousTestCase):
         steps.done("clone")
         # the part that needs the network of this machine
         installed = root.run(["bash", "-c", f"cd /root/ulogd_tw && {run.replace('run', '.venv/installed')}"])
-        self.assertTrue(installed.stdout.strip(), "make says what it does")
+        self.assertIn(f"the compiled kernels are left out, NumPy does their work: {WITHOUT}", installed.stdout)
         steps.done("install")
         argv = root.argv(["bash", "-c", f"cd /root/ulogd_tw && exec {run}"])
         inside = partial(namespaces.argv, "a")
@@ -168,7 +172,12 @@ class ReadmeTests(SynchronousTestCase):
         with Daemon(argv, lambda d: self.rows(d.output(), "sourceAddress"), within=GENEROUS, patience=60) as service:
             steps.done("make demo to the first row")
             self.assertNotIn("Traceback", service.output())
-        print(f"    as a user: {steps}")
+            self.assertNotIn("left out", service.output())
+        told = root.run(
+            ["bash", "-c", "cd ~/ulogd_tw && .venv/bin/ulogd-tw doctor -c etc/demo.conf"], "flo", check=False
+        )
+        self.assertIn(f"compiled kernels: {', '.join(kernels.SUBJECTS)}", told.stdout)
+        print(f"    as a user, with a compiler: {steps}")
 
     def rows(self, output, text):
         """Rows on the terminal that have this text."""

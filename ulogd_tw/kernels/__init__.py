@@ -48,7 +48,7 @@ else:
     try:
         from ulogd_tw.kernels._kernels import ffi, lib  # type: ignore[no-redef]
     except ImportError:
-        _why_not = "not compiled: install a C compiler and the headers of Python (apt-get install gcc python3-dev)"
+        _why_not = "not compiled: apt-get install gcc python3-dev, and install ulogd_tw anew"
     else:
         if _outdated():
             ffi = lib = None
