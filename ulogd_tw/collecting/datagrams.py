@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,6 @@ from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.collecting.turns import Turns, is_dear
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.exporters import Exporters, network_of
-from ulogd_tw.ipfix.message import FIRST_DATA_SET
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.transports.slab import Slab
 
@@ -57,9 +57,10 @@ class DatagramIntake:
         if self._turns.taken:
             self._put(listener, slab, 0, self._now())
             return
-        now, long = self._now(), bool((slab.lengths > slab.stride).any())
-        sessions = self._sessions(listener, slab, now)
-        if not long and self._nobody not in sessions and _templates(slab) <= _FEW_TEMPLATES:
+        now, lengths = self._now(), slab.lengths
+        long = int(lengths.max()) > slab.stride
+        sessions, known = self._sessions(listener, slab, now)
+        if not long and known and _templates(slab) <= _FEW_TEMPLATES:
             self._decode(listener, sessions, slab, 0, slab.n, False, now)
             return
         step = _LONG_AT_ONCE if long else _AT_ONCE
@@ -69,16 +70,19 @@ class DatagramIntake:
                 self._put(listener, slab, last, now)
                 return
 
-    def _sessions(self, listener: Place, slab: Slab, now: float) -> list[Session]:
-        """The session of each datagram; `_nobody` where its sender is not known."""
-        names = slab.names
-        same = (names[1:] == names[:-1]).all(axis=1)
-        starts = [0, *(np.flatnonzero(~same) + 1).tolist(), slab.n]
+    def _sessions(self, listener: Place, slab: Slab, now: float) -> tuple[list[Session], bool]:
+        """The session of each datagram; `_nobody` where its sender is not known, and whether all are."""
+        words = slab.names.view(np.uint32)
+        other = (words[1:] != words[:-1]).any(axis=1)
+        starts = [0, *(np.flatnonzero(other) + 1).tolist(), slab.n]
+        octets, size, find, place = slab.names.tobytes(), slab.names.shape[1], self._exporters.find, listener.place
         sessions: list[Session] = []
-        for first, last in zip(starts, starts[1:], strict=False):
-            session = self._exporters.find(listener.place, names[first].tobytes(), now) or self._nobody
-            sessions += [session] * (last - first)
-        return sessions
+        known = True
+        for first, last in pairwise(starts):
+            session = find(place, octets[first * size : first * size + size], now)
+            known = known and session is not None
+            sessions += [session or self._nobody] * (last - first)
+        return sessions, known
 
     def _decode(
         self, listener: Place, sessions: list[Session], slab: Slab, first: int, last: int, singly: bool, now: float
@@ -181,6 +185,7 @@ def _templates(slab: Slab) -> int:
     """How many datagrams begin with a Template Set of IPFIX or a Template FlowSet of NetFlow v9."""
     if slab.n <= _FEW_TEMPLATES:
         return 0
-    heads = np.ascontiguousarray(slab.rows[: slab.n, :24]).view(">u2")
-    ids = np.where(heads[:, 0] == 9, heads[:, 10], heads[:, 8])
-    return int(np.count_nonzero((ids < FIRST_DATA_SET) & ((heads[:, 0] == 9) | (heads[:, 0] == 10))))
+    rows = slab.rows[: slab.n]
+    version = np.where(rows[:, 0] == 0, rows[:, 1], 0)
+    # Set IDs below 256 have 0 in their first octet.
+    return int(np.count_nonzero((version == 10) & (rows[:, 16] == 0) | (version == 9) & (rows[:, 20] == 0)))
