@@ -108,10 +108,10 @@ def corpus(*protocols):
 # collectors
 
 
-def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False, streams=1, inner=False):
+def collect(parts, reliable, wanted=ALL, limits=LIMITS, slab=False, streams=1, inner=False, copied=False):
     """Feed a decoder with messages and check its promises; the decoder and its batches."""
     counters = Counters("fuzz")
-    decoder = Decoder(wanted, counters, limits, inner=inner)
+    decoder = Decoder(wanted, counters, limits, inner=inner, copied=copied)
     overtakes = not reliable or streams > 1
     sessions = [Session(f"192.0.2.{n}", 1, reliable=reliable, overtakes=overtakes) for n in (1, 2)]
     batches = []
@@ -163,9 +163,11 @@ def within(decoder, sessions, limits):
 
 
 def ipfix_udp(data):
-    """Messages of IPFIX over UDP, all keys wanted; and with few keys as many rows."""
+    """Messages of IPFIX over UDP, all keys wanted; with few keys as many rows, and for outputs that copy the same."""
     parts = cut(data)
     _, batches = collect(parts, False)
+    _, copied = collect(parts, False, copied=True)
+    assert repr([list(batch.rows()) for batch in batches]) == repr([list(batch.rows()) for batch in copied])
     _, few = collect(parts, False, frozenset({"octetDeltaCount", "sampling_factor", "ingressInterfaceName"}))
     assert sum(batch.n for batch in batches) == sum(batch.n for batch in few)
 

@@ -7,6 +7,7 @@ be left out, or encoded with another element or value; all others become ordinar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -104,10 +105,12 @@ class ReceivedBatch(Batch):
             found = self.__dict__["_columns"] = self.context | self.received.columns
         return found
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
-        """Octets of memory held by the records; repeated values count once."""
-        return columns.nbytes(self.received.octets) + sum(map(columns.nbytes, self.context.values()))
+        """Octets of memory held by the records, and by their columns as soon as somebody asks for them."""
+        types_ = (key.type.dtype for name, key in self.schema.items() if name not in self.context)
+        row = sum(8 if dtype is None else dtype.itemsize for dtype in types_)
+        return columns.nbytes(self.received.octets) + sum(map(columns.nbytes, self.context.values())) + self.n * row
 
     def take(self, rows: Rows) -> Batch:
         received = self.received.take(rows)

@@ -1,5 +1,6 @@
 """Records that are copied as they came: what may be, and that readers see no difference."""
 
+import io
 import struct
 
 import numpy as np
@@ -144,6 +145,37 @@ class SameTests(SynchronousTestCase):
             draw.seed(seed)
             results.append([repr(list(batch.rows())) for batch in changed(draw, batches)])
         self.assertEqual(*results)
+
+    @given(st.lists(st.tuples(templates, counts), min_size=1, max_size=2), st.sampled_from(WAYS), st.randoms())
+    def test_damaged(self, chosen, way, draw):
+        """Messages with wrong lengths, and octets that are no records, are left out in the same way."""
+        streams = [sent(draw, fields, 1 + place, n) for place, (fields, n) in enumerate(chosen)]
+        for messages in streams:
+            for place in range(1, len(messages)):
+                octets = bytearray(messages[place])
+                for _ in range(draw.randrange(3)):
+                    octets[draw.randrange(16, len(octets))] ^= 1 << draw.randrange(8)
+                messages[place] = bytes(octets[: draw.choice((None, None, -1, -3))])
+        results = []
+        for copied in (False, True):
+            batches, world = collected(streams, copied)
+            found, counters = exported(batches, way)
+            counts_ = world.counters
+            results.append((without_template(seen(found)), dict(counters.errors), counts_.rows_received, world.errors,
+                            dict(counts_.dropped), dict(counts_.lost), world.kinds))  # fmt: skip
+        self.assertEqual(*results)
+
+    def test_kept(self):
+        """A batch is as large as its columns are too; saved and loaded it is an ordinary batch of the same rows."""
+        batch = first(((7, 2), (1, 4), (82, VARIABLE)), *[b"\0\1\0\0\0\2" + varying(b"eth0")] * 50)
+        before = batch.nbytes
+        rows = list(batch.rows())
+        self.assertEqual(before, batch.nbytes)
+        self.assertGreaterEqual(before, Batch(batch.schema, batch.columns, n=50, now=0.0).nbytes)
+        file = io.BytesIO()
+        batch.save(file)
+        file.seek(0)
+        self.assertEqual(rows, list(Batch.load(file).rows()))
 
 
 def first(fields, *records, domain=7):
