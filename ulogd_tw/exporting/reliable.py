@@ -25,6 +25,7 @@ class ReliableCollector(Collector):
         self._kept: deque[tuple[int, Messages]] = deque()
         """Messages given to this connection, each block with the sender's number of its beginning."""
         self._kept_octets = 0
+        self._stops = False
 
     @property
     def state(self) -> str:
@@ -49,8 +50,10 @@ class ReliableCollector(Collector):
 
     def _give_back(self, again: list[Messages], link: str, reason: str) -> None:
         """The connection or association is lost: these Messages go back into the queue, in front."""
-        self.last_error = reason
         records = sum(messages.all_records for messages in again)
+        if self._stops and not records:
+            return  # the end of the connection at a stop
+        self.last_error = reason
         self.records_sent -= records
         self.records_resent += records
         self._queue.extendleft(reversed(again))
@@ -65,6 +68,7 @@ class ReliableCollector(Collector):
     def stop(self) -> Any:
         reactor = self.settings.reactor
         deadline = reactor.seconds() + STOP_SECONDS
+        self._stops = True
         while (self._queue or self._kept) and reactor.seconds() < deadline:
             if not self.sender.is_up and not self.sender.connecting:
                 break

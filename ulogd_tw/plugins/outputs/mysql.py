@@ -42,10 +42,12 @@ _ROW_ERRORS = frozenset({
 })  # fmt: skip
 
 _NO_SUCH_THREAD, _LOCK_WAIT_TIMEOUT = 1094, 1205
-_PERMISSION = (1044, 1045, 1142, 1143, 1227, 1370, 1410, 1698)
+_LOGIN = (1045, 1698)
+_PERMISSION = (1044, 1142, 1143, 1227, 1370, 1410)
 _READ_ONLY = (1036, 1290, 1792, 1836)
 _FAULTS = (
     (Fault("permission", "grant the user of ulogd what it needs: INSERT and SELECT on the table"), _PERMISSION),
+    (Fault("permission", "correct user= and pass=, or make this account for this host: CREATE USER"), _LOGIN),
     (Fault("permission", "set ssl_ca to the CA of the server's certificate, or socket= to its Unix socket"),
      (mysql_connection.REFUSED, mysql_connection.NO_TLS)),
     (Fault("read_only", "the server takes no writes; is it a replica?"), _READ_ONLY),

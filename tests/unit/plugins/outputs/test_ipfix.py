@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from twisted.internet import error
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,6 +19,7 @@ from tests.unit.exporting.doubles import V4, V6, Reader, exporter, flows
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
+from ulogd_tw.exporting.collector import Collector
 from ulogd_tw.exporting.udp import BREATH, BURST
 from ulogd_tw.peers import targets
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
@@ -792,7 +794,9 @@ class TcpTests(ExporterCase):
         self.assertEqual(200, len(self.read(transport).records))
 
     def test_stop(self):
-        """A stop sends all, waits until the peer has it, and closes in order."""
+        """A stop sends all, waits until the peer has it, and closes in order; the log has no warning of it."""
+        said = []
+        self.patch(Collector, "log", Logger("x", observer=said.append))
         plugin = self.start()
         transport = self.connect()
         plugin.write(self.batch)
@@ -808,6 +812,7 @@ class TcpTests(ExporterCase):
         self.successResultOf(stopping)
         self.assertEqual(200, len(self.read(transport).records))
         self.assertEqual({}, self.figures(plugin)["dropped"])
+        self.assertEqual([], [formatEvent(event) for event in said if event["log_level"] >= LogLevel.warn])
 
     def test_stop_is_bounded(self):
         """A peer that takes nothing is given up after 5 s; what it did not get is counted."""

@@ -258,3 +258,5 @@ class ConnectionTests(SynchronousTestCase):
             found = fault(error)
             self.assertEqual((found.reason, found.transient), (reason, transient), error)
         self.assertIsNone(fault(ValueError("x")))
+        self.assertIn("user= and pass=", fault(err.OperationalError(1045, "Access denied")).remedy)
+        self.assertIn("INSERT", fault(err.OperationalError(1142, "INSERT command denied")).remedy)
