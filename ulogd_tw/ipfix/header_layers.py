@@ -36,6 +36,8 @@ _TUPLE = (_SOURCE, _DESTINATION, _PROTOCOL, "source port", "destination port")
 """If one of these is there twice, the fields of all roles have layers; else only the elements that are there twice."""
 TUNNEL = {_SOURCE: "tunnel.source", _DESTINATION: "tunnel.destination", _PROTOCOL: "tunnel.protocol"}
 """Keys of the outermost header where the innermost one has the bare names, as those of BASE."""
+_SEGMENT = "layer2SegmentId"
+"""The element with the type and the identifier of an overlay."""
 _MAPPED = np.uint64(0xFFFF << 32)
 """Above an IPv4 address in the low half of an IPv6 address."""
 
@@ -99,6 +101,8 @@ class Tunnels:
             role = _ROLES.get(fields[place].ident) if found.of_fields[place] == 0 else None
             if role in TUNNEL and TUNNEL[role] in wanted and key is not None and key.type.kind != "octets":
                 self._made[TUNNEL[role]] = key.name
+            if key is not None and key.name == _SEGMENT and key.type.integer and "tunnel.id" in wanted:
+                self._made["tunnel.id"] = _SEGMENT
 
     def needed(self, wanted: Wanted) -> Wanted:
         return wanted if wanted is ALL else wanted | set(self._made.values())
@@ -112,11 +116,16 @@ class Tunnels:
         for name, column in self._made.items():
             key = known(name)
             assert key is not None
-            columns[name] = _held(columns[column], key)
+            columns[name] = _held(columns[column], key) if column != _SEGMENT else _identifier(columns[column], key)
             if column in missing:
                 missing[name] = missing[column]
             keys.append(key)
         return keys
+
+
+def _identifier(column: Column, key: Key) -> np.ndarray:
+    """The 24 bits that name a segment: the VNI of VXLAN, the VSID of NVGRE (RFC 7133 section 3.2)."""
+    return (numbers(column).astype(np.uint64) & np.uint64(0xFFFFFF)).astype(key.type.dtype)
 
 
 def _held(column: Column, key: Key) -> np.ndarray:

@@ -82,6 +82,17 @@ class LayersTests(SynchronousTestCase):
             self.assertEqual((3, 4, 6, 9), (got["sourceIPv4Address"], got["destinationIPv4Address"],
                                             got["protocolIdentifier"], got["octetDeltaCount"]))  # fmt: skip
 
+    def test_segment(self):
+        """VXLAN: the VNI is the identifier of the tunnel, without the octet of its type (RFC 7133)."""
+        fields = [(8, 4), (12, 4), (4, 1), (351, 8), (8, 4), (12, 4), (4, 1)]
+        row = record((4, 1), (4, 2), (1, 17), (8, 1 << 56 | 5001), (4, 3), (4, 4), (1, 6))
+        for layer, expected in (("inner", (5001, 17, 3)), ("outer", (None, None, 1))):
+            got = self.row(layer, message(flows(256, fields, row)))
+            names = ("tunnel.id", "tunnel.protocol", "sourceIPv4Address")
+            self.assertEqual(expected, tuple(got.get(name) for name in names))
+        got = self.row("inner", message(flows(256, fields, row)), wanted=frozenset({"tunnel.id"}))
+        self.assertEqual({"tunnel.id": 5001}, got)
+
     def test_side_by_side(self):
         """Elements in pairs, outer and inner one beside the other."""
         fields = [(27, 16), (27, 16), (28, 16), (28, 16), (4, 1), (4, 1)]
