@@ -86,8 +86,9 @@ class StateFile:
 
     def open(self) -> None:
         """Take the file for this process. Raises `StartError`."""
-        path = self.path.with_name(self.path.name + ".emitted")
         try:
+            self.path = durable.place(self.path)
+            path = self.path.with_name(self.path.name + ".emitted")
             self._marks = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._marks, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

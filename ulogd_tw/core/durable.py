@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+
+def place(path: str | Path) -> Path:
+    """Where the file of this name is, behind symbolic links, which stay.
+
+    Raises OSError for a directory, a device or a pipe: a rename would put a file in its place, also of /dev/null.
+    """
+    real = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(real).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    return real
 
 
 def write(
     path: Path, put: Callable[[BinaryIO], object], suffix: str = ".part", *, mode: int = 0o600, lasting: bool = True
 ) -> None:
-    """Write a file under another name, and rename it when it is whole. Raises OSError; `path` is as it was then.
+    """Write a file under another name, and rename it when it is whole. Raises OSError; the file is as it was then.
 
     Without `lasting` it does not wait for the disk: readers never see a part, but a power failure may leave one.
     """
+    path = place(path)
     beside = path.with_name(path.name + suffix)
     with opened(beside, mode) as file:
         try:

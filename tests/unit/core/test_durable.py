@@ -31,6 +31,28 @@ class WriteTests(SynchronousTestCase):
 
         return noting
 
+    def test_symbolic_link(self):
+        """The file behind it is written; the link stays."""
+        link = self.directory / "link"
+        link.symlink_to("state")
+        for content in (b"old", b"new"):
+            durable.write(link, lambda file, content=content: file.write(content))
+            self.assertEqual((True, content), (link.is_symlink(), self.path.read_bytes()))
+        self.assertEqual({"link", "state"}, set(os.listdir(self.directory)))
+
+    def test_no_file(self):
+        """A directory, a pipe and a device are not replaced, nor what a link to one names."""
+        (self.directory / "inner").mkdir()
+        os.mkfifo(self.directory / "pipe")
+        (self.directory / "link").symlink_to("/dev/null")
+        before = {name: os.lstat(self.directory / name) for name in ("inner", "pipe", "link")}
+        for name, status in before.items():
+            for lasting in (True, False):
+                self.assertRaises(OSError, durable.write, self.directory / name, lambda file: None, lasting=lasting)
+            self.assertEqual(status, os.lstat(self.directory / name))
+        self.assertEqual(set(before), set(os.listdir(self.directory)))
+        self.assertTrue(stat.S_ISCHR(os.stat("/dev/null").st_mode))
+
     def test_order(self):
         """The file is on the disk before it has its name, and the name is on the disk at the end."""
         durable.write(self.path, lambda file: file.write(b"new"))
