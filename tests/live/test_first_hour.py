@@ -23,7 +23,7 @@ WANTED = "git make python3-venv nftables procps iproute2 iputils-ping ca-certifi
 """What README asks for, the programs of the remedies in the log, and ping."""
 NOT_HERE = ("Failed to fetch", "Could not resolve", "Could not connect", "Operation not permitted", "cannot mount")
 """What mmdebstrap and apt say where no mirror is in reach or nothing may be mounted; any other word is our fault."""
-COMPILER = ("gcc", "libc6-dev", "python3-dev")
+COMPILER = "gcc libc6-dev python3-dev"
 WITHOUT = "not compiled: apt-get install gcc python3-dev"
 GENEROUS = 600.0
 """Seconds for one step on a busy machine."""
@@ -95,8 +95,12 @@ class CleanRoot:
 
     def run(self, words, user="root", **keywords):
         """The finished process; its status is checked."""
-        keywords = {"timeout": GENEROUS, "check": True, "capture_output": True, "text": True} | keywords
-        return subprocess.run(self.argv(words, user), **keywords)
+        check = keywords.pop("check", True)
+        keywords = {"timeout": GENEROUS, "capture_output": True, "text": True} | keywords
+        done = subprocess.run(self.argv(words, user), check=False, **keywords)
+        if check and done.returncode:
+            raise AssertionError(f"{words} ended with status {done.returncode}: {(done.stderr or '')[-600:]}")
+        return done
 
 
 class Steps:
@@ -126,7 +130,7 @@ class ReadmeTests(SynchronousTestCase):
         self.assertEqual("make run", run)
         with CleanRoot() as root, NetworkNamespaces() as namespaces:
             self.as_root(root, namespaces, clone, run)
-            root.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", *COMPILER])
+            root.run(["bash", "-c", f"apt-get -qq update && apt-get -qq -y install --no-install-recommends {COMPILER}"])
             self.as_user(root, clone)
 
     def as_root(self, root, namespaces, clone, run):
