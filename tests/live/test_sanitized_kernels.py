@@ -58,7 +58,7 @@ class SanitizedTests(SynchronousTestCase):
         self.environment = os.environ | {
             "ULOGD_TW_KERNELS": built.stdout.split()[-1],
             "LD_PRELOAD": library,
-            "ASAN_OPTIONS": "detect_leaks=0",
+            "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16",  # tests of memory count what is kept there
             "HYPOTHESIS_EXAMPLES": "50",
         }
 
