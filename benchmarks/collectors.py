@@ -82,9 +82,9 @@ def json(folder, port):
     return ours(folder, port, "out:JSON", f'[out]\nfile="{folder}/flows.json"\n')
 
 
-def sqlite(folder, port):
-    """COLLECTOR -> AGGREGATE by 5-tuple -> SQLITE3, rows each `PERIOD` seconds."""
-    text = f'[agg1]\nkey="5tuple"\ninterval={PERIOD}\n[out]\ndb="{folder}/db"\ntable="acct"\ncreate=1\n'
+def sqlite(folder, port, option=""):
+    """COLLECTOR (with this option) -> AGGREGATE by 5-tuple -> SQLITE3, rows each `PERIOD` seconds."""
+    text = f'{option}\n[agg1]\nkey="5tuple"\ninterval={PERIOD}\n[out]\ndb="{folder}/db"\ntable="acct"\ncreate=1\n'
     return ours(folder, port, "agg1:AGGREGATE,out:SQLITE3", text)
 
 

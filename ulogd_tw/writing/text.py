@@ -393,7 +393,8 @@ SYNC = Option("sync", number, 0, "0 or 1: each batch is handed to the kernel at 
 
 def patience_of(path: str, sync: int = 0) -> float:
     """How long rows may wait on their way to this file: not at all where somebody looks on, or with `sync`."""
-    return AT_ONCE if sync or path in ("-", "stdout") or path.startswith("/dev/") else LONG
+    looked_at = path in ("-", "stdout") or path.startswith("/dev/") and path != "/dev/null"
+    return AT_ONCE if sync or looked_at else LONG
 
 
 class TextOutput(Output):

@@ -80,6 +80,7 @@ class PluginTests(SynchronousTestCase):
         here = os.getcwd()
         for output, options, expected in (
             ("JSON", f"file={here}/x.json", 1.0), ("JSON", "file=-", 0.0), ("JSON", "file=/dev/stderr", 0.0),
+            ("JSON", "file=/dev/null", 1.0),
             ("JSON", f"file={here}/x.json sync=1", 0.0), ("JSON", "mode=tcp", 0.25), ("GPRINT", "file=stdout", 0.0),
             ("IPFIX", "host=192.0.2.1 flush=0.5", 0.5), ("IPFIX", "host=192.0.2.1", 1.0),
             ("SQLITE3", f"db={here}/x.db table=t create=1 keys=sourceAddress", 1.0), ("OPRINT", "file=/dev/tty", 0.0),
