@@ -100,9 +100,9 @@ class DatagramIntake:
             self._decoder.feed_slab(sessions, slab.rows[first:last], lengths, now)
         if self._decoder.homes:
             self._unite()
-        others = self.hand_on()
+        others, rows = self.hand_on()
         spent = self.work_clock() - began - others
-        dear = is_dear(spent, int(lengths.sum()), last - first)
+        dear = is_dear(spent, int(lengths.sum()), last - first, others, rows)
         if dear:
             self._turns.begin()
         return dear
@@ -115,13 +115,13 @@ class DatagramIntake:
         else:
             self._decoder.feed(session, octets, now)
 
-    def hand_on(self) -> float:
-        """Emit all decoded records; returns the seconds of work in the plugins below."""
+    def hand_on(self) -> tuple[float, int]:
+        """Emit all decoded records; returns the seconds of work in the plugins below, and the number of rows."""
         now = self._now()
         batches = self._decoder.drain(now, False)
         began = self.work_clock()
         self._plugin.emit_batches(batches, self._decoder, now)
-        return self.work_clock() - began
+        return self.work_clock() - began, sum(batch.n for batch in batches)
 
     def _unite(self) -> None:
         """Sessions whose templates come from another port of their address become one with it."""
@@ -164,7 +164,7 @@ class DatagramIntake:
             self._plugin.fault(error)
         self._call_turn()
 
-    def _done(self) -> float:
+    def _done(self) -> tuple[float, int]:
         if self._decoder.homes:
             self._unite()
         return self.hand_on()

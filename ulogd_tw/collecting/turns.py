@@ -22,6 +22,8 @@ _FIRST = 4
 """Datagrams decoded of a party with unknown cost."""
 _DEAR = 0.2e-6
 """Seconds that an octet may cost; ordinary records cost a hundredth, lists of structured data up to half of it."""
+_LEAST = 12
+"""Octets of a record: flow records have more than twice as many, but an exporter may send 60,000 rows in a datagram."""
 _HEAD = 500
 """Octets that a datagram counts for beside its own."""
 _LASTING = 5.0
@@ -55,20 +57,29 @@ class _Party:
         return self.cost * 0.5 ** ((now - self.at) / _HALF_LIFE)
 
 
-def is_dear(seconds: float, octets: int, datagrams: int) -> bool:
-    """Whether decoding took so long that others must have waited, and longer than so much should take."""
-    return seconds > TURN and seconds > _DEAR * (octets + _HEAD * datagrams)
+def is_dear(seconds: float, octets: int, datagrams: int, others: float = 0.0, rows: int = 0) -> bool:
+    """Whether datagrams took so long that others must have waited, and longer than so much should take.
+
+    Beside the seconds of decoding, those of the `others` below count where there are far more rows than is usual.
+    """
+    if seconds > TURN and seconds > _DEAR * (octets + _HEAD * datagrams):
+        return True
+    return seconds + others > TURN and _is_crowded(rows, octets)
+
+
+def _is_crowded(rows: int, octets: int) -> bool:
+    return rows * _LEAST > octets
 
 
 class Turns:
     """The queues of all parties. `dropped` is called with the octets of each datagram without room.
 
     `clock` gives seconds for durations, `work_clock` the working time of this process; `done` emits decoded records,
-    and returns the working time of others for them.
+    and returns the working time of others for them, and how many there were.
     """
 
     def __init__(
-        self, clock: Callable[[], float], work_clock: Callable[[], float], done: Callable[[], float],
+        self, clock: Callable[[], float], work_clock: Callable[[], float], done: Callable[[], tuple[float, int]],
         dropped: Callable[[int], None],
     ) -> None:  # fmt: skip
         self._clock = clock
@@ -136,10 +147,10 @@ class Turns:
             self._octets -= size
             decode()
             octets, datagrams, worked = octets + size, datagrams + 1, self._work_clock()
-        others = self._done()
+        others, rows = self._done()
         spent, now = self._work_clock() - began, self._clock()
         party.cost, party.at, party.each = party.cost_at(now) + spent, now, spent / datagrams
-        if spent - others > _DEAR * (octets + _HEAD * datagrams):
+        if spent - others > _DEAR * (octets + _HEAD * datagrams) or _is_crowded(rows, octets):
             self.begin()
 
     def _forget(self, now: float) -> None:

@@ -18,7 +18,7 @@ class TurnsTests(SynchronousTestCase):
     def setUp(self):
         self.now = self.worked = 0.0
         self.decoded, self.dropped = [], 0
-        self.turns = Turns(lambda: self.now, lambda: self.worked, lambda: 0.0, self.drop)
+        self.turns = Turns(lambda: self.now, lambda: self.worked, lambda: (0.0, 0), self.drop)
 
     def drop(self, octets):
         self.dropped += 1
@@ -66,7 +66,7 @@ class TurnsTests(SynchronousTestCase):
     def slow(self):
         """Those who take the records need 30 ms."""
         self.worked += 0.03
-        return 0.03
+        return 0.03, 1
 
     def test_bounded(self):
         """A party has 4 MB, all have 64 MB; the rest is dropped and counted, of that party only."""
@@ -106,6 +106,17 @@ class TurnsTests(SynchronousTestCase):
         self.assertFalse(is_dear(0.004, 2048 * 1400, 2048))
         self.assertFalse(is_dear(0.019, 100, 1))
         self.assertTrue(is_dear(0.088, 32 * 1140, 32))
+
+    def test_many_rows(self):
+        """Tens of thousands of rows in a datagram are dear by what comes behind the decoder; usual records are not."""
+        self.assertTrue(is_dear(0.005, 10 * 60_000, 10, 0.016, 10 * 60_000))
+        self.assertFalse(is_dear(0.001, 60_000, 1, 0.002, 60_000))
+        self.assertFalse(is_dear(0.005, 2048 * 1400, 2048, 0.2, 2048 * 28))
+        self.turns = Turns(lambda: self.now, lambda: self.worked, lambda: (0.001, 60_000), self.drop)
+        self.put("tiny", 0.00001, 3, octets=60_000)
+        self.turns.work()
+        self.now += turns._LASTING / 2
+        self.assertTrue(self.turns.taken)
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from((0.0, 0.001, 0.01))), max_size=60))
     def test_all_are_decoded(self, items):
