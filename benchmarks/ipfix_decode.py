@@ -207,6 +207,7 @@ def main() -> None:
     four = frozenset({"sourceIPv4Address", "destinationIPv4Address", "octetDeltaCount", "packetDeltaCount"})
     context = FIVE_TUPLE | {"exporter", "observationDomainId", "received_ms"}
     strings = FIVE_TUPLE | {"interfaceName"}
+    starting.begin()
     starting.settle()  # as the service does before its first row
     case = one_exporter(found.messages)
     m, r = found.messages, found.rounds

@@ -122,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
+    starting.begin()
     starting.settle()  # as the service does before its first row
     messages = destroys()
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}; median of {rounds}")

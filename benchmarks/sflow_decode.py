@@ -92,6 +92,7 @@ def main() -> None:
     options.add_argument("--datagrams", type=int, default=1024)
     found, _ = options.parse_known_args()
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, median of {found.rounds}")
+    starting.begin()
     starting.settle()  # as the service does before its first row
     random, n, rounds = np.random.default_rng(1), found.datagrams, found.rounds
     plain = [datagram(random, number, False) for number in range(n)]

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import TOP
 from tests.unit import table_of_mistakes as table
-from ulogd_tw import cli, clocks, config, registry, tap
+from ulogd_tw import cli, clocks, config, registry, starting, tap
 from ulogd_tw.core.options import one_of
 from ulogd_tw.operating import manhole
 from ulogd_tw.peers import targets
@@ -143,6 +143,7 @@ class CommandTests(SynchronousTestCase):
         """Each ends with its status, and says where, what, and what to do; tests.live.test_commands runs them, too."""
         self.patch(clocks, "make_steady", lambda reactor: None)
         self.patch(names, "install", lambda reactor: None)
+        self.patch(starting, "begin", lambda: None)
         for line, status, words in table.COMMANDS:
             ended, said = self.ended(line.format(top=TOP).split())
             self.assertEqual(status, ended, f"{line}: {said}")

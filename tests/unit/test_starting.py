@@ -1,10 +1,13 @@
 """What a start loads, and what it leaves behind: the service of a configuration is made in a process of its own."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from ulogd_tw import starting
 
 _MAKE = """
 import gc, sys
@@ -127,16 +130,22 @@ class GarbageTests(SynchronousTestCase):
     """Collections of garbage."""
 
     def test_objects_of_the_start(self):
-        """None before the service has begun; then full ones pass over the objects of the start."""
+        """None before the service has begun, if it is no larger than others; then full ones pass over its objects."""
         config = Path(self.mktemp())
         config.write_text('[global]\nstack=in1:DEMO,out1:GPRINT\n[out1]\nfile="stdout"\n')
         code = _MAKE.replace("ulogd.makeService", "made = ulogd.makeService")
-        code += "before = gc.isenabled(), gc.get_freeze_count()\n"
+        code += "before = gc.isenabled(), gc.get_threshold()[0], gc.get_freeze_count()\n"
         code += "made.privilegedStartService(); made.startService()\n"
-        code += "print('figures', *before, gc.isenabled(), gc.get_freeze_count())"
+        code += "print('figures', *before, gc.get_threshold()[0], gc.get_freeze_count())"
         found = next(line for line in run(code, config).splitlines() if line.startswith("figures")).split()
-        self.assertEqual(["figures", "False", "0", "True"], found[:4])
-        self.assertGreater(int(found[4]), 10_000)
+        self.assertEqual(["figures", "True", "200000", "0", str(gc.get_threshold()[0])], found[:5])
+        self.assertGreater(int(found[5]), 10_000)
+
+    def test_other_processes(self):
+        """Where no start has begun, such as in this process, nothing is set aside: it would never be freed."""
+        before = gc.get_freeze_count(), gc.get_threshold()
+        starting.settle()
+        self.assertEqual(before, (gc.get_freeze_count(), gc.get_threshold()))
 
     def test_threads_for_matrices(self):
         """The command asks OpenBLAS for no threads, and leaves a number that the environment gives."""
