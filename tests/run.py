@@ -11,6 +11,8 @@ for want of something installable (its reason begins with `install:`) makes the 
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import pkgutil
@@ -32,6 +34,8 @@ UNIT, LIVE = "tests.unit", "tests.live"
 TICKET = 256
 """Octets of the name of a module, filled with blanks, in the file that several processes take their work from."""
 INSTALLABLE = "install:"
+MOST_RESIDENT = 500 << 20
+"""Octets of memory above which a process looks for garbage after a module."""
 
 
 @dataclass
@@ -97,7 +101,22 @@ class Taken(TestSuite):
     def run(self, result):
         while ticket := os.read(self._file, TICKET):
             TestLoader().loadByName(ticket.decode().strip()).run(result)
+            if resident() > MOST_RESIDENT:
+                free_memory()
         return result
+
+
+def free_memory():
+    """Free tables in cycles of references, which Python does not hurry to find, and give the C library's heap back."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def resident():
+    """Octets of memory in use by this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def run_tests(suite):
