@@ -31,20 +31,31 @@ _IPV6 = frozenset(((0, 27), (0, 28)))
 """Addresses of both in one template: the rows are split by family."""
 
 
+_Make = Callable[[], dict[str, Column]]
+_Read = Callable[[Column], dict[str, Column]]
+
+
 class Received:
     """Octets of records with equal fields, and their columns.
 
     `octets` has a row of each record (uint8, two dimensions), or is a column of octets where a field has variable
-    length. `make` makes the columns, at the first use of `columns`.
+    length. `make` makes the columns, at the first use of `columns`; `read` makes those of any such octets, where the
+    records have one length.
     """
 
-    __slots__ = ("fields", "octets", "_make", "_columns")
+    __slots__ = ("fields", "octets", "_make", "_read", "_columns")
 
-    def __init__(self, fields: tuple[Field, ...], octets: Column, make: Callable[[], dict[str, Column]]) -> None:
+    def __init__(self, fields: tuple[Field, ...], octets: Column, make: _Make, read: _Read | None = None) -> None:
         self.fields = fields
         self.octets = octets
-        self._make: Callable[[], dict[str, Column]] | None = make
+        self._make: _Make | None = make
+        self._read = read
         self._columns: dict[str, Column] = {}
+
+    @classmethod
+    def of_fixed(cls, fields: tuple[Field, ...], octets: Column, read: _Read) -> Received:
+        """Records of one length."""
+        return cls(fields, octets, lambda: read(octets), read)
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -54,19 +65,31 @@ class Received:
         return self._columns
 
     def take(self, rows: Rows) -> Received:
-        """The chosen records."""
+        """The chosen records. Few of many do not keep the others in memory."""
         octets = columns.take(self.octets, rows)
-        return Received(self.fields, octets, lambda: {n: columns.take(c, rows) for n, c in self.columns.items()})
+        is_read = self._make is None
+        if self._read is not None and not (is_read and isinstance(rows, slice)):
+            return self.of_fixed(self.fields, octets, self._read)
+
+        def make() -> dict[str, Column]:
+            return {name: columns.take(column, rows) for name, column in self.columns.items()}
+
+        if isinstance(rows, slice) and not is_read:
+            return Received(self.fields, octets, make)
+        found = make()
+        return Received(self.fields, octets, lambda: found, self._read)
 
     @staticmethod
     def joined(parts: Sequence[Received]) -> Received:
         """Records of the same fields one after another."""
-        octets = columns.joined([part.octets for part in parts])
+        octets, first = columns.joined([part.octets for part in parts]), parts[0]
+        if first._read is not None:
+            return Received.of_fixed(first.fields, octets, first._read)
 
         def make() -> dict[str, Column]:
-            return {name: columns.joined([part.columns[name] for part in parts]) for name in parts[0].columns}
+            return {name: columns.joined([part.columns[name] for part in parts]) for name in first.columns}
 
-        return Received(parts[0].fields, octets, make)
+        return Received(first.fields, octets, make)
 
 
 class _Pieces(Pieces):
@@ -156,7 +179,7 @@ class Intact:
         if self._checks is not None and self._is_wrong(*self._checks.of_octets(octets)):
             return None
         compiled = self._compiled
-        return Received(self._fields, octets, lambda: compiled.of_octets(octets)[0])
+        return Received.of_fixed(self._fields, octets, lambda octets: compiled.of_octets(numbers(octets))[0])
 
     def of_varying(self, located: Located) -> Received | None:
         """Records of variable length; None if a value is none, or would be changed."""

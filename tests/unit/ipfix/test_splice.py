@@ -1,7 +1,9 @@
 """Records that are copied as they came: what may be, and that readers see no difference."""
 
+import gc
 import io
 import struct
+import weakref
 
 import numpy as np
 from hypothesis import event
@@ -220,6 +222,25 @@ class OctetsTests(SynchronousTestCase):
         _, octets = self.data(Batch.joined([early, late]))
         times = [int.from_bytes(octets[end - 8 : end], "big") for end in (24, 48)]
         self.assertEqual([2_000_000, 2_000_009], times)
+
+
+class MemoryTests(SynchronousTestCase):
+    """What a batch keeps alive."""
+
+    def test_few_of_many(self):
+        """The rows that a filter lets through do not keep the others, whether somebody has read columns or not."""
+        for fields, record in ((((7, 2), (1, 4)), bytes(6)), (((7, 2), (82, VARIABLE)), b"\0\1" + varying(b"eth0"))):
+            for read in (False, True):
+                batch = first(fields, *[record] * 200)
+                whole = batch.received.octets
+                others = weakref.ref(whole if isinstance(whole, np.ndarray) else whole.buffer)
+                if read:
+                    self.assertEqual(200, len(batch.columns["sourceTransportPort"]))
+                few = batch.take(np.arange(200) < 3)
+                del batch, whole
+                gc.collect()
+                self.assertIsNone(others(), (fields, read))
+                self.assertEqual(3, len(list(few.rows())))
 
 
 class WhatIsCopiedTests(SynchronousTestCase):
