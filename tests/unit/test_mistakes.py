@@ -1,6 +1,7 @@
 """What users mistype, and what they are told: where, what, and what to do."""
 
 import contextlib
+import gc
 import io
 import sys
 from pathlib import Path
@@ -143,6 +144,7 @@ class CommandTests(SynchronousTestCase):
         """Each ends with its status, and says where, what, and what to do; tests.live.test_commands runs them, too."""
         self.patch(clocks, "make_steady", lambda reactor: None)
         self.patch(names, "install", lambda reactor: None)
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())  # a start sets it
         self.patch(starting, "begin", lambda: None)
         for line, status, words in table.COMMANDS:
             ended, said = self.ended(line.format(top=TOP).split())
