@@ -86,8 +86,10 @@ PAIRS = (
 """
 SINGLE = ("samplingInterval", "samplerRandomInterval", "samplingPacketInterval")
 """Fields that are the rate by themselves, if there is no other."""
+_HASHES = ("hashOutputRangeMin", "hashOutputRangeMax", "hashSelectedRangeMin", "hashSelectedRangeMax")
+"""All hashes of packets, and the selected ones (RFC 5477 section 8.3)."""
 RATES = (*(name for pair in PAIRS for name in pair), *SINGLE, "samplingSize", "samplingPopulation",
-         "samplingProbability")  # fmt: skip
+         "samplingProbability", *_HASHES)  # fmt: skip
 
 
 _LEAST = 2.0**-64
@@ -112,6 +114,9 @@ def packets_behind(values: Mapping[str, Any]) -> float | None:
         return max(population / size, 1.0)
     if probability := values.get("samplingProbability"):
         return 1 / probability if _LEAST <= probability <= 1 else None
+    low, high, first, last = (values.get(name, -1) for name in _HASHES)
+    if 0 <= low <= first <= last <= high:
+        return (high - low + 1) / (last - first + 1)
     rates = [values[name] for name in SINGLE if name in values]
     return float(next(filter(None, rates), 0)) if rates else None
 

@@ -236,6 +236,14 @@ class RatesTests(SynchronousTestCase):
         sent = message(flows(256, [(137, 8), (10, 4), (1, 4)], *rows))
         self.check([10, 20, 1], [message(told, told_alone)], [sent], {"sampling_unmatched": 1})
 
+    def test_hashes(self):
+        """A selector by the hash of packets: all hashes over the selected ones (RFC 5477 section 8.3)."""
+        fields = [(304, 2), (329, 8), (330, 8), (331, 8), (332, 8)]
+        for selected, expected in (((0, 655), 100), ((656, 1311), 100), ((0, 65599), 1), ((9, 8), 1), ((0, 65600), 1)):
+            row = record((4, 1), (2, 6), (8, 0), (8, 65599), *((8, edge) for edge in selected))
+            sent = flows(256, [(302, 4), (1, 4)], record((4, 1), (4, 9)))
+            self.check([expected], [message(tell(300, [(302, 4)], fields, row))], [message(sent)])
+
     def test_taken_back(self):
         """A rate of 0 takes back the one before it: sampling was switched off."""
         for scope, fields, zero in (
