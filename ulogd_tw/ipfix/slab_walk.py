@@ -34,9 +34,10 @@ class SlabWalk:
         self._intake = intake
         self._feed = feed
         self._forgotten = 0
-        self._renew()
+        self._begin()
 
-    def _renew(self) -> None:
+    def _begin(self) -> None:
+        """Nothing is known yet, or any more."""
         self._walk = Walk(SAME_UPTIME)
         self._known: list[KnownTemplate] = []
         self._layouts: list[Layout] = []
@@ -59,7 +60,7 @@ class SlabWalk:
     ) -> None:
         """Take the Messages that begin at `starts` in `memory`, one session each."""
         if self._forgotten > _MOST_FORGOTTEN:
-            self._renew()
+            self._begin()
         numbers = np.fromiter([session.number for session in sessions], np.uint32, len(sessions))
         at, n, most, alone = 0, len(sessions), len(sessions), 1
         while at < n:
@@ -111,7 +112,7 @@ class SlabWalk:
         segments = shape.segments if not known.octets else ()
         place = self._walk.put(key, group, known.octets, segments, shape.tail, shape.least) if group >= 0 else -1
         if place < 0:
-            self._renew()
+            self._begin()
             return
         self._places[known] = place
         self._known.append(known)

@@ -19,11 +19,11 @@ Template = tuple[int, int, int]
 """What a walk met of a template: its place, rows, octets."""
 
 
-def _view(memory: object, name: str) -> np.ndarray:
-    """An array of structures of C as NumPy sees it."""
+def _dtype(name: str) -> np.dtype:
+    """A structure of C as NumPy sees it."""
     form = ffi.typeof(name)
     fields = [(field, described) for field, described in form.fields]
-    dtype = np.dtype(
+    return np.dtype(
         {
             "names": [field for field, _ in fields],
             "formats": [_CODES[described.type.cname] for _, described in fields],
@@ -31,7 +31,6 @@ def _view(memory: object, name: str) -> np.ndarray:
             "itemsize": ffi.sizeof(form),
         }
     )
-    return np.frombuffer(ffi.buffer(memory), dtype)
 
 
 _CODES = {"uint32_t": "u4", "int32_t": "i4", "int64_t": "i8"}
@@ -48,24 +47,20 @@ class Walk:
 
     def __init__(self, same_uptime: int) -> None:
         self._state = state = ffi.new("ut_walk *")
-        self._kept = {
-            "templates": ffi.new("ut_template[]", MOST_TEMPLATES),
-            "index": ffi.new("int32_t[]", 4 * MOST_TEMPLATES),
-            "segments": ffi.new("ut_segment[]", MOST_TEMPLATES),
-            "domains": ffi.new("ut_domain[]", MOST_TEMPLATES),
-            "met_templates": ffi.new("int32_t[]", MOST_TEMPLATES),
-            "met_domains": ffi.new("int32_t[]", MOST_TEMPLATES),
-            "runs": ffi.new("ut_run[]", _MOST_RUNS),
-        }
-        for name, memory in self._kept.items():
-            setattr(state, name, memory)
+        slots = 1 << (4 * MOST_TEMPLATES - 1).bit_length()
+        room = {"templates": ("ut_template", MOST_TEMPLATES), "index": ("int32_t", slots),
+                "segments": ("ut_segment", MOST_TEMPLATES), "domains": ("ut_domain", MOST_TEMPLATES),
+                "met_templates": ("int32_t", MOST_TEMPLATES), "met_domains": ("int32_t", MOST_TEMPLATES),
+                "runs": ("ut_run", _MOST_RUNS)}  # fmt: skip
+        # Of NumPy's zeros only the pages that are used take memory; what cffi makes is written at once.
+        self._kept = {name: np.zeros(ffi.sizeof(form) * n, np.uint8) for name, (form, n) in room.items()}
+        for name, (form, _) in room.items():
+            setattr(state, name, ffi.cast(f"{form} *", ffi.from_buffer(self._kept[name])))
         state.same_uptime = same_uptime
-        state.most_templates, state.index_mask, state.most_runs = MOST_TEMPLATES, 4 * MOST_TEMPLATES - 1, _MOST_RUNS
-        self._templates = _view(self._kept["templates"], "ut_template")[_OF_TEMPLATE]
-        self._domains = _view(self._kept["domains"], "ut_domain")[_OF_DOMAIN]
-        self._met = tuple(
-            np.frombuffer(ffi.buffer(self._kept[name]), np.int32) for name in ("met_templates", "met_domains")
-        )
+        state.most_templates, state.index_mask, state.most_runs = MOST_TEMPLATES, slots - 1, _MOST_RUNS
+        self._templates = self._kept["templates"].view(_dtype("ut_template"))[_OF_TEMPLATE]
+        self._domains = self._kept["domains"].view(_dtype("ut_domain"))[_OF_DOMAIN]
+        self._met = tuple(self._kept[name].view(np.int32) for name in ("met_templates", "met_domains"))
         self._sources = np.zeros((_MOST_SOURCES, SOURCE), np.int64)
         self._to_sources = ffi.from_buffer("int64_t[]", self._sources)
 
