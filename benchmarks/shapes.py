@@ -50,7 +50,7 @@ class Collecting(Shape):
     rate: int = 0
     seconds: float = 2.5
     share: bool = False
-    """Whether the figure is a share of a core, instead of CPU seconds a million records."""
+    """Whether the figure is a share of a core, instead of CPU seconds a million records that came through."""
 
     @property
     def n(self):
@@ -85,7 +85,8 @@ class Collecting(Shape):
             finally:
                 collector.stop()
             rows = collector.rows()
-        value = used / seconds * 100 if self.share else used / self.n * 1e6
+        through = max(self.n if rows is None else rows, 1)  # what is lost has cost little
+        value = used / seconds * 100 if self.share else used / through * 1e6
         return value, None if rows is None else rows / self.n
 
     def close(self):

@@ -1,10 +1,12 @@
 """Each shape of the benchmarks runs, beside the peers that are here; no time is asserted."""
 
+import subprocess
+import sys
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import table
+from benchmarks import measuring, table
 from benchmarks.shapes import OURS
 
 
@@ -24,6 +26,22 @@ def _smoke(name):
 
     test.__doc__ = f"{name}: figures come, and no row of ours is lost."
     return test
+
+
+BUSY_AT_FIRST = "sum(i * i for i in range(5_000_000)); import sys; sys.stdin.read()"
+
+
+class MeasuringTests(SynchronousTestCase):
+    """Of what is charged to a program."""
+
+    def test_start(self):
+        """What a program does when it starts is not charged to its work."""
+        with subprocess.Popen([sys.executable, "-c", BUSY_AT_FIRST], stdin=subprocess.PIPE) as process:
+            used, _ = measuring.spent(process.pid, lambda: None, measuring.GLANCE)
+            whole = measuring.cpu(process.pid)
+            process.stdin.close()
+        self.assertGreater(whole, 0.1)
+        self.assertLess(used, 0.02)
 
 
 class SmokeTests(SynchronousTestCase):

@@ -3,11 +3,14 @@
 import importlib
 import pkgutil
 import struct
+import subprocess
+import sys
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import benchmarks
-from benchmarks import traffic
+from benchmarks import measuring, traffic
 
 HEADERS = {10: 16, 9: 20}
 """Octets of the header of a message, by version (RFC 7011 section 3.1, RFC 3954 section 5.1)."""
@@ -30,6 +33,45 @@ class ModuleTests(SynchronousTestCase):
         for module in pkgutil.iter_modules(benchmarks.__path__):
             if module.name != "__main__":
                 importlib.import_module(f"benchmarks.{module.name}")
+
+
+WORK = "sum(i * i for i in range(1_500_000))"
+FAMILY = f"""
+import resource, subprocess, sys
+{WORK}
+subprocess.run([sys.executable, "-c", {WORK!r}])
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(sum(u.ru_utime + u.ru_stime for u in used), flush=True)
+sys.stdin.read()
+"""
+
+
+class MeasuringTests(SynchronousTestCase):
+    """Beside what the kernel tells a process of itself."""
+
+    def test_ended(self):
+        """A process that has ended and was waited for counts too."""
+        words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, "-c", FAMILY], **words) as process:
+            told = float(process.stdout.readline())
+            found = measuring.cpu(process.pid)
+            process.stdin.close()
+        self.assertApproximates(told, found, 0.03)
+
+    def test_lost(self):
+        """A program that does not tell its rows is not said to have lost none."""
+        self.assertEqual((None, 0.25), (measuring.Figures([1], [None]).lost, measuring.Figures([1, 2], [1, 0.75]).lost))
+
+    def test_left_out(self):
+        """One program that is not there does not keep the others from being measured."""
+
+        def measure(name):
+            if name == "gone":
+                raise SkipTest("install: gone")
+            return 1.0, None
+
+        found, missing = measuring.in_turn(["here", "gone"], measure, 2)
+        self.assertEqual(([1.0, 1.0], ["gone"]), (found["here"].values, list(missing)))
 
 
 class TrafficTests(SynchronousTestCase):
