@@ -101,7 +101,8 @@ class CommandTests(SynchronousTestCase):
             return namespaces.run("a", ["sh", "-c", command], check=False)
         if program == "modprobe":
             return self.modprobe(rest[0])
-        (self.folder / "file").write_text("x")
+        if program != "mkdir":
+            (self.folder / "file").write_text("x")
         shell = {
             "apt-get": f"apt-get --simulate -qq {' '.join(rest)}", "apt": f"apt-get --simulate -qq {' '.join(rest)}",
             "setcap": f"cp /bin/true {self.folder}/program && {command} {self.folder}/program",
@@ -111,6 +112,7 @@ class CommandTests(SynchronousTestCase):
                        f"&& {command}",
         }.get(program, command)  # fmt: skip
         done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=120, check=False)
+        subprocess.run(["rm", "-rf", self.folder / "file"], check=True)
         if program in ("apt-get", "apt") and "Unable to locate package" in done.stderr:
             raise SkipTest(f"apt has no lists of packages here: {done.stderr[-200:]}")
         return done
