@@ -158,9 +158,13 @@ def _large(octets: bytes) -> bytes:
     return ":".join(str(int.from_bytes(octets[at : at + 4], "big")) for at in (0, 4, 8)).encode()
 
 
+def community(number: int) -> str:
+    """A community as people write it (RFC 1997)."""
+    return f"{number >> 16}:{number & 0xFFFF}"
+
+
 def _community(number: int) -> bytes:
-    """A community (RFC 1997)."""
-    return f"{number >> 16}:{number & 0xFFFF}".encode()
+    return community(number).encode()
 
 
 def _application(octets: bytes) -> bytes:

@@ -24,7 +24,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.columns import Column, Octets, strings
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import registry
-from ulogd_tw.core.readable import written
+from ulogd_tw.core.readable import community, written
 from ulogd_tw.core.text import clean, ipv6_text
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.context import Source
@@ -70,6 +70,8 @@ def _reading(type_name: str, form: str, length: int) -> tuple[str, Callable[[Any
     By the type's name and form, since types are slow to hash.
     """
     held = held_type(types.FORMED.get(form) or types.TYPES[type_name], length)
+    if held.form == "community" and length in _WIDTHS:
+        return _NUMBERS[held.kind][_WIDTHS[length]], community
     if held.form:
         return f"{length}s", lambda octets: written(octets, held)
     if held.kind in _NUMBERS and length in _WIDTHS:
