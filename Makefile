@@ -30,8 +30,10 @@ demo: $(VENV)/installed
 	@echo "make: running etc/demo.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/demo.conf"
 	@exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/demo.conf $(ARGS)
 
-test: $(VENV)/installed-test
+# The peers first: a C compiler is among them, for the kernels.
+test:
 	tests/install-peers
+	@$(MAKE) --no-print-directory $(VENV)/installed-test
 	@echo "make: what has compiled kernels, tested without them"
 	@ULOGD_TW_KERNELS=off $(PY) -m tests.run $(ARGS) $(WITH_KERNELS)
 	@$(PY) -m tests.run $(ARGS)

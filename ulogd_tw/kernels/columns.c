@@ -6,9 +6,8 @@ enum { UNSIGNED, SIGNED, FLOAT, OCTETS, PAIR };    /* kinds of a field; PAIR: 16
 enum { BLOCK = 256 };
 
 #define STORE(type, value) do { type *to = (type *)out + row; \
-    for (int64_t i = 0; i < n; i++, p += step) to[i] = (type)(value); } while (0)
-#define STORE_AT(type, value) do { type *to = (type *)out + row; \
-    for (int64_t i = 0; i < n; i++) { const uint8_t *p = memory + bases[i]; to[i] = (type)(value); } } while (0)
+    for (int64_t i = 0; i < n; i++) { const uint8_t *p = PLACE(i); to[i] = (type)(value); } } while (0)
+#define PLACE(i) (memory + (bases ? bases[i] : (i) * step))
 
 static inline uint64_t number(const uint8_t *p, int length, int is_signed) {
     uint64_t v = ut_number(p, length);
@@ -21,15 +20,17 @@ static inline double real(const uint8_t *p, int length) {
     uint64_t b = ut_64(p); double d; memcpy(&d, &b, 8); return d;
 }
 
-/* One field of `n` records, `step` octets from one to the next, to rows from `row` on of its column. */
-static void strided(const ut_field *f, const uint8_t *p, int64_t step, int64_t n, uint8_t *out, int64_t row) {
+/* One field of `n` records to rows from `row` on of its column. Record i lies at bases[i], or at i * step without bases;
+   inlined, so that each way has loops of its own. */
+static inline __attribute__((always_inline)) void read_field(const ut_field *f, const uint8_t *memory,
+        const int64_t *bases, int64_t step, int64_t n, uint8_t *out, int64_t row) {
     int length = f->length, is_signed = f->kind == SIGNED;
+    memory += f->at;
     if (f->kind == OCTETS) {
-        uint8_t *to = out + row * length;
-        for (int64_t i = 0; i < n; i++, p += step, to += length) memcpy(to, p, length);
+        for (int64_t i = 0; i < n; i++) memcpy(out + (row + i) * length, PLACE(i), length);
     } else if (f->kind == PAIR) {
         uint64_t *to = (uint64_t *)out + 2 * row;
-        for (int64_t i = 0; i < n; i++, p += step) { to[2 * i] = ut_64(p); to[2 * i + 1] = ut_64(p + 8); }
+        for (int64_t i = 0; i < n; i++) { to[2 * i] = ut_64(PLACE(i)); to[2 * i + 1] = ut_64(PLACE(i) + 8); }
     } else if (f->kind == FLOAT) {
         if (f->width == 4) STORE(uint32_t, ut_32(p)); else STORE(double, real(p, length));
     } else if (length == f->width) {
@@ -44,33 +45,6 @@ static void strided(const ut_field *f, const uint8_t *p, int64_t step, int64_t n
         case 2: STORE(uint16_t, number(p, length, is_signed)); break;
         case 4: STORE(uint32_t, number(p, length, is_signed)); break;
         default: STORE(uint64_t, number(p, length, is_signed));
-        }
-    }
-}
-
-/* The same where record i lies at bases[i]. */
-static void scattered(const ut_field *f, const uint8_t *memory, const int64_t *bases, int64_t n, uint8_t *out, int64_t row) {
-    int length = f->length, is_signed = f->kind == SIGNED;
-    memory += f->at;
-    if (f->kind == OCTETS) {
-        for (int64_t i = 0; i < n; i++) memcpy(out + (row + i) * length, memory + bases[i], length);
-    } else if (f->kind == PAIR) {
-        uint64_t *to = (uint64_t *)out + 2 * row;
-        for (int64_t i = 0; i < n; i++) { to[2 * i] = ut_64(memory + bases[i]); to[2 * i + 1] = ut_64(memory + bases[i] + 8); }
-    } else if (f->kind == FLOAT) {
-        if (f->width == 4) STORE_AT(uint32_t, ut_32(p)); else STORE_AT(double, real(p, length));
-    } else if (length == f->width) {
-        switch (length) {
-        case 1: STORE_AT(uint8_t, p[0]); break;
-        case 2: STORE_AT(uint16_t, ut_16(p)); break;
-        case 4: STORE_AT(uint32_t, ut_32(p)); break;
-        default: STORE_AT(uint64_t, ut_64(p));
-        }
-    } else {
-        switch (f->width) {
-        case 2: STORE_AT(uint16_t, number(p, length, is_signed)); break;
-        case 4: STORE_AT(uint32_t, number(p, length, is_signed)); break;
-        default: STORE_AT(uint64_t, number(p, length, is_signed));
         }
     }
 }
@@ -104,7 +78,7 @@ int64_t ut_fixed(const uint8_t *memory, int64_t size, const int64_t *starts, con
             int64_t some = counts[i] - at < BLOCK ? counts[i] - at : BLOCK;
             const uint8_t *p = memory + starts[i] + at * octets;
             for (int64_t f = 0; f < n_fields; f++)
-                strided(fields + f, p + fields[f].at, octets, some, out + fields[f].out, row + at);
+                read_field(fields + f, p, 0, octets, some, out + fields[f].out, row + at);
         }
         row += counts[i];
     }
@@ -120,7 +94,7 @@ int64_t ut_located(const uint8_t *memory, int64_t size, const int64_t *bases, in
     for (int64_t row = 0; row < rows; row += BLOCK) {
         int64_t some = rows - row < BLOCK ? rows - row : BLOCK;
         for (int64_t f = 0; f < n_fields; f++)
-            scattered(fields + f, memory, bases + row, some, out + fields[f].out, row);
+            read_field(fields + f, memory, bases + row, 0, some, out + fields[f].out, row);
     }
     return rows;
 }

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import examples, given
 from tests.unit.ipfix.wire import a_set, check, message, options_template, template
+from tests.unit.kernels import SKIP
 from ulogd_tw import kernels
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
@@ -119,7 +120,7 @@ class WalkTests(SynchronousTestCase):
     """Decoder.feed_slab with the kernel."""
 
     if kernels.lib is None:
-        skip = "without compiled kernels there is no walk"
+        skip = SKIP
 
     def same(self, parts, reliable):
         slab, plain = Fed(parts, as_slab, reliable), Fed(parts, one_by_one, reliable)

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import given
 from tests.unit.ipfix.walk import shape, walk
 from tests.unit.ipfix.wire import VARIABLE
+from tests.unit.kernels import SKIP
 from ulogd_tw import kernels
 from ulogd_tw.core import types
 from ulogd_tw.core.keys import Key
@@ -48,7 +49,7 @@ class ProgramTests(SynchronousTestCase):
     """`Program` beside the NumPy of `Run`."""
 
     if kernels.lib is None:
-        skip = "without compiled kernels there is nothing to compare"
+        skip = SKIP
 
     @given(runs())
     def test_same_as_numpy(self, given_):

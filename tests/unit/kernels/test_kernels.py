@@ -10,6 +10,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.kernels import SKIP
 from ulogd_tw import kernels
 
 TOP = Path(__file__).resolve().parents[3]
@@ -45,7 +46,7 @@ class ExtensionTests(SynchronousTestCase):
     def test_other_sources(self):
         """An extension of another form than the declarations is not used; what to run is said."""
         if kernels.lib is None:
-            raise SkipTest("there is no extension")
+            raise SkipTest(SKIP)
         code = ("import sys, types; made = types.ModuleType('made'); made.lib = made.ffi = made; made.UT_FORM = 1; "
                 "sys.modules['ulogd_tw.kernels._kernels'] = made; " + SAID)  # fmt: skip
         told = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=60,

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
 from tests.unit.core.test_text import MANY, STRINGS, VALUES, column, signed
+from tests.unit.kernels import SKIP
 from ulogd_tw import kernels
 from ulogd_tw.core import text, types
 from ulogd_tw.core.columns import Coded, Octets, Pieces
@@ -111,7 +112,7 @@ class RowsTests(SynchronousTestCase):
     """`Lines.compiled` beside `Lines.by_numpy`."""
 
     if kernels.lib is None:
-        skip = "without compiled kernels there is nothing to compare"
+        skip = SKIP
 
     @given(lines(), st.sampled_from([1, 700, 1 << 20]))
     def test_same_as_numpy(self, drawn, most):

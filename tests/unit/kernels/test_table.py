@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
+from tests.unit.kernels import SKIP
 from ulogd_tw import kernels
 from ulogd_tw.aggregation import group_table
 from ulogd_tw.aggregation.group_table import FIRST, FLOWS, LAST, OCTETS, PACKETS, Group
@@ -14,7 +15,6 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.kernels import table
 
 WIDE = st.one_of(st.integers(0, 5), st.integers(0, 2**64 - 1))
-SKIP = "without compiled kernels there is nothing to compare"
 
 
 def numbered(found):

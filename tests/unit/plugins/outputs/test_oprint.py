@@ -1,16 +1,14 @@
 """OPRINT: ulogd2's blocks of lines."""
 
-import errno
-import os
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import shared_path
+from tests.unit.writing.disk import disk_with
 from tests.unit.writing.text_rows import GOLDEN, batch_of, plugin, printed
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.plugins.outputs.oprint import OPRINT, boundaries
-from ulogd_tw.writing import text
 
 BOUNDARY = "===>PACKET BOUNDARY"
 RECORD = """\
@@ -67,16 +65,7 @@ class OprintTests(SynchronousTestCase):
         path = Path(self.mktemp())
         out = plugin(OPRINT, path)
         row = dict(line.split("=") for line in RECORD.splitlines()[1:])
-        real, left = os.write, [len(RECORD) * 3 + 50]
-
-        def write(fd, octets):
-            count = min(len(octets), left[0])
-            if not count:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            left[0] -= count
-            return real(fd, octets[:count])
-
-        self.patch(text.os, "write", write)
+        disk_with(self, len(RECORD) * 3 + 50)
         waiting = out.write(batch_of([row] * 40))
         self.assertEqual(path.read_text(), RECORD * 3)
         out.stop()
