@@ -34,10 +34,13 @@ from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Spool, Unspooled, queues
 from ulogd_tw.logs import LogFile
-from ulogd_tw.operating import metrics
+from ulogd_tw.operating import metrics, notify
+from ulogd_tw.operating.status_line import StatusLine
 
 PATIENCE_S = 60.0
 """At the end of a batch job, the longest time without a written row. One write of a slow database takes a while."""
+_LAST_WRITES_S = 50.0
+"""Beyond stop_timeout, for the last write of each output, before systemd kills."""
 
 
 class Ulogd(service.Service):
@@ -71,6 +74,7 @@ class Ulogd(service.Service):
         self._finishing = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
         self._fresh = self._names()
+        self.life = notify.LifeSigns(reactor, StatusLine(lambda: self.graph, len(graph.stacks), reactor.seconds))
 
     def __repr__(self) -> str:
         stacks, instances = len(self.graph.stacks), len(self.graph.nodes)
@@ -154,6 +158,7 @@ class Ulogd(service.Service):
         signals.answer(signal.SIGUSR2, lambda: reactor.callFromThread(self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
         self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
+        self.life.begin()
 
     def _guarded(self, plugin: Plugin, call: Callable[[], object]) -> None:
         """A step of the start; its fault is reported, and the others go on."""
@@ -172,6 +177,7 @@ class Ulogd(service.Service):
     def _end(self, text: str) -> None:
         """End the process with status 1, as ulogd2 does; twistd has removed its pidfile by then."""
         self.log.critical("{text}", text=text)
+        notify.failed(text)
         self._fatal = text
         if reactor.running:
             atexit.register(_exit_failed)
@@ -286,6 +292,7 @@ class Ulogd(service.Service):
         super().stopService()
         for number in (signal.SIGTERM, signal.SIGINT):  # Twisted would log an error for a second one
             signals.answer(number, lambda: reactor.callFromThread(self._stops_already))
+        self.life.end(self.settings.stop_timeout + _LAST_WRITES_S)
         deadline = reactor.seconds() + self.settings.stop_timeout
         for part in self.graph.parts():
             yield self._stop_part(part, deadline)
