@@ -19,7 +19,19 @@ from typing import Any
 from ulogd_tw.core.config_lines import COLLECTOR, Entry, Lines, Section
 from ulogd_tw.core.errors import ConfigError, Mistake
 from ulogd_tw.core.keys import nearest
-from ulogd_tw.core.options import Option, Options, boolean, number, octets, positive, seconds, strtoul, text, words
+from ulogd_tw.core.options import (
+    Option,
+    Options,
+    boolean,
+    number,
+    octets,
+    one_of,
+    positive,
+    seconds,
+    strtoul,
+    text,
+    words,
+)
 from ulogd_tw.core.paths import new_socket, output_file
 from ulogd_tw.core.stack import StackSpec
 from ulogd_tw.ulogd2 import INTEGERS, SHARED_OBJECTS
@@ -87,6 +99,13 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         None,
         "Permissions that new files lack, octal, such as 027. Empty: 022 for a daemon, else that of the process. Keys, "
         "spools and state have mode 0600 whatever it is, databases 0640.",
+    ),
+    Option(
+        "log_format",
+        one_of("text", "json"),
+        "text",
+        "Lines of the log: text, or json with one object a line (time, level, part, text, fields). As a service of "
+        "systemd, text on standard output goes to the journal with its priority and without a time of its own.",
     ),
     Option("loglevel", level, 5, "Lowest severity written to the log: debug 1, info 3, notice 5, error 7, fatal 8."),
     Repeated("plugin", text, (), "Shared object of ulogd2, from an old configuration; has no effect."),

@@ -17,16 +17,14 @@ from twisted.logger import (
     LogLevel,
     PredicateResult,
     globalLogPublisher,
-    textFileLogObserver,
 )
 from zope.interface import implementer
 
+from ulogd_tw import log_lines
 from ulogd_tw.core.limited import RateLimit
 
 _LEVELS = {1: LogLevel.debug, 3: LogLevel.info, 5: LogLevel.info, 7: LogLevel.error, 8: LogLevel.critical}
 """ulogd2's levels; its notice (5, the default) is Twisted's info."""
-_TWISTED = ("twisted.", "log_legacy", "-", "ulogd_tw.operating.manhole._")
-"""Namespaces of Twisted's own lines: ports that open, signals, the end of the main loop, sessions of the manhole."""
 _CLOSED = "EMFILE recovery: Closed socket"
 """Begins Twisted's line for a connection that it closed because it had no descriptor for it."""
 
@@ -39,10 +37,7 @@ class _Least:
         self._least = level
 
     def __call__(self, event: LogEvent) -> Any:
-        level = event.get("log_level") or LogLevel.info
-        if level is LogLevel.info and str(event.get("log_namespace", "-")).startswith(_TWISTED):
-            level = LogLevel.debug
-        return PredicateResult.maybe if level >= self._least else PredicateResult.no
+        return PredicateResult.maybe if log_lines.level_of(event) >= self._least else PredicateResult.no
 
 
 @implementer(ILogObserver)
@@ -81,17 +76,16 @@ class LogFile(service.Service):
         if daemon and self.path == "stdout":
             self.path = "syslog"
         self._level = _LEVELS.get(settings.loglevel, LogLevel.info)
+        self._format: str = settings.log_format
         self._file: Any = None
 
     def open(self) -> ILogObserver:
         """The only observer for twistd. SystemExit 2 if it cannot be opened, as in ulogd2."""
         if self.path == "syslog":
-            from twisted.logger import LegacyLogObserverWrapper
-            from twisted.python.syslog import SyslogObserver
-
-            observer: ILogObserver = LegacyLogObserverWrapper(SyslogObserver("ulogd").emit)
+            observer: ILogObserver = log_lines.SyslogLines(self._format)
         elif self.path == "stdout":
-            observer = textFileLogObserver(sys.stdout)
+            form = log_lines.form_of(self._format, log_lines.is_journal(sys.stdout))
+            observer = log_lines.LineObserver(sys.stdout, form)
         else:
             self.path = os.path.abspath(self.path)
             try:
@@ -99,7 +93,7 @@ class LogFile(service.Service):
             except OSError as error:
                 print(f"logfile {self.path}: {error.strerror}", file=sys.stderr)
                 raise SystemExit(2) from None
-            observer = textFileLogObserver(self)
+            observer = log_lines.LineObserver(self, log_lines.form_of(self._format, False))
         observer = FilteringLogObserver(observer, [_Least(self._level)])
         globalLogPublisher.addObserver(OutOfDescriptors())
         return observer
@@ -111,11 +105,11 @@ class LogFile(service.Service):
             self._file.flush()
 
     def write(self, text: str) -> None:
-        """For Twisted's observer, which writes to an open file."""
+        """For the observer, which writes to an open file."""
         self._file.write(text)
 
     def flush(self) -> None:
-        """For Twisted's observer."""
+        """For the observer."""
         self._file.flush()
 
     def reopen(self) -> None:
