@@ -118,7 +118,14 @@ def _config(family: int, group: int, *attributes: bytes) -> Request:
 
 
 def bind(
-    group: int, *, copy_octets: int, flags: int, buffer_octets: int, threshold: int = 0, timeout_cs: int = 0
+    group: int,
+    *,
+    copy_octets: int,
+    flags: int,
+    buffer_octets: int,
+    threshold: int = 0,
+    timeout_cs: int = 0,
+    ours: bool = False,
 ) -> Request:
     """Request for a group with all its settings in one step, so that no packet is logged with other settings.
 
@@ -126,10 +133,11 @@ def bind(
     buffer_octets   maximum length of a datagram with several packets
     threshold       packets after which it is sent, 0: the kernel's 100
     timeout_cs      1/100 s after which it is sent, 0: the kernel's 1 s
+    ours            the group belongs to this socket already; only its settings change
     """
     mode = COPY_PACKET if copy_octets else COPY_META
-    parts = [
-        attribute(1, bytes([BIND])),
+    parts = [] if ours else [attribute(1, bytes([BIND]))]
+    parts += [
         attribute(2, struct.pack(">IBx", copy_octets, mode)),
         attribute(3, struct.pack(">I", buffer_octets)),
         attribute(6, struct.pack(">H", flags)),

@@ -11,7 +11,8 @@ from typing import Any
 
 from ulogd_tw.core.errors import StartError
 
-_SO_ATTACH_FILTER = 26
+_SO_ATTACH_FILTER, DETACH_FILTER = 26, 27
+"""SO_ATTACH_FILTER and SO_DETACH_FILTER (asm-generic/socket.h)."""
 _RETURN = struct.pack("=HBBI", 0x06, 0, 0, 0)[:4]
 """BPF_RET | BPF_K: so many octets of the packet are taken."""
 ETHERNET, RAW = 1, 12

@@ -25,13 +25,15 @@ from zope.interface import implementer
 
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.transports.bpf import NOTHING, Program
+from ulogd_tw.transports.descriptors import descriptors, name_of
 from ulogd_tw.transports.errors import NoInterface
 from ulogd_tw.transports.gathering import Gathering, Terms
 from ulogd_tw.transports.namespace import inside
 
 # packet(7), linux/if_packet.h
 _SOL_PACKET, _ETH_P_ALL = 263, 3
-_ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _RESERVE, _FANOUT, _IGNORE_OUTGOING = 1, 5, 6, 10, 12, 18, 23
+_ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _RESERVE = 1, 2, 5, 6, 10, 12
+_FANOUT, _IGNORE_OUTGOING = 18, 23
 _TPACKET_V3, _MR_PROMISC, _FANOUT_HASH, _FANOUT_DEFRAG = 2, 1, 0, 0x8000
 _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8927, 0x8933
 _STATUS, _COUNT, _FIRST, _LENGTH = 8, 12, 16, 20
@@ -155,6 +157,7 @@ class PacketPort:
 
     `program` gives the filter for the type of the device (`ulogd_tw.transports.bpf`), which also cuts packets.
     `fanout`: number of a group of sockets that share the packets of the interface by flow, None for no group.
+    `owner`: the instance, whose socket and ring a reload or a restart hands on.
     """
 
     make_socket = staticmethod(socket.socket)
@@ -173,10 +176,12 @@ class PacketPort:
         fanout: int | None = None,
         namespace: str = "",
         reactor: Any = None,
+        owner: str = "",
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self.interface, self.received, self.lost = interface, received, lost
+        self._name = name_of("packet", owner, interface, namespace) if owner else ""
         self.index = self.device = 0
         """Of the interface: its index, and its type (ARPHRD)."""
         self.frozen = 0
@@ -206,9 +211,12 @@ class PacketPort:
         Raises `StartError`.
         """
         try:
-            with inside(self._namespace):  # the socket needs privilege, what follows does not
-                self._socket = self.make_socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-            self._come_up()
+            if not self._adopt():
+                with inside(self._namespace):  # the socket needs privilege, what follows does not
+                    self._socket = self.make_socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+                self._come_up()
+            if self._name:
+                descriptors.opened(self._name, self)
         except NoInterface as error:
             self.log.warn("{error}; it is awaited", error=error)
         except OSError as error:
@@ -217,6 +225,29 @@ class PacketPort:
         except StartError:
             self._close()
             raise
+
+    def _adopt(self) -> bool:
+        """Take over the socket of a former owner with its ring, where the ring is of the same shape.
+
+        What the former owner left in a ring of another shape is lost with it, which the kernel does not count.
+        """
+        kept = descriptors.take(self._name) if self._name else None
+        if kept is None:
+            return False
+        notes = descriptors.notes(self._name) or {}
+        if (notes.get("block_octets"), notes.get("blocks")) != (self._block_octets, self._blocks):
+            kept.close()
+            return False
+        self._socket = kept
+        with inside(self._namespace):
+            self.index, self.device = device(self.interface)
+            program = self._program(self.device)
+        program.attach(kept)
+        self._map(kept)
+        kept.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, struct.pack("=i", not self._outgoing))
+        self._set_promiscuous(kept, bool(notes.get("promiscuous")))
+        self._at = notes["at"]
+        return True
 
     def _come_up(self) -> None:
         """Make the ring. Raises OSError and `StartError`; `NoInterface` leaves everything as it was."""
@@ -258,20 +289,28 @@ class PacketPort:
         milliseconds = max(int(self._block_s * 1000), 1)
         request = struct.pack("=7I", self._block_octets, self._blocks, _FRAME, frames, milliseconds, 0, 0)
         sock.setsockopt(_SOL_PACKET, _RX_RING, request)
-        self._ring = mmap.mmap(sock.fileno(), self._block_octets * self._blocks)
-        whole = memoryview(self._ring)
-        size = self._block_octets
-        self._views = [whole[at : at + size] for at in range(0, len(whole), size)]
+        self._map(sock)
         if not self._outgoing:
             sock.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, struct.pack("=i", 1))
-        if self._promiscuous:
-            membership = struct.pack("=iHH8x", self.index, _MR_PROMISC, 0)
-            sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, membership)
+        self._set_promiscuous(sock, False)
         # Only now, so that every packet passes the filter.
         sock.bind((self.interface, _ETH_P_ALL))
         if self._fanout is not None:
             group = self._fanout & 0xFFFF | (_FANOUT_HASH | _FANOUT_DEFRAG) << 16
             sock.setsockopt(_SOL_PACKET, _FANOUT, struct.pack("=I", group))
+
+    def _map(self, sock: socket.socket) -> None:
+        """See the ring of the socket."""
+        self._ring = mmap.mmap(sock.fileno(), self._block_octets * self._blocks)
+        whole = memoryview(self._ring)
+        size = self._block_octets
+        self._views = [whole[at : at + size] for at in range(0, len(whole), size)]
+
+    def _set_promiscuous(self, sock: socket.socket, before: bool) -> None:
+        """Let the device take packets for others too, or no more."""
+        if self._promiscuous != before:
+            membership = struct.pack("=iHH8x", self.index, _MR_PROMISC, 0)
+            sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP if self._promiscuous else _DROP_MEMBERSHIP, membership)
 
     @property
     def ring_octets(self) -> int:
@@ -383,6 +422,9 @@ class PacketPort:
         if not self._watch.running:  # never started
             self._close()
             return succeed(None)
+        if self._name and descriptors.holds(self._name):
+            self._finish()  # the next owner goes on at the next block
+            return succeed(None)
         NOTHING.attach(self._socket)
         return deferLater(self._reactor, 2 * self._block_s + 0.01, self._finish)
 
@@ -390,6 +432,8 @@ class PacketPort:
         if self._socket is not None:
             self._take(self._blocks)
             self._read_drops()
+            descriptors.note(self._name, at=self._at, blocks=self._blocks, block_octets=self._block_octets,
+                             promiscuous=self._promiscuous)  # fmt: skip
         self._close()
 
     def _close(self) -> None:

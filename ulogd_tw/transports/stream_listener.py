@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ulogd_tw.core.limited import RateLimitedLog
+from ulogd_tw.transports.descriptors import bound_name, descriptors, name_of_bound
 from ulogd_tw.transports.url import Url
 
 _FREEBIND, _IPV6_FREEBIND = 15, 78
@@ -77,6 +78,11 @@ class StreamListener:
 
     def __init__(self, port: Any) -> None:
         self._port = port
+        descriptors.opened(name_of_bound(port.socket), self)
+
+    def fileno(self) -> int:
+        """The descriptor that accepts; -1 when it is closed."""
+        return self._port.fileno() if self._port.connected else -1
 
     @classmethod
     def bind(
@@ -164,7 +170,11 @@ def _bind(bound: socket.socket, where: Any) -> None:
 def bind_socket(
     family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int, protocol: int = 0
 ) -> socket.socket:
-    """A non-blocking bound socket; an IPv6 one takes IPv6 only. Raises OSError."""
+    """A non-blocking bound socket, perhaps one that was handed on; an IPv6 one takes IPv6 only. Raises OSError."""
+    where = socket.getaddrinfo(host, port, family, 0, 0, socket.AI_PASSIVE)[0][4]
+    if kept := descriptors.take(bound_name(kind, protocol, where)):
+        kept.setblocking(False)
+        return kept
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setblocking(False)
@@ -172,7 +182,7 @@ def bind_socket(
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _bind(bound, socket.getaddrinfo(host, port, family, 0, 0, socket.AI_PASSIVE)[0][4])
+        _bind(bound, where)
     except OSError:
         bound.close()
         raise

@@ -13,6 +13,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
+from ulogd_tw.transports.descriptors import descriptors, name_of_bound
 from ulogd_tw.transports.gathering import Gathering, Terms
 from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.stream_listener import bind_all
@@ -64,6 +65,9 @@ class UdpListener:
         """Datagrams that were left at the end."""
         self.lost = 0
         """Datagrams that the kernel dropped because the buffer of this socket was full."""
+        self._lost_before = 0
+        """Those that a former owner of the socket has counted."""
+        self._name = ""
 
     @classmethod
     def bind(cls, url: Url, received: Received, buffer: int, terms: Terms) -> list[UdpListener]:
@@ -71,10 +75,20 @@ class UdpListener:
         listeners = []
         for bound in bind_all(url, socket.SOCK_DGRAM):
             _set_buffer(bound, buffer)
-            listeners.append(cls(bound, received, terms))
+            listener = cls(bound, received, terms)
+            listener._announce(name_of_bound(bound))
+            listeners.append(listener)
         return listeners
 
+    def _announce(self, name: str) -> None:
+        """A reload or a restart hands the socket on."""
+        self._name = name
+        descriptors.opened(name, self)
+
     def begin(self) -> None:
+        notes = descriptors.notes(self._name)
+        if notes is not None:
+            self._lost_before = notes["drops"] if "drops" in notes else self._memory()[_MEMINFO_DROPS]
         self.gathering.begin()
 
     def fileno(self) -> int:
@@ -128,7 +142,7 @@ class UdpListener:
 
     def poll(self) -> None:
         """Read the kernel's count of drops."""
-        self.lost = self._memory()[_MEMINFO_DROPS]
+        self.lost = (self._memory()[_MEMINFO_DROPS] - self._lost_before) & 0xFFFFFFFF
 
     def _memory(self) -> tuple[int, ...]:
         return _MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
@@ -147,6 +161,7 @@ class UdpListener:
                 break
             most -= count
         self.poll()
+        descriptors.note(self._name, drops=self.lost + self._lost_before)
 
     def close(self) -> None:
         self.gathering.end()

@@ -256,6 +256,7 @@ class NFCT(LiveInput):
             program=bpf.program(self._accept),
             terms=Terms.of(self, self.config.batch_latency, self.clock, USUAL_S),
             reactor=self._reactor,
+            owner=self.instance,
         )
         port.open()
         self._port = port

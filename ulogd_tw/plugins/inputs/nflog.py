@@ -168,6 +168,7 @@ class NFLOG(LiveInput):
             namespace=config.network_namespace_path,
             terms=Terms.of(self, config.batch_latency, self.clock, USUAL_S),
             reactor=self._reactor,
+            owner=self.instance,
         )
         port.open()
         buffers.tell(self.log, self.instance, port.effective_octets)
@@ -189,6 +190,8 @@ class NFLOG(LiveInput):
         if wanted & _CONNECTION:
             flags |= nflog.CONNTRACK
         packets = wanted & {"raw.pkt", "raw.pktlen"}
+        for group in self._former_groups().difference(self.groups()):
+            self._give_back(group)
         for group in self.groups():
             flags = self._take_group(group, flags, min(self.config.copy_range, MOST_OF_A_PACKET) if packets else 0)
 
@@ -202,6 +205,7 @@ class NFLOG(LiveInput):
             buffer_octets=DATAGRAM,
             threshold=config.netlink_qthreshold,
             timeout_cs=config.netlink_qtimeout or 10,
+            ours=group in self._former_groups(),
         )
         try:
             self._ask(request)
@@ -268,10 +272,23 @@ class NFLOG(LiveInput):
         """Give the groups back, read the packets still held by the kernel, then close."""
         if self._port is None:
             return None
-        for group in self.groups():
-            request = nflog.unbind(group)
-            self._port.tell(request.kind, request.flags, request.payload)
+        if self._port.handed_on:
+            self._port.note(**{f"group {group}": group for group in self.groups()})
+        else:
+            for group in self.groups():
+                self._give_back(group)
         return self._port.stop()
+
+    def _give_back(self, group: int) -> None:
+        request = nflog.unbind(group)
+        self._port.tell(request.kind, request.flags, request.payload)
+
+    def _former_groups(self) -> set[int]:
+        """The groups that the socket has from its former owner; systemd's copies come without notes."""
+        if not self._port.adopted:
+            return set()
+        notes = self._port.notes
+        return {group for what, group in notes.items() if what.startswith("group ")} if notes else set(self.groups())
 
     # --- packets ----------------------------------------------------------------------------------------------------
 

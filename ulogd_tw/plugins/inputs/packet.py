@@ -117,7 +117,7 @@ class PACKET(Input):
                 name, self._received, self._lost,
                 ring_octets=config.ring, terms=terms, program=partial(self._program, name),
                 promiscuous=config.promiscuous, outgoing=config.direction != "in", fanout=config.fanout or None,
-                namespace=config.network_namespace_path, reactor=self._reactor,
+                namespace=config.network_namespace_path, reactor=self._reactor, owner=self.instance,
             )  # fmt: skip
             try:
                 port.open()

@@ -7,6 +7,7 @@ exactly from the socket's drop counter.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from collections import deque
@@ -22,7 +23,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ulogd_tw.core.errors import MessageError, StartError
-from ulogd_tw.transports.bpf import Program
+from ulogd_tw.transports.bpf import DETACH_FILTER, Program
+from ulogd_tw.transports.descriptors import descriptors, name_of
 from ulogd_tw.transports.errors import NetlinkError
 from ulogd_tw.transports.gathering import Gathering, Terms
 from ulogd_tw.transports.namespace import inside
@@ -34,6 +36,7 @@ NETLINK_NETFILTER = 12
 # linux/netlink.h and asm-generic/socket.h; Python's socket module has none of these.
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_BROADCAST_ERROR, NETLINK_NO_ENOBUFS = 1, 2, 4, 5
+NETLINK_LIST_MEMBERSHIPS = 9
 SO_RCVBUFFORCE, SO_MEMINFO = 33, 55
 _MEMINFO = struct.Struct("=9I")
 _HELD, _DROPS = 0, 8
@@ -59,6 +62,10 @@ def _remedy(error: OSError, namespace: str = "") -> str:
     return f"this needs CAP_NET_ADMIN: {GRANT}" if error.errno in (errno.EPERM, errno.EACCES) else ""
 
 
+def _memory(of: socket.socket) -> tuple[int, ...]:
+    return _MEMINFO.unpack(of.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))
+
+
 class _Answer:
     """A request that waits for its answer."""
 
@@ -80,7 +87,7 @@ class NetlinkPort:
 
     `terms`: how long the socket may be left alone after a read that was not full, so that batches grow; None: never.
     `namespace`: path of the network namespace to be in, "" for ours. `program`: classic BPF that chooses among the
-    events; it sees answers to requests too.
+    events; it sees answers to requests too. `owner`: the instance, whose socket a reload or a restart hands on.
     """
 
     make_socket = staticmethod(socket.socket)
@@ -103,10 +110,12 @@ class NetlinkPort:
         count: int = EVENTS_A_READ,
         stride: int = EVENT_OCTETS,
         reactor: Any = None,
+        owner: str = "",
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self.events, self.lost = events, lost
+        self._name = name_of("netlink", owner, family, namespace) if owner else ""
         self.groups, self.family = tuple(groups), family
         self.buffer_octets, self.reliable = buffer_octets, reliable
         self.namespace = namespace
@@ -128,6 +137,10 @@ class NetlinkPort:
         self._slab: Slab | None = None
         self._drops = 0
         self._port_id = 0
+        self.adopted = False
+        """Whether the socket was handed on by a former owner."""
+        self.notes: dict[str, int] = {}
+        """What its former owner noted."""
         self._watch = LoopingCall(self._read_drops)
         self._watch.clock = reactor
         self.gathering = Gathering(self, terms or Terms(bound=0.0, exact=True), reactor)
@@ -139,28 +152,55 @@ class NetlinkPort:
 
     def open(self) -> None:
         """Make the socket and join the groups. Raises `StartError`."""
-        try:
-            with inside(self.namespace):
-                self._socket = self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.family)
-        except OSError as error:
-            where = f"network namespace {self.namespace}" if self.namespace else "netlink socket"
-            raise StartError(f"{where}: {error.strerror}", _remedy(error, self.namespace)) from error
+        self._socket = self._made()
+        if self._name:
+            descriptors.opened(self._name, self)
         try:
             self._socket.setblocking(False)
-            self._socket.bind((0, 0))
             self._port_id = self._socket.getsockname()[0]
             self._enlarge()
             self._attach()
             if self.reliable:
                 self._set(NETLINK_BROADCAST_ERROR, 1)
                 self._set(NETLINK_NO_ENOBUFS, 1)
-            for group in self.groups:
-                self._set(NETLINK_ADD_MEMBERSHIP, group)
+            self._join()
         except OSError as error:
             self._close()
             raise StartError(f"netlink socket: {error.strerror}", _remedy(error)) from error
         count, stride = self._shape
         self._slab = self.make_slab(count, stride, max(ANSWER_OCTETS - stride, 0))
+
+    def _made(self) -> socket.socket:
+        """A bound socket: the one that was handed on, or a new one. Raises `StartError`."""
+        self.adopted = False
+        if self._name and (kept := descriptors.take(self._name)):
+            self.adopted = True
+            self.notes = dict(descriptors.notes(self._name) or {})
+            self._drops = self.notes["drops"] if "drops" in self.notes else _memory(kept)[_DROPS]
+            self._sequence = int.from_bytes(os.urandom(3), "big")  # answers to the former owner are none of ours
+            return kept
+        try:
+            with inside(self.namespace):
+                made = self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.family)
+        except OSError as error:
+            where = f"network namespace {self.namespace}" if self.namespace else "netlink socket"
+            raise StartError(f"{where}: {error.strerror}", _remedy(error, self.namespace)) from error
+        try:
+            made.bind((0, 0))
+        except OSError as error:
+            made.close()
+            raise StartError(f"netlink socket: {error.strerror}", _remedy(error)) from error
+        return made
+
+    def _join(self) -> None:
+        """Be in the groups, and in no other."""
+        if self.adopted:
+            joined = self._socket.getsockopt(SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, 64)
+            former = {i + 1 for i in range(8 * len(joined)) if joined[i // 8] >> i % 8 & 1}
+            for group in former.difference(self.groups):
+                self._set(NETLINK_DROP_MEMBERSHIP, group)
+        for group in self.groups:
+            self._set(NETLINK_ADD_MEMBERSHIP, group)
 
     def _set(self, option: int, number: int) -> None:
         self._socket.setsockopt(SOL_NETLINK, option, number)
@@ -184,6 +224,8 @@ class NetlinkPort:
 
     def _attach(self) -> None:
         """Have the kernel choose; where it does not take the program, whoever reads has to."""
+        if self.adopted and not self._program:
+            self._socket.setsockopt(socket.SOL_SOCKET, DETACH_FILTER, 0)
         if not self._program:
             return
         try:
@@ -372,7 +414,17 @@ class NetlinkPort:
             self._drops = drops
 
     def _memory(self) -> tuple[int, ...]:
-        return _MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))
+        assert self._socket is not None
+        return _memory(self._socket)
+
+    def note(self, **notes: int) -> None:
+        """Tell the next owner of the socket."""
+        descriptors.note(self._name, **notes)
+
+    @property
+    def handed_on(self) -> bool:
+        """Whether another owner reads on: it stays in its groups."""
+        return bool(self._name) and descriptors.holds(self._name)
 
     # --- stopping ---------------------------------------------------------------------------------------------------
 
@@ -386,7 +438,7 @@ class NetlinkPort:
             return waiting
         self._stopped = Deferred()
         stopped = self._stopped
-        for group in self.groups:
+        for group in () if self.handed_on else self.groups:
             try:
                 self._set(NETLINK_DROP_MEMBERSHIP, group)
             except OSError as error:
@@ -405,8 +457,9 @@ class NetlinkPort:
         if n and self._reactor.seconds() < deadline:
             self._reactor.callLater(0, self._drain, deadline)
             return
-        if n:
+        if n and not self.handed_on:
             self.log.warn("netlink socket closed with messages in it after {seconds} s", seconds=self.drain_s)
+        self.note(drops=self._drops)
         self._close()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)

@@ -37,8 +37,9 @@ class RequestPort(NetlinkPort):
                 octets = self._socket.recv(2 * ANSWER_OCTETS)
                 code = self._answer(octets)
                 if code is None:
-                    # Beyond the bound they are lost, which their sequence numbers tell.
-                    self._early += [octets] * (len(self._early) < EARLY)
+                    # Beyond the bound they are lost, which their sequence numbers tell. A socket that was handed on
+                    # may hold as many as its buffer takes.
+                    self._early += [octets] * (self.adopted or len(self._early) < EARLY)
                 elif code:
                     raise NetlinkError(-code)
                 else:

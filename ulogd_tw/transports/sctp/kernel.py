@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReadDescriptor, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ulogd_tw.transports.descriptors import descriptors, name_of_bound
 from ulogd_tw.transports.sctp.association import Association, Begun, Built, Options, SCTPAddress, _Message
 from ulogd_tw.transports.stream_listener import bind_all
 from ulogd_tw.transports.url import Url
@@ -275,6 +276,7 @@ class _Port:
         self._socket, self._reactor = made, reactor
         self._options, self._built = options, built
         self.open: set[KernelAssociation] = set()
+        descriptors.opened(name_of_bound(made), self)
 
     def fileno(self) -> int:
         return self._socket.fileno()
