@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["active", "ffi", "lib", "why_not"]
 
-SUBJECTS = ("walk", "columns", "rows", "table")
+SUBJECTS = ("walk", "columns", "rows", "table", "packets")
 """What the extension has kernels for: one file in C each."""
 
 lib: Any = None

@@ -131,3 +131,8 @@ typedef struct {
 int64_t ut_entries(ut_table *t, const uint64_t *const *words, int64_t first, int64_t rows, int64_t limit, int64_t *out);
 int64_t ut_add(uint64_t *flat, int64_t size, int64_t stride, int64_t n, const int64_t *entries, int64_t rows,
                ut_sum *what, int64_t sums);
+
+/* packets.c: records of captures, headers of packets */
+
+int64_t ut_records(const uint8_t *memory, int64_t size, int64_t at, int64_t place, int big_endian, int64_t more,
+                   int64_t least, int64_t *found, int64_t room);

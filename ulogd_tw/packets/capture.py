@@ -10,6 +10,8 @@ import numpy as np
 
 from ulogd_tw.core.columns import taken
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.kernels import lib
+from ulogd_tw.kernels.packets import records
 
 MOST_OCTETS = 1 << 20
 """Maximum octets of a packet or block; a larger length is damage."""
@@ -82,14 +84,17 @@ def _one(*numbers: int) -> tuple[np.ndarray, ...]:
     return tuple(np.array([number], np.int64) for number in numbers)
 
 
-def _chain(data: np.ndarray, at: int, end: int, head: struct.Struct, more: int, least: int) -> np.ndarray:
+def _chain(data: np.ndarray, at: int, end: int, order: str, place: int, more: int, least: int) -> np.ndarray:
     """The beginnings of the records from `at` on, while `least` octets of each are there; and the next place.
 
-    `head` reads the length of a record, `more` the octets beyond it. The next place may be beyond the end, or belong to
-    an impossible record of less than `least` octets. 0.1 to 0.3 us each: lengths can only be followed one by one.
+    A record says its octets, but for `more`, at `place` in 32 bits of this byte order. The next place may be beyond the
+    end; behind an impossible record of less than `least` octets there is none. With NumPy 0.1 to 0.3 us each: lengths
+    can only be followed one by one.
     """
+    if lib is not None:
+        return records(data, at, end, place, order == ">", more, least)
     octets, found, last = memoryview(data), [], end - least
-    add, unpack = found.append, head.unpack_from
+    add, unpack = found.append, struct.Struct(f"{order}{place}xI").unpack_from
     while at <= last:
         add(at)
         (size,) = unpack(octets, at)
@@ -188,7 +193,7 @@ class Capture:
         """Packet records."""
         if self._end - at < 16:
             return at
-        edges = _chain(data, at, self._end, struct.Struct(f"{self._order}8xI"), 16, 16)
+        edges = _chain(data, at, self._end, self._order, 8, 16, 16)
         lengths = np.diff(edges) - 16
         whole = len(lengths) if edges[-1] <= self._end else len(lengths) - 1
         self._add(data, edges[:whole], lengths[:whole], found)
@@ -235,7 +240,7 @@ class Capture:
 
     def _section(self, data: np.ndarray, at: int, found: _Runs) -> int:
         """The blocks up to an incomplete one or the beginning of a section, and its place."""
-        edges = _chain(data, at, self._end, struct.Struct(f"{self._order}4xI"), 0, 12)
+        edges = _chain(data, at, self._end, self._order, 4, 0, 12)
         if len(edges) < 2:
             self._length(data, at)  # is none
             return at
