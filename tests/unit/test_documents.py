@@ -27,6 +27,7 @@ from ulogd_tw.ipfix.limits import Limits
 from ulogd_tw.ipfix.sequence import FAR, MOST_GAPS
 from ulogd_tw.operating import ask, doctor, examples
 from ulogd_tw.operating.inspection import Inspection
+from ulogd_tw.operating.notify import LifeSigns
 from ulogd_tw.transports.tls import layer
 
 TOP = Path(__file__).resolve().parents[2]
@@ -466,22 +467,35 @@ class ManholeTests(SynchronousTestCase):
 
 
 class UnitFileTests(SynchronousTestCase):
-    """etc/systemd/ulogd-tw.service."""
+    """etc/systemd: the unit, and the template of one for each configuration."""
+
+    def unit(self, name):
+        """The section [Service]; a line that is given twice would be a mistake."""
+        parser = configparser.ConfigParser(interpolation=None, delimiters="=")
+        parser.optionxform = str
+        parser.read(TOP / "etc" / "systemd" / name)
+        return dict(parser["Service"])
 
     def test_settings(self):
         """It leaves time for an orderly stop, has the one capability, and the folders that the documents name."""
-        parser = configparser.ConfigParser(interpolation=None, delimiters="=")
-        parser.optionxform = str
-        parser.read(TOP / "etc" / "systemd" / "ulogd-tw.service")
-        unit = parser["Service"]
+        unit = self.unit("ulogd-tw.service")
         stop_timeout = next(o for o in config.GLOBAL_OPTIONS if o.name == "stop_timeout").default
         self.assertGreater(int(unit["TimeoutStopSec"]), stop_timeout + 4 * STOP_SECONDS)
         for line in ("AmbientCapabilities", "CapabilityBoundingSet"):
             self.assertEqual("CAP_NET_ADMIN", unit[line])
         for line, folder in (("State", "/var/lib/"), ("Logs", "/var/log/"), ("Runtime", "/run/")):
             self.assertIn(f"`{folder}{unit[f'{line}Directory']}`", HOWTO.read_text("utf-8"))
-        self.assertEqual("exec", unit["Type"])
-        self.assertIn("-HUP $MAINPID", unit["ExecReload"])
+        self.assertEqual("notify", unit["Type"])
+        self.assertGreater(int(unit["WatchdogSec"]), 2 * LifeSigns.SECONDS)
+        self.assertGreater(int(unit["FileDescriptorStoreMax"]), 0)
+
+    def test_template(self):
+        """It differs by its configuration and its folders alone."""
+        unit, template = self.unit("ulogd-tw.service"), self.unit("ulogd-tw@.service")
+        differ = {name for name in unit.keys() | template.keys() if unit.get(name) != template.get(name)}
+        folders = {"RuntimeDirectory", "StateDirectory", "LogsDirectory", "WorkingDirectory"}
+        self.assertEqual({"ExecStart"} | folders, differ)
+        self.assertTrue(all("%i" in template[name] for name in differ))
 
 
 WORDS = re.compile(r"\b(that|what|which|those|whoever|whatever)\b", re.I)
