@@ -128,6 +128,19 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "running service, such as /run/ulogd/query.sock. Empty: none.",
     ),
     Option(
+        "state_dir",
+        text,
+        "",
+        "Directory for all that outlives a restart: templates, sequence numbers, open intervals, tables, spools. "
+        "Options of single files, such as template_cache, go before it. Empty: only those files are kept.",
+    ),
+    Option(
+        "state_interval",
+        _interval,
+        1.0,
+        "Seconds between two writings of changed state in state_dir, and the most that a crash can cost.",
+    ),
+    Option(
         "stop_timeout",
         seconds,
         10.0,

@@ -36,6 +36,7 @@ from ulogd_tw.flow import OutputQueue, Spool, Unspooled, queues
 from ulogd_tw.logs import LogFile
 from ulogd_tw.operating import metrics, notify
 from ulogd_tw.operating.status_line import StatusLine
+from ulogd_tw.state_directory import StateDirectory
 
 PATIENCE_S = 60.0
 """At the end of a batch job, the longest time without a written row. One write of a slow database takes a while."""
@@ -74,6 +75,8 @@ class Ulogd(service.Service):
         self._finishing = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
         self._fresh = self._names()
+        self.state = StateDirectory(settings.state_dir, settings.state_interval) if settings.state_dir else None
+        """The place of all that outlives a restart; None without the option, or where it cannot be used."""
         self.life = notify.LifeSigns(reactor, StatusLine(lambda: self.graph, len(graph.stacks), reactor.seconds))
 
     def __repr__(self) -> str:
@@ -96,6 +99,7 @@ class Ulogd(service.Service):
 
     def startService(self) -> None:
         super().startService()
+        self._ready.addCallback(lambda _: self._keep_state())
         self._ready.addCallback(lambda _: self._open(self.graph.filters + self.graph.outputs))
         self._ready.addCallback(lambda _: self._begin())
         self._ready.addErrback(self._failed)
@@ -139,6 +143,21 @@ class Ulogd(service.Service):
             raise StartError("no stack could start")
         if self.settings.strict:
             raise StartError("a stack could not start, and strict=1")
+
+    def _keep_state(self) -> None:
+        """Let all instances keep their state; privileges are dropped, and only sockets are open."""
+        if self.state is None:
+            return
+        try:
+            self.state.open()
+        except StartError as error:
+            if self.settings.strict:
+                raise
+            self.log.error("{error}", error=error)
+            self.state = None
+            return
+        for node in self.graph.nodes:
+            self._guarded(node.plugin, partial(self.state.keep, node))
 
     def _begin(self) -> None:
         self.queues = queues(self.graph)
@@ -298,6 +317,8 @@ class Ulogd(service.Service):
             yield self._stop_part(part, deadline)
         for queue in self.queues:
             self._leave(queue)
+        if self.state is not None:
+            self.state.close()
         if self._stats is not None:
             self._stats.stop()
             self.write_stats()

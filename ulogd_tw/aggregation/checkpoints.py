@@ -21,20 +21,23 @@ class Checkpoints:
     log = Logger()
 
     def __init__(
-        self, instance: str, settings: Settings, counters: Counters, fault: Callable[[Exception], None]
-    ) -> None:
+        self, instance: str, path: str, every: float, settings: Settings, counters: Counters,
+        fault: Callable[[Exception], None], *, kind: str,
+    ) -> None:  # fmt: skip
+        """`every` seconds between two writings, 0 for the stop only; `kind` is the error as which faults count."""
         self._instance = instance
-        self._every = settings.checkpoint
+        self._every = every
+        self._kind = kind
         self._counters = counters
         self._fault = fault
-        _, number, of_stack = instance.partition("#")
-        self.file = StateFile(settings.state_file + number + of_stack, settings)
+        self.file = StateFile(path, settings)
         self._due: float | None = None
         self._steps: Generator[Work, None, None] | None = None
         self._syncing: defer.Deferred[Any] | None = None
         self._running: defer.Deferred[Any] = defer.succeed(None)
         self._unsynced = False
         self._written: object = None
+        self._groups = 0
         for name in ("states_written", "groups_restored", "groups_saved"):
             counters.figures[name] = 0
 
@@ -47,11 +50,11 @@ class Checkpoints:
 
     def open(self, new_table: Callable[[int], IntervalTable]) -> Snapshot:
         """The groups left by an earlier run, in new tables. Raises `StartError`."""
-        self.file.open()
+        self.take()
         try:
             found = self.file.load(new_table)
         except (OSError, ValueError) as error:
-            self._counters.errors["state_file"] += 1
+            self._counters.errors[self._kind] += 1
             self._set_aside(error)
             found = None
         if found is None:
@@ -62,13 +65,21 @@ class Checkpoints:
                           path=str(self.file.path), groups=found.groups, n=len(found.tables))  # fmt: skip
         return found
 
+    def take(self) -> None:
+        """Take the file for this process, without a look at it. Raises `StartError`."""
+        self.file.open()
+
+    def described(self) -> dict[str, Any]:
+        """For the operator: the file, and the groups in it at the last writing."""
+        return {"intervals": str(self.file.path), "groups": self._groups}
+
     def _set_aside(self, error: Exception) -> None:
         try:
             where = f"it is {self.file.set_aside()} now"
         except OSError as failure:
             where = f"it stays there ({failure})"
         self.log.error(
-            "{instance}: state_file {path} is not used: {error}; {where}, and intervals begin empty",
+            "{instance}: the state {path} is not used: {error}; {where}, and intervals begin empty",
             instance=self._instance, path=str(self.file.path), error=error, where=where,
         )  # fmt: skip
 
@@ -157,11 +168,12 @@ class Checkpoints:
                 self._steps = None
 
     def _done(self, snapshot: Snapshot) -> None:
+        self._groups = snapshot.groups
         self._counters.figures["states_written"] += 1
         self.file.forget(any(table.gone for table, _ in snapshot.tables))
 
     def _failed(self, error: Exception) -> None:
-        self._counters.errors["state_file"] += 1
+        self._counters.errors[self._kind] += 1
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(self.file.path)
         self._fault(error)

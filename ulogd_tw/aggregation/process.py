@@ -18,7 +18,7 @@ from ulogd_tw.aggregation.group_table import MemoryPool
 from ulogd_tw.aggregation.interval import IntervalTable
 from ulogd_tw.aggregation.open_intervals import OpenIntervals
 from ulogd_tw.aggregation.settings import Settings
-from ulogd_tw.aggregation.state_file import Snapshot
+from ulogd_tw.aggregation.state_file import Snapshot, copied, described
 from ulogd_tw.aggregation.summing import Summing
 from ulogd_tw.aggregation.total_counters import KINDS
 from ulogd_tw.aggregation.uncounted import Uncounted
@@ -64,6 +64,8 @@ class AggregationProcess:
         self.closed = 0
         """Intervals that began before were handed on."""
         self._now = 0.0
+        self._taken = False
+        """Whether it has the intervals of a predecessor in this process."""
         self._add_figures()
 
     def _add_figures(self) -> None:
@@ -255,9 +257,34 @@ class AggregationProcess:
     # state
 
     def restore(self, checkpoints: Checkpoints) -> None:
-        """Continue with the groups of a state file, and save there from now on. Raises `StartError`."""
+        """Continue with the groups of a state file, and save there from now on. Raises `StartError`.
+
+        After `take` the file has nothing new.
+        """
         self.checkpoints = checkpoints
-        snapshot = checkpoints.open(self.new_table)
+        if self._taken:
+            checkpoints.take()
+        else:
+            self._go_on(checkpoints.open(self.new_table))
+
+    def give(self) -> tuple[dict[str, Any], Snapshot] | None:
+        """The open intervals for `take` of another process of the same settings; finished ones are emitted."""
+        self._finish_moving()
+        self.queue.send(all_=True)
+        snapshot = self.snapshot()
+        return None if snapshot is None else (described(self.settings), snapshot)
+
+    def take(self, state: tuple[dict[str, Any], Snapshot]) -> bool:
+        """Go on with open intervals from `give`; False where they are of other settings, or do not fit."""
+        settings, snapshot = state
+        if settings != described(self.settings) or snapshot.groups > self.settings.max_keys:
+            return False
+        tables = [(copied(table, self.new_table), now) for table, now in snapshot.tables]
+        self._go_on(Snapshot(tables, snapshot.closed))
+        self._taken = True
+        return True
+
+    def _go_on(self, snapshot: Snapshot) -> None:
         self.closed = snapshot.closed
         for table, now in snapshot.tables:
             if now is not None or table.start in self.intervals.tables:

@@ -198,6 +198,20 @@ class StateFile:
         return aside
 
 
+def copied(table: IntervalTable, new_table: Callable[[int], IntervalTable]) -> IntervalTable:
+    """The same groups in another table of the same settings, under the same name."""
+    other = new_table(table.start)
+    other.ident = table.ident
+    for name, dictionary in table.dictionaries.items():
+        if dictionary.values:
+            other.dictionaries[name].restore(list(dictionary.values))
+    for present, group in table.groups.items():
+        into = other.table(present, group.table.n)
+        for first in range(1, group.table.n + 1, AT_ONCE):
+            other.take(present, into, group.piece(first, min(first + AT_ONCE, group.table.n + 1)), None)
+    return other
+
+
 def _put(archive: zipfile.ZipFile, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:

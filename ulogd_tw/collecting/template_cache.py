@@ -1,13 +1,13 @@
 """UDP exporters' templates in a file, so that their records can be decoded at once after a restart.
 
-Lines of JSON: a head, then a line for each session, for each of its domains, and for each template of a domain. The
-last line has the number of the lines before it and their checksum.
+Lines of JSON: a head, then those of `exporter_lines`. The last line has the number of the lines before it and their
+checksum.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 import time
 import zlib
 from collections.abc import Iterator
@@ -16,93 +16,82 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twisted.internet import defer, threads
 
-from ulogd_tw.core import durable, types
-from ulogd_tw.core.keys import Key
-from ulogd_tw.core.regular_file import read_regular
+from ulogd_tw.collecting.exporter_lines import Line, Restoring, copy, lines
+from ulogd_tw.core import durable
+from ulogd_tw.core.regular_file import open_regular
 from ulogd_tw.ipfix.decoder import Decoder
-from ulogd_tw.ipfix.exporter_info import plain, restored
 from ulogd_tw.ipfix.exporters import Exporters
-from ulogd_tw.ipfix.lives import Place
-from ulogd_tw.ipfix.netflow.packet import CLASSIC
-from ulogd_tw.ipfix.session import Domain, Session
-from ulogd_tw.ipfix.template import Field, Template
+from ulogd_tw.ipfix.limits import Limits
 
 if TYPE_CHECKING:
     from ulogd_tw.collecting.input import Collecting
 
-_HEAD = {"ulogd_tw": "templates", "version": 1}
+VERSION = 1
+_HEAD = {"ulogd_tw": "templates", "version": VERSION}
 SOONEST = 1.0
 """Seconds between two writes, when templates change; twenty times as long as the last write took, if that is more."""
 LATEST = 300.0
 """Seconds after which it is written anyway, since repeated templates have a later expiry."""
+_OF_FIELD, _OF_TEMPLATE, _OF_DOMAIN, _OF_NAME, _OF_ALL = 64, 256, 1024, 1024, 4 << 20
+"""Octets of a file for each of what the limits allow, and for the rest; a larger file is of something else."""
+_LONGEST_LINE = 16 << 20
 
 
 class TemplateCache:
-    """The file of one collector."""
+    """The file of one collector. `kind` is the error as which faults count."""
 
-    def __init__(self, path: str, collector: Collecting) -> None:
+    def __init__(
+        self, path: str, collector: Collecting, kind: str = "template_cache", soonest: float = SOONEST
+    ) -> None:
         self._path = Path(path)
         self._collector = collector
+        self._kind = kind
         self._written = float("-inf")
-        self._pause = SOONEST
+        self._soonest = self._pause = soonest
         self._changes = -1
         self._writing: defer.Deferred[Any] | None = None
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return str(self._path)
 
     # read
 
     def load(self, decoder: Decoder, exporters: Exporters, idle: float, now: float) -> None:
-        """Restore sessions that have not been silent for too long. A file that is not whole is left alone, and said."""
+        """Restore sessions that have not been silent for too long. A file that is not whole is set aside, and said."""
+        restoring = Restoring(decoder, exporters, idle, now)
         try:
-            lines = _checked(read_regular(self._path))
-            sessions, templates = self._restore(lines, decoder, exporters, idle, now)
+            with open_regular(self._path) as file:
+                _check(file, most_octets(decoder.limits))
+                restoring.take_all(_between(file))
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-            self._collector.counters.errors["template_cache"] += 1
-            self._collector.log.error(
-                "{instance}: template_cache {path} is not used: {error}; records wait until the exporters send their "
-                "templates again", instance=self._collector.instance, path=str(self._path), error=error,
-            )  # fmt: skip
+        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            self._refuse(error)
             return
         self._changes = decoder.changes
-        if sessions:
+        if restoring.sessions:
             self._collector.log.info(
                 "{instance}: template_cache has {templates} templates of {sessions} exporters",
-                instance=self._collector.instance, templates=templates, sessions=sessions,
+                instance=self._collector.instance, templates=restoring.templates, sessions=restoring.sessions,
             )  # fmt: skip
 
-    def _restore(
-        self, lines: list[dict[str, Any]], decoder: Decoder, exporters: Exporters, idle: float, now: float
-    ) -> tuple[int, int]:
-        lifetime = decoder.limits.template_lifetime
-        sessions = templates = 0
-        session: Session | str = ""
-        number = place = 0
-        for line in lines:
-            if "peer" in line:
-                session = ""
-                if now - line["last"] < idle:
-                    name = bytes.fromhex(line["sender"])
-                    session = exporters.restore(
-                        line["place"], name, (line["peer"], line["port"]), now, bool(line.get("proven"))
-                    )
-                if not isinstance(session, str):
-                    session.last_received = line["last"]
-                    decoder.restore_types(session, [_key(item) for item in line["types"]])
-                    sessions += 1
-            elif isinstance(session, str):
-                continue  # silent for too long, or refused
-            elif "domain" in line:
-                number, place = line["domain"], line["domain_place"]
-                told = restored(line["told"]) if line["told"] else None
-                came_to = Place(*line["came_to"]) if line.get("came_to") else None
-                decoder.restore_domain(session, number, place, float(line["origin"]), told, came_to)
-            elif not lifetime or now - line["received"] < lifetime:
-                fields = tuple(Field(*map(int, field)) for field in line["fields"])
-                template = Template(int(line["template"]), fields, int(line["scopes"]))
-                received, exported = float(line["received"]), int(line.get("exported", 0))
-                templates += decoder.restore(session, number, place, template, received, exported)
-        return sessions, templates
+    def _refuse(self, error: Exception) -> None:
+        """Count and say that the file is of no use; one that is readable, but wrong, is set aside."""
+        self._collector.counters.errors[self._kind] += 1
+        where = ""
+        if not isinstance(error, OSError):
+            aside = self._path.with_name(self._path.name + ".aside")
+            try:
+                os.replace(self._path, aside)
+                where = f"; it is {aside} now"
+            except OSError as failure:
+                where = f"; it stays there ({failure})"
+        self._collector.log.error(
+            "{instance}: template_cache {path} is not used: {error}{where}; records wait until the exporters send "
+            "their templates again", instance=self._collector.instance, path=str(self._path), error=error, where=where,
+        )  # fmt: skip
 
     # write
 
@@ -118,19 +107,13 @@ class TemplateCache:
         if self._writing is not None:
             return self._writing.addCallback(lambda _: self.save(decoder, exporters, now))
         self._changes, self._written = decoder.changes, now
-        # References only: what they refer to is written in the thread, and never changes.
-        copy = [
-            (place, name, session, [_copy(decoder, domain) for domain in session.domains.values()])
-            for (place, name), session in exporters.items()
-            if any(domain.templates for domain in session.domains.values())
-        ]
         began = time.monotonic()
-        writing = self._writing = threads.deferToThread(_write, self._path, copy)
+        writing = self._writing = threads.deferToThread(_write, self._path, copy(decoder, exporters))
         writing.addErrback(self._failed)
 
         def done(_: Any) -> None:
             self._writing = None
-            self._pause = max(SOONEST, 20 * (time.monotonic() - began))
+            self._pause = max(self._soonest, 20 * (time.monotonic() - began))
 
         return writing.addCallback(done)
 
@@ -138,15 +121,10 @@ class TemplateCache:
         self._collector.fault(failure.value)
 
 
-def _copy(decoder: Decoder, domain: Domain) -> tuple:
-    """A domain, its templates, what it said of itself, and where its Messages have come to."""
-    came_to = decoder.intake.restarts.came_to(domain)
-    return (
-        domain,
-        list(domain.templates.values()),
-        domain.info and plain(domain.info),
-        dataclasses.astuple(came_to) if came_to else None,
-    )
+def most_octets(limits: Limits) -> int:
+    """The largest file that an earlier run with these limits may have written."""
+    fields, templates = limits.fields_in_all * _OF_FIELD, limits.templates_in_all * _OF_TEMPLATE
+    return _OF_ALL + fields + templates + limits.domains_in_all * _OF_DOMAIN + limits.told * _OF_NAME
 
 
 def _write(path: Path, sessions: list[tuple]) -> None:
@@ -155,33 +133,16 @@ def _write(path: Path, sessions: list[tuple]) -> None:
 
 def _put(file: BinaryIO, sessions: list[tuple]) -> None:
     crc = count = 0
-    for line in _lines(sessions):
+    for line in _whole(sessions):
         octets = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         crc, count = zlib.crc32(octets, crc), count + 1
         file.write(octets)
     file.write(_end(count, crc))
 
 
-def _lines(sessions: list[tuple]) -> Iterator[dict[str, Any]]:
+def _whole(sessions: list[tuple]) -> Iterator[Line]:
     yield _HEAD
-    for place, name, session, domains in sessions:
-        described = [[*key.elements[0], key.name, key.type.name, key.unit, key.semantics]
-                     for key in list(session.types.values())]  # fmt: skip
-        yield {
-            "peer": session.peer, "port": session.peer_port, "place": place, "sender": name.hex(),
-            "last": session.last_received, "types": described, "proven": session.has_given,
-        }  # fmt: skip
-        for domain, templates, told, came_to in domains:
-            yield {
-                "domain": domain.number, "domain_place": domain.place, "origin": domain.origin, "told": told,
-                "came_to": came_to,
-            }  # fmt: skip
-            for learnt in templates:
-                template = learnt.template
-                fields = [(field.pen, field.ident, field.length) for field in template.fields]
-                if domain.place >> 32 not in CLASSIC:  # the templates of NetFlow v1, v5 and v7 are always known
-                    yield {"template": template.ident, "scopes": template.scopes, "received": learnt.received,
-                           "exported": learnt.exported, "fields": fields}  # fmt: skip
+    yield from lines(sessions)
 
 
 def _end(lines: int, crc32: int) -> bytes:
@@ -189,17 +150,35 @@ def _end(lines: int, crc32: int) -> bytes:
     return json.dumps({"lines": lines, "crc32": crc32}).encode() + b"\n"
 
 
-def _checked(octets: bytes) -> list[dict[str, Any]]:
-    """The lines between the head and the end. Raises ValueError for a file that is not one of these, or not whole."""
-    body, newline, last = octets.rstrip(b"\n").rpartition(b"\n")
-    lines = [json.loads(line) for line in (body + newline).splitlines()]
-    if not lines or lines[0] != _HEAD:
-        raise ValueError("it is not a template cache of this version")
-    if last + b"\n" != _end(len(lines), zlib.crc32(body + newline)):
+def _check(file: BinaryIO, most: int) -> None:
+    """Read it to its end. Raises ValueError for a file that is not one of these, not whole, or larger than `most`."""
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        raise ValueError(f"it has {size} octets, more than {most}, the most that max_templates and the like allow")
+    head = file.readline(_LONGEST_LINE)
+    _check_head(head)
+    crc, count, line = 0, 0, head
+    while following := file.readline(_LONGEST_LINE):
+        crc, count, line = zlib.crc32(line, crc), count + 1, following
+    if line != _end(count, crc):
         raise ValueError("its checksum is wrong")
-    return lines[1:]
 
 
-def _key(item: list[Any]) -> Key:
-    pen, ident, name, type_, unit, semantics = item
-    return Key(name, types.TYPES[type_], ((pen, ident),), unit, semantics)
+def _check_head(line: bytes) -> None:
+    try:
+        head = json.loads(line)
+        kind, version = head["ulogd_tw"], head["version"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ValueError("it is not a template cache, or it is damaged") from None
+    if kind != "templates" or version != VERSION:
+        raise ValueError(f"it is not a template cache of version {VERSION} (it says {kind!r}, version {version!r})")
+
+
+def _between(file: BinaryIO) -> Iterator[Line]:
+    """The lines between the head and the end of a checked file."""
+    file.seek(0)
+    file.readline()
+    line = file.readline()
+    while following := file.readline():
+        yield json.loads(line)
+        line = following

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.counters import Counters, Declared, Dropped
+from ulogd_tw.core.counters import Counters, Declared, Dropped, Fault
 from ulogd_tw.core.errors import raised
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, Options, octets, positive, text
@@ -24,6 +25,9 @@ NULL, RAW, PACKET, FLOW, SUM = 0, 1, 2, 4, 8
 """Record types; a plugin that takes several says ``PACKET | FLOW``."""
 
 TYPE_NAMES = {RAW: "raw", PACKET: "packet", FLOW: "flow", SUM: "sum"}
+
+
+STATE = Fault("state", "occasions", "With state_dir: state could not be read or written; the log says why.")
 
 
 def type_text(types: int) -> str:
@@ -169,6 +173,35 @@ class Plugin:
     def stop(self) -> Any:
         """Close what `open` opened, with nothing left inside. May return a Deferred."""
 
+    # what outlives it
+
+    def keep_state(self, directory: Path, every: float) -> None:
+        """Keep in this directory what a restart would lose: read what an earlier run left, then write while it runs.
+
+        Called with ``state_dir`` only, once, before `begin` of an input and before `open` of others; the directory is
+        there, and nobody else uses it. Changes are on the disk after `every` seconds, all of them after `stop`. What is
+        damaged or of a newer release is set aside, logged, and counted as ``errors.state``.
+        """
+
+    def kept(self) -> dict[str, Any]:
+        """What is kept by `keep_state` at this moment, for the operator: numbers and texts by name."""
+        return {}
+
+    def give_state(self) -> Any:
+        """What a successor in this process needs to go on in its place, for `take_state`; None: nothing.
+
+        Called once, when nothing comes any more: after `stop` of an input, before that of others, and in place of
+        `Aggregator.flush` where the successor takes it. It stays as it is.
+        """
+        return None
+
+    def take_state(self, state: Any) -> bool:
+        """Go on with the state of a replaced instance of this class; False, and nothing taken, where it does not fit.
+
+        Called before `keep_state`, which then reads no file; of an input after `open`, as the sessions are there then.
+        """
+        return False
+
     def reopen(self) -> None:
         """SIGHUP: open files again, since a rotation may have renamed them."""
 
@@ -189,6 +222,17 @@ class Plugin:
         """The wall clock was set by `step` seconds and shows `now`; it is called before the next `wake`."""
 
 
+def hand_over(former: Plugin, successor: Plugin) -> bool:
+    """Give the state of a replaced instance to its successor.
+
+    False where nothing is handed over: an aggregate must then be flushed, as at a stop.
+    """
+    if type(former) is not type(successor):
+        return False
+    state = former.give_state()
+    return state is not None and successor.take_state(state)
+
+
 class Input(Plugin):
     """Begins a stack; calls `emit` with batches between `begin` and the end of `stop`."""
 
@@ -198,6 +242,7 @@ class Input(Plugin):
     """Set by a filter below: rows of different seconds must come in different batches."""
     listens = False
     """True if peers connect to it. Such inputs stop last, since an exporter of this process may be a peer."""
+    common_counts = (STATE,)
     at_end = False
     """True after its last row."""
     exits = False
@@ -238,7 +283,7 @@ class Filter(Plugin):
     Rows of different schemas (packets of several families) become several batches.
     """
 
-    common_counts = (Dropped("error", "rows", "Rows of a batch that the plugin failed to process."),)
+    common_counts = (Dropped("error", "rows", "Rows of a batch that the plugin failed to process."), STATE)
 
     def process(self, batch: Batch) -> Batch | Sequence[Batch] | None:
         """The batch or batches for the plugins below.
@@ -283,6 +328,7 @@ class Output(Plugin):
         Dropped("queue_full", "rows", "Rows beyond queue_rows or queue_octets."),
         Dropped("stop_timeout", "rows", "Rows that still waited at the stop, without spool."),
         Dropped("error", "rows", "Rows of a batch that the output failed to write."),
+        STATE,
     )
 
     @property

@@ -327,7 +327,7 @@ def _counters() -> Iterator[str]:
     yield "A fault without a word of its own is counted in `errors` under the name of its exception."
     yield ""
     yield from _counts(NUMBERS)
-    for kind in (Filter, Output):
+    for kind in (Input, Filter, Output):
         yield f"Of every {kind.__name__.lower()}:"
         yield ""
         yield from _counts(kind.common_counts)

@@ -18,6 +18,7 @@ from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.aggregation import interval, state_file
 from ulogd_tw.aggregation.checkpoints import Checkpoints
 from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.plugin import hand_over
 
 
 class StateCase(AggregateCase):
@@ -53,6 +54,11 @@ class StateCase(AggregateCase):
         self.agg.aggregation.checkpoints._due = math.inf
 
 
+def written(directory):
+    """The names of state files there, without their marks."""
+    return {path.name for path in directory.iterdir() if path.suffix != ".emitted"}
+
+
 def protocols(*numbers, octets=10, **more):
     """A row of each of these protocols."""
     return batch_of([{"protocolIdentifier": n, "octetDeltaCount": octets} | more for n in numbers])
@@ -77,6 +83,45 @@ class StateFileTests(StateCase):
         self.begin(key="protocolIdentifier", interval=600)
         self.end()
         self.assertEqual([], self.rows())
+
+    def test_in_the_state_directory(self):
+        """Kept there without state_file; a state_file goes before it."""
+        for path in ("", str(self.path)):
+            self.make(key="protocolIdentifier", interval=600, state_file=path)
+            self.agg.keep_state(self.path.parent, 1.0)
+            self.agg.open()
+            self.give(protocols(6))
+            self.end()
+            self.assertEqual({"state"} if path else {"intervals"}, written(self.path.parent))
+            for file in self.path.parent.iterdir():
+                self.assertEqual(0o600, file.stat().st_mode & 0o777)
+                file.unlink()
+
+    def test_handed_to_a_successor(self):
+        """In one process, without a file: the interval goes on, and comes once."""
+        options = {
+            "key": "protocolIdentifier,interfaceName",
+            "interval": 600,
+            "functions": "distinct(sourceIPv4Address)",
+        }
+        self.make(**options)
+        self.give(protocols(6, 17, interfaceName=b"eth0", sourceIPv4Address=1))
+        former = self.agg
+        self.make(**options)
+        self.assertTrue(hand_over(former, self.agg))
+        self.give(protocols(6, interfaceName=b"eth0", sourceIPv4Address=2))
+        self.agg.wake(600.0)
+        found = {r["protocolIdentifier"]: (r["flows"], r["distinct_sourceIPv4Address"]) for r in self.rows()}
+        self.assertEqual({6: (2, 2), 17: (1, 1)}, found)
+
+    def test_a_successor_with_other_sums(self):
+        """It takes nothing, so that the groups of its predecessor go out."""
+        self.make(key="protocolIdentifier", interval=600)
+        self.give(protocols(6))
+        former = self.agg
+        self.make(key="protocolIdentifier", interval=300)
+        self.assertFalse(hand_over(former, self.agg))
+        self.assertTrue(former.holds)
 
     def test_a_crash_costs_what_came_since_the_checkpoint(self):
         self.begin(key="protocolIdentifier", interval=600)

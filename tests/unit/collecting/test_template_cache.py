@@ -12,7 +12,7 @@ from tests.support import given
 from tests.unit.ipfix.test_netflow import FLOW9, ROW9, record5, v5, v9
 from tests.unit.ipfix.test_options_records import DESCRIBE, described, options
 from tests.unit.ipfix.wire import COUNTER, a_set, check, counts, hexed, message, template
-from ulogd_tw.collecting import template_cache
+from ulogd_tw.collecting import exporter_lines, template_cache
 from ulogd_tw.collecting.template_cache import TemplateCache
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
@@ -237,11 +237,7 @@ class TemplateCacheTests(TestCase):
         whole = getattr(self, "whole", None)
         if whole is None:
             self.first.take("192.0.2.1", 5000, message(a_set(2, COUNTER)))
-            copy = [
-                (place, name, s, [(d, list(d.templates.values()), None, None) for d in s.domains.values()])
-                for (place, name), s in self.first.exporters.items()
-            ]
-            template_cache._write(self.path, copy)
+            template_cache._write(self.path, exporter_lines.copy(self.first.decoder, self.first.exporters))
             whole = self.whole = self.path.read_bytes()
         if data.draw(st.booleans()):
             wrong = whole[: data.draw(st.integers(0, len(whole) - 2))]
@@ -253,3 +249,33 @@ class TemplateCacheTests(TestCase):
         self.assertEqual(1, then.counters.errors["template_cache"], wrong)
         self.assertEqual(0, len(then.exporters))
         self.assertIn("is not used", then.said[0])
+        self.assertTrue(Path(f"{self.path}.aside").exists())
+
+    def test_of_a_newer_release(self):
+        """It is set aside, so that the newer release finds it again; said, and counted."""
+        octets = b'{"ulogd_tw":"templates","version":2}\nwhatever\n'
+        self.path.write_bytes(octets)
+        then = self.again().load()
+        self.assertEqual(1, then.counters.errors["template_cache"])
+        self.assertEqual(octets, Path(f"{self.path}.aside").read_bytes())
+        self.assertFalse(self.path.exists())
+        self.assertIn("version 2", then.said[0])
+
+    def test_too_large(self):
+        """A file larger than the limits of the collector allow is not read."""
+        few = Limits(templates_in_all=1, fields_in_all=1, domains_in_all=1, told=1)
+        with open(self.path, "wb") as file:
+            file.truncate(template_cache.most_octets(few) + 1)
+        then = self.again(limits=few).load()
+        self.assertEqual(1, then.counters.errors["template_cache"])
+        self.assertIn("octets", then.said[0])
+
+    def test_in_one_process(self):
+        """Its lines restore a successor without a file: records are decoded at once."""
+        self.first.take("192.0.2.1", 5000, message(a_set(2, COUNTER)))
+        lines = list(exporter_lines.lines(exporter_lines.copy(self.first.decoder, self.first.exporters)))
+        then = self.again()
+        exporter_lines.Restoring(then.decoder, then.exporters, 1800, 1010.0).take_all(lines)
+        rows = then.take("192.0.2.1", 5000, message(a_set(256, hexed("00000007")), number=0))
+        self.assertEqual(1, len(rows))
+        self.assertEqual(0, then.counters.errors["no_template"])

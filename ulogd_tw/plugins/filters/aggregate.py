@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, derived_keys, functions, top, uncounted
@@ -84,6 +85,7 @@ class AGGREGATE(Aggregator):
         chosen = self.config.key.replace("5tuple", ",".join(FIVE_TUPLE))
         self.key_names = tuple(dict.fromkeys(name.strip() for name in chosen.split(",") if name.strip()))
         self._paused = False
+        self._checkpoints: Checkpoints | None = None
         self._mistakes: list[tuple[str, str]] = []
         self._derived = {
             name: found for name in self.key_names if (found := self._read("key", derived_keys.parse, name))
@@ -160,8 +162,31 @@ class AGGREGATE(Aggregator):
     def open(self) -> None:
         if self.source is not None:
             self.source.seconds_apart = True
-        if self.settings.state_file:
-            self.aggregation.restore(Checkpoints(self.instance, self.settings, self.counters, self._report))
+        if self._checkpoints is None and self.settings.state_file:
+            _, number, of_stack = self.instance.partition("#")
+            self._keep(self.settings.state_file + number + of_stack, self.settings.checkpoint, "state_file")
+        if self._checkpoints is not None:
+            self.aggregation.restore(self._checkpoints)
+
+    def _keep(self, path: str, every: float, kind: str) -> None:
+        self._checkpoints = Checkpoints(
+            self.instance, path, every, self.settings, self.counters, self._report, kind=kind
+        )
+
+    def keep_state(self, directory: Path, every: float) -> None:
+        """Open intervals go to a file; the one of state_file goes before it."""
+        if not self.settings.state_file:
+            self._keep(str(directory / "intervals"), every, "state")
+
+    def kept(self) -> dict[str, Any]:
+        return {} if self._checkpoints is None else self._checkpoints.described()
+
+    def give_state(self) -> Any:
+        """Its open intervals; rows whose time has come are emitted."""
+        return self.aggregation.give()
+
+    def take_state(self, state: Any) -> bool:
+        return self.aggregation.take(state)
 
     def stop(self) -> Any:
         return self.aggregation.stop()

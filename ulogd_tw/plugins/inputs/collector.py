@@ -6,12 +6,14 @@ import errno
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer, reactor
 
 from ulogd_tw.clocks import WallClock
 from ulogd_tw.collecting.counts import LISTENER
+from ulogd_tw.collecting.exporter_lines import Restoring, copy, lines
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.collecting.places import places_by_descriptors
 from ulogd_tw.collecting.reception import Reception, Settings
@@ -104,6 +106,8 @@ class COLLECTOR(Collecting):
         self._awaited: list[Url] = []
         """Addresses of interfaces that are not there yet."""
         self._cache: TemplateCache | None = None
+        self._taken = False
+        """Whether it has the state of a predecessor in this process."""
         self.counters.figures.setdefault("datagrams_unread", 0)
         self.counters.figures["sessions"] = lambda: self.reception.open_sessions if self.reception else 0
         self.counters.figures["datagrams_lost"] = lambda: sum(listener.lost for listener in self._listeners)
@@ -194,12 +198,36 @@ class COLLECTOR(Collecting):
             entrance.reload()
 
     def begin(self) -> None:
-        if self.config.template_cache:
-            reception = self._reception
+        if self._cache is None and self.config.template_cache:
             self._cache = TemplateCache(self.config.template_cache, self)
+        if self._cache is not None and not self._taken:
+            reception = self._reception
             self._cache.load(reception.datagrams, reception.exporters, self.config.idle_timeout, self.clock())
         for listener in self._listeners:
             listener.begin()
+
+    # what outlives it
+
+    def keep_state(self, directory: Path, every: float) -> None:
+        """Templates, options data and Sequence Numbers go to a file; the one of template_cache goes before it."""
+        if not self.config.template_cache:
+            self._cache = TemplateCache(str(directory / "templates"), self, "state", every)
+
+    def kept(self) -> dict[str, Any]:
+        if self._cache is None or self.reception is None:
+            return {}
+        return {"templates": self._cache.path, "exporters": len(self.reception.exporters)}
+
+    def give_state(self) -> Any:
+        """What is known of exporters over UDP, as plain lines."""
+        reception = self._reception
+        return list(lines(copy(reception.datagrams, reception.exporters)))
+
+    def take_state(self, state: Any) -> bool:
+        reception = self._reception
+        Restoring(reception.datagrams, reception.exporters, self.config.idle_timeout, self.clock()).take_all(state)
+        self._taken = True
+        return True
 
     def catch_up(self) -> None:
         for listener in self._listeners:

@@ -1,0 +1,140 @@
+"""The directory `state_dir`: one place for all that outlives a restart, with a directory for each instance.
+
+    layout              {"ulogd_tw": "state", "version": 1}; locked by the process that uses the directory
+    instances/ID/...    what the instance ID keeps; each file has a version of its own
+
+Files have mode 0600 and directories 0700, whatever the umask. State of a newer layout is set aside as a whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from twisted.logger import Logger
+
+from ulogd_tw.core import durable
+from ulogd_tw.core.errors import StartError
+from ulogd_tw.core.graph import Graph, Node
+
+VERSION = 1
+_MOST = 4096
+"""Octets of the file `layout`, at most."""
+
+
+def kept(graph: Graph) -> dict[str, dict[str, Any]]:
+    """What each instance keeps for the time after a restart, by instance; without those that keep nothing."""
+    found = {node.ident: node.plugin.kept() for node in graph.nodes}
+    return {ident: state for ident, state in found.items() if state}
+
+
+class StateDirectory:
+    """The directory at `path`; state that has changed is written every `every` seconds."""
+
+    log = Logger()
+
+    def __init__(self, path: str, every: float) -> None:
+        self.path = Path(path)
+        self.every = every
+        self._lock = -1
+        self._aside: Path | None = None
+        """Where the instances of a newer layout are."""
+
+    def open(self) -> None:
+        """Take the directory for this process, and make what is missing. Raises `StartError`."""
+        try:
+            if not self.path.is_dir():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                private(self.path)
+            self._lock = os.open(self.path / "layout", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._check()
+            private(self.path / "instances")
+        except BlockingIOError:
+            self.close()
+            raise StartError(f"state_dir {self.path} is in use by another ulogd_tw", "name another one") from None
+        except OSError as error:
+            self.close()
+            raise StartError(f"state_dir {self.path}: {error.strerror or error}; nothing outlives a restart") from None
+
+    def _check(self) -> None:
+        """Set aside what a newer release has written, or a layout that cannot be read; write our version."""
+        octets = os.pread(self._lock, _MOST, 0)
+        wrong = _wrong(octets)
+        if wrong and (self.path / "instances").exists():
+            self._aside = _free(self.path / "instances.aside")
+            os.rename(self.path / "instances", self._aside)
+            self.log.error(
+                "state_dir {path}: {wrong}; all of it is {aside} now, and the service begins without state",
+                path=str(self.path), wrong=wrong, aside=str(self._aside),
+            )  # fmt: skip
+        if wrong or not octets:
+            line = json.dumps({"ulogd_tw": "state", "version": VERSION}).encode() + b"\n"
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, line, 0)
+            os.fsync(self._lock)
+
+    def keep(self, node: Node) -> None:
+        """Let an instance keep its state here."""
+        plugin = node.plugin
+        if self._aside is not None and (self._aside / _name(node.ident)).exists():
+            plugin.counters.errors["state"] += 1
+        plugin.keep_state(private(self.path / "instances" / _name(node.ident)), self.every)
+
+    def close(self) -> None:
+        """Let go of the directory; all instances are stopped."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        with suppress(OSError):
+            _remove_empty(self.path / "instances")
+
+
+def private(directory: Path) -> Path:
+    """A directory that only its owner enters, made if it is missing. Raises OSError."""
+    with suppress(FileExistsError):
+        directory.mkdir()
+    if directory.is_symlink():
+        raise NotADirectoryError(f"{directory} is a symbolic link")
+    directory.chmod(0o700)
+    return directory
+
+
+def _name(ident: str) -> str:
+    """The name of an instance's directory: its id, with odd characters as %XX."""
+    return quote(ident, safe="#@ ").replace(".", "%2E")
+
+
+def _wrong(octets: bytes) -> str:
+    """Why the contents of `layout` cannot be used; empty if they can, or if there are none."""
+    if not octets:
+        return ""
+    try:
+        found = json.loads(octets)
+        kind, version = found["ulogd_tw"], int(found["version"])
+    except (ValueError, TypeError, KeyError):
+        return "its file layout is damaged"
+    if kind != "state":
+        return "its file layout is of something else"
+    return f"it is of a newer release (layout {version}, this one reads {VERSION})" if version > VERSION else ""
+
+
+def _free(path: Path) -> Path:
+    """This name, or the first with a number that nobody has."""
+    number, found = 1, path
+    while found.exists():
+        number, found = number + 1, path.with_name(f"{path.name}-{number}")
+    return found
+
+
+def _remove_empty(directory: Path) -> None:
+    """Remove the directories of instances that kept nothing."""
+    for inside in directory.iterdir():
+        with suppress(OSError):
+            inside.rmdir()
+    durable.settle_names(directory)
