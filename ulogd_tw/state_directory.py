@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -126,10 +127,8 @@ def _wrong(octets: bytes) -> str:
 
 def _free(path: Path) -> Path:
     """This name, or the first with a number that nobody has."""
-    number, found = 1, path
-    while found.exists():
-        number, found = number + 1, path.with_name(f"{path.name}-{number}")
-    return found
+    names = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(name for name in chain([path], names) if not name.exists())
 
 
 def _remove_empty(directory: Path) -> None:
