@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
+from typing import Any
 
 from ulogd_tw import ulogd2
 from ulogd_tw.core.counters import flat
@@ -201,6 +202,27 @@ def providers(key: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def plugins() -> list[dict[str, str]]:
+    """Each plugin: name, position, record types, and its purpose or the reason why it cannot be used."""
+    found = []
+    for position, name, class_ in _all():
+        one = {"plugin": name, "position": position}
+        if isinstance(class_, PluginError):
+            found.append(one | {"types": "", "summary": "", "cannot_be_used": str(class_)})
+        else:
+            found.append(one | {"types": _types(class_), "summary": _summary(class_)})
+    return found
+
+
+def keys_given(name: str | None = None) -> Iterator[tuple[str, Key]]:
+    """(plugin, key) of every key of a plugin's own, for all plugins or one. Raises `PluginError` for an unknown one."""
+    if name is not None and not _positions(name):
+        raise PluginError(_why_not(name, None), name)
+    for position, plugin, class_ in _all():
+        if position != "output" and name in (None, plugin) and not isinstance(class_, PluginError):
+            yield from ((plugin, key) for key in _keys(class_)[0] if key.type is not None)
+
+
 def list_plugins() -> str:
     """One line a plugin: name, position, record types, and its purpose or the reason why it cannot be used."""
     rows = []
@@ -233,6 +255,33 @@ def describe(name: str) -> str:
     if not positions:
         raise PluginError(_why_not(name, None), name)
     return "\n\n".join(_describe(name, position, lookup(name, position)) for position in positions)
+
+
+def declared(name: str) -> list[dict[str, Any]]:
+    """The same as `describe` for other programs: one member for each position. Raises `PluginError`."""
+    describe(name)
+    found = []
+    for position in _positions(name):
+        class_ = lookup(name, position)
+        given, asked = _keys(class_)
+        found.append({
+            "plugin": name, "position": position, "types": _types(class_),
+            "text": (inspect.getdoc(class_) or "").replace("``", ""),
+            "options": [_as_dict(option) for option in class_.all_options()],
+            "section_options": [_as_dict(option) for option in class_.section_options],
+            "keys_given": [key.name for key in given] if position != "output" else [],
+            "keys_asked_for": [line.strip() for line in asked] if position != "input" else [],
+            "counters": [{"counter": name, "kind": figure.kind, "unit": figure.unit, "meaning": figure.meaning}
+                         for name, _, figure in flat(class_.counts)],
+        })  # fmt: skip
+    return found
+
+
+def _as_dict(option: Option) -> dict[str, Any]:
+    kind = option.read.__name__.lstrip("_")
+    default = None if option.mandatory else option.default
+    return {"option": option.name, "form": kind, "must_be_given": option.mandatory, "default": default,
+            "meaning": option.meaning}  # fmt: skip
 
 
 def _describe(name: str, position: str, class_: type[Plugin]) -> str:

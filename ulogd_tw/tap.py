@@ -113,30 +113,51 @@ def _place(mistake: Mistake) -> tuple[str, int]:
     return (file, int(line)) if line.isdigit() else (mistake.where, 0)
 
 
+class Checked:
+    """A configuration as `--check` sees it: the stacks that can run, and every mistake and warning; nothing is opened.
+
+    Raises `ConfigError` where the file cannot be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._built = Built(configuration.load(path), prepare=False)
+        self.graph, self._seen = looked_at(self._built)
+        self.mistakes = sorted(self._built.mistakes + self._seen, key=_place)
+        self.left_out = max(len(self._built.config.stacks()), 1) - len(self.graph.stacks)
+        """Number of stacks that cannot run; 1 where there is no stack."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether all stacks can run, and with ``strict=1`` nothing is wrong at all."""
+        return not self.left_out and not self._built.forbidden and all(mistake.tolerated for mistake in self._seen)
+
+    def verdict(self) -> str:
+        """The last line of what is printed."""
+        if self.left_out:
+            stacks = self.left_out + len(self.graph.stacks)
+            return f"{self.path}: {self.left_out} of {stacks} stacks cannot run"
+        if not self.ok:
+            return f"{self.path}: has mistakes"
+        return f"{self.path}: {'all stacks can run, but there are mistakes' if self._built.fatal else 'OK'}"
+
+
 def check(path: str) -> int:
     """Print every stack that can run with its wanted keys, and every mistake and warning; opens nothing.
 
     The exit status: 0 where all stacks can run, and with ``strict=1`` nothing is wrong at all.
     """
     try:
-        built = Built(configuration.load(path), prepare=False)
+        found = Checked(path)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    graph, seen = looked_at(built)
-    for mistake in sorted(built.mistakes + seen, key=_place):
+    for mistake in found.mistakes:
         print(f"{mistake.where}: {mistake.kind}: {mistake.text}", file=sys.stderr)
-    if graph.stacks:
-        print(describe(graph))
-    stacks = max(len(built.config.stacks()), 1)
-    if len(graph.stacks) < stacks:
-        print(f"{path}: {stacks - len(graph.stacks)} of {stacks} stacks cannot run", file=sys.stderr)
-    elif built.forbidden or any(not mistake.tolerated for mistake in seen):
-        print(f"{path}: has mistakes", file=sys.stderr)
-    else:
-        print(f"{path}: {'all stacks can run, but there are mistakes' if built.fatal else 'OK'}")
-        return 0
-    return 1
+    if found.graph.stacks:
+        print(describe(found.graph))
+    print(found.verdict(), file=sys.stdout if found.ok else sys.stderr)
+    return int(not found.ok)
 
 
 def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:

@@ -18,14 +18,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import with_certificates
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
-from ulogd_tw import cli, config, registry, starting, tap
+from ulogd_tw import config, registry, starting, tap
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import Input
 from ulogd_tw.exporting.collector import STOP_SECONDS
 from ulogd_tw.flow import JOIN_ROWS
 from ulogd_tw.ipfix.limits import Limits
 from ulogd_tw.ipfix.sequence import FAR, MOST_GAPS
-from ulogd_tw.operating import ask, doctor, examples
+from ulogd_tw.operating.commands import tree
 from ulogd_tw.operating.inspection import Inspection
 from ulogd_tw.operating.notify import LifeSigns
 from ulogd_tw.transports.tls import layer
@@ -170,10 +170,7 @@ class CommandTests(SynchronousTestCase):
                 found += 1
                 try:
                     with contextlib.redirect_stderr(io.StringIO()) as said:
-                        readers = {"query": ask.parser().parse_args, "top": ask.parser().parse_args,
-                                   "doctor": lambda given: doctor.parser().parse_args(given[1:]),
-                                   "examples": lambda given: examples.parser().parse_args(given[1:])}  # fmt: skip
-                        readers.get(words[1], cli.twistd_arguments)(shlex.split(" ".join(words))[1:])
+                        tree.parse(shlex.split(" ".join(words))[1:])
                 except SystemExit as end:
                     self.assertEqual(0, end.code, f"{where}: {' '.join(words)}: {said.getvalue()}")
         self.assertGreaterEqual(found, 2)

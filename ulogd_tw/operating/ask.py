@@ -6,90 +6,40 @@ import argparse
 import csv
 import io
 import json
-import re
-import shutil
 import socket
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any, TextIO
 
-from ulogd_tw import config as configuration
-from ulogd_tw.core.options import seconds
+from ulogd_tw.operating.commands import service, tree
+from ulogd_tw.operating.commands.errors import INCOMPLETE, AskError
+from ulogd_tw.operating.commands.text import cut, short, write_table
 
 _CLEAR = "\x1b[H\x1b[2J"
-_PREFIXES = "", "k", "M", "G", "T", "P", "E"
 
 
-class AskError(Exception):
-    """The service did not answer, or answered with an error."""
+def query(given: argparse.Namespace, out: TextIO) -> int:
+    """Run SQL and print the rows; status 3 where there are more than are given out."""
+    answer = ask(service.of(given).path, {"sql": given.sql})
+    if given.json:
+        print(json.dumps(answer), file=out)
+    else:
+        _write(answer, given.format, out)
+    return INCOMPLETE if answer.get("more") else 0
 
 
-def main(argv: list[str], out: TextIO | None = None) -> int:
-    """Run the command; its exit status."""
-    arguments = parser().parse_args(argv)
-    out = out or sys.stdout
+def top(given: argparse.Namespace, out: TextIO) -> int:
+    """Show the largest groups, until the user ends it."""
     try:
-        path = arguments.socket or _socket_of(arguments.config)
-        if arguments.command == "query":
-            _write(ask(path, {"sql": arguments.sql}), arguments.format, out)
-        else:
-            _top(path, arguments, out)
-    except AskError as error:
-        print(f"ulogd-tw: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, BrokenPipeError):
-        return 0
+        _top(service.of(given).path, given, out)
+    except KeyboardInterrupt:
+        pass
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of the commands."""
-    found = argparse.ArgumentParser(prog="ulogd-tw")
-    commands = found.add_subparsers(dest="command", required=True)
-    query = commands.add_parser("query", help="run SQL over the tables of the running service")
-    query.add_argument("sql", help="such as: select sourceAddress, sum(octets) from agg1 group by 1 order by 2 desc")
-    query.add_argument("-f", "--format", choices=("table", "csv", "json"), default="table")
-    top = commands.add_parser("top", help="show the groups with the most octets, refreshed at intervals")
-    top.add_argument("table", nargs="?", help="id of an AGGREGATE; may be left out where there is only one")
-    top.add_argument("-b", "--by", default="octets", help="column to rank by (octets)")
-    top.add_argument("-n", "--rows", type=_rows, default=20, help="number of rows (20)")
-    top.add_argument("-i", "--interval", type=_pause, default=2.0, help="seconds between two refreshes (2)")
-    top.add_argument("--once", action="store_true", help="print once and exit")
-    for command in (query, top):
-        command.add_argument("-s", "--socket", help="query_socket of the service")
-        command.add_argument(
-            "-c", "--config", default=configuration.default_path(), help="configuration file with the query_socket"
-        )
-    return found
-
-
-def _rows(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows, such as 20")
-    return int(text)
-
-
-def _pause(text: str) -> float:
-    try:
-        value = seconds(text)
-    except ValueError:
-        value = 0
-    if value < 0.1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time of at least 0.1 s, such as 2")
-    return value
-
-
-def _socket_of(config: str) -> str:
-    from ulogd_tw.core.errors import UlogdError
-
-    try:
-        options, _ = configuration.load(config).read("global", configuration.GLOBAL_OPTIONS, "[global]")
-    except (UlogdError, OSError) as error:
-        raise AskError(str(error)) from None
-    if not options.query_socket:
-        raise AskError(f"{config} has no query_socket= in [global]; set it, or give the socket with -s")
-    return options.query_socket
+    """The arguments of all commands."""
+    return tree.parser()
 
 
 def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -125,27 +75,6 @@ def _write(answer: dict[str, Any], form: str, out: TextIO) -> None:
         print("ulogd-tw: there are more rows than are given out; use limit or where", file=sys.stderr)
 
 
-def write_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], out: TextIO) -> None:
-    """Lines of columns, numbers to the right."""
-    cells = [columns, *([_text(value) for value in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    right = [all(_numeric(row[place]) for row in rows) for place in range(len(columns))]
-    for row in cells:
-        padded = (text.rjust(w) if r else text.ljust(w) for text, w, r in zip(row, widths, right, strict=True))
-        out.write("  ".join(padded).rstrip() + "\n")
-
-
-def _numeric(value: Any) -> bool:
-    """Whether a value is a number, a short one such as 1.5M, or missing."""
-    return not isinstance(value, str) or bool(re.fullmatch(r"-?\d+(\.\d+)?(e[+-]\d+)?[kMGTPE]", value))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 # top
 
 
@@ -158,12 +87,13 @@ def _top(path: str, arguments: argparse.Namespace, out: TextIO) -> None:
     request = {"sql": _top_query(table, shown, told["together"][table], arguments)}
     while True:
         try:
-            page = _page(table, arguments.by, ask(path, request))
+            answer = ask(path, request)
+            page = json.dumps(answer) + "\n" if arguments.json else _page(table, arguments.by, answer)
         except AskError as error:
-            if arguments.once:
+            if arguments.once or arguments.json:
                 raise
             page = f"{table}: {error}\n"  # a service that restarts is asked again
-        out.write(page if arguments.once else _CLEAR + page)
+        out.write(page if arguments.once or arguments.json else _CLEAR + page)
         out.flush()
         if arguments.once:
             return
@@ -189,8 +119,7 @@ def _page(table: str, by: str, answer: dict[str, Any]) -> str:
     places = [at for at, _ in enumerate(answer["columns"]) if any(row[at] is not None for row in rows)]
     names = [_SHORT.get(answer["columns"][at], answer["columns"][at]) for at in places]
     write_table(names, [[row[at] for at in places] for row in rows], out)
-    width = shutil.get_terminal_size((10_000, 24)).columns
-    return "".join(line[:width].rstrip() + "\n" for line in out.getvalue().splitlines())
+    return cut(out.getvalue())
 
 
 def _top_query(table: str, shown: list[str], together: dict[str, str], arguments: argparse.Namespace) -> str:
@@ -218,7 +147,4 @@ def _short(name: str, value: Any) -> Any:
     """Counters as 1.5M, to compare them at a glance."""
     if not isinstance(value, (int, float)) or name.startswith(("source", "destination", "protocol")):
         return value
-    size, place = float(value), 0
-    while abs(size) >= 1000 and place < len(_PREFIXES) - 1:
-        size, place = size / 1000, place + 1
-    return f"{size:.4g}{_PREFIXES[place]}" if place else value
+    return short(value)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ulogd_tw import config as configuration
 from ulogd_tw import kernels, tap
@@ -22,6 +23,7 @@ from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.core.libraries import install, is_there
 from ulogd_tw.metering import conntrack_settings
 from ulogd_tw.operating import network
+from ulogd_tw.operating.commands import tree
 from ulogd_tw.peers import TRANSPORTS
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink.port import GRANT
@@ -278,22 +280,22 @@ def examine(path: str | None) -> list[Finding]:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    found = argparse.ArgumentParser(
-        prog="ulogd-tw doctor",
-        description="Checks whether this machine meets a configuration's needs, and says how to fix what does not.",
-    )
-    found.add_argument(
-        "-c", "--configfile", metavar="FILE", help=f"configuration file ({configuration.default_path()})"
-    )
-    return found
+    return tree.of("doctor")
+
+
+def run(given: argparse.Namespace, out: TextIO) -> int:
+    """Print every point; the exit status: 0 where nothing is wrong."""
+    findings = examine(getattr(given, "configfile", None))
+    if given.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1), file=out)
+    for finding in findings if not given.json else ():
+        print(finding, file=out)
+    return int(any(finding.state == WRONG for finding in findings))
 
 
 def main(argv: list[str]) -> int:
-    """Print every point; the exit status: 0 where nothing is wrong."""
-    findings = examine(parser().parse_args(argv).configfile)
-    for finding in findings:
-        print(finding)
-    return int(any(finding.state == WRONG for finding in findings))
+    """The command with these arguments."""
+    return run(parser().parse_args(argv), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import textwrap
 from importlib import metadata
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ulogd_tw.core.keys import nearest
+from ulogd_tw.operating.commands import tree
 
 _TREE = Path(__file__).resolve().parents[2] / "etc"
 """Where they lie in a source tree."""
@@ -19,14 +21,15 @@ _KINDS = (".conf", ".sql", ".service", "ulogd-tw")
 
 
 def main(argv: list[str], out: TextIO | None = None) -> int:
+    """The command with these arguments."""
+    return run(parser().parse_args(argv), out or sys.stdout)
+
+
+def run(given: argparse.Namespace, out: TextIO) -> int:
     """List the examples, print one, or write one or all of them; the exit status."""
-    out = out or sys.stdout
-    given = parser().parse_args(argv)
     found = examples()
     if not given.name and not given.all:
-        width = max(map(len, found), default=0)
-        for name, path in found.items():
-            print(f"{name:{width}}  {_title(path)}", file=out)
+        _list(found, given.json, out)
         return 0
     try:
         if given.all:
@@ -47,6 +50,17 @@ def main(argv: list[str], out: TextIO | None = None) -> int:
     return 0
 
 
+def _list(found: dict[str, Path], as_json: bool, out: TextIO) -> None:
+    """Name and title of each."""
+    if as_json:
+        listed = [{"name": name, "file": str(path), "title": _title(path)} for name, path in found.items()]
+        print(json.dumps(listed, indent=1), file=out)
+        return
+    width = max(map(len, found), default=0)
+    for name, path in found.items():
+        print(f"{name:{width}}  {_title(path)}", file=out)
+
+
 def _advice(error: OSError) -> str:
     """What to do about a file that cannot be written."""
     if isinstance(error, FileExistsError):
@@ -56,13 +70,7 @@ def _advice(error: OSError) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        prog="ulogd-tw examples", description="Lists, prints and writes the example configurations and schemas."
-    )
-    made.add_argument("name", nargs="?", metavar="NAME", help="example to print")
-    made.add_argument("file", nargs="?", metavar="FILE", help="file to write it to; an existing one is kept")
-    made.add_argument("--all", metavar="DIR", help="write all examples into this directory")
-    return made
+    return tree.of("examples")
 
 
 def examples() -> dict[str, Path]:

@@ -21,7 +21,7 @@ from ulogd_tw.core.stack import Graph, Node, Stack
 from ulogd_tw.core.text import ipv6_text
 from ulogd_tw.core.types import Type
 from ulogd_tw.operating import metrics
-from ulogd_tw.operating.ask import write_table
+from ulogd_tw.operating.commands.text import write_table
 from ulogd_tw.operating.query import Database
 from ulogd_tw.operating.sql import Result
 

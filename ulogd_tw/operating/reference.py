@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ulogd_tw import cli, config, registry, tap
+from ulogd_tw import config, registry, tap
 from ulogd_tw.core import conversions, options, paths
 from ulogd_tw.core.counters import NUMBERS, Declared, flat
 from ulogd_tw.core.keys import CONTEXT, Key, known
@@ -26,6 +26,7 @@ from ulogd_tw.core.plugin import ALL, Aggregator, Filter, Input, Output, Plugin,
 from ulogd_tw.exporting.rules import marks
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.operating import manhole
+from ulogd_tw.operating.commands import tree
 from ulogd_tw.plugins.inputs.nfct import protocols
 from ulogd_tw.plugins.inputs.nflog import groups
 
@@ -277,12 +278,27 @@ def _commands() -> Iterator[str]:
     yield from _table(("option", "default", "meaning"), rows)
     yield "Options of `ulogd-tw`, which are the switches of ulogd2:"
     yield ""
+    whole = tree.parser()
+    yield from _switches(whole)
+    yield f"Commands of `ulogd-tw`. {tree.STATUS}"
+    yield ""
+    for name, parser in tree.subparsers(whole).items():
+        yield f"### ulogd-tw {name}"
+        yield ""
+        yield parser.description or ""
+        yield ""
+        yield from _switches(parser)
+
+
+def _switches(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """A table of the arguments of a command."""
     rows = []
-    for action in cli._parser()._actions:
-        if action.help is not argparse.SUPPRESS:
-            default = f"`{action.default}`" if isinstance(action.default, str) and action.default[:1] == "/" else ""
-            rows.append((", ".join(f"`{word}`" for word in action.option_strings), default, action.help or ""))
-    yield from _table(("option", "default", "meaning"), rows)
+    for action in parser._actions:
+        if action.help is argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
+            continue
+        names = action.option_strings or [action.metavar or action.dest]
+        rows.append((", ".join(f"`{word}`" for word in names), action.help or ""))
+    yield from _table(("argument", "meaning"), rows)
 
 
 def _values() -> Iterator[str]:

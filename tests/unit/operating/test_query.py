@@ -17,6 +17,7 @@ from ulogd_tw.aggregation import interval
 from ulogd_tw.core import types
 from ulogd_tw.errors import QueryError
 from ulogd_tw.operating import ask, query, sql
+from ulogd_tw.operating.commands.text import write_table
 
 one_row = st.tuples(st.integers(0, 5), st.none() | st.integers(0, 2**40), st.booleans())
 
@@ -258,7 +259,7 @@ class PrintingTests(SynchronousTestCase):
 
     def test_table(self):
         out = io.StringIO()
-        ask.write_table(["host", "octets"], [["10.0.0.1", 5], [None, 12.5]], out)
+        write_table(["host", "octets"], [["10.0.0.1", 5], [None, 12.5]], out)
         self.assertEqual("host      octets\n10.0.0.1       5\n-           12.5\n", out.getvalue())
 
     def test_top(self):

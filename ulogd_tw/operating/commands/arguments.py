@@ -1,0 +1,170 @@
+"""The arguments of the commands: each function declares those of one command, or some that several have."""
+
+from __future__ import annotations
+
+import argparse
+
+from ulogd_tw.core.options import seconds
+
+_NONE = argparse.SUPPRESS
+"""No value where the switch is not given: that before the command counts then."""
+LEVELS = [*"12345678", "debug", "info", "notice", "error", "fatal"]
+
+
+def configuration(parser: argparse.ArgumentParser) -> None:
+    """The file of the configuration."""
+    parser.add_argument(
+        "-c", "--config", "--configfile", dest="configfile", metavar="FILE", default=_NONE,
+        help="configuration file (/etc/ulogd-tw.conf, else /etc/ulogd.conf)",
+    )  # fmt: skip
+
+
+def service(parser: argparse.ArgumentParser) -> None:
+    """The switches of the service, which are those of ulogd2."""
+    add = parser.add_argument
+    whole = parser.prog == "ulogd-tw"
+    add(
+        "-c", "--configfile", metavar="FILE", default=None if whole else _NONE,
+        help="configuration file (/etc/ulogd-tw.conf, else /etc/ulogd.conf)",
+    )  # fmt: skip
+    add("-d", "--daemon", action="store_true", default=False if whole else _NONE, help="run in the background")
+    add("-p", "--pidfile", default="" if whole else _NONE, metavar="FILE", help="file for the process id")
+    add(
+        "-u", "--uid", metavar="USER", default=None if whole else _NONE,
+        help="change to this user once all sockets are open",
+    )  # fmt: skip
+    add(
+        "-l", "--loglevel", metavar="LEVEL", choices=LEVELS, default=None if whole else _NONE,
+        help="lowest severity logged: 1 debug, 3 info, 5 notice, 7 error, 8 fatal; overrides loglevel= of [global]",
+    )  # fmt: skip
+    add(
+        "-v", "--verbose", action="store_true", default=False if whole else _NONE,
+        help="no effect: without -d the log goes to standard output anyway",
+    )  # fmt: skip
+
+
+def questions(parser: argparse.ArgumentParser) -> None:
+    """The switches of ulogd2 that run no service."""
+    parser.add_argument("-i", "--info", metavar="PLUGIN", help="describe a plugin and exit")
+    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
+    parser.add_argument("--list-plugins", action="store_true", help="list the plugins and exit")
+
+
+def as_json(parser: argparse.ArgumentParser) -> None:
+    """The form for other programs."""
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def asking(parser: argparse.ArgumentParser) -> None:
+    """The way to the running service."""
+    parser.add_argument("-s", "--socket", metavar="PATH", help="control_socket of the service")
+    configuration(parser)
+
+
+def plugin(parser: argparse.ArgumentParser) -> None:
+    """A plugin."""
+    parser.add_argument("plugin", metavar="PLUGIN", help="name of a plugin, such as COLLECTOR")
+
+
+def keys(parser: argparse.ArgumentParser) -> None:
+    """The keys to look for."""
+    parser.add_argument("word", nargs="?", default="", metavar="WORD", help="a part of a key's name, such as octet")
+    parser.add_argument("-p", "--plugin", metavar="PLUGIN", help="only keys that this plugin gives")
+
+
+def instance(parser: argparse.ArgumentParser) -> None:
+    """An instance, or none."""
+    parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="id of an instance, such as col1")
+
+
+def exporter(parser: argparse.ArgumentParser) -> None:
+    """An exporter, or none."""
+    parser.add_argument("exporter", nargs="?", metavar="EXPORTER", help="address of an exporter, such as 192.0.2.1")
+
+
+def drawing(parser: argparse.ArgumentParser) -> None:
+    """The graph and its form."""
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a configuration to draw, without asking a service")
+    parser.add_argument("--dot", action="store_true", help="print it in the language DOT of Graphviz")
+
+
+def two_looks(parser: argparse.ArgumentParser) -> None:
+    """The time between two looks."""
+    parser.add_argument(
+        "-i", "--interval", type=pause, default=1.0, metavar="SECONDS", help="seconds between two looks (1)"
+    )
+
+
+def tap(parser: argparse.ArgumentParser) -> None:
+    """The instance, the rows, and how many of them."""
+    parser.add_argument("instance", metavar="INSTANCE", help="id of an instance, such as col1")
+    parser.add_argument(
+        "expression", nargs="*", metavar="EXPRESSION",
+        help="rows to show, in the language of MATCH: dst port 443 and octets > 1k",
+    )  # fmt: skip
+    parser.add_argument("-n", "--rows", type=rows, metavar="N", help="end after this number of rows")
+
+
+def top(parser: argparse.ArgumentParser) -> None:
+    """The table, its ranking and its refreshing."""
+    parser.add_argument(
+        "table", nargs="?", metavar="TABLE", help="id of an AGGREGATE; may be left out where there is only one"
+    )
+    parser.add_argument("-b", "--by", default="octets", metavar="COLUMN", help="column to rank by (octets)")
+    parser.add_argument("-n", "--rows", type=rows, default=20, metavar="N", help="number of rows (20)")
+    parser.add_argument(
+        "-i", "--interval", type=pause, default=2.0, metavar="SECONDS", help="seconds between two refreshes (2)"
+    )
+    parser.add_argument("--once", action="store_true", help="print once and exit")
+
+
+def query(parser: argparse.ArgumentParser) -> None:
+    """The SQL and the form of its answer."""
+    parser.add_argument(
+        "sql",
+        help="such as: select sourceAddress, sum(octets) from agg1 group by 1 order by 2 desc",
+    )  # fmt: skip
+    parser.add_argument(
+        "-f", "--format", choices=("table", "csv", "json"), default="table", help="form of the answer (table)"
+    )
+
+
+def waiting(parser: argparse.ArgumentParser) -> None:
+    """How long the new process is waited for."""
+    parser.add_argument(
+        "-w", "--wait", type=pause, default=60.0, metavar="SECONDS",
+        help="longest time to wait until the service answers again (60)",
+    )  # fmt: skip
+
+
+def examples(parser: argparse.ArgumentParser) -> None:
+    """The example, and the place for it."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="example to print")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="file to write it to; an existing one is kept")
+    parser.add_argument("--all", metavar="DIR", help="write all examples into this directory")
+
+
+def shell(parser: argparse.ArgumentParser) -> None:
+    """A shell."""
+    parser.add_argument("shell", choices=("bash", "zsh"), help="the shell")
+
+
+# forms of values
+
+
+def rows(text: str) -> int:
+    """A number of rows, from 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows, such as 20")
+    return int(text)
+
+
+def pause(text: str) -> float:
+    """A time from 0.1 s."""
+    try:
+        value = seconds(text)
+    except ValueError:
+        value = 0
+    if value < 0.1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of at least 0.1 s, such as 2")
+    return value
