@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import json
 from io import StringIO
-from ipaddress import IPv4Address
 from typing import Any
 
 from twisted.internet import defer, reactor
 
-from ulogd_tw.core.batch import Batch, plain_values
+from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.graph import input_of
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.plugin import ALL, Output, type_text
-from ulogd_tw.core.readable import readable
 from ulogd_tw.core.stack import Graph, Node, Stack
-from ulogd_tw.core.text import ipv6_text
-from ulogd_tw.core.types import Type
 from ulogd_tw.operating import metrics
 from ulogd_tw.operating.commands.text import write_table
 from ulogd_tw.operating.query import Database
+from ulogd_tw.operating.rows import row_lines
 from ulogd_tw.operating.sql import Result
+from ulogd_tw.operating.taps import Hanging
 
 MOST_ROWS = 10_000
 """Maximum rows of one tap; they are kept until they are printed."""
@@ -208,23 +206,19 @@ def _explained(stack: Stack) -> list[str]:
 
 
 class _Tap:
-    """A further child of a node: it keeps copies of the next rows, then removes itself. No row waits meanwhile.
-
-    An output has no children: the tap then becomes a child of every node above it.
-    """
+    """Keeps copies of the next rows that leave a node, then ends. No row waits meanwhile."""
 
     def __init__(self, node: Node, n: int) -> None:
         self.node = node
         self.left = n
         self.lines: list[str] = []
-        self._at = node.parents if isinstance(node.plugin, Output) else [node]
+        self._hanging = Hanging(node, self.receive)
         self._inputs = {input_of(stack.path[0]) for stack in node.stacks}
         self._timer: Any = None
         self._done: defer.Deferred[Text] = defer.Deferred(lambda _: self._remove())
 
     def begin(self, clock: Any, seconds: float) -> defer.Deferred[Text]:
-        for node in self._at:
-            node.children = [self, *node.children]  # a new list: one may be being walked over
+        self._hanging.hang()
         self._timer = clock.callLater(seconds, self._finish)
         for source in self._inputs:
             source.watchers += 1
@@ -251,41 +245,9 @@ class _Tap:
         self._done.callback(Text("\n".join(self.lines + rest)))
 
     def _remove(self) -> None:
-        for node in self._at:
-            node.children = [child for child in node.children if child is not self]
+        self._hanging.remove()
         for source in self._inputs:
             source.watchers -= 1
         self._inputs = set()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-
-
-def row_lines(batch: Batch) -> list[str]:
-    """Each row as a JSON object in canonical values, without missing ones. For the few rows of a tap."""
-    values = []
-    for name, key in batch.schema.items():
-        held, shown = readable(batch.columns[name], key)
-        column = [_canonical(value, shown.type) for value in plain_values(held, shown)]
-        missing = batch.missing.get(name)
-        if missing is not None:
-            column = [None if gone else value for value, gone in zip(column, missing, strict=True)]
-        values.append(column)
-    return [
-        json.dumps({name: value for name, value in zip(batch.schema, row, strict=True) if value is not None})
-        for row in zip(*values, strict=True)
-    ]
-
-
-def _canonical(value: Any, type_: Type) -> Any:
-    """Addresses as text, octets as hexadecimal digits, strings as text, lists and numbers as they are."""
-    if type_.kind == "ipv4":
-        return str(IPv4Address(value))
-    if type_.kind == "ipv6":
-        return ipv6_text(value)
-    if type_.kind == "mac":
-        return ":".join(f"{octet:02x}" for octet in value.to_bytes(6, "big"))
-    if type_.kind == "list":
-        return json.loads(value)
-    if isinstance(value, bytes):
-        return value.rstrip(b"\0").decode("utf-8", "backslashreplace") if type_.kind == "string" else value.hex()
-    return value

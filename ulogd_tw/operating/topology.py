@@ -13,16 +13,16 @@ def described(graph: Graph, opened: Container[Node] | None = None) -> dict[str, 
     """``{"nodes": [...], "edges": [...], "stacks": [...]}``, ready for JSON.
 
     A node is named by `node`, which is its id, or ``id#2`` for a further instance of a filter; `stacks` are the numbers
-    of its stacks, from 1. An edge has the rows that went over it. `open` is None where `opened` is not given.
+    of its stacks, from 0. An edge has the rows that went over it. `open` is None where `opened` is not given.
     """
-    numbers = {id(stack): number for number, stack in enumerate(graph.stacks, 1)}
+    numbers = {id(stack): number for number, stack in enumerate(graph.stacks)}
     nodes = [_node(node, numbers, opened) for node in graph.nodes]
     edges = [
         {"from": parent.ident, "to": node.ident, "rows": parent.plugin.counters.rows_emitted}
         for node in graph.nodes
         for parent in node.parents
     ]
-    stacks = [{"n": n, "text": stack.spec.text, "where": stack.spec.where} for n, stack in enumerate(graph.stacks, 1)]
+    stacks = [{"n": n, "text": stack.spec.text, "where": stack.spec.where} for n, stack in enumerate(graph.stacks)]
     return {"nodes": nodes, "edges": edges, "stacks": stacks}
 
 

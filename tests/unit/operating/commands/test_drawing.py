@@ -82,7 +82,7 @@ class OfConfigurationTests(SynchronousTestCase):
         """The form of the service's answer."""
         found = json.loads(self.draw(FOREST, "--json")[1])
         node = next(node for node in found["nodes"] if node["node"] == "json1")
-        self.assertEqual(("JSON", "output", [1, 3]), (node["plugin"], node["kind"], node["stacks"]))
+        self.assertEqual(("JSON", "output", [0, 2]), (node["plugin"], node["kind"], node["stacks"]))
 
     def test_mistake(self):
         """A stack with a mistake is not drawn; without any stack the status is 1, without a file 2."""
