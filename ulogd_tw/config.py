@@ -86,6 +86,17 @@ def _umask(value: str) -> int:
     return mask
 
 
+def _mode(value: str) -> int:
+    """A file mode, from an octal number."""
+    try:
+        mode = int(value, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"{value!r} is not an octal file mode; write up to three digits from 0 to 7, such as 660")
+    return mode
+
+
 GLOBAL_OPTIONS: tuple[Option, ...] = (
     Option(
         "logfile",
@@ -121,12 +132,15 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
     ),
     Option("stats_interval", _interval, 10.0, "Seconds between two writings of stats_file."),
     Option(
-        "query_socket",
+        "control_socket",
         new_socket,
         "",
-        "Path of the Unix socket through which ulogd-tw query and ulogd-tw top reach the "
-        "running service, such as /run/ulogd/query.sock. Empty: none.",
+        "Path of the Unix socket through which commands such as ulogd-tw status and ulogd-tw query reach the running "
+        "service, such as /run/ulogd/control.sock. Whoever can write to it may ask and change everything. Empty: none.",
     ),
+    Option("control_socket_mode", _mode, 0o600, "File mode of control_socket, octal, such as 660."),
+    Option("control_socket_group", text, "", "Group of control_socket, by name. Empty: that of the process."),
+    Option("query_socket", new_socket, "", "The former name of control_socket; has an effect where that is empty."),
     Option(
         "state_dir",
         text,
@@ -156,6 +170,11 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
     Option("queue_rows", positive, 1_000_000, "Default for the option queue_rows of every output."),
     Option("queue_octets", octets, 256 << 20, "Default for the option queue_octets of every output."),
 )
+
+
+def control_socket(settings: Any) -> str:
+    """The path of the control socket, under its name or its former one; empty where there is none."""
+    return settings.control_socket or settings.query_socket
 
 
 @dataclass(frozen=True)

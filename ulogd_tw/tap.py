@@ -269,6 +269,18 @@ def _make_reactor(config: configuration.Config) -> None:
     names.install(reactor)
 
 
+def _open_doors(ulogd: Any, built: Built, parent: Process) -> None:
+    """Add the ways in for commands and programs; what they need is loaded only for them."""
+    path = configuration.control_socket(built.settings)
+    if not path:
+        return
+    from ulogd_tw.operating.api import control_socket, tree, view
+
+    root = tree.root(view.View(ulogd, built.config.file))
+    mode, group = built.settings.control_socket_mode, built.settings.control_socket_group
+    control_socket.ControlSocket(root, path, mode, group).setServiceParent(parent)
+
+
 def makeService(options: Options) -> service.IService:
     """The service of a configuration. Mistakes are printed first; without a stack the process ends."""
     from ulogd_tw import memory
@@ -292,10 +304,7 @@ def makeService(options: Options) -> service.IService:
 
     ulogd = Ulogd(built.graph, built.settings, built.mistakes)
     ulogd.setServiceParent(parent)
-    if built.settings.query_socket:
-        from ulogd_tw.operating import query
-
-        query.QueryService(query.Database(ulogd), built.settings.query_socket).setServiceParent(parent)
+    _open_doors(ulogd, built, parent)
     if built.manhole is not None:
         from ulogd_tw.operating import inspection, manhole
 

@@ -129,6 +129,7 @@ FILES = [
     ("[global]\nstack=c:COLLECTOR,l:LOGEMU\n", 2, ["needs print", "PRINTFLOW and PRINTPKT do"]),
     ("[global]\nstack=c:COLLECTOR,g:GRAPHITE\n[g]\nhost=h\n", 2, ["takes sum", "NFACCT"]),
     ("[global]\nloglevel=loud\n" + RUN, 2, ["loud", "debug (1)", "fatal (8)"]),
+    ("[global]\ncontrol_socket_mode=999\n" + RUN, 2, ["'999' is not an octal file mode", "such as 660"]),
     ("[global]\numask=999\n" + RUN, 2, ["'999' is not an octal mask", "such as 022"]),
     ("[global]\nstats_interval=0\n" + RUN, 2, ["stats_interval", "must be more than 0"]),
     ("[global]\nstop_timeout=long\n" + RUN, 2, ["stop_timeout", "such as 5m"]),

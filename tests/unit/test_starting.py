@@ -19,9 +19,10 @@ options.parseOptions(["--config", sys.argv[1]])
 ulogd.makeService(options)
 """
 _NEVER = {
-    "OpenSSL", "bcrypt", "cffi", "cryptography", "duckdb", "maxminddb", "pycparser", "pymysql", "pyroute2", "re2",
-    "service_identity", "twisted.conch", "twisted.protocols.tls", "ulogd_tw.operating.manhole",
-    "ulogd_tw.operating.query", "ulogd_tw.transports.dtls", "ulogd_tw.transports.sctp", "ulogd_tw.transports.tls",
+    "OpenSSL", "bcrypt", "cffi", "cryptography", "duckdb", "maxminddb", "prometheus_client", "pycparser", "pymysql",
+    "pyroute2", "re2", "service_identity", "twisted.conch", "twisted.protocols.tls", "twisted.web",
+    "ulogd_tw.operating.api", "ulogd_tw.operating.manhole", "ulogd_tw.operating.query", "ulogd_tw.transports.dtls",
+    "ulogd_tw.transports.sctp", "ulogd_tw.transports.tls",
 }  # fmt: skip
 """Modules and packages for options that the stacks below do not use."""
 _COLLECTING = {"ulogd_tw.collecting", "ulogd_tw.ipfix", "ulogd_tw.peers"}
@@ -90,6 +91,13 @@ class LoadedTests(SynchronousTestCase):
             "in1:NFCT,out1:IPFIX",
             '[out1]\ncollectors="udp:127.0.0.1:4739"\n',
         )
+
+    def test_control_socket(self):
+        """A door loads the server of HTTP, but neither TLS nor SSH; prometheus_client comes with the first scrape."""
+        found = self.loaded("in1:NFCT,out1:JSON", f'control_socket="{self.mktemp()}"\n[out1]\nfile="{self.mktemp()}"\n')
+        needed = {"twisted.web.server", "ulogd_tw.operating.api.control_socket", "ulogd_tw.operating.query"}
+        absent = _NEVER - {"twisted.web", "ulogd_tw.operating.api", "ulogd_tw.operating.query"}
+        self.assertEqual((set(), set()), (needed - found, found & absent))
 
     def test_list_of_commands(self):
         """twistd's own help has the command, and loads nothing of it."""

@@ -11,6 +11,7 @@ from ulogd_tw.collecting.counts import COLLECTING
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Declared
 from ulogd_tw.core.keys import CONTEXT, TOLD, Key, ulogd_keys
+from ulogd_tw.core.keys import registry as keys
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.options import Option, boolean, octets, one_of, positive, seconds
 from ulogd_tw.core.plugin import FLOW, Input
@@ -19,6 +20,7 @@ from ulogd_tw.ipfix.events import Event
 from ulogd_tw.ipfix.exporters import NOT_ALLOWED, Exporters
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.session import Session
+from ulogd_tw.ipfix.template import Template
 from ulogd_tw.packets.tunnels import TUNNEL
 
 _TEXTS = {
@@ -241,15 +243,35 @@ class Collecting(Input):
 
     def exporters(self) -> list[dict[str, Any]]:
         """The state of each exporter, for an administrator: one member a domain."""
-        return [_described(session, domain) for session in self.sessions() for domain in session.domains.values()]
+        return list(self.each_exporter())
+
+    def each_exporter(self) -> Iterator[dict[str, Any]]:
+        """The same, one after the other: there may be some 10,000, and sessions may come and go between two."""
+        for session in list(self.sessions()):
+            for domain in list(session.domains.values()):
+                yield _described(session, domain)
+
+    def each_template(self, exporter: str = "") -> Iterator[dict[str, Any]]:
+        """The templates of all exporters, or of one address."""
+        for session in list(self.sessions()):
+            if exporter in ("", session.peer):
+                for domain in list(session.domains.values()):
+                    for known in list(domain.templates.values()):
+                        yield _template(session, domain, known.template) | {"received": known.received}
+
+
+def _place(session: Session, domain: Any) -> dict[str, Any]:
+    version = {0: 10, 5: 5, 9: 9}.get(domain.place >> 32, "sFlow")
+    return {"exporter": session.peer, "port": session.peer_port, "domain": domain.number, "version": version}
+
+
+def _template(session: Session, domain: Any, template: Template) -> dict[str, Any]:
+    fields = [(keys.element(field.pen, field.ident).name, field.length) for field in template.fields]
+    return _place(session, domain) | {"template": template.ident, "scopes": template.scopes, "fields": fields}
 
 
 def _described(session: Session, domain: Any) -> dict[str, Any]:
-    found = {
-        "exporter": session.peer,
-        "port": session.peer_port,
-        "domain": domain.number,
-        "version": {0: 10, 5: 5, 9: 9}.get(domain.place >> 32, "sFlow"),
+    found = _place(session, domain) | {
         "messages": session.messages,
         "records": domain.rows,
         "templates": len(domain.templates),

@@ -205,6 +205,10 @@ class Counters:
         self.lost = ReasonCounts(plugin, "lost", _reasons(every, Lost))
         self.errors = ReasonCounts(plugin, "errors", _reasons(every, Fault))
         self._declared = None if every is None else {f.name: f for f in every if not isinstance(f, Reason)}
+        self.declared = tuple((self._declared or {}).values())
+        """The declared figures, without reasons."""
+        self.reasons = tuple(figure for figure in every or () if isinstance(figure, Reason))
+        """The declared reasons of `dropped`, `lost` and `errors`."""
         self.figures = Figures(plugin, self._declared)
         """Further figures of a plugin (``collectors`` of an exporter), printed as they are."""
 

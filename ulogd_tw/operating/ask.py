@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import json
-import socket
 import sys
 import time
 from typing import Any, TextIO
@@ -20,7 +19,7 @@ _CLEAR = "\x1b[H\x1b[2J"
 
 def query(given: argparse.Namespace, out: TextIO) -> int:
     """Run SQL and print the rows; status 3 where there are more than are given out."""
-    answer = ask(service.of(given).path, {"sql": given.sql})
+    answer = service.of(given).post("query", {"sql": given.sql})
     if given.json:
         print(json.dumps(answer), file=out)
     else:
@@ -31,7 +30,7 @@ def query(given: argparse.Namespace, out: TextIO) -> int:
 def top(given: argparse.Namespace, out: TextIO) -> int:
     """Show the largest groups, until the user ends it."""
     try:
-        _top(service.of(given).path, given, out)
+        _top(service.of(given), given, out)
     except KeyboardInterrupt:
         pass
     return 0
@@ -40,24 +39,6 @@ def top(given: argparse.Namespace, out: TextIO) -> int:
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     return tree.parser()
-
-
-def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one request. Raises `AskError`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            connection.connect(path)
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            with connection.makefile("rb") as file:
-                line = file.readline()
-        except OSError as error:
-            raise AskError(f"{path}: {error.strerror}; does the service run, as this user or root?") from None
-    if not line:
-        raise AskError(f"{path}: the service has stopped")
-    answer = json.loads(line)
-    if "error" in answer:
-        raise AskError(answer["error"])
-    return answer
 
 
 def _write(answer: dict[str, Any], form: str, out: TextIO) -> None:
@@ -78,16 +59,16 @@ def _write(answer: dict[str, Any], form: str, out: TextIO) -> None:
 # top
 
 
-def _top(path: str, arguments: argparse.Namespace, out: TextIO) -> None:
-    told = ask(path, {"sql": "", "tables": True})
-    table, columns = _chosen(told["tables"], arguments.table)
+def _top(asked: service.Service, arguments: argparse.Namespace, out: TextIO) -> None:
+    tables = {found["id"]: found for found in asked.get("tables")["tables"]}
+    table, columns = _chosen({ident: found["columns"] for ident, found in tables.items()}, arguments.table)
     if arguments.by not in columns:
         raise AskError(f"{table} has no column {arguments.by}; columns are {', '.join(columns)}")
     shown = [name for name in columns if name not in ("first_ms", "last_ms", "interval_start")]
-    request = {"sql": _top_query(table, shown, told["together"][table], arguments)}
+    request = {"sql": _top_query(table, shown, tables[table]["together"], arguments)}
     while True:
         try:
-            answer = ask(path, request)
+            answer = asked.post("query", request)
             page = json.dumps(answer) + "\n" if arguments.json else _page(table, arguments.by, answer)
         except AskError as error:
             if arguments.once or arguments.json:

@@ -59,7 +59,7 @@ FORMS: dict[Callable[[str], Any], Form] = {
     paths.output_file: Form("file", "the path of a file that is written", ("/var/log/flows.json",)),
     paths.directory: Form("directory", "the path of a directory that is there", ("/var/log/ulogd",)),
     paths.network_namespace: Form("namespace", "the path of a network namespace", ("/run/netns/router",)),
-    paths.new_socket: Form("socket", "the path of a Unix socket that is made", ("/run/ulogd/query.sock",)),
+    paths.new_socket: Form("socket", "the path of a Unix socket that is made", ("/run/ulogd/control.sock",)),
     options.octets: Form("octets", "a size: octets, or a number with k, M or G behind it (powers of 1024)",
                          ("65536", "64k", "256M", "1G")),
     options.boolean: Form("boolean", "a switch", ("1", "yes", "on", "true", "0", "no", "off", "false")),
@@ -72,6 +72,7 @@ FORMS: dict[Callable[[str], Any], Form] = {
     groups: Form("groups", "numbers of groups (0 to 65535) with blanks or commas between them", ("5", "5 6")),
     config.level: Form("level", "debug 1, info 3, notice 5, error 7, fatal 8, by number or name", ("5", "debug")),
     config._interval: Form("seconds over 0", "seconds as above, but more than 0", ("10", "1m")),
+    config._mode: Form("mode", "permissions in octal, from 0 to 777", ("600", "660")),
     config._umask: Form("mask", "permissions in octal, from 0 to 777", ("022", "027")),
     manhole._listen: Form("address", "`tcp:HOST:PORT`; loopback where no host stands", ("tcp:127.0.0.1:5022", "5022")),
 }  # fmt: skip
@@ -100,6 +101,8 @@ def typed_default(option: Option) -> str | None:
         return "tcp:{}:{}".format(*value)
     if isinstance(value, bool):
         return str(int(value))
+    if option.read is config._mode:
+        return f"{value:o}"
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -18,12 +18,18 @@ BACKLOG = 64
 
 
 class UnixListener:
-    """A listening Unix socket at `path`. `owner` and `group` are names, "" for ours; `mode` as of chmod."""
+    """A listening Unix socket at `path`. `owner` and `group` are names, "" for ours; `mode` as of chmod.
 
-    def __init__(self, path: str, mode: int, owner: str = "", group: str = "", reactor: Any = None) -> None:
+    `option` is the option with the path, for messages.
+    """
+
+    def __init__(
+        self, path: str, mode: int, owner: str = "", group: str = "", reactor: Any = None, option: str = "socket_path"
+    ) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self.path, self.mode, self.owner, self.group = path, mode, owner, group
+        self._option = option
         self._reactor = reactor
         self._port: Any = None
 
@@ -62,7 +68,7 @@ class UnixListener:
         except OSError:
             return
         if not stat.S_ISSOCK(kind):
-            raise StartError(f"{self.path} exists, and is not a socket", "remove it, or set socket_path")
+            raise StartError(f"{self.path} exists, and is not a socket", f"remove it, or set {self._option}")
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.settimeout(1)

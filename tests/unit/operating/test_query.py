@@ -1,14 +1,11 @@
-"""SQL over the tables of AGGREGATE: both engines, what is copied, what is refused, the socket, the command."""
+"""SQL over the tables of AGGREGATE: both engines, what is copied, what is refused, the command."""
 
 import io
-import json
 import sys
 from types import SimpleNamespace
 
 from hypothesis import strategies as st
-from twisted.internet import defer, protocol
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet import defer
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import examples, given
@@ -138,7 +135,7 @@ class WordsTests(SynchronousTestCase):
 
 
 class DatabaseTests(AggregateCase, TestCase):
-    """Queries of a running service, over its socket."""
+    """Queries of a running service."""
 
     timeout = 10
 
@@ -180,53 +177,6 @@ class DatabaseTests(AggregateCase, TestCase):
         """Said with what there is."""
         failure = yield self.assertFailure(self.database().query("select 1 from ag"), QueryError)
         self.assertEqual("the query names no table; there are agg; did you mean agg?", str(failure))
-
-    @defer.inlineCallbacks
-    def test_socket(self):
-        """A line for a line; faults do not end the connection."""
-        service = query.QueryService(self.database(), "nowhere")
-        asked, transport = query._Asked(), StringTransport()
-        asked.factory = SimpleNamespace(service=service)
-        asked.makeConnection(transport)
-        waiting = []
-        real = service.database.query
-        service.database.query = lambda text: waiting.append(real(text)) or waiting[-1]
-        for line in (b"nonsense", b'{"sql": "select flows from agg order by octets"}', b'{"sql": "x"}',
-                     b'{"tables": 1, "sql": ""}'):  # fmt: skip
-            asked.dataReceived(line + b"\n")
-        yield defer.DeferredList(waiting)
-        answers = [json.loads(line) for line in transport.value().splitlines()]
-        tables = next(a["tables"] for a in answers if "tables" in a)
-        self.assertIn("octets", tables["agg"])
-        self.assertIn({"columns": ["flows"], "rows": [[3], [3], [3]], "more": False}, answers)
-        self.assertEqual(2, sum("error" in answer for answer in answers))
-
-
-class SilentTests(SynchronousTestCase):
-    """Connections that ask nothing."""
-
-    def setUp(self):
-        self.clock = Clock()
-        self.patch(query, "reactor", self.clock)
-        self.service = query.QueryService(None, "/x")
-        self.factory = protocol.Factory.forProtocol(query._Asked)
-        self.factory.service = self.service
-
-    def connect(self):
-        """A connection; its transport."""
-        made = self.factory.buildProtocol(None)
-        transport = StringTransport()
-        transport.abortConnection = transport.loseConnection
-        made.makeConnection(transport)
-        return transport
-
-    def test_silent(self):
-        """They lock nobody out: the oldest goes when there are many, and each after half a minute."""
-        silent = [self.connect() for _ in range(query.MOST_CONNECTIONS + 3)]
-        self.assertEqual([True] * 3 + [False] * 8, [transport.disconnecting for transport in silent])
-        self.assertEqual(b"", b"".join(transport.value() for transport in silent))
-        self.clock.advance(query.SILENT_SECONDS)
-        self.assertEqual([True] * 11, [transport.disconnecting for transport in silent])
 
 
 class TopTests(AggregateCase):

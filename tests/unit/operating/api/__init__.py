@@ -1,0 +1,1 @@
+"""Tests of `ulogd_tw.operating.api`."""

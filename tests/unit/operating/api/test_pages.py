@@ -1,0 +1,190 @@
+"""What each address of the API answers."""
+
+import json
+
+from twisted.internet import defer
+from twisted.trial.unittest import TestCase
+
+from tests.unit.operating.api.client import asked, door_of
+from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
+from ulogd_tw.operating import metrics
+from ulogd_tw.operating.api.pages import PAGES
+
+JSON = {"Content_Type": "application/json"}
+
+
+class PagesCase(AggregateCase, TestCase):
+    """A door to the stacks of a test: two stacks with one input, AGGREGATE and an output."""
+
+    timeout = 20
+
+    def door(self, **members):
+        self.make(key="protocolIdentifier")
+        self.give(batch_of([{"protocolIdentifier": n % 3, "octetDeltaCount": n} for n in range(9)]))
+        return door_of(self.graph, **members)
+
+
+class StatusTests(PagesCase):
+    """What runs."""
+
+    @defer.inlineCallbacks
+    def test_status(self):
+        """Version and process, and each stack with its place and its rows."""
+        status, headers, found = yield asked(self.door(), "GET", "/api/v1/status")
+        self.assertEqual((200, "application/json"), (status, headers["content-type"]))
+        (stack,) = found["stacks"]
+        spec = self.graph.stacks[0].spec
+        self.assertEqual((spec.text, spec.where, 0), (stack["text"], stack["where"], stack["rows_written"]))
+        self.assertEqual({"version", "pid", "since", "config", "state_dir", "stacks", "left_out", "mistakes", "kept"},
+                         set(found))  # fmt: skip
+
+    @defer.inlineCallbacks
+    def test_present_graph(self):
+        """A reload replaces the graph: the API shows the one that is there at the question."""
+        door = self.door()
+        view = door.resource.children[b"metrics"].view
+        view.ulogd.graph = type(self.graph)()
+        _, _, found = yield asked(door, "GET", "/api/v1/status")
+        self.assertEqual([], found["stacks"])
+
+    @defer.inlineCallbacks
+    def test_graph(self):
+        """Every instance with kind, stacks and counters; rows on the edges; both name the same nodes."""
+        _, _, found = yield asked(self.door(), "GET", "/api/v1/graph")
+        nodes = {node["node"]: node for node in found["nodes"]}
+        self.assertEqual(list(self.graph.instances), list(nodes))
+        self.assertEqual(["input", "aggregator", "output"], [node["kind"] for node in found["nodes"]])
+        self.assertEqual(9, nodes["agg"]["counters"]["rows_merged"])
+        self.assertEqual([[0]] * 3, [node["stacks"] for node in found["nodes"]])
+        ways = [(edge["from"], edge["to"]) for edge in found["edges"]]
+        first, _, last = nodes
+        self.assertEqual([(first, "agg"), ("agg", last)], ways)
+
+    @defer.inlineCallbacks
+    def test_counters(self):
+        """As stats_file has them; or those of one instance."""
+        door = self.door()
+        _, _, found = yield asked(door, "GET", "/api/v1/counters")
+        self.assertEqual(json.loads(json.dumps(metrics.snapshot(self.graph))), found)
+        _, _, found = yield asked(door, "GET", "/api/v1/counters?instance=agg")
+        self.assertEqual(["agg"], list(found["instances"]))
+        status, _, found = yield asked(door, "GET", "/api/v1/counters?instance=none")
+        self.assertEqual((404, True), (status, "there are" in found["error"]))
+
+    @defer.inlineCallbacks
+    def test_tables(self):
+        """Each AGGREGATE with its columns and its number of groups."""
+        _, _, found = yield asked(self.door(), "GET", "/api/v1/tables")
+        (table,) = found["tables"]
+        self.assertEqual(("agg", 3, "sum"), (table["id"], table["groups"], table["together"]["octets"]))
+        self.assertIn("octets", table["columns"])
+
+    @defer.inlineCallbacks
+    def test_kept_for_a_second(self):
+        """Questions within a second share an answer, also while it is being made."""
+        door = self.door()
+        page = door.resource.children[b"api"].children[b"v1"].children[b"status"]
+        made = []
+        self.patch(page.view, "status", lambda: made.append(1) or {"n": len(made)})
+        answers = yield defer.gatherResults([asked(door, "GET", "/api/v1/status") for _ in range(3)])
+        self.assertEqual([{"n": 1}] * 3, [answer[2] for answer in answers])
+        later = page.view.clock.seconds() + 1.1
+        self.patch(page.view, "clock", type("Later", (), {"seconds": lambda self: later})())
+        _, _, found = yield asked(door, "GET", "/api/v1/status")
+        self.assertEqual({"n": 2}, found)
+
+
+class QueryTests(PagesCase):
+    """SQL."""
+
+    @defer.inlineCallbacks
+    def test_query(self):
+        door = self.door()
+        body = b'{"sql": "select flows, sum(octets) o from agg group by 1"}'
+        status, _, found = yield asked(door, "POST", "/api/v1/query", body, **JSON)
+        self.assertEqual((200, {"columns": ["flows", "o"], "rows": [[3, 36]], "more": False}), (status, found))
+        _, _, found = yield asked(door, "POST", "/api/v1/query", b'{"sql": "select flows from agg"}', **JSON)
+        self.assertEqual([[3]] * 3, found["rows"])
+
+    @defer.inlineCallbacks
+    def test_refused(self):
+        """A body that is none, and SQL that is none, with the reason; the door counts them."""
+        door = self.door()
+        for body, headers, expected, said in (
+            (b'{"sql": "selec x from agg"}', JSON, 400, "selec"),
+            (b'{"sql": "select 1 from ag"}', JSON, 400, "did you mean agg?"),
+            (b'{"sql": 7}', JSON, 400, '"sql"'),
+            (b"", JSON, 400, '"sql"'),
+            (b"[]", JSON, 400, "JSON object"),
+            (b"{" * 60_000, JSON, 400, "JSON object"),
+            (b'{"a":' * 10_000, JSON, 400, "JSON object"),
+            (b"sql=x", {"Content_Type": "application/x-www-form-urlencoded"}, 415, "application/json"),
+            (b'{"sql": "x"}', {}, 415, "application/json"),
+        ):
+            status, _, found = yield asked(door, "POST", "/api/v1/query", body, **headers)
+            self.assertEqual((expected, True), (status, said in found["error"]), (body[:40], found))
+        self.assertEqual({"query": 2, "body": 5, "content_type": 2}, dict(door.refused))
+
+
+class CommandTests(PagesCase):
+    """Reload and restart."""
+
+    @defer.inlineCallbacks
+    def test_not_there(self):
+        for command in ("reload", "restart"):
+            status, _, found = yield asked(self.door(), "POST", f"/api/v1/{command}")
+            self.assertEqual((501, True), (status, command in found["error"]))
+
+    @defer.inlineCallbacks
+    def test_reload(self):
+        """The changes, or 409 with the mistakes."""
+        door = self.door(reload=lambda: defer.succeed(["agg1 is replaced"]), restart=lambda: None)
+        status, _, found = yield asked(door, "POST", "/api/v1/reload")
+        self.assertEqual((200, {"changes": ["agg1 is replaced"]}), (status, found))
+        status, _, found = yield asked(door, "POST", "/api/v1/restart")
+        self.assertEqual((200, {"restarting": True}), (status, found))
+        fault = ValueError("no")
+        fault.mistakes = ["f:3: error: [a] b"]
+        door = self.door(reload=lambda: defer.fail(fault))
+        status, _, found = yield asked(door, "POST", "/api/v1/reload")
+        self.assertEqual((409, ["f:3: error: [a] b"]), (status, found["mistakes"]))
+
+
+class AddressTests(PagesCase):
+    """Methods, parameters, and addresses that are none."""
+
+    @defer.inlineCallbacks
+    def test_methods(self):
+        door = self.door()
+        for page in PAGES:
+            other = "POST" if page.get else "GET"
+            status, headers, found = yield asked(door, other, page.path)
+            self.assertEqual((405, "GET, HEAD" if page.get else "POST"), (status, headers["allow"]), page.path)
+            status, _, found = yield asked(door, "GET" if page.get else "POST", page.path + "?nothing=1")
+            self.assertEqual((400, True), (status, "nothing is no parameter" in found["error"]), page.path)
+        status, headers, found = yield asked(door, "HEAD", "/api/v1/status")
+        self.assertEqual(200, status)
+
+    @defer.inlineCallbacks
+    def test_nowhere(self):
+        """What is no address leads nowhere, however it is written."""
+        door = self.door()
+        for path in ("/", "/api", "/api/v1", "/api/v1/", "/api/v2/status", "/../etc/passwd", "/api/v1/../../etc/passwd",
+                     "/api/v1/status/x", "/api/v1/%2e%2e/%2e%2e/etc/passwd", "/%00", "//", "/%2f"):  # fmt: skip
+            status, headers, found = yield asked(door, "GET", path)
+            self.assertEqual((404, "ulogd-tw"), (status, headers["server"]), path)
+            self.assertIn("error", found)
+        status, _, _ = yield asked(door, "GET", "/api/v1/status/")
+        self.assertEqual(200, status)
+
+    @defer.inlineCallbacks
+    def test_fault(self):
+        """A fault of ours is a 500 without its details, which the log has; the door goes on."""
+        door = self.door()
+        view = door.resource.children[b"metrics"].view
+        self.patch(view, "status", lambda: 1 / 0)
+        status, _, found = yield asked(door, "GET", "/api/v1/status")
+        self.assertEqual((500, False), (status, "division" in found["error"]))
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        status, _, _ = yield asked(door, "GET", "/api/v1/tables")
+        self.assertEqual(200, status)

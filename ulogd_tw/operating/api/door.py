@@ -1,0 +1,193 @@
+"""A door: where clients come in, bounded in number, size and time, with a look at each request before its page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from twisted.internet import protocol, reactor
+from twisted.python.failure import Failure
+from twisted.web import http, resource, server
+
+from ulogd_tw.operating.api.answers import Refused, refuse
+from ulogd_tw.operating.logins import Logins
+
+MOST_WAITING = 128
+"""Maximum number of connections without a whole request; from then on the longest silent one has to go."""
+MOST_ANSWERS = 16
+"""Maximum number of answers under way."""
+MOST_OCTETS = 1 << 16
+"""Maximum octets of the body of a request."""
+REQUEST_SECONDS = 15
+"""So long a client may take for a request, and may stay without one."""
+ANSWER_SECONDS = 60
+"""So long a client may take to read an answer, once it is made."""
+_HEADERS = (
+    ("Server", "ulogd-tw"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+)
+
+
+class Connection(http.HTTPChannel):
+    """One connection of a door. `asking` is true while a request is answered."""
+
+    site: Any
+    transport: Any
+    asking = False
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.site.waiting.add(self, getattr(self.transport.getPeer(), "host", ""))
+        self.site.connections.add(self)
+
+    def allContentReceived(self) -> None:
+        self.site.waiting.settled(self)
+        super().allContentReceived()
+
+    def requestDone(self, request: Any) -> None:
+        self.site.answered(self)
+        super().requestDone(request)
+        if self.persistent and not self.asking:
+            self.site.waiting.settled(self)
+            self.site.waiting.add(self, getattr(self.transport.getPeer(), "host", ""))
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.site.count("malformed")
+        super()._respondToBadRequestAndDisconnect()
+
+    def connectionLost(self, reason: Any = protocol.connectionDone) -> None:
+        self.site.connections.discard(self)
+        self.site.waiting.settled(self)
+        self.site.answered(self)
+        super().connectionLost(reason)
+
+
+class Request(server.Request):
+    """A request: its body is bounded, and the door looks at it before its page does."""
+
+    channel: Any
+    gone = False
+    defaultContentType = b"application/json"
+    _octets = 0
+
+    @property
+    def door(self) -> Door:
+        """The door through which it came."""
+        return self.channel.site
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Take a part of the body; too large a one ends the connection."""
+        self._octets += len(data)
+        if self._octets > MOST_OCTETS:
+            if not self.gone:
+                self.gone = True
+                self.door.count("too_large")
+                self.channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
+                self.channel.loseConnection()
+            return
+        super().handleContentChunk(data)
+
+    def gotLength(self, length: int | None) -> None:
+        """Refuse a body that says itself to be too large, before it comes."""
+        super().gotLength(length)
+        if length is not None and length > MOST_OCTETS:
+            self._octets = length
+            self.handleContentChunk(b"")
+
+    def process(self) -> None:
+        """Answer it, if the door lets it in."""
+        if self.gone:
+            return
+        try:
+            self.door.enter(self.channel)
+            self.door.admit(self)
+        except Refused:
+            self.prepath, self.postpath = [], []
+            self._head()
+            refuse(self, Failure())
+            return
+        super().process()
+
+    def _head(self) -> None:
+        for name, value in self.door.headers:
+            self.setHeader(name, value)
+
+    def render(self, resrc: Any) -> None:
+        """Let the page answer; its headers are those of the door."""
+        self._head()
+        super().render(resrc)
+
+    def connectionLost(self, reason: Any) -> None:
+        """The client has gone; a page still at work writes nothing."""
+        self.gone = True
+        super().connectionLost(reason)
+
+
+class Door(server.Site):
+    """What all doors have in common. `refused` counts requests without an answer by reason."""
+
+    requestFactory = Request
+    noisy = False
+    headers = _HEADERS
+
+    def __init__(self, root: resource.Resource, clock: Any = reactor) -> None:
+        super().__init__(root, timeout=REQUEST_SECONDS, reactor=clock)
+        self.protocol = Connection  # type: ignore[assignment]
+        self.refused: Counter[str] = Counter()
+        self.requests = 0
+        self.connections: set[Connection] = set()
+        self._clock = clock
+        self._busy: dict[Connection, Any] = {}
+        self.waiting = Logins(clock, MOST_WAITING, MOST_WAITING, REQUEST_SECONDS, lambda _: True, self._too_slow)
+
+    def startFactory(self) -> None:
+        """There is no log of requests, so nothing to prepare."""
+
+    def stopFactory(self) -> None:
+        """Nothing was prepared."""
+
+    def log(self, request: Any) -> None:
+        """Requests are not logged, but counted."""
+
+    def count(self, reason: str) -> None:
+        """A request is refused."""
+        self.refused[reason] += 1
+
+    def enter(self, connection: Connection) -> None:
+        """An answer begins. Raises `Refused` where too many are under way."""
+        self.requests += 1
+        if len(self._busy) >= MOST_ANSWERS:
+            raise Refused(503, "busy", f"{MOST_ANSWERS} requests are being answered; ask again in a second")
+        connection.asking = True
+        self._busy[connection] = None
+
+    def hurry(self, connection: Connection) -> None:
+        """Its answer is made; the client may take some time to read it, not for ever."""
+        if self._busy.get(connection, connection) is None:
+            self._busy[connection] = self._clock.callLater(ANSWER_SECONDS, self._too_slow, connection)
+
+    def answered(self, connection: Connection) -> None:
+        """Its answer is written, or it has gone."""
+        connection.asking = False
+        timer = self._busy.pop(connection, None)
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def admit(self, request: Any) -> None:
+        """Look at a request before its page. Raises `Refused`."""
+
+    def admit_private(self, request: Any) -> None:
+        """Look at a request of a private page. Raises `Refused`."""
+
+    def _too_slow(self, connection: Connection) -> None:
+        if connection.requests:
+            self.count("slow")
+        connection.transport.abortConnection()
+
+    def close(self) -> None:
+        """End all connections."""
+        for connection in list(self.connections):
+            connection.transport.abortConnection()

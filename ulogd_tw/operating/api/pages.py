@@ -1,0 +1,179 @@
+"""The addresses of the API, each with its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet import defer
+
+from ulogd_tw.errors import QueryError
+from ulogd_tw.operating.api.answers import Chunks, Page, Question, Refused, dumped, listed, mapped, one, slices
+from ulogd_tw.operating.sql import Result
+
+V1 = "/api/v1/"
+
+
+class Status(Page):
+    """What runs, since when, and how each stack is."""
+
+    path = V1 + "status"
+
+    def get(self, question: Question) -> Chunks:
+        """A small object."""
+        return one(self.view.status())
+
+
+class GraphPage(Page):
+    """The stacks as a graph, with counters on its nodes and rows on its edges."""
+
+    path = V1 + "graph"
+
+    def get(self, question: Question) -> Chunks:
+        """The nodes come last, since they are the longest."""
+        return listed("nodes", self.view.nodes(), stacks=self.view.stacks(), edges=self.view.edges())
+
+
+class CountersPage(Page):
+    """The counters of every instance, as `stats_file` has them, or those of one."""
+
+    path = V1 + "counters"
+    parameters = ("instance",)
+
+    def get(self, question: Question) -> Chunks:
+        """By the id of the instance."""
+        chosen = question.parameters.get("instance")
+        nodes = [node for node in self.view.graph.nodes if chosen in (None, node.ident)]
+        if chosen is not None and not nodes:
+            have = ", ".join(node.ident for node in self.view.graph.nodes)
+            raise Refused(404, "instance", f"there is no instance {chosen}; there are {have}")
+        return mapped("instances", ((node.ident, node.plugin.counters.as_dict()) for node in nodes))
+
+
+class ExportersPage(Page):
+    """Each exporter with templates, losses, sampling and clock: one object an Observation Domain."""
+
+    path = V1 + "exporters"
+
+    def get(self, question: Question) -> Chunks:
+        """In the order of the inputs, the longest silent first."""
+        return listed("exporters", self.view.exporters())
+
+
+class TemplatesPage(Page):
+    """The templates of all exporters, or of one address."""
+
+    path = V1 + "templates"
+    parameters = ("exporter",)
+
+    def get(self, question: Question) -> Chunks:
+        """One object a template, with its fields."""
+        return listed("templates", self.view.templates(question.parameters.get("exporter", "")))
+
+
+class TablesPage(Page):
+    """The tables for SQL, each with its columns."""
+
+    path = V1 + "tables"
+
+    def get(self, question: Question) -> Chunks:
+        """One object a table."""
+        return listed("tables", self.view.tables())
+
+
+class QueryPage(Page):
+    """SQL over the tables."""
+
+    path = V1 + "query"
+    private = True
+
+    def post(self, question: Question) -> defer.Deferred[Chunks]:
+        """Columns and rows. A query that is none, or fails, is refused with its reason."""
+        asked = self.view.database.query(question.text("sql"))
+        return asked.addCallbacks(_rows, _no_query)
+
+
+def _rows(result: Result) -> Chunks:
+    yield b'{"columns":' + dumped(result.columns)[:-1] + b',"more":' + dumped(result.more)[:-1] + b',"rows":['
+    first = True
+    for some in slices(result.rows):
+        yield (b"" if first else b",\n") + json.dumps(some, default=str)[1:-1].encode()
+        first = False
+    yield b"]}\n"
+
+
+def _no_query(failure: Any) -> Any:
+    failure.trap(QueryError)
+    raise Refused(400, "query", str(failure.value))
+
+
+class Metrics(Page):
+    """The counters for Prometheus, in its text format."""
+
+    path = "/metrics"
+    kind = "text/plain; version=0.0.4; charset=utf-8"
+
+    def get(self, question: Question) -> Chunks:
+        """Made in slices."""
+        from ulogd_tw.operating import prometheus
+
+        return prometheus.text(self.view)
+
+
+class _Later(Page):
+    """A command for which the service has no method yet."""
+
+    private = True
+    command = ""
+
+    def post(self, question: Question) -> Any:
+        """The answer of the service's own method."""
+        method = getattr(self.view.ulogd, self.command, None)
+        if method is None:
+            raise Refused(501, "not_there", f"this version of the service has no {self.command}")
+        return defer.maybeDeferred(method).addCallback(self.told)
+
+    def told(self, result: Any) -> Iterator[bytes]:
+        """The answer from what the method gave."""
+        raise NotImplementedError
+
+
+class Reload(_Later):
+    """Read the configuration again, and run what is new in it."""
+
+    path = V1 + "reload"
+    command = "reload"
+
+    def post(self, question: Question) -> Any:
+        """The changes; 409 with the mistakes where the configuration has some, and the old one runs on."""
+        return super().post(question).addErrback(_mistakes)
+
+    def told(self, result: Any) -> Iterator[bytes]:
+        return one({"changes": [str(change) for change in result or ()]})
+
+
+def _mistakes(failure: Any) -> Any:
+    if failure.check(Refused):
+        return failure
+    mistakes = getattr(failure.value, "mistakes", None)
+    if mistakes is None:
+        return failure
+    texts = [str(mistake) for mistake in mistakes]
+    raise Refused(409, "mistakes", str(failure.value) or "the configuration has mistakes", mistakes=texts)
+
+
+class Restart(_Later):
+    """Let a new process take over."""
+
+    path = V1 + "restart"
+    command = "restart"
+
+    def told(self, result: Any) -> Iterator[bytes]:
+        return one({"restarting": True})
+
+
+PAGES: tuple[type[Page], ...] = (
+    Status, GraphPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, QueryPage, Metrics, Reload, Restart,
+)  # fmt: skip
+"""Every address."""

@@ -1,0 +1,46 @@
+"""The tree of resources, and what an address answers that is none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.python.failure import Failure
+from twisted.web import resource, server
+
+from ulogd_tw.operating.api.answers import Refused, refuse
+from ulogd_tw.operating.api.pages import PAGES
+from ulogd_tw.operating.api.view import View
+
+
+class Branch(resource.Resource):
+    """A part of addresses that is none itself; it lists nothing."""
+
+    def getChild(self, name: Any, request: Any) -> resource.Resource:
+        return Nowhere()
+
+    def render(self, request: Any) -> Any:
+        return Nowhere().render(request)
+
+
+class Nowhere(resource.Resource):
+    """What no address has."""
+
+    isLeaf = True
+
+    def render(self, request: Any) -> Any:
+        refuse(
+            request, Failure(Refused(404, "path", "there is nothing here; /api/v1/openapi.json lists the addresses"))
+        )
+        return server.NOT_DONE_YET
+
+
+def root(view: View) -> resource.Resource:
+    """The tree of all pages."""
+    found: Any = Branch()
+    for page in PAGES:
+        *above, last = page.path.strip("/").split("/")
+        place = found
+        for word in above:
+            place = place.children.setdefault(word.encode(), Branch())
+        place.putChild(last.encode(), page(view))
+    return found

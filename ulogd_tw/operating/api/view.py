@@ -1,0 +1,132 @@
+"""What the API sees of the service: always its present graph, which a reload replaces."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ulogd_tw import __version__
+from ulogd_tw.core.graph import Graph, Node, Stack
+from ulogd_tw.core.plugin import Aggregator, Input, Output
+from ulogd_tw.operating.query import Database
+
+_ROWS = ("received", "emitted", "written", "waiting", "filtered")
+
+
+class View:
+    """The service and what goes with it. `clock` is the reactor, or a clock."""
+
+    def __init__(self, ulogd: Any, config: str = "", clock: Any = None) -> None:
+        if clock is None:
+            from twisted.internet import reactor as clock
+        self.ulogd = ulogd
+        self.config = config
+        self.clock = clock
+        self.since = time.time()
+        self.database = Database(ulogd)
+
+    @property
+    def graph(self) -> Graph:
+        """The stacks of this moment."""
+        return self.ulogd.graph
+
+    def status(self) -> dict[str, Any]:
+        """What runs, since when, and how each stack is."""
+        settings = self.ulogd.settings
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "since": self.since,
+            "config": self.config,
+            "state_dir": getattr(settings, "state_dir", "") or "",
+            "stacks": [_stack(number, stack) for number, stack in enumerate(self.graph.stacks)],
+            "left_out": list(getattr(self.ulogd, "left_out", ())),
+            "mistakes": [str(mistake) for mistake in self.ulogd.mistakes if not mistake.remark],
+            "kept": {},
+        }
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        """Every instance with its place in the graph and its counters."""
+        graph = self.graph
+        for node in graph.nodes:
+            yield {
+                "node": node.ident,
+                "id": node.plugin.instance,
+                "plugin": node.plugin.name,
+                "kind": kind_of(node),
+                "stacks": [number for number, stack in enumerate(graph.stacks) if node in stack.path],
+                "waiting": node.plugin.counters.rows_waiting,
+                "open": getattr(node.plugin, "at_end", False) is False,
+                "counters": node.plugin.counters.as_dict(),
+            }
+
+    def edges(self) -> list[dict[str, Any]]:
+        """The ways of rows from instance to instance, with the rows that went there."""
+        return [
+            {"from": node.ident, "to": child.ident, "rows": node.plugin.counters.rows_emitted}
+            for node in self.graph.nodes
+            for child in node.children
+            if isinstance(child, Node)
+        ]
+
+    def stacks(self) -> list[dict[str, Any]]:
+        """The lines of the stacks."""
+        return [
+            {"n": number, "text": stack.spec.text, "where": stack.spec.where}
+            for number, stack in enumerate(self.graph.stacks)
+        ]
+
+    def exporters(self) -> Iterator[dict[str, Any]]:
+        """Each exporter and Observation Domain of all collecting inputs."""
+        for node in self.graph.inputs:
+            for found in getattr(node.plugin, "each_exporter", tuple)():
+                yield {"input": node.ident} | found
+
+    def templates(self, exporter: str = "") -> Iterator[dict[str, Any]]:
+        """Each template of each exporter, or of one address."""
+        for node in self.graph.inputs:
+            for found in getattr(node.plugin, "each_template", _none)(exporter):
+                yield {"input": node.ident} | found
+
+    def tables(self) -> Iterator[dict[str, Any]]:
+        """Each table for SQL: an AGGREGATE by its id."""
+        for ident, plugin in self.database.tables.items():
+            figures = plugin.counters.as_dict()
+            yield {
+                "id": ident,
+                "columns": list(plugin.columns),
+                "together": plugin.together,
+                "groups": figures.get("keys", 0),
+                "memory_octets": figures.get("memory_octets", 0),
+            }
+
+
+def _none(exporter: str) -> tuple[()]:
+    return ()
+
+
+def kind_of(node: Node) -> str:
+    """``input``, ``filter``, ``aggregator`` or ``output``."""
+    for kind, name in ((Input, "input"), (Output, "output"), (Aggregator, "aggregator")):
+        if isinstance(node.plugin, kind):
+            return name
+    return "filter"
+
+
+def _stack(number: int, stack: Stack) -> dict[str, Any]:
+    counters = [node.plugin.counters for node in stack.path]
+    return {
+        "n": number,
+        "text": stack.spec.text,
+        "where": stack.spec.where,
+        "state": "ok",
+        "reasons": [],
+        "rows_received": counters[0].rows_received,
+        "rows_written": counters[-1].rows_written,
+        "rows_waiting": counters[-1].rows_waiting,
+        "dropped": sum(c.dropped.total() for c in counters),
+        "lost": sum(c.lost.total() for c in counters),
+        "errors": sum(c.errors.total() for c in counters),
+    }

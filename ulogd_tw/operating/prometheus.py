@@ -1,0 +1,100 @@
+"""The counters of the running service for Prometheus: families of metrics, and their text in slices.
+
+The families are made from the declarations in `core.counters`, so a new counter is there by itself.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from prometheus_client import ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from ulogd_tw import __version__
+from ulogd_tw.operating.metric_names import Metric, samples
+
+SAMPLES_AT_ONCE = 200
+"""Samples in one slice of the text; 200 take 2 ms."""
+_OWN = ("instance", "plugin")
+
+
+class ServiceCollector(Collector):
+    """All families, for a registry of prometheus_client."""
+
+    def __init__(self, view: Any) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Family]:
+        """All of them at once."""
+        return (family for family in families(self._view) if family is not None)
+
+
+class _Only(Collector):
+    """One family as a registry."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Family]:
+        return [self._family]
+
+
+def text(view: Any) -> Iterator[bytes]:
+    """The text of a scrape, in slices."""
+    for family in families(view):
+        if family is None:
+            yield b""
+        else:
+            yield from _written(family)
+
+
+def _written(family: Family) -> Iterator[bytes]:
+    """One family; the lines with its text and type stand before the first slice only."""
+    whole = family.samples
+    for at in range(0, max(len(whole), 1), SAMPLES_AT_ONCE):
+        family.samples = whole[at : at + SAMPLES_AT_ONCE]
+        octets = generate_latest(_Only(family))
+        yield (
+            octets
+            if not at
+            else b"".join(line for line in octets.splitlines(keepends=True) if not line.startswith(b"# "))
+        )
+
+
+def families(view: Any) -> Iterator[Family | None]:
+    """Every family; None between them is a place to pause."""
+    yield InfoMetricFamily(
+        "ulogd_build", "Version of ulogd_tw and of Python.",
+        {"version": __version__, "python": platform.python_version()},
+    )  # fmt: skip
+    start = GaugeMetricFamily("ulogd_start_time_seconds", "When the service started, in seconds since 1970.")
+    start.add_metric([], view.since)
+    yield start
+    yield from _counters(view)
+    yield from ProcessCollector(registry=None).collect()
+
+
+def _counters(view: Any) -> Iterator[Family | None]:
+    """The counters of all instances, by metric."""
+    found: dict[str, Family] = {}
+    for node in view.graph.nodes:
+        own = (node.ident, node.plugin.name)
+        for metric, labels, value in samples(node.plugin.counters):
+            family = found.get(metric.name)
+            if family is None:
+                family = found[metric.name] = made(metric)
+            family.add_metric((*own, *labels), value)  # type: ignore[attr-defined]
+        yield None
+    yield from found.values()
+
+
+def made(metric: Metric) -> Family:
+    """An empty family."""
+    if metric.kind == "counter":
+        return CounterMetricFamily(metric.name.removesuffix("_total"), metric.text, labels=(*_OWN, *metric.labels))
+    return GaugeMetricFamily(metric.name, metric.text, labels=(*_OWN, *metric.labels))
