@@ -167,6 +167,12 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "1: any mistake in the configuration prevents the start, even a mistake that "
         "ulogd2 tolerated. 0: a stack with a mistake is left out, and the others run.",
     ),
+    Option(
+        "reload",
+        boolean,
+        False,
+        "1: SIGHUP also reads the configuration again, as ulogd-tw reload does, and carries out what has changed.",
+    ),
     Option("queue_rows", positive, 1_000_000, "Default for the option queue_rows of every output."),
     Option("queue_octets", octets, 256 << 20, "Default for the option queue_octets of every output."),
 )
@@ -231,15 +237,23 @@ class Config:
             values, mistakes = {}, self._no_section(section_name, declared)
         else:
             values, mistakes = _Reading(self, section, declared, kind, others).values()
+        texts = _texts(section, declared)
         for name in INHERITED:
             default = self._inherited(name)
             if section_name != "global" and default is not None and any(o.name == name for o in declared):
                 values.setdefault(name, default)
+                texts.setdefault(name, (str(default),))
         options = Options(declared, values)
+        options.texts = texts
         if section is not None:
             options.places = {entry.key: self.place(entry.line) for entry in section.entries}
             options.places[""] = self.place(section.line)
         return options, mistakes
+
+    def texts(self, section_name: str) -> list[tuple[str, str | None]]:
+        """The lines of a section as they are written."""
+        section = self.sections.get(section_name)
+        return [(entry.key, entry.value) for entry in section.entries] if section else []
 
     def _inherited(self, name: str) -> Any:
         section = self.sections.get("global")
@@ -265,6 +279,16 @@ class Config:
         if not near:
             return []
         return [Mistake(where, f"there is no section [{name}]: all options have their defaults{near}", True)]
+
+
+def _texts(section: Section | None, declared: tuple[Option, ...]) -> dict[str, tuple[str, ...]]:
+    """The values of a section's options as they are written: several of an option that may be repeated."""
+    names = {option.name for option in declared}
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in section.entries if section else ():
+        if entry.key in names:
+            found[entry.key] = (*found.get(entry.key, ()), entry.value or "")
+    return found
 
 
 class _Reading:

@@ -59,7 +59,8 @@ class OutputQueue:
     is counted.
     """
 
-    def __init__(self, node: Node, pauses: Pauses) -> None:
+    def __init__(self, node: Node, pauses: Pauses, waits: bool = False) -> None:
+        """With `waits` nothing is written until `begin`."""
         assert isinstance(node.plugin, Output)
         self.node = node
         self.output = node.plugin
@@ -72,13 +73,35 @@ class OutputQueue:
         self._octets = 0
         self._writing: list[Batch] = []
         self._due: Any = None
-        self._stopped = False
+        self._stopped = waits
         self._paused = False
         self._idle: list[defer.Deferred[None]] = []
         self.spooled: Unspooled | None = None
         """The rows of an earlier run on the disk."""
         self._reading = False
         node.put = self.put
+
+    def begin(self) -> None:
+        """Write what waits, and what comes from now on."""
+        self._stopped = False
+        self._next()
+
+    def move(self, node: Node) -> None:
+        """The output has this node now, below other inputs perhaps."""
+        if self._paused:
+            self._pauses.resume(self.feeders, self)
+        self.node, self.feeders = node, [feeder.plugin for feeder in node.feeders()]
+        node.put = self.put
+        if self._paused:
+            self._pauses.pause(self.feeders, self)
+
+    def take_over(self, batches: list[Batch]) -> None:
+        """Rows of a former output of the same name, before those that come."""
+        for batch in batches:
+            batch.held = True
+            self.counters.rows_received += batch.n
+            self.node.received_before += batch.n
+            self.put(batch)
 
     @property
     def empty(self) -> bool:
@@ -280,6 +303,9 @@ class OutputQueue:
 
     def left(self) -> list[Batch]:
         """The rows not written, taken out of the queue and no longer counted as waiting."""
+        if self._paused:
+            self._paused = False
+            self._pauses.resume(self.feeders, self)
         batches = [batch for batches in self._waiting.values() for batch in batches]
         batches[:0], self._writing = self._writing, []
         self._waiting = {}
@@ -354,7 +380,7 @@ def _for_files(batches: list[Batch]) -> Iterator[Batch]:
         yield Batch.joined(some)
 
 
-def queues(graph: Graph) -> list[OutputQueue]:
+def queues(graph: Graph, pauses: Pauses | None = None) -> list[OutputQueue]:
     """A queue before every output of the graph."""
-    pauses = Pauses()
+    pauses = pauses or Pauses()
     return [OutputQueue(node, pauses) for node in graph.outputs]

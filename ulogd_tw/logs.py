@@ -34,10 +34,10 @@ class _Least:
     """Lets lines of a level and above through. Twisted's own reports of good news count as debug."""
 
     def __init__(self, level: Any) -> None:
-        self._least = level
+        self.least = level
 
     def __call__(self, event: LogEvent) -> Any:
-        return PredicateResult.maybe if log_lines.level_of(event) >= self._least else PredicateResult.no
+        return PredicateResult.maybe if log_lines.level_of(event) >= self.least else PredicateResult.no
 
 
 @implementer(ILogObserver)
@@ -75,7 +75,7 @@ class LogFile(service.Service):
         self.path: str = settings.logfile or "stdout"
         if daemon and self.path == "stdout":
             self.path = "syslog"
-        self._level = _LEVELS.get(settings.loglevel, LogLevel.info)
+        self._filter = _Least(_LEVELS.get(settings.loglevel, LogLevel.info))
         self._format: str = settings.log_format
         self._file: Any = None
 
@@ -94,9 +94,13 @@ class LogFile(service.Service):
                 print(f"logfile {self.path}: {error.strerror}", file=sys.stderr)
                 raise SystemExit(2) from None
             observer = log_lines.LineObserver(self, log_lines.form_of(self._format, False))
-        observer = FilteringLogObserver(observer, [_Least(self._level)])
+        observer = FilteringLogObserver(observer, [self._filter])
         globalLogPublisher.addObserver(OutOfDescriptors())
         return observer
+
+    def set_level(self, level: int) -> None:
+        """Write lines of this level and above from now on."""
+        self._filter.least = _LEVELS.get(level, LogLevel.info)
 
     def stopService(self) -> None:
         """Nothing to do: each line is written as it comes."""

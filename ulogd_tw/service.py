@@ -25,18 +25,19 @@ from twisted.application import service
 from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
-from ulogd_tw import __version__, signals, starting
+from ulogd_tw import __version__, reloading, signals, starting
 from ulogd_tw.clocks import WallClock
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
-from ulogd_tw.flow import OutputQueue, Spool, Unspooled, queues
+from ulogd_tw.flow import OutputQueue, Pauses, Spool, Unspooled, queues
 from ulogd_tw.logs import LogFile
 from ulogd_tw.operating import metrics, notify
 from ulogd_tw.operating.status_line import StatusLine
 from ulogd_tw.state_directory import StateDirectory
+from ulogd_tw.transports.descriptors import descriptors
 
 PATIENCE_S = 60.0
 """At the end of a batch job, the longest time without a written row. One write of a slow database takes a while."""
@@ -57,8 +58,15 @@ class Ulogd(service.Service):
         *,
         clock: Callable[[], float] = time.time,
         on_fatal: Callable[[str], None] | None = None,
+        file: str = "",
+        sections: dict[str, Any] | None = None,
     ) -> None:
+        """`file`: the configuration, for a reload; `sections`: the texts of its sections beside the stacks."""
         self.graph = graph
+        self.file, self.sections = file, sections or {}
+        self.wants = reloading.wants_of(graph)
+        self.pauses = Pauses()
+        self._changing = defer.DeferredLock()
         self.settings = settings
         self.mistakes = tuple(mistakes)
         self.queues: list[OutputQueue] = []
@@ -77,6 +85,8 @@ class Ulogd(service.Service):
         self._fresh = self._names()
         self.state = StateDirectory(settings.state_dir, settings.state_interval) if settings.state_dir else None
         """The place of all that outlives a restart; None without the option, or where it cannot be used."""
+        self._stored: set[str] = set()
+        """Names of sockets that systemd keeps for us."""
         self.life = notify.LifeSigns(reactor, StatusLine(lambda: self.graph, len(graph.stacks), reactor.seconds))
 
     def __repr__(self) -> str:
@@ -91,23 +101,24 @@ class Ulogd(service.Service):
             level = self.log.info if mistake.remark else self.log.warn if mistake.tolerated else self.log.error
             level("{mistake}", mistake=str(mistake))
         for node in self.graph.nodes:
-            node.report = self._report
-            node.plugin.fault = partial(self._report, node.plugin)
+            node.report = self.report
+            node.plugin.fault = partial(self.report, node.plugin)
         for node in self.graph.inputs:
-            node.plugin.ended = self._input_ended
-        self._ready = self._open(self.graph.inputs)
+            node.plugin.ended = self.input_ended
+        self._ready = self.open_nodes(self.graph.inputs)
 
     def startService(self) -> None:
         super().startService()
         self._ready.addCallback(lambda _: self._keep_state())
-        self._ready.addCallback(lambda _: self._open(self.graph.filters + self.graph.outputs))
+        self._ready.addCallback(lambda _: self.open_nodes(self.graph.filters + self.graph.outputs))
         self._ready.addCallback(lambda _: self._begin())
         self._ready.addErrback(self._failed)
         if self._fatal and not reactor.running:
             raise NotStarted("\n".join([*self._left_out, self._fatal]))  # twistd is still starting
 
     @defer.inlineCallbacks
-    def _open(self, nodes: Iterable[Node]) -> Any:
+    def open_nodes(self, nodes: Iterable[Node]) -> Any:
+        """Open them; stacks with one that cannot be opened are left out. `StartError` where no stack is left."""
         broken: dict[Node, UlogdError] = {}
         for node in list(nodes):
             if node not in self.graph.nodes:
@@ -120,7 +131,7 @@ class Ulogd(service.Service):
             except OSError as error:
                 broken[node] = StartError(str(error))
             except Exception as error:  # a fault of the plugin costs its stacks, not the others
-                self._report(node.plugin, error)
+                self.report(node.plugin, error)
                 broken[node] = StartError(f"an error of the plugin itself: {type(error).__name__}: {error}")
         if not broken:
             return
@@ -138,7 +149,7 @@ class Ulogd(service.Service):
                 try:
                     yield node.plugin.stop()
                 except Exception as error:
-                    self._report(node.plugin, error)
+                    self.report(node.plugin, error)
         if not self.graph.stacks:
             raise StartError("no stack could start")
         if self.settings.strict:
@@ -157,34 +168,38 @@ class Ulogd(service.Service):
             self.state = None
             return
         for node in self.graph.nodes:
-            self._guarded(node.plugin, partial(self.state.keep, node))
+            self.keep_state_of(node)
+
+    def keep_state_of(self, node: Node) -> None:
+        """Let an instance keep its state, where there is a place for it."""
+        if self.state is not None:
+            self.guarded(node.plugin, partial(self.state.keep, node))
 
     def _begin(self) -> None:
-        self.queues = queues(self.graph)
+        self.queues = queues(self.graph, self.pauses)
         for queue in self.queues:
             if queue.output.config.spool:
                 spooled = Unspooled(Spool(queue.output.config.spool, queue.node.ident))
-                self._guarded(queue.output, partial(queue.read_back, spooled))
+                self.guarded(queue.output, partial(queue.read_back, spooled))
         for node in self.graph.nodes:
-            self._wake(node)
+            self.wake(node)
         starting.settle()
         for node in self.graph.inputs:
-            self._guarded(node.plugin, node.plugin.begin)
-        if self.settings.stats_file:
-            self._stats = task.LoopingCall(self.write_stats)
-            self._stats.start(self.settings.stats_interval)
-        signals.answer(signal.SIGHUP, lambda: reactor.callFromThread(self.reopen))
+            self.guarded(node.plugin, node.plugin.begin)
+        self._write_stats_regularly()
+        self._store_descriptors()
+        signals.answer(signal.SIGHUP, lambda: reactor.callFromThread(self.hang_up))
         signals.answer(signal.SIGUSR2, lambda: reactor.callFromThread(self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
         self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
         self.life.begin()
 
-    def _guarded(self, plugin: Plugin, call: Callable[[], object]) -> None:
-        """A step of the start; its fault is reported, and the others go on."""
+    def guarded(self, plugin: Plugin, call: Callable[[], object]) -> None:
+        """A step of the start or of a reload; its fault is reported, and the others go on."""
         try:
             call()
         except Exception as error:
-            self._report(plugin, error)
+            self.report(plugin, error)
 
     def _failed(self, failure: Any) -> None:
         if failure.check(UlogdError):
@@ -204,7 +219,7 @@ class Ulogd(service.Service):
 
     # run
 
-    def _wake(self, node: Node) -> None:
+    def wake(self, node: Node) -> None:
         """Call the plugin's `wake` when its time has come, and set the next time."""
         self._timers.pop(node, None)
         delay: float | None = 1.0
@@ -213,9 +228,9 @@ class Ulogd(service.Service):
         try:
             delay = node.plugin.wake(self.clock())
         except Exception as error:
-            self._report(node.plugin, error)
+            self.report(node.plugin, error)
         if delay is not None:
-            self._timers[node] = reactor.callLater(max(delay, 0), self._wake, node)
+            self._timers[node] = reactor.callLater(max(delay, 0), self.wake, node)
 
     def _clock_set(self, step: float) -> None:
         """The wall clock was set: durations go on, stamps and intervals follow it."""
@@ -224,9 +239,9 @@ class Ulogd(service.Service):
             try:
                 node.plugin.clock_set(self.clock(), step)
             except Exception as error:
-                self._report(node.plugin, error)
+                self.report(node.plugin, error)
 
-    def _report(self, plugin: Plugin, error: Exception) -> None:
+    def report(self, plugin: Plugin, error: Exception) -> None:
         """Count a fault of a plugin, and log it at most once a minute for each kind."""
         kind = plugin.counters.fault(error)
         count = self._limit.take(f"{plugin.instance} {kind}", time.monotonic())
@@ -240,25 +255,35 @@ class Ulogd(service.Service):
             instance=plugin.instance, plugin=plugin.name, kind=kind, error=error, more=more,
         )  # fmt: skip
 
+    def cancel_timer(self, node: Node) -> None:
+        """Let its plugin not be woken any more."""
+        if node in self._timers:
+            self._timers.pop(node).cancel()
+
     def _catch_up(self) -> None:
         """The inputs read what has arrived: a signal holds for all that came before it."""
         for node in self.graph.inputs:
             try:
                 node.plugin.catch_up()
             except Exception as error:
-                self._report(node.plugin, error)
+                self.report(node.plugin, error)
+
+    def hang_up(self) -> None:
+        """SIGHUP: files are opened again; with ``reload=1`` the configuration is read again first."""
+        self.reopen()
+        if self.settings.reload:
+            self.reload().addErrback(lambda failure: None)  # which is in the log
 
     def reopen(self) -> None:
         """SIGHUP: the log and all plugins open their files again."""
         self._catch_up()
-        for sibling in self.parent or ():
-            if isinstance(sibling, LogFile):
-                sibling.reopen()
+        for log in self._logs():
+            log.reopen()
         for node in self.graph.nodes:
             try:
                 node.plugin.reopen()
             except Exception as error:
-                self._report(node.plugin, error)
+                self.report(node.plugin, error)
 
     def read_now(self) -> None:
         """SIGUSR2: the inputs give their present state."""
@@ -267,7 +292,7 @@ class Ulogd(service.Service):
             try:
                 node.plugin.read_now()
             except Exception as error:
-                self._report(node.plugin, error)
+                self.report(node.plugin, error)
 
     def write_stats(self) -> None:
         try:
@@ -276,9 +301,79 @@ class Ulogd(service.Service):
             if self._limit.take("stats_file", time.monotonic()):
                 self.log.error("stats_file {path}: {error}", path=self.settings.stats_file, error=error)
 
+    # reload
+
+    @defer.inlineCallbacks
+    def reload(self) -> Any:
+        """Read the configuration again and carry out the changes; fires with them, a line each.
+
+        `reloading.Refused` where the new configuration has mistakes: the service goes on with the old one.
+        """
+        if self._changing.locked:
+            raise reloading.Refused(["a reload or the stop is under way"])
+        yield self._changing.acquire()
+        notify.reloading()
+        try:
+            changes = yield reloading.Reload(self).run()
+        except Exception as error:
+            if not isinstance(error, UlogdError):
+                self.log.failure("reload")
+            self.log.error("the configuration is not reloaded, the former one goes on: {why}", why=error)
+            raise
+        else:
+            self._store_descriptors()
+            self.log.info("reloaded {file}: {changes}", file=self.file, changes="; ".join(changes) or "nothing changed")
+            return changes
+        finally:
+            self._changing.release()
+            self.life.say_ready()
+
+    def opened(self, node: Node, former: Node | None = None) -> None:
+        """A node of the new graph is open, perhaps with the instance of a former one."""
+        if former in self._opened:
+            self._opened.remove(former)
+        self._opened.append(node)
+
+    def turn_to(self, graph: Graph, wants: dict[Node, dict[str, Any]], built: Any) -> None:
+        """Have this graph and these settings from now on."""
+        before, self.settings = self.settings, built.settings
+        self.graph, self.wants = graph, wants
+        if before.texts.get("loglevel") != self.settings.texts.get("loglevel"):
+            for log in self._logs():
+                log.set_level(self.settings.loglevel)
+        if self._stats is not None:
+            self._stats.stop()
+            self._stats = None
+        self._write_stats_regularly()
+
+    def left_out_so_far(self) -> list[str]:
+        """Why stacks were left out, of the start and of reloads."""
+        return list(self._left_out)
+
+    def drop(self, queue: OutputQueue, reason: str) -> None:
+        """Rows that no output can take."""
+        queue.counters.dropped[reason] += sum(batch.n for batch in queue.left())
+
+    def _write_stats_regularly(self) -> None:
+        if self.settings.stats_file:
+            self._stats = task.LoopingCall(self.write_stats)
+            self._stats.start(self.settings.stats_interval)
+
+    def _store_descriptors(self) -> None:
+        """Let systemd keep the sockets over a restart or a crash."""
+        names = descriptors.names()
+        for name in self._stored.difference(names):
+            notify.remove(name)
+        for name in names.keys() - self._stored:
+            notify.store(name, names[name])
+        self._stored = set(names)
+
+    def _logs(self) -> list[LogFile]:
+        return [sibling for sibling in self.parent or () if isinstance(sibling, LogFile)]
+
     # end
 
-    def _input_ended(self) -> None:
+    def input_ended(self) -> None:
         """An input with `exits` is at its end; after the last of them the service ends."""
         if not self._finishing and all(n.plugin.at_end for n in self.graph.inputs if n.plugin.exits):
             self._finishing = True
@@ -309,6 +404,7 @@ class Ulogd(service.Service):
     @defer.inlineCallbacks
     def stopService(self) -> Any:
         super().stopService()
+        yield self._changing.acquire()
         for number in (signal.SIGTERM, signal.SIGINT):  # Twisted would log an error for a second one
             signals.answer(number, lambda: reactor.callFromThread(self._stops_already))
         self.life.end(self.settings.stop_timeout + _LAST_WRITES_S)
@@ -316,7 +412,7 @@ class Ulogd(service.Service):
         for part in self.graph.parts():
             yield self._stop_part(part, deadline)
         for queue in self.queues:
-            self._leave(queue)
+            self.leave(queue)
         if self.state is not None:
             self.state.close()
         if self._stats is not None:
@@ -335,7 +431,7 @@ class Ulogd(service.Service):
         """Stop the stacks of one part: inputs, then aggregates, then queues, then outputs."""
         queues = [queue for queue in self.queues if queue.node in part.outputs]
         for node in part.inputs:
-            yield self._stop_node(node, deadline)
+            yield self.stop_node(node, deadline)
         for node in part.nodes:
             if node in self._timers and not isinstance(node.plugin, Output):
                 self._timers.pop(node).cancel()
@@ -344,21 +440,21 @@ class Ulogd(service.Service):
                 node.plugin.flush()
         for queue in queues:
             queue.leave_rest()
-            yield self._within(queue.drained(), deadline, queue.node)
+            yield self.within(queue.drained(), deadline, queue.node)
             queue.close()
         for node in part.filters + part.outputs:
             if node in self._timers:
                 self._timers.pop(node).cancel()
-            yield self._stop_node(node, deadline + 5)
+            yield self.stop_node(node, deadline + 5)
 
     @defer.inlineCallbacks
-    def _stop_node(self, node: Node, deadline: float) -> Any:
+    def stop_node(self, node: Node, deadline: float) -> Any:
         if node in self._opened:
             node.plugin.stop_within = max(deadline - reactor.seconds(), 0.0)
-            yield self._within(defer.maybeDeferred(node.plugin.stop), deadline, node)
+            yield self.within(defer.maybeDeferred(node.plugin.stop), deadline, node)
 
     @defer.inlineCallbacks
-    def _within(self, waiting: defer.Deferred[Any], deadline: float, node: Node) -> Any:
+    def within(self, waiting: defer.Deferred[Any], deadline: float, node: Node) -> Any:
         """Wait for a Deferred until the deadline; a fault is reported, and the stop goes on."""
         waiting.addTimeout(max(deadline - reactor.seconds(), 0.01), reactor)
         try:
@@ -366,9 +462,9 @@ class Ulogd(service.Service):
         except defer.TimeoutError:
             self.log.warn("{node} did not end within stop_timeout", node=f"{node.ident}:{node.plugin.name}")
         except Exception as error:
-            self._report(node.plugin, error)
+            self.report(node.plugin, error)
 
-    def _leave(self, queue: OutputQueue) -> None:
+    def leave(self, queue: OutputQueue) -> None:
         """Rows not written in time go to the spool, or are counted as dropped."""
         batches = queue.left()
         rows = sum(batch.n for batch in batches)
@@ -386,7 +482,7 @@ class Ulogd(service.Service):
                 self.log.warn("{rows} rows wait in {directory}", rows=saved, directory=directory)
                 return
             except OSError as error:
-                self._report(queue.output, error)
+                self.report(queue.output, error)
         queue.counters.dropped["stop_timeout"] += rows
         self.log.error("{node}: {rows} rows were not written before stop_timeout", node=queue.node.ident, rows=rows)
 

@@ -18,11 +18,11 @@ from twisted.python.components import Componentized
 
 from ulogd_tw import config as configuration
 from ulogd_tw import registry, signals, starting
+from ulogd_tw.built import Built, place_of
 from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
 from ulogd_tw.core.paths import problem, unreadable
-from ulogd_tw.core.plugin import Plugin
-from ulogd_tw.core.stack import Builder, Graph, describe
+from ulogd_tw.core.stack import Graph, describe
 from ulogd_tw.logs import LogFile
 from ulogd_tw.pidfile import PidFile
 
@@ -72,47 +72,6 @@ class Options(usage.Options):
             sys.exit(check(self["config"]))
 
 
-class Built:
-    """A configuration with its built stacks: the graph, the values of [global], and every mistake."""
-
-    def __init__(self, config: configuration.Config, prepare: bool) -> None:
-        self.config = config
-        self.settings, wrong = config.read("global", configuration.GLOBAL_OPTIONS, "[global]")
-        builder = Builder(registry.lookup, self._read, registry.providers)
-        self.graph: Graph = builder.build(config.stacks(), prepare)
-        self.manhole: Values | None = None
-        if "manhole" in config.sections:
-            from ulogd_tw.operating import manhole  # conch takes 0.2 s to import
-
-            self.manhole, odd = config.read("manhole", manhole.OPTIONS, "[manhole]")
-            if any(not m.tolerated for m in odd):
-                self.manhole = None  # the stacks run without it
-            wrong += odd
-        seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
-        self.mistakes = sorted(seen.values(), key=_place)
-        self.fatal = [m for m in self.mistakes if not m.remark and (self.settings.strict or not m.tolerated)]
-        self.forbidden: list[Mistake] = self.fatal if self.settings.strict else []
-        """With ``strict=1``: what keeps every stack from running."""
-
-    def _read(self, instance: str, class_: type[Plugin]) -> tuple[Values, list[Mistake]]:
-        others = registry.options_of(self.config.plugins_of(instance) - {class_.name})
-        values, mistakes = self.config.read(instance, class_.all_options(), f"plugin {class_.name}", others)
-        for word in values.collectors if class_.section_options else ():
-            name = configuration.COLLECTOR + word
-            if name in self.config.sections:
-                own, wrong = self.config.read(name, class_.section_options, "a collector's section")
-                values.sections[word] = own
-                values.places |= {f"[{name}] {option}": place for option, place in own.places.items()}
-                mistakes += wrong
-        return values, mistakes
-
-
-def _place(mistake: Mistake) -> tuple[str, int]:
-    """File and line, to print mistakes in the order of the file."""
-    file, _, line = mistake.where.rpartition(":")
-    return (file, int(line)) if line.isdigit() else (mistake.where, 0)
-
-
 class Checked:
     """A configuration as `--check` sees it: the stacks that can run, and every mistake and warning; nothing is opened.
 
@@ -123,7 +82,7 @@ class Checked:
         self.path = path
         self._built = Built(configuration.load(path), prepare=False)
         self.graph, self._seen = looked_at(self._built)
-        self.mistakes = sorted(self._built.mistakes + self._seen, key=_place)
+        self.mistakes = sorted(self._built.mistakes + self._seen, key=place_of)
         self.left_out = max(len(self._built.config.stacks()), 1) - len(self.graph.stacks)
         """Number of stacks that cannot run; 1 where there is no stack."""
 
@@ -302,7 +261,8 @@ def makeService(options: Options) -> service.IService:
     parent = Process(LogFile(built.settings, daemon), daemon, options.pidfile, _umask(built.settings, options, daemon))
     from ulogd_tw.service import Ulogd
 
-    ulogd = Ulogd(built.graph, built.settings, built.mistakes)
+    file = os.path.abspath(options["config"])
+    ulogd = Ulogd(built.graph, built.settings, built.mistakes, file=file, sections=built.sections)
     ulogd.setServiceParent(parent)
     _open_doors(ulogd, built, parent)
     if built.manhole is not None:

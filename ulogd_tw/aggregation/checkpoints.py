@@ -83,6 +83,14 @@ class Checkpoints:
             instance=self._instance, path=str(self.file.path), error=error, where=where,
         )  # fmt: skip
 
+    def discard(self) -> None:
+        """All groups are emitted: the file goes."""
+        self._steps = None
+        try:
+            self.file.discard()
+        except OSError as error:
+            self._failed(error)
+
     def close(self) -> defer.Deferred[Any]:
         """Let go of the file when no thread uses it any more."""
         waiting = [self._running, *([self._syncing] if self._syncing is not None else [])]

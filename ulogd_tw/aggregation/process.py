@@ -196,6 +196,14 @@ class AggregationProcess:
         self._close_all()
         self.queue.send(all_=True)
 
+    def hand_on(self) -> None:
+        """Emit everything, and leave nothing in a state file."""
+        self._finish_moving()
+        self._close_all()
+        self.queue.send(all_=True)
+        if self.checkpoints is not None:
+            self.checkpoints.discard()
+
     def wake(self, now: float | None, paused: bool) -> float:
         """Close finished intervals and emit a slice; returns seconds until the next call.
 

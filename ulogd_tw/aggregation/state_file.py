@@ -160,6 +160,12 @@ class StateFile:
             if self._newest is archive:
                 durable.rename(beside, self.path)
 
+    def discard(self) -> None:
+        """Remove the file; a thread that writes one does so in vain."""
+        with self._lock:
+            self._newest = None
+            self.path.unlink(missing_ok=True)
+
     # read
 
     def load(self, new_table: Callable[[int], IntervalTable]) -> Snapshot | None:

@@ -35,6 +35,10 @@ class Node:
         """Columns that this instance takes by name."""
         self.left_out: frozenset[str] = frozenset()
         """Keys that only instances of other stacks asked for: an output of all keys does not see them."""
+        self.received_before = 0
+        """Rows that its instance had received from nodes above that are gone since a reload."""
+        self._held: list[Batch] | None = None
+        """Batches that wait until the instance is open."""
         self.report: Callable[[Plugin, Exception], None] = _raise
         self.put: Callable[[Batch], None] = self._write
         plugin.emit = self.pass_on
@@ -51,6 +55,9 @@ class Node:
 
     def receive(self, batch: Batch) -> None:
         """Take a batch from above."""
+        if self._held is not None:
+            self._held.append(batch)
+            return
         self.plugin.counters.rows_received += batch.n
         if self.aliases:
             held = {batch.schema[old].named(new): batch.columns[old] for new, old in self.aliases.items()}
@@ -91,6 +98,25 @@ class Node:
         assert isinstance(self.plugin, Output)
         self.plugin.write(batch)
         counters.rows_written += batch.n - (counters.dropped.total() + counters.rows_filtered - before)
+
+    def rows_sent(self) -> int:
+        """Rows that the nodes above have handed to all below them."""
+        return sum(parent.plugin.counters.rows_emitted for parent in self.parents)
+
+    def hold(self) -> None:
+        """Let batches wait until `release`: the instance is opened meanwhile."""
+        self._held = []
+
+    def release(self) -> None:
+        """Take the batches that wait."""
+        held, self._held = self._held or [], None
+        for batch in held:
+            self.receive(batch)
+
+    def take(self, plugin: Plugin) -> None:
+        """Be the node of a running instance from now on."""
+        self.plugin = plugin
+        plugin.emit = self.pass_on
 
     def feeders(self) -> set[Node]:
         """The nodes above that can hold rows back when a queue here is full: inputs, or nearer aggregates."""
@@ -141,7 +167,7 @@ class Graph:
         found = {node.ident: node.plugin.counters.unaccounted() for node in self.nodes}
         for node in self.filters + self.outputs:
             counters = node.plugin.counters
-            came = sum(parent.plugin.counters.rows_emitted for parent in node.parents) + counters.rows_unspooled
+            came = node.received_before + node.rows_sent() + counters.rows_unspooled
             found[node.ident] = found[node.ident] or came - counters.rows_received
         return {ident: rows for ident, rows in found.items() if rows}
 

@@ -125,6 +125,8 @@ class Options:
         self.sections: dict[str, Options] = {}
         self.places: dict[str, str] = {}
         """``file:line`` of each option that was written, and of the section itself under ``""``."""
+        self.texts: dict[str, tuple[str, ...]] = {}
+        """The values as they were written, of each option that was."""
         for option in declared:
             attribute = option.name + "_" if keyword.iskeyword(option.name) else option.name
             setattr(self, attribute, values.get(option.name, option.default))
@@ -137,9 +139,22 @@ class Options:
         header = name[: name.find("] ") + 2] if name.startswith("[") else ""
         return self.places.get(name) or self.places.get(header) or self.places.get("", "")
 
+    def differing(self, other: Options) -> list[str]:
+        """The names of options that were written otherwise there, in order; ``[collector:NAME] OPTION`` of a section.
+
+        Texts are compared: values may be expressions, files or networks.
+        """
+        names = {name for name in self.texts.keys() | other.texts if self.texts.get(name) != other.texts.get(name)}
+        nothing = Options(())
+        for word in self.sections.keys() | other.sections:
+            within = self.sections.get(word, nothing).differing(other.sections.get(word, nothing))
+            names |= {f"[collector:{word}] {name}" for name in within}
+        return sorted(names)
+
     def __repr__(self) -> str:
         """One option a line; a password is not shown."""
-        shown = {name: value for name, value in vars(self).items() if name not in ("given", "sections", "places")}
+        aside = ("given", "sections", "places", "texts")
+        shown = {name: value for name, value in vars(self).items() if name not in aside}
         return "\n".join(
             f"{name.rstrip('_')}={'***' if name == 'pass_' and v else repr(v)}" for name, v in shown.items()
         )

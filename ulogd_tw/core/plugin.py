@@ -205,6 +205,16 @@ class Plugin:
     def reopen(self) -> None:
         """SIGHUP: open files again, since a rotation may have renamed them."""
 
+    rewires = False
+    """True if other keys can be wanted of it while it runs; see `rewire`."""
+
+    def rewire(self, twin: Plugin) -> None:
+        """Give what is wanted of `twin` from now on: an instance that is not open, in the graph of a reload.
+
+        Rows that wait inside go the way that they would have gone.
+        """
+        raise NotImplementedError
+
     def pause(self) -> None:
         """A queue below is full: an input stops reading if its peer can wait, an aggregate keeps its rows."""
 
@@ -245,6 +255,9 @@ class Input(Plugin):
     common_counts = (STATE,)
     at_end = False
     """True after its last row."""
+    opens_beside = False
+    """True if it can be opened while a former instance of it still runs: it takes over sockets, and reads from `begin`
+    on."""
     exits = False
     """True if the service ends when all inputs with it are at their end."""
     wish = Wish()
@@ -304,7 +317,11 @@ class Aggregator(Filter):
     """Whether it holds rows."""
 
     def flush(self) -> None:
-        """Emit all rows held; the inputs have stopped."""
+        """Emit all rows held; the inputs have stopped. What is kept for the next start stays."""
+
+    def hand_on(self) -> None:
+        """Emit all rows held, also those that would be kept: another instance is in its place from now on."""
+        self.flush()
 
 
 class Output(Plugin):

@@ -46,20 +46,26 @@ class Batches:
         self, wanted: Wanted, intake: Intake, *, scale: bool, name: bool, inner: bool = False, layer: str = "",
         seldom: frozenset[str] = frozenset(), copied: bool = False,
     ) -> None:  # fmt: skip
-        self._wanted = wanted
-        self._copied = copied and wanted is ALL
-        self._seldom = seldom
         self._intake = intake
         self._counters = intake.counters
         self._limits = limits = intake.limits
         self._scale, self._name, self._inner, self._layer = scale, name, inner, layer
-        self._usual_context = Context(wanted if wanted is ALL else wanted - seldom)
-        self._whole_context = Context(wanted)
         self._compiled: dict[Layout, None] = {}
         self._compiled_fields = 0
+        self.want(wanted, seldom, copied)
         self._joined = Joined()
         self._structured = Structured(limits, intake.counters.errors)
         self._skew = Skew(limits.clock_skew, intake.events)
+
+    def want(self, wanted: Wanted, seldom: frozenset[str], copied: bool) -> None:
+        """Give other keys from now on; nothing waits."""
+        self._wanted, self._seldom, self._copied = wanted, seldom, copied and wanted is ALL
+        self._usual_context = Context(wanted if wanted is ALL else wanted - seldom)
+        self._whole_context = Context(wanted)
+        for layout in self._compiled:
+            layout.forget()
+        self._compiled.clear()
+        self._compiled_fields = 0
 
     def drain(self, now: float, held: bool) -> list[Batch]:
         """A batch of each layout with records."""

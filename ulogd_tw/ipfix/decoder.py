@@ -83,6 +83,12 @@ class Decoder:
         self._waiting = intake.waiting
         self._follow, self._defer = intake.sequences.follow, intake.sequences.defer
 
+    def want(self, wanted: Wanted, seldom: frozenset[str] = frozenset(), copied: bool = False) -> None:
+        """Give other keys from now on. To be called right after `drain`."""
+        self.wanted = wanted
+        self._batches.want(wanted, seldom, copied)
+        self._sflow.want(_of_samples(wanted, seldom))
+
     @property
     def events(self) -> list[Event]:
         """Changes since the caller cleared this list, for the log."""

@@ -136,6 +136,11 @@ class LifeSigns:
         self._call.clock = self._clock
         self._call.start(min(watchdog_period() or self.SECONDS, self.SECONDS), now=False)
 
+    def say_ready(self) -> None:
+        """A reload is over."""
+        if self._call is not None and self._call.running:
+            ready(self._text())
+
     def end(self, seconds: float) -> None:
         """Say STOPPING; the stop takes up to this many seconds."""
         if self._call is not None and self._call.running:

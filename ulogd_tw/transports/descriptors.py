@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -20,8 +20,6 @@ from twisted.logger import Logger
 
 ENVIRONMENT = "ULOGD_TW_SOCKETS"
 """The descriptors of an executed process: JSON, name -> [number, notes]."""
-FIRST = 3
-"""The first descriptor that systemd passes (sd_listen_fds(3))."""
 _LONGEST_NAME = 255
 _log = Logger()
 
@@ -106,9 +104,9 @@ class Descriptors:
         known = {name: [kept.descriptor, kept.notes] for name, kept in self._kept.items()}
         return {ENVIRONMENT: json.dumps(known)} if known else {}
 
-    def inherit(self, environment: Any = os.environ) -> None:
-        """Take over the sockets in the environment: of `environment` above, and those of systemd."""
-        for name, descriptor, notes in (*_from_service(environment), *_from_systemd(environment)):
+    def inherit(self, environment: Any = os.environ, others: Iterable[tuple[str, int]] = ()) -> None:
+        """Take over the sockets of `environment` above, and others by name and descriptor, such as systemd's."""
+        for name, descriptor, notes in (*((*other, {}) for other in others), *_from_service(environment)):
             try:
                 os.set_inheritable(descriptor, False)
             except OSError as error:
@@ -123,15 +121,6 @@ def _from_service(environment: Any) -> Iterator[tuple[str, int, dict[str, int]]]
         yield from [(str(name), int(number), dict(notes)) for name, (number, notes) in known.items()]
     except (ValueError, TypeError, AttributeError) as error:
         _log.warn("{variable} is not used: {why}", variable=ENVIRONMENT, why=error)
-
-
-def _from_systemd(environment: Any) -> Iterator[tuple[str, int, dict[str, int]]]:
-    if environment.get("LISTEN_PID") != str(os.getpid()):
-        return
-    count, names = environment.pop("LISTEN_FDS", "0"), environment.pop("LISTEN_FDNAMES", "").split(":")
-    del environment["LISTEN_PID"]
-    for place in range(int(count) if count.isdigit() else 0):
-        yield (names[place] if place < len(names) else "", FIRST + place, {})
 
 
 def name_of(*parts: object) -> str:

@@ -6,7 +6,7 @@ import socket
 
 from twisted.trial.unittest import TestCase
 
-from ulogd_tw.transports.descriptors import ENVIRONMENT, FIRST, Descriptors, bound_name, name_of
+from ulogd_tw.transports.descriptors import ENVIRONMENT, Descriptors, bound_name, name_of
 
 
 class DescriptorsTests(TestCase):
@@ -75,23 +75,16 @@ class DescriptorsTests(TestCase):
         taken.close()
 
     def test_from_systemd(self):
-        """Descriptors from 3 on, for the process that they are meant for (sd_listen_fds(3))."""
-        here = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "udp/0.0.0.0/4739"}
-        other = Descriptors()
-        other.inherit(here | {"LISTEN_PID": str(os.getpid() + 1)})
-        self.assertIsNone(other.take("udp/0.0.0.0/4739"))
-        duplicate = os.dup(FIRST) if _is_open(FIRST) else None
-        try:
-            os.dup2(self.here.fileno(), FIRST)
-            other.inherit(here | {"LISTEN_PID": str(os.getpid())})
-            self.peer.send(b"x")
-            taken = other.take("udp/0.0.0.0/4739")
-            self.assertEqual(taken.recv(9), b"x")
-            taken.close()
-        finally:
-            if duplicate is not None:
-                os.dup2(duplicate, FIRST)
-                os.close(duplicate)
+        """It gives names and numbers; the service's own, with notes, go before them."""
+        found = Descriptors()
+        number, other = os.dup(self.here.fileno()), os.dup(self.here.fileno())
+        found.inherit({ENVIRONMENT: json.dumps({"b": [other, {"at": 1}]})}, [("a", number), ("b", os.dup(other))])
+        self.peer.send(b"x")
+        taken = found.take("a")
+        self.addCleanup(taken.close)
+        self.assertEqual((taken.recv(9), found.notes("a")), (b"x", {}))
+        self.addCleanup(found.take("b").close)
+        self.assertEqual(found.notes("b"), {"at": 1})
 
     def test_odd_environments(self):
         for text in ("{", "[]", '{"a": 3}', '{"a": [99999, {}]}', '{"a": ["x", {}]}', "null"):
@@ -106,11 +99,3 @@ class DescriptorsTests(TestCase):
         self.assertEqual(bound_name(socket.SOCK_STREAM, 132, ("0.0.0.0", 4739)), "sctp/0.0.0.0/4739")
         self.assertTrue(name_of("netlink", "ä:\n" * 200).isascii())
         self.assertLessEqual(len(name_of("netlink", "x" * 999)), 255)
-
-
-def _is_open(number):
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True

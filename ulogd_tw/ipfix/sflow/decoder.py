@@ -50,6 +50,11 @@ class SFlow:
         self._schemas: Bounded[tuple, Schema] = Bounded(_MOST_SCHEMAS)
         self._drops: dict[tuple[Domain, int, int], int] = {}
 
+    def want(self, wanted: Wanted) -> None:
+        """Give other keys from now on; nothing waits."""
+        self._wanted = wanted
+        self._schemas.clear()
+
     def feed(self, session: Session, message: bytes, now: float) -> None:
         """Take one datagram; its samples are looked at by `drain`."""
         intake = self._intake

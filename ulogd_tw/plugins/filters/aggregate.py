@@ -246,5 +246,8 @@ class AGGREGATE(Aggregator):
         self.aggregation.checkpoint(now)
         return wait
 
+    def hand_on(self) -> None:
+        self.aggregation.hand_on()
+
     def flush(self) -> None:
         self.aggregation.flush()

@@ -23,6 +23,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.networks import networks
 from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, words
 from ulogd_tw.core.paths import output_file
+from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.peers import SCHEMES, TRANSPORTS, Entrance, options_of, parse
 from ulogd_tw.transports.gathering import Terms
@@ -53,7 +54,7 @@ class COLLECTOR(Collecting):
     """
 
     name = "COLLECTOR"
-    listens = True
+    listens = opens_beside = rewires = True
     counts = (
         *Collecting.counts,
         *LISTENER,
@@ -196,6 +197,15 @@ class COLLECTOR(Collecting):
         """SIGHUP: read the certificates again."""
         for entrance in self.entrances.values():
             entrance.reload()
+
+    def rewire(self, twin: Plugin) -> None:
+        """Sessions, templates and connections go on."""
+        reception = self._reception
+        reception.hand_on_datagrams()
+        reception.hand_on_streams()
+        self.wanted, self.seldom_wanted, self.copied = twin.wanted, twin.seldom_wanted, twin.copied
+        for decoder in (reception.datagrams, reception.streams):
+            decoder.want(self.wanted, self.seldom_wanted, self.copied)
 
     def begin(self) -> None:
         if self._cache is None and self.config.template_cache:

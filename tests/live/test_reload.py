@@ -1,0 +1,165 @@
+"""A reload while exporters send: every record once, whatever part of the configuration changes."""
+
+import json
+import os
+import signal
+import subprocess
+
+from twisted.trial.unittest import TestCase
+
+from tests.live.service import Service, ipfixgen, sleep, unaccounted
+from tests.live.test_softflowd import _queue
+from tests.support import free_port, wait_until
+
+RECORDS, RATE = 400_000, 100_000
+CONFIG = """
+[col1]
+listen="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"
+[agg1]
+key="protocolIdentifier"
+interval=1
+[j1]
+file="{dir}/agg.json"
+"""
+STACKS = ("col1:COLLECTOR,agg1:AGGREGATE,j1:JSON",)
+
+
+class ReloadTests(TestCase):
+    """The sums in the files of the outputs are those that were sent."""
+
+    timeout = 120
+
+    def setUp(self):
+        self.port = free_port("both")
+
+    def service(self, stacks=STACKS, config=CONFIG, settings="", **keywords):
+        config = config.replace("{port}", str(self.port))
+        return Service(stacks, config, settings=f"reload=1\n{settings}", **keywords)
+
+    def load(self, *words, records=RECORDS):
+        """An exporter that sends."""
+        argv = [ipfixgen(), "-d", f"127.0.0.1:{self.port}", "-n", records, "-r", RATE, *words]
+        return subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, text=True)
+
+    def finished(self, load):
+        return json.loads(load.communicate(timeout=60)[0].splitlines()[-1])
+
+    def reload(self, service, edit, said="reloaded"):
+        """Edit the file and send SIGHUP; the lines about the reload."""
+        before = service.output().count(said)
+        service.config.write_text(edit(service.config.read_text()))
+        os.kill(service.pid, signal.SIGHUP)
+        wait_until(lambda: service.output().count(said) > before, 20.0, said)
+        return [line for line in service.output().splitlines() if said in line][-1]
+
+    def while_sending(self, edit, *words, said="reloaded", **keywords):
+        """Reload in the middle of a load; what was sent, the line, and the ended service."""
+        with self.service(**keywords) as service:
+            load = self.load(*words)
+            sleep(1.5)
+            line = self.reload(service, edit, said)
+            sent = self.finished(load)
+            wait_until(lambda: _queue(self.port) == 0, what="all is read")
+        self.assertEqual({}, unaccounted(service.all_counters()))
+        self.assertNotIn("Traceback", service.output())
+        self.assertNotIn("a bug", service.output())
+        return sent, line, service
+
+    def sums(self, service, name="agg.json"):
+        """Flows and octets of the rows in a file."""
+        rows = [json.loads(line) for line in (service.directory / name).read_text().splitlines()]
+        return sum(row["flows"] for row in rows), sum(row["octets"] for row in rows)
+
+    def assert_all(self, sent, service, name="agg.json"):
+        self.assertEqual((sent["records"], sent["octets"]), self.sums(service, name), service.output()[-3000:])
+
+    def test_nothing_changed(self):
+        sent, line, service = self.while_sending(lambda text: text + "\n# a comment\n")
+        self.assertIn("nothing changed", line)
+        self.assert_all(sent, service)
+        self.assertEqual(sent["records"], service.counters("col1")["rows_received"])
+
+    def test_unrelated_part(self):
+        """Another stack at the same input is new; then it is gone."""
+        more = "stack=col1:COLLECTOR,agg2:AGGREGATE,j2:JSON\n[agg1]"
+        options = '[agg2]\nkey="ipVersion"\n[j2]\nfile="{dir}/second.json"\n'
+        with self.service() as service:
+            load = self.load()
+            sleep(1.0)
+            before = service.config.read_text()
+            options = options.replace("{dir}", str(service.directory))
+            line = self.reload(service, lambda text: text.replace("[col1]", more.replace("[agg1]", "[col1]")) + options)
+            self.assertIn("agg2:AGGREGATE is new", line)
+            sleep(1.0)
+            line = self.reload(service, lambda text: before)
+            self.assertIn("agg2:AGGREGATE is gone", line)
+            sent = self.finished(load)
+            wait_until(lambda: _queue(self.port) == 0, what="all is read")
+        self.assert_all(sent, service)
+        self.assertGreater(self.sums(service, "second.json")[0], RATE / 4)
+
+    def test_aggregate(self):
+        """Its groups are handed on first; rows go on in the new one."""
+        sent, line, service = self.while_sending(lambda text: text.replace("interval=1", "interval=2"))
+        self.assertIn("agg1:AGGREGATE is replaced, its groups are handed on first, since interval changed", line)
+        self.assert_all(sent, service)
+
+    def test_aggregate_with_state(self):
+        """Its groups go on in the successor where they mean the same there, else they are handed on."""
+        config = CONFIG.replace("interval=1", "interval=86400")
+        for edit in (("86400", "86400\ntop=100"), ("86400", "1"), ("[j1]", "totals=last\n[j1]")):
+            sent, line, service = self.while_sending(
+                lambda text, edit=edit: text.replace(*edit), config=config, settings='state_dir="{dir}/state"'
+            )
+            self.assertIn("agg1:AGGREGATE is replaced", line)
+            with service:  # the groups that were kept go on, and are handed on by this reload
+                wait_until(lambda service=service: service.output().count("stacks run") == 2, 20.0, "it runs again")
+                self.reload(service, lambda text: text.replace("interval=86400", "interval=1"))
+            self.assert_all(sent, service)
+
+    def test_collector(self):
+        """Its socket goes on, with what it holds."""
+        sent, line, service = self.while_sending(lambda text: text.replace("[col1]", "[col1]\nmax_sessions=77"))
+        self.assertIn("col1:COLLECTOR is replaced, since max_sessions changed", line)
+        self.assert_all(sent, service)
+
+    def test_output(self):
+        """Another file from now on."""
+        sent, line, service = self.while_sending(lambda text: text.replace("agg.json", "other.json"))
+        self.assertIn("j1:JSON is replaced, since file changed", line)
+        first, second = self.sums(service), self.sums(service, "other.json")
+        self.assertEqual((sent["records"], sent["octets"]), tuple(map(sum, zip(first, second, strict=True))))
+
+    def test_over_tcp(self):
+        """A connection goes on while an AGGREGATE is replaced."""
+        sent, _, service = self.while_sending(lambda text: text.replace("interval=1", "interval=2"), "-t", "tcp")
+        self.assert_all(sent, service)
+        self.assertEqual(1, service.counters("col1")["sessions"] + service.output().count("closed by the peer"))
+
+    def test_more_keys_over_tcp(self):
+        """A new output asks for other keys: the connection and its templates go on."""
+        more = "stack=col1:COLLECTOR,all1:JSON\n[col1]"
+        options = '[all1]\nfile="/dev/null"\n'
+        sent, line, service = self.while_sending(lambda text: text.replace("[col1]", more) + options, "-t", "tcp")
+        self.assertIn("all1:JSON is new", line)
+        self.assert_all(sent, service)
+
+    def test_mistake(self):
+        """The old configuration runs on, and the log says why."""
+        sent, line, service = self.while_sending(
+            lambda text: text.replace("interval=1", "interval=often"), said="not reloaded"
+        )
+        self.assertIn("often", line)
+        self.assert_all(sent, service)
+
+    def test_address_in_use(self):
+        """What cannot be opened leaves everything as it was."""
+        import socket
+
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            taken = f"tcp:127.0.0.1:{other.getsockname()[1]}"
+            sent, line, service = self.while_sending(
+                lambda text: text.replace('[col1]\nlisten="', f'[col1]\nlisten="{taken} '), said="not reloaded"
+            )
+        self.assertIn("another program has it", line)
+        self.assert_all(sent, service)

@@ -1,0 +1,56 @@
+"""A configuration file made into stacks: their graph, the values of [global], and every mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ulogd_tw import config as configuration
+from ulogd_tw import registry
+from ulogd_tw.core.errors import Mistake
+from ulogd_tw.core.options import Options as Values
+from ulogd_tw.core.plugin import Plugin
+from ulogd_tw.core.stack import Builder, Graph
+
+
+class Built:
+    """A configuration with its built stacks: the graph, the values of [global], and every mistake."""
+
+    def __init__(self, config: configuration.Config, prepare: bool) -> None:
+        self.config = config
+        self.settings: Any
+        self.settings, wrong = config.read("global", configuration.GLOBAL_OPTIONS, "[global]")
+        self.sections = {name: config.texts(name) for name in ("manhole", "http")}
+        builder = Builder(registry.lookup, self._read, registry.providers)
+        self.graph: Graph = builder.build(config.stacks(), prepare)
+        self.manhole: Values | None = None
+        if "manhole" in config.sections:
+            from ulogd_tw.operating import manhole  # conch takes 0.2 s to import
+
+            self.manhole, odd = config.read("manhole", manhole.OPTIONS, "[manhole]")
+            if any(not m.tolerated for m in odd):
+                self.manhole = None  # the stacks run without it
+            wrong += odd
+        seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
+        self.mistakes = sorted(seen.values(), key=place_of)
+        self.fatal = [m for m in self.mistakes if not m.remark and (self.settings.strict or not m.tolerated)]
+        self.forbidden: list[Mistake] = self.fatal if self.settings.strict else []
+        """With ``strict=1``: what keeps every stack from running."""
+
+    def _read(self, instance: str, class_: type[Plugin]) -> tuple[Values, list[Mistake]]:
+        others = registry.options_of(self.config.plugins_of(instance) - {class_.name})
+        values: Any
+        values, mistakes = self.config.read(instance, class_.all_options(), f"plugin {class_.name}", others)
+        for word in values.collectors if class_.section_options else ():
+            name = configuration.COLLECTOR + word
+            if name in self.config.sections:
+                own, wrong = self.config.read(name, class_.section_options, "a collector's section")
+                values.sections[word] = own
+                values.places |= {f"[{name}] {option}": place for option, place in own.places.items()}
+                mistakes += wrong
+        return values, mistakes
+
+
+def place_of(mistake: Mistake) -> tuple[str, int]:
+    """File and line, to print mistakes in the order of the file."""
+    file, _, line = mistake.where.rpartition(":")
+    return (file, int(line)) if line.isdigit() else (mistake.where, 0)
