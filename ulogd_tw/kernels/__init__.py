@@ -2,7 +2,7 @@
 
 `lib` and `ffi` are those of the compiled extension, None without it. The environment variable ``ULOGD_TW_KERNELS`` is
 ``on`` (the default), ``off``, or the path of another build of the extension, for its tests. The kernels read and write
-memory of NumPy that is handed to them with its size, and nothing else.
+memory of NumPy that is handed to them with its size, and nothing else; `rest` asks the operating system about sockets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["active", "ffi", "lib", "why_not"]
 
-SUBJECTS = ("walk", "columns", "rows", "table", "packets")
+SUBJECTS = ("walk", "columns", "rows", "table", "packets", "rest")
 """What the extension has kernels for: one file in C each."""
 
 lib: Any = None

@@ -136,3 +136,6 @@ int64_t ut_add(uint64_t *flat, int64_t size, int64_t stride, int64_t n, const in
 
 int64_t ut_records(const uint8_t *memory, int64_t size, int64_t at, int64_t place, int big_endian, int64_t more,
                    int64_t least, int64_t *found, int64_t room);
+/* rest.c: looks at the buffer of a socket that is left alone */
+
+int64_t ut_rest(int32_t events, int32_t descriptor, int64_t buffer, int64_t room, int64_t left, int64_t due);

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from ulogd_tw.core.patience import AT_ONCE, Ends
 from ulogd_tw.core.plugin import Input
+from ulogd_tw.transports import resting
+from ulogd_tw.transports.resting import Resting
 
 LONGEST_S = 0.25
 """The longest wait: beyond four wake-ups a second little is left to save, and rows would come visibly late."""
@@ -35,12 +37,8 @@ _BEFORE_END_S = 0.005
 """So long before the end of an interval no wait is left: timers come a millisecond late."""
 
 
-class Source(Protocol):
+class Source(resting.Source, Protocol):
     """A socket of the reactor; its `doRead` is `Gathering.turn`."""
-
-    @property
-    def buffer(self) -> int:
-        """Octets that the kernel may keep for it, as the kernel counts them."""
 
     @property
     def most(self) -> int:
@@ -49,9 +47,6 @@ class Source(Protocol):
     @property
     def longest_s(self) -> float:
         """The longest wait for its own sake: a peer may be waiting for an answer."""
-
-    def held(self) -> int:
-        """Octets that its buffer holds now, as the kernel counts them."""
 
     def read_once(self) -> int:
         """Read, and hand over; the number of rows, `most` where more may be there."""
@@ -129,6 +124,7 @@ class Gathering:
     def __init__(self, source: Source, terms: Terms, reactor: Any, spared: int = 0) -> None:
         self.terms = terms
         self._source, self._reactor, self._spared = source, reactor, spared
+        self._resting = Resting(reactor, source)
         self._reads = False
         self._timer: Any = None
         self._until = 0.0
@@ -146,7 +142,7 @@ class Gathering:
         if self._reads:
             return
         self._reads = True
-        self._room = self._source.buffer / FASTEST
+        self._room = self._resting.room = self._source.buffer / FASTEST
         self._rate = _Rate(self._reactor.seconds())
         self._reactor.addReader(self._source)
 
@@ -188,19 +184,16 @@ class Gathering:
         if self._reads and 0 < rows < most and (wait := self.wait(rows, spent, held, idle)) > 0:
             self._reactor.removeReader(source)
             self._until = now + wait
-            self._look_after(wait)
+            self._look_after(wait if self.terms.bound is not None else self._resting.step(wait))
 
-    def _look_after(self, wait: float) -> None:
-        """Set the timer: to the end of the wait, or to the next look at the buffer."""
-        if self.terms.bound is None:
-            wait = min(wait, self._room / 2)  # a quarter full at a look, three quarters at the next one
-        self._timer = self._reactor.callLater(wait, self._look)
+    def _look_after(self, seconds: float) -> None:
+        self._timer = self._reactor.callLater(seconds, self._look)
 
     def _look(self) -> None:
+        """Rest until the wait is over, or until the reactor has other work."""
         self._timer = None
-        left = self._until - self._reactor.seconds()
-        if left > 0.0005 and self._source.held() * 4 < self._source.buffer:
-            self._look_after(left)
+        if step := self._resting.rest(self._until - self._reactor.seconds()):
+            self._look_after(step)
         else:
             self._reactor.addReader(self._source)
 

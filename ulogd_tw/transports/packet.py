@@ -198,6 +198,7 @@ class PacketPort:
         self._at = 0
         self.most = _MOST_BLOCKS
         self.longest_s = float("inf")
+        self.has_meminfo = False
         self.gathering = Gathering(self, terms, reactor)
         self._later: Any = None
         self._watch = LoopingCall(self._read_drops)

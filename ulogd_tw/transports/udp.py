@@ -48,6 +48,7 @@ class UdpListener:
     spared = 19
     """Under load it is left alone for so many times as long as the last read took."""
     longest_s = float("inf")
+    has_meminfo = True
 
     def __init__(self, bound: socket.socket, received: Received, terms: Terms) -> None:
         self._socket = bound

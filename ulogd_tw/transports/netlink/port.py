@@ -92,6 +92,7 @@ class NetlinkPort:
 
     make_socket = staticmethod(socket.socket)
     make_slab = Slab
+    has_meminfo = True
     drain_s = 5.0
     """Longest time for reading, at the stop, what the socket still holds."""
 
