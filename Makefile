@@ -2,6 +2,7 @@
 # make demo   the same with flows of a network that does not exist (etc/demo.conf): no privilege, no traffic needed
 # make test   all tests; as root on Debian it first installs the peers that live tests meet
 # make docs   the documents as HTML, in build/site
+# make man    man pages in build/man, completion for bash and zsh in build/completion
 # make unit | live | soak | clean
 # make bench  what traffic of many shapes costs, beside other programs, as a table (ARGS=--quick: seconds; ARGS=--list)
 # make lint   ruff check, ruff format --check, mypy (its exceptions stand in pyproject.toml)
@@ -20,7 +21,7 @@ WITH_KERNELS := $(addprefix tests.unit.,kernels ipfix collecting core aggregatio
 # A default editable install keeps the twistd plugin from being found; compat puts this folder on the path.
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat -e
 
-.PHONY: run demo docs test unit live bench fuzz lint soak clean
+.PHONY: run demo docs man test unit live bench fuzz lint soak clean
 
 run: $(VENV)/installed
 	@echo "make: running etc/ulogd.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/ulogd.conf"
@@ -58,6 +59,9 @@ soak: $(VENV)/installed-test
 
 docs: $(VENV)/installed-docs
 	$(VENV)/bin/mkdocs build --strict --quiet
+
+man: $(VENV)/installed-man
+	@$(PY) -m ulogd_tw.operating.manual build
 
 lint: $(VENV)/installed-test $(VENV)/installed-dev docs
 	$(VENV)/bin/ruff check .

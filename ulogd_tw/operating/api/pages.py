@@ -10,6 +10,7 @@ from twisted.internet import defer
 
 from ulogd_tw.errors import QueryError
 from ulogd_tw.operating.api.answers import Chunks, Page, Question, Refused, dumped, listed, mapped, one, slices
+from ulogd_tw.operating.api.tap import TapPage
 from ulogd_tw.operating.sql import Result
 
 V1 = "/api/v1/"
@@ -174,6 +175,7 @@ class Restart(_Later):
 
 
 PAGES: tuple[type[Page], ...] = (
-    Status, GraphPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, QueryPage, Metrics, Reload, Restart,
+    Status, GraphPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, QueryPage, TapPage, Metrics, Reload,
+    Restart,
 )  # fmt: skip
 """Every address."""

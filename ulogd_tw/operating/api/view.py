@@ -39,6 +39,7 @@ class View:
             "version": __version__,
             "pid": os.getpid(),
             "since": self.since,
+            "now": time.time(),
             "config": self.config,
             "state_dir": getattr(settings, "state_dir", "") or "",
             "stacks": [_stack(number, stack) for number, stack in enumerate(self.graph.stacks)],

@@ -106,11 +106,11 @@ class _Faults:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, TimeoutError):
             raise AskError(f"{self._path}: the service does not answer; is it stopped, or very busy?") from None
+        if isinstance(error, http.client.HTTPException):
+            raise AskError(f"{self._path}: the service has stopped, or something else listens there") from None
         if isinstance(error, OSError):
             text = error.strerror or str(error)
             raise AskError(f"{self._path}: {text}; does the service run, as this user or root?") from None
-        if isinstance(error, http.client.HTTPException):
-            raise AskError(f"{self._path}: the service has stopped, or something else listens there") from None
 
 
 class _Closing:
@@ -142,7 +142,7 @@ def socket_of(path: str) -> str:
         options, _ = configuration.load(path).read("global", configuration.GLOBAL_OPTIONS, "[global]")
     except (UlogdError, OSError) as error:
         raise AskError(str(error)) from None
-    found = getattr(options, "control_socket", "") or getattr(options, "query_socket", "")
+    found = configuration.control_socket(options)
     if not found:
         raise AskError(f"{path} has no control_socket= in [global]; set it, or give the socket with -s")
     return found

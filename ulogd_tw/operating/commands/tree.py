@@ -50,7 +50,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "doctor": Command(
         "doctor:run", (arguments.configuration, arguments.as_json), "check this machine for a configuration",
-        "Checks whether this machine meets a configuration's needs, and says how to fix what does not.",
+        "Each fault has its remedy. Status 1 where there is one.",
     ),
     "plugins": Command("commands.declared:plugins", (arguments.as_json,), "list the plugins"),
     "info": Command(
@@ -61,9 +61,29 @@ COMMANDS: dict[str, Command] = {
         "commands.declared:keys", (arguments.keys, arguments.as_json), "look for keys by a part of their name",
         "Prints name, type, unit and Information Element of each key, and the plugins that give it.",
     ),
+    "status": Command(
+        "commands.status:status", (*_ASKED, arguments.two_looks),
+        "show the running stacks on one screen: state, rates, drops and lag",
+        "Rates are those between two looks. Status 1 where a stack is down.",
+    ),
+    "stacks": Command("commands.listed:stacks", _ASKED, "list the running stacks"),
     "graph": Command(
         "commands.drawing:graph", (arguments.drawing, *_ASKED), "draw instances and the ways of rows between them",
-        "Draws the graph of the running service with its counters, or that of a configuration file.",
+        "It is the graph of the running service with its counters, or that of a configuration file.",
+    ),
+    "counters": Command(
+        "commands.listed:counters", (arguments.instance, *_ASKED), "show the counters of all instances, or of one"
+    ),
+    "exporters": Command(
+        "commands.listed:exporters", _ASKED, "list the exporters from which the service has heard, with their losses"
+    ),
+    "templates": Command(
+        "commands.listed:templates", (arguments.exporter, *_ASKED), "list the templates that exporters have sent"
+    ),
+    "tap": Command(
+        "commands.tap:tap", (arguments.tap, *_ASKED), "follow the rows that leave an instance",
+        "Rows are shown as far as they can be without a delay of the stack; the others are counted, and the exit "
+        "status is 3.",
     ),
     "top": Command(
         "ask:top", (arguments.top, *_ASKED), "show the groups with the most octets, refreshed at intervals"
@@ -72,9 +92,22 @@ COMMANDS: dict[str, Command] = {
         "ask:query", (arguments.query, *_ASKED), "run SQL over the tables of the running service",
         "Each AGGREGATE is a table by its id, with the groups of its open intervals.",
     ),
+    "reload": Command(
+        "commands.control:reload", _ASKED, "make the service read its configuration again",
+        "Prints the changes. With a mistake in the configuration the service goes on as before, the mistakes are "
+        "printed, and the exit status is 1.",
+    ),
+    "restart": Command(
+        "commands.control:restart", (*_ASKED, arguments.waiting), "restart the service without losing a record",
+        "Under systemd the restart is asked of systemctl.",
+    ),
     "examples": Command(
         "examples:run", (arguments.examples, arguments.as_json), "list, print and write the example configurations",
-        "Lists, prints and writes the example configurations and schemas.",
+        "The schemas of databases are among them.",
+    ),
+    "completion": Command(
+        "manual:completion", (arguments.shell,), "print the completion script for a shell",
+        "For bash: ulogd-tw completion bash > /etc/bash_completion.d/ulogd-tw",
     ),
 }  # fmt: skip
 """Every command by its name."""
@@ -113,7 +146,7 @@ def parser() -> Parser:
     made.add_argument("-V", "--version", action="version", version=f"ulogd-tw {__version__}")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", parser_class=argparse.ArgumentParser)
     for name, command in COMMANDS.items():
-        text = command.more or f"{command.summary[0].upper()}{command.summary[1:]}."
+        text = f"{command.summary[0].upper()}{command.summary[1:]}. {command.more}".rstrip()
         one = commands.add_parser(name, help=command.summary, description=text, epilog=STATUS)
         for add in command.arguments:
             add(one)
@@ -134,6 +167,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The arguments of a command line; ends the process with status 2 where they are wrong."""
     tree = parser()
     given, unknown = tree.parse_known_args(argv)
+    if hasattr(given, "expression") and not any(word.startswith("-") for word in unknown):
+        given.expression, unknown = [*given.expression, *unknown], []  # of an expression behind an option
     if unknown and given.command:
         subparsers(tree)[given.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     if unknown:

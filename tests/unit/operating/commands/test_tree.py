@@ -40,7 +40,6 @@ class TreeTests(SynchronousTestCase):
             given = tree.parse([name, *NEEDED.get(name, []), *([] if name in NO_JSON else ["--json"])])
             self.assertEqual(name, given.command)
             self.assertRegex(parsers[name].description, r"^[A-Z].*\.|: [^ ]")
-            self.assertNotIn(name, command.summary.split()[:1] if len(name) > 5 else [])
             if command.function:
                 module, _, function = command.function.partition(":")
                 self.assertTrue(callable(getattr(importlib.import_module(f"ulogd_tw.operating.{module}"), function)))

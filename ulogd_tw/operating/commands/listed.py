@@ -1,0 +1,102 @@
+"""``ulogd-tw stacks``, ``counters``, ``exporters`` and ``templates``: lists of what the service has."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from ulogd_tw.operating.commands import service
+from ulogd_tw.operating.commands.errors import NothingFound
+from ulogd_tw.operating.commands.text import duration, write_table
+
+
+def stacks(given: argparse.Namespace, out: TextIO) -> int:
+    """List the stacks with their state; those left out are there too, with the reason."""
+    found = service.of(given).get("status")["stacks"]
+    if _as_json(given, found, out):
+        return 0
+    rows = [[stack["state"], stack["where"], stack["text"], " ".join(stack["reasons"])] for stack in found]
+    write_table(["state", "line", "stack", "reasons"], rows, out)
+    return 0
+
+
+_FIGURES = ("received", "emitted", "filtered", "merged", "written", "waiting")
+
+
+def counters(given: argparse.Namespace, out: TextIO) -> int:
+    """Show the most used counters of every instance, or all of one; status 1 where there is no such instance."""
+    found = service.of(given).get("counters", instance=given.instance)["instances"]
+    if _as_json(given, found, out):
+        return 0
+    if given.instance:
+        rows = list(_flat(found[given.instance]))
+        write_table(["counter", "value"], rows, out)
+        return 0
+    sums = ("dropped", "lost", "errors")
+    lines = [
+        [ident, one["plugin"], *(one[f"rows_{what}"] for what in _FIGURES), *(sum(one[what].values()) for what in sums)]
+        for ident, one in found.items()
+    ]
+    write_table(["instance", "plugin", *_FIGURES, *sums], lines, out)
+    return 0
+
+
+def _flat(counted: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Counters by their names as in the reference: ``dropped.max_keys``."""
+    for name, value in counted.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
+_EXPORTER = ("input", "exporter", "port", "domain", "version", "messages", "records", "templates", "lost", "malformed")
+
+
+def exporters(given: argparse.Namespace, out: TextIO) -> int:
+    """List the exporters, one line for each Observation Domain; status 1 where there is none."""
+    listed = service.of(given).get("exporters")["exporters"]
+    if _as_json(given, listed, out):
+        return int(not listed)
+    if not listed:
+        raise NothingFound("no exporter has been heard; is there an input such as COLLECTOR, and does traffic come?")
+    now = time.time()
+    rows = [[*(one.get(name) for name in _EXPORTER), _heard(one, now)] for one in listed]
+    write_table([*_EXPORTER, "heard"], rows, out)
+    return 0
+
+
+def _heard(one: dict[str, Any], now: float) -> str:
+    """How long ago an exporter was heard."""
+    last = one.get("last_received")
+    return f"{duration(max(now - last, 0))} ago" if last else "never"
+
+
+_TEMPLATE = ("input", "exporter", "domain", "template")
+
+
+def templates(given: argparse.Namespace, out: TextIO) -> int:
+    """List the templates of all exporters, or of one; status 1 where there is none."""
+    listed = service.of(given).get("templates", exporter=given.exporter)["templates"]
+    if _as_json(given, listed, out):
+        return int(not listed)
+    if not listed:
+        raise NothingFound("there is no template; exporters send them from time to time, NetFlow v5 has none")
+    rows = [[*(one.get(name) for name in _TEMPLATE), ", ".join(_fields(one))] for one in listed]
+    write_table([*_TEMPLATE, "fields"], rows, out)
+    return 0
+
+
+def _fields(one: dict[str, Any]) -> list[str]:
+    """The names of a template's fields, each with its octets."""
+    return [f"{name}({'variable' if octets == 65535 else octets})" for name, octets in one["fields"]]
+
+
+def _as_json(given: argparse.Namespace, found: Any, out: TextIO) -> bool:
+    """Print the answer where JSON is asked for; whether it was."""
+    if given.json:
+        print(json.dumps(found, indent=1), file=out)
+    return given.json

@@ -1,0 +1,87 @@
+"""``ulogd-tw status``: each stack with its state, rates, drops and lag, on one screen."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from typing import Any, TextIO
+
+from ulogd_tw.operating.commands import service
+from ulogd_tw.operating.commands.errors import NO
+from ulogd_tw.operating.commands.text import cut, duration, printable, screen, short, write_table
+
+_WORST_FIRST = {"down": 0, "spooling": 1}
+
+
+def status(given: argparse.Namespace, out: TextIO) -> int:
+    """Print one screen; status 1 where a stack is down or left out."""
+    asked = service.of(given)
+    found = asked.get("status")
+    if given.json:
+        print(json.dumps(found, indent=1), file=out)
+    else:
+        before = found
+        time.sleep(given.interval)
+        found = asked.get("status")
+        out.write(page(before, found))
+    down = any(stack["state"] == "down" for stack in found["stacks"])
+    return NO if down or found.get("left_out") else 0
+
+
+def page(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """The screen of two looks: the service, then a line for each stack, the worst first where not all fit."""
+    out = io.StringIO()
+    for line in _head(after):
+        out.write(line + "\n")
+    out.write("\n")
+    stacks = sorted(after["stacks"], key=lambda stack: _WORST_FIRST.get(stack["state"], 2))
+    room = max(screen()[1] - out.getvalue().count("\n") - 3, 3)
+    listed = stacks if len(stacks) <= room else stacks[: room - 1]
+    passed = max(after["now"] - before["now"], 1e-9)
+    former = {(stack["where"], stack["text"]): stack for stack in before["stacks"]}
+    write_table(_COLUMNS, [_row(one, former.get((one["where"], one["text"]), one), passed) for one in listed], out)
+    if len(listed) < len(stacks):
+        out.write(f"... and {len(stacks) - len(listed)} more; ulogd-tw stacks lists all\n")
+    return cut(out.getvalue())
+
+
+def _head(found: dict[str, Any]) -> list[str]:
+    """The service, and what it keeps over a restart."""
+    since = duration(max(time.time() - found["since"], 0))
+    lines = [printable(f"ulogd_tw {found['version']}, pid {found['pid']}, for {since}, {found['config']}")]
+    kept = found.get("kept") or {}
+    if found.get("state_dir"):
+        lines.append(printable(f"kept in {found['state_dir']}: " + (_kept(kept) or "nothing so far")))
+    lines += [printable(text) for text in found.get("left_out", [])]
+    return lines
+
+
+def _kept(kept: dict[str, Any]) -> str:
+    words = []
+    for name, value in kept.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        words.append(f"{name} {value}")
+    return "; ".join(words)
+
+
+_COLUMNS = ("stack", "state", "rows/s", "written/s", "drops/s", "dropped", "lost", "waiting", "lag", "reasons")
+
+
+def _row(stack: dict[str, Any], before: dict[str, Any], passed: float) -> list[Any]:
+    """One stack: rows that came and were written a second, rows given up or lost, rows waiting for its output.
+
+    The lag is the time that the waiting rows take at the present rate; ``stands`` where none is written.
+    """
+
+    def rate(*figures: str) -> float:
+        return max(sum(stack[figure] - before[figure] for figure in figures), 0) / passed
+
+    came, written, gone = rate("rows_received"), rate("rows_written"), rate("dropped", "lost")
+    waiting = stack["rows_waiting"]
+    figures = [came, written, gone, stack["dropped"], stack["lost"], waiting]
+    lag = "-" if not waiting else duration(waiting / written) if written else "stands"
+    rounded = [short(float(f"{value:.4g}")) for value in figures]
+    return [stack["text"], stack["state"], *rounded, lag, "; ".join(stack["reasons"])]
