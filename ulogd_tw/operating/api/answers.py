@@ -81,6 +81,14 @@ class Page(resource.Resource):
         return server.NOT_DONE_YET
 
     def _asked(self, request: Any) -> Any:
+        parameters = self.checked(request)
+        if request.method == b"POST":
+            assert self.post is not None
+            return defer.maybeDeferred(self.post, Question(parameters, _body(request), request)).addCallback(joined)
+        return self._fresh(Question(parameters, {}, request))
+
+    def checked(self, request: Any) -> dict[str, str]:
+        """The parameters of a request that this page takes. Raises `Refused`."""
         method = request.method.decode("ascii", "replace")
         if method not in self.methods:
             request.setHeader("Allow", ", ".join(self.methods))
@@ -89,11 +97,7 @@ class Page(resource.Resource):
             raise Refused(404, "path", f"there is nothing under {self.path}")
         if self.private:
             request.door.admit_private(request)
-        parameters = self._parameters(request)
-        if method == "POST":
-            assert self.post is not None
-            return defer.maybeDeferred(self.post, Question(parameters, _body(request), request)).addCallback(joined)
-        return self._fresh(Question(parameters, {}, request))
+        return self._parameters(request)
 
     def _parameters(self, request: Any) -> dict[str, str]:
         found = {}

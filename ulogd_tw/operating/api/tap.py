@@ -38,13 +38,7 @@ class TapPage(Page):
     def render(self, request: Any) -> Any:
         """Begin a stream, or refuse it."""
         try:
-            if request.method != b"GET":
-                request.setHeader("Allow", "GET")
-                raise Refused(
-                    405, "method", f"{request.method.decode('ascii', 'replace')} is not possible here; GET is"
-                )
-            request.door.admit_private(request)
-            self._begin(request, Question(self._parameters(request), {}, request))
+            self._begin(request, Question(self.checked(request), {}, request))
         except Refused:
             refuse(request, Failure())
         return server.NOT_DONE_YET
@@ -57,6 +51,9 @@ class TapPage(Page):
             raise Refused(503, "busy", f"{MOST_TAPS} others look at rows already; end one of them")
         request.setResponseCode(200)
         request.setHeader("Content-Type", self.kind)
+        if request.method == b"HEAD":
+            request.finish()
+            return
         stream = _Stream(self, request)
         stream.tap = LiveTap(lambda: self.view.graph, ident, choice, rows, stream.write, stream.end, self.view.clock)
         self.taps.add(stream)
