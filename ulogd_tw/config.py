@@ -20,6 +20,7 @@ from ulogd_tw.core.config_lines import COLLECTOR, Entry, Lines, Section
 from ulogd_tw.core.errors import ConfigError, Mistake
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.options import (
+    LARGEST,
     Option,
     Options,
     boolean,
@@ -348,7 +349,8 @@ class _Reading:
         """ulogd2's value of a text that is not an integer, where the option allows this value."""
         value = strtoul(entry.value or "")
         said = "has no value" if entry.value is None else f"{entry.value!r} is not taken"
-        for candidate in (value, 1) if value else (0,):
+        usable = value <= LARGEST or option.read is boolean
+        for candidate in () if not usable else (value, 1) if value else (0,):
             try:
                 found[entry.key] = option.read(str(candidate))
             except ValueError:

@@ -27,7 +27,7 @@ from twisted.logger import Logger
 
 from ulogd_tw import __version__, reloading, signals, starting
 from ulogd_tw.clocks import WallClock
-from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError
+from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError, lacks_memory
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.requests import hand_up_patience
@@ -130,6 +130,8 @@ class Ulogd(service.Service):
                 broken[node] = error
             except OSError as error:
                 broken[node] = StartError(str(error))
+            except MemoryError as error:
+                broken[node] = lacks_memory(error)
             except Exception as error:  # a fault of the plugin costs its stacks, not the others
                 self.report(node.plugin, error)
                 broken[node] = StartError(f"an error of the plugin itself: {type(error).__name__}: {error}")
@@ -247,12 +249,14 @@ class Ulogd(service.Service):
         count = self._limit.take(f"{plugin.instance} {kind}", time.monotonic())
         if not count:
             return
-        more = left_out(count)
-        if not isinstance(error, (UlogdError, OSError)):
+        more, shown = left_out(count), error
+        if isinstance(error, MemoryError):
+            shown = lacks_memory(error)
+        elif not isinstance(error, (UlogdError, OSError)):
             more += "\n" + "".join(traceback.format_exception(error))
         self.log.error(
             "{instance}:{plugin}: {kind}: {error}{more}",
-            instance=plugin.instance, plugin=plugin.name, kind=kind, error=error, more=more,
+            instance=plugin.instance, plugin=plugin.name, kind=kind, error=shown, more=more,
         )  # fmt: skip
 
     def cancel_timer(self, node: Node) -> None:

@@ -56,7 +56,12 @@ OPTIONS = [
     ("p:PCAPIN,b:BASE,j:JSON", "p", "speed=fast\nfile=x", ["speed", "neither max, real, nor a factor such as 2"]),
     ("p:PCAPIN,b:BASE,j:JSON", "p", "ports=0\nfile=x", ["ports", "0 is not a port (1 to 65535)"]),
     ("d:DEMO,j:JSON", "d", "exit=1", ["exit", "needs seconds="]),
+    (PACKETS, "p", "snaplen=4294967296\ninterface=eth0", ["snaplen", "too large; write at most 4294967295"]),
+    (KERNEL, "n", "resync=40000d", ["resync", "too long; write at most 36500d"]),
+    (CACHE, "n", "receive_buffer=99999999999G", ["receive_buffer", "write at most 9223372036854775807"]),
     # AGGREGATE
+    (SUM, "a", "max_keys=99999999999999999999", ["max_keys", "too large; write at most 9223372036854775807"]),
+    (SUM, "a", "max_keys=2000000000", ["max_keys", "'2000000000' is too large; write at most 1073741824"]),
     (SUM, "a", 'key="sourceAddres"', ["key", "sourceAddres", "did you mean sourceAddress?"]),
     (SUM, "a", 'key=""', ["key", "must name at least one key", "such as"]),
     (SUM, "a", 'key="sourceAddress/200"', ["key", "a prefix has 0 to 32 bits, in IPv6 0 to 128"]),

@@ -21,6 +21,11 @@ VALUES = (
     "", "0", "1", "-1", "99999999999999999999", "1.5", "x", "x y", "a,b,,c", "udp:", "tcp:[::1]", "udp:127.0.0.1:99999",
     "[", "(", ")", "%", "%s", "{", "é", "../x", "/", "1/0", "sum()", "sum(octets,", "sum(octets)=", "a=b=c", "src port",
     "not", "5tuple", "=", "10.0.0.0/33", "::/129", "0x", "1h", "-5s", "NaN", "1e9", "select", "\\", "#", "x" * 300,
+    "2147483648", "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551616",
+    "-9223372036854775809", "9" * 400, "9" * 5000, "0x" + "f" * 40, "99999999999999999999G", "99999999999999999999d",
+    "9" * 400 + "d", "36500d", "0.0000000001", "proto 99999999999999999999", "bytes > 99999999999999999999",
+    "src.port/99999999999999999999", "element1:99999999999999999999", "udp:[::]:4739", "tcp:0.0.0.0:0", "1,2", "::1",
+    "tls:x:1", "1 2 3", "tcp", "-0", "+1", "e99999999999999999999id1", "v9id99999999",
 )  # fmt: skip
 """Values that some reader may stumble over."""
 
@@ -55,6 +60,41 @@ class OddConfigurationTests(SynchronousTestCase):
         tap.describe(built.graph)
 
 
+NUMBERS = ("number", "positive", "unsigned32", "entries", "octets", "seconds", "whole_seconds", "boolean")
+LARGE = [value for value in VALUES if re.fullmatch(r"-?(0x[0-9a-f]{9,}|[0-9]{10,}[Gd]?)", value)]
+
+
+class LargeNumberTests(SynchronousTestCase):
+    """Integers, sizes and times beyond what a machine holds, in every option that reads one."""
+
+    def test_beyond_64_bits(self):
+        """Each is refused at its own line, or has ulogd2's value with a warning there."""
+        for position, name in plugins():
+            for option in registry.lookup(name, position).all_options():
+                if option.read.__name__ not in NUMBERS[:-1]:
+                    continue
+                for value in ("99999999999999999999", "-99999999999999999999", "9" * 5000):
+                    said = self.said(position, name, option.name, value)
+                    self.assertTrue([text for text in said if text.startswith(f"f:4: [x] {option.name}: ")], said)
+
+    def test_large(self):
+        """No value, however large, meets an error that is not made for users."""
+        for position, name in plugins():
+            for option in registry.lookup(name, position).all_options():
+                for value in LARGE if option.read.__name__ in NUMBERS else ["9" * 5000, *LARGE[-2:]]:
+                    for text in self.said(position, name, option.name, value):
+                        self.assertNotRegex(text, OF_PYTHON)
+
+    def said(self, position, name, option, value):
+        """All mistakes of a configuration with this one option."""
+        stack = ",".join(AROUND[position]).format(name)
+        text = f'[global]\nstack={stack}\n[x]\n{option}="{value}"\n'
+        built = tap.Built(configuration.parse(text, "f"), prepare=False)
+        graph, seen = tap.looked_at(built)
+        tap.describe(graph)
+        return [str(mistake) for mistake in [*built.mistakes, *seen]]
+
+
 def significant(text):
     """The lines of a configuration that mean something."""
     return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -76,7 +116,8 @@ KINDS = ("delete", "double", "swap", "cut", "change", "value", "borrow", "join")
 EDITS = st.tuples(st.sampled_from(KINDS), st.integers(0, 10_000), st.integers(0, 10_000))
 OF_PYTHON = re.compile(
     r"\w(Error|Exception)\b|object at 0x|Traceback|NoneType|invalid literal|positional argument|codec can't|"
-    r"an error of the plugin itself|not subscriptable|unpack"
+    r"an error of the plugin itself|not subscriptable|unpack|Exceeds the limit|too large to convert|out of bounds|"
+    r"cannot convert|format requires"
 )
 """Words of Python in a message: it was not written for users."""
 

@@ -117,6 +117,21 @@ class FaultTests(SynchronousTestCase):
             self.assertIn("KeyError", made._left_out[0])
             self.assertEqual(int(name == "x"), len(stopped))
 
+    def test_memory(self):
+        """Tables without room are no error of the program: the text names the limits, at the start and later."""
+
+        def full():
+            raise MemoryError("Unable to allocate 64.0 GiB")
+
+        self.graph.instances["a"].open = full
+        made, said = self.start(), []
+        self.patch(made, "log", SimpleNamespace(error=lambda form, **of: said.append(form.format(**of))))
+        made._report(self.graph.instances["b"], MemoryError("Unable to allocate 32.0 GiB"))
+        for text, size in ((made._left_out[0], 64), (said[0], 32)):
+            self.assertIn(f"not enough memory: Unable to allocate {size}.0 GiB; make its limits smaller", text)
+            self.assertNotIn("plugin itself", text)
+            self.assertNotIn("Traceback", text)
+
     def test_stop_of_the_rest(self):
         """Also where what is left of its stack cannot be closed."""
         self.graph.instances["x"].open = self.graph.instances["a"].stop = self.raising

@@ -78,6 +78,11 @@ class StartError(UlogdError):
         self.remedy = remedy
 
 
+def lacks_memory(error: MemoryError) -> StartError:
+    """The error of an instance whose tables do not fit into memory."""
+    return StartError(f"not enough memory: {error}", "make its limits smaller, such as max_keys or max_flows")
+
+
 def raised(error: Exception) -> None:
     """The fault itself, raised: the default of a plugin's `fault` until the service sets one."""
     raise error

@@ -244,8 +244,8 @@ _FORMS = {
 _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeCache", 5: "scopeTemplate"}
 """Scope types of NetFlow v9 (RFC 3954 section 6.1)."""
 
-_UNKNOWN = re.compile(r"e(\d+)id(\d+)$")
-_UNKNOWN9 = re.compile(r"v9(id|scope)(\d+)$")
+_UNKNOWN = re.compile(r"e(\d{1,10})id(\d{1,5})$")
+_UNKNOWN9 = re.compile(r"v9(id|scope)(\d{1,5})$")
 _NET_COLUMN = re.compile(r"(src|dst|exporter)\.net\.[A-Za-z0-9]+$")
 _OCCURRENCE = re.compile(r"#\d+$")
 

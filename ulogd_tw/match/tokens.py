@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ulogd_tw.match.errors import MatchError
 
+LONGEST = 1000
+"""Characters of a number in an expression; Python converts no much longer one."""
 _TOKEN = re.compile(
     r"""(?P<blank>\s+|\#.*)
       | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
@@ -45,6 +47,8 @@ def tokens(text: str) -> list[Token]:
         kind, word = match.lastgroup, match[0]
         if kind == "string":
             found.append(Token(re.sub(r"\\(.)", r"\1", word[1:-1]), at + 1, True))
+        elif kind != "blank" and len(word) > LONGEST and re.match(r"-?\d", word):
+            raise MatchError(f"a number of {len(word)} characters is too large", at + 1)
         elif kind != "blank":
             found.append(Token(_SIGNS.get(word, word), at + 1))
         at = match.end()

@@ -48,8 +48,10 @@ class Form:
 
 FORMS: dict[Callable[[str], Any], Form] = {
     options.text: Form("text", "the text as it is; in `\"...\"` it may have blanks", ("/var/log/flows.json", "flows")),
-    options.number: Form("number", "an integer: decimal, hexadecimal or octal", ("10", "0x1f", "017", "-1")),
+    options.number: Form("number", "an integer of 64 bits: decimal, hexadecimal or octal", ("10", "0x1f", "017", "-1")),
     options.positive: Form("number from 1", "an integer of at least 1", ("1", "0x1000")),
+    options.unsigned32: Form("number from 1 (32 bits)", "an integer from 1 to 4294967295", ("1", "100")),
+    options.entries: Form("number from 1 (2^30)", "an integer from 1 to 1073741824", ("1", "1000000")),
     options.seconds: Form(
         "seconds", "a time: seconds, or a number with ms, s, m, h or d behind it",
         ("30", "0.2", "500ms", "5m", "2h", "1d"),

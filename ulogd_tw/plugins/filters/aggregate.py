@@ -14,7 +14,7 @@ from ulogd_tw.aggregation.total_counters import EVERY_ASK
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_rows import only_ends
 from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry
-from ulogd_tw.core.options import Option, number, one_of, positive, seconds, text, whole_seconds
+from ulogd_tw.core.options import Option, entries, number, one_of, positive, seconds, text, whole_seconds
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.patience import Ends, of_interval
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, Aggregator, Wanted
@@ -46,7 +46,7 @@ class AGGREGATE(Aggregator):
                "by. All other groups become one row without keys, so that sums stay right. 0: all groups."),
         Option("by", text, "octets", "Column that ranks groups for top: flows, packets, octets or a column of "
                "functions."),
-        Option("max_sketches", positive, 16384, "Maximum number of groups in an interval with distinct or quantile "
+        Option("max_sketches", entries, 16384, "Maximum number of groups in an interval with distinct or quantile "
                "columns (256 octets and 2 kB each). Further groups have no value there."),
         Option("interval", whole_seconds, 60, "Length of an interval in seconds; intervals begin at multiples of it "
                "in UTC."),
@@ -68,7 +68,7 @@ class AGGREGATE(Aggregator):
                "packetTotalCount in records without delta counters. auto: a record counts its increase over the "
                "previous one of the same flow, else in full; last: only the last record of a flow counts; difference: "
                "each record counts its increase over the previous one. Totals of max_keys flows are remembered."),
-        Option("max_keys", positive, 1_000_000, "Maximum number of groups in memory, over all open intervals."),
+        Option("max_keys", entries, 1_000_000, "Maximum number of groups in memory, over all open intervals."),
         Option("overflow", one_of("emit", "other", "refuse", "fold", "evict"), "emit", "Action for a new group beyond "
                "max_keys. emit: emit all groups early (with window: as fold); other: count the row under NULL keys; "
                "refuse: drop the row; fold: merge the half of the groups with the fewest octets under NULL keys; "

@@ -13,7 +13,7 @@ from ulogd_tw.core.biflow_names import other_end, reverse
 from ulogd_tw.core.counters import ByReason, Count, Dropped, Gauge, Reason
 from ulogd_tw.core.flow_end import ACTIVE, ENDED, FORCED, IDLE, NO_ROOM
 from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry, ulogd_keys
-from ulogd_tw.core.options import Option, boolean, one_of, positive, seconds, text
+from ulogd_tw.core.options import Option, boolean, entries, one_of, seconds, text, unsigned32
 from ulogd_tw.core.plugin import FLOW, PACKET, Aggregator, Wanted
 from ulogd_tw.metering.flow_ends import Rules
 from ulogd_tw.metering.flow_layout import BOUNDS, Layout, Wish
@@ -78,9 +78,9 @@ class FLOWCACHE(Aggregator):
                "the next packet begins a new flow."),
         Option("biflow", boolean, False, "1: both directions make one flow, with the reverse counters of RFC 5103 "
                "(reverseOctetDeltaCount); the sender of the first packet is the source. 0: each direction is a flow."),
-        Option("max_flows", positive, 1_000_000, "Maximum number of flows in memory; beyond it, the flows idle for the "
+        Option("max_flows", entries, 1_000_000, "Maximum number of flows in memory; beyond it, the flows idle for the "
                "longest time end early."),
-        Option("sampling", positive, 1, "Count one packet in this number, such as 100. 1: count all packets."),
+        Option("sampling", unsigned32, 1, "Count one packet in this number, such as 100. 1: count all packets."),
         Option("sampling_method", one_of("systematic", "random"), "systematic", "systematic: count every n-th packet, "
                "where n is sampling; random: one packet at random out of each n."),
         Option("scale", boolean, False, "1: multiply the counters by sampling, as an estimate of the whole traffic."),

@@ -12,7 +12,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Count, Gauge, Group, Lost
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.networks import networks
-from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, words
+from ulogd_tw.core.options import MOST_ENTRIES, Option, boolean, entries, number, octets, one_of, seconds, words
 from ulogd_tw.core.paths import network_namespace
 from ulogd_tw.core.plugin import ALL, FLOW
 from ulogd_tw.metering import conntrack_settings
@@ -51,7 +51,7 @@ def protocols(text: str) -> tuple[int, ...]:
     found = []
     for word in words(text):
         try:
-            found.append(int(word) if word.isdecimal() else socket.getprotobyname(word))
+            found.append(min(int(word[-300:]), 256) if word.isdecimal() else socket.getprotobyname(word))
         except OSError:
             raise ValueError(
                 f"{word!r} is not a protocol; write names of /etc/protocols or numbers, such as tcp or 6"
@@ -109,7 +109,7 @@ class NFCT(LiveInput):
         Option("follow", one_of("old", "all"), "old", "Flows kept in memory, so that their end is noticed even without "
                "an event. old: the flows found in the kernel's table at the start or after a loss of events; all: "
                "every flow, for about 150 octets each."),
-        Option("max_flows", positive, 1_000_000, "Maximum number of flows kept in memory; the end of further flows is "
+        Option("max_flows", entries, 1_000_000, "Maximum number of flows kept in memory; the end of further flows is "
                "known only from events."),
         Option("active_timeout", seconds, 0.0, "Seconds after which an active flow gets an interim row, with the "
                "counts since its previous row. 0: rows at the end of flows only."),
@@ -154,7 +154,7 @@ class NFCT(LiveInput):
         self._accept = Accept()
         config = self.config
         self._births = config.follow == "all" and not config.pollinterval
-        most = max(config.max_flows, config.hash_max_entries)
+        most = min(max(config.max_flows, config.hash_max_entries), MOST_ENTRIES)
         self._flows = Flows(most, self._births, int(config.active_timeout * 1000))
         self._vanished = self._interim = 0
         self._limited = RateLimitedLog(self._reactor.seconds)

@@ -19,7 +19,7 @@ from ulogd_tw.core.counters import Count, Gauge, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.limited import RateLimitedLog
-from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, text, words
+from ulogd_tw.core.options import Option, boolean, number, octets, one_of, seconds, text, unsigned32, words
 from ulogd_tw.core.paths import network_namespace
 from ulogd_tw.core.plugin import RAW, Input
 from ulogd_tw.transports import bpf
@@ -63,7 +63,7 @@ class PACKET(Input):
                "host; both: all."),
         Option("filter", text, "", 'Filter in the language of tcpdump, such as "tcp port 443". It needs libpcap, and '
                "sees packets without their VLAN tag. Empty: all packets."),
-        Option("snaplen", positive, 262144, "Maximum number of octets taken of a packet; for flows 128 are enough."),
+        Option("snaplen", unsigned32, 262144, "Maximum number of octets taken of a packet; for flows 128 are enough."),
         Option("promiscuous", boolean, False, "1: read also packets for other hosts."),
         Option("ring", octets, 64 << 20, "Octets of kernel memory for the packet ring of each interface."),
         Option("batch_latency", seconds, None, "The longest time in seconds for which packets wait for more, such as "

@@ -32,6 +32,8 @@ _AUTOMATIC = ("auto_increment", "virtual", "stored", "persistent")
 """MySQL's words for columns that fill themselves."""
 SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
 """Values that do not fit are refused instead of cut, and backslash escapes work, for any default of the server."""
+LONGEST_CONNECT_S = 31536000
+"""The longest time that pymysql takes."""
 FENCE_S = 5
 """Seconds for a killed session of this service to end."""
 
@@ -138,10 +140,11 @@ class MySQL(Database):
 
     def keywords(self) -> dict[str, Any]:
         config = self.config
+        within = min(config.connect_timeout or CONNECT_S, LONGEST_CONNECT_S)
         found = {
             "user": config.user, "password": config.pass_, "database": config.db, "charset": "utf8mb4",
-            "sql_mode": SQL_MODE, "autocommit": True, "connect_timeout": config.connect_timeout or CONNECT_S,
-            "read_timeout": config.connect_timeout or CONNECT_S, "write_timeout": config.connect_timeout or CONNECT_S,
+            "sql_mode": SQL_MODE, "autocommit": True, "connect_timeout": within,
+            "read_timeout": within, "write_timeout": within,
         }  # fmt: skip
         if path := self.socket_path():
             return found | {"unix_socket": path}
