@@ -45,6 +45,9 @@ USUAL_S = 0.02
 """Seconds that events wait for more, where no plugin below has a wish."""
 _UNNEEDED = "No effect; accepted for configurations of ulogd2."
 
+CHECKS = 5
+"""Looks at the kernel's table in an `active_timeout`: reports are a fifth late at most. Dumps bounds their share."""
+
 
 def protocols(text: str) -> tuple[int, ...]:
     """Protocols by number or by name as in /etc/protocols, with blanks or commas between. ValueError for others."""
@@ -264,7 +267,7 @@ class NFCT(LiveInput):
 
     def _open_dumps(self) -> None:
         config = self.config
-        reports = config.active_timeout if config.reset else config.active_timeout / 2
+        reports = config.active_timeout if config.reset else config.active_timeout / CHECKS
         periods = [config.pollinterval or config.resync, reports] if config.hash_enable else []
         dumps = Dumps(
             self._flows, self._following, self._report, self._gone,
