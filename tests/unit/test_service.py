@@ -126,7 +126,7 @@ class FaultTests(SynchronousTestCase):
         self.graph.instances["a"].open = full
         made, said = self.start(), []
         self.patch(made, "log", SimpleNamespace(error=lambda form, **of: said.append(form.format(**of))))
-        made._report(self.graph.instances["b"], MemoryError("Unable to allocate 32.0 GiB"))
+        made.report(self.graph.instances["b"], MemoryError("Unable to allocate 32.0 GiB"))
         for text, size in ((made._left_out[0], 64), (said[0], 32)):
             self.assertIn(f"not enough memory: Unable to allocate {size}.0 GiB; make its limits smaller", text)
             self.assertNotIn("plugin itself", text)
