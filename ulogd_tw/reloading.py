@@ -22,7 +22,7 @@ from ulogd_tw.core.errors import ConfigError, Mistake, UlogdError
 from ulogd_tw.core.graph import Graph, Node, input_of
 from ulogd_tw.core.plugin import Aggregator, Filter, Input, Output, Plugin
 from ulogd_tw.core.requests import hand_up_patience
-from ulogd_tw.flow import OutputQueue, Spool, Unspooled
+from ulogd_tw.flow import OutputQueue
 from ulogd_tw.transports.descriptors import descriptors
 
 reactor: Any = _reactor
@@ -240,7 +240,7 @@ class Reload:
             ulogd.cancel_timer(node)
             yield ulogd.stop_node(node, deadline + 5)
             ulogd.queues.remove(queue)
-            if node not in successors or queue.output.config.spool:
+            if node not in successors or ulogd.spool_of(queue):
                 ulogd.leave(queue)
             if node in successors:
                 yield self._begin_output(successors[node], queue.left())
@@ -259,10 +259,7 @@ class Reload:
             ulogd.drop(queue, "error")
             return
         queue.take_over(rows)
-        if queue.output.config.spool:
-            ulogd.guarded(
-                queue.output, partial(queue.read_back, Unspooled(Spool(queue.output.config.spool, node.ident)))
-            )
+        ulogd.read_spool(queue)
         queue.begin()
 
     def _settle(self, changes: Changes) -> None:

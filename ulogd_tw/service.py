@@ -36,11 +36,13 @@ from ulogd_tw.flow import OutputQueue, Pauses, Spool, Unspooled, queues
 from ulogd_tw.logs import LogFile
 from ulogd_tw.operating import metrics, notify
 from ulogd_tw.operating.status_line import StatusLine
+from ulogd_tw.restarting import Succession, unit
 from ulogd_tw.state_directory import StateDirectory
-from ulogd_tw.transports.descriptors import descriptors
 
 PATIENCE_S = 60.0
 """At the end of a batch job, the longest time without a written row. One write of a slow database takes a while."""
+_ANSWER_S = 0.1
+"""Time for the answer to whoever asks for a restart."""
 _LAST_WRITES_S = 50.0
 """Beyond stop_timeout, for the last write of each output, before systemd kills."""
 
@@ -85,8 +87,7 @@ class Ulogd(service.Service):
         self._fresh = self._names()
         self.state = StateDirectory(settings.state_dir, settings.state_interval) if settings.state_dir else None
         """The place of all that outlives a restart; None without the option, or where it cannot be used."""
-        self._stored: set[str] = set()
-        """Names of sockets that systemd keeps for us."""
+        self.succession = Succession(settings.state_dir)
         self.life = notify.LifeSigns(reactor, StatusLine(lambda: self.graph, len(graph.stacks), reactor.seconds))
 
     def __repr__(self) -> str:
@@ -105,6 +106,7 @@ class Ulogd(service.Service):
             node.plugin.fault = partial(self.report, node.plugin)
         for node in self.graph.inputs:
             node.plugin.ended = self.input_ended
+        self.succession.inherit()
         self._ready = self.open_nodes(self.graph.inputs)
 
     def startService(self) -> None:
@@ -180,16 +182,14 @@ class Ulogd(service.Service):
     def _begin(self) -> None:
         self.queues = queues(self.graph, self.pauses)
         for queue in self.queues:
-            if queue.output.config.spool:
-                spooled = Unspooled(Spool(queue.output.config.spool, queue.node.ident))
-                self.guarded(queue.output, partial(queue.read_back, spooled))
+            self.read_spool(queue)
         for node in self.graph.nodes:
             self.wake(node)
         starting.settle()
         for node in self.graph.inputs:
             self.guarded(node.plugin, node.plugin.begin)
         self._write_stats_regularly()
-        self._store_descriptors()
+        self.succession.settle()
         signals.answer(signal.SIGHUP, lambda: reactor.callFromThread(self.hang_up))
         signals.answer(signal.SIGUSR2, lambda: reactor.callFromThread(self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
@@ -325,12 +325,24 @@ class Ulogd(service.Service):
             self.log.error("the configuration is not reloaded, the former one goes on: {why}", why=error)
             raise
         else:
-            self._store_descriptors()
+            self.succession.settle()
             self.log.info("reloaded {file}: {changes}", file=self.file, changes="; ".join(changes) or "nothing changed")
             return changes
         finally:
             self._changing.release()
             self.life.say_ready()
+
+    def restart(self) -> dict[str, Any]:
+        """End in order and begin anew, with the sockets; the answer of the API.
+
+        Under systemd nothing is done here: the unit in the answer has to be restarted.
+        """
+        if name := unit():
+            return {"restarting": False, "unit": name}
+        self.log.info("the service restarts")
+        self.succession.executes = True
+        reactor.callLater(_ANSWER_S, reactor.stop)
+        return {"restarting": True}
 
     def opened(self, node: Node, former: Node | None = None) -> None:
         """A node of the new graph is open, perhaps with the instance of a former one."""
@@ -362,15 +374,6 @@ class Ulogd(service.Service):
         if self.settings.stats_file:
             self._stats = task.LoopingCall(self.write_stats)
             self._stats.start(self.settings.stats_interval)
-
-    def _store_descriptors(self) -> None:
-        """Let systemd keep the sockets over a restart or a crash."""
-        names = descriptors.names()
-        for name in self._stored.difference(names):
-            notify.remove(name)
-        for name in names.keys() - self._stored:
-            notify.store(name, names[name])
-        self._stored = set(names)
 
     def _logs(self) -> list[LogFile]:
         return [sibling for sibling in self.parent or () if isinstance(sibling, LogFile)]
@@ -413,6 +416,7 @@ class Ulogd(service.Service):
             signals.answer(number, lambda: reactor.callFromThread(self._stops_already))
         self.life.end(self.settings.stop_timeout + _LAST_WRITES_S)
         deadline = reactor.seconds() + self.settings.stop_timeout
+        self.succession.stop()
         for part in self.graph.parts():
             yield self._stop_part(part, deadline)
         for queue in self.queues:
@@ -422,6 +426,7 @@ class Ulogd(service.Service):
         if self._stats is not None:
             self._stats.stop()
             self.write_stats()
+        self.succession.end()
         unaccounted = self.graph.unaccounted()
         if unaccounted:
             self.log.error("rows missing from every counter (a bug, please report it): {rows}", rows=unaccounted)
@@ -476,7 +481,7 @@ class Ulogd(service.Service):
             if queue.spooled is not None:
                 queue.spooled.remove()
             return
-        directory = queue.output.config.spool
+        directory = self.spool_of(queue)
         if directory:
             try:
                 saved = Spool(directory, queue.node.ident).save(batches, self._fresh)
@@ -489,6 +494,16 @@ class Ulogd(service.Service):
                 self.report(queue.output, error)
         queue.counters.dropped["stop_timeout"] += rows
         self.log.error("{node}: {rows} rows were not written before stop_timeout", node=queue.node.ident, rows=rows)
+
+    def spool_of(self, queue: OutputQueue) -> str:
+        """The directory for rows that an output could not write before the stop; empty: they are dropped."""
+        own = queue.output.config.spool
+        return own or ("" if self.state is None else str(self.state.spool))
+
+    def read_spool(self, queue: OutputQueue) -> None:
+        """Read back the rows that waited at an earlier stop."""
+        if directory := self.spool_of(queue):
+            self.guarded(queue.output, partial(queue.read_back, Unspooled(Spool(directory, queue.node.ident))))
 
     @staticmethod
     def _names() -> Callable[[], str]:

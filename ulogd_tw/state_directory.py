@@ -46,6 +46,11 @@ class StateDirectory:
         self._aside: Path | None = None
         """Where the instances of a newer layout are."""
 
+    @property
+    def spool(self) -> Path:
+        """The directory for rows of outputs without `spool`."""
+        return self.path / "spool"
+
     def open(self) -> None:
         """Take the directory for this process, and make what is missing. Raises `StartError`."""
         try:

@@ -27,9 +27,9 @@ _WAIT_S = 1.0
 
 def send(*lines: str, descriptors: Sequence[int] = (), wait: float = _WAIT_S) -> bool:
     """Send one notification. False where there is no systemd, or it does not take it within `wait` seconds."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address[:1] not in ("/", "@"):
+    if not is_there():
         return False
+    address = os.environ["NOTIFY_SOCKET"]
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -39,6 +39,11 @@ def send(*lines: str, descriptors: Sequence[int] = (), wait: float = _WAIT_S) ->
     except OSError:
         return False
     return True
+
+
+def is_there() -> bool:
+    """Whether systemd, or another supervisor with its protocol, started this process."""
+    return os.environ.get("NOTIFY_SOCKET", "")[:1] in ("/", "@")
 
 
 def ready(text: str) -> bool:

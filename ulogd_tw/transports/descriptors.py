@@ -46,6 +46,7 @@ class Descriptors:
         self._open: WeakValueDictionary[str, Owner] = WeakValueDictionary()
         self._kept: dict[str, Kept] = {}
         self._taken: dict[str, Kept] = {}
+        self._adopted: set[str] = set()
 
     def opened(self, name: str, owner: Owner) -> None:
         """Announce a socket; `name` is unique in the process."""
@@ -75,6 +76,14 @@ class Descriptors:
             if kept is not None:
                 kept.notes.update(notes)
 
+    def adopted(self, name: str) -> bool:
+        """Whether the present owner has taken over the socket of a former one."""
+        return name in self._adopted or name in self._taken
+
+    def all_notes(self) -> dict[str, dict[str, int]]:
+        """What was noted of the kept sockets."""
+        return {name: kept.notes for name, kept in self._kept.items() if kept.notes}
+
     def take(self, name: str) -> socket.socket | None:
         """The kept socket of this name, once; it belongs to the caller from now on."""
         kept = self._kept.pop(name, None)
@@ -90,7 +99,8 @@ class Descriptors:
 
     def release(self) -> list[str]:
         """Close what nobody took; returns the names."""
-        left, self._kept, self._taken = self._kept, {}, {}
+        left, self._kept = self._kept, {}
+        self._adopted, self._taken = self._adopted | set(self._taken), {}
         for kept in left.values():
             os.close(kept.descriptor)
         return sorted(left)
@@ -104,9 +114,9 @@ class Descriptors:
         known = {name: [kept.descriptor, kept.notes] for name, kept in self._kept.items()}
         return {ENVIRONMENT: json.dumps(known)} if known else {}
 
-    def inherit(self, environment: Any = os.environ, others: Iterable[tuple[str, int]] = ()) -> None:
-        """Take over the sockets of `environment` above, and others by name and descriptor, such as systemd's."""
-        for name, descriptor, notes in (*((*other, {}) for other in others), *_from_service(environment)):
+    def inherit(self, environment: Any = os.environ, others: Iterable[tuple[str, int, dict[str, int]]] = ()) -> None:
+        """Take over the sockets of `environment` above, and others by name, descriptor and notes, such as systemd's."""
+        for name, descriptor, notes in (*others, *_from_service(environment)):
             try:
                 os.set_inheritable(descriptor, False)
             except OSError as error:

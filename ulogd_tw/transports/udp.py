@@ -15,14 +15,12 @@ from zope.interface import implementer
 
 from ulogd_tw.transports.descriptors import descriptors, name_of_bound
 from ulogd_tw.transports.gathering import Gathering, Terms
+from ulogd_tw.transports.receive_buffer import enlarge
 from ulogd_tw.transports.slab import Slab
 from ulogd_tw.transports.stream_listener import bind_all
 from ulogd_tw.transports.url import Url
 
 reactor: Any = _reactor
-_SO_RCVBUFFORCE = 33
-_MOST_BUFFER = 0x3FFFFFFF
-"""The kernel keeps the double in an int."""
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 _MEMINFO_HELD, _MEMINFO_DROPS = 0, 8
@@ -75,7 +73,7 @@ class UdpListener:
         """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it has no host. Raises OSError."""
         listeners = []
         for bound in bind_all(url, socket.SOCK_DGRAM):
-            _set_buffer(bound, buffer)
+            enlarge(bound, buffer)
             listener = cls(bound, received, terms)
             listener._announce(name_of_bound(bound))
             listeners.append(listener)
@@ -167,12 +165,3 @@ class UdpListener:
     def close(self) -> None:
         self.gathering.end()
         self._socket.close()
-
-
-def _set_buffer(bound: socket.socket, octets: int) -> None:
-    """The largest receive buffer we may have: beyond net.core.rmem_max only with CAP_NET_ADMIN."""
-    octets = min(octets, _MOST_BUFFER)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, octets)
-    except PermissionError:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets)

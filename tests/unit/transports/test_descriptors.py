@@ -78,7 +78,9 @@ class DescriptorsTests(TestCase):
         """It gives names and numbers; the service's own, with notes, go before them."""
         found = Descriptors()
         number, other = os.dup(self.here.fileno()), os.dup(self.here.fileno())
-        found.inherit({ENVIRONMENT: json.dumps({"b": [other, {"at": 1}]})}, [("a", number), ("b", os.dup(other))])
+        found.inherit(
+            {ENVIRONMENT: json.dumps({"b": [other, {"at": 1}]})}, [("a", number, {}), ("b", os.dup(other), {})]
+        )
         self.peer.send(b"x")
         taken = found.take("a")
         self.addCleanup(taken.close)

@@ -171,7 +171,7 @@ class Restart(_Later):
     command = "restart"
 
     def told(self, result: Any) -> Iterator[bytes]:
-        return one({"restarting": True})
+        return one(result or {"restarting": True})
 
 
 PAGES: tuple[type[Page], ...] = (

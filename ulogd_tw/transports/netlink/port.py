@@ -30,6 +30,7 @@ from ulogd_tw.transports.gathering import Gathering, Terms
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink import nlmsg
 from ulogd_tw.transports.netlink.nlmsg import Control, Messages
+from ulogd_tw.transports.receive_buffer import MOST, enlarge
 from ulogd_tw.transports.slab import Slab
 
 NETLINK_NETFILTER = 12
@@ -37,7 +38,7 @@ NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_BROADCAST_ERROR, NETLINK_NO_ENOBUFS = 1, 2, 4, 5
 NETLINK_LIST_MEMBERSHIPS = 9
-SO_RCVBUFFORCE, SO_MEMINFO = 33, 55
+SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 _HELD, _DROPS = 0, 8
 """Indexes of SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_DROPS."""
@@ -195,12 +196,13 @@ class NetlinkPort:
 
     def _join(self) -> None:
         """Be in the groups, and in no other."""
+        former: set[int] = set()
         if self.adopted:
             joined = self._socket.getsockopt(SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, 64)
             former = {i + 1 for i in range(8 * len(joined)) if joined[i // 8] >> i % 8 & 1}
             for group in former.difference(self.groups):
                 self._set(NETLINK_DROP_MEMBERSHIP, group)
-        for group in self.groups:
+        for group in sorted(set(self.groups) - former):
             self._set(NETLINK_ADD_MEMBERSHIP, group)
 
     def _set(self, option: int, number: int) -> None:
@@ -208,13 +210,8 @@ class NetlinkPort:
 
     def _enlarge(self) -> None:
         """Let the kernel queue `buffer_octets`: it is a limit, not an allocation."""
-        wanted = min(self.buffer_octets, 0x3FFFFFFF)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, wanted)
-        except PermissionError:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
-        # The kernel doubles what is asked, for its own overhead, and reports the double.
-        self.buffer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        wanted = min(self.buffer_octets, MOST)
+        self.buffer = enlarge(self._socket, wanted)
         self.effective_octets = self.buffer // 2
         if self.effective_octets < wanted:
             self.log.warn(

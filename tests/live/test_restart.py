@@ -1,0 +1,107 @@
+"""A restart while exporters send: the next process goes on with the sockets, and every record comes once."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+
+from twisted.trial.unittest import TestCase
+
+from tests.live.service import Service, ipfixgen, sleep, unaccounted
+from tests.live.test_softflowd import _queue
+from tests.support import free_port, wait_until
+
+RECORDS, RATE = 500_000, 100_000
+CONFIG = """
+[col1]
+listen="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"
+[agg1]
+key="exporter,observationDomainId"
+interval=86400
+[j1]
+file="{dir}/agg.json"
+"""
+STACKS = ("col1:COLLECTOR,agg1:AGGREGATE,j1:JSON",)
+
+
+class Control(http.client.HTTPConnection):
+    """The API at a control socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=20)
+        self._path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(self._path)
+
+
+def ask(service, method, path):
+    """The answer of the API."""
+    connection = Control(service.directory / "control")
+    connection.request(method, path)
+    return json.loads(connection.getresponse().read())
+
+
+class RestartTests(TestCase):
+    """Sums of the rows written before and after are those that were sent."""
+
+    timeout = 120
+
+    def setUp(self):
+        self.port = free_port("both")
+
+    def service(self, settings="", **keywords):
+        return Service(
+            STACKS,
+            CONFIG.replace("{port}", str(self.port)),
+            settings=f'control_socket="{{dir}}/control"\n{settings}',
+            **keywords,
+        )
+
+    def load(self, *words):
+        argv = [ipfixgen(), "-d", f"127.0.0.1:{self.port}", "-n", RECORDS, "-r", RATE, *words]
+        return subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, text=True)
+
+    def restart(self, service):
+        """Ask for a restart, and wait for the next start."""
+        starts = service.output().count("stacks run")
+        self.assertEqual({"restarting": True}, ask(service, "POST", "/api/v1/restart"))
+        wait_until(lambda: service.output().count("stacks run") == starts + 1, 30.0, "it runs again")
+
+    def sums(self, service):
+        rows = [json.loads(line) for line in (service.directory / "agg.json").read_text().splitlines()]
+        return sum(row["flows"] for row in rows), sum(row["octets"] for row in rows), len(rows)
+
+    def while_sending(self, *words, settings="", times=1):
+        with self.service(settings) as service:
+            pid = service.pid
+            load = self.load(*words)
+            sleep(1.0)
+            for _ in range(times):
+                self.restart(service)
+                os.kill(pid, 0)
+            sent = json.loads(load.communicate(timeout=60)[0].splitlines()[-1])
+            wait_until(lambda: _queue(self.port) == 0, what="all is read")
+        self.assertEqual({}, unaccounted(service.all_counters()))
+        self.assertNotIn("Traceback", service.output())
+        return sent, service
+
+    def test_exporters(self):
+        """Three exporters over UDP; without state_dir groups are emitted at the end, and records wait for templates."""
+        sent, service = self.while_sending("-E", 3, "-T", 64)
+        self.assertEqual((sent["records"], sent["octets"]), self.sums(service)[:2], service.output()[-3000:])
+
+    def test_state(self):
+        """With state_dir the next process goes on with open intervals and Sequence Numbers."""
+        sent, service = self.while_sending("-E", 3, settings='reload=1\nstate_dir="{dir}/state"', times=2)
+        with service:
+            wait_until(lambda: service.output().count("stacks run") == 4, 20.0, "it runs again")
+            service.config.write_text(service.config.read_text().replace("86400", "1"))
+            os.kill(service.pid, signal.SIGHUP)
+            wait_until(lambda: "its groups are handed on" in service.output(), 20.0, "the reload")
+        found = self.sums(service)
+        self.assertEqual((sent["records"], sent["octets"]), found[:2], service.output()[-3000:])
