@@ -25,11 +25,11 @@ INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-setting
 
 run: $(VENV)/installed
 	@echo "make: running etc/ulogd.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/ulogd.conf"
-	@exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/ulogd.conf $(ARGS)
+	@ULOGD_TW_PRINT_TOKEN=1 exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/ulogd.conf $(ARGS)
 
 demo: $(VENV)/installed
 	@echo "make: running etc/demo.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/demo.conf"
-	@exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/demo.conf $(ARGS)
+	@ULOGD_TW_PRINT_TOKEN=1 exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/demo.conf $(ARGS)
 
 # The peers first: a C compiler is among them, for the kernels.
 test:

@@ -58,6 +58,7 @@ PACKAGES = {
     "nfpcapd": "nfdump",
     "nft": "nftables",
     "ping": "iputils-ping",
+    "promtool": "prometheus",
     "pmacctd": "pmacct",
     "sfcapd": "nfdump-sflow",
     "ssh": "openssh-client",

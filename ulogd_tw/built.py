@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ulogd_tw import config as configuration
@@ -30,11 +31,30 @@ class Built:
             if any(not m.tolerated for m in odd):
                 self.manhole = None  # the stacks run without it
             wrong += odd
+        self.http = self._http(wrong)
         seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
         self.mistakes = sorted(seen.values(), key=place_of)
         self.fatal = [m for m in self.mistakes if not m.remark and (self.settings.strict or not m.tolerated)]
         self.forbidden: list[Mistake] = self.fatal if self.settings.strict else []
         """With ``strict=1``: what keeps every stack from running."""
+
+    def _http(self, wrong: list[Mistake]) -> Values | None:
+        """The values of [http]; None without the section, or with a mistake in it: then nothing listens."""
+        if "http" not in self.config.sections:
+            return None
+        from ulogd_tw.operating.api import options
+
+        values, odd = self.config.read("http", options.OPTIONS, "[http]")
+        if all(m.tolerated for m in odd):
+            odd += self.said(values, options.mistakes(values), False)
+            odd += self.said(values, options.remarks(values), True)
+        wrong += odd
+        return values if all(m.tolerated for m in odd) else None
+
+    def said(self, values: Values, found: Iterable[tuple[str, str]], tolerated: bool) -> list[Mistake]:
+        """Mistakes of [http], each with its line."""
+        section = self.config.place(self.config.sections["http"].line)
+        return [Mistake(values.place(name) or section, f"[http] {name}: {text}", tolerated) for name, text in found]
 
     def _read(self, instance: str, class_: type[Plugin]) -> tuple[Values, list[Mistake]]:
         others = registry.options_of(self.config.plugins_of(instance) - {class_.name})

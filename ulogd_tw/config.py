@@ -40,7 +40,7 @@ from ulogd_tw.ulogd2 import INTEGERS, SHARED_OBJECTS
 INHERITED = ("queue_rows", "queue_octets")
 """Options with a default that can be set in [global]."""
 
-_SPECIAL = ("global", "manhole")
+_SPECIAL = ("global", "manhole", "http")
 
 
 STACK = "; write one, such as stack=col1:COLLECTOR,json1:JSON"
@@ -87,7 +87,7 @@ def _umask(value: str) -> int:
     return mask
 
 
-def _mode(value: str) -> int:
+def file_mode(value: str) -> int:
     """A file mode, from an octal number."""
     try:
         mode = int(value, 8)
@@ -139,7 +139,7 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "Path of the Unix socket through which commands such as ulogd-tw status and ulogd-tw query reach the running "
         "service, such as /run/ulogd/control.sock. Whoever can write to it may ask and change everything. Empty: none.",
     ),
-    Option("control_socket_mode", _mode, 0o600, "File mode of control_socket, octal, such as 660."),
+    Option("control_socket_mode", file_mode, 0o600, "File mode of control_socket, octal, such as 660."),
     Option("control_socket_group", text, "", "Group of control_socket, by name. Empty: that of the process."),
     Option("query_socket", new_socket, "", "The former name of control_socket; has an effect where that is empty."),
     Option(

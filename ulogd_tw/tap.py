@@ -130,6 +130,10 @@ def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
     if built.manhole is not None and (text := unreadable(built.manhole.authorized_keys)):
         where = built.manhole.place("authorized_keys") or built.config.file
         seen.append(Mistake(where, f"[manhole] authorized_keys: {text}", True))
+    if built.http is not None:
+        from ulogd_tw.operating.api import options
+
+        seen += built.said(built.http, options.obstacles(built.http), True)
     for node in built.graph.nodes:
         plugin = node.plugin
         for name, text, fatal in plugin.obstacles():
@@ -231,13 +235,23 @@ def _make_reactor(config: configuration.Config) -> None:
 def _open_doors(ulogd: Any, built: Built, parent: Process) -> None:
     """Add the ways in for commands and programs; what they need is loaded only for them."""
     path = configuration.control_socket(built.settings)
-    if not path:
+    if not path and built.http is None:
         return
     from ulogd_tw.operating.api import control_socket, tree, view
 
-    root = tree.root(view.View(ulogd, built.config.file))
-    mode, group = built.settings.control_socket_mode, built.settings.control_socket_group
-    control_socket.ControlSocket(root, path, mode, group).setServiceParent(parent)
+    seen = view.View(ulogd, built.config.file)
+    root = tree.root(seen)
+    if path:
+        mode, group = built.settings.control_socket_mode, built.settings.control_socket_group
+        control = control_socket.ControlSocket(root, path, mode, group)
+        seen.doors["control_socket"] = control.door
+        control.setServiceParent(parent)
+    if built.http is not None:
+        from ulogd_tw.operating.api import http
+
+        served = http.Http(root, built.http)
+        seen.doors |= served.by_name
+        served.setServiceParent(parent)
 
 
 def makeService(options: Options) -> service.IService:

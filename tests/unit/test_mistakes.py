@@ -16,6 +16,7 @@ from tests.unit import table_of_mistakes as table
 from ulogd_tw import cli, clocks, config, registry, starting, tap
 from ulogd_tw.core.options import one_of
 from ulogd_tw.operating import manhole
+from ulogd_tw.operating.api import options as http
 from ulogd_tw.peers import targets
 from ulogd_tw.transports import names
 
@@ -31,7 +32,7 @@ def mistakes(text):
     return [str(m) for m in tap.Built(config.parse(text, "f"), prepare=False).mistakes]
 
 
-SPECIAL = (*config.GLOBAL_OPTIONS, *manhole.OPTIONS, *targets.SECTION)
+SPECIAL = (*config.GLOBAL_OPTIONS, *manhole.OPTIONS, *http.OPTIONS, *targets.SECTION)
 """Options of the sections that are no instance's."""
 NAMES = sorted({name for plugins in registry.BUILT_IN.values() for name in plugins})
 
@@ -225,6 +226,14 @@ class OutsideTests(SynchronousTestCase):
         self.assertEqual(0, stacks)
         self.assertEqual("f:5: [u] owner: there is no no-such in /etc/passwd; name one that is there", said[0])
         self.assertEqual("f:6: [u] group: there is no no-such in /etc/group; name one that is there", said[1])
+
+    def test_http(self):
+        """A file of tokens that is not there is a warning: the stacks run, and nothing listens."""
+        text = "[global]\nstack=c:COLLECTOR,j:GPRINT\n[j]\nfile=stdout\n[http]\ntoken_file=/nonexistent\n"
+        built = tap.Built(config.parse(text, "f"), prepare=False)
+        _, seen = tap.looked_at(built)
+        (said,) = [str(mistake) for mistake in seen if "[http]" in mistake.text]
+        self.assertTrue(said.startswith("f:6: [http] token_file: /nonexistent: No such file"), said)
 
     def test_manhole(self):
         """A manhole without its file of keys is a warning: the stacks run."""

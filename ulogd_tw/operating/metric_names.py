@@ -46,6 +46,15 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
+SERVICE = (
+    Metric(BEFORE + "build_info", "gauge", "Version of ulogd_tw and of Python.", ("version", "python")),
+    Metric(BEFORE + "start_time_seconds", "gauge", "When the service started, in seconds since 1970."),
+    Metric(BEFORE + "http_requests_total", "counter", "Requests that came through a door.", ("door",)),
+    Metric(BEFORE + "http_refused_total", "counter", "Requests without an answer, by reason.", ("door", "reason")),
+    Metric(BEFORE + "http_connections", "gauge", "Connections that are open.", ("door",)),
+)
+"""Metrics of the service as a whole; their labels are all that they have."""
+
 Sample = tuple[Metric, tuple[str, ...], float]
 """A metric, the values of its labels, and its number."""
 

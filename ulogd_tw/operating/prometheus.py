@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client import ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from ulogd_tw import __version__
-from ulogd_tw.operating.metric_names import Metric, samples
+from ulogd_tw.operating.metric_names import BEFORE, SERVICE, Metric, samples
 
 SAMPLES_AT_ONCE = 200
 """Samples in one slice of the text; 200 take 2 ms."""
@@ -68,15 +68,29 @@ def _written(family: Family) -> Iterator[bytes]:
 
 def families(view: Any) -> Iterator[Family | None]:
     """Every family; None between them is a place to pause."""
-    yield InfoMetricFamily(
-        "ulogd_build", "Version of ulogd_tw and of Python.",
-        {"version": __version__, "python": platform.python_version()},
-    )  # fmt: skip
-    start = GaugeMetricFamily("ulogd_start_time_seconds", "When the service started, in seconds since 1970.")
-    start.add_metric([], view.since)
-    yield start
+    yield from _service(view)
     yield from _counters(view)
     yield from ProcessCollector(registry=None).collect()
+
+
+def _service(view: Any) -> Iterator[Family]:
+    """The service as a whole, and its doors."""
+    yield _of_service("build_info", [((__version__, platform.python_version()), 1)])
+    yield _of_service("start_time_seconds", [((), view.since)])
+    doors = view.doors.items()
+    yield _of_service("http_requests_total", [((name,), door.requests) for name, door in doors])
+    refused = [((name, reason), n) for name, door in doors for reason, n in door.refused.items()]
+    yield _of_service("http_refused_total", refused)
+    yield _of_service("http_connections", [((name,), len(door.connections)) for name, door in doors])
+
+
+def _of_service(name: str, values: Iterable[tuple[tuple[str, ...], float]]) -> Family:
+    """The family of a metric of `SERVICE`, with its numbers by labels."""
+    metric = next(metric for metric in SERVICE if metric.name == BEFORE + name)
+    family = made(metric, ())
+    for labels, value in values:
+        family.add_metric(labels, value)  # type: ignore[attr-defined]
+    return family
 
 
 def _counters(view: Any) -> Iterator[Family | None]:
@@ -93,8 +107,8 @@ def _counters(view: Any) -> Iterator[Family | None]:
     yield from found.values()
 
 
-def made(metric: Metric) -> Family:
-    """An empty family."""
+def made(metric: Metric, own: tuple[str, ...] = _OWN) -> Family:
+    """An empty family; `own` are the labels before those of the metric."""
     if metric.kind == "counter":
-        return CounterMetricFamily(metric.name.removesuffix("_total"), metric.text, labels=(*_OWN, *metric.labels))
-    return GaugeMetricFamily(metric.name, metric.text, labels=(*_OWN, *metric.labels))
+        return CounterMetricFamily(metric.name.removesuffix("_total"), metric.text, labels=(*own, *metric.labels))
+    return GaugeMetricFamily(metric.name, metric.text, labels=(*own, *metric.labels))

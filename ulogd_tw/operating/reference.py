@@ -25,7 +25,8 @@ from ulogd_tw.core.options import Option
 from ulogd_tw.core.plugin import ALL, Aggregator, Filter, Input, Output, Plugin, type_text
 from ulogd_tw.exporting.rules import marks
 from ulogd_tw.ipfix import uniflow
-from ulogd_tw.operating import manhole
+from ulogd_tw.operating import manhole, metric_names
+from ulogd_tw.operating.api import options as http
 from ulogd_tw.operating.commands import tree
 from ulogd_tw.plugins.inputs.nfct import protocols
 from ulogd_tw.plugins.inputs.nflog import groups
@@ -74,8 +75,10 @@ FORMS: dict[Callable[[str], Any], Form] = {
     groups: Form("groups", "numbers of groups (0 to 65535) with blanks or commas between them", ("5", "5 6")),
     config.level: Form("level", "debug 1, info 3, notice 5, error 7, fatal 8, by number or name", ("5", "debug")),
     config._interval: Form("seconds over 0", "seconds as above, but more than 0", ("10", "1m")),
-    config._mode: Form("mode", "permissions in octal, from 0 to 777", ("600", "660")),
+    config.file_mode: Form("mode", "permissions in octal, from 0 to 777", ("600", "660")),
     config._umask: Form("mask", "permissions in octal, from 0 to 777", ("022", "027")),
+    http.places: Form("places", "`tcp:HOST:PORT`, `tls:HOST:PORT` and `unix:PATH`, with blanks or commas between them",
+                      ("tcp:127.0.0.1:4780", "tls:[::]:4780, unix:/run/ulogd/http.sock")),
     manhole._listen: Form("address", "`tcp:HOST:PORT`; loopback where no host stands", ("tcp:127.0.0.1:5022", "5022")),
 }  # fmt: skip
 """Readers of options; a reader made by `one_of` has its words as name."""
@@ -103,7 +106,7 @@ def typed_default(option: Option) -> str | None:
         return "tcp:{}:{}".format(*value)
     if isinstance(value, bool):
         return str(int(value))
-    if option.read is config._mode:
+    if option.read is config.file_mode:
         return f"{value:o}"
     if isinstance(value, tuple):
         return " ".join(map(str, value))
@@ -332,6 +335,11 @@ def _sections() -> Iterator[str]:
     yield "The ssh server is there where the configuration has this section."
     yield ""
     yield from _options(manhole.OPTIONS)
+    yield "## Options of [http]"
+    yield ""
+    yield "The HTTP server is there where the configuration has this section ([what it answers](api.md))."
+    yield ""
+    yield from _options(http.OPTIONS)
     yield "## Options of every output"
     yield ""
     yield f"The defaults of {' and '.join(f'`{name}`' for name in config.INHERITED)} can be set in `[global]`."
@@ -352,6 +360,25 @@ def _counters() -> Iterator[str]:
         yield f"Of every {kind.__name__.lower()}:"
         yield ""
         yield from _counts(kind.common_counts)
+
+
+def _metrics() -> Iterator[str]:
+    yield "## Metrics"
+    yield ""
+    yield "`/metrics` has them ([how it is asked](api.md)). Octets are bytes there; counters end in `_total`."
+    yield "Reasons of `dropped`, `lost` and `errors` are the label `reason`, with the words of the tables of counters."
+    yield "`process_...` are those of prometheus_client: memory, processor time and descriptors of the process."
+    yield ""
+    own = ("instance", "plugin")
+    found = {metric.name: (metric, ()) for metric in metric_names.SERVICE}
+    declared = [class_.all_counts() for _, _, class_ in _plugins()]
+    for metric in (m for counts in (NUMBERS, *declared) for m in metric_names.metrics(counts)):
+        found.setdefault(metric.name, (metric, own))
+    rows = []
+    for metric, before in found.values():
+        labels = ", ".join(f"`{label}`" for label in (*before, *metric.labels))
+        rows.append((f"`{metric.name}`", metric.kind, labels, metric.text))
+    yield from _table(("metric", "kind", "labels", "meaning"), rows)
 
 
 def _overview() -> Iterator[str]:
@@ -428,7 +455,7 @@ def text() -> str:
         "# Reference", "", f"Made by `{COMMAND}` from what the program itself declares.",
         "`twistd ulogd --info PLUGIN` prints the same for one plugin, also for plugins of other packages.", "",
     ]  # fmt: skip
-    for section in (_commands, _values, _sections, _counters, _overview, _templates, _keys):
+    for section in (_commands, _values, _sections, _counters, _metrics, _overview, _templates, _keys):
         lines += section()
     return "\n".join(lines).rstrip() + "\n"
 

@@ -58,6 +58,9 @@ class Page(resource.Resource):
     parameters: tuple[str, ...] = ()
     """Names of the parameters behind `?`."""
     kind = JSON
+    status = 200
+    kept = True
+    """Whether the same question has the same answer for a second."""
     private = False
     """True if only the owner of a token may ask, even on loopback: stored flows, SQL, changes of the service."""
     get: Callable[[Question], Any] | None = None
@@ -66,7 +69,7 @@ class Page(resource.Resource):
     def __init__(self, view: Any) -> None:
         super().__init__()
         self.view = view
-        self._kept: dict[tuple[tuple[str, str], ...], _Kept] = {}
+        self._answers: dict[tuple[tuple[str, str], ...], _Kept] = {}
 
     @property
     def methods(self) -> list[str]:
@@ -85,7 +88,11 @@ class Page(resource.Resource):
         if request.method == b"POST":
             assert self.post is not None
             return defer.maybeDeferred(self.post, Question(parameters, _body(request), request)).addCallback(joined)
-        return self._fresh(Question(parameters, {}, request))
+        question = Question(parameters, {}, request)
+        if self.kept:
+            return self._fresh(question)
+        assert self.get is not None
+        return defer.maybeDeferred(self.get, question).addCallback(joined)
 
     def checked(self, request: Any) -> dict[str, str]:
         """The parameters of a request that this page takes. Raises `Refused`."""
@@ -112,16 +119,16 @@ class Page(resource.Resource):
     def _fresh(self, question: Question) -> defer.Deferred[bytes]:
         """The answer, or the one to the same question within the last second, also while it is being made."""
         now = self.view.clock.seconds()
-        self._kept = {key: kept for key, kept in self._kept.items() if now - kept.since < KEPT_SECONDS}
+        self._answers = {key: kept for key, kept in self._answers.items() if now - kept.since < KEPT_SECONDS}
         key = tuple(sorted(question.parameters.items()))
-        kept = self._kept.get(key)
+        kept = self._answers.get(key)
         if kept is None:
             assert self.get is not None
-            kept = self._kept[key] = _Kept(now, defer.maybeDeferred(self.get, question).addCallback(joined))
+            kept = self._answers[key] = _Kept(now, defer.maybeDeferred(self.get, question).addCallback(joined))
         return kept.wait()
 
     def _send(self, body: bytes, request: Any) -> None:
-        send(request, 200, self.kind, body)
+        send(request, self.status, self.kind, body)
 
     def _failed(self, failure: Any, request: Any) -> None:
         refuse(request, failure)

@@ -20,19 +20,22 @@ class ControlSocket(service.Service):
 
     log = Logger()
 
-    def __init__(self, root: resource.Resource, path: str, mode: int = 0o600, group: str = "") -> None:
+    def __init__(
+        self, root: resource.Resource, path: str, mode: int = 0o600, group: str = "", option: str = "control_socket"
+    ) -> None:
         self.path = path
+        self._option = option
         self.door: Any = Door(root)
-        self._listener = UnixListener(path, mode, group=group, option="control_socket")
+        self._listener = UnixListener(path, mode, group=group, option=option)
 
     def startService(self) -> None:
         super().startService()
         try:
             self._listener.open(self.door)
         except StartError as failure:
-            self.log.error("control_socket: {failure}", failure=failure)
+            self.log.error("{option}: {failure}", option=self._option, failure=failure)
             return
-        self.log.info("control_socket: ulogd-tw status -s {path}", path=os.path.abspath(self.path))
+        self.log.info("{option}: ulogd-tw status -s {path}", option=self._option, path=os.path.abspath(self.path))
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:

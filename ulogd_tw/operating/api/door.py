@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from twisted.internet import protocol, reactor
+from twisted.internet import error, protocol, reactor
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 
@@ -59,6 +59,8 @@ class Connection(http.HTTPChannel):
         super()._respondToBadRequestAndDisconnect()
 
     def connectionLost(self, reason: Any = protocol.connectionDone) -> None:
+        if reason.check(error.ConnectionDone, error.ConnectionLost, error.ConnectionAborted) is None:
+            self.site.count("tls")
         self.site.connections.discard(self)
         self.site.waiting.settled(self)
         self.site.answered(self)
@@ -70,6 +72,8 @@ class Request(server.Request):
 
     channel: Any
     gone = False
+    known = True
+    """Whether it has proven who it is; the door looks at it."""
     defaultContentType = b"application/json"
     _octets = 0
 
@@ -181,6 +185,10 @@ class Door(server.Site):
 
     def admit_private(self, request: Any) -> None:
         """Look at a request of a private page. Raises `Refused`."""
+
+    def login(self, request: Any, token: str) -> None:
+        """Begin a session. Raises `Refused`."""
+        raise Refused(404, "path", "whoever reaches this socket needs no session")
 
     def _too_slow(self, connection: Connection) -> None:
         if connection.requests:

@@ -174,8 +174,32 @@ class Restart(_Later):
         return one(result or {"restarting": True})
 
 
+class Index(Page):
+    """The addresses that there are."""
+
+    path = "/"
+
+    def get(self, question: Question) -> Chunks:
+        """With the methods of each."""
+        return one({"addresses": {page.path: page(self.view).methods for page in PAGES}})
+
+
+class Login(Page):
+    """Begins a session of a browser for a token."""
+
+    path = "/login"
+    parameters = ("token",)
+    status = 303
+    kept = False
+
+    def get(self, question: Question) -> Chunks:
+        """A cookie, and the way to the first page."""
+        question.request.door.login(question.request, question.parameters.get("token", ""))
+        return iter(())
+
+
 PAGES: tuple[type[Page], ...] = (
-    Status, GraphPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, QueryPage, TapPage, Metrics, Reload,
-    Restart,
+    Index, Login, Metrics, Status, GraphPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, QueryPage,
+    TapPage, Reload, Restart,
 )  # fmt: skip
 """Every address."""

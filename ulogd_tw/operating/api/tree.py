@@ -38,7 +38,7 @@ def root(view: View) -> resource.Resource:
     """The tree of all pages."""
     found: Any = Branch()
     for page in PAGES:
-        *above, last = page.path.strip("/").split("/")
+        *above, last = page.path.removeprefix("/").split("/")
         place = found
         for word in above:
             place = place.children.setdefault(word.encode(), Branch())

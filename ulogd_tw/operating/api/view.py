@@ -26,6 +26,8 @@ class View:
         self.clock = clock
         self.since = time.time()
         self.database = Database(ulogd)
+        self.doors: dict[str, Any] = {}
+        """The doors by name, for the counters of requests."""
 
     @property
     def graph(self) -> Graph:

@@ -1,10 +1,11 @@
 """Doors: connections bounded in number, size and time, and the headers of every answer."""
 
 import json
-from types import SimpleNamespace
 
+from twisted.internet import error
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web import resource, server
 
@@ -117,7 +118,7 @@ class BoundsTests(DoorCase):
     def test_gone(self):
         """A client that goes before its answer leaves its place to others, and no fault."""
         clients = [self.asked() for _ in range(door.MOST_ANSWERS)]
-        clients[0].connection.connectionLost(SimpleNamespace())
+        clients[0].connection.connectionLost(Failure(error.ConnectionDone()))
         send(self.page.asked[0], 200, "text/plain", b"x")
         self.assertIsNone(self.asked().answer)
         self.assertEqual({}, dict(self.door.refused))
@@ -143,7 +144,7 @@ class BoundsTests(DoorCase):
         self.assertTrue(0 < found.index(b"one") < found.index(b"two") < found.index(b"three"))
         self.clock.advance(door.REQUEST_SECONDS)
         self.assertTrue(client.transport.aborted)
-        client.connection.connectionLost(SimpleNamespace())
+        client.connection.connectionLost(Failure(error.ConnectionDone()))
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_malformed(self):
