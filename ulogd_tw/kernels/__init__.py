@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["active", "ffi", "lib", "why_not"]
 
-SUBJECTS = ("walk", "columns", "rows", "table", "packets", "rest")
+SUBJECTS = ("walk", "columns", "rows", "table", "packets", "netlink", "rest")
 """What the extension has kernels for: one file in C each."""
 
 lib: Any = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ("walk.c", "columns.c", "rows.c", "table.c", "packets.c", "rest.c")
+SOURCES = ("walk.c", "columns.c", "rows.c", "table.c", "packets.c", "netlink.c", "rest.c")
 """One file a subject."""
 
 

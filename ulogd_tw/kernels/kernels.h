@@ -136,6 +136,34 @@ int64_t ut_add(uint64_t *flat, int64_t size, int64_t stride, int64_t n, const in
 
 int64_t ut_records(const uint8_t *memory, int64_t size, int64_t at, int64_t place, int big_endian, int64_t more,
                    int64_t least, int64_t *found, int64_t room);
+
+/* netlink.c: messages of datagrams, their layouts and values */
+
+typedef struct {
+    uint32_t word, factor;                 /* a 32-bit word of a message, and what it is multiplied with */
+    uint32_t beyond;                       /* not 0: only where the second attribute is the text, and longer than this */
+} ut_hashed;
+
+typedef struct {
+    const uint64_t *expected, *mask;       /* of each layout `wide` words of 64 bits; number 0 is none */
+    int64_t wide, layouts;
+    int64_t compared;                      /* words of a message that are compared */
+    const int64_t *first, *next;           /* layouts to try: first of a bucket, next after another; 0: no more */
+    int64_t buckets;
+    const int64_t *open_at;                /* of each layout, its last attribute's header; 0: its length is fixed */
+    const ut_hashed *hashed;               /* what chooses the bucket */
+    int64_t n_hashed;
+    uint32_t text;                         /* type of the attribute with a text that belongs to the layout */
+} ut_layouts;
+
+int64_t ut_datagrams(const uint8_t *memory, int64_t size, const int64_t *ends, int64_t n, int64_t *starts,
+                     int64_t *lengths, int64_t room, int64_t *broken);
+int64_t ut_match(const ut_layouts *l, const uint8_t *memory, int64_t size, const int64_t *starts,
+                 const int64_t *lengths, int64_t n, int64_t *ids);
+int64_t ut_values(const uint8_t *memory, int64_t size, const int64_t *bases, const int64_t *ids, int64_t n,
+                  const int64_t *words, int64_t layouts, int64_t of_64, int64_t of_32, int64_t of_16, int64_t of_8,
+                  uint8_t *out, int64_t room);
+
 /* rest.c: looks at the buffer of a socket that is left alone */
 
 int64_t ut_rest(int32_t events, int32_t descriptor, int64_t buffer, int64_t room, int64_t left, int64_t due);

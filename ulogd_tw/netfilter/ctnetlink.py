@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import struct
 
-import numpy as np
-
 from ulogd_tw.core.errors import MessageError
-from ulogd_tw.netfilter.grammar import HEADERS, IPV4, IPV6, Field, Grammar, Walked, fields_of, step
+from ulogd_tw.netfilter.grammar import HEADERS, IPV4, IPV6, Field, Grammar, Hash, Walked, fields_of, step
 
 SUBSYSTEM = 1
 """NFNL_SUBSYS_CTNETLINK, the high octet of the message type."""
@@ -103,23 +101,15 @@ def walk(octets: bytes) -> Walked:
     return Walked(family, event, tuple(heads), fields)
 
 
-_HASH = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35], np.uint32)
-
-
-def _hashed(words: np.ndarray) -> np.ndarray:
-    """A hash of the length, the type and flags, and the family."""
-    found = words[:, 0] * _HASH[0]
-    found ^= words[:, 1] * _HASH[1]
-    found ^= words[:, 4] * _HASH[2]
-    return found
-
+_HASH = Hash(words=((0, 0x9E3779B1), (1, 0x85EBCA6B), (4, 0xC2B2AE35)))
+"""Of the length, the type and flags, and the family."""
 
 GRAMMAR = Grammar(
     FIELDS,
     walk,
     fixed=((0, 8), (16, 4)),
     key=lambda octets: octets[:8] + octets[16:20],
-    hashed=_hashed,
+    hashed=_HASH,
     octets=320,
     layouts=512,
 )

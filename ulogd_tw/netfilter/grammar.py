@@ -69,13 +69,47 @@ class Walked:
 
 
 @dataclass(frozen=True, slots=True)
+class Hash:
+    """A hash of messages by (word, factor) of their 32-bit words.
+
+    `of_text`: further ones for messages whose second attribute is of the type `text`, and reaches beyond the octets
+    before the word; a word behind its end would be a value.
+    """
+
+    words: tuple[tuple[int, int], ...]
+    text: int = 0
+    of_text: tuple[tuple[int, int], ...] = ()
+
+    def __call__(self, words: np.ndarray) -> np.ndarray:
+        """The hash of each row of words, shape (n, w)."""
+        found = np.zeros(len(words), np.uint32)
+        for word, factor in self.words:
+            found ^= words[:, word] * np.uint32(factor)
+        if self.of_text:
+            halves = words.view(np.uint16)
+            size = np.where(halves[:, 2 * _SECOND + 1] == self.text, halves[:, 2 * _SECOND], 0)
+            for word, factor in self.of_text:
+                found ^= np.where(size > 4 * (word - _SECOND), words[:, word], 0) * np.uint32(factor)
+        return found
+
+    def plan(self) -> list[tuple[int, int, int]]:
+        """(word, factor, octets of the text before it, 0 for words of all messages)."""
+        of_text = [(word, factor, 4 * (word - _SECOND)) for word, factor in self.of_text]
+        return [(word, factor, 0) for word, factor in self.words] + of_text
+
+
+_SECOND = 7
+"""The word with the header of the second attribute, where the first one has 4 octets."""
+
+
+@dataclass(frozen=True, slots=True)
 class Grammar:
     """A kind of message.
 
     walk      finds the places of all values; raises `MessageError`
     fixed     (offset, octets) of the parts of the headers alike in all messages of a layout
     key       the octets of one message that choose the layouts to try
-    hashed    the same for many: a hash for each row of the uint32 words of messages, shape (n, w)
+    hashed    the same for many: a hash of their words
     octets    likely maximum of octets read from a message, a multiple of 8
     layouts   maximum number of layouts learnt
     """
@@ -84,7 +118,7 @@ class Grammar:
     walk: Callable[[bytes], Walked]
     fixed: tuple[tuple[int, int], ...]
     key: Callable[[bytes], bytes]
-    hashed: Callable[[np.ndarray], np.ndarray]
+    hashed: Hash
     octets: int
     layouts: int
 

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ulogd_tw.core.columns import taken
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.kernels import lib
+from ulogd_tw.kernels.netlink import Tables
 from ulogd_tw.netfilter.grammar import HEADERS, Field, Grammar, Walked
 
 MOST_OF_A_HEAD = 32
@@ -25,6 +28,8 @@ LONGEST = 512
 FEW = 16
 """Up to this many messages are matched one by one, 1.5 us each: NumPy's fixed cost is 25 us."""
 
+LEAST_COMPARED = 64
+"""Octets of each message that the kernel may read at least: the words that a hash takes are among them."""
 _BUCKETS = 4096
 
 
@@ -216,31 +221,56 @@ class Layouts:
         self._next[layout.ident] = self._first[bucket]
         self._first[bucket] = layout.ident
 
-    def match(
-        self,
-        rows: np.ndarray,
-        lengths: np.ndarray,
-        refused: Counter[str],
-        whole: Callable[[int], bytes] | None = None,
-    ) -> np.ndarray:
+    def match(self, rows: np.ndarray, lengths: np.ndarray, refused: Counter[str]) -> np.ndarray:
         """The layout number of each message, 0 for refused messages; they are counted by reason.
 
-        `rows` is uint8 of shape (n, stride), each row C-contiguous, stride a multiple of 8; row i begins with a netlink
-        message of `lengths[i]` octets. If rows hold only the first `octets` of messages (octets after shorter messages
-        are arbitrary), `whole` gives message i.
+        `rows` is uint8 of shape (n, stride), C-contiguous, stride a multiple of 8; row i begins with a netlink message
+        of `lengths[i]` octets, and what is behind it is arbitrary.
         """
-        if len(rows) <= FEW or rows.shape[1] < HEADERS:
-            ids, unknown = np.zeros(len(rows), np.intp), range(len(rows))
+        n, stride = rows.shape
+        if n <= FEW or stride < HEADERS:
+            ids, unknown = np.zeros(n, np.intp), range(n)
+        elif lib is not None and stride >= LEAST_COMPARED:
+            ids, unknown = self._compiled(rows.reshape(-1), np.arange(0, rows.size, stride, np.int64), lengths, stride)
         else:
             ids, unknown = self._match(rows, lengths)
-        # One Python step a message, only for few or new ones.
-        sizes = lengths.tolist()
+        return self._identified(ids, unknown, refused, lambda i: rows[i].tobytes()[: lengths[i]])
+
+    def match_at(
+        self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray, refused: Counter[str]
+    ) -> np.ndarray:
+        """As `match` of messages that begin at `starts` in `octets`; behind each place there are `self.octets`."""
+        if len(starts) <= FEW:
+            ids, unknown = np.zeros(len(starts), np.intp), range(len(starts))
+        elif lib is not None:
+            ids, unknown = self._compiled(octets, starts, lengths, self.octets)
+        else:
+            ids, unknown = self._match(taken(octets, starts, self.octets).reshape(-1, self.octets), lengths)
+
+        def whole(i: int) -> bytes:
+            return octets[starts[i] : starts[i] + lengths[i]].tobytes()
+
+        return self._identified(ids, unknown, refused, whole)
+
+    def _identified(
+        self, ids: np.ndarray, unknown: Iterable[int], refused: Counter[str], whole: Callable[[int], bytes]
+    ) -> np.ndarray:
+        """Enter the layouts of the unknown messages; one Python step a message, only for few or new ones."""
         for i in unknown:
             try:
-                ids[i] = self.identify(whole(i) if whole else rows[i].tobytes()[: sizes[i]])
+                ids[i] = self.identify(whole(i))
             except MessageError as error:
                 refused[error.reason] += 1
         return ids
+
+    def _compiled(
+        self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray, there: int
+    ) -> tuple[np.ndarray, list[int]]:
+        """As `_match` with the kernel; `there` octets of each message can be read."""
+        hashed = self.grammar.hashed
+        tables = Tables(self._expected, self._mask, self._first, self._next, self._open_at, hashed.plan(), hashed.text)
+        ids, unknown = tables.match(octets, starts, lengths, there)
+        return ids, (ids == 0).nonzero()[0].tolist() if unknown else []
 
     def _match(self, rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, list[int]]:
         words = rows.view(np.uint32)

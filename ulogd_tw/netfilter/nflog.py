@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import struct
 
-import numpy as np
-
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.netfilter import ctnetlink
 from ulogd_tw.netfilter.attributes import attribute
-from ulogd_tw.netfilter.grammar import HEADERS, IPV4, IPV6, Field, Grammar, Parts, Walked, fields_of, step
+from ulogd_tw.netfilter.grammar import HEADERS, IPV4, IPV6, Field, Grammar, Hash, Parts, Walked, fields_of, step
 from ulogd_tw.netfilter.requests import NLM_F_ACK, NLM_F_REQUEST, Request
 
 SUBSYSTEM = 4
@@ -84,23 +82,14 @@ def _key(octets: bytes) -> bytes:
     return octets[4:8] + octets[16:20] + octets[28 : 28 + (size if kind == PREFIX else 4)]
 
 
-_HASH = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F, 0x165667B1, 0xD3A2646D], np.uint32)
+_HASH = Hash(
+    words=((1, 0x9E3779B1), (4, 0x85EBCA6B), (7, 0xC2B2AE35)),
+    text=PREFIX,
+    of_text=((8, 0x27D4EB2F), (9, 0x165667B1), (10, 0xD3A2646D)),
+)
+"""Of the type, family and group, the second attribute's header and, for a prefix, its first twelve octets."""
 
-
-def _hashed(words: np.ndarray) -> np.ndarray:
-    """A hash of the type, family and group, the second attribute's header and, for a prefix, its first octets."""
-    found = words[:, 1] * _HASH[0]
-    found ^= words[:, 4] * _HASH[1]
-    found ^= words[:, 7] * _HASH[2]
-    # Twelve octets of it; a word beyond its end would be a value.
-    halves = words.view(np.uint16)
-    size = np.where(halves[:, 15] == PREFIX, halves[:, 14], 0)
-    for word in range(3):
-        found ^= np.where(size > 4 + 4 * word, words[:, 8 + word], 0) * _HASH[3 + word]
-    return found
-
-
-GRAMMAR = Grammar(FIELDS, walk, fixed=((4, 4), (16, 4)), key=_key, hashed=_hashed, octets=128, layouts=4096)
+GRAMMAR = Grammar(FIELDS, walk, fixed=((4, 4), (16, 4)), key=_key, hashed=_HASH, octets=128, layouts=4096)
 """Logged packets. A rule set has one layout for each combination of prefix, direction, socket and mark."""
 
 

@@ -19,7 +19,7 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plugin import Wanted
 from ulogd_tw.netfilter import conntrack
 from ulogd_tw.netfilter.grammar import IPV4, IPV6
-from ulogd_tw.netfilter.layout import FEW, Layouts
+from ulogd_tw.netfilter.layout import Layouts
 from ulogd_tw.netfilter.nflog import FAMILIES, FIELDS, GRAMMAR
 from ulogd_tw.netfilter.values import Give, Source, Value, Values, changed, known_key, number, or_constant, places
 
@@ -253,19 +253,10 @@ class Decoder:
         need = int(starts[-1]) + max(self.layouts.octets, int(lengths[-1]) + 3)
         if len(octets) < need or len(octets) % 4:
             octets = np.concatenate([octets, np.zeros(need - len(octets) + -need % 4, np.uint8)])
-        ids = self._layouts_of(octets, starts, lengths)
+        ids = self.layouts.match_at(octets, starts, lengths, self.refused)
         found = self._by_family(octets, starts, ids, now)
         self.layouts.forget_unlearnt()
         return found
-
-    def _layouts_of(self, octets: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        wide = self.layouts.octets if len(starts) > FEW else 0
-        heads = columns.taken(octets, starts, wide).reshape(len(starts), wide) if wide else np.zeros((len(starts), 0))
-
-        def whole(i: int) -> bytes:
-            return octets[starts[i] : starts[i] + lengths[i]].tobytes()
-
-        return self.layouts.match(heads, lengths, self.refused, whole)
 
     def _by_family(self, octets: np.ndarray, starts: np.ndarray, ids: np.ndarray, now: float) -> list[Batch]:
         families = self.layouts.family.take(ids)

@@ -12,6 +12,8 @@ import numpy as np
 from ulogd_tw.core import columns, types
 from ulogd_tw.core.columns import Column, Octets
 from ulogd_tw.core.keys import Key, ulogd_keys
+from ulogd_tw.kernels import lib
+from ulogd_tw.kernels.netlink import values
 from ulogd_tw.netfilter.grammar import IPV4, IPV6, Field
 from ulogd_tw.netfilter.layout import Places
 
@@ -42,6 +44,10 @@ class Values:
 
     def _gather(self) -> dict[int, np.ndarray]:
         """Octets of a value -> (values, n)."""
+        if lib is not None:
+            sizes = [block.stop - block.start for block in map(self._places.block.get, (8, 4, 2, 1))]
+            found = values(self._octets, self._base, self._ids, self._places.words, sizes)
+            return dict(zip((8, 4, 2, 1), found, strict=True))
         index = self._places.words.take(self._ids, axis=1)
         index += self._base >> 2
         words = self._octets.view(np.uint32).take(index)

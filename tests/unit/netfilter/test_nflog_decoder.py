@@ -132,7 +132,7 @@ class DecoderTests(SynchronousTestCase):
             "length": packet(2)[:16],
         }
         for few in (0, 100):
-            with patch.object(layout, "FEW", few), patch.object(nflog_decoder, "FEW", few):
+            with patch.object(layout, "FEW", few):
                 for reason, octets in wrong.items():
                     batches, refused = decode([good, octets, good])
                     self.assertEqual(refused, {reason: 1})
@@ -179,7 +179,7 @@ class RecordedTests(SynchronousTestCase):
         messages = [message for datagram in recorded() for message in cut(datagram)]
         self.assertEqual(Counter(m[16] for m in messages).keys(), {2, 3, 5, 10})
         for few in (0, 100):
-            with patch.object(layout, "FEW", few), patch.object(nflog_decoder, "FEW", few):
+            with patch.object(layout, "FEW", few):
                 decoder = Decoder(WANTED)
                 batches, refused = decode(messages, decoder=decoder)
                 self.assertEqual(rows(batches), by_family(messages))
@@ -241,7 +241,7 @@ class PropertyTests(SynchronousTestCase):
         last = len(different) - 1
         chosen = [different[i] for i in data.draw(st.lists(st.integers(0, last), min_size=1, max_size=40))]
         for few in (0, 100):
-            with patch.object(layout, "FEW", few), patch.object(nflog_decoder, "FEW", few):
+            with patch.object(layout, "FEW", few):
                 decoder = Decoder(WANTED)
                 for gap in (0, 3):
                     batches, refused = decode(chosen, decoder=decoder, gap=gap)
@@ -254,7 +254,7 @@ class PropertyTests(SynchronousTestCase):
         few_layouts = replace(nflog.GRAMMAR, layouts=3)
         with patch.object(nflog_decoder, "GRAMMAR", few_layouts), patch.object(layout, "MOST_OF_A_HEAD", 1):
             for few in (0, 100):
-                with patch.object(layout, "FEW", few), patch.object(nflog_decoder, "FEW", few):
+                with patch.object(layout, "FEW", few):
                     decoder = Decoder(WANTED)
                     for _ in range(2):
                         self.assertEqual(rows(decode(different, decoder=decoder)[0]), by_family(different))
@@ -270,7 +270,7 @@ class PropertyTests(SynchronousTestCase):
             octets[at : at + len(patched)] = patched
             spoiled.append(bytes(octets[: max(16, len(octets) - short % len(octets))]))
         for few in (0, 100):
-            with patch.object(layout, "FEW", few), patch.object(nflog_decoder, "FEW", few):
+            with patch.object(layout, "FEW", few):
                 decoder = Decoder(WANTED)
                 decode([octets for octets, *_ in damaged], decoder=decoder)
                 batches, refused = decode(spoiled, decoder=decoder)
