@@ -29,15 +29,21 @@ MOST_SCHEMAS = 1024
 
 @dataclass(slots=True)
 class Sequence:
-    """Number of missing packets of one group, by the kernel's count."""
+    """Number of missing packets of one group, by the kernel's count.
+
+    `newest` is the last number before; None where the group is new, as the kernel counts from 0 then. `joined`: the
+    group is older, and what came before the first packet is not known.
+    """
 
     newest: int | None = None
+    joined: bool = False
     _ahead: int = field(default=0, init=False)
     _seen: int = field(default=0, init=False)
 
     def take(self, numbers: np.ndarray) -> None:
         """Add the numbers of received packets; their order does not matter."""
-        # The kernel counts from 0 on when the group is taken.
+        if self.joined and len(numbers):
+            self.joined, self.newest = False, (int(numbers[0]) - 1) & 0xFFFFFFFF
         last = -1 if self.newest is None else self.newest
         ahead = (numbers.astype(np.int64) - last) & 0xFFFFFFFF
         ahead = ahead[(ahead > 0) & (ahead < 1 << 31)]
@@ -237,6 +243,10 @@ class Decoder:
         self._schemas: Bounded[tuple[int, tuple[bool, ...]], Schema] = Bounded(MOST_SCHEMAS)
         self._places = {f: places(f, found, FIELDS, ("seq",)) for f, found in self._sources.items()}
         self.layouts = Layouts(GRAMMAR, self._places)
+
+    def go_on(self, group: int, newest: int) -> None:
+        """Count on in a group from its last number; -1 where that is not known."""
+        self.sequences[group] = Sequence(newest if newest >= 0 else None, joined=newest < 0)
 
     def lost(self) -> int:
         """Packets logged by the kernel and never received, since the last call."""

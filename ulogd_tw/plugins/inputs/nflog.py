@@ -190,8 +190,11 @@ class NFLOG(LiveInput):
         if wanted & _CONNECTION:
             flags |= nflog.CONNTRACK
         packets = wanted & {"raw.pkt", "raw.pktlen"}
-        for group in self._former_groups().difference(self.groups()):
-            self._give_back(group)
+        for group, newest in self._former_groups().items():
+            if group in self.groups():
+                self._decoder.go_on(group, newest)
+            else:
+                self._give_back(group)
         for group in self.groups():
             flags = self._take_group(group, flags, min(self.config.copy_range, MOST_OF_A_PACKET) if packets else 0)
 
@@ -272,23 +275,33 @@ class NFLOG(LiveInput):
         """Give the groups back, read the packets still held by the kernel, then close."""
         if self._port is None:
             return None
-        if self._port.handed_on:
-            self._port.note(**{f"group {group}": group for group in self.groups()})
-        else:
+        if not self._port.handed_on:
             for group in self.groups():
                 self._give_back(group)
-        return self._port.stop()
+        return self._port.stop().addCallback(lambda _: self._tell_successor())
+
+    def _tell_successor(self) -> None:
+        """Note the groups and their last numbers, where another owner goes on with the socket."""
+        assert self._port is not None
+        self._port.note(**{f"group {group}": self._newest(group) for group in self.groups()})
 
     def _give_back(self, group: int) -> None:
         request = nflog.unbind(group)
         self._port.tell(request.kind, request.flags, request.payload)
 
-    def _former_groups(self) -> set[int]:
-        """The groups that the socket has from its former owner; systemd's copies come without notes."""
+    def _newest(self, group: int) -> int:
+        """The last number of a group; -1 where it is not known."""
+        sequence = self._decoder.sequences.get(group) if self._decoder is not None else None
+        return -1 if sequence is None or sequence.newest is None else sequence.newest
+
+    def _former_groups(self) -> dict[int, int]:
+        """The groups that the socket has from its former owner, with their last numbers."""
         if not self._port.adopted:
-            return set()
-        notes = self._port.notes
-        return {group for what, group in notes.items() if what.startswith("group ")} if notes else set(self.groups())
+            return {}
+        if not self._port.notes:  # of a process that was killed
+            return dict.fromkeys(self.groups(), -1)
+        noted = {what.removeprefix("group "): newest for what, newest in self._port.notes.items() if "group " in what}
+        return {int(group): newest for group, newest in noted.items()}
 
     # --- packets ----------------------------------------------------------------------------------------------------
 

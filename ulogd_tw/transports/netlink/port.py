@@ -12,6 +12,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,8 @@ class NetlinkPort:
     def _attach(self) -> None:
         """Have the kernel choose; where it does not take the program, whoever reads has to."""
         if self.adopted and not self._program:
-            self._socket.setsockopt(socket.SOL_SOCKET, DETACH_FILTER, 0)
+            with suppress(FileNotFoundError):  # it had none
+                self._socket.setsockopt(socket.SOL_SOCKET, DETACH_FILTER, 0)
         if not self._program:
             return
         try:
