@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from ulogd_tw.core import durable
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.errors import PartlyWritten
+from ulogd_tw.core.ledger import weight
 from ulogd_tw.core.plugin import Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 
@@ -149,7 +150,7 @@ class OutputQueue:
     def _refill(self) -> None:
         """The next rows from the disk. All that was read before is written, so its files go."""
         assert self.spooled is not None
-        self.spooled.remove()
+        self._remove(self.spooled)
         self._reading = False  # `put` may write at once, and come here again
         while not self._over(4):
             batch = self.spooled.next()
@@ -163,7 +164,13 @@ class OutputQueue:
 
     def _remove_if_written(self) -> None:
         if self.empty and self.spooled is not None:
-            self.spooled.remove()
+            self._remove(self.spooled)
+
+    def _remove(self, spooled: Unspooled) -> None:
+        """The files read so far go; only now a kill would lose their rows."""
+        came = spooled.remove()
+        if self.output.ledger is not None:
+            self.output.ledger.hold(came)
 
     def _turn(self) -> None:
         """Write together what came in this turn."""
@@ -182,7 +189,15 @@ class OutputQueue:
         if batch.n <= room:
             return batch
         self.counters.dropped["queue_full"] += batch.n - room
-        return batch.take(slice(0, room))
+        taken = batch.take(slice(0, room))
+        if self.output.ledger is not None:
+            self.output.ledger.cut(weight(batch) - weight(taken))
+        return taken
+
+    def _finish(self, batches: list[Batch]) -> None:
+        """Enter in the ledger that these batches are written, or given up."""
+        if self.output.ledger is not None:
+            self.output.ledger.finish(sum(map(weight, batches)))
 
     def _write(self, batches: list[Batch]) -> None:
         before, n = self._not_written(), sum(batch.n for batch in batches)
@@ -193,10 +208,12 @@ class OutputQueue:
                 result = self.output.write(batches[0])
         except Exception as error:
             self.counters.dropped["error"] += n - (self._not_written() - before)
+            self._finish(batches)
             self.node.report(self.output, error)
             return
         if not isinstance(result, defer.Deferred):
             self.counters.rows_written += n - (self._not_written() - before)
+            self._finish(batches)
             return
         self._writing = batches
         self.counters.rows_waiting += n
@@ -215,6 +232,7 @@ class OutputQueue:
     def _end_of_write(self) -> int:
         """Forget the batches under way; their rows."""
         batches, self._writing = self._writing, []
+        self._finish(batches)
         return sum(batch.n for batch in batches)
 
     def _failed(self, failure: Failure, before: int) -> None:
@@ -233,6 +251,7 @@ class OutputQueue:
     def _take_off(self, rows: int) -> None:
         """The first rows of the batch under way are written."""
         (batch,) = self._writing
+        self._finish([batch.take(slice(0, rows))])
         self._writing = [batch.take(slice(rows, batch.n))]
         self.counters.rows_waiting -= rows
         self.counters.rows_written += rows
@@ -349,20 +368,24 @@ class Unspooled:
     def __init__(self, spool: Spool) -> None:
         self._files = spool.load()
         self._read: list[Path] = []
+        self._weight = 0
 
     def next(self) -> Batch | None:
         """The next batch, which no bound cuts; None at the end."""
         for path, batch in self._files:
             self._read.append(path)
+            self._weight += weight(batch)
             batch.held = True
             return batch
         return None
 
-    def remove(self) -> None:
-        """Remove the files read so far."""
+    def remove(self) -> int:
+        """Remove the files read so far; the weight of their rows."""
         for path in self._read:
             path.unlink(missing_ok=True)
         self._read.clear()
+        removed, self._weight = self._weight, 0
+        return removed
 
 
 def _for_files(batches: list[Batch]) -> Iterator[Batch]:

@@ -179,7 +179,18 @@ class Ulogd(service.Service):
         if self.state is not None:
             self.guarded(node.plugin, partial(self.state.keep, node))
 
+    def _begin_ledger(self) -> None:
+        """All is open, and no row is under way yet."""
+        if self.state is None:
+            return
+        try:
+            self.state.begin(self.graph, reactor)
+        except OSError as error:
+            self.log.error("state_dir {path}: {error}; a kill would lose rows that nobody counts",
+                           path=str(self.state.path), error=error)  # fmt: skip
+
     def _begin(self) -> None:
+        self._begin_ledger()
         self.queues = queues(self.graph, self.pauses)
         for queue in self.queues:
             self.read_spool(queue)
@@ -422,7 +433,7 @@ class Ulogd(service.Service):
         for queue in self.queues:
             self.leave(queue)
         if self.state is not None:
-            self.state.close()
+            yield self.state.end()
         if self._stats is not None:
             self._stats.stop()
             self.write_stats()

@@ -1,6 +1,7 @@
 """The directory `state_dir`: one place for all that outlives a restart, with a directory for each instance.
 
     layout              {"ulogd_tw": "state", "version": 1}; locked by the process that uses the directory
+    ledger              where rows are at this moment (`core.ledger`)
     instances/ID/...    what the instance ID keeps; each file has a version of its own
 
 Files have mode 0600 and directories 0700, whatever the umask. State of a newer layout is set aside as a whole.
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from twisted.internet import defer, task, threads
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ulogd_tw.core import durable
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.graph import Graph, Node
+from ulogd_tw.core.ledger import Former, Ledger, former
 
 VERSION = 1
 _MOST = 4096
@@ -45,6 +49,10 @@ class StateDirectory:
         self._lock = -1
         self._aside: Path | None = None
         """Where the instances of a newer layout are."""
+        self._former: Former | None = None
+        self._ledger: Ledger | None = None
+        self._syncing: defer.Deferred[Any] | None = None
+        self._timer = task.LoopingCall(self._sync)
 
     @property
     def spool(self) -> Path:
@@ -61,6 +69,7 @@ class StateDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check()
             private(self.path / "instances")
+            self._former = self._read_ledger()
         except BlockingIOError:
             self.close()
             raise StartError(f"state_dir {self.path} is in use by another ulogd_tw", "name another one") from None
@@ -92,8 +101,60 @@ class StateDirectory:
             plugin.counters.errors["state"] += 1
         plugin.keep_state(private(self.path / "instances" / _name(node.ident)), self.every)
 
+    def _read_ledger(self) -> Former | None:
+        """The ledger of an earlier run that was killed."""
+        path = self.path / "ledger"
+        try:
+            return former(path)
+        except (OSError, ValueError) as error:
+            aside = path.with_name("ledger.aside")
+            os.replace(path, aside)
+            self.log.error(
+                "state_dir: {path} is not used: {error}; it is {aside} now, and rows that an earlier run lost are not "
+                "counted", path=str(path), error=error, aside=str(aside),
+            )  # fmt: skip
+            return None
+
+    def begin(self, graph: Graph, clock: Any) -> None:
+        """All instances are open: they count what a killed run lost, and the ledger begins. Raises OSError."""
+        found, self._former = self._former, None
+        if found is not None:
+            for node in graph.nodes:
+                node.plugin.count_unsaved(found, node.ident)
+        self._ledger = Ledger(self.path / "ledger", graph)
+        self._timer.clock = clock
+        self._timer.start(self.every, now=False)
+
+    def begin_again(self, graph: Graph) -> None:
+        """The graph was replaced in part, and its new instances are open. Raises OSError."""
+        self._ledger = Ledger(self.path / "ledger", graph, self._ledger)
+
+    def _sync(self) -> None:
+        """Put the ledger on the disk in a thread, where it has changed."""
+        ledger = self._ledger
+        if ledger is not None and self._syncing is None and ledger.changed:
+            self._syncing = threads.deferToThread(ledger.sync)
+            self._syncing.addBoth(self._synced)
+
+    def _synced(self, result: Any) -> None:
+        self._syncing = None
+        if isinstance(result, Failure):
+            self.log.error("state_dir {path}: {error}", path=str(self.path), error=result.value)
+
+    @defer.inlineCallbacks
+    def end(self) -> Any:
+        """All instances are stopped in order: close the ledger, and let go of the directory."""
+        if self._timer.running:
+            self._timer.stop()
+        if self._syncing is not None:
+            yield self._syncing
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+        self.close()
+
     def close(self) -> None:
-        """Let go of the directory; all instances are stopped."""
+        """Let go of the directory."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from twisted.internet import defer, threads
@@ -22,12 +24,17 @@ class Checkpoints:
 
     def __init__(
         self, instance: str, path: str, every: float, settings: Settings, counters: Counters,
-        fault: Callable[[Exception], None], *, kind: str,
+        fault: Callable[[Exception], None], *, kind: str, rest: float = 0.0,
     ) -> None:  # fmt: skip
-        """`every` seconds between two writings, 0 for the stop only; `kind` is the error as which faults count."""
+        """`every` seconds between two writings, 0 for the stop only; `kind` is the error as which faults count.
+
+        The pause is at least `rest` times as long as the work of the last writing, without its waits for the disk.
+        """
         self._instance = instance
         self._every = every
         self._kind = kind
+        self._rest = rest
+        self._work = 0.0
         self._counters = counters
         self._fault = fault
         self.file = StateFile(path, settings)
@@ -158,14 +165,19 @@ class Checkpoints:
 
     @defer.inlineCallbacks
     def _run(self, steps: Generator[Work, None, None], snapshot: Snapshot, state: object) -> Any:
+        due, self._work = self._due, 0.0
         try:
             while self._steps is steps:
+                began = time.thread_time()
                 work = next(steps, None)
+                self._work += time.thread_time() - began
                 if work is None:
                     self._written = state
                     self._done(snapshot)
+                    if due is not None and self._due == due:
+                        self._due = max(due, due - self._every + self._rest * self._work)
                     break
-                yield self.in_thread(work)
+                yield self.in_thread(partial(self._timed, work))
         except Disturbed:
             self._due = 0.0  # at once again, when all is moved
         except Exception as error:
@@ -174,6 +186,11 @@ class Checkpoints:
             steps.close()
             if self._steps is steps:
                 self._steps = None
+
+    def _timed(self, work: Work) -> None:
+        began = time.thread_time()
+        work()
+        self._work += time.thread_time() - began
 
     def _done(self, snapshot: Snapshot) -> None:
         self._groups = snapshot.groups

@@ -94,6 +94,11 @@ class IntervalTable:
         return sum(group.table.n + 1 - first for _, group, first in self._old) + sum(map(len, self._sources))
 
     @property
+    def flows(self) -> int:
+        """The rows that its groups sum up, without those of entries on the move."""
+        return sum(int(group.values(FLOWS, 1, group.table.n + 1).sum()) for group in self.groups.values())
+
+    @property
     def nbytes(self) -> int:
         """Octets of memory in use."""
         return sum(group.nbytes for group in [*self.groups.values(), *(group for _, group, _ in self._old)])

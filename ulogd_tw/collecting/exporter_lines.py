@@ -46,8 +46,8 @@ def _copy(decoder: Decoder, domain: Domain) -> tuple:
     )
 
 
-def lines(sessions: list[tuple]) -> Iterator[Line]:
-    """The lines of a copy."""
+def lines(sessions: list[tuple], numbers: bool = False) -> Iterator[Line]:
+    """The lines of a copy; with `numbers` also the next Sequence Numbers, which are true at this moment only."""
     for place, name, session, domains in sessions:
         described = [[*key.elements[0], key.name, key.type.name, key.unit, key.semantics]
                      for key in list(session.types.values())]  # fmt: skip
@@ -58,8 +58,8 @@ def lines(sessions: list[tuple]) -> Iterator[Line]:
         for domain, templates, told, came_to, expected in domains:
             yield {
                 "domain": domain.number, "domain_place": domain.place, "origin": domain.origin, "told": told,
-                "came_to": came_to, "expected": expected,
-            }  # fmt: skip
+                "came_to": came_to,
+            } | ({"expected": expected} if numbers else {})  # fmt: skip
             for learnt in templates:
                 template = learnt.template
                 fields = [(field.pen, field.ident, field.length) for field in template.fields]
@@ -84,6 +84,7 @@ class Restoring:
         self._idle = idle
         self._now = now
         self._session: Session | None = None
+        self._last = 0.0
         self._number = self._place = 0
 
     def take_all(self, lines: Iterable[Line]) -> None:
@@ -110,7 +111,7 @@ class Restoring:
         session = self._exporters.restore(line["place"], name, peer, self._now, bool(line.get("proven")))
         if isinstance(session, str):
             return
-        session.last_received = line["last"]
+        session.last_received = self._last = float(line["last"])
         self._decoder.restore_types(session, [_key(item) for item in line["types"]])
         self._session = session
         self.sessions += 1
@@ -120,6 +121,8 @@ class Restoring:
         told = restored(line["told"]) if line["told"] else None
         came_to = Place(*line["came_to"]) if line.get("came_to") else None
         self._decoder.restore_domain(session, self._number, self._place, float(line["origin"]), told, came_to)
+        if line.get("expected", -1) >= 0:
+            self._decoder.resume_at(session, self._place, line["expected"], self._now - self._last)
 
     def _take_template(self, session: Session, line: Line) -> None:
         lifetime = self._decoder.limits.template_lifetime

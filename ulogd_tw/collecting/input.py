@@ -38,6 +38,7 @@ _TEXTS = {
     "template_unusable": "template {template} makes no sense and is left out: {detail}",
     "odd_options": "options records of template {template} are invalid: {detail}",
     "sequence_gap": "sequence numbers show a loss of {detail}",
+    "restart_gap": "{detail} were sent while the service did not run, and are lost",
     "sequence_reset": "sequence numbers restarted: the exporter was restarted, or another exporter uses its address",
     "restart": "has restarted: {detail} from before have to come again; records wait for them as long as park says",
     "template_distrusted": "template {template} is from before a restart and did not come again within park: {detail} "
@@ -155,12 +156,18 @@ class Collecting(Input):
 
     def emit_batches(self, batches: Iterable[Batch], decoder: Decoder, now: float) -> None:
         """Emit the batches of a decoder, and log its events."""
+        self.before_emitting(now)
         for batch in batches:
             self.emit(batch)
         if decoder.events:
             for event in decoder.events:
                 self._log_event(event, now)
             decoder.events.clear()
+
+    def before_emitting(self, now: float) -> None:
+        """Decoded records are passed on next: note how far they go, as a killed process has only its notes."""
+        if self.ledger is not None:
+            self.ledger.receive()
 
     # datagrams of unknown senders
 
@@ -277,6 +284,7 @@ def _described(session: Session, domain: Any) -> dict[str, Any]:
         "templates": len(domain.templates),
         "parked": sum(map(len, domain.parked.values())),
         "lost": session.lost,
+        "lost_restart": session.lost_restart,
         "resets": session.resets,
         "malformed": session.malformed,
         "clock_wrong": domain.skewed,

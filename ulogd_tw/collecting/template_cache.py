@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 VERSION = 1
 _HEAD = {"ulogd_tw": "templates", "version": VERSION}
 SOONEST = 1.0
-"""Seconds between two writes, when templates change; twenty times as long as the last write took, if that is more."""
+"""Seconds between two writes, when templates change."""
+_REST = 20
+"""The pause is at least so many times as long as the work of the last write."""
 LATEST = 300.0
 """Seconds after which it is written anyway, since repeated templates have a later expiry."""
 _OF_FIELD, _OF_TEMPLATE, _OF_DOMAIN, _OF_NAME, _OF_ALL = 64, 256, 1024, 1024, 4 << 20
@@ -66,6 +68,7 @@ class TemplateCache:
                 _check(file, most_octets(decoder.limits))
                 restoring.take_all(_between(file))
         except FileNotFoundError:
+            self._changes = decoder.changes  # there is nothing to write yet
             return
         except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
             self._refuse(error)
@@ -107,13 +110,12 @@ class TemplateCache:
         if self._writing is not None:
             return self._writing.addCallback(lambda _: self.save(decoder, exporters, now))
         self._changes, self._written = decoder.changes, now
-        began = time.monotonic()
         writing = self._writing = threads.deferToThread(_write, self._path, copy(decoder, exporters))
         writing.addErrback(self._failed)
 
-        def done(_: Any) -> None:
+        def done(work: float | None) -> None:
             self._writing = None
-            self._pause = max(self._soonest, 20 * (time.monotonic() - began))
+            self._pause = max(self._soonest, _REST * (work or 0.0))
 
         return writing.addCallback(done)
 
@@ -127,8 +129,11 @@ def most_octets(limits: Limits) -> int:
     return _OF_ALL + fields + templates + limits.domains_in_all * _OF_DOMAIN + limits.told * _OF_NAME
 
 
-def _write(path: Path, sessions: list[tuple]) -> None:
+def _write(path: Path, sessions: list[tuple]) -> float:
+    """Write the file; the seconds of work, without those of waiting for the disk."""
+    began = time.thread_time()
     durable.write(path, lambda file: _put(file, sessions), ".new")
+    return time.thread_time() - began
 
 
 def _put(file: BinaryIO, sessions: list[tuple]) -> None:

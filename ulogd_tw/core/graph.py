@@ -50,6 +50,8 @@ class Node:
         """Hand a batch of this instance to all nodes below."""
         if batch.n:
             self.plugin.counters.rows_emitted += batch.n
+            if self.plugin.ledger is not None:
+                self.plugin.ledger.emit(batch)
             for child in self.children:
                 child.receive(batch)
 
@@ -82,14 +84,20 @@ class Node:
             result = self.plugin.process(batch)
         except Exception as error:  # a fault of one plugin ends neither the service nor the other stacks
             counters.dropped["error"] += batch.n
+            self._settle()
             self.report(self.plugin, error)
             return
         results = () if result is None else (result,) if isinstance(result, Batch) else result
         if not isinstance(self.plugin, Aggregator):
             counted = counters.dropped.total() + counters.rows_filtered - before
             counters.rows_filtered += batch.n - counted - sum(r.n for r in results)
+        self._settle()
         for result in results:
             self.pass_on(result)
+
+    def _settle(self) -> None:
+        if self.plugin.ledger is not None:
+            self.plugin.ledger.settle()
 
     def _write(self, batch: Batch) -> None:
         """Write at once; `ulogd_tw.flow` puts a queue in place of this."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.counters import Counters, Declared, Dropped, Fault
+from ulogd_tw.core.counters import Counters, Declared, Dropped, Fault, Lost
 from ulogd_tw.core.errors import raised
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, Options, octets, positive, text
@@ -28,6 +28,8 @@ TYPE_NAMES = {RAW: "raw", PACKET: "packet", FLOW: "flow", SUM: "sum"}
 
 
 STATE = Fault("state", "occasions", "With state_dir: state could not be read or written; the log says why.")
+UNSAVED = Lost("unsaved", "rows", "With state_dir: rows that were in it when an earlier run was killed, neither passed "
+               "on nor saved. A row of an AGGREGATE counts as the rows that it sums up.")  # fmt: skip
 
 
 def type_text(types: int) -> str:
@@ -84,6 +86,8 @@ class Plugin:
     """The input above a filter."""
     copied = False
     """Set where an output below `copies` records."""
+    ledger: Any = None
+    """Its `core.ledger.Entry`, set with ``state_dir`` while the service runs."""
     passes = True
     """False if keys of the plugins above do not reach the plugins below (an aggregate makes new rows)."""
 
@@ -187,6 +191,15 @@ class Plugin:
         """What is kept by `keep_state` at this moment, for the operator: numbers and texts by name."""
         return {}
 
+    def held_rows(self) -> int:
+        """The rows of an earlier run that an aggregate goes on with, after `open`."""
+        return 0
+
+    def count_unsaved(self, former: Any, ident: str) -> None:
+        """Count the rows lost in an earlier run that was killed (`core.ledger.Former`); called once, after `open`."""
+        if lost := former.unsaved(ident, self.held_rows()):
+            self.counters.lost["unsaved"] += lost
+
     def give_state(self) -> Any:
         """What a successor in this process needs to go on in its place, for `take_state`; None: nothing.
 
@@ -252,7 +265,7 @@ class Input(Plugin):
     """Set by a filter below: rows of different seconds must come in different batches."""
     listens = False
     """True if peers connect to it. Such inputs stop last, since an exporter of this process may be a peer."""
-    common_counts = (STATE,)
+    common_counts = (STATE, UNSAVED)
     at_end = False
     """True after its last row."""
     opens_beside = False
@@ -296,7 +309,7 @@ class Filter(Plugin):
     Rows of different schemas (packets of several families) become several batches.
     """
 
-    common_counts = (Dropped("error", "rows", "Rows of a batch that the plugin failed to process."), STATE)
+    common_counts = (Dropped("error", "rows", "Rows of a batch that the plugin failed to process."), STATE, UNSAVED)
 
     def process(self, batch: Batch) -> Batch | Sequence[Batch] | None:
         """The batch or batches for the plugins below.
@@ -313,6 +326,8 @@ class Aggregator(Filter):
     """
 
     passes = False
+    weighs = False
+    """Whether its rows have the number of rows that they sum up as the column flows."""
     holds = False
     """Whether it holds rows."""
 
@@ -346,6 +361,7 @@ class Output(Plugin):
         Dropped("stop_timeout", "rows", "Rows that still waited at the stop, without spool."),
         Dropped("error", "rows", "Rows of a batch that the output failed to write."),
         STATE,
+        UNSAVED,
     )
 
     @property

@@ -47,6 +47,8 @@ DECODING = (
     Count("names_unmatched", "rows", "Interfaces, applications and so on without name while others of them have one."),
     Count("names_ambiguous", "rows", "Things without name: domains of their exporter name them differently."),
     Count("start_unknown", "rows", "Uptimes without time: domains of their exporter tell different starts of it."),
+    Missing("restart", "records", "Records that did not come while the service did not run, by sequence numbers kept "
+            "in state_dir (NetFlow v9, sFlow: messages)."),
     Missing("sequence", "records", "Records that did not come, by sequence numbers (NetFlow v9, sFlow: messages)."),
     Lost("exporter", "records", "Records that exporters say they could not send, by their options records."),
     Dropped("error", "rows", "Rows of one template not decoded because of an internal fault; the log has the details."),

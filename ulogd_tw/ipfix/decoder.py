@@ -239,6 +239,13 @@ class Decoder:
             if info is not None:
                 self.intake.options.restore(session, domain, info)
 
+    def resume_at(self, session: Session, place: int, number: int, seconds: float) -> bool:
+        """Go on in a domain from the number that an earlier run expected so many seconds ago; False: no room for it."""
+        domain = self.intake.domain(session, place & MASK, place)
+        if domain is not None:
+            domain.sequence.resume_at(number, seconds)
+        return domain is not None
+
     @property
     def changes(self) -> int:
         """Grows with each change of what is known of exporters."""

@@ -14,7 +14,8 @@ class Event:
     `kind` is ``domain`` (a new one), ``template``, ``template_changed``, ``template_again`` (not over UDP),
     ``template_withdrawn``, ``withdrawal_unknown``, ``template_expired``, ``no_template`` and ``set_id`` (of an id the
     first time), ``template_came`` (parked Data Sets are decoded), ``malformed``, ``template_unusable``, ``limit``,
-    ``sequence_gap``, ``sequence_reset``, ``restart``, ``template_distrusted``, ``odd_options``, ``layers`` (a template
+    ``sequence_gap``, ``restart_gap``, ``sequence_reset``, ``restart``, ``template_distrusted``, ``odd_options``,
+    ``layers`` (a template
     has the headers of a tunnel and of the packet in it), ``clock_skew``, ``clock_right``, or a failed look-up in an
     exporter's options data: ``sampling_unmatched``, ``sampling_ambiguous``, ``names_unmatched``, ``names_ambiguous``,
     ``start_unknown``. `template` is 0 where it is not about one; of ``set_id`` it is the Set ID.

@@ -67,18 +67,28 @@ def sender(host: str, port: int) -> bytes:
     return struct.pack("=H", _AF_INET) + struct.pack("!H4s20x", port, _packed(host))
 
 
+def peer_of(name: bytes) -> tuple[str, int]:
+    """Address and port of a sender; the port is 0 where it has none. Raises ValueError for what is no sender."""
+    family = int.from_bytes(name[:2], sys.byteorder)
+    port = int.from_bytes(name[2:4], "big") if len(name) == _SENDER else 0
+    address = name[4:] if len(name) == _SENDER else name[2:]
+    if family == _AF_INET:
+        return str(ipaddress.IPv4Address(address[:4])), port
+    return plain(str(ipaddress.IPv6Address(address[4:20]))), port
+
+
 def _packed(host: str) -> bytes:
     return ipaddress.ip_address(host.partition("%")[0]).packed
 
 
-def _address_of(name: bytes) -> bytes:
+def address_of(name: bytes) -> bytes:
     """A sender without its port."""
     return name[:2] + name[4:]
 
 
 def network_of(place: Hashable, name: bytes) -> Hashable:
     """The network of a sender at a listening socket: see `_network`."""
-    return _network(place, _address_of(name))
+    return _network(place, address_of(name))
 
 
 def _network(place: Hashable, address: bytes) -> Hashable:
@@ -107,6 +117,8 @@ class Exporters:
         self._sessions: OrderedDict[_Key, Session] = OrderedDict()
         self._of_address: dict[_Key, dict[_Key, Session]] = {}
         self._united: set[_Key] = set()
+        self.heard: set[Session] | None = None
+        """Sessions of which datagrams came, since the caller cleared this set; None: they are not noted."""
         self._newcomers: Newcomers[_Key] = Newcomers()
 
     def __len__(self) -> int:
@@ -126,12 +138,14 @@ class Exporters:
         if session is None:
             if not self._united and self._keying != "address":
                 return None
-            key = (place, _address_of(name))
+            key = (place, address_of(name))
             session = self._sessions.get(key)
             if session is None:
                 return None
         session.last_received = now
         self._sessions.move_to_end(key)
+        if self.heard is not None:
+            self.heard.add(session)
         return session
 
     def allows(self, host: str) -> bool:
@@ -149,14 +163,14 @@ class Exporters:
             return NOT_ALLOWED
         session = Session(plain(peer[0]), peer[1], reliable=False)
         session.last_received = now
-        group = self._of_address.get((place, _address_of(name)))
+        group = self._of_address.get((place, address_of(name)))
         if self._keying == "auto" and group is not None:
             session.siblings = group.values()
         return session
 
     def enter(self, place: Hashable, name: bytes, session: Session, now: float) -> Session | str:
         """Remember a session; or why there is no room for it."""
-        address = (place, _address_of(name))
+        address = (place, address_of(name))
         key = address if self._keying == "address" or address in self._united else (place, name)
         room = self._room_for(address, now)
         if isinstance(room, str):
@@ -167,13 +181,16 @@ class Exporters:
         if self._keying == "auto":
             session.siblings = group.values()
         self._sessions[key] = group[key] = session
+        session.key = key
+        if self.heard is not None:
+            self.heard.add(session)
         if not session.proven:
             self._newcomers.enter(key, _network(*address), session)
         return session
 
     def full(self, place: Hashable, name: bytes, now: float) -> str:
         """The limit that another session of this sender would exceed; empty if there is room, or can be made."""
-        room = self._room_for((place, _address_of(name)), now)
+        room = self._room_for((place, address_of(name)), now)
         return room if isinstance(room, str) else ""
 
     def _room_for(self, address: _Key, now: float) -> _Key | str | None:
@@ -211,7 +228,7 @@ class Exporters:
         """A session is not one of its address any more."""
         self._newcomers.leave(key)
         place, name = key
-        for address in (key, (place, _address_of(name))):
+        for address in (key, (place, address_of(name))):
             group = self._of_address.get(address)
             if group is not None and group.pop(key, None) is not None and not group:
                 del self._of_address[address]
@@ -248,6 +265,7 @@ class Exporters:
         group.clear()
         self._united.add(address)
         self._sessions[address] = group[address] = home
+        home.key = address
         home.siblings = ()
         return others
 

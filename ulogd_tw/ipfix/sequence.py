@@ -12,6 +12,8 @@ FAR = 1 << 24
 
 At 250,000 records a second it is a minute without anything: then the peer has started anew, or the number is forged.
 """
+FASTEST = 250_000
+"""Records a second that an exporter may have sent while we did not run."""
 MOST_GAPS = 16
 """Number of gaps remembered, so that late Messages are subtracted from the losses."""
 
@@ -25,7 +27,7 @@ class Sequence:
     records not counted yet, and the Messages after them, in order.
     """
 
-    __slots__ = ("expected", "last", "deferred", "_held", "_gaps", "_suspect", "_told")
+    __slots__ = ("expected", "last", "deferred", "_held", "_gaps", "_suspect", "_told", "_resumed", "_most", "_away")
 
     def __init__(self) -> None:
         self.expected = self.last = -1
@@ -34,22 +36,39 @@ class Sequence:
         self._gaps: list[tuple[int, int]] = []
         self._suspect = (-1, -1)
         self._told = False
+        self._resumed, self._most = -1, FAR
+        self._away = (0, 0)
+        """The gap of the time between two runs of ours: its first number, and its length."""
+
+    def resume_at(self, number: int, seconds: float) -> None:
+        """Go on from the number that an earlier run of ours expected, so many seconds ago."""
+        self.expected = self._resumed = number
+        self._most = min(max(FAR, int(seconds * FASTEST)), HALF - 1)
+
+    def away(self, number: int) -> bool:
+        """Whether a Message of this number came, or is missing, in the gap between two runs of ours."""
+        start, length = self._away
+        return (number - start) & MASK < length
 
     def follow(self, number: int, rows: int) -> tuple[int, str]:
         """Take a Message with this number and so many records.
 
         Gives the rows that are lost by it (negative: they came late, and were counted as lost) and what is odd:
-        ``"sequence_gap"``, ``"sequence_duplicate"`` (an old number that fills no gap), ``"sequence_reset"``, or "".
+        ``"sequence_gap"``, ``"restart_gap"`` (between two runs of ours), ``"sequence_duplicate"`` (an old number that
+        fills no gap), ``"sequence_reset"``, or "".
         """
         if self.expected < 0:
             self.expected = (number + rows) & MASK
             return 0, ""
         ahead = (number - self.expected) & MASK
-        if ahead <= FAR:
+        resumed = self.expected == self._resumed
+        if ahead <= (self._most if resumed else FAR):
             if ahead:
                 self._gaps = [*self._gaps[1 - MOST_GAPS :], (self.expected, ahead)]
+            if ahead and resumed:
+                self._away, self._resumed = (self.expected, ahead), -1
             self.expected = (number + rows) & MASK
-            return ahead, "sequence_gap" if ahead else ""
+            return ahead, ("restart_gap" if resumed else "sequence_gap") if ahead else ""
         near = MASK + 1 - ahead <= FAR
         if near and (late := self._taken_back(number, rows)) is not None:
             return -late, ""

@@ -9,7 +9,10 @@ from ulogd_tw.ipfix.session import DeferredMessage, Domain, Session
 
 
 class SequenceTracker:
-    """Counts losses as ``lost{sequence}``, oddities in `errors`, and reports both to `events`."""
+    """Counts losses as ``lost{sequence}``, oddities in `errors`, and reports both to `events`.
+
+    Losses between two runs of ours are ``lost{restart}``.
+    """
 
     def __init__(self, counters: Counters, events: Events) -> None:
         self._counters = counters
@@ -35,11 +38,13 @@ class SequenceTracker:
             return
         lost, odd = domain.sequence.follow(number, rows)
         if lost:
-            self._counters.lost["sequence"] += lost
+            away = odd == "restart_gap" or (lost < 0 and domain.sequence.away(number))
+            self._counters.lost["restart" if away else "sequence"] += lost
             session.lost += lost
+            session.lost_restart += lost if away else 0
         if odd:
             session.resets += odd == "sequence_reset"
-            if odd != "sequence_gap":
+            if odd not in ("sequence_gap", "restart_gap"):
                 self._counters.errors[odd] += 1
             if odd != "sequence_duplicate":
                 self._events.add(odd, session, domain.number, 0, f"{lost} {unit}" if lost else "")

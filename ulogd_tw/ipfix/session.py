@@ -43,10 +43,12 @@ class Session:
         self.family, self.address = _address(peer)
         self.siblings: Collection[Session] = ()
         self.templates = self.fields = self.announced_octets = self.parked_octets = 0
-        self.messages = self.malformed = self.lost = self.resets = 0
+        self.messages = self.malformed = self.lost = self.lost_restart = self.resets = 0
         self.proven = self.ended = False
         self.types: dict[Element, Key] = {}
         """Elements of enterprises as this exporter has described them (RFC 5610)."""
+        self.key: tuple[Hashable, bytes] | None = None
+        """Its place and sender among the sessions of datagrams (see `exporters`)."""
         self.lookups: dict[Hashable, Any] = {}
         """Results of `exporter_lookup`; emptied after each change of options data."""
         self.said: set[tuple[str, int, int, str]] = set()
@@ -109,13 +111,14 @@ class Domain:
     replaced    whether a template was replaced in a session where Messages may overtake each other
     lists       whether there was ever a template with lists
     waits       True while records of walked Messages are counted but not decoded, and not among the deferred ones
+    noted       its place in the file of Sequence Numbers, -1 if it has none
     stamp       number of changes of templates remembered while records with lists may wait
     """
 
     __slots__ = (
         "number", "place", "templates", "sequence", "announced", "missing", "parked", "doubted", "life",
         "announcing", "origin", "rows", "skewed", "info", "sequences", "deferring", "exported", "replaced", "lists",
-        "waits", "stamp", "_former", "_oldest",
+        "waits", "stamp", "noted", "_former", "_oldest",
     )  # fmt: skip
 
     def __init__(self, number: int, place: int) -> None:
@@ -138,6 +141,7 @@ class Domain:
         self.replaced = False
         self.lists = self.waits = False
         self.stamp = 0
+        self.noted = -1
         self._former: dict[int, list[tuple[int, KnownTemplate | None]]] = {}
         self._oldest = 0
 

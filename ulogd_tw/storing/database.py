@@ -266,15 +266,16 @@ class Database:
 
     def stored(self, connection: Any, number: int) -> Refused | None:
         """The refused rows of a committed batch; None if it was not committed, or nobody can tell."""
-        if not self.numbered or self._last_number(connection) < number:
+        if not self.numbered or self.last_number(connection, self.run) < number:
             return None
         return self._refused[1] if self._refused[0] == number else Refused()
 
-    def _last_number(self, connection: Any) -> int:
+    def last_number(self, connection: Any, run: str) -> int:
+        """The number of the last batch that a run has committed; -1: none."""
         mark = self.mark
         rows = self._execute(
             connection, f"SELECT number FROM {self.batches} WHERE run = {mark} AND instance = {mark}",
-            self.run, self.instance,
+            run, self.instance,
         )  # fmt: skip
         return rows[0][0] if rows else -1
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from twisted.enterprise import adbapi
@@ -20,11 +21,13 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known, nearest, registry
+from ulogd_tw.core.ledger import Former, weight
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, seconds, text, words
 from ulogd_tw.core.patience import LONG
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, RAW, SUM, Output, Wanted
 from ulogd_tw.core.resolve import Found, Provided
+from ulogd_tw.storing.batch_journal import BatchJournal, UnderWay, under_way
 from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
 from ulogd_tw.storing.counts import STORING
 from ulogd_tw.storing.database import Database, Fault, Refused
@@ -77,6 +80,8 @@ class SQLOutput(Output):
         self.pool: adbapi.ConnectionPool | None = None
         self._looked_up: Bounded[tuple[Schema, str], None] = Bounded(MOST_LOOKED_UP)
         self._number = 0
+        self._journal: BatchJournal | None = None
+        self._under_way: UnderWay | None = None
         self._stopping = False
         self._was_cut = False
         self._unnumbered = False
@@ -291,6 +296,9 @@ class SQLOutput(Output):
         if self.pool is not None:
             yield self._settled(self._in_thread(self.writer.disconnect, self.pool))
             self._close_pool()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
     def _cut(self) -> None:
         self._was_cut = True
@@ -313,11 +321,40 @@ class SQLOutput(Output):
         if pool is not None:
             pool.close()
 
+    # what outlives it
+
+    def keep_state(self, directory: Path, every: float) -> None:
+        """The number of the batch under way: after a kill only the database knows whether it has its rows."""
+        path = str(directory / "batch")
+        try:
+            self._under_way = under_way(path)
+        except (OSError, ValueError) as error:
+            self.counters.errors["state"] += 1
+            self.log.error("{instance}: {path} is not used: {error}; rows of one batch may be counted as lost",
+                           instance=self.instance, path=path, error=error)  # fmt: skip
+        self._journal = BatchJournal(path, self.database.run)
+
+    def count_unsaved(self, former: Former, ident: str) -> None:
+        """Count them when the database has told whether it has the last batch; if it does not answer, at once."""
+        batch = self._under_way
+        if batch is None or self.pool is None:
+            super().count_unsaved(former, ident)
+            return
+
+        def count(known: Any) -> None:
+            committed = [batch.written] if known is True else []
+            if lost := former.unsaved(ident, committed=committed):
+                self.counters.lost["unsaved"] += lost
+
+        self._in_thread(self.writer.committed, self.pool, batch.run, batch.number).addBoth(count)
+
     # rows
 
     def write(self, batch: Batch) -> defer.Deferred[None]:
         """Write all rows; fires when they are committed. Errbacks with `NotWritten` if `stop` comes first."""
         self._number += 1
+        if self._journal is not None and self.ledger is not None:
+            self._journal.begin(self._number, self.ledger.finished, weight(batch))
         return defer.Deferred.fromCoroutine(self._write(batch, self._number))
 
     async def _write(self, batch: Batch, number: int) -> None:

@@ -80,6 +80,10 @@ class TableWriter:
         """The result of `Database.stored` for this batch."""
         return self.database.stored(self._connection(pool), number)
 
+    def committed(self, pool: Any, run: str, number: int) -> bool:
+        """Whether an earlier run has committed its batch of this number; False also where nobody knows."""
+        return self.database.numbered and self.database.last_number(self._connection(pool), run) >= number
+
     def disconnect(self, pool: Any) -> None:
         """Close the connection, if there is one; uncommitted rows are rolled back."""
         for connection in list(pool.connections.values()):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, derived_keys, functions, top, uncounted
 from ulogd_tw.aggregation.counts import AGGREGATION
-from ulogd_tw.aggregation.group_table import SPAN, VALUES
+from ulogd_tw.aggregation.group_table import FLOWS, SPAN, VALUES
 from ulogd_tw.aggregation.interval import INTERVAL_START
 from ulogd_tw.aggregation.total_counters import EVERY_ASK
 from ulogd_tw.core.batch import Batch
@@ -23,6 +23,8 @@ from ulogd_tw.core.resolve import Found
 
 _OFTEN = ("flowEndReason", "flowStartMilliseconds", "flowEndMilliseconds", "ct.event", "record_kind")
 """Keys that it may need in every row."""
+REST = 10.0
+"""In state_dir, large intervals are written for a tenth of the time at most."""
 
 
 class AGGREGATE(Aggregator):
@@ -36,6 +38,7 @@ class AGGREGATE(Aggregator):
     name = "AGGREGATE"
     itype = FLOW | PACKET
     otype = FLOW
+    weighs = True
     counts = AGGREGATION
     options = (
         Option("key", text, "5tuple", "Keys that make a group, separated by commas. An address may have a prefix "
@@ -170,8 +173,9 @@ class AGGREGATE(Aggregator):
 
     def _keep(self, path: str, every: float, kind: str) -> None:
         self._checkpoints = Checkpoints(
-            self.instance, path, every, self.settings, self.counters, self._report, kind=kind
-        )
+            self.instance, path, every, self.settings, self.counters, self._report, kind=kind,
+            rest=0.0 if kind == "state_file" else REST,
+        )  # fmt: skip
 
     def keep_state(self, directory: Path, every: float) -> None:
         """Open intervals go to a file; the one of state_file goes before it."""
@@ -180,6 +184,9 @@ class AGGREGATE(Aggregator):
 
     def kept(self) -> dict[str, Any]:
         return {} if self._checkpoints is None else self._checkpoints.described()
+
+    def held_rows(self) -> int:
+        return self.aggregation.rows_restored
 
     def give_state(self) -> Any:
         """Its open intervals; rows whose time has come are emitted."""
@@ -206,7 +213,8 @@ class AGGREGATE(Aggregator):
         """The names of the columns that go out: the key goes whole."""
         asked = [key.name for key in self.keys()] if self.wanted is ALL else self.wanted
         by = (self.settings.by,) if self.settings.top else ()
-        return frozenset((*asked, *self.key_names, *by))
+        weight = (FLOWS.name,) if self.ledger is not None else ()
+        return frozenset((*asked, *self.key_names, *by, *weight))
 
     @property
     def columns(self) -> list[str]:

@@ -15,6 +15,7 @@ from ulogd_tw.clocks import WallClock
 from ulogd_tw.collecting.counts import LISTENER
 from ulogd_tw.collecting.exporter_lines import Restoring, copy, lines
 from ulogd_tw.collecting.input import Collecting
+from ulogd_tw.collecting.kept_numbers import KeptNumbers
 from ulogd_tw.collecting.places import places_by_descriptors
 from ulogd_tw.collecting.reception import Reception, Settings
 from ulogd_tw.collecting.template_cache import TemplateCache
@@ -107,6 +108,9 @@ class COLLECTOR(Collecting):
         self._awaited: list[Url] = []
         """Addresses of interfaces that are not there yet."""
         self._cache: TemplateCache | None = None
+        self._numbers: KeptNumbers | None = None
+        self._state: tuple[Path, float] | None = None
+        """The directory of its state, and the seconds between two writings."""
         self._taken = False
         """Whether it has the state of a predecessor in this process."""
         self.counters.figures.setdefault("datagrams_unread", 0)
@@ -208,30 +212,48 @@ class COLLECTOR(Collecting):
             decoder.want(self.wanted, self.seldom_wanted, self.copied)
 
     def begin(self) -> None:
-        if self._cache is None and self.config.template_cache:
-            self._cache = TemplateCache(self.config.template_cache, self)
+        self._cache = self._kept_templates()  # only now, since `wake` writes it
         if self._cache is not None and not self._taken:
             reception = self._reception
             self._cache.load(reception.datagrams, reception.exporters, self.config.idle_timeout, self.clock())
+        if self._state is not None:
+            places = [place for listener in self._listeners if (place := getattr(listener, "place", ""))]
+            numbers = KeptNumbers(str(self._state[0] / "positions"), self)
+            numbers.begin(self._reception, places, self._taken)
+            self._numbers = numbers
         for listener in self._listeners:
             listener.begin()
+
+    def _kept_templates(self) -> TemplateCache | None:
+        """The file with the templates, if there is to be one."""
+        if self.config.template_cache:
+            return TemplateCache(self.config.template_cache, self)
+        if self._state is None:
+            return None
+        directory, every = self._state
+        return TemplateCache(str(directory / "templates"), self, "state", every)
 
     # what outlives it
 
     def keep_state(self, directory: Path, every: float) -> None:
         """Templates, options data and Sequence Numbers go to a file; the one of template_cache goes before it."""
-        if not self.config.template_cache:
-            self._cache = TemplateCache(str(directory / "templates"), self, "state", every)
+        self._state = directory, every
 
     def kept(self) -> dict[str, Any]:
         if self._cache is None or self.reception is None:
             return {}
-        return {"templates": self._cache.path, "exporters": len(self.reception.exporters)}
+        found = {"templates": self._cache.path, "exporters": len(self.reception.exporters)}
+        return found if self._numbers is None else found | {"sequence_numbers": self._numbers.path}
+
+    def before_emitting(self, now: float) -> None:
+        if self._numbers is not None:
+            self._numbers.note(now)
+        super().before_emitting(now)
 
     def give_state(self) -> Any:
         """What is known of exporters over UDP, as plain lines."""
         reception = self._reception
-        return list(lines(copy(reception.datagrams, reception.exporters)))
+        return list(lines(copy(reception.datagrams, reception.exporters), numbers=True))
 
     def take_state(self, state: Any) -> bool:
         reception = self._reception
@@ -268,6 +290,8 @@ class COLLECTOR(Collecting):
         yield self._close()
         if self._cache is not None:
             yield self._cache.save(reception.datagrams, reception.exporters, self.reactor.seconds())
+        if self._numbers is not None:
+            yield self._numbers.close()
 
     def _close(self) -> defer.Deferred[Any]:
         closing = [defer.maybeDeferred(listener.close) for listener in self._listeners]
@@ -289,6 +313,8 @@ class COLLECTOR(Collecting):
         reception.expire()
         if self._cache is not None:
             self._cache.wake(reception.datagrams, reception.exporters, self.reactor.seconds())
+        if self._numbers is not None:
+            self._numbers.sync()
         for listener in self._listeners:
             listener.poll()
         if self._awaited:

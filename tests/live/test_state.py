@@ -1,0 +1,155 @@
+"""The service is killed while exporters go on sending: every record is stored, or counted as lost, exactly once."""
+
+import socket
+import sqlite3
+import struct
+import threading
+import time
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.live.service import Service, temporary, unaccounted
+from tests.support import free_port
+from tests.unit.ipfix.test_netflow import record5, v5, v9
+from tests.unit.ipfix.wire import a_set, message, template
+
+IPFIX = template(256, (8, 4), (12, 4), (2, 4))
+V9 = struct.pack("!HHHHHHHH", 256, 3, 8, 4, 12, 4, 2, 4)
+ROWS = 5
+"""Records of a message."""
+PAUSE_S = 0.0002
+
+
+def row(number):
+    """A record of IPFIX and v9: two addresses and a number of packets."""
+    return struct.pack("!III", 0x0A000000 | number & 0xFFFF, 0xC0000201, 1)
+
+
+class Exporter(threading.Thread):
+    """Sends messages of `ROWS` records as fast as the pause allows, until told to stop; each kind counts its own."""
+
+    def __init__(self, kind, port):
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.connect(("127.0.0.1", port))
+        self.kind = kind
+        self.messages = 0
+        self.ends = threading.Event()
+
+    @property
+    def sent(self):
+        """Records."""
+        return self.messages * ROWS
+
+    def templates(self):
+        """What a record needs, sent before; a packet of v9 has a number of its own."""
+        if self.kind == "ipfix":
+            self.socket.send(message(a_set(2, IPFIX), export_time=int(time.time())))
+
+    def one(self):
+        number, now = self.messages, int(time.time())
+        uptime = int(time.monotonic() * 1000) & 0xFFFFFFFF
+        rows = [row(number * ROWS + i) for i in range(ROWS)]
+        if self.kind == "ipfix":
+            return message(a_set(256, *rows), number=number * ROWS, export_time=now)
+        if self.kind == "v5":
+            return v5(*[record5()] * ROWS, number=number * ROWS, seconds=now, uptime=uptime)
+        sets = [a_set(0, V9)] if not number else []
+        return v9(*sets, a_set(256, *rows), number=number, count=ROWS, seconds=now, uptime=uptime)
+
+    def run(self):
+        self.templates()
+        while not self.ends.is_set():
+            try:
+                self.socket.send(self.one())
+            except ConnectionRefusedError:  # nobody listens at the moment; what was sent before was lost
+                continue
+            self.messages += 1
+            time.sleep(PAUSE_S)
+
+    def end(self):
+        self.ends.set()
+        self.join()
+
+
+class KilledTests(SynchronousTestCase):
+    """kill -9, and a new start in the same state directory."""
+
+    KINDS = ("ipfix", "v5", "v9")
+
+    def setUp(self):
+        self.directory = temporary("state")
+        self.ports = {kind: free_port("udp") for kind in self.KINDS}
+
+    def service(self, between="", keys='keys="protocolIdentifier"'):
+        stacks = [f"{kind}:COLLECTOR{between.format(kind)},db_{kind}:SQLITE3" for kind in self.KINDS]
+        parts = [f'[{kind}]\nlisten="udp:127.0.0.1:{port}"' for kind, port in self.ports.items()]
+        parts += [f'[db_{kind}]\ndb="{{dir}}/{kind}.sqlite3"\ntable="flows"\ncreate=1\n{keys}' for kind in self.KINDS]
+        parts += [f'[agg_{kind}]\nkey="destinationIPv4Address"\ninterval=1' for kind in self.KINDS if between]
+        return Service(stacks, "\n".join(parts), directory=self.directory, settings='state_dir="{dir}/state"')
+
+    def stored(self, kind, what="count(*)"):
+        with sqlite3.connect(self.directory / f"{kind}.sqlite3") as db:
+            return db.execute(f"SELECT {what} FROM flows").fetchone()[0] or 0
+
+    @staticmethod
+    def kill(service):
+        service.kill()
+
+    @staticmethod
+    def stop(service):
+        service.stop()
+
+    def sent_and_counted(self, end, what="count(*)", **options):
+        """Send, `end` the service, start, send, stop; of each kind what was sent, stored, unsaved, lost meanwhile."""
+        exporters = {kind: Exporter(kind, port) for kind, port in self.ports.items()}
+        service = self.service(**options)
+        service.start()
+        for exporter in exporters.values():
+            exporter.start()
+        time.sleep(2.5)
+        end(service)
+        time.sleep(0.5)
+        service = self.service(**options)
+        service.start()
+        time.sleep(1.5)
+        for exporter in exporters.values():
+            exporter.end()
+        time.sleep(0.5)
+        service.stop()
+        found = service.all_counters()
+        self.assertEqual({}, unaccounted(found))
+        if options:  # the stop has kept the open intervals
+            with self.service(**options) as service:
+                time.sleep(2.5)
+            self.assertEqual({}, {n: c for n, c in service.all_counters().items() if c["lost"].get("unsaved")})
+        return {kind: self.result(kind, exporter, found, what) for kind, exporter in exporters.items()}
+
+    def result(self, kind, exporter, found, what):
+        """Records sent, stored, unsaved, and lost between the two runs."""
+        unsaved = sum(c["lost"].get("unsaved", 0) for name, c in found.items() if name.endswith(kind))
+        lost = found[kind]["lost"]
+        self.assertEqual(0, lost.get("sequence", 0), kind)
+        return exporter.sent, self.stored(kind, what), unsaved, lost.get("restart", 0) * (ROWS if kind == "v9" else 1)
+
+    def check(self, results):
+        for kind, (sent, stored, unsaved, restart) in results.items():
+            self.assertEqual(sent, stored + unsaved + restart, (kind, results))
+            self.assertGreater(restart, 0, kind)
+
+    def test_every_record_once(self):
+        """Records sent are those stored, those received and not stored, and those that came meanwhile."""
+        self.check(self.sent_and_counted(self.kill))
+
+    def test_open_intervals(self):
+        """The same with sums: those of the last second before the kill are counted, the others go on."""
+        results = self.sent_and_counted(self.kill, "sum(flows)", between=",agg_{}:AGGREGATE", keys="")
+        self.check(results)
+        for kind, (sent, _, unsaved, _) in results.items():
+            self.assertLess(unsaved, sent / 2, kind)
+
+    def test_an_orderly_stop(self):
+        """It loses nothing of what it received; what was sent meanwhile is counted."""
+        results = self.sent_and_counted(self.stop, "sum(flows)", between=",agg_{}:AGGREGATE", keys="")
+        self.check(results)
+        self.assertEqual({0}, {unsaved for _, _, unsaved, _ in results.values()})
