@@ -147,6 +147,7 @@ class Reload:
         yield self._begin_inputs(changes)
         yield self._outputs(changes, former, deadline)
         self._settle(changes)
+        ulogd.begin_ledger_again()
         return ulogd.left_out_so_far()[len(left_out) :]
 
     def _turn_over(self, changes: Changes, built: Any, former: dict[Node, OutputQueue]) -> None:

@@ -189,6 +189,15 @@ class Ulogd(service.Service):
             self.log.error("state_dir {path}: {error}; a kill would lose rows that nobody counts",
                            path=str(self.state.path), error=error)  # fmt: skip
 
+    def begin_ledger_again(self) -> None:
+        """The graph was replaced in part."""
+        if self.state is not None:
+            try:
+                self.state.begin_again(self.graph)
+            except OSError as error:
+                self.log.error("state_dir {path}: {error}; a kill would lose rows that nobody counts",
+                               path=str(self.state.path), error=error)  # fmt: skip
+
     def _begin(self) -> None:
         self._begin_ledger()
         self.queues = queues(self.graph, self.pauses)

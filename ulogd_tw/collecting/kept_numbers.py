@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer, threads
+from twisted.python.failure import Failure
 
 from ulogd_tw.collecting.positions import Position, Positions, load, resume
 
@@ -81,11 +82,12 @@ class KeptNumbers:
         if positions is not None and positions.changed and self._syncing is None:
             positions.changed = False
             self._syncing = threads.deferToThread(positions.sync)
-            self._syncing.addErrback(lambda failure: self._collector.fault(failure.value))
             self._syncing.addBoth(self._synced)
 
-    def _synced(self, _: Any) -> None:
+    def _synced(self, result: Any) -> None:
         self._syncing = None
+        if isinstance(result, Failure) and isinstance(result.value, Exception):
+            self._collector.fault(result.value)
 
     @defer.inlineCallbacks
     def close(self) -> Any:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.graph import Graph
@@ -42,7 +44,7 @@ _CLOSED, _FIRST = 0, 8
 def weight(batch: Batch) -> int:
     """The rows that a batch stands for: an AGGREGATE's row stands for its flows."""
     flows = batch.columns.get("flows")
-    return batch.n if flows is None or flows.dtype.kind not in "ui" else int(flows.sum())
+    return int(flows.sum()) if isinstance(flows, np.ndarray) and flows.dtype.kind in "ui" else batch.n
 
 
 class Entry:
