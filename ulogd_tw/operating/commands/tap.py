@@ -23,8 +23,8 @@ def tap(given: argparse.Namespace, out: TextIO) -> int:
         for line in service.of(given).lines("tap", instance=given.instance, match=match, rows=given.rows):
             found = json.loads(line)
             if NOTE in found:
-                print(f"ulogd-tw tap: {noted(found)}", file=sys.stderr)
                 status = INCOMPLETE if found[NOTE] in ("skipped", "ended") else status
+                print(f"ulogd-tw tap: {noted(found)}", file=sys.stderr)
             if given.json or NOTE not in found:
                 out.write(line.decode() if given.json else row(found) + "\n")
                 out.flush()

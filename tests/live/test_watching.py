@@ -1,0 +1,146 @@
+"""Commands that look at a service under load, in a terminal: they show what happens, and no record is lost for them."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.live.service import Service, generate, ipfixgen, unaccounted
+from tests.support import free_port, wait_until
+
+PROGRAM = str(Path(sys.executable).with_name("ulogd-tw"))
+STACKS = ["col1:COLLECTOR,agg1:AGGREGATE,json1:JSON"]
+CONFIG = """
+[col1]
+listen="udp:127.0.0.1:{port}"
+receive_buffer=128M
+[agg1]
+key="exporter,sourceAddress,protocolIdentifier"
+interval=3600
+[json1]
+file="{{dir}}/sums.json"
+"""
+RATE = 200_000
+SECONDS = 8
+
+
+def command(*words, timeout=60):
+    """Status, output and complaints of a command without a terminal."""
+    done = subprocess.run([PROGRAM, *map(str, words)], capture_output=True, text=True, timeout=timeout)
+    return done.returncode, done.stdout, done.stderr
+
+
+class Watched(Service):
+    """A collector with a control socket."""
+
+    def __init__(self, more="", stacks=STACKS):
+        self.port = free_port("udp")
+        settings = 'control_socket="{dir}/control"\nreload=1'
+        super().__init__(stacks, CONFIG.format(port=self.port) + more, settings=settings)
+        self.socket = self.directory / "control"
+
+
+class UnderLoadTests(SynchronousTestCase):
+    """200,000 records a second."""
+
+    def terminal(self, service, *words):
+        """A command in a terminal of its own, ended after the test if it runs still."""
+        if importlib.util.find_spec("pexpect") is None:
+            raise SkipTest("install: pip install .[test] for pexpect")
+        import pexpect
+
+        child = pexpect.spawn(PROGRAM, [*map(str, words), "-s", str(service.socket)], dimensions=(24, 100), timeout=30,
+                              encoding="utf-8", env={"TERM": "xterm", "PATH": "/usr/bin:/bin"})  # fmt: skip
+        self.addCleanup(child.close, force=True)
+        return child
+
+    def test_watched(self):
+        """`top`, a tap, a tap that nobody reads, and `status` run meanwhile: all that was sent is received."""
+        with Watched() as service:
+            ipfixgen()
+            with ThreadPoolExecutor(1) as pool:
+                sending = pool.submit(generate, f"127.0.0.1:{service.port}", "-n", RATE * SECONDS, "-r", RATE)
+                top = self.terminal(service, "top", "-i", "0.5", "-n", 5)
+                tap = self.terminal(service, "tap", "col1", "octets > 100")
+                unread = self.terminal(service, "tap", "col1")
+                until = time.monotonic() + SECONDS - 3
+                top.expect(r"source +proto +flows")
+                tap.expect(r"sourceIPv4Address=")
+                looks = 0
+                while time.monotonic() < until:
+                    status, out, said = command("status", "-s", service.socket)
+                    self.assertEqual((0, True), (status, "agg1:AGGREGATE" in out), said)
+                    self.drain(top, tap)
+                    looks += 1
+                sent = sending.result()["records"]
+            tap.expect("rows passed unseen")
+            for child in (top, tap, unread):
+                self.drain(child)
+                child.sendintr()
+            self.assertEqual([0, 3], [self.ended(child) for child in (top, tap)])
+            self.ended(unread)
+            service.wait_for("agg1", "rows_merged", sent)
+            wait_until(lambda: not unaccounted(service.all_counters()))
+            counters = service.counters("col1")
+            self.assertGreaterEqual(looks, 2)
+        self.assertEqual((sent, {}), (counters["rows_received"], counters["lost"]))
+
+    def drain(self, *children):
+        """Take what is on the terminals."""
+        import pexpect
+
+        for child in children:
+            try:
+                while child.read_nonblocking(1 << 16, timeout=0):
+                    pass
+            except (pexpect.TIMEOUT, pexpect.EOF):
+                pass
+
+    def ended(self, child):
+        """The exit status of a command that ends now."""
+        wait_until(lambda: self.drain(child) or not child.isalive())
+        child.close()
+        return child.exitstatus
+
+
+class ReloadedTests(SynchronousTestCase):
+    """A tap while the configuration changes."""
+
+    def test_reload(self):
+        """The tap goes on with the new instance; when the instance is gone, it ends."""
+        with Watched() as service:
+            argv = [PROGRAM, "tap", "col1", "--json", "-s", str(service.socket)]
+            with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tap:
+                self.addCleanup(tap.kill)
+                self.rows(service, tap, 100)
+                text = service.config.read_text()
+                service.config.write_text(text.replace("protocolIdentifier", "destinationAddress"))
+                status, out, said = command("reload", "-s", service.socket)
+                self.assertEqual((0, True), (status, "agg1" in out), out + said)
+                self.rows(service, tap, 100)
+                service.config.write_text(text.replace("interval=3600", "interval=often"))
+                status, out, said = command("reload", "-s", service.socket)
+                self.assertEqual((1, ""), (status, out))
+                self.assertIn("'often'", said)
+                self.assertIn("nothing is changed", said)
+                self.rows(service, tap, 100)
+                service.config.write_text(text.replace("col1", "col2"))
+                self.assertEqual(0, command("reload", "-s", service.socket)[0])
+                _, said = tap.communicate(timeout=30)
+            self.assertEqual(3, tap.returncode)
+            self.assertIn("there is no col1 any more", said)
+
+    def rows(self, service, tap, number):
+        """Send rows, and see them in the tap; what was replaced by a reload shows none for a moment."""
+
+        def seen():
+            generate(f"127.0.0.1:{service.port}", "-n", number)
+            return any("sourceIPv4Address" in json.loads(tap.stdout.readline()) for _ in range(number // 2))
+
+        wait_until(seen)
