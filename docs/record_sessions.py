@@ -104,8 +104,11 @@ def service():
 
 
 def shortened(text, lines=LINES, columns=COLUMNS):
-    """The first lines of a text, each cut at a width; `...` stands for the rest."""
-    found = [line if len(line) <= columns else line[: columns - 4] + " ..." for line in text.rstrip("\n").splitlines()]
+    """The first lines of a text, each cut behind a word at a width; `...` stands for the rest."""
+    found = [
+        line if len(line) <= columns else line[: columns - 4].rpartition(" ")[0] + " ..."
+        for line in text.rstrip("\n").splitlines()
+    ]
     return found if len(found) <= lines else [*found[: lines - 1], "..."]
 
 

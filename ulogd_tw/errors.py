@@ -9,6 +9,10 @@ class QueryError(UlogdError):
     """A query that cannot be answered; the text comes from the database."""
 
 
+class NoTable(QueryError):
+    """A query that names no table of the service."""
+
+
 class PluginError(UlogdError):
     """A plugin that does not exist or cannot be loaded; the text gives the reason and what to install.
 

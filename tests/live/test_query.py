@@ -56,7 +56,7 @@ class QueryTests(SynchronousTestCase):
             status, _, said = command("query", *file, "select * from agg2")
             self.assertEqual((1, True), (status, "there are agg1" in said), said)
         status, _, said = command("query", *file, "select 1 from agg1")
-        self.assertEqual(1, status)
+        self.assertEqual(2, status)
         self.assertIn("does the service run", said)
         wait_until(lambda: (run.directory / "flows.json").exists())
         rows = [json.loads(line) for line in (run.directory / "flows.json").read_text().splitlines()]

@@ -11,7 +11,7 @@ import time
 from typing import Any, TextIO
 
 from ulogd_tw.operating.commands import service, tree
-from ulogd_tw.operating.commands.errors import INCOMPLETE, AskError
+from ulogd_tw.operating.commands.errors import INCOMPLETE, AskError, NothingFound
 from ulogd_tw.operating.commands.text import cut, short, write_table
 
 _CLEAR = "\x1b[H\x1b[2J"
@@ -115,12 +115,12 @@ def _top_query(table: str, shown: list[str], together: dict[str, str], arguments
 
 def _chosen(tables: dict[str, list[str]], name: str | None) -> tuple[str, list[str]]:
     if not tables:
-        raise AskError("there is no table: no stack has an AGGREGATE")
+        raise NothingFound("there is no table: no stack has an AGGREGATE")
     if name is None and len(tables) > 1:
         raise AskError(f"which table? tables are {', '.join(sorted(tables))}")
     name = name or next(iter(tables))
     if name not in tables:
-        raise AskError(f"there is no table {name}; tables are {', '.join(sorted(tables))}")
+        raise NothingFound(f"there is no table {name}; tables are {', '.join(sorted(tables))}")
     return name, tables[name]
 
 

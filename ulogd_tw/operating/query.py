@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet import defer, task, threads
 
-from ulogd_tw.errors import QueryError
+from ulogd_tw.errors import NoTable
 from ulogd_tw.operating import sql
 
 
@@ -38,7 +38,7 @@ class Database:
         named = sql.words(text)
         chosen = {ident: plugin for ident, plugin in self.tables.items() if ident in named}
         if not chosen:
-            raise QueryError(self._no_table(text, named))
+            raise NoTable(self._no_table(text, named))
         everything = sql.wants_all(text)
         found = {}
         for ident, plugin in chosen.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet import defer
 
-from ulogd_tw.errors import QueryError
+from ulogd_tw.errors import NoTable, QueryError
 from ulogd_tw.operating.api.answers import Chunks, Page, Question, Refused, dumped, listed, mapped, one, slices
 from ulogd_tw.operating.api.tap import TapPage
 from ulogd_tw.operating.sql import Result
@@ -106,7 +106,7 @@ def _rows(result: Result) -> Chunks:
 
 def _no_query(failure: Any) -> Any:
     failure.trap(QueryError)
-    raise Refused(400, "query", str(failure.value))
+    raise Refused(404 if failure.check(NoTable) else 400, "query", str(failure.value))
 
 
 class Metrics(Page):

@@ -112,7 +112,7 @@ class QueryTests(PagesCase):
         door = self.door()
         for body, headers, expected, said in (
             (b'{"sql": "selec x from agg"}', JSON, 400, "selec"),
-            (b'{"sql": "select 1 from ag"}', JSON, 400, "did you mean agg?"),
+            (b'{"sql": "select 1 from ag"}', JSON, 404, "did you mean agg?"),
             (b'{"sql": 7}', JSON, 400, '"sql"'),
             (b"", JSON, 400, '"sql"'),
             (b"[]", JSON, 400, "JSON object"),
