@@ -38,12 +38,17 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How long rows may wait above a node (None: nobody says), and the ends of intervals below."""
+    """How long rows may wait above a node (None: nobody says), and the ends of intervals below.
+
+    kept   whether aggregates keep all of the rows anyway, so that nobody sees them wait
+    """
 
     seconds: float | None = None
     ends: frozenset[Ends] = frozenset()
+    kept: bool = False
 
     def and_(self, other: Wish) -> Wish:
         """Both: the shorter wait, all ends."""
-        said = [wish for wish in (self.seconds, other.seconds) if wish is not None]
-        return Wish(min(said, default=None), self.ends | other.ends)
+        said = [wish for wish in (self, other) if wish.seconds is not None]
+        seconds = min((wish.seconds for wish in said if wish.seconds is not None), default=None)
+        return Wish(seconds, self.ends | other.ends, bool(said) and all(wish.kept for wish in said))

@@ -90,6 +90,8 @@ class Plugin:
     """Its `core.ledger.Entry`, set with ``state_dir`` while the service runs."""
     passes = True
     """False if keys of the plugins above do not reach the plugins below (an aggregate makes new rows)."""
+    keeps_rows = False
+    """Whether it keeps all rows for a while anyway, so that nobody sees them wait on their way to it."""
 
     def __init__(self, instance: str, config: Options | None = None) -> None:
         self.instance = instance

@@ -7,6 +7,7 @@ its rows may wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from ulogd_tw.core.errors import Mistake
 from ulogd_tw.core.graph import Graph, Node, Stack, input_of, upwards
@@ -190,7 +191,7 @@ def _wish_of(node: Node, wishes: dict[Node, Wish]) -> Wish:
     plugin, seconds = node.plugin, node.plugin.patience()
     own = Wish(None if seconds is None else max(seconds, AT_ONCE), frozenset(plugin.interval_ends()))
     if not plugin.passes and seconds is not None:
-        return own
+        return replace(own, kept=plugin.keeps_rows)
     for child in node.children:
         own = own.and_(wishes[child])
     return own

@@ -1,8 +1,8 @@
 """When a socket is read again after a read, so that rows come together: one clock for UDP, netlink and packet rings.
 
 A wake-up with all its processing costs about a millisecond at any size. While traffic is small a socket is left alone
-for as long as the plugins below have patience, at most a quarter of a second. Meanwhile its buffer is looked at so
-often that a burst at line rate cannot fill it.
+for as long as the plugins below have patience, at most a quarter of a second, or one where an aggregate keeps the rows.
+Meanwhile its buffer is looked at so often that a burst at line rate cannot fill it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from ulogd_tw.transports import resting
 from ulogd_tw.transports.resting import Resting
 
 LONGEST_S = 0.25
-"""The longest wait: beyond four wake-ups a second little is left to save, and rows would come visibly late."""
+"""The longest wait of rows that somebody may be looking for."""
+LONGEST_KEPT_S = 1.0
+"""The longest wait of rows that an aggregate keeps anyway."""
 SHORT_S = 0.004
 """The wait under load, in a small buffer, and where no plugin below has a wish."""
 SMALL_OCTETS = 1 << 20
@@ -65,6 +67,7 @@ class Terms:
     exact: bool = False
     usual: float = SHORT_S
     wish: Callable[[], float | None] = lambda: None
+    longest: Callable[[], float] = lambda: LONGEST_S
     ends: Callable[[], Iterable[Ends]] = tuple
     wall: Callable[[], float] = time.time
 
@@ -73,14 +76,18 @@ class Terms:
         cls, plugin: Input, bound: float | None, wall: Callable[[], float], usual: float = SHORT_S, exact: bool = True
     ) -> Terms:
         """The terms of an input with this value of its option."""
-        return cls(bound, exact, usual, plugin.may_wait, lambda: plugin.wish.ends, wall)
+
+        def longest() -> float:
+            return LONGEST_KEPT_S if plugin.wish.kept else LONGEST_S
+
+        return cls(bound, exact, usual, plugin.may_wait, longest, lambda: plugin.wish.ends, wall)
 
     def most(self) -> float:
         """Seconds that rows may wait now."""
         wish = self.wish()
         if self.bound is not None:
             return self.bound if wish is None else min(wish, self.bound)
-        return min(self.usual if wish is None else wish, LONGEST_S)
+        return min(self.usual if wish is None else wish, self.longest())
 
     def before_end(self, seconds: float) -> float:
         """These seconds, or those until shortly before the next end of an interval; 0 then."""

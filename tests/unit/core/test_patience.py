@@ -60,6 +60,15 @@ class TreeTests(SynchronousTestCase):
         one, two = Wish(1.0, frozenset([Ends(60)])), Wish(None, frozenset([Ends(5, 2)]))
         self.assertEqual(one.and_(two), Wish(1.0, frozenset([Ends(60), Ends(5, 2)])))
 
+    def test_kept(self):
+        """Rows are kept anyway where all who have a wish keep them."""
+        kept, other, silent = Wish(1.0, kept=True), Wish(1.0), Wish()
+        for wishes, expected in (
+            ((kept, kept), True), ((kept, silent), True), ((silent, kept), True), ((kept, other), False),
+            ((other, kept), False), ((other, silent), False), ((silent, silent), False),
+        ):  # fmt: skip
+            self.assertIs(wishes[0].and_(wishes[1]).kept, expected, wishes)
+
 
 class PluginTests(SynchronousTestCase):
     """Wishes of the plugins that there are, by their options."""
@@ -94,7 +103,15 @@ class PluginTests(SynchronousTestCase):
             ("interval=60 time=flow lateness=30", 1.0, {Ends(60, 30)}), ("age=2", 0.2, set()),
         ):  # fmt: skip
             found = self.wish("c:COLLECTOR,a:AGGREGATE,o:JSON", a=options, o="file=-")
-            self.assertEqual((found.seconds, found.ends), (seconds, ends), options)
+            self.assertEqual((found.seconds, found.ends, found.kept), (seconds, ends, True), options)
+
+    def test_shown_too(self):
+        """What goes to a file beside an aggregate, or into FLOWCACHE, is not waited for longer than without one."""
+        here = os.getcwd()
+        stacks = "c:COLLECTOR,a:AGGREGATE,o:JSON c:COLLECTOR,p:JSON"
+        self.assertFalse(self.wish(stacks, o="file=-", p=f"file={here}/x.json").kept)
+        self.assertFalse(self.wish("c:COLLECTOR,o:IPFIX", o="host=192.0.2.1").kept)
+        self.assertFalse(self.wish("p:PACKET,b:BASE,f:FLOWCACHE,o:JSON", p="interface=lo", o="file=-").kept)
 
     def test_files_that_rotate(self):
         """No wait crosses the end of an archive's file."""

@@ -89,6 +89,16 @@ class GatheringTests(SynchronousTestCase):
         self.assertIn(len([at for at, _ in source.reads if at > 1]), (4, 5))
         self.assertEqual(source.lost, 0)
 
+    def test_kept_rows(self):
+        """One wake-up a second where an aggregate keeps the rows anyway, and a burst in it is not lost."""
+        source = self.make(8 << 20, longest=lambda: 1.0)
+        for _ in range(400):
+            source.send(1)
+            self.clock.pass_(0.01)
+        self.assertIn(len([at for at, _ in source.reads if at > 1]), (3, 4))
+        self.steady(source, 200, 0.5)
+        self.assertEqual(source.lost, 0)
+
     def test_shorter_wish(self):
         """A wish of 50 ms is kept."""
         source = self.make(wish=0.05)

@@ -39,6 +39,7 @@ class AGGREGATE(Aggregator):
     itype = FLOW | PACKET
     otype = FLOW
     weighs = True
+    keeps_rows = True
     counts = AGGREGATION
     options = (
         Option("key", text, "5tuple", "Keys that make a group, separated by commas. An address may have a prefix "

@@ -71,7 +71,8 @@ class COLLECTOR(Collecting):
                f"with the schemes {SCHEMES}. Without HOST all IPv4 and IPv6 addresses, without PORT "
                "4739 (tls and dtls 4740). Example: udp:4739 tcp:192.0.2.1:4739 udp:[::1]:2055"),
         Option("batch_latency", seconds, None, "The longest time in seconds for which a small batch of records waits "
-               "for more, such as 0.004. Not given: as long as the outputs and filters below allow, at most 0.25 s. "
+               "for more, such as 0.004. Not given: as long as the outputs and filters below allow, at most 0.25 s, "
+               "or 1 s above an AGGREGATE. "
                "Over UDP, under load, up to 24 times this (not given: 0.1 s)."),
         Option("receive_buffer", octets, 64 << 20, "Octets of kernel buffer for each UDP and DTLS socket."),
         Option("session_key", one_of("auto", "strict", "address"), "auto", "Identity of an exporter over UDP. strict: "

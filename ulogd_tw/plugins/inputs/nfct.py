@@ -134,7 +134,8 @@ class NFCT(LiveInput):
         Option("reliable", boolean, False, "1: the kernel keeps an ended flow until its event is delivered. Meanwhile "
                "it may drop packets of new flows."),
         Option("batch_latency", seconds, None, "The longest time in seconds for which a small batch of events waits "
-               "for more, such as 0.02. Not given: as long as the outputs and filters below allow, at most 0.25 s."),
+               "for more, such as 0.02. Not given: as long as the outputs and filters below allow, at most 0.25 s, "
+           "or 1 s above an AGGREGATE."),
         Option("accept_src_filter", networks, (), "Networks of the source (original direction), such as 10.0.0.0/8: "
                "only flows from them are followed. Empty: all."),
         Option("accept_dst_filter", networks, (), "Networks of the destination (original direction), such as "

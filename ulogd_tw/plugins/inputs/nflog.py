@@ -62,7 +62,8 @@ TUNING = (
     Option("receive_buffer", octets, 0, "Octets of packets that the kernel may queue for this input; a limit, not an "
            "allocation. 0: a 32nd of the memory, at least 1M, at most 256M."),
     Option("batch_latency", seconds, None, "The longest time in seconds for which a small batch of packets waits for "
-           "more, such as 0.1. Not given: as long as the outputs and filters below allow, at most 0.25 s."),
+           "more, such as 0.1. Not given: as long as the outputs and filters below allow, at most 0.25 s, "
+           "or 1 s above an AGGREGATE."),
     Option("network_namespace_path", network_namespace, "", "Network namespace in which packets are logged, such as "
            "/run/netns/router. Empty: the namespace of the service."),
 )  # fmt: skip

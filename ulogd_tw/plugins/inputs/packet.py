@@ -67,7 +67,8 @@ class PACKET(Input):
         Option("promiscuous", boolean, False, "1: read also packets for other hosts."),
         Option("ring", octets, 64 << 20, "Octets of kernel memory for the packet ring of each interface."),
         Option("batch_latency", seconds, None, "The longest time in seconds for which packets wait for more, such as "
-               "0.1. Not given: as long as the outputs and filters below allow, at most 0.25 s."),
+               "0.1. Not given: as long as the outputs and filters below allow, at most 0.25 s, "
+           "or 1 s above an AGGREGATE."),
         Option("fanout", number, 0, "Number of a fanout group, 1 to 65535: processes with the same number share the "
                "packets of an interface, and all packets of a flow go to one process. 0: no group."),
         Option("network_namespace_path", network_namespace, "",
