@@ -57,8 +57,8 @@ class OutOfDescriptors:
             return
         if count := self._limit.take("descriptors", time.monotonic()):
             self.log.error(
-                "no file descriptor is left: {n} connections were closed, the last from {host}; allow more (ulimit -n, "
-                "LimitNOFILE= of the unit) or fewer (max_sessions)", n=count,
+                "no file descriptor is left, and connections were closed ({n}), the last from {host}; allow more "
+                "(ulimit -n, LimitNOFILE= of the unit) or fewer (max_sessions)", n=count,
                 host=getattr(event.get("address"), "host", None) or (event.get("address") or ["?"])[0],
             )  # fmt: skip
 

@@ -30,6 +30,7 @@ from ulogd_tw.clocks import WallClock
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError, lacks_memory
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Pauses, Spool, Unspooled, queues
@@ -213,7 +214,7 @@ class Ulogd(service.Service):
         signals.answer(signal.SIGHUP, lambda: reactor.callFromThread(self.hang_up))
         signals.answer(signal.SIGUSR2, lambda: reactor.callFromThread(self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
-        self.log.info("{n} stacks run: {stacks}", n=len(stacks), stacks=" ".join(stacks))
+        self.log.info("stacks running ({n}): {stacks}", n=len(stacks), stacks=" ".join(stacks))
         self.life.begin()
 
     def guarded(self, plugin: Plugin, call: Callable[[], object]) -> None:
@@ -508,12 +509,18 @@ class Ulogd(service.Service):
                 queue.counters.rows_spooled += saved
                 if queue.spooled is not None:
                     queue.spooled.remove()  # its rows were written, or are in the new files
-                self.log.warn("{rows} rows wait in {directory}", rows=saved, directory=directory)
+                self.log.warn(
+                    "{rows} in {directory}", rows=plural(saved, "row waits", "rows wait"), directory=directory
+                )
                 return
             except OSError as error:
                 self.report(queue.output, error)
         queue.counters.dropped["stop_timeout"] += rows
-        self.log.error("{node}: {rows} rows were not written before stop_timeout", node=queue.node.ident, rows=rows)
+        self.log.error(
+            "{node}: {rows} not written before stop_timeout",
+            node=queue.node.ident,
+            rows=plural(rows, "row was", "rows were"),
+        )
 
     def spool_of(self, queue: OutputQueue) -> str:
         """The directory for rows that an output could not write before the stop; empty: they are dropped."""

@@ -95,7 +95,8 @@ class Checked:
         """The last line of what is printed."""
         if self.left_out:
             stacks = self.left_out + len(self.graph.stacks)
-            return f"{self.path}: {self.left_out} of {stacks} stacks cannot run"
+            part = f"{self.left_out} of {stacks} stacks" if stacks > 1 else "the only stack"
+            return f"{self.path}: {part} cannot run"
         if not self.ok:
             return f"{self.path}: has mistakes"
         return f"{self.path}: {'all stacks can run, but there are mistakes' if self._built.fatal else 'OK'}"

@@ -156,7 +156,7 @@ class CollectorTests(TestCase):
             with Service(["col2:COLLECTOR,json1:JSON", *STACKS], config) as service:
                 self.assertIn("col2:COLLECTOR", service.output())
                 self.assertIn("Address already in use", service.output())
-                self.assertIn("1 stacks run", service.output())
+                self.assertIn("stacks running (1)", service.output())
 
     def test_forged_sources_do_not_fill_the_log(self):
         """Hundreds of new exporters: a bounded number of lines, and every record is there."""

@@ -90,7 +90,7 @@ class ExporterTests(TestCase):
                     then.wait_for("json1", "rows_written", rows)
                 self.assertEqual(rows, then.counters("col1")["rows_received"])
                 if rows:
-                    self.assertIn("template_cache has 1 templates of 1 exporters", then.output())
+                    self.assertIn("template_cache has 1 template of 1 exporter", then.output())
 
     def test_sampling(self):
         """Counts times the rate that the exporter told, and the factor beside them."""

@@ -157,7 +157,7 @@ class ValuesTests(MYSQLTestCase):
         self.assertEqual(
             self.execute("SELECT number, COUNT(*) FROM {t} GROUP BY number"), [(1, 2), (2, 2), (4, 2), (5, 2)]
         )
-        self.assertIn("no three (1 rows)", self.told[-1])
+        self.assertIn("no three (1 row)", self.told[-1])
 
     async def test_refused_rows(self):
         """Rows that do not fit are dropped, counted and told; the others are there."""

@@ -208,7 +208,7 @@ class NflogTests(LogTestCase):
         config = "".join(f'[log{n}]\ngroup=5\n[gp{n}]\nfile="{{dir}}/{n}"\n' for n in (1, 2))
         with self.service(stacks, config) as service:
             self.assertRegex(service.output(), r"log2:NFLOG: group 5 is in use by another program \(netlink port \d+")
-            self.assertIn("1 stacks run: log1", service.output())
+            self.assertIn("stacks running (1): log1", service.output())
 
     def test_iptables_and_old_ulog(self):
         """A configuration for ULOG goes on with rules for NFLOG, names of interfaces included."""

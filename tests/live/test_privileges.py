@@ -48,7 +48,7 @@ class UserNamespaceTests(SynchronousTestCase):
         require_root()
         require_program("unshare")
         argv = ["unshare", "-Urn", *command(temporary("userns"), "lo")]
-        with Daemon(argv, lambda d: "3 stacks run" in d.output(), within=20, cwd=TOP) as daemon:
+        with Daemon(argv, lambda d: "stacks running (3)" in d.output(), within=20, cwd=TOP) as daemon:
             pass
         self.assertNotIn("left out", daemon.output())
 
@@ -84,7 +84,9 @@ class UidTests(SynchronousTestCase):
             argv = command(folder, "veth0")
             at = argv.index("ulogd")
             argv[at:at] = [f"--uid={nobody.pw_uid}", f"--gid={nobody.pw_gid}"]
-            with Daemon(spaces.argv("b", argv), lambda d: "3 stacks run" in d.output(), within=20, cwd=TOP) as run:
+            with Daemon(
+                spaces.argv("b", argv), lambda d: "stacks running (3)" in d.output(), within=20, cwd=TOP
+            ) as run:
                 self.assertIn(f"Uid:\t{nobody.pw_uid}", Path(f"/proc/{run.pid}/status").read_text())
                 self.traffic(spaces)
                 for name in ("ct", "log", "packets"):

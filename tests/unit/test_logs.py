@@ -35,7 +35,7 @@ class OutOfDescriptorsTests(SynchronousTestCase):
         now[0] = 61.0
         tcp.info("EMFILE recovery: Closed socket from {address}", address=("192.0.2.4", 9))
         self.assertEqual(2, len(said))
-        self.assertIn("3 connections were closed, the last from 192.0.2.4", said[1])
+        self.assertIn("connections were closed (3), the last from 192.0.2.4", said[1])
         self.assertIn("LimitNOFILE", said[1])
 
 

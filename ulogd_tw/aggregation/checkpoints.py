@@ -15,6 +15,7 @@ from ulogd_tw.aggregation.interval import IntervalTable
 from ulogd_tw.aggregation.settings import Settings
 from ulogd_tw.aggregation.state_file import Disturbed, Snapshot, StateFile, Work
 from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.plurals import plural
 
 
 class Checkpoints:
@@ -68,8 +69,13 @@ class Checkpoints:
             return Snapshot([], 0)
         self._counters.figures["groups_restored"] = found.groups
         if found.groups:
-            self.log.info("{instance}: {path} has {groups} groups of {n} intervals", instance=self._instance,
-                          path=str(self.file.path), groups=found.groups, n=len(found.tables))  # fmt: skip
+            self.log.info(
+                "{instance}: {path} has {groups} of {intervals}",
+                instance=self._instance,
+                path=str(self.file.path),
+                groups=plural(found.groups, "group"),
+                intervals=plural(len(found.tables), "interval"),
+            )
         return found
 
     def take(self) -> None:

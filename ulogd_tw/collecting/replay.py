@@ -17,6 +17,7 @@ from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.core.counters import Declared
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, boolean, words
+from ulogd_tw.core.plurals import plural
 
 SLICE_OCTETS = 1 << 18
 """Octets that are read at once."""
@@ -172,10 +173,13 @@ class Replaying(Collecting):
         self._hand_on()
         self.at_end = True
         self.log.info(
-            "{instance}: read {files} files: {messages} messages, {rows} records, {malformed} messages malformed",
-            instance=self.instance, files=counters.figures["files_read"], messages=counters.messages_received,
-            rows=counters.rows_received, malformed=self._decoder.malformed,
-        )  # fmt: skip
+            "{instance}: read {files}: {messages}, {rows}, malformed messages: {malformed}",
+            instance=self.instance,
+            files=plural(counters.figures["files_read"], "file"),
+            messages=plural(counters.messages_received, "message"),
+            rows=plural(counters.rows_received, "record"),
+            malformed=self._decoder.malformed,
+        )
         if self.exits:
             self.ended()
 

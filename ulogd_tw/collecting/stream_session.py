@@ -6,6 +6,7 @@ import time
 
 from ulogd_tw.collecting.reception import Connection, Reception, where
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.exporters import plain
 from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
@@ -84,7 +85,9 @@ class StreamSession:
         if settled:
             self._bad, self._fed, self._settled = streak, 0, self.session.malformed
         if streak >= self._reception.settings.max_malformed:
-            self._close(f"closed {self.session.peer}", "{n} malformed messages in a row", n=streak)
+            self._close(
+                f"closed {self.session.peer}", "{malformed} in a row", malformed=plural(streak, "malformed message")
+            )
 
     def _close(self, kind: str, why: str, **fields: object) -> None:
         self._reception.say(kind, "{peer} is closed: " + why, peer=where(self._connection.peer), **fields)

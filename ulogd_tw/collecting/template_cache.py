@@ -18,6 +18,7 @@ from twisted.internet import defer, threads
 
 from ulogd_tw.collecting.exporter_lines import Line, Restoring, copy, lines
 from ulogd_tw.core import durable
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.regular_file import open_regular
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.exporters import Exporters
@@ -76,8 +77,9 @@ class TemplateCache:
         self._changes = decoder.changes
         if restoring.sessions:
             self._collector.log.info(
-                "{instance}: template_cache has {templates} templates of {sessions} exporters",
-                instance=self._collector.instance, templates=restoring.templates, sessions=restoring.sessions,
+                "{instance}: template_cache has {templates} of {sessions}",
+                instance=self._collector.instance, templates=plural(restoring.templates, "template"),
+                sessions=plural(restoring.sessions, "exporter"),
             )  # fmt: skip
 
     def _refuse(self, error: Exception) -> None:

@@ -14,6 +14,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from ulogd_tw.core.limited import RateLimitedLog
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.exporting.spooling import Spooling
 from ulogd_tw.ipfix.builder import Messages, template_messages
@@ -162,7 +163,11 @@ class Collector(Spooling):
         while self._queue:
             self._drop(self._take(self._queue[0].count), "stop_timeout")
         if left := self.dropped["stop_timeout"]:
-            self.log.error("collector {url}: {n} records were not sent before the stop", url=str(self.url), n=left)
+            self.log.error(
+                "collector {url}: {records} not sent before the stop",
+                url=str(self.url),
+                records=plural(left, "record was", "records were"),
+            )
 
     def figures(self) -> dict[str, Any]:
         """For `stats_file`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet import defer
 
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.exporting.collector import STOP_SECONDS, Collector, pause
 from ulogd_tw.exporting.settings import Settings
 from ulogd_tw.ipfix.builder import Messages
@@ -58,7 +59,7 @@ class ReliableCollector(Collector):
         self.records_resent += records
         self._queue.extendleft(reversed(again))
         self._queued_octets += sum(messages.nbytes for messages in again)
-        what = f"; {records} records are sent again" if records else ""
+        what = f"; {plural(records, 'record is', 'records are')} sent again" if records else ""
         self._say("lost", "{link} lost: {reason}{what}", link=link, reason=reason, what=what)
 
     def poll(self, now: float) -> None:

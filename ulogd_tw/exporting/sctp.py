@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.exporting.message_spool import SpoolFile
 from ulogd_tw.exporting.reliable import ReliableCollector
 from ulogd_tw.exporting.settings import Settings
@@ -61,7 +62,9 @@ class SctpCollector(ReliableCollector):
         self._context = 1
         self._awaits_templates = False
         self.sent_templates.clear()
-        self.log.info("collector {url}: connected, {n} streams", url=str(self.url), n=self.sender.streams)
+        self.log.info(
+            "collector {url}: connected, {streams}", url=str(self.url), streams=plural(self.sender.streams, "stream")
+        )
         if self.settings.send_template != "never":
             self._send_templates(sorted(self.settings.templates))
         self.send_waiting()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.encoder import Records
 from ulogd_tw.ipfix.message import MAX_LENGTH, SET_HEADER
 from ulogd_tw.ipfix.template import Template, encode_record, record_ends
@@ -85,7 +86,7 @@ class MessageBuilder:
     def __init__(self, max_length: int, form: WireFormat = IPFIX) -> None:
         self._headers = form.size + form.set_header
         if not self._headers < max_length <= MAX_LENGTH:
-            raise ValueError(f"a Message cannot have at most {max_length} octets")
+            raise ValueError(f"a Message cannot have at most {plural(max_length, 'octet')}")
         self.max_length = max_length
         self.form = form
         self.too_long = 0

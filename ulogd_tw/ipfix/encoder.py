@@ -9,6 +9,7 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Column, Octets, numbers, strings
 from ulogd_tw.core.keys import registry
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.types import Type
 from ulogd_tw.ipfix.message import MAX_LENGTH
 from ulogd_tw.ipfix.template import VARIABLE, Field, Template
@@ -41,7 +42,7 @@ def _checked(length: int, signed: bool) -> Callable[[Column], np.ndarray]:
         if values.dtype.itemsize <= length or not values.size:
             return values
         if int(values.max()) > most or int(values.min()) < least:
-            raise ValueError(f"a value does not fit into {length} octets")  # VAL-7: never exported
+            raise ValueError(f"a value does not fit into {plural(length, 'octet')}")  # VAL-7: never exported
         return values
 
     return prepare
@@ -65,7 +66,7 @@ def _padded(length: int) -> Callable[[Column], np.ndarray]:
         plain = strings(column).plain()
         sizes = plain.lengths
         if len(sizes) and int(sizes.max()) > length:
-            raise ValueError(f"a value does not fit into {length} octets")
+            raise ValueError(f"a value does not fit into {plural(length, 'octet')}")
         out = np.zeros((len(sizes), length), np.uint8)
         _scatter(out.reshape(-1), np.arange(len(sizes), dtype=np.int64) * length, plain)
         return out
@@ -98,7 +99,7 @@ def _fixed(type_: Type, length: int) -> _Fixed:
     if type_ is types.FLOAT64 and length == 4:
         return _Fixed((">f4",), _same)
     if length != type_.octets or not length:
-        raise ValueError(f"a value of type {type_} cannot have {length} octets")
+        raise ValueError(f"a value of type {type_} cannot have {plural(length, 'octet')}")
     if type_.kind == "ipv6":
         return _Fixed((">u8", (2,)), _same)
     if type_.kind == "mac":
@@ -229,7 +230,7 @@ def _parts(template: Template, kinds: Sequence[Type]) -> Iterator[_Run | int]:
 def _prefixed(lengths: np.ndarray) -> np.ndarray:
     """Octets of values with their length before them."""
     if len(lengths) and int(lengths.max()) > MAX_LENGTH:
-        raise ValueError(f"a value is longer than {MAX_LENGTH} octets")
+        raise ValueError(f"a value is longer than {plural(MAX_LENGTH, 'octet')}")
     return lengths + np.where(lengths < _LONG, 1, 3)
 
 

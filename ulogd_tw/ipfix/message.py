@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 
 VERSION = 10
 HEADER = struct.Struct("!HHIII")
@@ -26,12 +27,12 @@ def cut_sets(message: bytes) -> list[tuple[int, int, int]]:
     at, end = HEADER.size, len(message)
     while at < end:
         if end - at < SET_HEADER.size:
-            raise MessageError(f"{end - at} octets after the last set", "set_length", at)
+            raise MessageError(f"{plural(end - at, 'octet')} after the last set", "set_length", at)
         set_id, length = SET_HEADER.unpack_from(message, at)
         if length < SET_HEADER.size:
             raise MessageError(f"set {set_id} has the length {length}", "set_length", at)
         if length > end - at:
-            raise MessageError(f"set {set_id} of {length} octets ends beyond the message", "set_length", at)
+            raise MessageError(f"set {set_id} of {plural(length, 'octet')} ends beyond the message", "set_length", at)
         sets.append((set_id, at + SET_HEADER.size, at + length))
         at += length
     return sets

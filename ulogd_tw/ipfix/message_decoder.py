@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.layout import BEFORE
 from ulogd_tw.ipfix.message import (
@@ -128,12 +129,12 @@ class MessageDecoder:
     def _header(self, message: bytes) -> tuple[bytes, int, int, int]:
         """The Message as long as it says, Export Time, Sequence Number, Observation Domain."""
         if len(message) < HEADER.size:
-            raise MessageError(f"a message of {len(message)} octets", "length", 0)
+            raise MessageError(f"a message of {plural(len(message), 'octet')}", "length", 0)
         version, length, export_time, number, domain_id = HEADER.unpack_from(message)
         if version != VERSION:
             raise MessageError(f"version {version}", "version", 0)
         if not HEADER.size <= length <= len(message):
-            raise MessageError(f"message length {length} in {len(message)} octets", "length", 2)
+            raise MessageError(f"message length {length} in {plural(len(message), 'octet')}", "length", 2)
         if length < len(message):
             # A datagram is one Message; what follows it is not looked at.
             self._intake.counters.errors["trailing"] += 1

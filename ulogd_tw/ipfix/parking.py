@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.limits import Kept, Limits
 from ulogd_tw.ipfix.session import Domain, KnownTemplate, Parked, Session
@@ -46,7 +47,7 @@ class Parking:
         if set_id in domain.doubted:
             self._counters.rows_received += sets  # how many rows they have is not known
             self._counters.dropped["template_distrusted"] += sets
-            self._events.add("template_distrusted", session, domain.number, set_id, f"{sets} sets")
+            self._events.add("template_distrusted", session, domain.number, set_id, plural(sets, "set"))
         else:
             self._counters.errors["no_template_dropped"] += sets
 
@@ -79,7 +80,7 @@ class Parking:
         """The Data Sets with a known template now; they are parked no longer."""
         for set_id in [set_id for set_id in domain.parked if set_id in domain.templates]:
             parked = self._remove(session, domain, set_id)
-            self._events.add("template_came", session, domain.number, set_id, f"{len(parked)} sets")
+            self._events.add("template_came", session, domain.number, set_id, plural(len(parked), "set"))
             for one in parked:
                 if (known := domain.templates.get(set_id)) is not None:
                     yield known, one

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ulogd_tw.core.counters import Counters
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.lives import SAME_UPTIME, Life, Place
 from ulogd_tw.ipfix.parking import Parking
@@ -160,7 +161,7 @@ class Restarts:
             self._templates.distrust(session, domain, ident)
         if gone:
             self._counters.figures["exporter_restarts"] += 1
-            self._events.add("restart", session, domain.number, 0, f"{len(gone)} templates")
+            self._events.add("restart", session, domain.number, 0, plural(len(gone), "template"))
 
     # an earlier run of ours
 
@@ -213,7 +214,7 @@ class Restarts:
         if late := self._parking.drop(session, domain, lambda parked: _before(parked.export_time, life.began)):
             self._counters.errors["late_data"] += late
         waiting = len(domain.doubted)
-        self._events.add("restart", session, domain.number, 0, f"{waiting} templates")
+        self._events.add("restart", session, domain.number, 0, plural(waiting, "template"))
 
     def _is_former(self, session: Session, domain: Domain, life: Life, message: Place) -> bool:
         """Whether a Message goes on from before a restart: it came late, or the exporter was not restarted."""

@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, OPTIONS_TEMPLATE_SET, SET_HEADER, VERSION
 
 VARIABLE = 65535
@@ -135,7 +136,7 @@ def _parse_fields(body: bytes | memoryview, at: int, count: int, ident: int) -> 
     end = len(body)
     for _ in range(count):
         if end - at < 4:
-            raise MessageError(f"template {ident} is cut: {len(fields)} of {count} fields", "template", at)
+            raise MessageError(f"template {ident} is cut: {len(fields)} of {plural(count, 'field')}", "template", at)
         element, length = SET_HEADER.unpack_from(body, at)
         at += 4
         pen = 0

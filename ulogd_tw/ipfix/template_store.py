@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix import sequence
 from ulogd_tw.ipfix.events import Events
 from ulogd_tw.ipfix.layout import Layout
@@ -131,7 +132,7 @@ class TemplateStore:
         known = self._add(session, domain, template, now)
         self._forget_announced(session, domain)
         kind = "template" if old is None else "template_changed"
-        self._events.add(kind, session, domain.number, template.ident, f"{len(template.fields)} fields")
+        self._events.add(kind, session, domain.number, template.ident, plural(len(template.fields), "field"))
         return known
 
     def _refusal(self, session: Session, template: Template) -> str:

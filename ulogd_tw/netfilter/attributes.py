@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 
 NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
@@ -24,10 +25,12 @@ def attributes(octets: bytes, start: int, end: int) -> Iterator[tuple[int, int, 
     """
     while start < end:
         if end - start < 4:
-            raise MessageError(f"{end - start} octets after the last attribute", "attribute length", start)
+            raise MessageError(f"{plural(end - start, 'octet')} after the last attribute", "attribute length", start)
         length, kind = _HEAD.unpack_from(octets, start)
         if length < 4 or start + length > end:
-            raise MessageError(f"attribute {kind & _TYPE_MASK} says {length} octets", "attribute length", start)
+            raise MessageError(
+                f"attribute {kind & _TYPE_MASK} says {plural(length, 'octet')}", "attribute length", start
+            )
         yield kind & _TYPE_MASK, start + 4, length - 4
         start += (length + 3) & ~3
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.netfilter.grammar import HEADERS, IPV4, IPV6, Field, Grammar, Hash, Walked, fields_of, step
 
 SUBSYSTEM = 1
@@ -83,10 +84,10 @@ def walk(octets: bytes) -> Walked:
     Raises `MessageError`. Of a repeated attribute the last one counts, as in the kernel's nla_parse.
     """
     if len(octets) < HEADERS:
-        raise MessageError(f"{len(octets)} octets are too few for ctnetlink", "length")
+        raise MessageError(f"{plural(len(octets), 'octet is', 'octets are')} too few for ctnetlink", "length")
     length, kind, flags, _, _, family, _, _ = _HEADERS.unpack_from(octets)
     if length != len(octets):
-        raise MessageError(f"message of {len(octets)} octets says {length}", "length")
+        raise MessageError(f"message of {plural(len(octets), 'octet')} says {length}", "length")
     if kind >> 8 != SUBSYSTEM or kind & 0xFF not in (MSG_NEW, MSG_DELETE):
         raise MessageError(f"message type {kind:#x} is not a conntrack entry", "type")
     if family not in (IPV4, IPV6):

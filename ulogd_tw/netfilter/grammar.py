@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.netfilter.attributes import attributes
 
 HEADERS = 20
@@ -138,7 +139,7 @@ def step(octets: bytes, start: int, end: int, tree: Mapping, heads: list[int], f
         elif below is not None and length:
             if below.octets not in (0, length):
                 name = below.name if isinstance(below, Field) else below.inside[0][1].name
-                raise MessageError(f"{name} of {length} octets", "attribute size", at)
+                raise MessageError(f"{name} of {plural(length, 'octet')}", "attribute size", at)
             if isinstance(below, Parts):
                 fields |= {part.name: (at + offset, part.octets) for offset, part in below.inside}
             else:

@@ -13,6 +13,7 @@ from ulogd_tw.core.columns import Column, Octets, repeated
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import ulogd_keys
 from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.netfilter.attributes import attribute, attributes
 from ulogd_tw.netfilter.grammar import HEADERS
 from ulogd_tw.netfilter.requests import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Request
@@ -42,10 +43,10 @@ def probe() -> Request:
 def counter(octets: bytes) -> tuple[bytes, int, int]:
     """Name, packets and octets of the counter in one netlink message. Raises `MessageError`."""
     if len(octets) < HEADERS:
-        raise MessageError(f"{len(octets)} octets are too few for nfnetlink_acct", "length")
+        raise MessageError(f"{plural(len(octets), 'octet is', 'octets are')} too few for nfnetlink_acct", "length")
     length, kind = struct.unpack_from("=IH", octets)
     if length != len(octets):
-        raise MessageError(f"message of {len(octets)} octets says {length}", "length")
+        raise MessageError(f"message of {plural(len(octets), 'octet')} says {length}", "length")
     if kind != SUBSYSTEM << 8 | MSG_NEW:
         raise MessageError(f"message type {kind:#x} is not a counter", "type")
     name, values = None, {}
@@ -54,7 +55,7 @@ def counter(octets: bytes) -> tuple[bytes, int, int]:
             name = octets[at : at + size].split(b"\0")[0]
         elif which in (_PACKETS, _OCTETS):
             if size != 8:
-                raise MessageError(f"a count of {size} octets", "attribute size", at)
+                raise MessageError(f"a count of {plural(size, 'octet')}", "attribute size", at)
             values[which] = int.from_bytes(octets[at : at + 8], "big")
     if name is None or len(values) != 2:
         raise MessageError("a counter without name or counts", "attribute missing")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.netfilter import ctnetlink
 from ulogd_tw.netfilter.attributes import attribute
 from ulogd_tw.netfilter.grammar import HEADERS, IPV4, IPV6, Field, Grammar, Hash, Parts, Walked, fields_of, step
@@ -55,10 +56,10 @@ def walk(octets: bytes) -> Walked:
     attribute.
     """
     if len(octets) < HEADERS:
-        raise MessageError(f"{len(octets)} octets are too few for nfnetlink_log", "length")
+        raise MessageError(f"{plural(len(octets), 'octet is', 'octets are')} too few for nfnetlink_log", "length")
     length, kind, _, _, _, family, _, _ = _HEADERS.unpack_from(octets)
     if length != len(octets):
-        raise MessageError(f"message of {len(octets)} octets says {length}", "length")
+        raise MessageError(f"message of {plural(len(octets), 'octet')} says {length}", "length")
     if kind != SUBSYSTEM << 8 | MSG_PACKET:
         raise MessageError(f"message type {kind:#x} is not a logged packet", "type")
     if family not in FAMILIES:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ulogd_tw.core.keys import nearest
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.operating.commands import tree
 
 _TREE = Path(__file__).resolve().parents[2] / "etc"
@@ -117,5 +118,5 @@ def _write_all(found: dict[str, Path], folder: Path, out: TextIO) -> int:
         except FileExistsError:
             print(f"ulogd-tw examples: {to} exists and is kept", file=sys.stderr)
             status = 1
-    print(f"{len(found)} files in {folder}", file=out)
+    print(f"{plural(len(found), 'file')} in {folder}", file=out)
     return status

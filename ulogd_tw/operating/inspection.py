@@ -15,6 +15,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.graph import input_of
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.plugin import ALL, Output, type_text
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.stack import Graph, Node, Stack
 from ulogd_tw.operating import metrics
 from ulogd_tw.operating.commands.text import write_table
@@ -241,7 +242,7 @@ class _Tap:
 
     def _finish(self) -> None:
         self._remove()
-        rest = [f"({len(self.lines)} rows passed before the time was over)"] if self.left else []
+        rest = [f"({plural(len(self.lines), 'row')} passed before the time was over)"] if self.left else []
         self._done.callback(Text("\n".join(self.lines + rest)))
 
     def _remove(self) -> None:

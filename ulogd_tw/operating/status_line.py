@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.stack import Graph
 
 
@@ -20,7 +21,7 @@ class StatusLine:
     def __call__(self) -> str:
         graph = self._graph()
         run, left_out = len(graph.stacks), self._stacks - len(graph.stacks)
-        parts = [f"{run} stacks run" if left_out <= 0 else f"{run} of {self._stacks} stacks run"]
+        parts = [plural(run, "stack runs", "stacks run") if left_out <= 0 else f"{run} of {self._stacks} stacks run"]
         parts.append(f"{self._rate(graph):,.0f} rows/s")
         for name in ("lost", "dropped"):
             count = sum(sum(getattr(node.plugin.counters, name).values()) for node in graph.nodes)

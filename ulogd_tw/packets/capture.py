@@ -10,6 +10,7 @@ import numpy as np
 
 from ulogd_tw.core.columns import taken
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.kernels import lib
 from ulogd_tw.kernels.packets import records
 
@@ -199,7 +200,7 @@ class Capture:
         self._add(data, edges[:whole], lengths[:whole], found)
         if lengths[-1] > MOST_OCTETS:
             number = self.packets + whole + 1
-            raise MessageError(f"packet {number} has {lengths[-1]} octets", "capture", int(edges[-2]))
+            raise MessageError(f"packet {number} has {plural(lengths[-1], 'octet')}", "capture", int(edges[-2]))
         return int(edges[whole])
 
     def _add(self, data: np.ndarray, at: np.ndarray, lengths: np.ndarray, found: _Runs) -> None:

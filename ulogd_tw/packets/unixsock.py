@@ -21,6 +21,7 @@ from ulogd_tw.core.columns import Column, Octets
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import Key, ulogd_keys
 from ulogd_tw.core.plugin import Wanted
+from ulogd_tw.core.plurals import plural
 
 MARK = 0x41C90FD4
 _HEAD, _OPTION = struct.Struct("!IHIH"), struct.Struct("!II")
@@ -63,7 +64,7 @@ class Framer:
                 if mark != MARK:
                     raise MessageError(f"a message begins with {mark:#010x} instead of {MARK:#010x}", "mark")
                 if size + _MARK_OCTETS < _HEAD.size + packet:
-                    raise MessageError(f"message of {size} octets with a packet of {packet}", "length")
+                    raise MessageError(f"message of {plural(size, 'octet')} with a packet of {packet}", "length")
                 if len(held) - at < size + _MARK_OCTETS:
                     break
                 yield bytes(held[at : at + size + _MARK_OCTETS])
@@ -90,7 +91,7 @@ def row(message: bytes, unknown: Counter[str]) -> dict[str, int | bytes]:
         number, size = _OPTION.unpack_from(message, at)
         at += _OPTION.size
         if size > len(message) - at:
-            raise MessageError(f"option {number} says {size} octets", "option length", at)
+            raise MessageError(f"option {number} says {plural(size, 'octet')}", "option length", at)
         value = message[at : at + size]
         at += _aligned(size)
         if number not in _OPTIONS:
@@ -100,7 +101,7 @@ def row(message: bytes, unknown: Counter[str]) -> dict[str, int | bytes]:
         elif size >= _SIZES[number]:
             found[_OPTIONS[number]] = int.from_bytes(value[: _SIZES[number]], sys.byteorder)
         else:
-            raise MessageError(f"option {number} of {size} octets", "option length", at)
+            raise MessageError(f"option {number} of {plural(size, 'octet')}", "option length", at)
     return found
 
 

@@ -26,6 +26,7 @@ from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, seconds, text, words
 from ulogd_tw.core.patience import LONG
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, RAW, SUM, Output, Wanted
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.resolve import Found, Provided
 from ulogd_tw.storing.batch_journal import BatchJournal, UnderWay, under_way
 from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
@@ -421,7 +422,7 @@ class SQLOutput(Output):
             except Exception as error:
                 self.log.debug("{instance}: {error}", instance=self.instance, error=error)
         if refused is None:
-            raise NotWritten(f"{self.where}: stopped before {batch.n} rows could be written")
+            raise NotWritten(f"{self.where}: stopped before {plural(batch.n, 'row')} could be written")
         return refused
 
     def _count(self, refused: Refused) -> None:
@@ -431,11 +432,16 @@ class SQLOutput(Output):
         if not refused.rows:
             return
         self.counters.dropped["refused"] += refused.rows
-        reasons = "; ".join(f"{reason} ({n} rows)" for reason, n in (refused.reasons or {}).items())
+        reasons = "; ".join(f"{reason} ({plural(n, 'row')})" for reason, n in (refused.reasons or {}).items())
         self.limited.say(
-            self.log.warn, "refused", "{instance}: {rows} rows do not fit table {table} and are dropped: {reasons}",
-            instance=self.instance, rows=refused.rows, table=self.config.table, reasons=reasons,
-        )  # fmt: skip
+            self.log.warn,
+            "refused",
+            "{instance}: {rows} table {table}, dropped: {reasons}",
+            instance=self.instance,
+            rows=plural(refused.rows, "row does not fit", "rows do not fit"),
+            table=self.config.table,
+            reasons=reasons,
+        )
 
     def _warn_unnumbered(self) -> None:
         if not self._unnumbered:

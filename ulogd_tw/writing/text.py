@@ -25,6 +25,7 @@ from ulogd_tw.core.options import Option, Options, number
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.patience import AT_ONCE, LONG
 from ulogd_tw.core.plugin import ALL, Output, Wanted
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.writing import tails
 from ulogd_tw.writing.counts import LINES
 from ulogd_tw.writing.pipes import unwatched, watch_readers
@@ -256,7 +257,12 @@ class TextFile(Sink):
             if self.fd >= 0 and os.path.samestat(os.fstat(self.fd), os.fstat(fd)):
                 return fd
             if cut := tails.mend(fd, self.path, self.tail):
-                self.fault("cut", "{path} ended within a record: {cut} octets are removed", path=self.path, cut=cut)
+                self.fault(
+                    "cut",
+                    "{path} ended within a record: {cut} removed",
+                    path=self.path,
+                    cut=plural(cut, "octet is", "octets are"),
+                )
         except tails.DamagedFile as error:
             os.close(fd)
             aside = tails.set_aside(self.path)

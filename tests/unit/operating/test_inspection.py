@@ -152,7 +152,7 @@ class InspectionTests(SynchronousTestCase):
         self.clock.advance(10)
         shown = self.successResultOf(done)
         self.assertEqual([1], self.ports(shown))
-        self.assertIn("1 rows passed", shown)
+        self.assertIn("1 row passed", shown)
         self.assertEqual(before, self.children())
 
     def test_no_row_waits(self):

@@ -192,7 +192,7 @@ class RetryTests(SynchronousTestCase):
             made.script.append(refused)
             self.successResultOf(made.write(numbers(0, 3)))
         self.assertEqual(made.counters.dropped, {"refused": 4})
-        self.assertEqual(self.told, ["db: 2 rows do not fit table flows and are dropped: too long (2 rows)"])
+        self.assertEqual(self.told, ["db: 2 rows do not fit table flows, dropped: too long (2 rows)"])
 
     def test_away_at_start(self):
         """A database that is away at the start is no error; one that refuses is."""

@@ -12,6 +12,7 @@ import struct
 import numpy as np
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.layout import BEFORE
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
@@ -123,7 +124,7 @@ class NetFlow:
         version, count, uptime, seconds, nanoseconds, *more = _fields(classic.header, packet)
         end = begin + count * classic.octets
         if end > len(packet):
-            raise MessageError(f"{count} records in {len(packet)} octets", "length", 2)
+            raise MessageError(f"{plural(count, 'record')} in {plural(len(packet), 'octet')}", "length", 2)
         if end < len(packet):
             intake.counters.errors["trailing"] += 1
         domain = intake.domain(session, source, version << 32 | source)
@@ -199,5 +200,5 @@ class NetFlow:
 
 def _fields(header: struct.Struct, packet: bytes) -> tuple[int, ...]:
     if len(packet) < header.size:
-        raise MessageError(f"a packet of {len(packet)} octets", "length", 0)
+        raise MessageError(f"a packet of {plural(len(packet), 'octet')}", "length", 0)
     return header.unpack_from(packet)

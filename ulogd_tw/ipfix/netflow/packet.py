@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import NETFLOW5, NETFLOW9, NETFLOW9_SCOPE
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.layout import PADDING
 from ulogd_tw.ipfix.message import FIRST_DATA_SET, SET_HEADER
 from ulogd_tw.ipfix.template import Field, Template, Unusable
@@ -55,7 +56,9 @@ def flowsets(packet: bytes) -> Iterator[tuple[int, int, int]]:
         if not SET_HEADER.size <= length <= end - at:
             if not any(packet[at:]):  # Palo Alto fills its packets up
                 return
-            raise MessageError(f"flowset {set_id} has the length {length} of {end - at} octets", "set_length", at)
+            raise MessageError(
+                f"flowset {set_id} has the length {length} of {plural(end - at, 'octet')}", "set_length", at
+            )
         yield set_id, at + SET_HEADER.size, at + length
         at += length
 
@@ -82,7 +85,7 @@ def parse_templates(set_id: int, body: bytes) -> list[Template | Unusable]:
             count = scopes + options
             at += 2
         if end - at < 4 * count:
-            found.append(Unusable(ident, f"it is cut: {(end - at) // 4} of {count} fields"))
+            found.append(Unusable(ident, f"it is cut: {(end - at) // 4} of {plural(count, 'field')}"))
             break
         words = struct.unpack_from(f"!{2 * count}H", body, at)
         at += 4 * count

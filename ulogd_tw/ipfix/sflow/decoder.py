@@ -22,6 +22,7 @@ from ulogd_tw.core.columns import Column, numbers, repeated
 from ulogd_tw.core.errors import MessageError
 from ulogd_tw.core.keys import CONTEXT, SFLOW_KEYS, SFLOW_RECORD_KEYS, TOLD, Key, known, registry
 from ulogd_tw.core.plugin import ALL, Wanted
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.intake import Intake
 from ulogd_tw.ipfix.session import Domain, Session
 from ulogd_tw.ipfix.sflow.flow_samples import Sampled
@@ -64,10 +65,14 @@ class SFlow:
             kind = int.from_bytes(message[4:8], "big")
             head = HEADS.get(kind)
             if head is None or len(message) < head.size:
-                raise MessageError(f"an sFlow datagram of {len(message)} octets, address type {kind}", "length", 4)
+                raise MessageError(
+                    f"an sFlow datagram of {plural(len(message), 'octet')}, address type {kind}", "length", 4
+                )
             _, _, agent, sub_agent, number, _, samples = head.unpack_from(message)
             if samples * 8 > len(message) - head.size:
-                raise MessageError(f"{samples} samples in {len(message)} octets", "length", head.size - 4)
+                raise MessageError(
+                    f"{plural(samples, 'sample')} in {plural(len(message), 'octet')}", "length", head.size - 4
+                )
         except MessageError as error:
             intake.refuse(session, 0, error)
             return

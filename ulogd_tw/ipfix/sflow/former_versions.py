@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 
 FORMER = (b"\0\0\0\2", b"\0\0\0\4")
 """How such a datagram begins."""
@@ -39,7 +40,9 @@ class _Reader:
         """So many octets, which are a multiple of four."""
         end = self.at + size
         if end > len(self._octets):
-            raise MessageError(f"a sample is cut: {size} octets at {self.at} of {len(self._octets)}", "record", self.at)
+            raise MessageError(
+                f"a sample is cut: {plural(size, 'octet')} at {self.at} of {len(self._octets)}", "record", self.at
+            )
         found, self.at = self._octets[self.at : end], end
         return found
 
@@ -78,7 +81,7 @@ def as_version5(message: bytes) -> tuple[bytes, int, MessageError | None]:
         raise MessageError(f"an sFlow datagram with the address type {agent[-1]}", "length", 4)
     number_and_uptime, count = reader.octets(8), reader.number()
     if count * 4 > len(message) - reader.at:
-        raise MessageError(f"{count} samples in {len(message)} octets", "length", reader.at - 4)
+        raise MessageError(f"{plural(count, 'sample')} in {plural(len(message), 'octet')}", "length", reader.at - 4)
     samples: list[bytes] = []
     left_out, fault = 0, None
     try:

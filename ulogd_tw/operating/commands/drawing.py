@@ -86,9 +86,10 @@ def _line(node: dict[str, Any], rows: Any, planned: bool) -> str:
     name = printable(f"{node['node']}:{node['plugin']}")
     if planned:
         return name
-    figures = [f"{short(rows)} rows"] if rows is not None else []
+    figures = [f"{short(rows)} {'row' if rows == 1 else 'rows'}"] if rows is not None else []
     if node["kind"] == "input":
-        figures.append(f"{short(node['counters'].get('rows_received', 0))} rows")
+        received = node["counters"].get("rows_received", 0)
+        figures.append(f"{short(received)} {'row' if received == 1 else 'rows'}")
     for word in ("dropped", "lost"):
         if total := sum(node["counters"].get(word, {}).values()):
             figures.append(f"{short(total)} {word}")

@@ -25,6 +25,7 @@ from ulogd_tw.core.networks import networks
 from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, words
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.plugin import Plugin
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.peers import SCHEMES, TRANSPORTS, Entrance, options_of, parse
 from ulogd_tw.transports.gathering import Terms
@@ -286,8 +287,8 @@ class COLLECTOR(Collecting):
         yield reception.drain(until)
         self.counters.figures["datagrams_unread"] += sum(listener.unread for listener in self._listeners)
         if unread := self.counters.figures["datagrams_unread"]:
-            self.log.warn("{instance}: {datagrams} datagrams were not read before stop_timeout", instance=self.instance,
-                          datagrams=unread)  # fmt: skip
+            self.log.warn("{instance}: {datagrams} not read before stop_timeout", instance=self.instance,
+                          datagrams=plural(unread, "datagram was", "datagrams were"))  # fmt: skip
         yield self._close()
         if self._cache is not None:
             yield self._cache.save(reception.datagrams, reception.exporters, self.reactor.seconds())

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ulogd_tw.collecting.input import Collecting
 from ulogd_tw.collecting.replay import SLICE_OCTETS, Replaying
 from ulogd_tw.core.counters import Count, Fault
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.files import FileReader
 from ulogd_tw.ipfix.session import Session
 
@@ -44,12 +45,13 @@ class IPFIXFILE(Replaying):
         counters.figures["octets_skipped"] += reader.skipped
         if reader.damages:
             counters.errors["damaged"] += reader.damages
-            self.log.warn("{instance}: {path} is damaged in {n} places; {octets} octets were skipped",
-                          instance=self.instance, path=path, n=reader.damages, octets=reader.skipped)  # fmt: skip
+            self.log.warn("{instance}: {path} is damaged in {places}; {octets} skipped",
+                          instance=self.instance, path=path, places=plural(reader.damages, "place"),
+                          octets=plural(reader.skipped, "octet was", "octets were"))  # fmt: skip
         if reader.waiting:
             counters.errors["cut"] += 1
-            self.log.warn("{instance}: the last message of {path} is incomplete; its {octets} octets are left out",
-                          instance=self.instance, path=path, octets=reader.waiting)  # fmt: skip
+            self.log.warn("{instance}: the last message of {path} is incomplete and left out ({octets})",
+                          instance=self.instance, path=path, octets=plural(reader.waiting, "octet"))  # fmt: skip
 
     def end_file(self) -> None:
         if self._session is not None:

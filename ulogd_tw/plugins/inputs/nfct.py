@@ -415,7 +415,7 @@ class NFCT(LiveInput):
         self.counters.lost["kernel"] += n
         self._limited.add(
             self.log.error, "kernel", n,
-            "{instance}: the kernel dropped {n} events because its queue of {octets} octets was full; "
+            "{instance}: the kernel dropped events ({n}), because its queue of {octets} octets was full; "
             "increase receive_buffer", instance=self.instance, octets=self._port.effective_octets,
         )  # fmt: skip
         if self.config.hash_enable and self.config.resync and self._dumps is not None:

@@ -331,7 +331,7 @@ class NFLOG(LiveInput):
         self.counters.lost["kernel"] += n
         self._limited.add(
             self.log.error, "kernel", n,
-            "{instance}: the kernel dropped {n} packets because its queue of {octets} octets was full; "
+            "{instance}: the kernel dropped packets ({n}), because its queue of {octets} octets was full; "
             "increase receive_buffer", instance=self.instance, octets=self._port.effective_octets,
         )  # fmt: skip
 

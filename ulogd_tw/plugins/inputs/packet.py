@@ -211,7 +211,7 @@ class PACKET(Input):
     def _lost(self, n: int) -> None:
         self.counters.lost["kernel"] += n
         self._limited.add(
-            self.log.error, "kernel", n, "{instance}: the kernel dropped {n} packets because the ring was full; "
+            self.log.error, "kernel", n, "{instance}: the kernel dropped packets ({n}), because the ring was full; "
             "increase ring, or take fewer octets with snaplen or fewer packets with filter", instance=self.instance,
         )  # fmt: skip
 

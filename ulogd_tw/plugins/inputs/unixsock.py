@@ -109,7 +109,7 @@ class UNIXSOCK(LiveInput):
         if len(self._clients) < self.config.max_clients:
             return _Client(self)
         self.counters.figures["clients_refused"] += 1
-        self._complain("more than max_clients={most} programs connect; the further ones are refused",
+        self._complain("a program is refused: max_clients={most} are connected already",
                        most=self.config.max_clients)  # fmt: skip
         return None
 

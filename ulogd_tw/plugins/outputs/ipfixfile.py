@@ -18,6 +18,7 @@ from ulogd_tw.core.options import Option, number, octets, seconds, text
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.patience import Ends
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.exporting import flow_records
 from ulogd_tw.exporting.counts import RECORDS
 from ulogd_tw.exporting.flow_records import FlowRecords
@@ -165,9 +166,10 @@ class IPFIXFILE(Output):
                 self.log.error("{instance}: {error}", instance=self.instance, error=leftover)
                 continue
             self.log.warn(
-                "{instance}: {part} was left by a process that was killed; it is {path} now, with {messages} whole "
-                "messages, and {cut} octets behind them are cut off", instance=self.instance, part=leftover.part,
-                path=leftover.path or "gone", messages=leftover.messages, cut=leftover.cut,
+                "{instance}: {part} was left by a process that was killed; it is {path} now, with {messages}; "
+                "the end was cut off ({cut})", instance=self.instance, part=leftover.part,
+                path=leftover.path or "gone", messages=plural(leftover.messages, "complete message"),
+                cut=plural(leftover.cut, "octet"),
             )  # fmt: skip
 
     def reopen(self) -> None:

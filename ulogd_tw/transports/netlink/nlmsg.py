@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.kernels import lib
 from ulogd_tw.kernels import netlink as kernel
 
@@ -64,7 +65,7 @@ def message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
 def control(octets: bytes) -> Control:
     """The content of a control message. Raises `MessageError`."""
     if len(octets) < HEADER.size:
-        raise MessageError(f"{len(octets)} octets are not a netlink message", "length")
+        raise MessageError(f"{plural(len(octets), 'octet is', 'octets are')} not a netlink message", "length")
     _, kind, _, sequence, _ = HEADER.unpack_from(octets)
     if kind in (ERROR, DONE):
         if len(octets) < HEADER.size + 4:

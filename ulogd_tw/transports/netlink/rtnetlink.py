@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from ulogd_tw.core.errors import MessageError
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.transports.netlink import nlmsg
 
 NETLINK_ROUTE = 0
@@ -100,7 +101,7 @@ def _request(message: Any, kind: int, flags: int) -> Request:
 def _decoded(kind: type, octets: bytes) -> Any:
     """The message in these octets. Raises `MessageError`, in place of pyroute2's several exceptions."""
     if len(octets) < nlmsg.HEADER.size or struct.unpack_from("=I", octets)[0] > len(octets):
-        raise MessageError(f"a message of {len(octets)} octets", "length", 0)
+        raise MessageError(f"a message of {plural(len(octets), 'octet')}", "length", 0)
     try:
         message = kind(octets)
         message.decode()

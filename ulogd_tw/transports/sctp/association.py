@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.transports.errors import SctpError
 
 ENCAPSULATION_PORT = 9899
@@ -247,7 +248,9 @@ class Association:
         self._part_octets += len(octets)
         if self._part_octets > self.options.longest_message:
             self._forget_part()
-            self._finish(SctpError(f"a message has more than {self.options.longest_message} octets"), abort=True)
+            self._finish(
+                SctpError(f"a message has more than {plural(self.options.longest_message, 'octet')}"), abort=True
+            )
         elif whole:
             octets = b"".join(self._part)
             self._forget_part()
