@@ -23,6 +23,8 @@ class Built:
         self.sections = {name: config.texts(name) for name in ("manhole", "http")}
         builder = Builder(registry.lookup, self._read, registry.providers)
         self.graph: Graph = builder.build(config.stacks(), prepare)
+        for node in self.graph.nodes:
+            node.plugin.keeps_state = bool(self.settings.state_dir)
         self.manhole: Values | None = None
         if "manhole" in config.sections:
             from ulogd_tw.operating import manhole  # conch takes 0.2 s to import

@@ -1,15 +1,19 @@
 """The service is killed while exporters go on sending: every record is stored, or counted as lost, exactly once."""
 
+import functools
+import json
 import socket
 import sqlite3
 import struct
 import threading
 import time
+from collections import Counter
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.live.service import Service, temporary, unaccounted
-from tests.support import free_port
+from tests.live.service import Service, sleep, temporary, unaccounted
+from tests.live.test_nfct_table import TableTestCase
+from tests.support import free_port, wait_until
 from tests.unit.ipfix.test_netflow import record5, v5, v9
 from tests.unit.ipfix.wire import a_set, message, template
 
@@ -153,3 +157,55 @@ class KilledTests(SynchronousTestCase):
         results = self.sent_and_counted(self.stop, "sum(flows)", between=",agg_{}:AGGREGATE", keys="")
         self.check(results)
         self.assertEqual({0}, {unsaved for _, _, unsaved, _ in results.values()})
+
+
+class ConntrackTests(TableTestCase):
+    """NFCT, killed: flows that end while nobody listens are reported by the next run, each flow once."""
+
+    def service(self):
+        return Service(
+            ["ct1:NFCT,json1:JSON"], '[json1]\nfile="{dir}/flows.json"\nsync=1', directory=self.directory,
+            settings='state_dir="{dir}/state"', namespace=functools.partial(self.namespaces.argv, "a"),
+        )  # fmt: skip
+
+    def reported(self):
+        path = self.directory / "flows.json"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line)["ct.id"] for line in lines]
+
+    def end(self, *ports):
+        """The kernel forgets the flows to these ports."""
+        for port in ports:
+            self.run_a("conntrack", "-D", "-p", "udp", "--dport", str(port))
+
+    def check_ends(self, stop):
+        self.directory = temporary("state")
+        self.flows(10, first=6000)
+        service = self.service()
+        service.start()
+        self.flows(10, first=7000)
+        sleep(2.5)  # saved after a second
+        there = self.listed()
+        self.end(6000, 7000)
+        wait_until(lambda: len(self.reported()) == 2, what="rows")
+        stop(service)
+        self.end(6001, 7001, 7002)
+        service = self.service()
+        service.start()
+        try:
+            wait_until(lambda: len(self.reported()) >= 5, what="the flows that ended meanwhile")
+            sleep(1.0)
+            self.assertEqual(5, len(self.reported()))
+            self.end(6002, 7003)
+            self.run_a("conntrack", "-F")
+            wait_until(lambda: len(self.reported()) >= len(there), what="all flows")
+        finally:
+            service.stop()
+        self.assertEqual(Counter(flow["ct.id"] for flow in there), Counter(self.reported()))
+        self.assertEqual({}, service.counters("ct1")["errors"])
+
+    def test_killed(self):
+        self.check_ends(lambda service: service.kill())
+
+    def test_stopped(self):
+        self.check_ends(lambda service: service.stop())

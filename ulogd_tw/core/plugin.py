@@ -86,6 +86,8 @@ class Plugin:
     """The input above a filter."""
     copied = False
     """Set where an output below `copies` records."""
+    keeps_state = False
+    """Set before `open` where `keep_state` will be called."""
     ledger: Any = None
     """Its `core.ledger.Entry`, set with ``state_dir`` while the service runs."""
     passes = True

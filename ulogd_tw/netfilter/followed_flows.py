@@ -9,7 +9,7 @@ rows hold the increase since the previous row of the flow.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -37,7 +37,8 @@ _ENDED, _SEEN = np.uint64(1), np.uint64(2)
 _JOINED_ROWS, _JOINED_PARTS = 8192, 64
 """Small parts are joined from this number of rows or of parts on."""
 _32 = np.uint64(32)
-_FACTORS = [np.uint64(secrets.randbits(64) | 1) for _ in range(12)]
+FACTORS = 12
+"""Secret odd numbers of an identity, so that nobody can choose flows that share one."""
 
 
 def _plain(batch: Batch, name: str) -> np.ndarray:
@@ -122,6 +123,15 @@ class _Table:
             if alone.any():
                 yield entries[alone], batch if alone.all() else batch.take(alone)
 
+    def living(self) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Rows of the flows that are alive, each with the words of its report, a part at a time."""
+        for entries, batch in [*self._parts, *map(_joined, self._small.values())]:
+            alive = ~self.has(entries, _ENDED)
+            words = [self.keys.flat[self.places(entries[alive], word)] for word in range(_SINCE, self.keys.stride)]
+            if alive.any():
+                found = np.stack(words, axis=1) if words else np.zeros((int(alive.sum()), 0), np.uint64)
+                yield batch if alive.all() else batch.take(alive), found
+
 
 def _joined(parts: list[tuple[np.ndarray, Batch]]) -> tuple[np.ndarray, Batch]:
     return np.concatenate([entries for entries, _ in parts]), Batch.joined([batch for _, batch in parts])
@@ -138,6 +148,7 @@ class Flows:
         self.most = most
         self.beyond = 0
         """Flows of the last dump without room."""
+        self._births = births
         self._identity = _TUPLE if births else (*_TUPLE, _START)
         self._active_ms = active_ms
         self._words = 6 if active_ms else 1
@@ -145,6 +156,12 @@ class Flows:
         self._next: _Table | None = None
         self._late: list[np.ndarray] = []
         self._learning = self._zeroing = False
+        self.factors = [secrets.randbits(64) | 1 for _ in range(FACTORS)]
+        """The secret of the identities; that of an earlier run where its flows go on."""
+        self.changes = 0
+        """Grows with each flow that begins or ends."""
+        self.on_end: Callable[[np.ndarray], None] = lambda identities: None
+        """Takes the identities of flows whose end is reported next."""
 
     def __len__(self) -> int:
         """Number of flows alive, as far as is known."""
@@ -163,14 +180,14 @@ class Flows:
     def _identities(self, batch: Batch) -> np.ndarray:
         """64 bits to identify a flow: its id in the kernel has 32 bits, and two flows may share it."""
         found = np.zeros(batch.n, np.uint64)
-        factors = iter(_FACTORS)
+        factors = map(np.uint64, self.factors)
         for name in self._identity:
             column = _plain(batch, name)
             for word in column.T if column.ndim == 2 else (column,):
                 found ^= found >> _32
                 found += (word.astype(np.uint64) + np.uint64(1)) * next(factors)
         found ^= found >> _32
-        return found * _FACTORS[-1]
+        return found * np.uint64(self.factors[-1])
 
     # --- a dump -----------------------------------------------------------------------------------------------------
 
@@ -257,10 +274,12 @@ class Flows:
         for identities in self._late:
             self._now.mark(self._now.find(identities), _ENDED)
         self._late = []
+        self.changes += 1
         return self._gone(old) if old is not None else iter(())
 
     def _gone(self, table: _Table) -> Iterator[Batch]:
         for entries, batch in table.left():
+            self.on_end(self._identities(batch))
             yield self._without_told(table, entries, _as_end(batch))
 
     def abandon(self) -> None:
@@ -271,12 +290,38 @@ class Flows:
             states = self._now.keys.column(_STATE)
             states &= ~_SEEN
 
+    # --- over a restart ---------------------------------------------------------------------------------------------
+
+    def living(self) -> Iterator[tuple[Batch, np.ndarray]]:
+        """The flows that are alive, for `restore`: rows, and uint64 (n, words) for each; a part at a time.
+
+        Flows that begin or end meanwhile may be in it or not.
+        """
+        for table in (self._now, self._next if self._births else None):
+            if table is not None:
+                yield from table.living()
+
+    def restore(self, batch: Batch, words: np.ndarray) -> None:
+        """Flows of an earlier run, before the first dump is read. Raises KeyError where they cannot be followed."""
+        if self._now is None:
+            self._now = _Table(self.most, batch.n, self._words)
+        table = self._now
+        entries, fresh = table.enter(self._identities(batch), batch)
+        for place in range(min(self._words - 1, words.shape[1])):
+            table.keys.flat[table.places(entries[fresh], _SINCE + place)] = words[fresh, place]
+
+    def forget(self, identities: np.ndarray) -> None:
+        """Restored flows whose end the earlier run has reported."""
+        if self._now is not None:
+            self._now.mark(self._now.find(identities), _ENDED)
+
     # --- events -----------------------------------------------------------------------------------------------------
 
     def born(self, batch: Batch) -> None:
         """Flows that have begun, by events."""
         table = self._next or self._now
         if table is not None and batch.n:
+            self.changes += 1
             entries, fresh = table.enter(self._identities(batch), batch)
             self.beyond += int(np.count_nonzero(entries == 0))
             if self._active_ms and len(fresh):
@@ -293,6 +338,8 @@ class Flows:
     def ended(self, batch: Batch) -> Batch:
         """Flows that have ended, by events; returns them with the counts since the previous row."""
         identities = self._identities(batch)
+        self.changes += 1
+        self.on_end(identities)
         if self._next is not None:
             self._late.append(identities)
         for table in (self._now, self._next):

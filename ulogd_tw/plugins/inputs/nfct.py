@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import gatherResults, succeed
@@ -17,6 +18,7 @@ from ulogd_tw.core.paths import network_namespace
 from ulogd_tw.core.plugin import ALL, FLOW
 from ulogd_tw.metering import conntrack_settings
 from ulogd_tw.metering.conntrack_dumps import Dumps
+from ulogd_tw.metering.kept_connections import KeptConnections
 from ulogd_tw.metering.live_input import LiveInput
 from ulogd_tw.netfilter import bpf
 from ulogd_tw.netfilter.conntrack import KEYS, Decoder
@@ -111,7 +113,8 @@ class NFCT(LiveInput):
                "event. The readings take at most 1 % of the time. 0: never read the table."),
         Option("follow", one_of("old", "all"), "old", "Flows kept in memory, so that their end is noticed even without "
                "an event. old: the flows found in the kernel's table at the start or after a loss of events; all: "
-               "every flow, for about 150 octets each."),
+               "every flow, for about 150 octets each. Not given, with state_dir: all, so that "
+               "flows are reported whose end came while the service did not run."),
         Option("max_flows", entries, 1_000_000, "Maximum number of flows kept in memory; the end of further flows is "
                "known only from events."),
         Option("active_timeout", seconds, 0.0, "Seconds after which an active flow gets an interim row, with the "
@@ -158,14 +161,19 @@ class NFCT(LiveInput):
         self._accept = Accept()
         config = self.config
         self._births = config.follow == "all" and not config.pollinterval
-        most = min(max(config.max_flows, config.hash_max_entries), MOST_ENTRIES)
-        self._flows = Flows(most, self._births, int(config.active_timeout * 1000))
+        self._flows = self._new_flows()
+        self._kept: KeptConnections | None = None
         self._vanished = self._interim = 0
         self._limited = RateLimitedLog(self._reactor.seconds)
         self._packets = 0
         """Packets of the network namespace at the start."""
         self.counters.figures["netlink"] = self._figures
         self.counters.figures["flows"] = self._table_figures
+
+    def _new_flows(self) -> Flows:
+        config = self.config
+        most = min(max(config.max_flows, config.hash_max_entries), MOST_ENTRIES)
+        return Flows(most, self._births, int(config.active_timeout * 1000))
 
     # --- checks -----------------------------------------------------------------------------------------------------
 
@@ -234,6 +242,9 @@ class NFCT(LiveInput):
     def open(self) -> None:
         """Join the groups. Raises `StartError` without privilege."""
         config = self.config
+        if self.keeps_state and not config.pollinterval and config.hash_enable and "follow" not in config.given:
+            self._births = True  # only flows that are followed can be missed after a restart
+            self._flows = self._new_flows()
         self._accept = Accept(config.accept_src_filter, config.accept_dst_filter, config.accept_proto_filter)
         own = frozenset() if config.own_export else frozenset(FIVE_TUPLE)
         wanted = self.wanted if self.wanted is ALL else self.wanted | self._accept.keys | own
@@ -286,6 +297,17 @@ class NFCT(LiveInput):
         dumps.open()
         self._dumps = dumps
 
+    # --- what outlives it -------------------------------------------------------------------------------------------
+
+    def keep_state(self, directory: Path, every: float) -> None:
+        """The followed flows go to files; those of an earlier run that are gone at the first dump are reported."""
+        if self.config.hash_enable:
+            self._kept = KeptConnections(directory, every, self._flows, self, self._reactor)
+            self._kept.begin()
+
+    def kept(self) -> dict[str, Any]:
+        return {} if self._kept is None else {"connections": str(self._kept.path), "flows": len(self._flows)}
+
     def begin(self) -> None:
         if self._port is not None:
             self._port.start()
@@ -322,7 +344,10 @@ class NFCT(LiveInput):
 
     def stop(self) -> Any:
         """Read the events still held by the kernel, then close."""
-        return gatherResults([part.stop() for part in (self._dumps, self._port) if part is not None])
+        stopping = gatherResults([part.stop() for part in (self._dumps, self._port) if part is not None])
+        if self._kept is not None:
+            stopping.addCallback(lambda _: self._kept.stop())
+        return stopping
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -358,6 +383,8 @@ class NFCT(LiveInput):
         """Emit rows with the wanted keys."""
         if self.wanted is not ALL and not all(name in self.wanted for name in batch.schema):
             batch = batch.select([name for name in batch.schema if name in self.wanted])
+        if self.ledger is not None:
+            self.ledger.receive()
         self.emit(batch)
 
     def _without_births(self, batch: Batch) -> Batch:
