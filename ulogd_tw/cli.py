@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import signal
 import sys
@@ -23,7 +24,7 @@ def _twistd(given: Namespace) -> list[str]:
     arguments = ["twistd", f"--pidfile={given.pidfile}"]
     if not given.daemon:
         arguments.append("--nodaemon")
-    if given.uid:
+    if given.uid and not _is_ours(given.uid):  # else a restart has changed to it before
         arguments.append(f"--uid={given.uid}")
     arguments += ["ulogd", "--config", given.configfile or default_path()]
     if given.loglevel:
@@ -37,6 +38,15 @@ def _twistd(given: Namespace) -> list[str]:
     if given.list_plugins:
         arguments.append("--list-plugins")
     return arguments
+
+
+def _is_ours(user: str) -> bool:
+    """Whether this process runs as that user, who cannot change to anybody."""
+    try:
+        number = int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return False
+    return number == os.geteuid() != 0
 
 
 def _check_user(user: str | None) -> None:

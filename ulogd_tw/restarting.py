@@ -39,6 +39,13 @@ class Succession:
         self.executes = False
         """Whether this program is executed anew at the end."""
 
+    def obstacle(self) -> str:
+        """Why this program cannot be executed again; empty where it can."""
+        program = os.path.realpath(sys.executable)
+        if os.access(program, os.X_OK):
+            return ""
+        return f"the service runs as user {os.geteuid()}, who may not execute {program}; stop it, and start it again"
+
     def inherit(self) -> None:
         """Before anything is opened: take over what the former process left."""
         notes = self._read_notes()
@@ -81,7 +88,10 @@ class Succession:
         sys.stdout.flush()
         sys.stderr.flush()
         environment = os.environ | descriptors.environment()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        try:
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        except OSError as error:  # there is no log any more
+            os.write(2, f"{sys.executable} cannot be executed again: {error.strerror}; start the service\n".encode())
 
     def _read_notes(self) -> dict[str, dict[str, int]]:
         """What was noted at the stop; nothing after a crash."""

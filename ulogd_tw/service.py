@@ -360,6 +360,8 @@ class Ulogd(service.Service):
         """
         if name := unit():
             return {"restarting": False, "unit": name}
+        if why := self.succession.obstacle():
+            return {"restarting": False, "error": why}
         self.log.info("the service restarts")
         self.succession.executes = True
         reactor.callLater(_ANSWER_S, reactor.stop)

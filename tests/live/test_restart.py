@@ -105,3 +105,32 @@ class RestartTests(TestCase):
             wait_until(lambda: "its groups are handed on" in service.output(), 20.0, "the reload")
         found = self.sums(service)
         self.assertEqual((sent["records"], sent["octets"]), found[:2], service.output()[-3000:])
+
+    def test_connections(self):
+        """An exporter of this program over TCP sends again what its collector had not read; neither restart loses."""
+        exporter = Service(
+            ["in1:COLLECTOR,out1:IPFIX"],
+            f"""[in1]\nlisten="udp:127.0.0.1:{(udp := free_port("udp"))}"
+            [out1]\ncollectors="tcp:127.0.0.1:{self.port}"\nreconnect=0.2\nspool="{{dir}}/spool"\n""",
+            settings='control_socket="{dir}/control"\nstate_dir="{dir}/state"',
+        )
+        with self.service('reload=1\nstate_dir="{dir}/state"') as service, exporter:
+            argv = [ipfixgen(), "-d", f"127.0.0.1:{udp}", "-n", RECORDS // 2, "-r", RATE // 2]
+            load = subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, text=True)
+            sleep(1.0)
+            self.restart(service)
+            sleep(0.5)
+            self.restart(exporter)
+            sleep(0.5)
+            self.restart(service)
+            sent = json.loads(load.communicate(timeout=60)[0].splitlines()[-1])
+            exporter.stop()
+            wait_until(lambda: ask(service, "GET", "/api/v1/exporters") is not None, what="an answer")
+            service.config.write_text(service.config.read_text().replace("86400", "1"))
+            os.kill(service.pid, signal.SIGHUP)
+            wait_until(lambda: "its groups are handed on" in service.output(), 20.0, "the reload")
+        self.assertEqual({}, unaccounted(service.all_counters()))
+        found = self.sums(service)
+        self.assertEqual(
+            (sent["records"], sent["octets"]), found[:2], exporter.output()[-3000:] + service.output()[-3000:]
+        )
