@@ -24,7 +24,7 @@ receive_buffer=128M
 key="exporter,sourceAddress,protocolIdentifier"
 interval=3600
 [json1]
-file="{{dir}}/sums.json"
+file="{dir}/sums.json"
 """
 RATE = 200_000
 SECONDS = 8
@@ -42,7 +42,7 @@ class Watched(Service):
     def __init__(self, more="", stacks=STACKS):
         self.port = free_port("udp")
         settings = 'control_socket="{dir}/control"\nreload=1'
-        super().__init__(stacks, CONFIG.format(port=self.port) + more, settings=settings)
+        super().__init__(stacks, (CONFIG + more).replace("{port}", str(self.port)), settings=settings)
         self.socket = self.directory / "control"
 
 
@@ -144,3 +144,41 @@ class ReloadedTests(SynchronousTestCase):
             return any("sourceIPv4Address" in json.loads(tap.stdout.readline()) for _ in range(number // 2))
 
         wait_until(seen)
+
+
+class EveryCommandTests(SynchronousTestCase):
+    """Each command, asked of a service in a process of its own."""
+
+    WORDS = {
+        "counters": [["counters"], ["counters", "col1"]],
+        "tap": [["tap", "demo1", "-n", "2"], ["tap", "col1", "-n", "1", "octets > 1"]],
+        "top": [["top", "--once"]],
+        "query": [["query", "select count(*) n from agg1"]],
+        "graph": [["graph"], ["graph", "--dot"]],
+    }
+    ASKED = ("status", "stacks", "graph", "counters", "exporters", "templates", "tap", "top", "query", "reload")
+
+    def test_answers(self):
+        """As text and as JSON, with status 0; after a restart the new process answers; without a service it is 2."""
+        stacks = ["demo1:DEMO,exp1:IPFIX", "col1:COLLECTOR,agg1:AGGREGATE,json1:JSON"]
+        more = '[demo1]\nrate=500\n[exp1]\ncollectors="udp:127.0.0.1:{port}"\n'
+        with Watched(more, stacks) as service:
+            service.wait_for("agg1", "rows_merged", 100)
+            for name in self.ASKED:
+                for words in self.WORDS.get(name, [[name]]):
+                    status, out, said = command(*words, "-s", service.socket)
+                    self.assertEqual((0, True), (status, bool(out)), f"{words}: {said}")
+                    status, out, said = command(*words, "--json", "-c", service.config)
+                    self.assertEqual(0, status, f"{words}: {said}")
+                    for text in out.splitlines() if name == "tap" else [out]:
+                        self.assertIsInstance(json.loads(text), dict | list, words)
+            before = self.since(service)
+            status, out, said = command("restart", "-s", service.socket)
+            self.assertEqual((0, True), (status, out.startswith("restarted: pid")), out + said)
+            self.assertGreater(self.since(service), before)
+        for name in (*self.ASKED, "restart"):
+            status, out, said = command(*self.WORDS.get(name, [[name]])[0], "-s", service.socket)
+            self.assertEqual((2, "", True), (status, out, "does the service run" in said), name)
+
+    def since(self, service):
+        return json.loads(command("status", "--json", "-s", service.socket)[1])["since"]

@@ -3,6 +3,7 @@
 import io
 import json
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.unit.operating.commands.served import ServedCase
 from ulogd_tw.operating import taps
 from ulogd_tw.operating.api import answers
-from ulogd_tw.operating.commands import errors, service, status, text, tree
+from ulogd_tw.operating.commands import control, errors, service, status, text, tree
 
 
 class ListTests(ServedCase):
@@ -294,6 +295,27 @@ class ControlTests(ServedCase):
         code, out, said = yield self.run_command("restart")
         self.assertEqual((0, ""), (code, said))
         self.assertRegex(out, r"^restarted: pid \d+, 2 stacks\n$")
+
+    @defer.inlineCallbacks
+    def test_systemd(self):
+        """Under systemd root asks systemctl; others are told what to type."""
+        self.patch(answers, "KEPT_SECONDS", -1.0)
+        asked = []
+
+        def run(words, **_):
+            asked.append(words)
+            self.view.since += 1
+            return subprocess.CompletedProcess(words, 0, "", "")
+
+        self.patch(control.subprocess, "run", run)
+        self.running.restart = lambda: {"restarting": False, "unit": "ulogd-tw@x.service"}
+        self.patch(control.os, "geteuid", lambda: 0)
+        code, out, said = yield self.run_command("restart")
+        self.assertEqual((0, "", [["systemctl", "restart", "ulogd-tw@x.service"]]), (code, said, asked))
+        self.patch(control.os, "geteuid", lambda: 1000)
+        code, out, said = yield self.run_command("restart")
+        self.assertEqual((2, 1), (code, len(asked)))
+        self.assertIn("as root: systemctl restart ulogd-tw@x.service", said)
 
     @defer.inlineCallbacks
     def test_no_restart(self):
