@@ -3,6 +3,7 @@
 # make test   all tests; as root on Debian it first installs the peers that live tests meet
 # make docs   the documents as HTML, in build/site
 # make man    man pages in build/man, completion for bash and zsh in build/completion
+# make package  sdist, wheel, Debian package and OCI image in dist (ARGS="python deb": these alone)
 # make unit | live | soak | clean
 # make bench  what traffic of many shapes costs, beside other programs, as a table (ARGS=--quick: seconds; ARGS=--list)
 # make lint   ruff check, ruff format --check, mypy (its exceptions stand in pyproject.toml)
@@ -21,7 +22,7 @@ WITH_KERNELS := $(addprefix tests.unit.,kernels ipfix collecting core aggregatio
 # A default editable install keeps the twistd plugin from being found; compat puts this folder on the path.
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat -e
 
-.PHONY: run demo docs man test unit live bench fuzz lint soak clean
+.PHONY: run demo docs man test unit live bench fuzz lint soak package clean
 
 run: $(VENV)/installed
 	@echo "make: running etc/ulogd.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/ulogd.conf"
@@ -62,6 +63,10 @@ docs: $(VENV)/installed-docs
 
 man: $(VENV)/installed-man
 	@$(PY) -m ulogd_tw.operating.manual build
+
+package: $(VENV)/installed-man $(VENV)/installed-dev
+	MANUAL_PYTHON=$(PY) release/make-packages dist $(ARGS)
+	$(VENV)/bin/twine check --strict dist/*.whl dist/ulogd_tw-*.tar.gz
 
 lint: $(VENV)/installed-test $(VENV)/installed-dev docs
 	$(VENV)/bin/ruff check .

@@ -48,6 +48,8 @@ TOP = Path(__file__).resolve().parents[1]
 # Debian's package of a program, where the two names differ.
 PACKAGES = {
     "busybox": "busybox-static",
+    "dh_virtualenv": "dh-virtualenv",
+    "dpkg-buildpackage": "dpkg-dev",
     "ip": "iproute2",
     "linux.uml": "user-mode-linux",
     "ipfixDump": "libfixbuf-tools",
@@ -61,8 +63,10 @@ PACKAGES = {
     "promtool": "prometheus",
     "pmacctd": "pmacct",
     "sfcapd": "nfdump-sflow",
+    "ss": "iproute2",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
+    "systemd-nspawn": "systemd-container",
     "ulogd": "ulogd2",
 }
 

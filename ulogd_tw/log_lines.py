@@ -36,6 +36,11 @@ def is_journal(file: IO[str]) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
+def complaint(text: str, file: Any) -> str:
+    """An error for this file where there is no log: as it is, or with its priority where the journal reads it."""
+    return prioritized(text, LogLevel.error) if is_journal(file) else text
+
+
 def plain(event: LogEvent) -> str:
     """Time, namespace, level and text, as Twisted writes them; empty where there is nothing to say."""
     return formatEventAsClassicLogText(event) or ""
@@ -71,9 +76,9 @@ def _is_field(name: str, value: Any) -> bool:
     return not theirs and (isinstance(value, (str, int)) or isinstance(value, float) and math.isfinite(value))
 
 
-def prioritized(text: str, event: LogEvent) -> str:
+def prioritized(text: str, level: Any) -> str:
     """Each line of the text behind its priority, as the journal reads it: ``<3>text`` (sd-daemon(3))."""
-    prefix = f"<{_PRIORITIES[level_of(event)]}>"
+    prefix = f"<{_PRIORITIES[level]}>"
     return "\n".join(prefix + line for line in text.splitlines() if line.strip())
 
 
@@ -84,7 +89,7 @@ def form_of(name: str, journal: bool) -> Callable[[LogEvent], str]:
     def lines(event: LogEvent) -> str:
         text = text_of(event).rstrip("\n")
         if journal:
-            text = prioritized(text, event)
+            text = prioritized(text, level_of(event))
         return text + "\n" if text else ""
 
     return lines

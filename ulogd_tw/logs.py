@@ -78,13 +78,15 @@ class LogFile(service.Service):
         self._filter = _Least(_LEVELS.get(settings.loglevel, LogLevel.info))
         self._format: str = settings.log_format
         self._file: Any = None
+        self.in_journal = False
 
     def open(self) -> ILogObserver:
         """The only observer for twistd. SystemExit 2 if it cannot be opened, as in ulogd2."""
         if self.path == "syslog":
             observer: ILogObserver = log_lines.SyslogLines(self._format)
         elif self.path == "stdout":
-            form = log_lines.form_of(self._format, log_lines.is_journal(sys.stdout))
+            self.in_journal = log_lines.is_journal(sys.stdout)
+            form = log_lines.form_of(self._format, self.in_journal)
             observer = log_lines.LineObserver(sys.stdout, form)
         else:
             self.path = os.path.abspath(self.path)

@@ -117,7 +117,7 @@ class Ulogd(service.Service):
         self._ready.addCallback(lambda _: self._begin())
         self._ready.addErrback(self._failed)
         if self._fatal and not reactor.running:
-            raise NotStarted("\n".join([*self._left_out, self._fatal]))  # twistd is still starting
+            raise NotStarted("\n".join([*self._left_out, self._fatal]), logged=True)  # twistd is still starting
 
     @defer.inlineCallbacks
     def open_nodes(self, nodes: Iterable[Node]) -> Any:

@@ -17,7 +17,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from ulogd_tw import config as configuration
-from ulogd_tw import registry, signals, starting
+from ulogd_tw import log_lines, registry, signals, starting
 from ulogd_tw.built import Built, place_of
 from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
@@ -197,16 +197,20 @@ class Process(service.MultiService):
             self._ended(None)
             if self._terminal is not None:
                 os.write(self._terminal, f"{error}\n".encode())
-            sys.excepthook = partial(_end_without_traceback, sys.excepthook)
+            told = self._log.in_journal and error.logged
+            sys.excepthook = partial(_end_without_traceback, sys.excepthook, told)
             raise
 
 
-def _end_without_traceback(former: Any, kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """The hook for uncaught exceptions: a service that cannot start has printed the reason."""
+def _end_without_traceback(
+    former: Any, told: bool, kind: type[BaseException], error: BaseException, trace: Any
+) -> None:
+    """The hook for uncaught exceptions: a service that cannot start prints the reason, unless the journal has it."""
     if not isinstance(error, NotStarted):
         former(kind, error, trace)
         return
-    print(error, file=sys.__stderr__, flush=True)  # sys.stderr goes to the log, which has it already
+    if not told:  # sys.stderr goes to the log, which has it already
+        print(log_lines.complaint(str(error), sys.__stderr__), file=sys.__stderr__, flush=True)
     sys.stdout.flush()
     os._exit(error.status)
 
@@ -255,6 +259,14 @@ def _open_doors(ulogd: Any, built: Built, parent: Process) -> None:
         served.setServiceParent(parent)
 
 
+def _refused(text: str) -> SystemExit:
+    """The end of a process with a configuration that cannot run."""
+    from ulogd_tw.operating import notify
+
+    notify.failed(text)
+    return SystemExit(log_lines.complaint(text, sys.stderr))
+
+
 def makeService(options: Options) -> service.IService:
     """The service of a configuration. Mistakes are printed first; without a stack the process ends."""
     from ulogd_tw import memory
@@ -264,11 +276,11 @@ def makeService(options: Options) -> service.IService:
         _make_reactor(config)
         built = Built(config, prepare=True)
     except ConfigError as error:
-        raise SystemExit(str(error)) from None
+        raise _refused(str(error)) from None
     if built.fatal and (built.settings.strict or not built.graph.stacks):
-        raise SystemExit("\n".join(map(str, built.mistakes)))
+        raise _refused("\n".join(map(str, built.mistakes)))
     if not built.graph.stacks:
-        raise SystemExit("\n".join(map(str, built.mistakes)) or f"{options['config']}: there is no stack to run")
+        raise _refused("\n".join(map(str, built.mistakes)) or f"{options['config']}: there is no stack to run")
     if options["loglevel"]:
         built.settings.loglevel = options["loglevel"]
     memory.keep_freed_memory()

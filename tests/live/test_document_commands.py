@@ -19,7 +19,7 @@ OURS = ("ulogd-tw", "twistd", "ssh", "make", "git", "pip", "pipx", "python")
 """Other tests run these: the documents' own, README's walk, the package, pipx, the sessions, the templates."""
 OF_MACHINE = set(
     "systemctl journalctl useradd cp mkdir echo printf setpriv tcpdump softflowd cd tail ipfixDump tshark python3 ss "
-    "for done apt-get sysctl nft openssl sqlite3 find conntrack kill chown chmod".split()
+    "for done apt-get sysctl nft openssl sqlite3 find conntrack kill chown chmod podman docker".split()
 )
 """What a block of commands may begin its lines with."""
 FLOWS = ("exporter", "sourceAddress", "destinationAddress", "octets integer", "flows integer", "interval_start integer")

@@ -1,5 +1,6 @@
 """What `pip install` brings: the wheel alone, in an environment of its own, away from the source tree."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.live.service import temporary
 from tests.support import TOP, Daemon, require_setuptools
 
 
@@ -23,8 +25,10 @@ def quietly(*words, **keywords):
     return done
 
 
-def built_wheel(folder):
-    """The wheel of what is committed here, built in this folder without an index."""
+@functools.cache
+def built_wheel():
+    """The wheel of what is committed here, built once a run, without an index."""
+    folder = temporary("wheel")
     source = folder / "source"
     quietly("git", "clone", "--quiet", TOP, source)
     options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index")
@@ -40,7 +44,7 @@ class WheelTests(SynchronousTestCase):
         require_setuptools()
         self.folder = Path(tempfile.mkdtemp(prefix="utw-wheel-"))
         self.addCleanup(quietly, "rm", "-rf", self.folder)
-        self.wheel = built_wheel(self.folder)
+        self.wheel = built_wheel()
 
     def test_contents(self):
         """The twistd plugins, the tables and the examples are in it; tests and benchmarks are not."""

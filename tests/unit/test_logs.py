@@ -111,3 +111,15 @@ class LogFormatTests(SynchronousTestCase):
             log.error("a\nb")
         self.assertEqual([(3, "[ulogd_tw.test#error] a"), (3, "\tb")], said[:2])
         self.assertEqual([3, "a\nb"], [said[2][0], json.loads(said[2][1])["text"]])
+
+
+class ComplaintTests(SynchronousTestCase):
+    """Errors before there is a log."""
+
+    def test_complaint(self):
+        """With the priority of an error in the journal, as they are on a terminal."""
+        with tempfile.TemporaryFile("w+") as file:
+            self.patch(os, "environ", {"JOURNAL_STREAM": journal_stream(file)})
+            self.assertEqual("<3>a\n<3>b", log_lines.complaint("a\nb", file))
+            self.patch(os, "environ", {})
+            self.assertEqual("a\nb", log_lines.complaint("a\nb", file))

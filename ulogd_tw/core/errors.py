@@ -93,8 +93,12 @@ class NotWritten(UlogdError):
 
 
 class NotStarted(UlogdError):
-    """The service cannot start: the text says why, `status` is the exit status of the process."""
+    """The service cannot start: the text says why, `status` is the exit status of the process.
 
-    def __init__(self, text: str, status: int = 1) -> None:
+    `logged` where the log has the same words.
+    """
+
+    def __init__(self, text: str, status: int = 1, *, logged: bool = False) -> None:
         super().__init__(text)
         self.status = status
+        self.logged = logged

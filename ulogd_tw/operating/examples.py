@@ -18,7 +18,7 @@ _TREE = Path(__file__).resolve().parents[2] / "etc"
 """Where they lie in a source tree."""
 _SHARED = "share/ulogd_tw/"
 """Where a package puts them, below the prefix of its Python."""
-_KINDS = (".conf", ".sql", ".service", "ulogd-tw")
+_KINDS = (".conf", ".sql", ".service", ".yaml", "ulogd-tw")
 
 
 def main(argv: list[str], out: TextIO | None = None) -> int:
