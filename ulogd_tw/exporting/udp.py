@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer
@@ -43,6 +44,8 @@ class DatagramCollector(Collector):
         self._away = False
         self._left, self._burst_at = 0, float("-inf")
         self._breath: Any = None
+        self.note: Callable[[int], None] = _nothing
+        """Takes the next Sequence Number after each sending, to keep it over a restart."""
 
     @property
     def state(self) -> str:
@@ -137,6 +140,7 @@ class DatagramCollector(Collector):
                     return False
                 self._count_sent(1, len(message), 0)
                 self.sequence += self.settings.form.counted(1, 0)
+                self.note(self.sequence)
         self.sent_templates.update(templates)
         return True
 
@@ -151,6 +155,7 @@ class DatagramCollector(Collector):
             if failed:
                 self.dropped["send_error"] += failed * messages.records
             self.sequence += self._take(done).counted
+            self.note(self.sequence)
             self._since_templates += done
         if result == TOO_LONG:
             self._narrow()
@@ -206,3 +211,7 @@ class DatagramCollector(Collector):
 
     def figures(self) -> dict[str, Any]:
         return super().figures() | {"errors": dict(self.sender.errors), "message_octets": self.limit}
+
+
+def _nothing(sequence: int) -> None:
+    pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer, reactor
@@ -15,13 +16,14 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.paths import input_file
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output
-from ulogd_tw.exporting import flow_records
+from ulogd_tw.exporting import flow_records, kept_sequences
 from ulogd_tw.exporting.anonymise import prefix_preserving, read_key, truncating
 from ulogd_tw.exporting.collector import Collector
 from ulogd_tw.exporting.counts import EXPORTER
 from ulogd_tw.exporting.directions import KEYS
 from ulogd_tw.exporting.distribution import Distribution
 from ulogd_tw.exporting.flow_records import FlowRecords
+from ulogd_tw.exporting.kept_sequences import KeptSequences
 from ulogd_tw.exporting.message_spool import MessageSpool
 from ulogd_tw.exporting.options_records import OptionsReporter
 from ulogd_tw.exporting.routing import HASHED, MODES, Routing
@@ -117,6 +119,9 @@ class IPFIX(Output):
         self._anonymous: Callable[[Batch], Batch] = lambda batch: batch
         self._flushed = 0.0
         self._waiter: defer.Deferred[None] | None = None
+        self._state: Path | None = None
+        self._former: dict[str, int] = {}
+        self._sequences: KeptSequences | None = None
         self.counters.figures["collectors"] = lambda: {str(c.url): c.figures() for c in self.collectors}
 
     @cached_property
@@ -203,8 +208,11 @@ class IPFIX(Output):
         self.collectors = [TRANSPORTS[target.url.scheme].collector(target, settings, config) for target in found]
         for collector in self.collectors:
             collector.drained = self._room
-            if config.spool:
-                self._open_spool(collector)
+            if directory := self._spool_directory():
+                self._open_spool(collector, directory)
+        if self._state is not None:
+            self._sequences = KeptSequences(str(self._state / "sequences"), self.collectors, self._former)
+        for collector in self.collectors:
             collector.open()
         self._routing = Routing(config.mode, self.collectors, [target.rule for target in found])
         self._distribution = Distribution(self.collectors, self.flows.form)
@@ -214,13 +222,34 @@ class IPFIX(Output):
         self._flushed = self.reactor.seconds()
         self.flows.form.keep(self.clock())
 
-    def _open_spool(self, collector: Collector) -> None:
+    def keep_state(self, directory: Path, every: float) -> None:
+        """Sequence Numbers of datagram collectors go to a file, and waiting messages to a spool unless there is one."""
+        self._state = directory
+        try:
+            self._former = kept_sequences.load(str(directory / "sequences"))
+        except (OSError, ValueError) as error:
+            self.counters.errors["state"] += 1
+            self.log.error("{instance}: {path} is not used: {error}; Sequence Numbers begin at 0",
+                           instance=self.instance, path=str(directory / "sequences"), error=error)  # fmt: skip
+
+    def kept(self) -> dict[str, Any]:
+        if self._state is None:
+            return {}
+        return {"sequences": str(self._state / "sequences"), "spool": self._spool_directory()}
+
+    def _spool_directory(self) -> str:
+        """Where messages wait for a collector that is away; empty: in memory only."""
+        if self.config.spool or self._state is None or self.config.version != "10":
+            return self.config.spool
+        return str(self._state / "spool")
+
+    def _open_spool(self, collector: Collector, directory: str) -> None:
         config = self.config
-        spool = MessageSpool.of(config.spool, self.instance, collector.url, config.spool_size, config.spool_age)
+        spool = MessageSpool.of(directory, self.instance, collector.url, config.spool_size, config.spool_age)
         try:
             spool.open(self.clock(), self.reactor.seconds())
         except OSError as error:
-            raise StartError(f"spool {config.spool}: {error}", "make it writable for the user of ulogd") from None
+            raise StartError(f"spool {directory}: {error}", "make it writable for the user of ulogd") from None
         collector.spool, collector.spool_rate = spool, config.spool_rate
 
     @property
@@ -236,7 +265,17 @@ class IPFIX(Output):
         """Send all messages; fires when all collectors are closed, each within a bound of its own."""
         self.flush()
         stopping = [collector.stop() for collector in self.collectors]
-        return defer.gatherResults(stopping, consumeErrors=True).addCallback(lambda _: self._let_go())
+        return (
+            defer.gatherResults(stopping, consumeErrors=True)
+            .addCallback(lambda _: self._let_go())
+            .addBoth(self._stopped)
+        )
+
+    def _stopped(self, result: Any) -> Any:
+        sequences, self._sequences = self._sequences, None
+        if sequences is not None:
+            sequences.close()
+        return result
 
     def clock_set(self, now: float, step: float) -> None:
         """The uptime of NetFlow goes on; so the flows that wait have times of the new clock."""

@@ -4,6 +4,8 @@ import errno
 import os
 import socket
 import sys
+import tempfile
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -19,6 +21,7 @@ from tests.unit.exporting.doubles import V4, V6, Reader, exporter, flows
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import known
 from ulogd_tw.core.options import Options
+from ulogd_tw.exporting import kept_sequences
 from ulogd_tw.exporting.collector import Collector
 from ulogd_tw.exporting.udp import BREATH, BURST
 from ulogd_tw.peers import targets
@@ -905,3 +908,66 @@ class OptionsTests(SynchronousTestCase):
 
         longest = max(uniflow.template(bits).least_octets for bits in range(8))
         self.assertLessEqual(48 + 20 + longest, 256)
+
+
+class StateTests(ExporterCase):
+    """Sequence Numbers over UDP outlive a restart, with state_dir."""
+
+    def setUp(self):
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.directory = Path(folder.name)
+
+    def exporter(self, *batches, **options):
+        with mock.patch.object(IPFIX, "open", lambda plugin: None):
+            plugin = super().exporter(*batches, **options)
+        plugin.keep_state(self.directory, 1.0)
+        plugin.open()
+        return plugin
+
+    def numbers(self, version="10", killed=True, url="udp:192.0.2.1"):
+        """The Sequence Numbers of the messages of one run, which writes 20 rows."""
+        batch = flows(20)
+        plugin = self.exporter(batch, collectors=(url,), version=version, send_template="never")
+        plugin.write(batch)
+        self.tick(plugin)
+        at = {"10": 8, "9": 12, "5": 16}[version]
+        found = [int.from_bytes(octets[at : at + 4], "big") for octets in self.sockets[-1].sent]
+        if killed:
+            self.plugins.remove(plugin)
+            self.sockets.clear()
+        else:
+            self.end()
+        return found
+
+    def test_records_of_ipfix(self):
+        """A second run goes on: 20 connections are 40 records; after a kill, and after a stop."""
+        self.assertEqual(0, self.numbers()[0])
+        self.assertEqual(40, self.numbers(killed=False)[0])
+        self.assertEqual(80, self.numbers()[0])
+
+    def test_packets_of_netflow9(self):
+        packets = len(self.numbers("9"))
+        self.assertEqual(packets, self.numbers("9")[0])
+
+    def test_of_each_collector(self):
+        """Another collector begins at 0."""
+        self.numbers()
+        self.assertEqual(0, self.numbers(url="udp:192.0.2.2")[0])
+
+    def test_damage(self):
+        """Said and counted; numbers begin at 0."""
+        self.numbers()
+        path = self.directory / "sequences"
+        for octets in (b"", b"\xff" * 5000, path.read_bytes()[:30], path.read_bytes().replace(b'on": 1', b'on": 2')):
+            path.write_bytes(octets)
+            self.assertRaises(ValueError, kept_sequences.load, str(path))
+            self.assertEqual(0, self.numbers()[0])
+
+    def test_a_spool_without_the_option(self):
+        """Messages of an absent collector wait in the state directory."""
+        plugin = self.exporter(flows(1), collectors=("udp:192.0.2.1",))
+        self.assertEqual(str(self.directory / "spool"), plugin.kept()["spool"])
+        self.assertTrue((self.directory / "spool").is_dir())
+        self.assertIsNone(self.exporter(flows(1), collectors=("udp:192.0.2.1",), version="9").collectors[0].spool)
