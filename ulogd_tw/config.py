@@ -156,6 +156,14 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "Seconds between two writings of changed state in state_dir, and the most that a crash can cost.",
     ),
     Option(
+        "query_memory",
+        octets,
+        512 << 20,
+        "Maximum memory of one query over the tables of the service, with its copy of them; 64M at least. Two can run "
+        "at once, each in a process of its own.",
+    ),
+    Option("query_timeout", _interval, 30.0, "Seconds after which a query is ended."),
+    Option(
         "stop_timeout",
         seconds,
         10.0,

@@ -240,11 +240,25 @@ def _make_reactor(config: configuration.Config) -> None:
 def _open_doors(ulogd: Any, built: Built, parent: Process) -> None:
     """Add the ways in for commands and programs; what they need is loaded only for them."""
     path = configuration.control_socket(built.settings)
-    if not path and built.http is None:
+    if not path and built.http is None and built.manhole is None:
         return
+    from ulogd_tw.operating.query import Database
+
+    database = Database(ulogd)
+    if built.manhole is not None:
+        from ulogd_tw.operating import inspection, manhole
+
+        names = inspection.namespace(ulogd, database=database)
+        manhole.manhole_service(built.manhole, names).setServiceParent(parent)
+    if path or built.http is not None:
+        _open_api(ulogd, built, parent, path, database)
+
+
+def _open_api(ulogd: Any, built: Built, parent: Process, path: str, database: Any) -> None:
+    """The control socket at `path`, and the addresses of [http]."""
     from ulogd_tw.operating.api import control_socket, tree, view
 
-    seen = view.View(ulogd, built.config.file)
+    seen = view.View(ulogd, built.config.file, database=database)
     root = tree.root(seen)
     if path:
         mode, group = built.settings.control_socket_mode, built.settings.control_socket_group
@@ -292,8 +306,4 @@ def makeService(options: Options) -> service.IService:
     ulogd = Ulogd(built.graph, built.settings, built.mistakes, file=file, sections=built.sections)
     ulogd.setServiceParent(parent)
     _open_doors(ulogd, built, parent)
-    if built.manhole is not None:
-        from ulogd_tw.operating import inspection, manhole
-
-        manhole.manhole_service(built.manhole, inspection.namespace(ulogd)).setServiceParent(parent)
     return parent

@@ -53,9 +53,9 @@ class Text(str):
         return str(self)
 
 
-def namespace(ulogd: Any, clock: Any = reactor) -> dict[str, Any]:
+def namespace(ulogd: Any, clock: Any = reactor, database: Database | None = None) -> dict[str, Any]:
     """The names in a manhole; `ulogd` has the graph as its attribute `graph`, which may be replaced."""
-    return dict(Inspection(ulogd, clock).names())
+    return dict(Inspection(ulogd, clock, database).names())
 
 
 def shown(result: Result) -> Text:
@@ -76,12 +76,12 @@ class _Help:
 
 
 class Inspection:
-    """Looks into a running service. `clock` ends taps."""
+    """Looks into a running service. `clock` ends taps; `database` has the tables for SQL."""
 
-    def __init__(self, ulogd: Any, clock: Any = reactor) -> None:
+    def __init__(self, ulogd: Any, clock: Any = reactor, database: Database | None = None) -> None:
         self.ulogd = ulogd
         self.clock = clock
-        self.database = Database(ulogd)
+        self.database = database or Database(ulogd)
 
     @property
     def graph(self) -> Graph:

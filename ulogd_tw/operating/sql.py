@@ -1,36 +1,47 @@
 """SQL over tables in memory: DuckDB if installed, else SQLite.
 
-A table is a list of batches of one shape. Queries cannot reach files or anything else of the machine.
+A table is a list of batches of one shape. A query is one SELECT of these tables: it cannot reach files, settings or
+anything else of the machine.
 """
 
 from __future__ import annotations
 
 import re
-import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import Protocol
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.python_values import canonical_list
-from ulogd_tw.errors import QueryError
+from ulogd_tw.core.keys import Key
 
 MOST_ROWS = 100_000
 """Maximum rows of a result."""
 MOST_SECONDS = 30.0
+"""Maximum time of a query."""
+MOST_MEMORY = 512 << 20
+"""Maximum octets of memory of a query with its tables, beyond what an idle process has."""
+ROWS_AT_ONCE = 1000
 _WORDS = re.compile(r'"([^"]+)"|([A-Za-z_][\w.]*)')
 _STRINGS = re.compile(r"'(?:[^']|'')*'")
+_STARS = re.compile(
+    r"(?i)\bselect\s+(?:(?:distinct|all)\s+)?(?:[\w.]+\.)?\*|,\s*(?:[\w.]+\.)?\*"  # not in products and count(*)
+    r"|\bcolumns\s*\(|\bnatural\b|\b(?:table|describe|summarize|unpivot)\b"
+    r"|^\s*from\b|\(\s*from\b"
+)
 
 
 @dataclass
 class Table:
-    """The possible `columns`, and the rows; a batch without a column has NULL there."""
+    """The possible `columns`, and the rows; a batch without a column has NULL there.
+
+    `keys` have the types of columns that no batch has.
+    """
 
     columns: tuple[str, ...]
     batches: list[Batch] = field(default_factory=list)
+    keys: Mapping[str, Key] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,104 +53,54 @@ class Result:
     more: bool = False
 
 
-def words(text: str) -> frozenset[str]:
-    """The names in a query: texts in double quotes, bare words, and the parts of qualified ones (``a.octets``)."""
-    found = _WORDS.findall(_STRINGS.sub("''", text))
-    whole = {quoted or bare for quoted, bare in found}
-    return frozenset(whole | {part for _, bare in found for part in bare.split(".") if part})
+class Found(Protocol):
+    """A result that is still being worked out: the names of its columns, and its rows, some at a time."""
+
+    columns: tuple[str, ...]
+
+    def rows(self) -> Iterator[list[tuple]]:
+        """Raises `QueryError`."""
 
 
-def wants_all(text: str) -> bool:
-    """Whether a query asks for all columns: a star outside products and count(*)."""
-    return bool(re.search(r"(?i)\bselect\s+(?:distinct\s+)?(?:\w+\.)?\*|,\s*(?:\w+\.)?\*", _STRINGS.sub("''", text)))
+class Engine(Protocol):
+    """A database in memory. It is made before a process gives up its rights, and serves one query after another."""
+
+    def ask(self, text: str, tables: Mapping[str, Table]) -> Found:
+        """Begin a query; the batches of `tables` are taken out of them. Raises `QueryError`."""
+
+    def interrupt(self) -> None:
+        """End a query from another thread."""
+
+    def forget(self) -> None:
+        """Drop the tables of the last query."""
+
+    def close(self) -> None:
+        """Close the database."""
 
 
-def run(text: str, tables: Mapping[str, Table]) -> Result:
-    """The result of a query over these tables. Raises `QueryError`. To be called in a thread: it takes a while."""
+def engine(memory: int = MOST_MEMORY) -> Engine:
+    """DuckDB if installed, else SQLite; `memory`: see `MOST_MEMORY`."""
     try:
         import duckdb
     except ImportError:
-        return _sqlite(text, tables)
-    return _duckdb(duckdb, text, tables)
+        from ulogd_tw.operating.sql_sqlite import SQLite
+
+        return SQLite(memory)
+    from ulogd_tw.operating.sql_duckdb import DuckDB
+
+    return DuckDB(duckdb, memory)
 
 
-# DuckDB
-
-
-def _duckdb(duckdb: Any, text: str, tables: Mapping[str, Table]) -> Result:
-    connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
-    try:
-        for name, table in tables.items():
-            connection.register(name, {column: _array(column, table.batches) for column in table.columns})
-        with _limited(connection.interrupt):
-            cursor = connection.execute(text)
-            rows = cursor.fetchmany(MOST_ROWS + 1) if cursor.description else []
-            names = tuple(column[0] for column in cursor.description or ())
-    except duckdb.Error as error:
-        raise QueryError(str(error).partition("\n\nLINE")[0]) from None
-    finally:
-        connection.close()
-    return Result(names, rows[:MOST_ROWS], len(rows) > MOST_ROWS)
-
-
-def _array(name: str, batches: Sequence[Batch]) -> np.ndarray:
-    """One column of a table: an array for numbers without missing values, else Python values."""
-    parts = [(batch.columns.get(name), batch.schema.get(name), batch.missing.get(name), batch.n) for batch in batches]
-    if not parts:
-        return np.empty(0)
-    if all(c is not None and k.type.numeric and k.type.kind != "ntp" and m is None for c, k, m, _ in parts):
-        return np.concatenate([np.ascontiguousarray(column) for column, *_ in parts])
-    values: list[Any] = []
-    for column, key, missing, n in parts:
-        values += [None] * n if column is None else canonical_list(column, key, missing)
-    found = np.empty(len(values), object)
-    found[:] = values
-    return found
-
-
-# SQLite
-
-
-_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-
-
-def _sqlite(text: str, tables: Mapping[str, Table]) -> Result:
-    connection = sqlite3.connect(":memory:", check_same_thread=False)
-    try:
-        for name, table in tables.items():
-            _fill(connection, name, table)
-        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY)
-        with _limited(connection.interrupt):
-            cursor = connection.execute(text)
-            rows = cursor.fetchmany(MOST_ROWS + 1)
-    except sqlite3.Error as error:
-        raise QueryError(str(error)) from None
-    finally:
-        connection.close()
-    return Result(tuple(c[0] for c in cursor.description or ()), rows[:MOST_ROWS], len(rows) > MOST_ROWS)
-
-
-def _fill(connection: sqlite3.Connection, name: str, table: Table) -> None:
-    """One Python step a value: about 1 M values a second."""
-    columns = ", ".join(map(_quoted, table.columns))
-    connection.execute(f"create table {_quoted(name)} ({columns})")
-    marks = ", ".join("?" * len(table.columns))
-    for batch in table.batches:
-        values = [
-            _storable(canonical_list(batch.columns[column], batch.schema[column], batch.missing.get(column)))
-            if column in batch.columns else [None] * batch.n
-            for column in table.columns
-        ]  # fmt: skip
-        connection.executemany(f"insert into {_quoted(name)} values ({marks})", zip(*values, strict=True))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _storable(values: list[Any]) -> list[Any]:
-    """SQLite has signed numbers of 64 bits: larger ones become floats."""
-    return [float(v) if isinstance(v, int) and v >= 1 << 63 else v for v in values]
+def run(text: str, tables: Mapping[str, Table]) -> Result:
+    """The result of a query over these tables, in this process. Raises `QueryError`."""
+    with closing(engine()) as database, _limited(database.interrupt):
+        found = database.ask(text, tables)
+        rows: list[tuple] = []
+        for some in found.rows():
+            rows += some
+            if len(rows) > MOST_ROWS:
+                break
+    return Result(found.columns, rows[:MOST_ROWS], len(rows) > MOST_ROWS)
 
 
 class _limited:
@@ -154,3 +115,20 @@ class _limited:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+
+
+def words(text: str) -> frozenset[str]:
+    """The names in a query: texts in double quotes, bare words, and the parts of qualified ones (``a.octets``)."""
+    found = _WORDS.findall(_STRINGS.sub("''", text))
+    whole = {quoted or bare for quoted, bare in found}
+    return frozenset(whole | {part for _, bare in found for part in bare.split(".") if part})
+
+
+def wants_all(text: str) -> bool:
+    """Whether a query may ask for columns that it does not name: by a star, a pattern, or FROM without SELECT."""
+    return bool(_STARS.search(_STRINGS.sub("''", text)))
+
+
+def quoted(name: str) -> str:
+    """A name in an SQL statement."""
+    return '"' + name.replace('"', '""') + '"'

@@ -142,7 +142,13 @@ class DatabaseTests(AggregateCase, TestCase):
     def database(self):
         self.make(key="protocolIdentifier")
         self.give(batch_of([{"protocolIdentifier": n % 3, "octetDeltaCount": n} for n in range(9)]))
-        return query.Database(SimpleNamespace(graph=self.graph))
+        return self.asked()
+
+    def asked(self):
+        """The database of the present graph; its processes end with the test."""
+        found = query.Database(SimpleNamespace(graph=self.graph))
+        self.addCleanup(found.stop)
+        return found
 
     @defer.inlineCallbacks
     def test_query(self):
@@ -153,7 +159,7 @@ class DatabaseTests(AggregateCase, TestCase):
     def test_empty(self):
         """An interval that has just begun has no rows; a sum of none is NULL."""
         self.make(key="protocolIdentifier")
-        database = query.Database(SimpleNamespace(graph=self.graph))
+        database = self.asked()
         found = yield database.query("select protocolIdentifier, octets from agg")
         self.assertEqual([], found.rows)
         found = yield database.query("select sum(octets), count(*) from agg")
@@ -179,7 +185,7 @@ class DatabaseTests(AggregateCase, TestCase):
         self.assertEqual("the query names no table; there are agg; did you mean agg?", str(failure))
 
 
-class TopTests(AggregateCase):
+class TopTests(EngineCase):
     """What ``ulogd-tw top`` asks."""
 
     def test_window(self):
@@ -195,9 +201,9 @@ class TopTests(AggregateCase):
             self.give(batch_of([*rows, {"octetDeltaCount": 7}], now=float(now)))
         shown = ["protocolIdentifier", "octets", "flows", "n", "least", "most"]
         arguments = SimpleNamespace(by="octets", rows=2)
-        tables = {"agg": sql.Table(tuple(self.agg.columns), list(self.agg.peek(frozenset(self.agg.columns))))}
-        for engine in (sql.run, sql._sqlite):
-            found = engine(ask._top_query("agg", shown, self.agg.together, arguments), tables)
+        for _ in self.engines():
+            tables = {"agg": sql.Table(tuple(self.agg.columns), list(self.agg.peek(frozenset(self.agg.columns))))}
+            found = sql.run(ask._top_query("agg", shown, self.agg.together, arguments), tables)
             self.assertEqual((tuple(shown), [(2, 6060, 3, 3, 2000, 2040), (1, 3030, 3, 3, 1000, 1020)]),
                              (found.columns, found.rows))  # fmt: skip
         self.assertEqual(set(self.agg.columns) - set(self.agg.key_names) - {"first_ms", "last_ms", "interval_start"},

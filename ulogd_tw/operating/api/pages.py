@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet import defer
 
 from ulogd_tw.errors import NoTable, QueryError
-from ulogd_tw.operating.api.answers import Chunks, Page, Question, Refused, dumped, listed, mapped, one, slices
+from ulogd_tw.operating.api.answers import Chunks, Page, Question, Refused, listed, mapped, one
 from ulogd_tw.operating.api.tap import TapPage
-from ulogd_tw.operating.sql import Result
 
 V1 = "/api/v1/"
 
@@ -91,17 +89,9 @@ class QueryPage(Page):
 
     def post(self, question: Question) -> defer.Deferred[Chunks]:
         """Columns and rows. A query that is none, or fails, is refused with its reason."""
-        asked = self.view.database.query(question.text("sql"))
-        return asked.addCallbacks(_rows, _no_query)
-
-
-def _rows(result: Result) -> Chunks:
-    yield b'{"columns":' + dumped(result.columns)[:-1] + b',"more":' + dumped(result.more)[:-1] + b',"rows":['
-    first = True
-    for some in slices(result.rows):
-        yield (b"" if first else b",\n") + json.dumps(some, default=str)[1:-1].encode()
-        first = False
-    yield b"]}\n"
+        asked = self.view.database.answer(question.text("sql"))
+        question.request.notifyFinish().addErrback(lambda _: asked.cancel())
+        return asked.addCallbacks(lambda answer: iter((answer,)), _no_query)
 
 
 def _no_query(failure: Any) -> Any:

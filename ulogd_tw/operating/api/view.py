@@ -16,16 +16,16 @@ _ROWS = ("received", "emitted", "written", "waiting", "filtered")
 
 
 class View:
-    """The service and what goes with it. `clock` is the reactor, or a clock."""
+    """The service and what goes with it. `clock` is the reactor, or a clock; `database` has the tables for SQL."""
 
-    def __init__(self, ulogd: Any, config: str = "", clock: Any = None) -> None:
+    def __init__(self, ulogd: Any, config: str = "", clock: Any = None, database: Database | None = None) -> None:
         if clock is None:
             from twisted.internet import reactor as clock
         self.ulogd = ulogd
         self.config = config
         self.clock = clock
         self.since = time.time()
-        self.database = Database(ulogd)
+        self.database = database or Database(ulogd)
         self.doors: dict[str, Any] = {}
         """The doors by name, for the counters of requests."""
 
