@@ -10,11 +10,10 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.keys import Key
+from ulogd_tw.operating.sql_tables import Table
 
 MOST_ROWS = 100_000
 """Maximum rows of a result."""
@@ -22,7 +21,6 @@ MOST_SECONDS = 30.0
 """Maximum time of a query."""
 MOST_MEMORY = 512 << 20
 """Maximum octets of memory of a query with its tables, beyond what an idle process has."""
-ROWS_AT_ONCE = 1000
 _WORDS = re.compile(r'"([^"]+)"|([A-Za-z_][\w.]*)')
 _STRINGS = re.compile(r"'(?:[^']|'')*'")
 _STARS = re.compile(
@@ -30,18 +28,6 @@ _STARS = re.compile(
     r"|\bcolumns\s*\(|\bnatural\b|\b(?:table|describe|summarize|unpivot)\b"
     r"|^\s*from\b|\(\s*from\b"
 )
-
-
-@dataclass
-class Table:
-    """The possible `columns`, and the rows; a batch without a column has NULL there.
-
-    `keys` have the types of columns that no batch has.
-    """
-
-    columns: tuple[str, ...]
-    batches: list[Batch] = field(default_factory=list)
-    keys: Mapping[str, Key] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,8 +113,3 @@ def words(text: str) -> frozenset[str]:
 def wants_all(text: str) -> bool:
     """Whether a query may ask for columns that it does not name: by a star, a pattern, or FROM without SELECT."""
     return bool(_STARS.search(_STRINGS.sub("''", text)))
-
-
-def quoted(name: str) -> str:
-    """A name in an SQL statement."""
-    return '"' + name.replace('"', '""') + '"'

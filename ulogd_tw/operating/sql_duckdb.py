@@ -14,7 +14,7 @@ from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.core.readable import readable, type_of
 from ulogd_tw.errors import QueryError
 from ulogd_tw.operating import sql_checks
-from ulogd_tw.operating.sql import ROWS_AT_ONCE, Table, quoted
+from ulogd_tw.operating.sql_tables import ROWS_AT_ONCE, Table, quoted
 
 _CONFIGURATION = {
     "threads": 1,

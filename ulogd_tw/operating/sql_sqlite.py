@@ -10,7 +10,7 @@ from typing import Any
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.errors import QueryError
-from ulogd_tw.operating.sql import ROWS_AT_ONCE, Table, quoted
+from ulogd_tw.operating.sql_tables import ROWS_AT_ONCE, Table, quoted
 
 _TABLE_FUNCTIONS = {"json_each", "json_tree"}
 _REFUSED = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "sqlite_log"}
