@@ -2,8 +2,11 @@
 
 import json
 import os
+import random
 import signal
+import sqlite3
 import subprocess
+from functools import partial
 
 from twisted.trial.unittest import TestCase
 
@@ -24,8 +27,8 @@ file="{dir}/agg.json"
 STACKS = ("col1:COLLECTOR,agg1:AGGREGATE,j1:JSON",)
 
 
-class ReloadTests(TestCase):
-    """The sums in the files of the outputs are those that were sent."""
+class Base(TestCase):
+    """A service that is reloaded while exporters send."""
 
     timeout = 120
 
@@ -49,7 +52,10 @@ class ReloadTests(TestCase):
         before = service.output().count(said)
         service.config.write_text(edit(service.config.read_text()))
         os.kill(service.pid, signal.SIGHUP)
-        wait_until(lambda: service.output().count(said) > before, 20.0, said)
+        try:
+            wait_until(lambda: service.output().count(said) > before, 20.0, said)
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}\n{service.output()[-3000:]}") from None
         return [line for line in service.output().splitlines() if said in line][-1]
 
     def while_sending(self, edit, *words, said="reloaded", **keywords):
@@ -72,6 +78,10 @@ class ReloadTests(TestCase):
 
     def assert_all(self, sent, service, name="agg.json"):
         self.assertEqual((sent["records"], sent["octets"]), self.sums(service, name), service.output()[-3000:])
+
+
+class ReloadTests(Base):
+    """The sums in the files of the outputs are those that were sent."""
 
     def test_nothing_changed(self):
         sent, line, service = self.while_sending(lambda text: text + "\n# a comment\n")
@@ -163,3 +173,99 @@ class ReloadTests(TestCase):
             )
         self.assertIn("another program has it", line)
         self.assert_all(sent, service)
+
+
+MANY_STACKS = (
+    "col1:COLLECTOR,agg1:AGGREGATE,j1:JSON",
+    "col1:COLLECTOR,agg3:AGGREGATE,sq1:SQLITE3",
+    "col1:COLLECTOR,all1:MATCH,exp1:IPFIX",
+    "col2:COLLECTOR,agg2:AGGREGATE,j2:JSON",
+)
+MANY = """
+[col1]
+listen="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"
+[col2]
+listen="tcp:127.0.0.1:{second}"
+[agg1]
+key="protocolIdentifier"
+interval=1
+[agg3]
+key="sourceIPv4Address/8"
+interval=1
+[agg2]
+key="protocolIdentifier"
+interval=1
+[all1]
+match="octets >= 0"
+[exp1]
+collectors="tcp:127.0.0.1:{second}"
+reconnect=0.1
+spool="{dir}/exporter"
+[j1]
+file="{dir}/agg.json"
+[j2]
+file="{dir}/second.json"
+[sq1]
+db="{dir}/flows.sqlite3"
+table=flows
+create=1
+"""
+EDITS = (
+    ("[agg1]\n", "[agg1]\nmax_keys=12345\n"),
+    ("[agg3]\n", "[agg3]\ntop=1000\n"),
+    ("[agg2]\n", "[agg2]\ntop=1000\n"),
+    ('match="octets >= 0"', 'match="packets >= 0"'),
+    ("[j1]\n", "[j1]\nsync=1\n"),
+    ("[sq1]\n", "[sq1]\nqueue_rows=500000\n"),
+    ("[exp1]\n", "[exp1]\nqueue_rows=600000\n"),
+    ("stack=col1:COLLECTOR,agg3:AGGREGATE,sq1:SQLITE3", "stack=col1:COLLECTOR,all1:MATCH,agg3:AGGREGATE,sq1:SQLITE3"),
+)
+"""Each can be made and taken back at any time."""
+
+
+class ManyTests(Base):
+    """Reload after reload."""
+
+    timeout = 240
+
+    def test_many(self):
+        """Random changes, two exporters over UDP and TCP, and an exporter of our own: each record once everywhere."""
+        choice = random.Random(17)
+        config = MANY.replace("{second}", str(free_port("tcp")))
+        made = set()
+        with self.service(MANY_STACKS, config) as service:
+            loads = [self.load("-r", 40_000, records=500_000), self.load("-t", "tcp", "-r", 20_000, records=250_000)]
+            sleep(0.5)
+            lines = []
+            while any(load.poll() is None for load in loads):
+                edits = choice.sample(range(len(EDITS)), choice.randint(1, 3))
+                made ^= set(edits)
+                edit = partial(_edited, edits=edits, made=made)
+                lines.append(self.reload(service, edit, "#info] reloaded"))
+            sent = [self.finished(load) for load in loads]
+            wait_until(lambda: _queue(self.port) == 0, what="all is read")
+            total = sum(each["records"] for each in sent), sum(each["octets"] for each in sent)
+            self.patient(lambda: self.sums(service, "second.json") == total)
+        self.assertEqual({}, unaccounted(service.all_counters()))
+        for wrong in ("Traceback", "a bug", "not reloaded"):
+            self.assertNotIn(wrong, service.output())
+        database = sqlite3.connect(service.directory / "flows.sqlite3")
+        self.assertEqual(total, database.execute("select sum(flows), sum(octets) from flows").fetchone())
+        database.close()
+        self.assertEqual([total, total], [self.sums(service, name) for name in ("agg.json", "second.json")])
+        self.assertGreater(len(lines), 4)
+
+    @staticmethod
+    def patient(condition):
+        """Wait a while; what is missing then is shown by the comparison."""
+        try:
+            wait_until(condition, 10.0)
+        except AssertionError:
+            pass
+
+
+def _edited(text, edits, made):
+    for number in edits:
+        former, new = EDITS[number]
+        text = text.replace(former, new) if number in made else text.replace(new, former)
+    return text
