@@ -74,8 +74,9 @@ class UnderLoadTests(SynchronousTestCase):
                 tap.expect(r"sourceIPv4Address=")
                 looks = 0
                 while time.monotonic() < until:
-                    status, out, said = command("status", "-s", service.socket)
-                    self.assertEqual((0, True), (status, "agg1:AGGREGATE" in out), said)
+                    look = self.terminal(service, "status")
+                    look.expect(r"col1:COLLECTOR,agg1:AGGREGATE,json1:JSON +ok")
+                    self.assertEqual(0, self.ended(look))
                     self.drain(top, tap)
                     looks += 1
                 sent = sending.result()["records"]

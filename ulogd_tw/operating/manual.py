@@ -63,10 +63,14 @@ def script(shell: str) -> str:
         import shtab
     except ImportError:
         raise NotMade("this installation has no completion scripts; to make them: pip install shtab") from None
+    from ulogd_tw import registry
+
     whole = tree.parser()
     for parser in (whole, *tree.subparsers(whole).values()):
         for action in parser._actions:
-            if action.metavar == "FILE" or action.dest == "socket":
+            if action.metavar == "PLUGIN":
+                action.choices = sorted({name for table in registry.BUILT_IN.values() for name in table})
+            elif action.metavar == "FILE" or action.dest == "socket":
                 action.complete = shtab.FILE
             elif action.metavar == "DIR":
                 action.complete = shtab.DIRECTORY

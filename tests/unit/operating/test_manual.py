@@ -96,6 +96,7 @@ class CompletionTests(SynchronousTestCase):
         self.assertEqual(({"status", "stacks"}, ""), completed("ulogd-tw sta"))
         self.assertEqual(({"--json"}, ""), completed("ulogd-tw status --j"))
         self.assertEqual(({"table", "csv", "json"}, ""), completed("ulogd-tw query -f "))
+        self.assertEqual(({"NFCT", "NFACCT", "NFLOG"}, ""), completed("ulogd-tw info NF"))
 
     def test_zsh(self):
         """The script for zsh says which command it completes."""

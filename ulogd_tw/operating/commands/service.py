@@ -15,7 +15,9 @@ from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.operating.commands.errors import AskError, NothingFound, Refused
 
 PATIENCE_S = 60.0
-"""For so long an answer may take; a query ends before."""
+"""For so long the answer to a query may take; the service ends it before."""
+LOOK_S = 15.0
+"""For so long a look may take: its answer is made in slices while rows come."""
 _API = "/api/v1/"
 
 
@@ -40,7 +42,7 @@ class Service:
 
     def get(self, resource: str, **query: object) -> Any:
         """The JSON of a resource, such as ``status``; query arguments of None are left out."""
-        return self._asked("GET", _url(resource, query))
+        return self._asked("GET", _url(resource, query), patience=LOOK_S)
 
     def post(self, resource: str, body: Any = None, patience: float = PATIENCE_S) -> Any:
         """The JSON answered to a POST."""
@@ -48,7 +50,7 @@ class Service:
 
     def lines(self, resource: str, **query: object) -> Iterator[bytes]:
         """The lines of a stream, each as soon as it is there; a quiet stream is waited for."""
-        connection = _Connection(self.path, PATIENCE_S)
+        connection = _Connection(self.path, LOOK_S)
         with self._faults():
             answer = self._sent(connection, "GET", _url(resource, query))
             if answer.status != 200:
