@@ -164,6 +164,13 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
     ),
     Option("query_timeout", _interval, 30.0, "Seconds after which a query is ended."),
     Option(
+        "exporter_silent",
+        seconds,
+        300.0,
+        "Seconds without anything from an exporter until it is silent, an event of the API (control_socket, [http]). "
+        "0: never.",
+    ),
+    Option(
         "stop_timeout",
         seconds,
         10.0,

@@ -107,7 +107,7 @@ class Reload:
         early += [node for node in changes.replaced if isinstance(node.plugin, Input) and node.plugin.opens_beside]
         graph = changes.new
         for node in graph.nodes:
-            node.report, node.plugin.fault = self._ulogd.report, partial(self._ulogd.report, node.plugin)
+            self._ulogd.connect(node)
         for node in graph.inputs:
             input_of(node).ended = self._ulogd.input_ended
         for node in graph.nodes:

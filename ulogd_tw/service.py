@@ -36,6 +36,7 @@ from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Pauses, Spool, Unspooled, queues
 from ulogd_tw.logs import LogFile
 from ulogd_tw.operating import metrics, notify
+from ulogd_tw.operating.events import Events
 from ulogd_tw.operating.status_line import StatusLine
 from ulogd_tw.restarting import Succession, unit
 from ulogd_tw.state_directory import StateDirectory
@@ -83,6 +84,9 @@ class Ulogd(service.Service):
         self._fatal = ""
         self._left_out: list[str] = []
         """Why stacks were left out."""
+        self.left_out: list[dict[str, str]] = []
+        """The same in parts: text and place of the stack, and the reason."""
+        self.events = Events(clock)
         self._finishing = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
         self._fresh = self._names()
@@ -102,13 +106,20 @@ class Ulogd(service.Service):
         for mistake in self.mistakes:  # only now, since the log is open by now
             level = self.log.info if mistake.remark else self.log.warn if mistake.tolerated else self.log.error
             level("{mistake}", mistake=str(mistake))
+            if not mistake.remark:
+                self.events.add("mistake", str(mistake))
         for node in self.graph.nodes:
-            node.report = self.report
-            node.plugin.fault = partial(self.report, node.plugin)
+            self.connect(node)
         for node in self.graph.inputs:
             node.plugin.ended = self.input_ended
         self.succession.inherit()
         self._ready = self.open_nodes(self.graph.inputs)
+
+    def connect(self, node: Node) -> None:
+        """Let an instance report its faults and events here."""
+        node.report = self.report
+        node.plugin.fault = partial(self.report, node.plugin)
+        node.plugin.tell = partial(self.events.add, instance=node.plugin.instance)
 
     def startService(self) -> None:
         super().startService()
@@ -147,6 +158,9 @@ class Ulogd(service.Service):
             node, error = reason
             text = f"{stack.spec.where}: stack {stack.spec.text} is left out: {node.ident}:{node.plugin.name}: {error}"
             self._left_out.append(text)
+            why = f"{node.ident}:{node.plugin.name}: {error}"
+            self.left_out.append({"text": stack.spec.text, "where": stack.spec.where, "reason": why})
+            self.events.add("stack_left_out", text, instance=node.plugin.instance)
             self.log.error("{text}", text=text)
         for node in list(self._opened):
             if node not in self.graph.nodes:
@@ -215,6 +229,7 @@ class Ulogd(service.Service):
         signals.answer(signal.SIGUSR2, lambda: reactor.callFromThread(self.read_now))
         stacks = [stack.spec.text for stack in self.graph.stacks]
         self.log.info("stacks running ({n}): {stacks}", n=len(stacks), stacks=" ".join(stacks))
+        self.events.add("start", f"stacks running ({len(stacks)}): {' '.join(stacks)}")
         self.life.begin()
 
     def guarded(self, plugin: Plugin, call: Callable[[], object]) -> None:
@@ -257,7 +272,9 @@ class Ulogd(service.Service):
 
     def _clock_set(self, step: float) -> None:
         """The wall clock was set: durations go on, stamps and intervals follow it."""
-        self.log.warn("the clock was set {way} by {n:.1f} s", way="forward" if step > 0 else "back", n=abs(step))
+        way = "forward" if step > 0 else "back"
+        self.log.warn("the clock was set {way} by {n:.1f} s", way=way, n=abs(step))
+        self.events.add("clock_set", f"the clock was set {way} by {abs(step):.1f} s")
         for node in self.graph.nodes:
             try:
                 node.plugin.clock_set(self.clock(), step)
@@ -344,10 +361,13 @@ class Ulogd(service.Service):
             if not isinstance(error, UlogdError):
                 self.log.failure("reload")
             self.log.error("the configuration is not reloaded, the former one goes on: {why}", why=error)
+            self.events.add("reload_refused", str(error))
             raise
         else:
             self.succession.settle()
             self.log.info("reloaded {file}: {changes}", file=self.file, changes="; ".join(changes) or "nothing changed")
+            self.left_out.clear()  # of the new configuration every stack is open
+            self.events.add("reload", "; ".join(changes) or "nothing changed")
             return changes
         finally:
             self._changing.release()
@@ -363,6 +383,7 @@ class Ulogd(service.Service):
         if why := self.succession.obstacle():
             return {"restarting": False, "error": why}
         self.log.info("the service restarts")
+        self.events.add("restart", "the service restarts")
         self.succession.executes = True
         reactor.callLater(_ANSWER_S, reactor.stop)
         return {"restarting": True}

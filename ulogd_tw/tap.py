@@ -256,8 +256,10 @@ def _open_doors(ulogd: Any, built: Built, parent: Process) -> None:
 
 def _open_api(ulogd: Any, built: Built, parent: Process, path: str, database: Any) -> None:
     """The control socket at `path`, and the addresses of [http]."""
+    from ulogd_tw.operating import silence
     from ulogd_tw.operating.api import control_socket, tree, view
 
+    silence.Silence(ulogd, built.settings.exporter_silent).setServiceParent(parent)
     seen = view.View(ulogd, built.config.file, database=database)
     root = tree.root(seen)
     if path:

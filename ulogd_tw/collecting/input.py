@@ -55,6 +55,19 @@ _TEXTS = {
 """Log lines about an exporter; templates that come and go are not logged."""
 _RELIABLE = {"no_template": "template {template} is missing; its records are dropped until it arrives"}
 """Other log lines for connections and files, where a template comes before its records."""
+_EVENTS = {
+    "domain": "exporter_new",
+    "restart": "exporter_restarted",
+    "sequence_reset": "exporter_restarted",
+    "no_template": "template_missing",
+    "template_changed": "template_conflict",
+    "names_ambiguous": "template_conflict",
+    "template_unusable": "template_refused",
+    "limit": "template_refused",
+    "clock_skew": "exporter_clock_wrong",
+    "clock_right": "exporter_clock_right",
+}
+"""Events for administrators, by the kind of a decoder's."""
 _LINES_A_MINUTE = 100
 """Log lines about exporters: forged source addresses must not fill the log."""
 
@@ -107,6 +120,7 @@ class Collecting(Input):
         super().__init__(instance, config)
         self._kept = Kept()
         self._limit = RateLimit(_LINES_A_MINUTE)
+        self._limit_of_events = RateLimit(_LINES_A_MINUTE)
         self.counters.figures.setdefault("sessions_evicted", 0)
         self.counters.figures["domains"] = lambda: self._kept.domains
         self.counters.figures["templates"] = lambda: self._kept.templates
@@ -224,12 +238,17 @@ class Collecting(Input):
         if not event.session.overtakes:
             text = _RELIABLE.get(event.kind, text)
         peer = event.session.peer
+        if kind := _EVENTS.get(event.kind):
+            said = f"{peer}, domain {event.domain}: " + text.format(template=event.template, detail=event.detail)
+            self.tell(kind, said, exporter=peer, domain=event.domain)
         self.say(f"{event.kind} {peer}", now, "{peer}, domain {domain}: " + text, peer=peer, domain=event.domain,
                  template=event.template, detail=event.detail)  # fmt: skip
 
     def refused(self, peer: tuple[Any, ...], reason: str, now: float) -> None:
         """A sender or connection is not taken, for one of the reasons of `exporters`; counted and said."""
         self.counters.errors[reason] += 1
+        if self._limit_of_events.take(f"{reason} {peer[0]}", now):
+            self.tell("exporter_refused", f"{peer[0]} is refused: {reason}", exporter=str(peer[0]))
         if reason == NOT_ALLOWED:
             self.say(reason, now, "{peer} is refused: its address is not in allow", peer=peer[0])
         else:

@@ -20,6 +20,7 @@ from ulogd_tw.core.options import Option, Options, octets, positive, text
 from ulogd_tw.core.paths import problem
 from ulogd_tw.core.patience import AT_ONCE, Ends, Wish
 from ulogd_tw.core.resolve import Found, Sources
+from ulogd_tw.core.states import FINE, State
 
 NULL, RAW, PACKET, FLOW, SUM = 0, 1, 2, 4, 8
 """Record types; a plugin that takes several says ``PACKET | FLOW``."""
@@ -104,6 +105,9 @@ class Plugin:
         self.emit: Callable[[Batch], None] = _unplugged
         self.fault: Callable[[Exception], None] = raised
         """Takes an exception of the plugin, so that Twisted does not see it and close the socket."""
+
+        self.tell: Callable[..., None] = _untold
+        """Takes an event for administrators: its kind, its text and further facts by name (`operating.events`)."""
 
     def __repr__(self) -> str:
         return f"<{self.instance}:{self.name}>"
@@ -377,6 +381,10 @@ class Output(Plugin):
         """As `requests`, for one stack with the keys `above` (None: any key may come)."""
         return self.requests(frozenset())
 
+    def state(self) -> State:
+        """How its destination is now, for `/readyz`. Asked often; it opens nothing."""
+        return FINE
+
     def write(self, batch: Batch) -> Any:
         """Write all rows. A Deferred opens a bounded queue before this output until it fires.
 
@@ -387,6 +395,10 @@ class Output(Plugin):
     def write_together(self, batches: Sequence[Batch]) -> Any:
         """As `write`, for several batches, of an output that is `together`."""
         raise NotImplementedError
+
+
+def _untold(kind: str, text: str, **facts: Any) -> None:
+    """Nobody looks at events."""
 
 
 def _nothing() -> None:

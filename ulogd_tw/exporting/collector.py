@@ -169,6 +169,12 @@ class Collector(Spooling):
                 records=plural(left, "record was", "records were"),
             )
 
+    def obstacle(self) -> str:
+        """Why records do not go to it now; empty where they do."""
+        if self.in_session:
+            return ""
+        return f"collector {self.url} is {self.state}" + (f": {self.last_error}" if self.last_error else "")
+
     def figures(self) -> dict[str, Any]:
         """For `stats_file`."""
         return {

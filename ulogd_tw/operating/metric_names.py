@@ -49,6 +49,13 @@ class Metric:
 SERVICE = (
     Metric(BEFORE + "build_info", "gauge", "Version of ulogd_tw and of Python.", ("version", "python")),
     Metric(BEFORE + "start_time_seconds", "gauge", "When the service started, in seconds since 1970."),
+    Metric(
+        BEFORE + "stack_state",
+        "gauge",
+        "1 for the state of the stack's output: ok, spooling or down.",
+        ("stack", "state"),
+    ),
+    Metric(BEFORE + "events_total", "counter", "Events of the service and of exporters, by kind.", ("kind",)),
     Metric(BEFORE + "http_requests_total", "counter", "Requests that came through a door.", ("door",)),
     Metric(BEFORE + "http_refused_total", "counter", "Requests without an answer, by reason.", ("door", "reason")),
     Metric(BEFORE + "http_connections", "gauge", "Connections that are open.", ("door",)),

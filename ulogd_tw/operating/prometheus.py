@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from ulogd_tw import __version__
+from ulogd_tw.core.states import WORDS
 from ulogd_tw.operating.metric_names import BEFORE, SERVICE, Metric, samples
 
 SAMPLES_AT_ONCE = 200
@@ -77,6 +78,9 @@ def _service(view: Any) -> Iterator[Family]:
     """The service as a whole, and its doors."""
     yield _of_service("build_info", [((__version__, platform.python_version()), 1)])
     yield _of_service("start_time_seconds", [((), view.since)])
+    states = [(stack["text"], stack["state"]) for stack in view.readiness()["stacks"]]
+    yield _of_service("stack_state", [((text, word), int(word == now)) for text, now in states for word in WORDS])
+    yield _of_service("events_total", [((kind,), n) for kind, n in view.ulogd.events.counts.items()])
     doors = view.doors.items()
     yield _of_service("http_requests_total", [((name,), door.requests) for name, door in doors])
     refused = [((name, reason), n) for name, door in doors for reason, n in door.refused.items()]

@@ -28,6 +28,7 @@ from ulogd_tw.core.patience import LONG
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, RAW, SUM, Output, Wanted
 from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.resolve import Found, Provided
+from ulogd_tw.core.states import State, down
 from ulogd_tw.storing.batch_journal import BatchJournal, UnderWay, under_way
 from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
 from ulogd_tw.storing.counts import STORING
@@ -88,6 +89,8 @@ class SQLOutput(Output):
         self._unnumbered = False
         self._away = False
         """Whether the database could not be reached while the stacks were built."""
+        self._trouble = ""
+        """What the database said when it took no rows; empty once it takes some."""
         self._sifted = False
         """Whether the last batch had to be sifted: then the next one that fails is sifted at once."""
         self._busy: defer.Deferred[Any] | None = None
@@ -245,9 +248,12 @@ class SQLOutput(Output):
                 self._close_pool()
                 opened.errback(error)
                 return
+        else:
+            self._trouble = ""
         opened.callback(None)
 
     def _too_slow(self, opened: defer.Deferred[None]) -> None:
+        self._trouble = f"{self.where} does not answer"
         self.limited.say(
             self.log.warn, "away", "{instance}: {db} does not answer; rows wait", instance=self.instance, db=self.where
         )
@@ -364,7 +370,7 @@ class SQLOutput(Output):
             try:
                 sift = doubts >= (1 if self._sifted else DOUBTS)
                 refused = await self._attempt(batch, number, failures > 0, sift)
-                self._sifted = sift
+                self._sifted, self._trouble = sift, ""
             except Exception as error:
                 fault = self._fault(error)
                 if fault is None:
@@ -466,7 +472,11 @@ class SQLOutput(Output):
             raise StartError(f"{self.where}: {self.database.text(error)}", fault.remedy)
         return fault
 
+    def state(self) -> State:
+        return down(self._trouble)
+
     def _warn(self, error: Exception, fault: Fault) -> None:
+        self._trouble = f"{self.where}: {self.database.text(error)}"
         remedy = f"; {fault.remedy}" if fault.remedy else ""
         self.limited.say(
             self.log.warn, fault.reason, "{instance}: {db}: {error}{remedy}; rows wait", instance=self.instance,

@@ -158,6 +158,7 @@ class UnixDatagrams(LineByLine):
 
     def _missed(self, error: OSError) -> None:
         self._disconnect()
+        self.trouble = f"{self.path}: {error.strerror}"
         self.fault("connection", "{path}: {error}; its rows wait; next attempt every {retry} s",
                    path=self.path, error=error.strerror, retry=RETRY)  # fmt: skip
         self.later(RETRY)

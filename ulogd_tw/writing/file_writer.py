@@ -46,6 +46,8 @@ class FileWriter:
         self._timer: Any = None
         self._stopping = False
         self._refusing = False
+        self.trouble = ""
+        """Why nothing can be written, since the last attempt."""
         self._limited = RateLimitedLog(self._reactor.seconds)
         self._waiter: defer.Deferred[None] | None = None
         self._rows = self._records = 0
@@ -87,7 +89,7 @@ class FileWriter:
             self._steps.popleft()
 
     def _worked(self, _: None) -> None:
-        self._busy = None
+        self._busy, self.trouble = None, ""
         if self._refusing:
             self._refusing = False
             self.log.info("{instance}: files are written again", instance=self.output.instance)
@@ -101,6 +103,7 @@ class FileWriter:
             self._steps.popleft()
             self.output.fault(error)
         else:
+            self.trouble = f"{self._steps[0].file.path}: {error.strerror or error}"
             self._refusing |= self.fault(
                 "write", "{path}: {error}; its rows wait; next attempt every {retry} s",
                 path=self._steps[0].file.path, error=error.strerror or error, retry=RETRY,

@@ -34,6 +34,9 @@ class Remote(Sink):
         self._attempt = self.attempt()
         self._attempt.addCallbacks(self._reached, self._missed)
 
+    def obstacle(self) -> str:
+        return self.trouble if self.up else f"{self.peer} is not connected"
+
     def _reached(self, _: Any) -> None:
         self._attempt = None
         self._wait = FIRST_WAIT

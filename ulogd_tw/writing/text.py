@@ -26,6 +26,7 @@ from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.patience import AT_ONCE, LONG
 from ulogd_tw.core.plugin import ALL, Output, Wanted
 from ulogd_tw.core.plurals import plural
+from ulogd_tw.core.states import State, down
 from ulogd_tw.writing import tails
 from ulogd_tw.writing.counts import LINES
 from ulogd_tw.writing.pipes import unwatched, watch_readers
@@ -111,6 +112,8 @@ class Sink:
         self.output = output
         self.clock = output.clock
         self.rest: PendingText | None = None
+        self.trouble = ""
+        """Why nothing can be written, since the last attempt; empty where it went well."""
         self._timer: Any = None
         self._limited = RateLimitedLog(self.clock.seconds)
 
@@ -132,7 +135,7 @@ class Sink:
         """Write it: None when done at once, else a Deferred."""
         self.rest = rest
         if self.send_waiting():
-            self.rest = None
+            self.rest, self.trouble = None, ""
             return None
         rest.finished = defer.Deferred()
         return rest.finished
@@ -158,7 +161,7 @@ class Sink:
             self.rest = None
             rest.finished.errback(error)
             return
-        self.rest = None
+        self.rest, self.trouble = None, ""
         rest.finished.callback(None)
 
     def stop(self) -> Any:
@@ -178,6 +181,10 @@ class Sink:
                 self.output.counters.dropped["write"] += rest.rows_left()
                 rest.finished.callback(None)
         return self.close()
+
+    def obstacle(self) -> str:
+        """Why rows cannot be written now; empty where they can."""
+        return self.trouble
 
     def fault(self, kind: str, format: str, **fields: Any) -> bool:
         """Count a fault, and log it at most once a minute; returns whether it was logged."""
@@ -217,6 +224,7 @@ class TextFile(Sink):
         """Wait for a reader of the named pipe."""
         self.log.info("{instance}: {path} waits for a reader", instance=self.output.instance, path=self.path)
         self._waiting = True
+        self.trouble = f"{self.path} has no reader"
         self.later(RETRY)
 
     def _found_reader(self) -> bool:
@@ -228,7 +236,7 @@ class TextFile(Sink):
                 self.fault("reopen", "{path}: {error}", path=self.path, error=error.strerror)
             self.later(RETRY)
             return False
-        self._waiting = False
+        self._waiting, self.trouble = False, ""
         self._watch = watch_readers(self.clock, self.fd, self._reader_left)
         self.log.info("{instance}: {path} has a reader", instance=self.output.instance, path=self.path)
         return True
@@ -351,6 +359,7 @@ class TextFile(Sink):
         self._no_reader()
 
     def _refused(self, error: OSError) -> None:
+        self.trouble = f"{self.path}: {error.strerror}"
         self._refusing |= self.fault(
             "write", "{path}: {error}; its rows wait; next attempt every {retry} s",
             path=self.path, error=error.strerror, retry=RETRY,
@@ -432,6 +441,9 @@ class TextOutput(Output):
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
         """The records of a batch in slices: octets and the number of rows in them."""
         raise NotImplementedError
+
+    def state(self) -> State:
+        return down(self.sink.obstacle())
 
     def patience(self) -> float | None:
         return patience_of(self.config.file, self.config.sync)

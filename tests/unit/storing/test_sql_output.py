@@ -154,6 +154,17 @@ class RetryTests(SynchronousTestCase):
         self.successResultOf(stopping)
         self.assertEqual(made.reactor.getDelayedCalls(), [])
 
+    def test_state(self):
+        """Down with what the database said, until it takes rows again; an idle connection that died is no outage."""
+        made = self.opened()
+        self.assertEqual("ok", made.state().word)
+        made.script += [Away("gone")] * 3
+        writing = made.write(numbers(0, 3))
+        self.assertEqual(("down", ("world: gone",)), made.state())
+        made.reactor.advance(60)
+        self.successResultOf(writing)
+        self.assertEqual("ok", made.state().word)
+
     def test_stop_lets_a_write_finish(self):
         """A write under way has a moment; then its connection is cut, and the batch given back if it is not there."""
         for found, error in ((None, NotWritten), (Refused(2), None)):

@@ -127,8 +127,12 @@ class Page(resource.Resource):
             kept = self._answers[key] = _Kept(now, defer.maybeDeferred(self.get, question).addCallback(joined))
         return kept.wait()
 
+    def status_of(self, body: bytes) -> int:
+        """The HTTP status of an answer."""
+        return self.status
+
     def _send(self, body: bytes, request: Any) -> None:
-        send(request, self.status, self.kind, body)
+        send(request, self.status_of(body), self.kind, body)
 
     def _failed(self, failure: Any, request: Any) -> None:
         refuse(request, failure)

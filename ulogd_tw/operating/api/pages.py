@@ -99,6 +99,41 @@ def _no_query(failure: Any) -> Any:
     raise Refused(404 if failure.check(NoTable) else 400, "query", str(failure.value))
 
 
+class EventsPage(Page):
+    """What happened lately: stacks left out, reloads, exporters that came, fell silent or restarted, and so on."""
+
+    path = V1 + "events"
+    parameters = ("since",)
+
+    def get(self, question: Question) -> Chunks:
+        """Those with a number above `since`; the last number is for the next question."""
+        return listed("events", self.view.ulogd.events.since(question.number("since", 0)))
+
+
+class Live(Page):
+    """Whether the service turns at all."""
+
+    path = "/livez"
+
+    def get(self, question: Question) -> Chunks:
+        """An answer is the proof: the reactor gives it."""
+        return one({"alive": True})
+
+
+class Ready(Page):
+    """Whether rows arrive: the state of each stack, with the reasons."""
+
+    path = "/readyz"
+
+    def get(self, question: Question) -> Chunks:
+        """Status 200, or 503 where a stack is down."""
+        return one(self.view.readiness())
+
+    def status_of(self, body: bytes) -> int:
+        """By the answer itself, which is the same for all within a second."""
+        return 200 if json.loads(body)["ready"] else 503
+
+
 class Metrics(Page):
     """The counters for Prometheus, in its text format."""
 
@@ -189,7 +224,8 @@ class Login(Page):
 
 
 PAGES: tuple[type[Page], ...] = (
-    Index, Login, Metrics, Status, GraphPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, QueryPage,
-    TapPage, Reload, Restart,
+    Index, Login, Live, Ready, Metrics,
+    Status, GraphPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, EventsPage, TapPage,
+    QueryPage, Reload, Restart,
 )  # fmt: skip
 """Every address."""

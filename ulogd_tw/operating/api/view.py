@@ -10,6 +10,7 @@ from typing import Any
 from ulogd_tw import __version__
 from ulogd_tw.core.graph import Graph, Node, Stack
 from ulogd_tw.core.plugin import Aggregator, Input, Output
+from ulogd_tw.core.states import DOWN, OK, State
 from ulogd_tw.operating.query import Database
 
 _ROWS = ("received", "emitted", "written", "waiting", "filtered")
@@ -34,6 +35,11 @@ class View:
         """The stacks of this moment."""
         return self.ulogd.graph
 
+    @property
+    def left_out(self) -> list[dict[str, str]]:
+        """The stacks that could not start: text, where, reason."""
+        return getattr(self.ulogd, "left_out", [])
+
     def status(self) -> dict[str, Any]:
         """What runs, since when, and how each stack is."""
         settings = self.ulogd.settings
@@ -45,10 +51,17 @@ class View:
             "config": self.config,
             "state_dir": getattr(settings, "state_dir", "") or "",
             "stacks": [_stack(number, stack) for number, stack in enumerate(self.graph.stacks)],
-            "left_out": list(getattr(self.ulogd, "left_out", ())),
+            "left_out": list(self.left_out),
             "mistakes": [str(mistake) for mistake in self.ulogd.mistakes if not mistake.remark],
             "kept": {},
         }
+
+    def readiness(self) -> dict[str, Any]:
+        """Each stack with its state and the reasons, also those that are left out; `ready` if none is down."""
+        found = [_stack_state(stack.spec.text, stack.spec.where, *state_of(stack)) for stack in self.graph.stacks]
+        for stack in self.left_out:
+            found.append(_stack_state(stack["text"], stack["where"], DOWN, (stack["reason"],)))
+        return {"ready": all(stack["state"] != DOWN for stack in found), "stacks": found}
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         """Every instance with its place in the graph and its counters."""
@@ -106,8 +119,25 @@ class View:
             }
 
 
+def _stack_state(text: str, where: str, state: str, reasons: tuple[str, ...]) -> dict[str, Any]:
+    return {"text": text, "where": where, "state": state, "reasons": list(reasons)}
+
+
 def _none(exporter: str) -> tuple[()]:
     return ()
+
+
+def state_of(stack: Stack) -> State:
+    """How the output of a stack is; where nothing takes its rows, also how many wait."""
+    output = stack.path[-1].plugin
+    assert isinstance(output, Output)
+    state = output.state()
+    if state.word == OK:
+        return state
+    waiting = output.counters.rows_waiting
+    more = f"{waiting} of at most {output.config.queue_rows} rows wait in memory"
+    reasons = tuple(f"{output.instance}: {reason}" for reason in state.reasons)
+    return State(state.word, (*reasons, *([more] if waiting else [])))
 
 
 def kind_of(node: Node) -> str:
@@ -120,12 +150,13 @@ def kind_of(node: Node) -> str:
 
 def _stack(number: int, stack: Stack) -> dict[str, Any]:
     counters = [node.plugin.counters for node in stack.path]
+    state = state_of(stack)
     return {
         "n": number,
         "text": stack.spec.text,
         "where": stack.spec.where,
-        "state": "ok",
-        "reasons": [],
+        "state": state.word,
+        "reasons": list(state.reasons),
         "rows_received": counters[0].rows_received,
         "rows_written": counters[-1].rows_written,
         "rows_waiting": counters[-1].rows_waiting,

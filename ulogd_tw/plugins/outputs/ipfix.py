@@ -16,6 +16,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, text, words
 from ulogd_tw.core.paths import input_file
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output
+from ulogd_tw.core.states import DOWN, OK, SPOOLING, State
 from ulogd_tw.exporting import flow_records, kept_sequences
 from ulogd_tw.exporting.anonymise import prefix_preserving, read_key, truncating
 from ulogd_tw.exporting.collector import Collector
@@ -133,6 +134,14 @@ class IPFIX(Output):
         if found.form.version == TEMPLATE5.ident:
             found.outgoing.templates[TEMPLATE5.ident] = TEMPLATE5
         return found
+
+    def state(self) -> State:
+        """With mode=all every collector must be there, else one of them; what is for absent ones may go to the disk."""
+        away = [collector for collector in self.collectors if collector.obstacle()]
+        reasons = tuple(collector.obstacle() for collector in away)
+        if not away or self.config.mode != "all" and len(away) < len(self.collectors):
+            return State(OK, reasons)
+        return State(SPOOLING if all(collector.spool for collector in away) else DOWN, reasons)
 
     @property
     def copies(self) -> bool:

@@ -19,6 +19,7 @@ from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.patience import Ends
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, SUM, Output, Wanted
 from ulogd_tw.core.plurals import plural
+from ulogd_tw.core.states import State, down
 from ulogd_tw.exporting import flow_records
 from ulogd_tw.exporting.counts import RECORDS
 from ulogd_tw.exporting.flow_records import FlowRecords
@@ -141,6 +142,9 @@ class IPFIXFILE(Output):
 
     def requests_of(self, above: frozenset[str] | None) -> Any:
         return self.flows.requests(above)
+
+    def state(self) -> State:
+        return down(self.writer.trouble)
 
     def patience(self) -> float | None:
         return patience_of(self.config.file, self.config.sync)

@@ -16,6 +16,7 @@ from ulogd_tw.core.options import Option, Options, boolean
 from ulogd_tw.core.paths import directory
 from ulogd_tw.core.plugin import FLOW, RAW, SUM, Output
 from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.states import State, down
 from ulogd_tw.writing.counts import LINES
 from ulogd_tw.writing.tails import Tail
 from ulogd_tw.writing.text import SYNC, PendingText, TextFile, patience_of
@@ -107,6 +108,9 @@ class XML(Output):
             from twisted.internet import reactor as clock
         self.clock = clock
         self._files: dict[int, DocumentFile] = {}
+
+    def state(self) -> State:
+        return down(*(file.obstacle() for file in self._files.values()))
 
     def patience(self) -> float | None:
         return patience_of("stdout" if self.config.stdout else self.config.directory, self.config.sync)

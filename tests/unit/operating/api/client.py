@@ -9,6 +9,7 @@ from twisted.python.failure import Failure
 
 from ulogd_tw.operating.api import tree, view
 from ulogd_tw.operating.api.door import Door
+from ulogd_tw.operating.events import Events
 
 
 class Transport(StringTransport):
@@ -60,7 +61,8 @@ class Client:
 
 def view_of(graph, **members):
     """What a door sees of a service with these stacks."""
-    ulogd = SimpleNamespace(**{"graph": graph, "settings": SimpleNamespace(), "mistakes": ()} | members)
+    usual = {"settings": SimpleNamespace(), "mistakes": (), "left_out": [], "events": Events()}
+    ulogd = SimpleNamespace(**{"graph": graph} | usual | members)
     return view.View(ulogd, "ulogd.conf")
 
 

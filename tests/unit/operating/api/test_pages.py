@@ -7,8 +7,10 @@ from twisted.trial.unittest import TestCase
 
 from tests.unit.operating.api.client import asked, door_of
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
+from ulogd_tw.core.states import State
 from ulogd_tw.operating import metrics
 from ulogd_tw.operating.api.pages import PAGES
+from ulogd_tw.operating.events import Events
 
 JSON = {"Content_Type": "application/json"}
 
@@ -92,6 +94,64 @@ class StatusTests(PagesCase):
         self.patch(page.view, "clock", type("Later", (), {"seconds": lambda self: later})())
         _, _, found = yield asked(door, "GET", "/api/v1/status")
         self.assertEqual({"n": 2}, found)
+
+
+class HealthTests(PagesCase):
+    """What a load balancer asks."""
+
+    @defer.inlineCallbacks
+    def test_livez(self):
+        status, _, found = yield asked(self.door(), "GET", "/livez")
+        self.assertEqual((200, {"alive": True}), (status, found))
+
+    @defer.inlineCallbacks
+    def ready(self, state, **members):
+        """Status and answer of /readyz where the output is in this state."""
+        door = self.door(**members)
+        output = self.graph.stacks[0].path[-1].plugin
+        self.patch(output, "state", lambda: state)
+        output.counters.rows_waiting = 7
+        status, _, found = yield asked(door, "GET", "/readyz")
+        return status, found["ready"], found["stacks"]
+
+    @defer.inlineCallbacks
+    def test_states(self):
+        """A stack that is down makes the service not ready; one that spools does not."""
+        status, ready, (stack,) = yield self.ready(State())
+        self.assertEqual((200, True, "ok", []), (status, ready, stack["state"], stack["reasons"]))
+        status, ready, (stack,) = yield self.ready(State("spooling", ("udp:x is away",)))
+        self.assertEqual((200, True, "spooling"), (status, ready, stack["state"]))
+        status, ready, (stack,) = yield self.ready(State("down", ("db is away",)))
+        self.assertEqual((503, False, "down"), (status, ready, stack["state"]))
+        self.assertEqual([True, True], ["db is away" in stack["reasons"][0], "7 of at most" in stack["reasons"][1]])
+
+    @defer.inlineCallbacks
+    def test_left_out(self):
+        """A stack that could not start is down, with its reason."""
+        gone = {"text": "ct1:NFCT,j:JSON", "where": "f:3", "reason": "ct1:NFCT: not permitted"}
+        status, ready, stacks = yield self.ready(State(), left_out=[gone])
+        self.assertEqual((503, False), (status, ready))
+        self.assertEqual(("down", ["ct1:NFCT: not permitted"]), (stacks[1]["state"], stacks[1]["reasons"]))
+
+
+class EventsTests(PagesCase):
+    """What happened."""
+
+    @defer.inlineCallbacks
+    def test_since(self):
+        """All, or those after a number."""
+        events = Events(lambda: 5.0)
+        events.add("exporter_new", "192.0.2.1 is new", exporter="192.0.2.1")
+        events.add("reload", "nothing changed")
+        door = self.door(events=events)
+        _, _, found = yield asked(door, "GET", "/api/v1/events")
+        self.assertEqual([1, 2], [event["n"] for event in found["events"]])
+        self.assertEqual({"n": 1, "time": 5.0, "kind": "exporter_new", "text": "192.0.2.1 is new",
+                          "exporter": "192.0.2.1"}, found["events"][0])  # fmt: skip
+        _, _, found = yield asked(door, "GET", "/api/v1/events?since=1")
+        self.assertEqual(["reload"], [event["kind"] for event in found["events"]])
+        status, _, _ = yield asked(door, "GET", "/api/v1/events?since=x")
+        self.assertEqual(400, status)
 
 
 class QueryTests(PagesCase):
