@@ -161,7 +161,7 @@ class RetryTests(SynchronousTestCase):
         made.script += [Away("gone")] * 3
         writing = made.write(numbers(0, 3))
         self.assertEqual(("down", ("world: gone",)), made.state())
-        made.reactor.advance(60)
+        made.reactor.pump([60] * 3)
         self.successResultOf(writing)
         self.assertEqual("ok", made.state().word)
 
