@@ -5,16 +5,16 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 from functools import partial
 
 from twisted.trial.unittest import TestCase
 
-from tests.live.service import Service, ipfixgen, sleep, unaccounted
+from tests.live.exporters import started
+from tests.live.service import Service, sleep, unaccounted
 from tests.live.test_softflowd import _queue
 from tests.support import free_port, wait_until
 
-RECORDS, RATE = 400_000, 100_000
+RECORDS, RATE = 300_000, 100_000
 CONFIG = """
 [col1]
 listen="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"
@@ -39,13 +39,12 @@ class Base(TestCase):
         config = config.replace("{port}", str(self.port))
         return Service(stacks, config, settings=f"reload=1\n{settings}", **keywords)
 
-    def load(self, *words, records=RECORDS):
+    def load(self, kind="udp", records=RECORDS, rate=RATE):
         """An exporter that sends."""
-        argv = [ipfixgen(), "-d", f"127.0.0.1:{self.port}", "-n", records, "-r", RATE, *words]
-        return subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, text=True)
+        return started(self.port, kind, records, rate)
 
     def finished(self, load):
-        return json.loads(load.communicate(timeout=60)[0].splitlines()[-1])
+        return json.loads(load.communicate(timeout=60)[0])
 
     def reload(self, service, edit, said="reloaded"):
         """Edit the file and send SIGHUP; the lines about the reload."""
@@ -78,6 +77,14 @@ class Base(TestCase):
 
     def assert_all(self, sent, service, name="agg.json"):
         self.assertEqual((sent["records"], sent["octets"]), self.sums(service, name), service.output()[-3000:])
+
+    @staticmethod
+    def patient(condition):
+        """Wait a while; what is missing then is shown by the comparison."""
+        try:
+            wait_until(condition, 10.0)
+        except AssertionError:
+            pass
 
 
 class ReloadTests(Base):
@@ -125,6 +132,8 @@ class ReloadTests(Base):
             with service:  # the groups that were kept go on, and are handed on by this reload
                 wait_until(lambda service=service: service.output().count("stacks run") == 2, 20.0, "it runs again")
                 self.reload(service, lambda text: text.replace("interval=86400", "interval=1"))
+                total = sent["records"], sent["octets"]
+                self.patient(lambda total=total, service=service: self.sums(service) == total)
             self.assert_all(sent, service)
 
     def test_collector(self):
@@ -142,7 +151,7 @@ class ReloadTests(Base):
 
     def test_over_tcp(self):
         """A connection goes on while an AGGREGATE is replaced."""
-        sent, _, service = self.while_sending(lambda text: text.replace("interval=1", "interval=2"), "-t", "tcp")
+        sent, _, service = self.while_sending(lambda text: text.replace("interval=1", "interval=2"), "tcp")
         self.assert_all(sent, service)
         self.assertEqual(1, service.counters("col1")["sessions"] + service.output().count("closed by the peer"))
 
@@ -150,7 +159,7 @@ class ReloadTests(Base):
         """A new output asks for other keys: the connection and its templates go on."""
         more = "stack=col1:COLLECTOR,all1:JSON\n[col1]"
         options = '[all1]\nfile="/dev/null"\n'
-        sent, line, service = self.while_sending(lambda text: text.replace("[col1]", more) + options, "-t", "tcp")
+        sent, line, service = self.while_sending(lambda text: text.replace("[col1]", more) + options, "tcp")
         self.assertIn("all1:JSON is new", line)
         self.assert_all(sent, service)
 
@@ -234,7 +243,7 @@ class ManyTests(Base):
         config = MANY.replace("{second}", str(free_port("tcp")))
         made = set()
         with self.service(MANY_STACKS, config) as service:
-            loads = [self.load("-r", 40_000, records=500_000), self.load("-t", "tcp", "-r", 20_000, records=250_000)]
+            loads = [self.load("udp", 400_000, 40_000), self.load("tcp", 200_000, 20_000)]
             sleep(0.5)
             lines = []
             while any(load.poll() is None for load in loads):
@@ -254,14 +263,6 @@ class ManyTests(Base):
         database.close()
         self.assertEqual([total, total], [self.sums(service, name) for name in ("agg.json", "second.json")])
         self.assertGreater(len(lines), 4)
-
-    @staticmethod
-    def patient(condition):
-        """Wait a while; what is missing then is shown by the comparison."""
-        try:
-            wait_until(condition, 10.0)
-        except AssertionError:
-            pass
 
 
 def _edited(text, edits, made):

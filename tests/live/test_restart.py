@@ -5,15 +5,15 @@ import json
 import os
 import signal
 import socket
-import subprocess
 
 from twisted.trial.unittest import TestCase
 
-from tests.live.service import Service, ipfixgen, sleep, unaccounted
+from tests.live.exporters import started
+from tests.live.service import Service, sleep, unaccounted
 from tests.live.test_softflowd import _queue
 from tests.support import free_port, wait_until
 
-RECORDS, RATE = 500_000, 100_000
+RECORDS, RATE = 400_000, 100_000
 CONFIG = """
 [col1]
 listen="udp:127.0.0.1:{port} tcp:127.0.0.1:{port}"
@@ -62,10 +62,6 @@ class RestartTests(TestCase):
             **keywords,
         )
 
-    def load(self, *words):
-        argv = [ipfixgen(), "-d", f"127.0.0.1:{self.port}", "-n", RECORDS, "-r", RATE, *words]
-        return subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, text=True)
-
     def restart(self, service):
         """Ask for a restart, and wait for the next start."""
         starts = service.output().count("stacks run")
@@ -76,15 +72,15 @@ class RestartTests(TestCase):
         rows = [json.loads(line) for line in (service.directory / "agg.json").read_text().splitlines()]
         return sum(row["flows"] for row in rows), sum(row["octets"] for row in rows), len(rows)
 
-    def while_sending(self, *words, settings="", times=1):
+    def while_sending(self, again=0, settings="", times=1):
         with self.service(settings) as service:
             pid = service.pid
-            load = self.load(*words)
+            load = started(self.port, "udp", RECORDS, RATE, 3, again)
             sleep(1.0)
             for _ in range(times):
                 self.restart(service)
                 os.kill(pid, 0)
-            sent = json.loads(load.communicate(timeout=60)[0].splitlines()[-1])
+            sent = json.loads(load.communicate(timeout=60)[0])
             wait_until(lambda: _queue(self.port) == 0, what="all is read")
         self.assertEqual({}, unaccounted(service.all_counters()))
         self.assertNotIn("Traceback", service.output())
@@ -92,12 +88,12 @@ class RestartTests(TestCase):
 
     def test_exporters(self):
         """Three exporters over UDP; without state_dir groups are emitted at the end, and records wait for templates."""
-        sent, service = self.while_sending("-E", 3, "-T", 64)
+        sent, service = self.while_sending(again=64)
         self.assertEqual((sent["records"], sent["octets"]), self.sums(service)[:2], service.output()[-3000:])
 
     def test_state(self):
         """With state_dir the next process goes on with open intervals and Sequence Numbers."""
-        sent, service = self.while_sending("-E", 3, settings='reload=1\nstate_dir="{dir}/state"', times=2)
+        sent, service = self.while_sending(settings='reload=1\nstate_dir="{dir}/state"', times=2)
         with service:
             wait_until(lambda: service.output().count("stacks run") == 4, 20.0, "it runs again")
             service.config.write_text(service.config.read_text().replace("86400", "1"))
@@ -115,15 +111,14 @@ class RestartTests(TestCase):
             settings='control_socket="{dir}/control"\nstate_dir="{dir}/state"',
         )
         with self.service('reload=1\nstate_dir="{dir}/state"') as service, exporter:
-            argv = [ipfixgen(), "-d", f"127.0.0.1:{udp}", "-n", RECORDS // 2, "-r", RATE // 2]
-            load = subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, text=True)
+            load = started(udp, "udp", RECORDS // 2, RATE // 2)
             sleep(1.0)
             self.restart(service)
             sleep(0.5)
             self.restart(exporter)
             sleep(0.5)
             self.restart(service)
-            sent = json.loads(load.communicate(timeout=60)[0].splitlines()[-1])
+            sent = json.loads(load.communicate(timeout=60)[0])
             exporter.stop()
             wait_until(lambda: ask(service, "GET", "/api/v1/exporters") is not None, what="an answer")
             service.config.write_text(service.config.read_text().replace("86400", "1"))
