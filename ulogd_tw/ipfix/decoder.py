@@ -231,8 +231,10 @@ class Decoder:
         came_to: Place | None = None,
     ) -> None:  # fmt: skip
         """A domain with the former clock of its exporter, its options data, and its place in the sequence."""
+        before = len(self.events)
         domain = self.intake.domain(session, number, place)
         if domain is not None:
+            del self.events[before:]  # it is not new to the administrator
             domain.origin = origin
             if came_to is not None:
                 self.intake.restarts.restore(domain, came_to)

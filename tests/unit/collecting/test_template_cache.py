@@ -87,6 +87,7 @@ class TemplateCacheTests(TestCase):
         yield self.first.save()
         then = self.again().load()
         self.assertEqual(["col1: template_cache has 4 templates of 3 exporters"], then.said)
+        self.assertEqual([], then.decoder.events)  # none of them is new to the administrator
         self.assertEqual([5, 6], self.field(then.take("192.0.2.1", 5000, counts(5), counts(6, domain=7)),
                                             "octetDeltaCount"))  # fmt: skip
         (row,) = then.take("192.0.2.1", 5000, message(a_set(300, hexed("00000001 04 65746830")), number=1))
