@@ -27,7 +27,7 @@ from twisted.logger import Logger
 
 from ulogd_tw import __version__, reloading, signals, starting
 from ulogd_tw.clocks import WallClock
-from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError, lacks_memory
+from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError, in_words, lacks_memory
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.plurals import plural
@@ -143,7 +143,7 @@ class Ulogd(service.Service):
             except UlogdError as error:
                 broken[node] = error
             except OSError as error:
-                broken[node] = StartError(str(error))
+                broken[node] = StartError(in_words(error))
             except MemoryError as error:
                 broken[node] = lacks_memory(error)
             except Exception as error:  # a fault of the plugin costs its stacks, not the others
@@ -287,9 +287,9 @@ class Ulogd(service.Service):
         count = self._limit.take(f"{plugin.instance} {kind}", time.monotonic())
         if not count:
             return
-        more, shown = left_out(count), error
+        more, shown = left_out(count), in_words(error)
         if isinstance(error, MemoryError):
-            shown = lacks_memory(error)
+            shown = str(lacks_memory(error))
         elif not isinstance(error, (UlogdError, OSError)):
             more += "\n" + "".join(traceback.format_exception(error))
         self.log.error(
@@ -341,7 +341,9 @@ class Ulogd(service.Service):
             metrics.write_file(self.settings.stats_file, metrics.snapshot(self.graph))
         except OSError as error:
             if self._limit.take("stats_file", time.monotonic()):
-                self.log.error("stats_file {path}: {error}", path=self.settings.stats_file, error=error)
+                self.log.error(
+                    "stats_file {path}: {error}", path=self.settings.stats_file, error=error.strerror or error
+                )
 
     # reload
 

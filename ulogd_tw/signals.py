@@ -9,6 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet import error
+
 ANSWERED = (signal.SIGHUP, signal.SIGUSR2)
 UNUSED = (signal.SIGUSR1, signal.SIGALRM)
 """Sent by scripts written for ulogd2, which gives them to its plugins, none of which does anything."""
@@ -36,6 +38,20 @@ def answer(number: int, call: Callable[[], object]) -> None:
     if number in _came:
         _came.discard(number)
         call()
+
+
+def stop_once(reactor: Any) -> None:
+    """A second request to stop, by a signal that comes at the moment of the first, is no error with a traceback."""
+    stop = reactor.stop
+
+    def once() -> None:
+        try:
+            stop()
+        except error.ReactorNotRunning:
+            if not reactor.running:
+                raise
+
+    reactor.stop = once
 
 
 def _note(number: int, frame: Any) -> None:

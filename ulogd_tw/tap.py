@@ -93,6 +93,8 @@ class Checked:
 
     def verdict(self) -> str:
         """The last line of what is printed."""
+        if not self._built.config.stacks():
+            return f"{self.path}: there is no stack to run"
         if self.left_out:
             stacks = self.left_out + len(self.graph.stacks)
             part = f"{self.left_out} of {stacks} stacks" if stacks > 1 else "the only stack"
@@ -234,6 +236,7 @@ def _make_reactor(config: configuration.Config) -> None:
     from ulogd_tw.transports import names
 
     clocks.make_steady(reactor)
+    signals.stop_once(reactor)
     names.install(reactor)
 
 

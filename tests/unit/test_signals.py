@@ -2,7 +2,9 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
+from twisted.internet.error import ReactorNotRunning
 from twisted.trial.unittest import SynchronousTestCase
 
 from ulogd_tw import signals
@@ -41,6 +43,23 @@ class SignalTests(SynchronousTestCase):
         os.kill(os.getpid(), signal.SIGUSR2)
         os.kill(os.getpid(), signal.SIGUSR2)
         self.assertEqual([signal.SIGUSR2] * 2, self.answers)
+
+    def test_two_ends(self):
+        """Two signals in one moment stop the reactor once; where it does not run, the mistake of ours is seen."""
+        stops = []
+
+        def stop():
+            if stops or not reactor.running:
+                raise ReactorNotRunning
+            stops.append(1)
+
+        reactor = SimpleNamespace(running=True, stop=stop)
+        signals.stop_once(reactor)
+        reactor.stop()
+        reactor.stop()
+        self.assertEqual([1], stops)
+        reactor.running = False
+        self.assertRaises(ReactorNotRunning, reactor.stop)
 
     def test_unused(self):
         """What scripts for ulogd2 send, such as `reload` of Gentoo's, does not end the process."""

@@ -78,6 +78,13 @@ class StartError(UlogdError):
         self.remedy = remedy
 
 
+def in_words(error: Exception) -> str:
+    """An error for a message: of the system's errors the path and the reason, without number and quotes."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return str(error)
+
+
 def lacks_memory(error: MemoryError) -> StartError:
     """The error of an instance whose tables do not fit into memory."""
     return StartError(f"not enough memory: {error}", "make its limits smaller, such as max_keys or max_flows")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from ulogd_tw.core.errors import Mistake, UlogdError
+from ulogd_tw.core.errors import Mistake, UlogdError, in_words
 from ulogd_tw.core.graph import Graph, Node, Stack, StackSpec, describe, input_of
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Input, Output, Plugin, type_text
@@ -186,7 +186,7 @@ class Builder:
 def _reason(error: Exception) -> str:
     """The text of an instance's fault; an internal error of the plugin is named as one."""
     if isinstance(error, UlogdError | OSError):
-        return str(error)
+        return in_words(error)
     return f"an error of the plugin itself: {type(error).__name__}: {error}"
 
 

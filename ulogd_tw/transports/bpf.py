@@ -78,7 +78,7 @@ def compiled(text: str, link: int, snaplen: int) -> Program:
     try:
         if pcap.pcap_compile(handle, program, text.encode(), 1, 0xFFFFFFFF):
             why = ffi.string(pcap.pcap_geterr(handle)).decode(errors="replace")
-            raise StartError(f"filter {text!r}: {why}")
+            raise StartError(f"filter {text!r}: {why}", "man pcap-filter describes the language")
         instructions = bytes(ffi.buffer(program.bf_insns, 8 * program.bf_len))
         pcap.pcap_freecode(program)
     finally:

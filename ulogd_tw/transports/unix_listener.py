@@ -43,6 +43,7 @@ class UnixListener:
             self._port = self._reactor.listenUNIX(self.path, factory, BACKLOG, self.mode)
         except Exception as error:
             why = getattr(error, "socketError", error)
+            why = getattr(why, "strerror", None) or why
             raise StartError(f"{self.path}: {why}", "make its directory, writable for the user of ulogd") from error
         finally:
             os.umask(mask)

@@ -116,7 +116,9 @@ class AGGREGATE(Aggregator):
         yield from (m for m in self._mistakes if m[0] != "key" or known(m[1].partition("/")[0].partition("@")[0]))
         ranking = [key.name for key in (*VALUES, *self._function_keys()) if key.type.numeric]
         if self.config.by not in ranking:
-            yield "by", f"{self.config.by} is none of {', '.join(ranking)}"
+            near = {"bytes": "octets", "pkts": "packets"}.get(self.config.by)
+            meant = f"; did you mean {near}?" if near else ""
+            yield "by", f"{self.config.by} is none of {', '.join(ranking)}{meant}"
         yield from self.settings.mistakes()
         taken = {*self.key_names, *(key.name for key in VALUES), INTERVAL_START.name}
         for spec in self.settings.functions:

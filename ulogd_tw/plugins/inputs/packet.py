@@ -37,6 +37,9 @@ _LINKTYPES = {_ETHER: 1, _LOOPBACK: 1} | dict.fromkeys(_OF_IP, 101)
 USUAL_S = 0.1
 """Seconds that packets wait for more, where no plugin below has a wish."""
 
+ETHERNET = 1
+"""The link type of most interfaces (DLT_EN10MB), to check a filter before an interface is open."""
+
 
 class PACKET(Input):
     """Captures packets on network interfaces, for BASE and the plugins below it.
@@ -105,6 +108,11 @@ class PACKET(Input):
         for name in self.config.interface if not self.config.network_namespace_path else ():
             if not os.path.exists(f"/sys/class/net/{name}"):
                 yield "interface", f"there is no interface {name}; ip link lists them", False
+        if self.config.filter:
+            try:
+                bpf.compiled(self.config.filter, ETHERNET, self.config.snaplen)
+            except StartError as error:  # another kind of link may take it
+                yield "filter", f"{error}", False
 
     # --- life -------------------------------------------------------------------------------------------------------
 
