@@ -157,7 +157,7 @@ class Reload:
         for new in changes.rewired:
             ulogd.guarded(new.plugin, partial(changes.kept[new].plugin.rewire, new.plugin))
         for new, old in changes.kept.items():
-            ulogd.cancel_timer(old)
+            ulogd.wakes.cancel(old)
             new.take(old.plugin)
             ulogd.opened(new, old)
         for node in self._opened:
@@ -183,13 +183,13 @@ class Reload:
                 new.hold()
         for new in changes.new.nodes:
             if new in live and not (isinstance(new.plugin, Input) and new not in changes.kept):
-                ulogd.wake(new)
+                ulogd.wakes.wake(new)
 
     def _empty_filters(self, changes: Changes) -> None:
         """What aggregates hold goes to their successors, or the way that it would have gone."""
         successors = {old: new for new, old in changes.replaced.items()}
         for node in changes.going:
-            self._ulogd.cancel_timer(node)
+            self._ulogd.wakes.cancel(node)
             if isinstance(node.plugin, Aggregator):
                 self._ulogd.guarded(node.plugin, partial(_empty, node.plugin, successors.get(node)))
 
@@ -204,7 +204,7 @@ class Reload:
         for node in fresh:
             node.release()
             if node in ulogd.graph.nodes:
-                ulogd.wake(node)
+                ulogd.wakes.wake(node)
 
     @defer.inlineCallbacks
     def _begin_inputs(self, changes: Changes) -> Any:
@@ -217,7 +217,7 @@ class Reload:
                 ulogd.guarded(node.plugin, partial(_hand_over, old.plugin, node.plugin))
             ulogd.keep_state_of(node)
             ulogd.guarded(node.plugin, input_of(node).begin)
-            ulogd.wake(node)
+            ulogd.wakes.wake(node)
 
     def _live(self, changes: Changes) -> set[Node]:
         """The new nodes with an open instance."""
@@ -238,11 +238,11 @@ class Reload:
             if node not in successors:
                 yield ulogd.within(queue.drained(), deadline, node)
             queue.close()
-            ulogd.cancel_timer(node)
+            ulogd.wakes.cancel(node)
             yield ulogd.stop_node(node, deadline + 5)
             ulogd.queues.remove(queue)
-            if node not in successors or ulogd.spool_of(queue):
-                ulogd.leave(queue)
+            if node not in successors or ulogd.spools.of(queue):
+                ulogd.spools.leave(queue)
             if node in successors:
                 yield self._begin_output(successors[node], queue.left())
 
@@ -253,14 +253,14 @@ class Reload:
             ulogd.keep_state_of(node)
             yield ulogd.open_nodes([node])
             if node in ulogd.graph.nodes:
-                ulogd.wake(node)
+                ulogd.wakes.wake(node)
         queue = next(queue for queue in ulogd.queues if queue.node is node)
         if node not in ulogd.graph.nodes:  # it could not be opened
             ulogd.queues.remove(queue)
             ulogd.drop(queue, "error")
             return
         queue.take_over(rows)
-        ulogd.read_spool(queue)
+        ulogd.spools.read_back(queue)
         queue.begin()
 
     def _settle(self, changes: Changes) -> None:

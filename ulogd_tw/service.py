@@ -15,10 +15,8 @@ import signal
 import sys
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import count
 from typing import Any
 
 from twisted.application import service
@@ -26,20 +24,20 @@ from twisted.internet import defer, reactor, task
 from twisted.logger import Logger
 
 from ulogd_tw import __version__, reloading, signals, starting
-from ulogd_tw.clocks import WallClock
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError, in_words, lacks_memory
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
-from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
-from ulogd_tw.flow import OutputQueue, Pauses, Spool, Unspooled, queues
+from ulogd_tw.flow import OutputQueue, Pauses, queues
 from ulogd_tw.logs import LogFile
 from ulogd_tw.operating import metrics, notify
 from ulogd_tw.operating.events import Events
 from ulogd_tw.operating.status_line import StatusLine
 from ulogd_tw.restarting import Succession, unit
+from ulogd_tw.spools import Spools
 from ulogd_tw.state_directory import StateDirectory
+from ulogd_tw.wakes import Wakes
 
 PATIENCE_S = 60.0
 """At the end of a batch job, the longest time without a written row. One write of a slow database takes a while."""
@@ -75,9 +73,8 @@ class Ulogd(service.Service):
         self.mistakes = tuple(mistakes)
         self.queues: list[OutputQueue] = []
         self.clock = clock
-        self._wall = WallClock(clock, reactor.seconds)
         self._on_fatal = on_fatal or self._end
-        self._timers: dict[Node, Any] = {}
+        self.wakes = Wakes(reactor, clock, self.report, self._clock_set)
         self._stats: task.LoopingCall | None = None
         self._limit = RateLimit()
         self._opened: list[Node] = []
@@ -89,9 +86,9 @@ class Ulogd(service.Service):
         self.events = Events(clock)
         self._finishing = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
-        self._fresh = self._names()
         self.state = StateDirectory(settings.state_dir, settings.state_interval) if settings.state_dir else None
         """The place of all that outlives a restart; None without the option, or where it cannot be used."""
+        self.spools = Spools(lambda: "" if self.state is None else str(self.state.spool), self.report)
         self.succession = Succession(settings.state_dir)
         self.life = notify.LifeSigns(reactor, StatusLine(lambda: self.graph, len(graph.stacks), reactor.seconds))
 
@@ -217,9 +214,9 @@ class Ulogd(service.Service):
         self._begin_ledger()
         self.queues = queues(self.graph, self.pauses)
         for queue in self.queues:
-            self.read_spool(queue)
+            self.spools.read_back(queue)
         for node in self.graph.nodes:
-            self.wake(node)
+            self.wakes.wake(node)
         starting.settle()
         for node in self.graph.inputs:
             self.guarded(node.plugin, node.plugin.begin)
@@ -257,19 +254,6 @@ class Ulogd(service.Service):
 
     # run
 
-    def wake(self, node: Node) -> None:
-        """Call the plugin's `wake` when its time has come, and set the next time."""
-        self._timers.pop(node, None)
-        delay: float | None = 1.0
-        if step := self._wall.step():
-            self._clock_set(step)
-        try:
-            delay = node.plugin.wake(self.clock())
-        except Exception as error:
-            self.report(node.plugin, error)
-        if delay is not None:
-            self._timers[node] = reactor.callLater(max(delay, 0), self.wake, node)
-
     def _clock_set(self, step: float) -> None:
         """The wall clock was set: durations go on, stamps and intervals follow it."""
         way = "forward" if step > 0 else "back"
@@ -296,11 +280,6 @@ class Ulogd(service.Service):
             "{instance}:{plugin}: {kind}: {error}{more}",
             instance=plugin.instance, plugin=plugin.name, kind=kind, error=shown, more=more,
         )  # fmt: skip
-
-    def cancel_timer(self, node: Node) -> None:
-        """Let its plugin not be woken any more."""
-        if node in self._timers:
-            self._timers.pop(node).cancel()
 
     def _catch_up(self) -> None:
         """The inputs read what has arrived: a signal holds for all that came before it."""
@@ -466,7 +445,7 @@ class Ulogd(service.Service):
         for part in self.graph.parts():
             yield self._stop_part(part, deadline)
         for queue in self.queues:
-            self.leave(queue)
+            self.spools.leave(queue)
         if self.state is not None:
             yield self.state.end()
         if self._stats is not None:
@@ -488,8 +467,8 @@ class Ulogd(service.Service):
         for node in part.inputs:
             yield self.stop_node(node, deadline)
         for node in part.nodes:
-            if node in self._timers and not isinstance(node.plugin, Output):
-                self._timers.pop(node).cancel()
+            if not isinstance(node.plugin, Output):
+                self.wakes.cancel(node)
         for node in part.filters:
             if isinstance(node.plugin, Aggregator):
                 node.plugin.flush()
@@ -498,8 +477,7 @@ class Ulogd(service.Service):
             yield self.within(queue.drained(), deadline, queue.node)
             queue.close()
         for node in part.filters + part.outputs:
-            if node in self._timers:
-                self._timers.pop(node).cancel()
+            self.wakes.cancel(node)
             yield self.stop_node(node, deadline + 5)
 
     @defer.inlineCallbacks
@@ -518,50 +496,6 @@ class Ulogd(service.Service):
             self.log.warn("{node} did not end within stop_timeout", node=f"{node.ident}:{node.plugin.name}")
         except Exception as error:
             self.report(node.plugin, error)
-
-    def leave(self, queue: OutputQueue) -> None:
-        """Rows not written in time go to the spool, or are counted as dropped."""
-        batches = queue.left()
-        rows = sum(batch.n for batch in batches)
-        if not rows:
-            if queue.spooled is not None:
-                queue.spooled.remove()
-            return
-        directory = self.spool_of(queue)
-        if directory:
-            try:
-                saved = Spool(directory, queue.node.ident).save(batches, self._fresh)
-                queue.counters.rows_spooled += saved
-                if queue.spooled is not None:
-                    queue.spooled.remove()  # its rows were written, or are in the new files
-                self.log.warn(
-                    "{rows} in {directory}", rows=plural(saved, "row waits", "rows wait"), directory=directory
-                )
-                return
-            except OSError as error:
-                self.report(queue.output, error)
-        queue.counters.dropped["stop_timeout"] += rows
-        self.log.error(
-            "{node}: {rows} not written before stop_timeout",
-            node=queue.node.ident,
-            rows=plural(rows, "row was", "rows were"),
-        )
-
-    def spool_of(self, queue: OutputQueue) -> str:
-        """The directory for rows that an output could not write before the stop; empty: they are dropped."""
-        own = queue.output.config.spool
-        return own or ("" if self.state is None else str(self.state.spool))
-
-    def read_spool(self, queue: OutputQueue) -> None:
-        """Read back the rows that waited at an earlier stop."""
-        if directory := self.spool_of(queue):
-            self.guarded(queue.output, partial(queue.read_back, Unspooled(Spool(directory, queue.node.ident))))
-
-    @staticmethod
-    def _names() -> Callable[[], str]:
-        """Names that sort by age and never repeat."""
-        start, run, number = int(time.time()), uuid.uuid4().hex[:8], count()
-        return lambda: f"{start:012d}-{run}-{next(number):06d}"
 
 
 def _exit_failed() -> None:

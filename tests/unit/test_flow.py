@@ -11,7 +11,8 @@ from tests.unit.core import doubles
 from tests.unit.core.doubles import numbers
 from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.stack import Builder, StackSpec
-from ulogd_tw.flow import OutputQueue, Pauses, Spool, Unspooled
+from ulogd_tw.flow import OutputQueue, Pauses
+from ulogd_tw.spool import Spool, Unspooled
 
 
 class OutputQueueTests(SynchronousTestCase):
