@@ -1,4 +1,7 @@
-"""``ulogd-tw examples``: the configurations and schemas that come with the program, also where it came as a package."""
+"""``ulogd-tw examples``: configurations, schemas, alert rules and dashboards that come with the program.
+
+They are found in a source tree, and where the program came as a package.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _TREE = Path(__file__).resolve().parents[2] / "etc"
 """Where they lie in a source tree."""
 _SHARED = "share/ulogd_tw/"
 """Where a package puts them, below the prefix of its Python."""
-_KINDS = (".conf", ".sql", ".service", ".yaml", "ulogd-tw")
+_KINDS = (".conf", ".sql", ".service", ".yaml", ".yml", ".json", "ulogd-tw")
 
 
 def main(argv: list[str], out: TextIO | None = None) -> int:
@@ -97,7 +100,10 @@ def _packaged() -> list[tuple[str, Path]]:
 
 
 def _title(path: Path) -> str:
-    """The first sentence of a file's comment, or as much of it as fits into a line."""
+    """The first sentence of a file's comment, or as much of it as fits into a line; of JSON its description."""
+    if path.suffix == ".json":
+        found = json.loads(path.read_text("utf-8"))
+        return f"{found['title']}: {found['description']}"
     comment = [line.lstrip("#- ") for line in path.read_text("utf-8").split("\n\n")[0].splitlines() if line[:1] in "#-"]
     return textwrap.shorten(" ".join(comment).split(". ")[0], 90, placeholder=" ...")
 
