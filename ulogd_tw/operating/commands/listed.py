@@ -15,10 +15,12 @@ from ulogd_tw.operating.commands.text import duration, write_table
 
 def stacks(given: argparse.Namespace, out: TextIO) -> int:
     """List the stacks with their state; those left out are there too, with the reason."""
-    found = service.of(given).get("status")["stacks"]
+    answer = service.of(given).get("status")
+    left_out = [stack | {"state": "left out", "reasons": [stack["reason"]]} for stack in answer["left_out"]]
+    found = [*answer["stacks"], *left_out]
     if _as_json(given, found, out):
         return 0
-    rows = [[stack["state"], stack["where"], stack["text"], " ".join(stack["reasons"])] for stack in found]
+    rows = [[stack["state"], stack["where"], stack["text"], "; ".join(stack["reasons"])] for stack in found]
     write_table(["state", "line", "stack", "reasons"], rows, out)
     return 0
 

@@ -27,7 +27,7 @@ def status(given: argparse.Namespace, out: TextIO) -> int:
         found = asked.get("status")
         out.write(page(before, found))
     down = any(stack["state"] == "down" for stack in found["stacks"])
-    return NO if down or found.get("left_out") else 0
+    return NO if down or found["left_out"] else 0
 
 
 def page(before: dict[str, Any], after: dict[str, Any]) -> str:
@@ -36,7 +36,8 @@ def page(before: dict[str, Any], after: dict[str, Any]) -> str:
     for line in _head(after):
         out.write(line + "\n")
     out.write("\n")
-    stacks = sorted(after["stacks"], key=lambda stack: _WORST_FIRST.get(stack["state"], 2))
+    stacks = [*map(_left_out, after["left_out"]), *after["stacks"]]
+    stacks.sort(key=lambda stack: _WORST_FIRST.get(stack["state"], 2))
     room = max(screen()[1] - out.getvalue().count("\n") - 3, 3)
     listed = stacks if len(stacks) <= room else stacks[: room - 1]
     passed = max(after["now"] - before["now"], 1e-9)
@@ -54,7 +55,6 @@ def _head(found: dict[str, Any]) -> list[str]:
     kept = found.get("kept") or {}
     if found.get("state_dir"):
         lines.append(printable(f"kept in {found['state_dir']}: " + (_kept(kept) or "nothing so far")))
-    lines += [printable(text) for text in found.get("left_out", [])]
     return lines
 
 
@@ -65,6 +65,12 @@ def _kept(kept: dict[str, Any]) -> str:
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         words.append(f"{name} {value}")
     return "; ".join(words)
+
+
+def _left_out(stack: dict[str, Any]) -> dict[str, Any]:
+    """A stack that could not start, as those that run."""
+    figures = dict.fromkeys(("rows_received", "rows_written", "rows_waiting", "dropped", "lost"), 0)
+    return stack | figures | {"state": "down", "reasons": ["left out: " + stack["reason"]]}
 
 
 _COLUMNS = ("stack", "state", "rows/s", "written/s", "drops/s", "dropped", "lost", "waiting", "lag", "reasons")

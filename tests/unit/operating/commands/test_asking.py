@@ -103,9 +103,12 @@ class StatusTests(ServedCase):
     @defer.inlineCallbacks
     def test_left_out(self):
         """A stack that could not start is shown, and the status is 1."""
-        self.running.left_out = ["x.conf:3: stack a:B,c:D is left out: no socket"]
+        self.running.left_out = [{"text": "a:B,c:D", "where": "x.conf:3", "reason": "no socket"}]
         code, out, _ = yield self.run_command("status", "-i", "0.1")
-        self.assertEqual((1, True), (code, "is left out: no socket" in out))
+        self.assertEqual(1, code)
+        self.assertRegex(out, r"(?m)^a:B,c:D +down .* left out: no socket$")
+        _, out, _ = yield self.run_command("stacks")
+        self.assertRegex(out, r"(?m)^left out +x\.conf:3 +a:B,c:D +no socket$")
 
 
 def look(now, *stacks, **more):
