@@ -378,7 +378,7 @@ class _Reading:
     def _unknown(self, entry: Entry) -> None:
         near = _did_you_mean(entry.key, self.declared) or _listed(self.kind)
         what = "" if self.kind == "section" else f" of {self.kind}"
-        text = f"[{self.section.name}] {entry.key} is no option{what}: ignored{near}"
+        text = f"[{self.section.name}] {entry.key} is not an option{what}: ignored{near}"
         self.mistakes.append(Mistake(self.config.place(entry.line), text, True))
 
     def _wrong(self, entry: Entry, what: str, tolerated: bool = False) -> None:
@@ -416,7 +416,9 @@ def load(path: str) -> Config:
         raise ConfigError([Mistake(str(path), f"cannot be read: {reason}; -c names another file")]) from None
     if b"\0" in octets:
         binary = Config(str(path))
-        binary.mistakes.append(Mistake(str(path), "is no configuration: it has octets of value 0, so it is not text"))
+        binary.mistakes.append(
+            Mistake(str(path), "is not a configuration: it contains NUL characters, so it is not text")
+        )
         return binary
     return parse(octets.decode("utf-8-sig", "surrogateescape"), str(path))
 

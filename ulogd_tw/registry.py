@@ -151,7 +151,7 @@ def _names() -> set[str]:
 
 _PLACES = {
     "input": "but a stack begins with an input, such as NFCT or COLLECTOR",
-    "filter": "but only filters stand between the first and the last plugin of a stack",
+    "filter": "but only filters may be between the first and the last plugin of a stack",
     "output": "but a stack ends with an output, such as JSON or SQLITE3",
 }
 

@@ -341,7 +341,7 @@ class Ulogd(service.Service):
         except Exception as error:
             if not isinstance(error, UlogdError):
                 self.log.failure("reload")
-            self.log.error("the configuration is not reloaded, the former one goes on: {why}", why=error)
+            self.log.error("the configuration is not reloaded, the former one stays in use: {why}", why=error)
             self.events.add("reload_refused", str(error))
             raise
         else:

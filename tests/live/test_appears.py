@@ -64,7 +64,7 @@ class AppearsTests(SynchronousTestCase):
                                 "link set late0 up", "link set late1 up"):  # fmt: skip
                     spaces.run("b", ["ip", *command.split()])
                 wait_until(lambda: "listens on udp:[fe80::77%late0]:4739 now" in service.output(), 15)
-                wait_until(lambda: "interface late0 has come" in service.output(), 15)
+                wait_until(lambda: "interface late0 is there now" in service.output(), 15)
                 octets = message(template(), data(3))
                 spaces.run("b", [sys.executable, "-c", SEND, octets.hex()])
                 self.assertEqual("SSH-2.0-\n", spaces.run("b", [sys.executable, "-c", GREETING]).stdout)

@@ -247,7 +247,7 @@ class CollectorTests(DtlsCase):
             service.wait_for("col1", "messages_received", 1)
             self.ca.issue("collector", "localhost")
             os.kill(service.pid, signal.SIGHUP)
-            wait_until(lambda: "DTLS: certificates are read anew" in service.output(), what="a line")
+            wait_until(lambda: "DTLS: certificates have been read again" in service.output(), what="a line")
             fresh = Client(self)
             good.send(message(data(5)))
             service.wait_for("col1", "rows_received", 5)

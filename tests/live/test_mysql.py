@@ -266,7 +266,7 @@ class OutageTests(MYSQLTestCase):
         self.assertOnce(await self.write(made, first + ROWS, 5))
         told = [line for line in self.told if "made the table" not in line]
         self.assertEqual(len(told), 2, told)
-        self.assertRegex(told[1], "takes rows again")
+        self.assertRegex(told[1], "accepts rows again")
 
     async def test_server_crashes(self):
         """The same when it is killed while it writes."""

@@ -224,7 +224,7 @@ class CollectorTests(TlsCase):
             found.append(shown())
             self.ca._write("collector.pem", b"broken")
             os.kill(service.pid, signal.SIGHUP)
-            wait_until(lambda: "the certificates read before stay in use" in service.output(), what="a line")
+            wait_until(lambda: "the previous certificates stay in use" in service.output(), what="a line")
             found.append(shown())
             self.ca.issue("collector", "localhost")
             os.kill(service.pid, signal.SIGHUP)

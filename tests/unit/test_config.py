@@ -64,7 +64,7 @@ class GrammarTests(SynchronousTestCase):
         self.assertEqual([("a", "b")] * 3, self.values("a=b # c", 'a="b"# c', "a=b c"))
         found = parsed("[x]\na=b # c\na=b c\n").mistakes
         self.assertEqual(
-            ['f.conf:3: [x] a: what stands behind the value is ignored: c; write a="b c"'],
+            ['f.conf:3: [x] a: the text after the value is ignored: c; write a="b c"'],
             [m for m in said(found) if ":3:" in m],
         )
         self.assertEqual([], [m for m in said(found) if ":2:" in m])
@@ -87,7 +87,7 @@ class GrammarTests(SynchronousTestCase):
         """Of sections with one name the first counts (seen: a second [json1] and a second [global] are not read)."""
         found = parsed("[x]\na=1\n[y]\n[x]\na=2\nb=3\n")
         self.assertEqual([("a", "1")], [(e.key, e.value) for e in found.sections["x"].entries])
-        text = "section [x] stands in line 1 already: this one is ignored, as in ulogd2; move its lines there"
+        text = "section [x] is in line 1 already: this one is ignored, as in ulogd2; move its lines there"
         self.assertIn(f"f.conf:4: {text}", said(found.mistakes, True))
 
     def test_bare_section(self):
@@ -110,9 +110,7 @@ class GrammarTests(SynchronousTestCase):
     def test_before_the_first_section(self):
         """What stands before the first section is ignored with a warning."""
         mistakes = said(parsed("\na=b").mistakes, True)
-        self.assertIn(
-            "f.conf:2: what stands before the first section is ignored: a=b; write [global] above it", mistakes
-        )
+        self.assertIn("f.conf:2: text before the first section is ignored: a=b; write [global] above it", mistakes)
 
     def test_octets(self):
         """A NUL is a mistake; octets that are no UTF-8 are kept (they may be a file name), with a warning."""
@@ -127,7 +125,7 @@ class GrammarTests(SynchronousTestCase):
     def test_open_quote(self):
         """A quote that is not closed is a mistake of its section."""
         found = parsed(STACKS + '[ct1]\naccept_src_filter="10.0.0.0/8\n[db1]\n')
-        text = 'f.conf:4: [ct1] accept_src_filter: the closing " is missing; write it behind the value'
+        text = 'f.conf:4: [ct1] accept_src_filter: the closing " is missing; write it after the value'
         self.assertEqual([text], said(found.mistakes, False))
         self.assertEqual([text], said(found.read("ct1", NFCT)[1]))
 
@@ -202,7 +200,7 @@ class ReadTests(SynchronousTestCase):
         options, mistakes = self.read("tabel=flows\ncreate=maybe\nbusy\nmode=c\ncreate=1\n")
         self.assertEqual(
             [
-                "f.conf:4: [db1] tabel is no option of plugin SQLITE3: ignored; did you mean table?",
+                "f.conf:4: [db1] tabel is not an option of plugin SQLITE3: ignored; did you mean table?",
                 "f.conf:5: [db1] create: 'maybe' is neither 1 (yes, on, true) nor 0 (no, off, false)",
                 "f.conf:6: [db1] busy: has no value; write busy=VALUE, or delete the line",
                 "f.conf:7: [db1] mode: 'c' is none of a, b",
@@ -269,7 +267,7 @@ class ReadTests(SynchronousTestCase):
         options, mistakes = read.read("p", (Option("one", number, 0, ""),), "plugin ONE", {"two"})
         self.assertEqual(1, options.one)
         self.assertEqual(
-            ["f.conf:7: [p] three is no option of plugin ONE: ignored; ulogd-tw -i ONE lists its options"],
+            ["f.conf:7: [p] three is not an option of plugin ONE: ignored; ulogd-tw -i ONE lists its options"],
             [str(m) for m in mistakes],
         )
 
@@ -340,7 +338,7 @@ class FileTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_bytes(b"\x7fELF\0\0" + bytes(range(256)) * 100)
         (mistake,) = config.load(path).mistakes
-        self.assertIn("is no configuration", str(mistake))
+        self.assertIn("is not a configuration", str(mistake))
 
     def test_load(self):
         """A file that cannot be read is a ConfigError with the reason of the system."""

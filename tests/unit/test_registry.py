@@ -64,7 +64,7 @@ class MissingTests(SynchronousTestCase):
 
     def test_position(self):
         """A plugin in the wrong place."""
-        between = "only filters stand between the first and the last plugin of a stack"
+        between = "only filters may be between the first and the last plugin of a stack"
         self.assertEqual(f"NFCT is an input, but {between}", self.why("NFCT"))
         begins = "a stack begins with an input, such as NFCT or COLLECTOR"
         self.assertEqual(f"IPFIX is an output, but {begins}", self.why("IPFIX", "input"))

@@ -225,7 +225,7 @@ class Collecting(Input):
     def evicted(self, host: str, now: float) -> None:
         """A session that has given no record, or only once, has made room for another one."""
         self.counters.figures["sessions_evicted"] += 1
-        self.say("evicted", now, "{peer} and others are forgotten: they gave no records, and a limit is reached",
+        self.say("evicted", now, "{peer} and others are forgotten: they sent no records, and a limit is reached",
                  peer=host)  # fmt: skip
 
     # what the log says

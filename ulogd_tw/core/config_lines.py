@@ -39,7 +39,7 @@ def _word(line: str, at: int, separators: str = " \t=") -> tuple[str | None, int
     if line[at] == '"':
         end = line.find('"', at + 1)
         if end < 0:
-            raise ValueError('the closing " is missing; write it behind the value')
+            raise ValueError('the closing " is missing; write it after the value')
         return line[at + 1 : end], end + 1
     end = at
     while end < len(line) and line[end] not in separators:
@@ -103,7 +103,7 @@ class Lines:
             before = self.sections[name].line
             self.ignored = True
             ignored = "this one is ignored, as in ulogd2; move its lines there"
-            self._mistake(f"section [{name}] stands in line {before} already: {ignored}", True)
+            self._mistake(f"section [{name}] is in line {before} already: {ignored}", True)
             return
         self.section = self.sections[name] = Section(name, self.line)
 
@@ -112,7 +112,7 @@ class Lines:
             return
         if self.section is None:
             self._mistake(
-                f"what stands before the first section is ignored: {line.strip()}; write [global] above it",
+                f"text before the first section is ignored: {line.strip()}; write [global] above it",
                 True,
             )
             return
@@ -133,7 +133,7 @@ class Lines:
             return
         rest = line[end:].strip(" \t\r=")
         if rest and not rest.startswith("#"):
-            said = f"[{self.section.name}] {key}: what stands behind the value is ignored: {rest}"
+            said = f"[{self.section.name}] {key}: the text after the value is ignored: {rest}"
             self._mistake(said + _whole(key, value, rest), True)
         self.section.entries.append(Entry(key, value, self.line))
 

@@ -180,7 +180,7 @@ class Dumps:
         if self._stopped:
             return
         self.failures += 1
-        remedy = GRANT if error.number in (errno.EPERM, errno.EACCES) else "it is tried again"
+        remedy = GRANT if error.number in (errno.EPERM, errno.EACCES) else "trying again"
         text = "reading the kernel's table of flows: {why}; {remedy}"
         self._limited.say(self.log.error, "dump", text, why=str(error), remedy=remedy)
         self._running, self._again = False, None

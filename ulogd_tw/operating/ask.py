@@ -95,7 +95,7 @@ def _page(table: str, by: str, answer: dict[str, Any]) -> str:
     out.write(f"{table} by {by}, {time.strftime('%H:%M:%S')}\n\n")
     rows = [[_short(name, value) for name, value in zip(answer["columns"], row, strict=True)] for row in answer["rows"]]
     if not rows:
-        out.write("no rows yet: the present interval has just begun, or no flow has come (ulogd-tw doctor)\n")
+        out.write("no rows yet: the current interval has just begun, or no flow has arrived (ulogd-tw doctor)\n")
         return out.getvalue()
     places = [at for at, _ in enumerate(answer["columns"]) if any(row[at] is not None for row in rows)]
     names = [_SHORT.get(answer["columns"][at], answer["columns"][at]) for at in places]

@@ -21,7 +21,7 @@ KINDS = {
     "restart": "A new process takes over.",
     "clock_set": "The clock of this host was set.",
     "exporter_new": "An exporter, or a new Observation Domain of one, sends for the first time.",
-    "exporter_silent": "Nothing has come from an exporter for exporter_silent seconds.",
+    "exporter_silent": "Nothing has arrived from an exporter for exporter_silent seconds.",
     "exporter_back": "An exporter sends again after it was silent.",
     "exporter_restarted": "An exporter has restarted: its templates have to come again.",
     "exporter_refused": "A sender is refused: by allow, or at a limit.",

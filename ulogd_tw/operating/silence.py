@@ -58,7 +58,7 @@ class Silence(service.Service):
                 continue
             if silent:
                 self._silent.add((instance, peer))
-                self._add("exporter_silent", f"nothing has come from {peer} for {now - last:.0f} s", instance, peer)
+                self._add("exporter_silent", f"nothing has arrived from {peer} for {now - last:.0f} s", instance, peer)
             else:
                 self._silent.discard((instance, peer))
                 self._add("exporter_back", f"{peer} sends again", instance, peer)

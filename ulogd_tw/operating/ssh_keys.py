@@ -30,7 +30,7 @@ def load_host_key(path: str) -> keys.Key:
     except OSError as failure:
         raise StartError(f"manhole: host_key {path}: {failure.strerror}") from None
     if status.st_mode & 0o077:
-        raise StartError(f"manhole: host_key {path}: other users than its owner can read it", f"chmod 600 {path}")
+        raise StartError(f"manhole: host_key {path}: users other than its owner can read it", f"chmod 600 {path}")
     try:
         return keys.Key.fromFile(path)
     except OSError as failure:
@@ -60,7 +60,7 @@ def check_authorized_keys(path: str) -> None:
     except OSError as failure:
         raise StartError(f"{what}: {failure.strerror}", _PUT_KEY) from None
     if status.st_mode & 0o022:
-        raise StartError(f"{what}: other users than its owner can write it", f"chmod go-w {path}")
+        raise StartError(f"{what}: users other than its owner can write it", f"chmod go-w {path}")
     if status.st_uid not in (0, os.geteuid()):
         raise StartError(f"{what}: it belongs to user {status.st_uid}, not to root or this user", f"chown root {path}")
     if not stat.S_ISREG(status.st_mode):

@@ -7,7 +7,7 @@ from ulogd_tw.core.counters import Dropped, Fault
 STORING = (
     Dropped("refused", "rows", "Rows that do not fit the table."),
     Fault("table", "attempts", "The table is not there, or does not fit the keys."),
-    Fault("permission", "attempts", "The user of ulogd may not write."),
+    Fault("permission", "attempts", "The user of the service may not write."),
     Fault("full", "attempts", "There is no room on the disk."),
     Fault("locked", "attempts", "Another program has locked the table or the file."),
     Fault("read_only", "attempts", "The server takes no writes."),

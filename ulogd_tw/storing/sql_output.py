@@ -383,7 +383,7 @@ class SQLOutput(Output):
             refused = await self._last_look(batch, number)
         elif failures > 1:
             self.log.info(
-                "{instance}: {db} takes rows again, after {seconds:.1f} s", instance=self.instance, db=self.where,
+                "{instance}: {db} accepts rows again, after {seconds:.1f} s", instance=self.instance, db=self.where,
                 seconds=self.reactor.seconds() - began,
             )  # fmt: skip
         self._count(refused)

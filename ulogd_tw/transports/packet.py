@@ -219,7 +219,7 @@ class PacketPort:
             if self._name:
                 descriptors.opened(self._name, self)
         except NoInterface as error:
-            self.log.warn("{error}; it is awaited", error=error)
+            self.log.warn("{error}; the service waits for it", error=error)
         except OSError as error:
             self._close()
             raise StartError(f"interface {self.interface}: {error.strerror}", self._remedy(error)) from error
@@ -267,7 +267,7 @@ class PacketPort:
         except (OSError, StartError) as error:
             self.log.error("{interface} cannot be read: {error}", interface=self.interface, error=error)
         else:
-            self.log.info("interface {interface} has come", interface=self.interface)
+            self.log.info("interface {interface} is there now", interface=self.interface)
             self._begin()
 
     def _remedy(self, error: OSError) -> str:

@@ -163,7 +163,7 @@ def _bind(bound: socket.socket, where: Any) -> None:
         )
         bound.setsockopt(level, option, 1)
         bound.bind(where)
-        text = "no interface has {host} yet, which is listened on; the service waits for it"
+        text = "no interface has {host} yet; listening begins as soon as one has it"
         _limited.say(_log.warn, where[0], text, host=where[0])
 
 

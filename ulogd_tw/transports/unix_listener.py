@@ -44,7 +44,9 @@ class UnixListener:
         except Exception as error:
             why = getattr(error, "socketError", error)
             why = getattr(why, "strerror", None) or why
-            raise StartError(f"{self.path}: {why}", "make its directory, writable for the user of ulogd") from error
+            raise StartError(
+                f"{self.path}: {why}", "make its directory, writable for the user of the service"
+            ) from error
         finally:
             os.umask(mask)
         try:

@@ -51,7 +51,7 @@ class Watched(Generic[Made]):
         try:
             self._keep(self._load())
         except OSError as error:
-            raise StartError(f"{self._what}: {error}", "make the file, readable for the user of ulogd") from None
+            raise StartError(f"{self._what}: {error}", "make the file, readable for the user of the service") from None
         except UlogdError as error:
             names = ", ".join(self._paths)
             raise StartError(f"{self._what}: {names}: {error}", "mend the file") from None
@@ -100,7 +100,7 @@ class Watched(Generic[Made]):
         self._plugin.counters.errors[self._what] += 1
         self._read = {path: state for path in self._paths if (state := _now(path))}  # not again before it changes
         self.log.error(
-            "{instance}: {what}: {paths}: {reason}; the version read before stays in use",
+            "{instance}: {what}: {paths}: {reason}; the previous version stays in use",
             instance=self._plugin.instance, what=self._what, paths=", ".join(self._paths),
             reason=failure.getErrorMessage(),
         )  # fmt: skip

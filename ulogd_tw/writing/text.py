@@ -346,7 +346,7 @@ class TextFile(Sink):
                 return False
         if self._refusing:
             self._refusing = False
-            self.log.info("{instance}: {path} takes lines again", instance=self.output.instance, path=self.path)
+            self.log.info("{instance}: {path} accepts lines again", instance=self.output.instance, path=self.path)
         return True
 
     def _reader_left(self) -> None:

@@ -142,7 +142,7 @@ class FunctionsTests(AggregateCase):
             ("max(octetDeltaCont)", "did you mean octetDeltaCount?"),
             ("max(sourceIPv4Address)", "sourceIPv4Address is not a number"),
             ("quantile(octetDeltaCount)", "a quantile has a share"),
-            ("quantile(octetDeltaCount,2)", "'2' is not a share"),
+            ("quantile(octetDeltaCount,2)", "'2' is not a number between 0 and 1"),
             ("max(octetDeltaCount,0.5)", "a quantile has a share"),
             ("max octetDeltaCount", "is not of the form"),
             ("a=max(octetDeltaCount),a=min(octetDeltaCount)", "two functions are called a"),

@@ -297,7 +297,7 @@ class TargetTests(TlsCase):
             "[exp1]\ncollectors=lab\n[collector:lab]\nurl=tls:a\ncert=/none\nprivat_key=x\n"
         )
         found = list(map(str, tap.Built(config.parse(text, "x.conf"), prepare=False).mistakes))
-        chmod = f"other users than its owner can read {self.collector[0]} (mode 0644): chmod 600 {self.collector[0]}"
+        chmod = f"users other than its owner can read {self.collector[0]} (mode 0644): chmod 600 {self.collector[0]}"
         self.assertEqual(
             [
                 f"x.conf:7: [col1] private_key: {chmod}",
@@ -306,8 +306,8 @@ class TargetTests(TlsCase):
                 "x.conf:12: [exp1] [collector:lab] ca: must be given for TLS: the certificates of the CAs that sign "
                 "the peers, a file or a directory",
                 "x.conf:14: [exp1] [collector:lab] cert: /none: No such file or directory",
-                "x.conf:15: [collector:lab] privat_key is no option of a collector's section: ignored; did you mean "
-                "private_key?",
+                "x.conf:15: [collector:lab] privat_key is not an option of a collector's section: ignored; did you "
+                "mean private_key?",
             ],
             found,
         )

@@ -118,7 +118,7 @@ class RetryTests(SynchronousTestCase):
         self.successResultOf(writing)
         self.assertEqual(self.told[0], "db: world: gone; rows wait")
         self.assertRegex(self.told[1], r"^db: world: gone; rows wait \(\d+ more since the last time\)$")
-        self.assertRegex(self.told[2], "takes rows again")
+        self.assertRegex(self.told[2], "accepts rows again")
         self.assertEqual(len(self.told), 3)
         self.assertEqual(made.counters.errors, {"away": 40})
 
@@ -155,7 +155,7 @@ class RetryTests(SynchronousTestCase):
         self.assertEqual(made.reactor.getDelayedCalls(), [])
 
     def test_state(self):
-        """Down with what the database said, until it takes rows again; an idle connection that died is no outage."""
+        """Down with what the database said, until it accepts rows again; an idle connection that died is no outage."""
         made = self.opened()
         self.assertEqual("ok", made.state().word)
         made.script += [Away("gone")] * 3

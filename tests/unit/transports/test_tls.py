@@ -377,7 +377,7 @@ class ReloadTests(TlsCase):
         self.assertEqual(first, self.shown())
         self.ca.issue("collector", "collector.example")
         self.assertNotEqual(first, self.shown())
-        self.assertEqual(f"certificates are read anew from {self.collector[0]}", self.said[-1])
+        self.assertEqual(f"certificates have been read again from {self.collector[0]}", self.said[-1])
 
     def test_broken(self):
         """A broken file leaves what was there, and is told once; a later good one is taken."""
@@ -386,11 +386,11 @@ class ReloadTests(TlsCase):
         self.ca._write("collector.key", b"nothing", 0o600)
         self.assertEqual([first, first], [self.shown(), self.shown()])
         (said,) = self.said
-        self.assertIn("the certificates read before stay in use: ", said)
+        self.assertIn("the previous certificates stay in use: ", said)
         self.assertIn("no private key in PEM form", said)
         self.ca._write("collector.key", key, 0o600)
         self.assertEqual(first, self.shown())
-        self.assertIn("read anew", " ".join(self.said))
+        self.assertIn("have been read again", " ".join(self.said))
 
     def test_half(self):
         """A certificate whose key has not come yet waits for it."""

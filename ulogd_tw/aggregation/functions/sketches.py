@@ -85,7 +85,7 @@ class Quantile(Function):
         except ValueError:
             share = -1.0
         if not 0 <= share <= 1:
-            raise ValueError(f"{text!r} is not a share between 0 and 1, such as 0.95")
+            raise ValueError(f"{text!r} is not a number between 0 and 1, such as 0.95")
         return share
 
     def take(self, entries: np.ndarray, column: Column) -> None:

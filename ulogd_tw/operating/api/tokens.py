@@ -99,7 +99,7 @@ def _read(path: str) -> list[bytes]:
     except OSError as error:
         raise StartError(f"token_file {path}: {error.strerror or error}", "make it: openssl rand -hex 24") from None
     if mode & 0o077:
-        raise StartError(f"other users than its owner can read {path} (mode {mode:04o})", f"chmod 600 {path}")
+        raise StartError(f"users other than its owner can read {path} (mode {mode:04o})", f"chmod 600 {path}")
     lines = [line.strip() for line in octets.decode("utf-8", "surrogateescape").splitlines()]
     found = [line for line in lines if line and not line.startswith("#")]
     if not found or any(len(line) < LEAST for line in found):

@@ -97,7 +97,7 @@ class GROUP(Filter):
                 f"no option names a file; give at least one of {', '.join(self._READERS)}",
             )
         if config.columns and not config.networks:
-            yield "columns", "are those of the file of networks=, which is not given; give it, or delete columns="
+            yield "columns", "needs networks=; set it, or delete columns="
         for name in config.columns:
             if not re.fullmatch("[A-Za-z0-9]+", name):
                 yield "columns", f"{name!r}: names of columns consist of letters and digits; rename it"

@@ -69,7 +69,7 @@ class MATCH(Filter):
             if not (name and sign and path):
                 yield "sets", f'{word!r} is not NAME=FILE; write it as in sets="blocked=/etc/ulogd/blocked.txt"'
         if "match" not in config.given and config.action != "tag" and config.sample <= 1:
-            yield "match", 'must be given: the rows to choose, such as match="tcp port 443"'
+            yield "match", 'must be given: an expression for the rows to keep, such as match="tcp port 443"'
         try:  # without the files, which a check does not open
             self._term = grammar.parse(config.match, {name: [] for name in self._files}, port_of)
         except MatchError as error:

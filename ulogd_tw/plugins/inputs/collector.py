@@ -143,7 +143,11 @@ class COLLECTOR(Collecting):
         yield from super().obstacles()
         for host in dict.fromkeys(parse(address).host for address in self.config.listen):
             if host and not is_ours(host):
-                yield "listen", f"no interface has {host}; what is sent to it is received as soon as one has", False
+                yield (
+                    "listen",
+                    f"no interface has {host}; the collector receives as soon as one has this address",
+                    False,
+                )
 
     def open(self) -> None:
         """Bind every address; `StartError` where one is taken or not allowed."""
@@ -154,7 +158,7 @@ class COLLECTOR(Collecting):
                 self._listeners += self.entrances[url.scheme].bind(url)
             except OSError as error:
                 if _may_come(error, url):
-                    self.log.warn("{instance}: listen on {url}: {why}; it is tried again", instance=self.instance,
+                    self.log.warn("{instance}: listen on {url}: {why}; trying again", instance=self.instance,
                                   url=str(url), why=error.strerror)  # fmt: skip
                     self._awaited.append(url)
                     continue

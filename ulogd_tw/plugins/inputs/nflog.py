@@ -216,7 +216,7 @@ class NFLOG(LiveInput):
         except NetlinkError as error:
             if flags & nflog.CONNTRACK and error.number == errno.EOPNOTSUPP:
                 self.log.warn(
-                    "{instance}: attach_conntrack: this kernel cannot attach the connection to a packet, so keys of it "
+                    "{instance}: attach_conntrack: this kernel cannot attach the connection to a packet, so its keys "
                     "are missing; it needs the module nf_conntrack_netlink, and CONFIG_NETFILTER_NETLINK_GLUE_CT",
                     instance=self.instance,
                 )

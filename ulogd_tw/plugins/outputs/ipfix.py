@@ -258,7 +258,7 @@ class IPFIX(Output):
         try:
             spool.open(self.clock(), self.reactor.seconds())
         except OSError as error:
-            raise StartError(f"spool {directory}: {error}", "make it writable for the user of ulogd") from None
+            raise StartError(f"spool {directory}: {error}", "make it writable for the user of the service") from None
         collector.spool, collector.spool_rate = spool, config.spool_rate
 
     @property

@@ -158,9 +158,11 @@ class IPFIXFILE(Output):
         """Check that files can be made, and finish those of a killed process."""
         directory = self.names.directory
         if not os.path.isdir(directory):
-            raise StartError(f"there is no directory {directory}", f"mkdir -p {directory}, for the user of ulogd")
+            raise StartError(
+                f"there is no directory {directory}", f"mkdir -p {directory}, writable for the user of the service"
+            )
         if not os.access(directory, os.W_OK | os.X_OK):
-            raise StartError(f"{directory} cannot be written", "make it writable for the user of ulogd")
+            raise StartError(f"{directory} cannot be written", "make it writable for the user of the service")
         return self.in_thread(lambda: list(recover(self.names, whole_messages))).addCallback(self._recovered)
 
     def _recovered(self, found: Iterable[Leftover | OSError]) -> None:

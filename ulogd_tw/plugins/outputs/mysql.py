@@ -48,7 +48,7 @@ _LOGIN = (1045, 1698)
 _PERMISSION = (1044, 1142, 1143, 1227, 1370, 1410)
 _READ_ONLY = (1036, 1290, 1792, 1836)
 _FAULTS = (
-    (Fault("permission", "grant the user of ulogd what it needs: INSERT and SELECT on the table"), _PERMISSION),
+    (Fault("permission", "grant the user INSERT and SELECT on the table"), _PERMISSION),
     (Fault("permission", "correct user= and pass=, or make this account for this host: CREATE USER"), _LOGIN),
     (Fault("permission", "set ssl_ca to the CA of the server's certificate, or socket= to its Unix socket"),
      (mysql_connection.REFUSED, mysql_connection.NO_TLS)),
@@ -242,7 +242,7 @@ class MySQL(Database):
         if rows and rows[0][0] in ("MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE"):
             self.log.warn(
                 "{instance}: table {table} has no transactions ({engine}): rows of a repeated batch may be "
-                "double; ALTER TABLE {table} ENGINE=InnoDB",
+                "stored twice; ALTER TABLE {table} ENGINE=InnoDB",
                 instance=self.instance, table=self.table, engine=rows[0][0],
             )  # fmt: skip
         return bool(rows)

@@ -36,9 +36,13 @@ _FAULTS = {
     sqlite3.SQLITE_BUSY: Fault("locked", "another program has locked it", transient=True),
     sqlite3.SQLITE_LOCKED: Fault("locked", "another connection has locked it", transient=True),
     sqlite3.SQLITE_INTERRUPT: Fault("stopped", transient=True),
-    sqlite3.SQLITE_READONLY: Fault("permission", "make the file and its directory writable for the user of ulogd"),
-    sqlite3.SQLITE_PERM: Fault("permission", "make the file and its directory writable for the user of ulogd"),
-    sqlite3.SQLITE_CANTOPEN: Fault("permission", "the directory must be there, and writable for the user of ulogd"),
+    sqlite3.SQLITE_READONLY: Fault(
+        "permission", "make the file and its directory writable for the user of the service"
+    ),
+    sqlite3.SQLITE_PERM: Fault("permission", "make the file and its directory writable for the user of the service"),
+    sqlite3.SQLITE_CANTOPEN: Fault(
+        "permission", "the directory must be there, and writable for the user of the service"
+    ),
     sqlite3.SQLITE_FULL: Fault("full", "make room on the disk"),
     sqlite3.SQLITE_IOERR: Fault("disk", "look at the disk and its file system"),
     sqlite3.SQLITE_CORRUPT: Fault("disk", "the file is damaged: sqlite3 FILE .recover saves what can be saved"),

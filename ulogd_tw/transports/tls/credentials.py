@@ -181,9 +181,9 @@ class Credentials:
         try:
             self.open()
         except TlsError as error:
-            self._say(f"the certificates read before stay in use: {error}")
+            self._say(f"the previous certificates stay in use: {error}")
         else:
-            self._say(f"certificates are read anew from {self.files.cert}")
+            self._say(f"certificates have been read again from {self.files.cert}")
 
     def layer(self) -> Layer:
         """One end of a new connection, after a look whether files have changed. `open` was called before."""
@@ -237,7 +237,7 @@ def _octets(path: str, private: bool = False) -> bytes:
         with open_regular(path) as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if private and mode & 0o077:
-                raise TlsError(f"other users than its owner can read {path} (mode {mode:04o}): chmod 600 {path}")
+                raise TlsError(f"users other than its owner can read {path} (mode {mode:04o}): chmod 600 {path}")
             return file.read()
     except OSError as error:
         raise TlsError(f"{path}: {error.strerror or error}") from None

@@ -244,7 +244,7 @@ class FilesTests(GroupCase):
     def test_mistakes(self):
         for options, expected in (
             ({}, "give at least one of networks, services, country, asn, interfaces, marks, zones"),
-            ({"columns": ("site",), "services": "x"}, "file of networks=, which is not given"),
+            ({"columns": ("site",), "services": "x"}, "needs networks=; set it"),
             ({"networks": "x", "columns": ("a.b",)}, "names of columns consist of letters and digits"),
         ):
             group = GROUP("g", Options(GROUP.all_options(), options))
