@@ -305,6 +305,9 @@ def packet_headers(data):
     lengths = np.full(n, len(data), np.int64) - starts
     first = np.arange(n) % 3
     found = headers.decode(padded, starts, lengths, first, ALL)
+    few = headers.decode(padded, starts, lengths, first, frozenset({"sourceTransportPort", "ipTTL"}))
+    of_ip = ([(one.family, one.rows.tolist()) for one in parts if one.family in (4, 6)] for parts in (found, few))
+    assert next(of_ip) == next(of_ip)
     assert sorted(row for one in found for row in one.rows.tolist()) == list(range(n))
     for one in found:
         assert all(len(column) == len(one.rows) for column in one.columns.values())

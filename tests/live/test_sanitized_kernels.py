@@ -16,7 +16,7 @@ FLAGS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fn
 TESTS = (
     "tests.unit.kernels", "tests.unit.ipfix.test_message_runs", "tests.unit.ipfix.test_netflow",
     "tests.unit.ipfix.test_layout", "tests.unit.core.test_text", "tests.unit.core.test_key_table",
-    "tests.unit.aggregation", "tests.unit.packets.test_capture", "tests.unit.netfilter",
+    "tests.unit.aggregation", "tests.unit.packets", "tests.unit.netfilter",
     "tests.unit.test_fuzz",
 )  # fmt: skip
 BUILD = """

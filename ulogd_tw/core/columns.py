@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ulogd_tw.kernels import columns as kernel
+from ulogd_tw.kernels import lib
+
 Rows = np.ndarray | slice
 """A choice of rows: a boolean mask, an array of indices, or a slice."""
 
@@ -38,7 +41,7 @@ class Octets:
         """Copy string i from ``buffer[starts[i]:starts[i] + lengths[i]]``."""
         offsets = np.zeros(len(starts) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        if offsets[-1] >= LONG * len(starts):
+        if offsets[-1] >= LONG * len(starts) or lib is not None:
             out = np.empty(int(offsets[-1]), np.uint8)
             scatter(out, offsets[:-1], buffer, starts.astype(np.int64), np.asarray(lengths, np.int64))
             return Octets(offsets, out)
@@ -277,6 +280,9 @@ def scatter(out: np.ndarray, to: np.ndarray, octets: np.ndarray, starts: np.ndar
 
     A string of 8 to 15 octets is two copies of 8 that overlap, and so on: 10 to 20 ns a string up to 512 octets.
     """
+    if lib is not None:
+        kernel.scatter(out, to, octets, starts, lengths)
+        return
     rows = np.flatnonzero(lengths >= _STRETCH)
     done = 0
     while len(rows):

@@ -109,3 +109,14 @@ def strings(memory: np.ndarray, starts: np.ndarray, offsets: np.ndarray) -> np.n
                           len(out))  # fmt: skip
     assert done == len(starts), "a string lies outside its memory"
     return out
+
+
+def scatter(out: np.ndarray, to: np.ndarray, memory: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Copy ``memory[starts[i]:starts[i] + lengths[i]]`` to ``out[to[i]:]`` (int64, uint8)."""
+    places = (
+        ffi.from_buffer("int64_t[]", np.ascontiguousarray(numbers, np.int64)) for numbers in (starts, lengths, to)
+    )
+    octets, target = ffi.from_buffer("uint8_t[]", np.ascontiguousarray(memory)), ffi.from_buffer("uint8_t[]", out)
+    from_, sizes, at = places
+    done = lib.ut_scatter(octets, len(octets), from_, sizes, len(starts), target, len(target), at)
+    assert done == len(starts), "a string lies outside its memory"

@@ -85,6 +85,8 @@ int64_t ut_locate(const uint8_t *memory, int64_t size, const int64_t *starts, co
                   int64_t *counts, uint8_t *cut, int64_t *out);
 int64_t ut_strings(const uint8_t *memory, int64_t size, const int64_t *starts, const int64_t *offsets, int64_t n,
                    uint8_t *out, int64_t room);
+int64_t ut_scatter(const uint8_t *memory, int64_t size, const int64_t *starts, const int64_t *lengths, int64_t n,
+                   uint8_t *out, int64_t room, const int64_t *to);
 
 /* rows.c: rows of columns to lines of text */
 
@@ -136,6 +138,20 @@ int64_t ut_add(uint64_t *flat, int64_t size, int64_t stride, int64_t n, const in
 
 int64_t ut_records(const uint8_t *memory, int64_t size, int64_t at, int64_t place, int big_endian, int64_t more,
                    int64_t least, int64_t *found, int64_t room);
+
+typedef struct {
+    const uint8_t *memory;
+    int64_t size;
+    int64_t *at, *end;                     /* of each packet the next place to read, and its end */
+    int32_t *kind;                         /* EtherType of what is there, or 0 */
+    uint8_t *fault;                        /* the first one found: 1, the octets end within a header; 2, it cannot be */
+    int64_t n;
+} ut_packets;
+
+int64_t ut_links(ut_packets *w, const int64_t *first, const uint8_t *others, uint8_t *odd);
+int64_t ut_families(ut_packets *w, uint8_t *family);
+int64_t ut_ipv4(ut_packets *w, const int64_t *rows, int64_t n, int32_t *protocol);
+int64_t ut_transport(ut_packets *w, const int64_t *rows, int64_t n, const int32_t *protocol, const int64_t *least);
 
 /* netlink.c: messages of datagrams, their layouts and values */
 

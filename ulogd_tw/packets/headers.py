@@ -55,6 +55,11 @@ def decode(
 
 def _begin(walk: Walk, first: np.ndarray, found: Headers) -> None:
     """The layers before IP."""
+    if walk.compiled is not None and not found.asked & link.OF_LINK:
+        odd = walk.compiled.links(first, link.OTHERS)
+        if odd is None:
+            return
+        first = np.where(odd, first, 0)
     link.ethernet(walk, np.flatnonzero(first == ETHERNET), found)
     link.labels(walk, np.flatnonzero(first == MPLS), found)
     link.ip(walk, np.flatnonzero(first == IP))
@@ -64,7 +69,11 @@ def _begin(walk: Walk, first: np.ndarray, found: Headers) -> None:
 
 
 def _families(walk: Walk, arp: bool) -> Iterator[tuple[int, np.ndarray]]:
-    four, six = _whole(walk, walk.kind == IPV4, 20, 4), _whole(walk, walk.kind == IPV6, 40, 6)
+    if walk.compiled is not None:
+        families = walk.compiled.families()
+        four, six = families == 4, families == 6
+    else:
+        four, six = _whole(walk, walk.kind == IPV4, 20, 4), _whole(walk, walk.kind == IPV6, 40, 6)
     yield 4, four
     yield 6, six
     rest = ~(four | six)

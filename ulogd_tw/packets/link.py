@@ -21,6 +21,12 @@ _FURTHER = {_VN_TAG: 4, _E_TAG: 6, _CISCO_META: 6, _PBB: 16, _MACSEC: 6}
 """EtherTypes of other tags (of virtual interfaces, 802.1BR, TrustSec, 802.1ah, MACsec): octets before the next type."""
 _IS_FURTHER = marked(1 << 16, *_FURTHER)
 LEAST_ETHERTYPE = 0x0600
+OTHERS = (_IS_TAG | _IS_FURTHER | marked(1 << 16, *range(LEAST_ETHERTYPE), _LABELS, _LABELS_MULTICAST, _PPPOE)).view(
+    np.uint8
+)
+"""Whether something stands between an EtherType and what it says, or it is a length."""
+OF_LINK = frozenset({"sourceMacAddress", "destinationMacAddress", "ethernetType"})
+"""Elements of every frame."""
 MOST_TAGS, MOST_LABELS = 4, 10
 """Maximum number of tags and of labels (as many as IPFIX has elements) read."""
 

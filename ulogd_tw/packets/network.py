@@ -46,6 +46,8 @@ def _number(octets: np.ndarray, offset: int, form: str) -> np.ndarray:
 def ipv4(walk: Walk, rows: np.ndarray, found: Headers) -> np.ndarray:
     """Fields of IPv4; returns the protocol of the payload, -1 in later fragments and for impossible headers."""
     read(walk, rows, None, 20, _IPV4, found)
+    if walk.compiled is not None:
+        return walk.compiled.ipv4(rows)
     octets = taken(walk.octets, walk.at[rows], 20).reshape(-1, 20)
     length, fragment = _number(octets, 2, ">u2"), _number(octets, 6, ">u2")
     header = (octets[:, 0] & 15).astype(np.int64) * 4

@@ -105,6 +105,9 @@ def _no_spi(found: Headers) -> np.ndarray:
 
 def _look(walk: Walk, rows: np.ndarray, protocol: np.ndarray) -> None:
     """Check that the headers are complete."""
+    if walk.compiled is not None:
+        walk.compiled.transport(rows, protocol, _LEAST)
+        return
     at, end = walk.at[rows], walk.end[rows]
     cut = at + _LEAST[protocol] > end
     if cut.any():

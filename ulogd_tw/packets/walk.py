@@ -11,6 +11,8 @@ import numpy as np
 from ulogd_tw.core.column_set import ColumnSet
 from ulogd_tw.core.columns import Octets, taken
 from ulogd_tw.core.keys import known
+from ulogd_tw.kernels import lib
+from ulogd_tw.kernels.packets import Places
 
 CUT, MALFORMED = 1, 2
 """Faults: the captured octets end within a header; a header is impossible."""
@@ -39,6 +41,10 @@ class Walk:
         self.kind = np.zeros(len(starts), np.int32)
         self.fault = np.zeros(len(starts), np.uint8)
         self.label: np.ndarray | None = None
+        self.compiled: Places | None = None
+        """Where there are kernels: the same places, to be moved on by them."""
+        if lib is not None:
+            self.compiled = Places(octets, self.at, self.end, self.kind, self.fault)
 
     def having(self, rows: np.ndarray, octets: int) -> np.ndarray:
         """The rows with this number of octets left; the other rows are cut."""

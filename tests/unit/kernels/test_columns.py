@@ -9,6 +9,7 @@ from tests.unit.ipfix.walk import shape, walk
 from tests.unit.ipfix.wire import VARIABLE
 from tests.unit.kernels import SKIP
 from ulogd_tw import kernels
+from ulogd_tw.core import columns as core
 from ulogd_tw.core import types
 from ulogd_tw.core.keys import Key
 from ulogd_tw.ipfix import layout
@@ -113,3 +114,31 @@ class LocateTests(SynchronousTestCase):
             for row in rows
         ]
         self.assertEqual(rows, found[2].T.tolist())
+
+
+class ScatterTests(SynchronousTestCase):
+    """`core.columns.scatter` with the kernel and without."""
+
+    if kernels.lib is None:
+        skip = SKIP
+
+    @given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 600), st.integers(0, 9)), max_size=20))
+    def test_same_as_numpy(self, drawn):
+        """Strings of any length from anywhere, with gaps between them where they are put."""
+        memory = np.random.default_rng(1).integers(0, 256, 1300, np.uint8)
+        starts, lengths, gaps = np.array(drawn, np.int64).reshape(-1, 3).T
+        to = np.cumsum(lengths + gaps) - lengths
+        found = []
+        for lib in (kernels.lib, None):
+            self.patch(core, "lib", lib)
+            out = np.full(int((lengths + gaps).sum()), 7, np.uint8)
+            core.scatter(out, to, memory, starts, lengths)
+            found.append((out.tolist(), core.Octets.gathered(memory, starts, lengths).to_list()))
+        self.assertEqual(found[1], found[0])
+
+    def test_outside(self):
+        """A string that does not lie in its memory, or has no room, is not copied."""
+        memory, out = np.zeros(10, np.uint8), np.zeros(10, np.uint8)
+        for start, length, to in ((-1, 2, 0), (9, 2, 0), (0, 2, 9), (0, 2, -1), (0, -1, 0), (1 << 62, 2, 0)):
+            with self.assertRaises(AssertionError):
+                columns.scatter(out, np.array([to]), memory, np.array([start]), np.array([length]))
