@@ -50,6 +50,8 @@ systemctl stop ulogd-tw@odd
 journalctl --no-pager -o cat -u ulogd-tw@odd
 
 step restart
+# without the list of plugins Twisted imports what deletes the variables of the store
+rm /opt/ulogd-tw/lib/python3*/site-packages/twisted/plugins/dropin.cache
 cat >/etc/ulogd-tw/loss.conf <<END
 [global]
 state_dir="/var/lib/ulogd/loss/state"

@@ -26,7 +26,7 @@ for conf in /etc/ulogd-tw.conf /demo.conf; do
     cd /var/lib/ulogd
     run="setpriv --reuid ulogd --regid ulogd --clear-groups ulogd-tw"
     timeout --preserve-status 6 $run -c $conf >/tmp/said 2>&1 || echo "status $?"
-    grep -o 'stacks run: .*' /tmp/said
+    grep -o 'stacks running .*' /tmp/said
     grep -c octets= /tmp/said || true
 done
 cat /run/ulogd/stats.json
@@ -43,7 +43,7 @@ id -un
 kill $!
 wait $!
 echo "status $?"
-grep -o 'stacks run: .*' /tmp/said
+grep -o 'stacks running .*' /tmp/said
 grep -c ^{ /tmp/said
 """
 DEMO = '[global]\nstack=d:DEMO,j:JSON\n[j]\nfile="stdout"\n'
@@ -79,7 +79,7 @@ class CleanDebianTests(SynchronousTestCase):
             self.assertIn(words, said)
         for file in ("man8/ulogd-tw.8.gz", "man5/ulogd-tw.conf.5.gz", "completions/ulogd-tw", "completions/_ulogd-tw"):
             self.assertIn(f"{file}\n", said)
-        self.assertIn("stacks run: col1:COLLECTOR,agg1:AGGREGATE,json1:JSON", said)
+        self.assertIn("stacks running (1): col1:COLLECTOR,agg1:AGGREGATE,json1:JSON", said)
         self.assertIn("status 143", said)  # ended by our SIGTERM, in order
         self.assertNotIn("Traceback", said)
         self.assertEqual("none", said.strip().splitlines()[-1], said)
@@ -120,7 +120,7 @@ class ImageTests(SynchronousTestCase):
         )
         said = self.buildah(*words, IN_IMAGE, before=without_network()).splitlines()
         self.assertNotIn("0", said[0].split()[1:], said)
-        self.assertEqual(["ulogd", "status 143", "stacks run: d:DEMO,j:JSON"], said[1:4])
+        self.assertEqual(["ulogd", "status 143", "stacks running (1): d:DEMO,j:JSON"], said[1:4])
         self.assertGreater(int(said[4]), 0)
         about = json.loads(self.buildah("inspect", self.container))["OCIv1"]["config"]
         self.assertEqual(("ulogd", ["/opt/ulogd-tw/bin/ulogd-tw"]), (about["User"], about["Entrypoint"]))

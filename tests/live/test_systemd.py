@@ -76,13 +76,13 @@ class SystemdTests(SynchronousTestCase):
 
     def test_ready(self):
         """The start is done when the sockets are open, and not before; the status line says what runs."""
-        self.assertIn("127.0.0.1:4739", self.step("ready", "StatusText=1 stacks run, 0 rows/s"))
-        self.assertIn('Status: "1 stacks run, 0 rows/s"', self.step("status"))
+        self.assertIn("127.0.0.1:4739", self.step("ready", "StatusText=1 stack runs, 0 rows/s"))
+        self.assertIn('Status: "1 stack runs, 0 rows/s"', self.step("status"))
 
     def test_journal(self):
         """Lines have their priority, and neither a time of their own nor Twisted's words."""
         lines = journal(self.step("journal"))
-        self.assertIn(("6", "1 stacks run: d:DEMO,j:JSON"), lines)
+        self.assertIn(("6", "stacks running (1): d:DEMO,j:JSON"), lines)
         self.assertTrue(any(level == "4" and "no_such" in text for level, text in lines), lines)
         self.assertTrue(any(level == "3" and "nobody" in text for level, text in lines), lines)
         self.assertEqual(

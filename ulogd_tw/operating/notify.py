@@ -10,7 +10,7 @@ import array
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -18,6 +18,7 @@ from twisted.internet import task
 
 _FIRST = 3
 """The number of the first descriptor that systemd hands over (sd_listen_fds(3))."""
+_ENVIRONMENT = "/proc/self/environ"
 _LONGEST_NAME = 255
 _PLAIN = " !#$&'()*+,/;=?@[]{}|^<>\"\\`"
 """Characters that a descriptor's name may have, besides letters, digits and _.-~ ; the colon separates names."""
@@ -92,14 +93,25 @@ def handed_over() -> list[tuple[str, int]]:
 
     They do not outlive an exec of this process or a child unless somebody makes them inheritable.
     """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+    given = os.environ if "LISTEN_PID" in os.environ else _first_environment()
+    if given.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = os.environ.get("LISTEN_FDS", "")
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    count = given.get("LISTEN_FDS", "")
+    names = given.get("LISTEN_FDNAMES", "").split(":")
     numbers = range(_FIRST, _FIRST + int(count)) if count.isdecimal() else range(0)
     for number in numbers:
         os.set_inheritable(number, False)
     return [(unquote(name), number) for name, number in zip(names, numbers, strict=False)]
+
+
+def _first_environment() -> Mapping[str, str]:
+    """The variables at the start of the process. Twisted's endpoints delete systemd's as soon as they are imported."""
+    try:
+        with open(_ENVIRONMENT, "rb") as file:
+            lines = file.read().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return {name: value for name, mark, value in (line.partition("=") for line in lines) if mark}
 
 
 def stored_name(name: str) -> str:

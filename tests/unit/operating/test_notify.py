@@ -109,6 +109,16 @@ class StoreTests(SynchronousTestCase):
         Systemd(self)
         self.assertFalse(notify.store("x" * 256, 0))
 
+    def test_deleted_variables(self):
+        """Twisted's endpoints delete the variables at their import: they are found all the same."""
+        there = f"LISTEN_PID={os.getpid()}\0HOME=/a=b\0LISTEN_FDS=1\0LISTEN_FDNAMES=udp/x\0"
+        file = Path(self.mktemp())
+        file.write_text(there)
+        self.patch(notify, "_ENVIRONMENT", str(file))
+        self.patch(os, "environ", {})
+        self.patch(os, "set_inheritable", lambda number, yes: None)
+        self.assertEqual([("udp/x", 3)], notify.handed_over())
+
     def test_not_for_us(self):
         """Descriptors of another process, as of the shell that started us, are not ours."""
         for there in ({}, {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "a"}):
