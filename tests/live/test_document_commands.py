@@ -19,7 +19,7 @@ OURS = ("ulogd-tw", "twistd", "ssh", "make", "git", "pip", "pipx", "python")
 """Other tests run these: the documents' own, README's walk, the package, pipx, the sessions, the templates."""
 OF_MACHINE = set(
     "systemctl journalctl useradd cp mkdir echo printf setpriv tcpdump softflowd cd tail ipfixDump tshark python3 ss "
-    "for done apt-get sysctl nft openssl sqlite3 find conntrack kill chown chmod podman docker".split()
+    "for done apt-get sysctl nft openssl sqlite3 find conntrack kill chown chmod podman docker promtool".split()
 )
 """What a block of commands may begin its lines with."""
 FLOWS = ("exporter", "sourceAddress", "destinationAddress", "octets integer", "flows integer", "interval_start integer")
@@ -103,6 +103,16 @@ class CommandTests(SynchronousTestCase):
                 connection.execute(
                     "insert into flows values ('192.0.2.1', '10.0.0.1', '10.0.0.2', 1000, 1, 4000000000)"
                 )
+        columns = (
+            "mark_name",
+            "sourceAddress",
+            "destinationAddress",
+            "destinationTransportPort",
+            "octets",
+            "reply_octets",
+        )
+        with sqlite3.connect(self.folder / "containers.sqlite3") as connection:
+            connection.execute(f"create table containers ({', '.join(columns)})")
         for where, command in [*self.lines("sqlite3"), *self.lines("python3")]:
             if "/var/lib/ulogd" in command:
                 command = command.replace("/var/lib/ulogd", str(self.folder))
