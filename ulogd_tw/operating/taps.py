@@ -27,6 +27,8 @@ SHARE = 0.04
 """The share of the time that one tap may take."""
 BURST_S = 0.25
 """Rows and time that were not used are kept for so long."""
+SLICE_ROWS = 4096
+"""Rows looked at in one go: a millisecond or two of an expression."""
 FOLLOW_S = 0.25
 """Seconds between two looks at the graph, which a reload replaces."""
 
@@ -156,10 +158,19 @@ class LiveTap:
             self._end(f"a fault of the tap itself: {type(error).__name__}: {error}")
 
     def _receive(self, batch: Batch) -> None:
-        room = 0 if self.paused else self._allowance.room(self._clock.seconds())
-        if not room:
-            self.skipped += batch.n
-            return
+        """A slice after the other, for as long as the allowance holds."""
+        for start in range(0, batch.n, SLICE_ROWS):
+            room = 0 if self.paused else self._allowance.room(self._clock.seconds())
+            if not room:
+                self.skipped += batch.n - start
+                return
+            self._look_at(batch.take(slice(start, start + SLICE_ROWS)), room)
+            if self._left == 0:
+                self._end()
+                return
+
+    def _look_at(self, batch: Batch, room: int) -> None:
+        """Show the chosen rows of a slice, `room` at most."""
         began = self._work()
         chosen = batch if self._choice is None else self._choice.rows(batch)
         shown = chosen.take(slice(0, room if self._left is None else min(room, self._left)))
@@ -168,10 +179,8 @@ class LiveTap:
         self._allowance.spend(shown.n, self._work() - began)
         if self._left is not None:
             self._left -= shown.n
-            if not self._left:
-                self._end()
-                return
-        self.skipped += chosen.n - shown.n
+        if self._left != 0:
+            self.skipped += chosen.n - shown.n
 
     def _tick(self) -> None:
         """Notes that are due, and a look at the graph."""

@@ -131,6 +131,17 @@ class AllowanceTests(TapCase):
         self.assertLessEqual(shown * self.worked, 10 * taps.SHARE + self.worked * 2)
         self.assertGreaterEqual(shown, 2)
 
+    def test_large_batch(self):
+        """A large batch is looked at as far as the time allows; what comes behind is counted."""
+        self.patch(taps, "SLICE_ROWS", 10)
+        self.worked = taps.SHARE * taps.BURST_S / 2
+        self.tap(expression="src port >= 0")
+        self.give(*range(100))
+        self.clock.advance(2)
+        found = self.lines()
+        self.assertEqual(list(range(20)), [line["sourceTransportPort"] for line in found if "tap" not in line])
+        self.assertEqual([80], [line["rows"] for line in found if "tap" in line])
+
     def test_slow_reader(self):
         """While the reader is slow nothing is written, and rows are counted; afterwards it is told."""
         tap = self.tap()
