@@ -8,7 +8,7 @@ from hashlib import blake2b
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.columns import Coded, Column, strings, unpadded
+from ulogd_tw.core.columns import Coded, Column, strings, take, unpadded
 from ulogd_tw.core.resolve import Find, Found
 
 
@@ -39,26 +39,33 @@ def _of_octets(values: list[bytes] | tuple[bytes, ...]) -> np.ndarray:
 
 def mixed(numbers: np.ndarray) -> np.ndarray:
     """Each number scrambled (the finalizer of splitmix64); different numbers give different results."""
-    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
+    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)  # of our own from here on
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
-    return numbers ^ (numbers >> np.uint64(31))
+        numbers ^= numbers >> np.uint64(shift)
+        numbers *= np.uint64(factor)
+    numbers ^= numbers >> np.uint64(31)
+    return numbers
 
 
 def of_rows(columns: Iterable[Found | None], n: int, secret: np.uint64) -> np.ndarray:
     """A hash for each of n rows, over all its values; a missing value counts as a value, a missing column not at all.
 
     Without the `secret` nobody can make rows with equal hashes.
+    The first columns cost nothing a row while they are absent or have one value.
     """
-    found = np.full(n, secret)
+    found = np.full(1, secret)  # one for all rows, until a column differs among them
     for column in columns:
         found = mixed(found + _part(column, secret)) if column is not None else mixed(found)
-    return found
+    return found if len(found) == n else np.repeat(found, n)
 
 
 def _part(column: Found, secret: np.uint64) -> np.ndarray:
-    """The contribution of one column to the hashes of the rows."""
-    part = mixed(hashes(column.values, column.key.type.text) ^ secret)
+    """The contribution of one column to the hashes of the rows; one for all if they have one value."""
+    values = column.values
+    codes = values.codes if isinstance(values, Coded) else values
+    if isinstance(codes, np.ndarray) and len(codes) > 1 and not codes.strides[0] and column.missing is None:
+        values = take(values, slice(0, 1))
+    part = mixed(hashes(values, column.key.type.text) ^ secret)
     if column.missing is not None:
         part[column.missing] = 0
     return part
