@@ -6,6 +6,7 @@ wait until it fires. Waiting batches of one schema are joined, so a slow databas
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from twisted.internet import defer
@@ -16,6 +17,7 @@ from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.ledger import weight
 from ulogd_tw.core.plugin import Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
+from ulogd_tw.core.waits import Waits
 from ulogd_tw.spool import JOIN_OCTETS, Unspooled
 
 JOIN_ROWS = 65536
@@ -74,6 +76,7 @@ class OutputQueue:
         self.spooled: Unspooled | None = None
         """The rows of an earlier run on the disk."""
         self._reading = False
+        self.waits = Waits()
         node.put = self.put
 
     def begin(self) -> None:
@@ -105,6 +108,7 @@ class OutputQueue:
     def put(self, batch: Batch) -> None:
         """Write the batch now, or keep it until the output is free."""
         if self.empty and not self._stopped and not self.output.together:
+            self.waits.come(batch.n, time.monotonic())
             self._write([batch])
             return
         if not batch.held:
@@ -113,6 +117,7 @@ class OutputQueue:
             heap = self._heap(batch)
             waiting = self._waiting.setdefault(heap, [])
             waiting.append(batch)
+            self.waits.come(batch.n, time.monotonic())
             self._octets += batch.nbytes
             self.counters.rows_waiting += batch.n
             if heap is not None and len(waiting) >= _GATHERED and waiting[-_GATHERED].n < _SMALL:
@@ -122,6 +127,11 @@ class OutputQueue:
             self._pauses.pause(self.feeders, self)
         if self.output.together and self._due is None:
             self._due = self.output.clock.callLater(0, self._turn)
+
+    @property
+    def octets(self) -> int:
+        """Memory of the rows that wait."""
+        return self._octets
 
     def _gather(self, waiting: list[Batch]) -> None:
         """Join the last batches, unless they would be too large for one write."""
@@ -189,7 +199,8 @@ class OutputQueue:
         return taken
 
     def _finish(self, batches: list[Batch]) -> None:
-        """Enter in the ledger that these batches are written, or given up."""
+        """These batches are written, or given up: enter it in the ledger, and how long they have waited."""
+        self.waits.go(sum(batch.n for batch in batches), time.monotonic())
         if self.output.ledger is not None:
             self.output.ledger.finish(sum(map(weight, batches)))
 
@@ -323,6 +334,7 @@ class OutputQueue:
         batches[:0], self._writing = self._writing, []
         self._waiting = {}
         self._octets = 0
+        self.waits.clear()
         self.counters.rows_waiting = 0
         return batches
 

@@ -259,11 +259,15 @@ def _open_doors(ulogd: Any, built: Built, parent: Process) -> None:
 
 def _open_api(ulogd: Any, built: Built, parent: Process, path: str, database: Any) -> None:
     """The control socket at `path`, and the addresses of [http]."""
-    from ulogd_tw.operating import silence
+    from ulogd_tw.operating import exporter_metrics, silence, stalls
     from ulogd_tw.operating.api import control_socket, tree, view
 
     silence.Silence(ulogd, built.settings.exporter_silent).setServiceParent(parent)
     seen = view.View(ulogd, built.config.file, database=database)
+    seen.stalls = stalls.Stalls()
+    seen.stalls.setServiceParent(parent)
+    if built.http is not None:
+        seen.exporter_numbers = exporter_metrics.ExporterNumbers(built.http.exporter_labels)
     root = tree.root(seen)
     if path:
         mode, group = built.settings.control_socket_mode, built.settings.control_socket_group

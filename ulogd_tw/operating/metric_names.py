@@ -38,7 +38,10 @@ _TEXTS = {
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its name as in a scrape, `counter` or `gauge`, its text, and labels beyond instance and plugin."""
+    """One metric: its name as in a scrape, its kind, its text, and its labels beyond instance and plugin.
+
+    The kind is `counter`, `gauge` or `histogram`.
+    """
 
     name: str
     kind: str
@@ -46,6 +49,8 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
+_OWN = ("instance", "plugin")
+_EXPORTER = (*_OWN, "exporter")
 SERVICE = (
     Metric(BEFORE + "build_info", "gauge", "Version of ulogd_tw and of Python.", ("version", "python")),
     Metric(BEFORE + "start_time_seconds", "gauge", "When the service started, in seconds since 1970."),
@@ -56,6 +61,49 @@ SERVICE = (
         ("stack", "state"),
     ),
     Metric(BEFORE + "events_total", "counter", "Events of the service and of exporters, by kind.", ("kind",)),
+    Metric(
+        BEFORE + "reactor_stall_seconds",
+        "histogram",
+        "How much later than asked for a timer comes, looked at ten "
+        "times a second: whatever holds the reactor holds everything.",
+    ),
+    Metric(
+        BEFORE + "batch_latency_seconds",
+        "histogram",
+        "Time from the queue before an output until its rows are written, for each batch.",
+        _OWN,
+    ),
+    Metric(
+        BEFORE + "queue_oldest_seconds",
+        "gauge",
+        "How long the oldest row before an output has waited.",
+        _OWN,
+    ),
+    Metric(
+        BEFORE + "queue_rows_limit",
+        "gauge",
+        "The option queue_rows of an output; ulogd_rows_waiting is beside it.",
+        _OWN,
+    ),
+    Metric(BEFORE + "queue_bytes", "gauge", "Memory of the rows in the queue before an output.", _OWN),
+    Metric(BEFORE + "queue_bytes_limit", "gauge", "The option queue_octets of an output.", _OWN),
+    Metric(BEFORE + "exporter_messages_total", "counter", "Messages of an exporter.", _EXPORTER),
+    Metric(BEFORE + "exporter_records_total", "counter", "Records of an exporter.", _EXPORTER),
+    Metric(BEFORE + "exporter_malformed_total", "counter", "Messages of an exporter that make no sense.", _EXPORTER),
+    Metric(
+        BEFORE + "exporter_missing",
+        "gauge",
+        "What did not come of an exporter, by its sequence numbers; one that comes late after all is taken back.",
+        _EXPORTER,
+    ),
+    Metric(BEFORE + "exporter_templates", "gauge", "Templates that an exporter has announced.", _EXPORTER),
+    Metric(BEFORE + "exporter_silent_seconds", "gauge", "Seconds since an exporter was last heard.", _EXPORTER),
+    Metric(
+        BEFORE + "exporter_clock_wrong",
+        "gauge",
+        "1 while the clock of an exporter is off by more than clock_skew.",
+        _EXPORTER,
+    ),
     Metric(BEFORE + "http_requests_total", "counter", "Requests that came through a door.", ("door",)),
     Metric(BEFORE + "http_refused_total", "counter", "Requests without an answer, by reason.", ("door", "reason")),
     Metric(BEFORE + "http_connections", "gauge", "Connections that are open.", ("door",)),

@@ -6,17 +6,20 @@ The families are made from the declarations in `core.counters`, so a new counter
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client import ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from ulogd_tw import __version__
+from ulogd_tw.core.histogram import Histogram
 from ulogd_tw.core.states import WORDS
+from ulogd_tw.operating.exporter_metrics import GROWING, NAMES
 from ulogd_tw.operating.metric_names import BEFORE, SERVICE, Metric, samples
 
 SAMPLES_AT_ONCE = 200
@@ -70,6 +73,8 @@ def _written(family: Family) -> Iterator[bytes]:
 def families(view: Any) -> Iterator[Family | None]:
     """Every family; None between them is a place to pause."""
     yield from _service(view)
+    yield from _queues(view)
+    yield from _exporters(view)
     yield from _counters(view)
     yield from ProcessCollector(registry=None).collect()
 
@@ -86,6 +91,38 @@ def _service(view: Any) -> Iterator[Family]:
     refused = [((name, reason), n) for name, door in doors for reason, n in door.refused.items()]
     yield _of_service("http_refused_total", refused)
     yield _of_service("http_connections", [((name,), len(door.connections)) for name, door in doors])
+
+
+def _queues(view: Any) -> Iterator[Family]:
+    """The queues before outputs, and the lateness of the reactor."""
+    if view.stalls is not None:
+        yield _of_histograms("reactor_stall_seconds", [((), view.stalls.late)])
+    now = time.monotonic()
+    queues = [((queue.node.ident, queue.output.name), queue) for queue in getattr(view.ulogd, "queues", ())]
+    yield _of_histograms("batch_latency_seconds", [(own, queue.waits.latency) for own, queue in queues])
+    yield _of_service("queue_oldest_seconds", [(own, queue.waits.oldest(now)) for own, queue in queues])
+    yield _of_service("queue_rows_limit", [(own, queue.most_rows) for own, queue in queues])
+    yield _of_service("queue_bytes", [(own, queue.octets) for own, queue in queues])
+    yield _of_service("queue_bytes_limit", [(own, queue.most_octets) for own, queue in queues])
+
+
+def _exporters(view: Any) -> Iterator[Family | None]:
+    """The numbers of each exporter."""
+    found: dict[Any, dict[str, float]] = {}
+    for numbers in view.exporter_numbers.of(view.graph):
+        yield None
+        found = numbers or found
+    for name in NAMES:
+        metric = f"exporter_{name}" + ("_total" if name in GROWING else "")
+        yield _of_service(metric, [(key, sums[name]) for key, sums in found.items()])
+
+
+def _of_histograms(name: str, values: Iterable[tuple[tuple[str, ...], Histogram]]) -> Family:
+    metric = next(metric for metric in SERVICE if metric.name == BEFORE + name)
+    family = HistogramMetricFamily(metric.name, metric.text, labels=metric.labels)
+    for labels, histogram in values:
+        family.add_metric(labels, histogram.buckets(), histogram.sum)
+    return family
 
 
 def _of_service(name: str, values: Iterable[tuple[tuple[str, ...], float]]) -> Family:

@@ -1,5 +1,9 @@
 """The text for Prometheus, read back by prometheus_client's own parser."""
 
+import re
+import time
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import defer
@@ -8,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from tests.unit.operating.api.client import asked, door_of, view_of
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw import __version__
+from ulogd_tw.flow import queues
 from ulogd_tw.operating import prometheus
 
 
@@ -42,6 +47,30 @@ class TextTests(AggregateCase, TestCase):
         self.assertEqual(0, found["ulogd_dropped_total", (*own, ("reason", "max_keys"))])
         ((_, labels),) = [key for key in found if key[0] == "ulogd_build_info"]
         self.assertEqual(__version__, dict(labels)["version"])
+
+    def test_documented(self):
+        """Every metric of a scrape stands in the reference, with its kind and labels."""
+        page = (Path(__file__).parents[3] / "docs" / "reference.md").read_text("utf-8")
+        rows = dict(re.findall(r"^\| `(ulogd_\w+)` \| (\w+ \| [^|]*) \|", page, re.M))
+        for family in prometheus.ServiceCollector(view_of(self.graph)).collect():
+            name = family.name + ("_total" if family.type == "counter" else "")
+            if not name.startswith("process_"):
+                self.assertTrue(rows[name].startswith(family.type), name)
+                for sample in family.samples:
+                    labels = [f"`{label}`" for label in sample.labels if label != "le"]
+                    self.assertEqual(", ".join(labels), rows[name].partition(" | ")[2], name)
+
+    def test_queues(self):
+        """Queues with their bounds, and how long rows waited."""
+        (queue,) = queues(self.graph)
+        queue.waits.come(5, time.monotonic() - 0.3)
+        queue.waits.go(5, time.monotonic())
+        found = self.read(b"".join(prometheus.text(view_of(self.graph, queues=[queue]))))
+        own = (("instance", queue.node.ident), ("plugin", queue.output.name))
+        self.assertEqual(queue.most_rows, found["ulogd_queue_rows_limit", own])
+        buckets = {dict(labels)["le"]: value for (name, labels), value in found.items()
+                   if name == "ulogd_batch_latency_seconds_bucket"}  # fmt: skip
+        self.assertEqual((0, 1, 1), (buckets["0.25"], buckets["0.5"], buckets["+Inf"]))
 
     def test_slices(self):
         """Cut into slices the text is the same, each family with one head."""

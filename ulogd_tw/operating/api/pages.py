@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib import resources
 from typing import Any
 
 from twisted.internet import defer
@@ -135,6 +136,16 @@ class Ready(Page):
         return 200 if json.loads(body)["ready"] else 503
 
 
+class Description(Page):
+    """All of this in OpenAPI's form."""
+
+    path = V1 + "openapi.json"
+
+    def get(self, question: Question) -> Chunks:
+        """A file of the package."""
+        return iter([resources.files(__package__).joinpath("openapi.json").read_bytes()])
+
+
 class Metrics(Page):
     """The counters for Prometheus, in its text format."""
 
@@ -227,6 +238,6 @@ class Login(Page):
 PAGES: tuple[type[Page], ...] = (
     Index, Login, Live, Ready, Metrics,
     Status, GraphPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, EventsPage, TapPage,
-    QueryPage, Reload, Restart,
+    QueryPage, Reload, Restart, Description,
 )  # fmt: skip
 """Every address."""

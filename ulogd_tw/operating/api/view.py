@@ -11,7 +11,9 @@ from ulogd_tw import __version__
 from ulogd_tw.core.graph import Graph, Node, Stack
 from ulogd_tw.core.plugin import Aggregator, Input, Output
 from ulogd_tw.core.states import DOWN, OK, State
+from ulogd_tw.operating.exporter_metrics import ExporterNumbers
 from ulogd_tw.operating.query import Database
+from ulogd_tw.state_directory import kept
 
 _ROWS = ("received", "emitted", "written", "waiting", "filtered")
 
@@ -29,6 +31,9 @@ class View:
         self.database = database or Database(ulogd)
         self.doors: dict[str, Any] = {}
         """The doors by name, for the counters of requests."""
+        self.stalls: Any = None
+        """The measurement of the reactor's lateness, where there is one."""
+        self.exporter_numbers = ExporterNumbers(100)
 
     @property
     def graph(self) -> Graph:
@@ -53,7 +58,7 @@ class View:
             "stacks": [_stack(number, stack) for number, stack in enumerate(self.graph.stacks)],
             "left_out": list(self.left_out),
             "mistakes": [str(mistake) for mistake in self.ulogd.mistakes if not mistake.remark],
-            "kept": {},
+            "kept": kept(self.graph),
         }
 
     def readiness(self) -> dict[str, Any]:

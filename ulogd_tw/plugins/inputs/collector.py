@@ -61,6 +61,7 @@ class COLLECTOR(Collecting):
         *Collecting.counts,
         *LISTENER,
         Gauge("sessions", "sessions", "Exporters over UDP and connections together."),
+        Gauge("receive_buffer_octets", "octets", "Smallest kernel buffer in force of its UDP and DTLS sockets.", True),
         Count("datagrams_lost", "datagrams", "Datagrams the kernel dropped at our sockets; part of lost.sequence."),
         Count("datagrams_unread", "datagrams", "Datagrams that were there at the stop and not read before stop_timeout "
               "was near."),
@@ -200,8 +201,14 @@ class COLLECTOR(Collecting):
         for scheme, transport in TRANSPORTS.items():
             if scheme in schemes:
                 self.entrances[scheme] = transport.entrance(reception, config)
+        if schemes & {"udp", "dtls"}:
+            self.counters.figures["receive_buffer_octets"] = self._buffer
         if any(entrance.handshakes is not None for entrance in self.entrances.values()):
             self.counters.figures["handshakes"] = lambda: sum(e.handshakes or 0 for e in self.entrances.values())
+
+    def _buffer(self) -> int:
+        """The smallest of the buffers that the kernel has given."""
+        return min((b for listener in self._listeners if (b := getattr(listener, "buffer", 0))), default=0)
 
     def reopen(self) -> None:
         """SIGHUP: read the certificates again."""
