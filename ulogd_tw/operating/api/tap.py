@@ -119,7 +119,7 @@ class _Stream:
         """The client is slow."""
         self.tap.paused = True
         if self._slow is None:
-            self._slow = self._page.view.clock.callLater(SLOW_SECONDS, self._give_up)
+            self._slow = self._page.view.clock.callLater(SLOW_SECONDS, self.give_up)
 
     def resumeProducing(self) -> None:
         """The client has read."""
@@ -132,7 +132,8 @@ class _Stream:
         """The client has gone."""
         self._close()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """The client was slow for too long."""
         self._request.door.count("slow")
         self._close()
         self._request.channel.transport.abortConnection()

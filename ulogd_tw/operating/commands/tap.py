@@ -8,7 +8,7 @@ import sys
 from typing import Any, TextIO
 
 from ulogd_tw.operating.commands import service
-from ulogd_tw.operating.commands.errors import INCOMPLETE
+from ulogd_tw.operating.commands.errors import DONE, INCOMPLETE
 from ulogd_tw.operating.commands.text import printable
 
 NOTE = "tap"
@@ -17,20 +17,53 @@ NOTE = "tap"
 
 def tap(given: argparse.Namespace, out: TextIO) -> int:
     """Print a line for each row; status 3 where rows were left out, or the tap ended before the wanted number."""
+    shown = _Shown(given, out)
     match = " ".join(given.expression) or None
-    status = 0
     try:
         for line in service.of(given).lines("tap", instance=given.instance, match=match, rows=given.rows):
-            found = json.loads(line)
-            if NOTE in found:
-                status = INCOMPLETE if found[NOTE] in ("skipped", "ended") else status
-                print(f"ulogd-tw tap: {noted(found)}", file=sys.stderr)
-            if given.json or NOTE not in found:
-                out.write(line.decode() if given.json else row(found) + "\n")
-                out.flush()
+            shown.take(line)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-    return status
+        return shown.status
+    return shown.ended()
+
+
+class _Shown:
+    """What a tap has printed so far. `status` is that of the command if it ends now."""
+
+    def __init__(self, given: argparse.Namespace, out: TextIO) -> None:
+        self.status = DONE
+        self._given = given
+        self._out = out
+        self._rows = 0
+        self._told = False
+
+    def take(self, line: bytes) -> None:
+        """Print a row, or a note."""
+        found = json.loads(line)
+        if NOTE in found:
+            self._note(found)
+        else:
+            self._rows += 1
+        if self._given.json:
+            self._out.write(line.decode())
+        elif NOTE not in found:
+            self._out.write(row(found) + "\n")
+        self._out.flush()
+
+    def _note(self, found: dict[str, Any]) -> None:
+        if found[NOTE] in ("skipped", "ended"):
+            self.status = INCOMPLETE
+        self._told = found[NOTE] == "ended"
+        print(f"ulogd-tw tap: {noted(found)}", file=sys.stderr)
+
+    def ended(self) -> int:
+        """The status at the end of the stream, which a service that stops does not announce."""
+        if self._rows != self._given.rows:
+            self.status = INCOMPLETE
+            if not self._told:
+                print("ulogd-tw tap: the service has stopped, or has given this tap up", file=sys.stderr)
+        return self.status
 
 
 def row(found: dict[str, Any]) -> str:

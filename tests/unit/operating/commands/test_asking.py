@@ -217,6 +217,16 @@ class TapTests(ServedCase):
         self.assertEqual((3, "", "ulogd-tw tap: there is no odd1 any more\n"), (code, out, said))
 
     @defer.inlineCallbacks
+    def test_service_gone(self):
+        """A service that stops ends the tap, with status 3."""
+        asked = self.run_command("tap", "odd1")
+        yield task.deferLater(reactor, 0.1)
+        self.give(1)
+        yield self.door.stopService()
+        code, out, said = yield asked
+        self.assertEqual((3, "sourceTransportPort=1  protocolIdentifier=6\n", True), (code, out, "has stopped" in said))
+
+    @defer.inlineCallbacks
     def test_client_gone(self):
         """A client that goes leaves nothing behind, and one too many is refused."""
         before = [list(node.children) for node in self.running.graph.nodes]
@@ -255,6 +265,11 @@ class TapTests(ServedCase):
         (stream,) = page.taps
         self.assertTrue(stream.tap.paused)
         self.assertGreater(stream.tap.skipped, 10_000)
+        stream.give_up()
+        self.assertEqual((set(), 1), (page.taps, self.door.door.refused["slow"]))
+        self.assertFalse(
+            any(not hasattr(child, "plugin") for node in self.running.graph.nodes for child in node.children)
+        )
 
     def pages(self):
         site = self.door.door.resource
