@@ -85,14 +85,21 @@ class KilledTests(SynchronousTestCase):
         self.directory = temporary("state")
         self.ports = {kind: free_port("udp") for kind in self.KINDS}
 
-    def service(self, between="", keys='keys="protocolIdentifier"'):
-        stacks = [f"{kind}:COLLECTOR{between.format(kind)},db_{kind}:SQLITE3" for kind in self.KINDS]
+    def service(self, between="", keys='keys="protocolIdentifier"', output="SQLITE3"):
+        stacks = [f"{kind}:COLLECTOR{between.format(kind)},db_{kind}:{output}" for kind in self.KINDS]
         parts = [f'[{kind}]\nlisten="udp:127.0.0.1:{port}"' for kind, port in self.ports.items()]
-        parts += [f'[db_{kind}]\ndb="{{dir}}/{kind}.sqlite3"\ntable="flows"\ncreate=1\n{keys}' for kind in self.KINDS]
+        of = (
+            'file="{{dir}}/{}.json"'
+            if output == "JSON"
+            else 'db="{{dir}}/{}.sqlite3"\ntable="flows"\ncreate=1\n' + keys
+        )
+        parts += [f"[db_{kind}]\n" + of.format(kind) for kind in self.KINDS]
         parts += [f'[agg_{kind}]\nkey="destinationIPv4Address"\ninterval=1' for kind in self.KINDS if between]
         return Service(stacks, "\n".join(parts), directory=self.directory, settings='state_dir="{dir}/state"')
 
     def stored(self, kind, what="count(*)"):
+        if what == "lines":
+            return (self.directory / f"{kind}.json").read_bytes().count(b"\n")
         with sqlite3.connect(self.directory / f"{kind}.sqlite3") as db:
             return db.execute(f"SELECT {what} FROM flows").fetchone()[0] or 0
 
@@ -123,7 +130,7 @@ class KilledTests(SynchronousTestCase):
         service.stop()
         found = service.all_counters()
         self.assertEqual({}, unaccounted(found))
-        if options:  # the stop has kept the open intervals
+        if "between" in options:  # the stop has kept the open intervals
             with self.service(**options) as service:
                 time.sleep(2.5)
             self.assertEqual({}, {n: c for n, c in service.all_counters().items() if c["lost"].get("unsaved")})
@@ -144,6 +151,10 @@ class KilledTests(SynchronousTestCase):
     def test_every_record_once(self):
         """Records sent are those stored, those received and not stored, and those that came meanwhile."""
         self.check(self.sent_and_counted(self.kill))
+
+    def test_lines(self):
+        """The same with a file, which may have a part of the batch that was being written."""
+        self.check(self.sent_and_counted(self.kill, "lines", output="JSON"))
 
     def test_open_intervals(self):
         """The same with sums: those of the last second before the kill are counted, the others go on."""

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.batch_journal import BatchJournal, UnderWay, under_way
 from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known, nearest, registry
@@ -29,7 +30,6 @@ from ulogd_tw.core.plugin import ALL, FLOW, PACKET, RAW, SUM, Output, Wanted
 from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.resolve import Found, Provided
 from ulogd_tw.core.states import State, down
-from ulogd_tw.storing.batch_journal import BatchJournal, UnderWay, under_way
 from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
 from ulogd_tw.storing.counts import STORING
 from ulogd_tw.storing.database import Database, Fault, Refused
@@ -361,7 +361,7 @@ class SQLOutput(Output):
         """Write all rows; fires when they are committed. Errbacks with `NotWritten` if `stop` comes first."""
         self._number += 1
         if self._journal is not None and self.ledger is not None:
-            self._journal.begin(self._number, self.ledger.finished, weight(batch))
+            self._journal.begin(self._number, self.ledger.finished, weight(batch), batch.n)
         return defer.Deferred.fromCoroutine(self._write(batch, self._number))
 
     async def _write(self, batch: Batch, number: int) -> None:

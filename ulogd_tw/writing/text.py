@@ -12,14 +12,17 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from twisted.internet import defer, threads
 from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.batch_journal import BatchJournal, UnderWay, under_way
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.errors import StartError, UlogdError
+from ulogd_tw.core.ledger import weight
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, Options, number
 from ulogd_tw.core.paths import output_file
@@ -192,6 +195,10 @@ class Sink:
         return self._limited.say(self.log.error, kind, "{instance}: " + format, instance=self.output.instance, **fields)
 
 
+_MOST_READ = 1 << 30
+"""Octets of one batch at most."""
+
+
 class TextFile(Sink):
     """A file to append to, a pipe, or standard output (``-`` or ``stdout``).
 
@@ -314,6 +321,22 @@ class TextFile(Sink):
     def _leave(self) -> None:
         """The end to write into a file before it is closed."""
 
+    def place(self) -> tuple[int, int] | None:
+        """Inode and size of a regular file, where the next record goes; None for others."""
+        if self.fd < 0:
+            return None
+        status = os.fstat(self.fd)
+        return (status.st_ino, status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+    def rows_since(self, inode: int, offset: int, cut: Cut) -> int:
+        """The records that a regular file has from this place on; 0 where it is another file by now."""
+        place = self.place()
+        if place is None or place[0] != inode or not 0 <= place[1] - offset <= _MOST_READ:
+            return 0
+        with open(self.path, "rb") as file:
+            octets = os.pread(file.fileno(), place[1] - offset, offset)
+        return cut(octets, len(octets))[1]
+
     def write(self, rest: PendingText) -> defer.Deferred[None] | None:
         waiting = super().write(rest)
         if self.sync < 2 or self.fd < 0 or not stat.S_ISREG(os.fstat(self.fd).st_mode):
@@ -423,6 +446,9 @@ class TextOutput(Output):
         if clock is None:
             from twisted.internet import reactor as clock
         self.clock = clock
+        self._journal: BatchJournal | None = None
+        self._under_way: UnderWay | None = None
+        self._batches_begun = 0
         self.sink: Sink = self.make_sink()
 
     @staticmethod
@@ -455,7 +481,44 @@ class TextOutput(Output):
         self.sink.reopen()
 
     def stop(self) -> Any:
-        return self.sink.stop()
+        if self._journal is None:
+            return self.sink.stop()
+        return defer.maybeDeferred(self.sink.stop).addBoth(self._stopped)
+
+    def _stopped(self, result: Any) -> Any:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
+        return result
+
+    # over a kill
+
+    def keep_state(self, directory: Path, every: float) -> None:
+        """The place of the batch under way in a regular file: after a kill the file shows which rows it has."""
+        path = str(directory / "batch")
+        try:
+            self._under_way = under_way(path)
+        except (OSError, ValueError) as error:
+            self.counters.errors["state"] += 1
+            self.sink.log.error("{instance}: {path} is not used: {error}; rows of one batch may be counted as lost",
+                                instance=self.instance, path=path, error=error)  # fmt: skip
+        self._journal = BatchJournal(path, "")
+
+    def count_unsaved(self, former: Any, ident: str) -> None:
+        batch, found = self._under_way, []
+        if batch is not None and isinstance(self.sink, TextFile):
+            found.append(batch.part(self.sink.rows_since(batch.inode, batch.offset, type(self).cut)))
+        if lost := former.unsaved(ident, committed=found):
+            self.counters.lost["unsaved"] += lost
+
+    def _note(self, batch: Batch) -> None:
+        """A batch goes into the file now."""
+        place = self.sink.place() if isinstance(self.sink, TextFile) else None
+        if self._journal is not None and self.ledger is not None and place is not None:
+            self._batches_begun += 1
+            self._journal.begin(self._batches_begun, self.ledger.finished, weight(batch), batch.n, *place)
 
     def write(self, batch: Batch) -> defer.Deferred[None] | None:
+        if self.ledger is not None:
+            self._note(batch)
         return self.sink.write(PendingText(self.texts(batch), batch.n, type(self).cut))

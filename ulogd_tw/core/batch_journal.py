@@ -1,4 +1,4 @@
-"""The batch under way to a database, in a file in memory: after a kill the next run asks whether it was committed."""
+"""The batch under way to a database or a file: after a kill the next run looks what became of it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,28 @@ from ulogd_tw.core.ledger import Written
 from ulogd_tw.core.mapped import MappedWords, read, split
 
 _HEAD = b"ulogd_tw batch 1\n"
-_NUMBER, _BEFORE, _WEIGHT, _RUN = 0, 1, 2, 3
+_NUMBER, _BEFORE, _WEIGHT, _ROWS, _INODE, _OFFSET, _RUN = range(7)
 _RUN_OCTETS = 40
 _MOST_OCTETS = 1 << 20
 
 
 class UnderWay(NamedTuple):
-    """A batch: the run that wrote it, its number, and its place in the ledger."""
+    """A batch: the run that wrote it, its number, its place in the ledger, and its rows.
+
+    `inode` and `offset` are the file and the place where it begins, 0 for a database.
+    """
 
     run: str
     number: int
     written: Written
+    rows: int
+    inode: int
+    offset: int
+
+    def part(self, rows: int) -> Written:
+        """What is written where only the first of its rows are; rows that stand for others weigh the same."""
+        share = self.written.weight * min(rows, self.rows) // max(self.rows, 1)
+        return Written(self.written.before, share)
 
 
 class BatchJournal:
@@ -30,11 +41,12 @@ class BatchJournal:
         for place in range(_RUN_OCTETS // 8):
             self._file.words[_RUN + place] = int.from_bytes(octets[8 * place : 8 * place + 8], "little")
 
-    def begin(self, number: int, before: int, weight: int) -> None:
-        """A batch goes to the database now."""
+    def begin(self, number: int, before: int, weight: int, rows: int, inode: int = 0, offset: int = 0) -> None:
+        """A batch goes out now."""
         words = self._file.words
         words[_NUMBER] = 0  # in this order: what is read is of one batch
-        words[_BEFORE], words[_WEIGHT] = before, weight
+        words[_BEFORE], words[_WEIGHT], words[_ROWS] = before, weight, rows
+        words[_INODE], words[_OFFSET] = inode, offset
         words[_NUMBER] = number
 
     def close(self) -> None:
@@ -55,4 +67,7 @@ def under_way(path: str) -> UnderWay | None:
     run = b"".join(word.to_bytes(8, "little") for word in words[_RUN : _RUN + _RUN_OCTETS // 8])
     number = words[_NUMBER]
     name = run.rstrip(b"\0").decode("ascii", "replace")
-    return UnderWay(name, number, Written(words[_BEFORE], words[_WEIGHT])) if number else None
+    if not number:
+        return None
+    written = Written(words[_BEFORE], words[_WEIGHT])
+    return UnderWay(name, number, written, words[_ROWS], words[_INODE], words[_OFFSET])
