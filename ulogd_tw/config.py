@@ -109,7 +109,8 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "umask",
         _umask,
         None,
-        "Permissions that new files lack, octal, such as 027. Empty: 022 for a daemon, else that of the process. Keys, "
+        "Permissions removed from new files, octal, such as 027. Empty: 022 for a daemon, else that of the process. "
+        "Keys, "
         "spools and state have mode 0600 whatever it is, databases 0640.",
     ),
     Option(
@@ -146,8 +147,8 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "state_dir",
         text,
         "",
-        "Directory for all that outlives a restart: templates, sequence numbers, open intervals, tables, spools. "
-        "Options of single files, such as template_cache, go before it. Empty: only those files are kept.",
+        "Directory for all state that survives a restart: templates, sequence numbers, open intervals, tables, spools. "
+        "Options of single files, such as template_cache, take precedence. Empty: only those files are kept.",
     ),
     Option(
         "state_interval",

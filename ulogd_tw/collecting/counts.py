@@ -9,12 +9,12 @@ from ulogd_tw.transports.counts import TLS
 COLLECTING = (
     Count("log_lines_left_out", "lines", "Log lines about exporters beyond 100 a minute."),
     Count("sessions_evicted", "sessions", "Sessions without records that made room for others at max_sessions."),
-    Gauge("domains", "domains", "Observation Domains that exporters have."),
+    Gauge("domains", "domains", "Observation Domains of all exporters."),
     Gauge("templates", "templates", "Templates that exporters have announced."),
     Gauge("sets_parked", "sets", "Sets that wait for their template."),
     *DECODING,
-    Fault("not_allowed", "occasions", "Messages and connections of exporters that allow does not have."),
-    Fault("limit_sessions", "occasions", "Messages and connections refused: max_sessions exporters are there."),
+    Fault("not_allowed", "occasions", "Messages and connections of exporters outside allow."),
+    Fault("limit_sessions", "occasions", "Messages and connections refused, because max_sessions exporters are known."),
     Fault("limit_sessions_of_address", "occasions", "The same: the address has max_sessions_of_address."),
 )
 """Every input that collects."""
@@ -24,13 +24,15 @@ LISTENER = (
     Fault(
         "limit_buffered",
         "connections",
-        "Connections closed: messages of their address that have not come whole have most of too many octets.",
+        "Connections closed because incomplete messages had too many octets, most of them from this address.",
     ),
     Fault("limit_work", "datagrams", "Datagrams dropped: decoding those of their exporter takes more than its share."),
-    Fault("restarted", "associations", "SCTP associations that an exporter began anew."),
+    Fault("restarted", "associations", "SCTP associations restarted by an exporter."),
     Fault("template_cache", "occasions", "The file of template_cache could not be read or written."),
     Fault(
-        "limit_greetings", "datagrams", "DTLS datagrams passed over: max_greetings others were answered in the second."
+        "limit_greetings",
+        "datagrams",
+        "DTLS datagrams ignored, because max_greetings others were answered within the same second.",
     ),
     *TLS,
 )

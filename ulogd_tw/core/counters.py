@@ -96,13 +96,13 @@ class ByReason:
 Declared = Figure | Group | ByReason
 
 NUMBERS = (
-    Count("messages_received", "messages", "Messages, packets or events that the instance read."),
+    Count("messages_received", "messages", "Messages, packets or events read by the instance."),
     Count("octets_received", "octets", "Octets of those messages."),
-    Count("rows_received", "rows", "Rows made of them, or taken from the plugin above."),
+    Count("rows_received", "rows", "Rows decoded, or received from the plugin above."),
     Count("rows_emitted", "rows", "Rows passed on to the plugins below."),
-    Count("rows_filtered", "rows", "Rows left out because a filter or an option says so."),
+    Count("rows_filtered", "rows", "Rows left out by a filter or an option."),
     Count("rows_merged", "rows", "Rows added up into others."),
-    Count("rows_written", "rows", "Rows an output has written."),
+    Count("rows_written", "rows", "Rows written by an output."),
     Gauge("rows_waiting", "rows", "Rows in the queue before an output."),
     Count("rows_spooled", "rows", "Rows put on the disk at a stop."),
     Count("rows_unspooled", "rows", "Rows read from the disk at the start; part of rows_received."),

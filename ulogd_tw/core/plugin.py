@@ -29,8 +29,8 @@ TYPE_NAMES = {RAW: "raw", PACKET: "packet", FLOW: "flow", SUM: "sum"}
 
 
 STATE = Fault("state", "occasions", "With state_dir: state could not be read or written; the log says why.")
-UNSAVED = Lost("unsaved", "rows", "With state_dir: rows that were in it when an earlier run was killed, neither passed "
-               "on nor saved. A row of an AGGREGATE counts as the rows that it sums up.")  # fmt: skip
+UNSAVED = Lost("unsaved", "rows", "With state_dir: rows held when an earlier run was killed, neither passed on nor "
+                                  "saved. For a row of an AGGREGATE, all rows in its sum count.")  # fmt: skip
 
 
 def type_text(types: int) -> str:

@@ -31,7 +31,7 @@ BEFORE = "ulogd_"
 _TEXTS = {
     Dropped: "Rows that were received and given up, by reason.",
     Lost: "Rows, messages or events that never reached the instance, by reason.",
-    Missing: "Records that did not come, by reason; one that comes late after all is taken back.",
+    Missing: "Records that did not arrive, by reason; late records are subtracted.",
     Fault: "Faults by reason.",
 }
 
@@ -106,7 +106,7 @@ SERVICE = (
     ),
     Metric(BEFORE + "http_requests_total", "counter", "Requests that came through a door.", ("door",)),
     Metric(BEFORE + "http_refused_total", "counter", "Requests without an answer, by reason.", ("door", "reason")),
-    Metric(BEFORE + "http_connections", "gauge", "Connections that are open.", ("door",)),
+    Metric(BEFORE + "http_connections", "gauge", "Open connections.", ("door",)),
 )
 """Metrics of the service as a whole; their labels are all that they have."""
 

@@ -183,7 +183,7 @@ def _elements(key: Key) -> str:
 
 
 def _given(position: str, class_: type[Plugin], instance: Plugin) -> Iterator[str]:
-    yield "**Keys it gives**"
+    yield "**Keys that it gives**"
     yield ""
     found = list(instance.keys())
     if found:
@@ -201,7 +201,7 @@ def _given(position: str, class_: type[Plugin], instance: Plugin) -> Iterator[st
 
 
 def _asked(instance: Plugin) -> Iterator[str]:
-    yield "**Keys it asks for**"
+    yield "**Keys that it reads**"
     yield ""
     requests = instance.requests(ALL)
     if requests is ALL:
@@ -278,7 +278,7 @@ def _plugin(position: str, name: str, class_: type[Plugin]) -> Iterator[str]:
 def _commands() -> Iterator[str]:
     yield "## Commands"
     yield ""
-    yield "Options of `twistd ulogd`, which stand behind the word `ulogd`:"
+    yield "Options of `twistd ulogd`, written after the word `ulogd`:"
     yield ""
     rows = [(f"`--{long}`, `-{short}`", f"`{default}`" if default else "", meaning)
             for long, short, default, meaning in tap.Options.optParameters]  # fmt: skip
@@ -316,8 +316,8 @@ def _values() -> Iterator[str]:
     for form in FORMS.values():
         rows.append((form.name, form.meaning, ", ".join(f"`{example}`" for example in form.examples)))
     yield from _table(("form", "meaning", "examples"), rows)
-    yield "An option that lists words takes one of them."
-    yield 'A value with blanks, tabs or `=` in it stands in `"..."`.'
+    yield "If the form of an option is a list of words, write one of them."
+    yield 'A value with blanks, tabs or `=` must be in `"..."`.'
     yield ""
 
 
@@ -332,12 +332,12 @@ def _sections() -> Iterator[str]:
     yield from _table(("option", "form", "default", "meaning"), rows)
     yield "## Options of [manhole]"
     yield ""
-    yield "The ssh server is there where the configuration has this section."
+    yield "The ssh server runs if the configuration has this section."
     yield ""
     yield from _options(manhole.OPTIONS)
     yield "## Options of [http]"
     yield ""
-    yield "The HTTP server is there where the configuration has this section ([what it answers](api.md))."
+    yield "The HTTP server runs if the configuration has this section ([its addresses](api.md))."
     yield ""
     yield from _options(http.OPTIONS)
     yield "## Options of every output"
@@ -350,10 +350,11 @@ def _sections() -> Iterator[str]:
 def _counters() -> Iterator[str]:
     yield "## Counters of every instance"
     yield ""
-    yield "`stats_file` has them by instance; a plugin's own stand with the plugin."
-    yield "A counter only grows while the service runs; a gauge is a number of this moment."
-    yield "`dropped`, `lost` and `errors` are by reason: rows given up, data that never arrived, and faults."
-    yield "A fault without a word of its own is counted in `errors` under the name of its exception."
+    yield "`stats_file` contains the counters of each instance; the further counters of a plugin are listed"
+    yield "with the plugin."
+    yield "A counter only grows while the service runs; a gauge is a current value."
+    yield "`dropped` (rows given up), `lost` (data that never arrived) and `errors` (faults) are counted by reason."
+    yield "Other faults are counted in `errors` under the name of their exception."
     yield ""
     yield from _counts(NUMBERS)
     for kind in (Input, Filter, Output):
@@ -365,9 +366,11 @@ def _counters() -> Iterator[str]:
 def _metrics() -> Iterator[str]:
     yield "## Metrics"
     yield ""
-    yield "`/metrics` has them ([how it is asked](api.md)). Octets are bytes there; counters end in `_total`."
-    yield "Reasons of `dropped`, `lost` and `errors` are the label `reason`, with the words of the tables of counters."
-    yield "`process_...` are those of prometheus_client: memory, processor time and descriptors of the process."
+    yield "The [HTTP API](api.md) gives these metrics at `/metrics`. Octets are called bytes; names of"
+    yield "counters end in `_total`."
+    yield "The label `reason` has the reasons of `dropped`, `lost` and `errors`, as in the tables of counters."
+    yield "The metrics `process_...` come from prometheus_client: memory, processor time and descriptors of"
+    yield "the process."
     yield ""
     own = ("instance", "plugin")
     found = {metric.name: (metric, ()) for metric in metric_names.SERVICE}
@@ -399,14 +402,15 @@ def _overview() -> Iterator[str]:
 def _keys() -> Iterator[str]:
     yield "## Keys"
     yield ""
-    yield "A key is asked for by its name, and is met by a key of the same name or of the same Information Element."
+    yield "A key is requested by its name; a key of the same name or of the same Information Element answers"
+    yield "the request."
     yield ""
     yield f"- IANA's {len(keys.iana)} Information Elements have their own names, such as `octetDeltaCount`."
     yield "- The reverse of an element (RFC 5103) has `reverse` before its name, such as `reverseOctetDeltaCount`."
     yield "- An enterprise's element has its own name, and `e<pen>.<name>` where IANA uses that name too."
     yield "- An element without a name is `e<pen>id<id>`; its value is octets."
     yield "- `name#2` is the second field of that name in a record."
-    yield "- `key@instance` is the key as that instance gives it, where a nearer one gives a key of the same name."
+    yield "- `key@instance` is the key of that instance, even if a nearer instance gives a key of the same name."
     yield ""
     yield "### Keys of a collected record's context"
     yield ""
@@ -423,7 +427,7 @@ def _keys() -> Iterator[str]:
     yield from _table(("key", "IPv4", "IPv6"), rows)
     yield "### Conversions"
     yield ""
-    yield "Where the key itself is not there, it is made of others: of the first in this list that are there."
+    yield "If the key itself is missing, it is computed from other keys: the first available ones in this list."
     yield ""
     rows = []
     for target, ways in conversions.BY_TARGET.items():
@@ -435,7 +439,7 @@ def _templates() -> Iterator[str]:
     yield "## Templates of the exporter"
     yield ""
     yield "These are the fields of whole records of the output IPFIX, with their Information Elements and octets."
-    yield "A record without a value goes out in a further template, without the field."
+    yield "A record without a value has another template, without this field."
     yield "A template id always means the same fields, also after a restart."
     yield ""
     rows = []

@@ -6,12 +6,12 @@ from ulogd_tw.core.counters import Dropped, Fault
 
 STORING = (
     Dropped("refused", "rows", "Rows that do not fit the table."),
-    Fault("table", "attempts", "The table is not there, or does not fit the keys."),
+    Fault("table", "attempts", "The table does not exist, or does not fit the keys."),
     Fault("permission", "attempts", "The user of the service may not write."),
     Fault("full", "attempts", "There is no room on the disk."),
     Fault("locked", "attempts", "Another program has locked the table or the file."),
-    Fault("read_only", "attempts", "The server takes no writes."),
-    Fault("procedure", "attempts", "The stored procedure is not there."),
+    Fault("read_only", "attempts", "The server is read-only."),
+    Fault("procedure", "attempts", "The stored procedure does not exist."),
     Fault("away", "attempts", "The server cannot be reached, or broke the connection off."),
     Fault("disk", "attempts", "The disk fails, or the file is damaged."),
     Fault("stopped", "attempts", "A statement was broken off at a stop."),

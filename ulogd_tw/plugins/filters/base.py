@@ -62,9 +62,9 @@ class BASE(Filter):
     provides = ulogd_keys(*FOUND[:51], "oob.protocol", *FOUND[51:], "oob.family", *COMMON, *OF_PACKETS, *TUNNEL)
     hidden = frozenset((*COMMON, "octetDeltaCount", "packetDeltaCount", POSITION, *TUNNEL))
     counts = (
-        Fault("cut", "packets", "Packets cut within a header; they pass with what is known."),
-        Fault("malformed", "packets", "Packets whose headers make no sense; they pass with what is known."),
-        Fault("link", "packets", "Packets of a link that is not known; they pass without keys."),
+        Fault("cut", "packets", "Packets cut within a header; they pass with the keys decoded so far."),
+        Fault("malformed", "packets", "Packets with impossible headers; they pass with the keys decoded so far."),
+        Fault("link", "packets", "Packets of an unknown link type; they pass without keys."),
         Fault("no_packet", "rows", "Rows without a packet; they pass as they are."),
     )
     options = (

@@ -53,11 +53,11 @@ class FLOWCACHE(Aggregator):
     itype = PACKET
     otype = FLOW
     counts = (
-        Gauge("flows", "flows", "Flows of this moment."),
-        Gauge("memory_octets", "octets", "Memory of their table."),
+        Gauge("flows", "flows", "Flows in the table now."),
+        Gauge("memory_octets", "octets", "Memory of the flow table."),
         ByReason("ended", "Flows by the reason of their end.", tuple(
             Reason(name, "flows", meaning) for name, meaning in (
-                ("idle", "No packet came for idle_timeout."),
+                ("idle", "No packet arrived for idle_timeout."),
                 ("active", "The flow lasted for active_timeout."),
                 ("ended", "FIN or RST was seen."),
                 ("forced", "The service stopped, or the files were at their end."),
@@ -66,7 +66,7 @@ class FLOWCACHE(Aggregator):
         )),
         Count("packets_not_sampled", "packets", "Packets that sampling left out."),
         Dropped("key_range", "packets", "Packets with a value that is too wide for its key."),
-        Dropped("max_flows", "packets", "Packets of flows for which there was no room; 0 in health."),
+        Dropped("max_flows", "packets", "Packets of flows without room in the table; normally 0."),
     )  # fmt: skip
     options = (
         Option("key", text, "5tuple," + ",".join(ICMP), "Keys that define a flow, separated by commas. 5tuple stands "

@@ -49,7 +49,7 @@ class GROUP(Filter):
     name = "GROUP"
     itype = otype = PACKET | FLOW
     counts = tuple(
-        Fault(name, "occasions", f"The file of {name} could not be read again; what was read before stays.")
+        Fault(name, "occasions", f"The file of {name} could not be read again; the previous content stays in use.")
         for name in ("networks", "services", "country", "asn", "interfaces", "marks", "zones")
     )
     options = (

@@ -37,8 +37,8 @@ class MATCH(Filter):
     name = "MATCH"
     itype = otype = RAW | PACKET | FLOW | SUM
     counts = (
-        Count("rows_matched", "rows", "Rows of which the expression was true."),
-        Fault("sets", "occasions", "A file of sets could not be read again; what was read before stays."),
+        Count("rows_matched", "rows", "Rows for which the expression was true."),
+        Fault("sets", "occasions", "A file of sets could not be read again; the previous content stays in use."),
     )
     options = (
         Option("match", text, "any", 'The expression, such as "src net 10.0.0.0/8 and dst port 443". any: every row '

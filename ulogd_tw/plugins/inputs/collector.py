@@ -63,10 +63,9 @@ class COLLECTOR(Collecting):
         Gauge("sessions", "sessions", "Exporters over UDP and connections together."),
         Gauge("receive_buffer_octets", "octets", "Smallest kernel buffer in force of its UDP and DTLS sockets.", True),
         Count("datagrams_lost", "datagrams", "Datagrams the kernel dropped at our sockets; part of lost.sequence."),
-        Count("datagrams_unread", "datagrams", "Datagrams that were there at the stop and not read before stop_timeout "
-              "was near."),
-        Gauge("handshakes", "handshakes", "Handshakes of TLS that have begun and not ended.", True),
-        Gauge("associations", "associations", "Exporters that are there over DTLS.", True),
+        Count("datagrams_unread", "datagrams", "Datagrams waiting in the kernel at the stop, and not read in time."),
+        Gauge("handshakes", "handshakes", "Unfinished TLS handshakes.", True),
+        Gauge("associations", "associations", "Exporters connected over DTLS.", True),
     )  # fmt: skip
     options = (
         Option("listen", words, ("udp:4739", "tcp:4739"), "Addresses to listen on, SCHEME:PORT or SCHEME:HOST:PORT, "

@@ -34,11 +34,11 @@ class NFACCT(LiveInput):
     otype = SUM
     provides = nfacct.KEYS
     counts = (
-        Count("polls", "occasions", "Looks at the kernel's counters."),
-        Count("polls_skipped", "occasions", "Looks that were due while the answer to the last was not there."),
+        Count("polls", "occasions", "Readings of the kernel's counters."),
+        Count("polls_skipped", "occasions", "Readings skipped, because the previous answer had not arrived."),
         Lost("kernel", "messages", "Answers that the kernel dropped."),
-        Fault("query", "occasions", "Looks that the kernel refused."),
-        Fault("unasked", "messages", "Messages that answer no request."),
+        Fault("query", "occasions", "Readings refused by the kernel."),
+        Fault("unasked", "messages", "Messages without a matching request."),
         *MALFORMED,
     )
     options = (

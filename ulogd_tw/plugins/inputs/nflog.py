@@ -87,7 +87,7 @@ class NFLOG(LiveInput):
             *PORT,
             Count("datagrams_lost", "datagrams", "Datagrams, of many packets each, for which there was no room."),
         )),
-        Lost("kernel", "packets", "Packets that are missing by the kernel's numbers."),
+        Lost("kernel", "packets", "Packets missing according to the kernel's sequence numbers."),
         *MALFORMED,
     )  # fmt: skip
     options = (

@@ -49,13 +49,13 @@ class UNIXSOCK(LiveInput):
     provides = unixsock.KEYS
     listens = True
     counts = (
-        Gauge("clients", "programs", "Programs that are connected."),
+        Gauge("clients", "programs", "Connected programs."),
         Count("clients_refused", "programs", "Programs refused beyond max_clients."),
         Fault("mark", "programs", "Programs that sent something else; they are disconnected."),
         Fault("length", "programs", "Programs disconnected for an impossible length."),
-        Fault("option length", "messages", "Messages that make no sense; they are left out."),
+        Fault("option length", "messages", "Invalid messages; they are left out."),
         Fault("unknown option", "options", "Unknown parts of messages."),
-        Fault("cut", "programs", "Programs that went in the middle of a message."),
+        Fault("cut", "programs", "Programs that disconnected within a message."),
     )
     options = (
         Option("socket_path", new_socket, "/var/run/ulogd/ulogd2.sock", "Path of the Unix socket to listen on."),

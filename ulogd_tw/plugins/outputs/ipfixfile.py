@@ -68,9 +68,9 @@ class IPFIXFILE(Output):
     itype = PACKET | FLOW | SUM
     counts = (
         *RECORDS,
-        Count("files", "files", "Files that got their name."),
+        Count("files", "files", "Finished files."),
         *FILES,
-        Fault("recover", "files", "Files of a killed process that cannot be ended."),
+        Fault("recover", "files", "Unfinished files of a killed process that cannot be recovered."),
     )
     options = (
         Option("file", output_file, "/var/lib/ulogd/flows-%Y%m%d-%H%M%S.ipfix", "Path of the files; strftime "

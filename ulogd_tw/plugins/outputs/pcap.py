@@ -146,7 +146,7 @@ class PCAP(TextOutput):
     name = "PCAP"
     together = True
     itype = RAW | PACKET
-    counts = (*LINES, Dropped("link", "packets", "Packets of another link than the file's, with format=pcap."))
+    counts = (*LINES, Dropped("link", "packets", "With format=pcap: packets of another link type than the file's."))
     options = (
         file_option("/var/log/ulogd.pcap"),
         SYNC,
