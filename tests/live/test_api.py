@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -157,3 +158,53 @@ class ApiTests(SynchronousTestCase):
             thread.join(30)
         self.assertEqual((40, set()), (len(found), set(found) - {200, 503}))
         wait_until(lambda: self.get("/metrics")[0] == 200)
+
+
+class HealthTests(SynchronousTestCase):
+    """What is told of an outage, of exporters and of a start by hand."""
+
+    def test_outage(self):
+        """A collector that is away makes its stack down, with the reason; one that comes makes it ready."""
+        away = free_port("tcp")
+        config = f'[exp1]\ncollectors="tcp:127.0.0.1:{away}"\nreconnect=1\n'
+        with Service(["demo1:DEMO,exp1:IPFIX"], config, settings='control_socket="{dir}/c"') as run:
+
+            def ready():
+                with contextlib.closing(UnixConnection(str(run.directory / "c"))) as asked:
+                    asked.request("GET", "/readyz")
+                    answer = asked.getresponse()
+                    return answer.status, json.loads(answer.read())
+
+            wait_until(lambda: ready()[0] == 503)
+            (stack,) = ready()[1]["stacks"]
+            self.assertEqual(("down", True), (stack["state"], f"tcp:127.0.0.1:{away}" in stack["reasons"][0]))
+            with socket.create_server(("127.0.0.1", away)):
+                wait_until(lambda: ready()[0] == 200)
+                self.assertEqual("ok", ready()[1]["stacks"][0]["state"])
+            with contextlib.closing(UnixConnection(str(run.directory / "c"))) as asked:
+                asked.request("GET", "/api/v1/events")
+                events = json.loads(asked.getresponse().read())["events"]
+        self.assertEqual("start", events[0]["kind"])
+
+    def test_by_hand(self):
+        """The address that is printed opens one session, whose cookie opens what is private; then it is used up."""
+        port = free_port("tcp")
+        config = f'[http]\nlisten="tcp:127.0.0.1:{port}"\n[json1]\nfile="{{dir}}/out"\n'
+        env = os.environ | {"ULOGD_TW_PRINT_TOKEN": "1"}
+        with Service(["demo1:DEMO,agg1:AGGREGATE,json1:JSON"], config + "[agg1]\nkey=5tuple\n", env=env) as run:
+            address = re.search(r"open http://127.0.0.1:\d+(/login\?token=\S+)", run.output())[1]
+
+            def ask(method, path, **headers):
+                with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as asked:
+                    body = '{"sql": "select count(*) from agg1"}' if method == "POST" else None
+                    asked.request(method, path, body, headers | {"Content-Type": "application/json"})
+                    answer = asked.getresponse()
+                    answer.read()
+                    return answer.status, answer.headers
+
+            self.assertEqual(401, ask("POST", "/api/v1/query")[0])
+            status, headers = ask("GET", address)
+            self.assertEqual((303, "/"), (status, headers["Location"]))
+            cookie = headers["Set-Cookie"].partition(";")[0]
+            self.assertEqual(200, ask("POST", "/api/v1/query", Cookie=cookie)[0])
+            self.assertEqual(401, ask("GET", address)[0])

@@ -15,6 +15,8 @@ from twisted.web.http import parse_qs
 JSON = "application/json"
 SLICE_SECONDS = 0.004
 """So long one slice of an answer may take: the reactor turns meanwhile."""
+CHUNK = 1 << 16
+"""Octets of an answer that are written at a time."""
 KEPT_SECONDS = 1.0
 """Answers to the same question are the same for so long."""
 Chunks = Iterator[bytes]
@@ -179,8 +181,32 @@ def send(request: Any, status: int, kind: str, body: bytes) -> None:
     request.setResponseCode(status)
     request.setHeader("Content-Type", kind)
     request.setHeader("Content-Length", str(len(body)))
-    request.write(body if request.method != b"HEAD" else b"")
-    request.finish()
+    if request.method == b"HEAD":
+        request.write(b"")
+        request.finish()
+    elif len(body) <= CHUNK:
+        request.write(body)
+        request.finish()
+    else:
+        request.registerProducer(_Pour(request, body), False)
+
+
+class _Pour:
+    """Writes a long answer as fast as the client reads it, so that no more than a chunk waits in the connection."""
+
+    def __init__(self, request: Any, body: bytes) -> None:
+        self._request, self._body, self._at = request, body, 0
+
+    def resumeProducing(self) -> None:
+        chunk = self._body[self._at : self._at + CHUNK]
+        self._at += len(chunk)
+        self._request.write(chunk)
+        if self._at >= len(self._body):
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def stopProducing(self) -> None:
+        self._body = b""
 
 
 def _body(request: Any) -> dict[str, Any]:

@@ -138,7 +138,8 @@ class Door(server.Site):
     headers = _HEADERS
 
     def __init__(self, root: resource.Resource, clock: Any = reactor) -> None:
-        super().__init__(root, timeout=REQUEST_SECONDS, reactor=clock)
+        super().__init__(root, reactor=clock)
+        self.timeOut = None  # `waiting` and `hurry` look after that, and log nothing
         self.protocol = Connection  # type: ignore[assignment]
         self.refused: Counter[str] = Counter()
         self.requests = 0

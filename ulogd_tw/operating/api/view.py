@@ -136,7 +136,11 @@ def state_of(stack: Stack) -> State:
     """How the output of a stack is; where nothing takes its rows, also how many wait."""
     output = stack.path[-1].plugin
     assert isinstance(output, Output)
-    state = output.state()
+    try:
+        state = output.state()
+    except Exception as error:  # of a plugin of another package: the others are told all the same
+        output.fault(error)
+        state = State(DOWN, (f"its state cannot be told: {type(error).__name__}: {error}",))
     if state.word == OK:
         return state
     waiting = output.counters.rows_waiting

@@ -132,6 +132,20 @@ class BoundsTests(DoorCase):
         self.clock.advance(door.ANSWER_SECONDS)
         self.assertEqual((True, False), (client.transport.aborted, waiting.transport.aborted))
 
+    def test_long_answer(self):
+        """A long answer waits with us, and not in the connection, while the client reads nothing; then it has to go."""
+        client = self.asked()
+        body = b"x" * 1_000_000
+        send(self.page.asked[0], 200, "text/plain", body)
+        client.connection.pauseProducing()
+        self.assertLess(len(client.transport.value()), 200_000)
+        self.assertTrue(client.connection.asking)
+        self.clock.advance(door.ANSWER_SECONDS)
+        self.assertTrue(client.transport.aborted)
+        client.connection.stopProducing()
+        client.connection.connectionLost(Failure(error.ConnectionDone()))
+        self.assertEqual([], self.clock.getDelayedCalls())
+
     def test_second_request(self):
         """A connection stays for further requests, for some seconds; its answers come in order."""
         client = self.asked()

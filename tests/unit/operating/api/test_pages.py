@@ -126,6 +126,17 @@ class HealthTests(PagesCase):
         self.assertEqual([True, True], ["db is away" in stack["reasons"][0], "7 of at most" in stack["reasons"][1]])
 
     @defer.inlineCallbacks
+    def test_fault(self):
+        """A plugin that cannot tell its state is counted as down, and its fault is reported."""
+        door = self.door()
+        output = self.graph.stacks[0].path[-1].plugin
+        faults = []
+        output.fault, output.state = faults.append, lambda: 1 / 0
+        status, _, found = yield asked(door, "GET", "/readyz")
+        self.assertEqual((503, 1), (status, len(faults)))
+        self.assertIn("ZeroDivisionError", found["stacks"][0]["reasons"][0])
+
+    @defer.inlineCallbacks
     def test_left_out(self):
         """A stack that could not start is down, with its reason."""
         gone = {"text": "ct1:NFCT,j:JSON", "where": "f:3", "reason": "ct1:NFCT: not permitted"}

@@ -4,12 +4,14 @@ import gc
 import time
 from types import SimpleNamespace
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import defer
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.unit.operating.api.client import view_of
+from tests.unit.operating.api.client import asked, view_of
 from ulogd_tw.ipfix.session import Domain, Session
 from ulogd_tw.operating import prometheus
-from ulogd_tw.operating.api import answers
+from ulogd_tw.operating.api import answers, tree
+from ulogd_tw.operating.api.door import Door
 from ulogd_tw.plugins.inputs.collector import COLLECTOR
 from ulogd_tw.plugins.outputs.ipfix import IPFIX
 
@@ -51,3 +53,18 @@ class SlicesTests(SynchronousTestCase):
 
     def test_graph(self):
         self.assertShort(answers.listed("nodes", self.view.nodes(), edges=self.view.edges()))
+
+
+class LongTests(TestCase):
+    """Long answers through a door."""
+
+    timeout = 20
+
+    @defer.inlineCallbacks
+    def test_whole(self):
+        """An answer of many chunks comes whole."""
+        view = view_of(SimpleNamespace(nodes=[], inputs=[], stacks=[]))
+        view.exporters = lambda: ({"n": number, "x": "y" * 50} for number in range(20_000))
+        status, headers, found = yield asked(Door(tree.root(view)), "GET", "/api/v1/exporters")
+        self.assertGreater(int(headers["content-length"]), 10 * answers.CHUNK)
+        self.assertEqual((200, list(range(20_000))), (status, [item["n"] for item in found["exporters"]]))
