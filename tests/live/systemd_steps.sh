@@ -38,6 +38,10 @@ step status
 sleep 6
 systemctl status --no-pager ulogd-tw
 
+step query
+ulogd-tw query 'select count(*) as n from agg1'; echo "status $?"
+ulogd-tw query --json "select * from read_text('/etc/passwd')"; echo "status $?"
+
 step journal
 printf '[global]\nstack=nobody\nstack=d:DEMO,j:JSON\n[j]\nfile="/var/log/ulogd/odd/d.json"\nno_such=1\n' >/etc/ulogd-tw/odd.conf
 systemctl start ulogd-tw@odd

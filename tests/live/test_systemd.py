@@ -79,6 +79,11 @@ class SystemdTests(SynchronousTestCase):
         self.assertIn("127.0.0.1:4739", self.step("ready", "StatusText=1 stack runs, 0 rows/s"))
         self.assertIn('Status: "1 stack runs, 0 rows/s"', self.step("status"))
 
+    def test_query(self):
+        """The sandbox of the unit leaves room for that of the queries, which read the tables and nothing else."""
+        text = self.step("query", "status 0", "status 2")
+        self.assertNotIn("root:", text)
+
     def test_journal(self):
         """Lines have their priority, and neither a time of their own nor Twisted's words."""
         lines = journal(self.step("journal"))
