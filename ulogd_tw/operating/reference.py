@@ -7,15 +7,13 @@ It contains only plugins that come with ulogd_tw, so it is the same on every mac
 
 from __future__ import annotations
 
-import argparse
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ulogd_tw import config, registry, tap
+from ulogd_tw import config, registry
 from ulogd_tw.core import conversions, options, paths
 from ulogd_tw.core.counters import NUMBERS, Declared, flat
 from ulogd_tw.core.keys import CONTEXT, Key, known
@@ -27,7 +25,8 @@ from ulogd_tw.exporting.rules import marks
 from ulogd_tw.ipfix import uniflow
 from ulogd_tw.operating import manhole, metric_names
 from ulogd_tw.operating.api import options as http
-from ulogd_tw.operating.commands import tree
+from ulogd_tw.operating.commands.described import commands
+from ulogd_tw.operating.markdown import prose, table
 from ulogd_tw.plugins.inputs.nfct import protocols
 from ulogd_tw.plugins.inputs.nflog import groups
 
@@ -131,29 +130,7 @@ def _default(option: Option) -> str:
 
 def _options(declared: Iterable[Option]) -> Iterator[str]:
     rows = [(f"`{o.name}`", form_name(o), _default(o), o.meaning) for o in declared]
-    return _table(("option", "form", "default", "meaning"), rows) if rows else iter(["None of its own.", ""])
-
-
-# Markdown
-
-
-def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    yield _row(heads)
-    yield _row(("---",) * len(heads))
-    for row in rows:
-        yield _row(row)
-    yield ""
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def _prose(text: str) -> Iterator[str]:
-    """A docstring as Markdown: paragraphs joined, a sentence a line, code in single backticks."""
-    for paragraph in text.replace("``", "`").split("\n\n"):
-        yield from re.split(r"(?<=[.:]) (?=[A-Z])", " ".join(paragraph.split()))
-        yield ""
+    return table(("option", "form", "default", "meaning"), rows) if rows else iter(["None of its own.", ""])
 
 
 # plugins
@@ -188,7 +165,7 @@ def _given(position: str, class_: type[Plugin], instance: Plugin) -> Iterator[st
     found = list(instance.keys())
     if found:
         rows = [(f"`{key.name}`", key.type.name, key.unit, _elements(key)) for key in found]
-        yield from _table(("key", "type", "unit", "Information Element"), rows)
+        yield from table(("key", "type", "unit", "Information Element"), rows)
     if class_.open_keys:
         yield "Any Information Element that an exporter sends, by its name; see [Keys](#keys)."
         yield ""
@@ -216,7 +193,7 @@ def _asked(instance: Plugin) -> Iterator[str]:
     for request, required in requests.items():
         key = known(request.partition("@")[0]) or _of_plugins(request)
         rows.append((f"`{request}`", "yes" if required else "no", key.type.name, key.unit, _elements(key)))
-    yield from _table(("key", "needed", "type", "unit", "Information Element"), rows)
+    yield from table(("key", "needed", "type", "unit", "Information Element"), rows)
 
 
 def _counts(counts: Iterable[Declared]) -> Iterator[str]:
@@ -225,7 +202,7 @@ def _counts(counts: Iterable[Declared]) -> Iterator[str]:
     for name, label, figure in flat(counts):
         kind = f"{figure.kind}, by {label}" if label else figure.kind
         rows.append((f"`{name}`", kind, figure.unit, figure.meaning))
-    yield from _table(("counter", "kind", "unit", "meaning"), rows)
+    yield from table(("counter", "kind", "unit", "meaning"), rows)
 
 
 def _counted(class_: type[Plugin]) -> Iterator[str]:
@@ -245,8 +222,8 @@ def _of_plugins(name: str) -> Key:
 
 def _plugins() -> Iterator[tuple[str, str, type[Plugin]]]:
     """(position, name, class) of every built-in plugin."""
-    for position, table in registry.BUILT_IN.items():
-        for name in sorted(table):
+    for position, places in registry.BUILT_IN.items():
+        for name in sorted(places):
             yield position, name, registry.lookup(name, position)
 
 
@@ -256,7 +233,7 @@ def _plugin(position: str, name: str, class_: type[Plugin]) -> Iterator[str]:
     yield ""
     yield _types(position, class_)
     yield ""
-    yield from _prose(inspect.getdoc(class_) or "")
+    yield from prose(inspect.getdoc(class_) or "")
     common = {option.name for option in class_.common_options}
     yield "**Options**" + (", beside the [common ones](#options-of-every-output)" if common else "")
     yield ""
@@ -275,47 +252,13 @@ def _plugin(position: str, name: str, class_: type[Plugin]) -> Iterator[str]:
 # sections
 
 
-def _commands() -> Iterator[str]:
-    yield "## Commands"
-    yield ""
-    yield "Options of `twistd ulogd`, written after the word `ulogd`:"
-    yield ""
-    rows = [(f"`--{long}`, `-{short}`", f"`{default}`" if default else "", meaning)
-            for long, short, default, meaning in tap.Options.optParameters]  # fmt: skip
-    rows += [(f"`--{long}`", "", meaning) for long, _, meaning in tap.Options.optFlags]
-    yield from _table(("option", "default", "meaning"), rows)
-    yield "Options of `ulogd-tw`, which are the switches of ulogd2:"
-    yield ""
-    whole = tree.parser()
-    yield from _switches(whole)
-    yield f"Commands of `ulogd-tw`. {tree.STATUS}"
-    yield ""
-    for name, parser in tree.subparsers(whole).items():
-        yield f"### ulogd-tw {name}"
-        yield ""
-        yield parser.description or ""
-        yield ""
-        yield from _switches(parser)
-
-
-def _switches(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """A table of the arguments of a command."""
-    rows = []
-    for action in parser._actions:
-        if action.help is argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
-            continue
-        names = action.option_strings or [action.metavar or action.dest]
-        rows.append((", ".join(f"`{word}`" for word in names), action.help or ""))
-    yield from _table(("argument", "meaning"), rows)
-
-
 def _values() -> Iterator[str]:
     yield "## Forms of values"
     yield ""
     rows = []
     for form in FORMS.values():
         rows.append((form.name, form.meaning, ", ".join(f"`{example}`" for example in form.examples)))
-    yield from _table(("form", "meaning", "examples"), rows)
+    yield from table(("form", "meaning", "examples"), rows)
     yield "If the form of an option is a list of words, write one of them."
     yield 'A value with blanks, tabs or `=` must be in `"..."`.'
     yield ""
@@ -329,7 +272,7 @@ def _sections() -> Iterator[str]:
         repeated = isinstance(option, config.Repeated)
         form = form_name(option) + (", any number of times" if repeated else "")
         rows.append((f"`{option.name}`", form, _default(option), option.meaning))
-    yield from _table(("option", "form", "default", "meaning"), rows)
+    yield from table(("option", "form", "default", "meaning"), rows)
     yield "## Options of [manhole]"
     yield ""
     yield "The ssh server runs if the configuration has this section."
@@ -381,7 +324,7 @@ def _metrics() -> Iterator[str]:
     for metric, before in found.values():
         labels = ", ".join(f"`{label}`" for label in (*before, *metric.labels))
         rows.append((f"`{metric.name}`", metric.kind, labels, metric.text))
-    yield from _table(("metric", "kind", "labels", "meaning"), rows)
+    yield from table(("metric", "kind", "labels", "meaning"), rows)
 
 
 def _overview() -> Iterator[str]:
@@ -392,9 +335,9 @@ def _overview() -> Iterator[str]:
         kind = f"{position}, adds up" if issubclass(class_, Aggregator) else position
         takes = "" if issubclass(class_, Input) else type_text(class_.itype)
         gives = "" if issubclass(class_, Output) else type_text(class_.otype)
-        summary = next(_prose(inspect.getdoc(class_) or ""))
+        summary = next(prose(inspect.getdoc(class_) or ""))
         rows.append((f"[{name}](#{name.lower()}-{position})", kind, takes, gives, summary))
-    yield from _table(("plugin", "place", "takes", "gives", "what it does"), rows)
+    yield from table(("plugin", "place", "takes", "gives", "what it does"), rows)
     for position, name, class_ in _plugins():
         yield from _plugin(position, name, class_)
 
@@ -414,7 +357,7 @@ def _keys() -> Iterator[str]:
     yield ""
     yield "### Keys of a collected record's context"
     yield ""
-    yield from _table(("key", "type"), [(f"`{key.name}`", key.type.name) for key in CONTEXT])
+    yield from table(("key", "type"), [(f"`{key.name}`", key.type.name) for key in CONTEXT])
     yield "### Addresses without a family"
     yield ""
     yield "A row has the element of its own family; `reverse` before the name is the reverse direction."
@@ -424,7 +367,7 @@ def _keys() -> Iterator[str]:
         for name, key in keys.neutral.items()
         if not name.startswith("reverse")
     ]
-    yield from _table(("key", "IPv4", "IPv6"), rows)
+    yield from table(("key", "IPv4", "IPv6"), rows)
     yield "### Conversions"
     yield ""
     yield "If the key itself is missing, it is computed from other keys: the first available ones in this list."
@@ -432,7 +375,7 @@ def _keys() -> Iterator[str]:
     rows = []
     for target, ways in conversions.BY_TARGET.items():
         rows.append((f"`{target}`", "<br>".join(" and ".join(f"`{i}`" for i in way.inputs) for way in ways)))
-    yield from _table(("key", "made of"), rows)
+    yield from table(("key", "made of"), rows)
 
 
 def _templates() -> Iterator[str]:
@@ -450,7 +393,7 @@ def _templates() -> Iterator[str]:
         template = uniflow.template(variant)
         fields = [f"{keys.element(f.pen, f.ident).name} ({f.ident}, {f.length})" for f in template.fields]
         rows.append((str(template.ident), what, ", ".join(fields)))
-    yield from _table(("template", "records", "fields"), rows)
+    yield from table(("template", "records", "fields"), rows)
 
 
 def text() -> str:
@@ -459,7 +402,7 @@ def text() -> str:
         "# Reference", "", f"Made by `{COMMAND}` from what the program itself declares.",
         "`twistd ulogd --info PLUGIN` prints the same for one plugin, also for plugins of other packages.", "",
     ]  # fmt: skip
-    for section in (_commands, _values, _sections, _counters, _metrics, _overview, _templates, _keys):
+    for section in (commands, _values, _sections, _counters, _metrics, _overview, _templates, _keys):
         lines += section()
     return "\n".join(lines).rstrip() + "\n"
 
