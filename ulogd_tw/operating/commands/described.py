@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 from ulogd_tw import tap
 from ulogd_tw.operating.commands import tree
@@ -16,8 +17,9 @@ def commands() -> Iterator[str]:
     yield ""
     yield "Options of `twistd ulogd`, written after the word `ulogd`:"
     yield ""
+    declared: Any = tap.Options.optParameters
     rows = [(f"`--{long}`, `-{short}`", f"`{default}`" if default else "", meaning)
-            for long, short, default, meaning in tap.Options.optParameters]  # fmt: skip
+            for long, short, default, meaning in declared]  # fmt: skip
     rows += [(f"`--{long}`", "", meaning) for long, _, meaning in tap.Options.optFlags]
     yield from table(("option", "default", "meaning"), rows)
     yield "Options of `ulogd-tw`, which are the switches of ulogd2:"
@@ -40,6 +42,6 @@ def _switches(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if action.help is argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
             continue
-        names = action.option_strings or [action.metavar or action.dest]
+        names = action.option_strings or [str(action.metavar or action.dest)]
         rows.append((", ".join(f"`{word}`" for word in names), action.help or ""))
     yield from table(("argument", "meaning"), rows)
