@@ -142,7 +142,7 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
     ),
     Option("control_socket_mode", file_mode, 0o600, "File mode of control_socket, octal, such as 660."),
     Option("control_socket_group", text, "", "Group of control_socket, by name. Empty: that of the process."),
-    Option("query_socket", new_socket, "", "The former name of control_socket; has an effect where that is empty."),
+    Option("query_socket", new_socket, "", "The former name of control_socket, used if control_socket is empty."),
     Option(
         "state_dir",
         text,
@@ -154,7 +154,7 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "state_interval",
         _interval,
         1.0,
-        "Seconds between two writings of changed state in state_dir, and the most that a crash can cost.",
+        "Seconds between two writings of changed state in state_dir; a crash loses at most the changes of this time.",
     ),
     Option(
         "query_memory",
@@ -168,8 +168,8 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "exporter_silent",
         seconds,
         300.0,
-        "Seconds without anything from an exporter until it is silent, an event of the API (control_socket, [http]). "
-        "0: never.",
+        "Seconds without data after which an exporter counts as silent, which is an event of the API (control_socket, "
+        "[http]). 0: never.",
     ),
     Option(
         "stop_timeout",

@@ -14,22 +14,22 @@ MOST_OF_A_KIND = 200
 """Events of one kind that are kept; the oldest are forgotten first."""
 KINDS = {
     "start": "The service started, and these stacks run.",
-    "mistake": "The configuration has a mistake, which costs a stack or is passed over.",
+    "mistake": "The configuration has a mistake: a stack is left out, or the mistake is tolerated.",
     "stack_left_out": "A stack could not start, and the others run without it.",
     "reload": "The configuration was read again; the changes are in the text.",
-    "reload_refused": "The new configuration has mistakes, and the old one runs on.",
+    "reload_refused": "The new configuration has mistakes, and the old one stays in use.",
     "restart": "A new process takes over.",
     "clock_set": "The clock of this host was set.",
     "exporter_new": "An exporter, or a new Observation Domain of one, sends for the first time.",
     "exporter_silent": "Nothing has arrived from an exporter for exporter_silent seconds.",
     "exporter_back": "An exporter sends again after it was silent.",
-    "exporter_restarted": "An exporter has restarted: its templates have to come again.",
+    "exporter_restarted": "An exporter has restarted, so its templates must be sent again.",
     "exporter_refused": "A sender is refused: by allow, or at a limit.",
     "exporter_clock_wrong": "The clock of an exporter is off by more than clock_skew.",
     "exporter_clock_right": "The clock of an exporter is right again.",
-    "template_missing": "Records have come before their template.",
+    "template_missing": "Records have arrived before their template.",
     "template_conflict": "A template has changed under the same id, or two exporters use one address.",
-    "template_refused": "A template makes no sense, or a limit is reached.",
+    "template_refused": "A template is invalid, or a limit is reached.",
 }
 """Every kind of event."""
 
