@@ -168,7 +168,7 @@ GLOBAL_OPTIONS: tuple[Option, ...] = (
         "exporter_silent",
         seconds,
         300.0,
-        "Seconds without data after which an exporter counts as silent, which is an event of the API (control_socket, "
+        "Seconds without data after which an exporter counts as silent: an event of the API (control_socket, "
         "[http]). 0: never.",
     ),
     Option(
