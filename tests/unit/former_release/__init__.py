@@ -1,0 +1,1 @@
+"""Files of the release before, and the proof that they are read."""
