@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ulogd_tw import config as configuration
@@ -39,6 +39,15 @@ class Built:
         self.fatal = [m for m in self.mistakes if not m.remark and (self.settings.strict or not m.tolerated)]
         self.forbidden: list[Mistake] = self.fatal if self.settings.strict else []
         """With ``strict=1``: what keeps every stack from running."""
+
+    def left_out(self) -> Iterator[dict[str, str]]:
+        """The stacks of the file that are not in the graph: text, where, and the reason."""
+        run = {stack.spec.where for stack in self.graph.stacks}
+        for line in self.config.stacks():
+            if line.where not in run:
+                found = [m.text for m in self.mistakes if not m.tolerated and m.where == line.where]
+                reason = "; ".join(found) or "an instance of it has a mistake, which the log names"
+                yield {"text": line.text, "where": line.where, "reason": reason}
 
     def _http(self, wrong: list[Mistake]) -> Values | None:
         """The values of [http]; None without the section, or with a mistake in it: then nothing listens."""

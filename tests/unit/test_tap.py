@@ -88,6 +88,17 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("f:2: stack col1:COLLECTOR", printed)
         self.assertEqual(1, self.check(text.replace("[global]", "[global]\nstrict=1"))[0])
 
+    def test_stacks_that_are_left_out(self):
+        """A stack with a mistake in its line, and one with a mistake in an instance, each with a reason."""
+        text = GOOD + "[bad1]\nlisten=nowhere\n"
+        text = text.replace("[agg1]", "stack=x1:NOSUCH,gp1:GPRINT\nstack=bad1:COLLECTOR,gp1:GPRINT\n[agg1]", 1)
+        built = tap.Built(configuration.parse(text, "f"), prepare=False)
+        one, two = built.left_out()
+        self.assertEqual(("x1:NOSUCH,gp1:GPRINT", "f:3"), (one["text"], one["where"]))
+        self.assertIn("NOSUCH", one["reason"])
+        self.assertEqual(("f:4", True), (two["where"], bool(two["reason"])))
+        self.assertEqual([], list(tap.Built(configuration.parse(GOOD, "f"), prepare=False).left_out()))
+
     def test_a_file_that_is_not_there(self):
         self.patch(sys, "stderr", io.StringIO())
         self.assertEqual(tap.check("/nowhere/ulogd.conf"), 1)

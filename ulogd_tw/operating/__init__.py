@@ -2,8 +2,8 @@
 
 `inspection` and `manhole` show live stacks, counters and passing rows over ssh. `query` and `sql` answer SQL over the
 tables of aggregates, and `ask` is the other end: the commands ``query`` and ``top``. `doctor` checks a machine against
-a configuration, `metrics` writes counters to a file, `reference` makes docs/reference.md. Each is loaded at its first
-use, so import the modules themselves.
+a configuration, `metrics` writes counters to a file, `api` answers HTTP with `prometheus`, `events` and `silence`,
+`reference` makes docs/reference.md. Each is loaded at its first use, so import the modules themselves.
 """
 
 import os
