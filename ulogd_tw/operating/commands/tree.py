@@ -99,6 +99,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "restart": Command(
         "commands.control:restart", (*_ASKED, arguments.waiting), "restart the service without losing a record",
+        "The configuration is checked first: if no stack of it could start, nothing is done, and the exit status is 1. "
         "Under systemd the restart is asked of systemctl.",
     ),
     "examples": Command(
