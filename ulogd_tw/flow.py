@@ -105,6 +105,11 @@ class OutputQueue:
     def empty(self) -> bool:
         return not self._writing and not self._waiting
 
+    @property
+    def weight(self) -> int:
+        """The rows that wait here or are being written, as the ledger counts them."""
+        return sum(weight(batch) for batches in [self._writing, *self._waiting.values()] for batch in batches)
+
     def put(self, batch: Batch) -> None:
         """Write the batch now, or keep it until the output is free."""
         if self.empty and not self._stopped and not self.output.together:

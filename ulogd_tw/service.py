@@ -205,7 +205,7 @@ class Ulogd(service.Service):
         """The graph was replaced in part."""
         if self.state is not None:
             try:
-                self.state.begin_again(self.graph)
+                self.state.begin_again(self.graph, {queue.output: queue.weight for queue in self.queues})
             except OSError as error:
                 self.log.error("state_dir {path}: {error}; a kill would lose rows that nobody counts",
                                path=str(self.state.path), error=error)  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
@@ -26,6 +27,7 @@ from ulogd_tw.core import durable
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.graph import Graph, Node
 from ulogd_tw.core.ledger import Former, Ledger, former
+from ulogd_tw.core.plugin import Plugin
 
 VERSION = 1
 _MOST = 4096
@@ -125,9 +127,12 @@ class StateDirectory:
         self._timer.clock = clock
         self._timer.start(self.every, now=False)
 
-    def begin_again(self, graph: Graph) -> None:
-        """The graph was replaced in part, and its new instances are open. Raises OSError."""
-        self._ledger = Ledger(self.path / "ledger", graph, self._ledger)
+    def begin_again(self, graph: Graph, waiting: Mapping[Plugin, int]) -> None:
+        """The graph was replaced in part, and its new instances are open; `waiting`: rows before outputs.
+
+        Raises OSError.
+        """
+        self._ledger = Ledger(self.path / "ledger", graph, self._ledger, waiting)
 
     def _sync(self) -> None:
         """Put the ledger on the disk in a thread, where it has changed."""

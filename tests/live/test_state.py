@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import signal
 import socket
 import sqlite3
 import struct
@@ -21,6 +23,7 @@ IPFIX = template(256, (8, 4), (12, 4), (2, 4))
 V9 = struct.pack("!HHHHHHHH", 256, 3, 8, 4, 12, 4, 2, 4)
 ROWS = 5
 """Records of a message."""
+STATE = 'state_dir="{dir}/state"'
 PAUSE_S = 0.0002
 
 
@@ -85,7 +88,7 @@ class KilledTests(SynchronousTestCase):
         self.directory = temporary("state")
         self.ports = {kind: free_port("udp") for kind in self.KINDS}
 
-    def service(self, between="", keys='keys="protocolIdentifier"', output="SQLITE3"):
+    def service(self, between="", keys='keys="protocolIdentifier"', output="SQLITE3", settings=STATE):
         stacks = [f"{kind}:COLLECTOR{between.format(kind)},db_{kind}:{output}" for kind in self.KINDS]
         parts = [f'[{kind}]\nlisten="udp:127.0.0.1:{port}"' for kind, port in self.ports.items()]
         of = (
@@ -95,7 +98,7 @@ class KilledTests(SynchronousTestCase):
         )
         parts += [f"[db_{kind}]\n" + of.format(kind) for kind in self.KINDS]
         parts += [f'[agg_{kind}]\nkey="destinationIPv4Address"\ninterval=1' for kind in self.KINDS if between]
-        return Service(stacks, "\n".join(parts), directory=self.directory, settings='state_dir="{dir}/state"')
+        return Service(stacks, "\n".join(parts), directory=self.directory, settings=settings)
 
     def stored(self, kind, what="count(*)"):
         if what == "lines":
@@ -162,6 +165,22 @@ class KilledTests(SynchronousTestCase):
         self.check(results)
         for kind, (sent, _, unsaved, _) in results.items():
             self.assertLess(unsaved, sent / 2, kind)
+
+    def test_after_a_reload(self):
+        """The same where collectors and aggregates were replaced a second before."""
+
+        def reload_and_kill(service):
+            text = service.config.read_text().replace("listen=", "max_malformed=4\nlisten=")
+            service.config.write_text(text.replace("interval=1", "interval=1\nmax_keys=5000"))
+            os.kill(service.pid, signal.SIGHUP)
+            wait_until(lambda: "reloaded" in service.output(), what="the reload")
+            time.sleep(1.2)
+            service.kill()
+
+        settings = 'state_dir="{dir}/state"\nreload=1'
+        self.check(self.sent_and_counted(
+            reload_and_kill, "sum(flows)", between=",agg_{}:AGGREGATE", keys="", settings=settings
+        ))  # fmt: skip
 
     def test_an_orderly_stop(self):
         """It loses nothing of what it received; what was sent meanwhile is counted."""

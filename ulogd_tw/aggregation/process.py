@@ -64,8 +64,6 @@ class AggregationProcess:
         self.closed = 0
         """Intervals that began before were handed on."""
         self._now = 0.0
-        self.rows_restored = 0
-        """Rows that the groups of an earlier run sum up."""
         self._taken = False
         """Whether it has the intervals of a predecessor in this process."""
         self._add_figures()
@@ -296,7 +294,6 @@ class AggregationProcess:
 
     def _go_on(self, snapshot: Snapshot) -> None:
         self.closed = snapshot.closed
-        self.rows_restored = sum(table.flows for table, _ in snapshot.tables)
         for table, now in snapshot.tables:
             if now is not None or table.start in self.intervals.tables:
                 self.queue.add(table, now)

@@ -8,9 +8,10 @@ as ``lost{unsaved}``. Rows of an AGGREGATE weigh as many rows as they sum up.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,10 +107,16 @@ def _counted(counters: Counters) -> tuple[int, int, int]:
 class Ledger:
     """The ledger of the running graph at `path`; it replaces that of an earlier run, or `before` a reload.
 
-    Raises OSError.
+    `waiting` is the weight of the rows before each output. Raises OSError.
     """
 
-    def __init__(self, path: Path, graph: Graph, before: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        graph: Graph,
+        before: Ledger | None = None,
+        waiting: Mapping[Plugin, int] = MappingProxyType({}),
+    ) -> None:
         self._nodes = nodes = graph.nodes
         places = {node: place for place, node in enumerate(nodes)}
         described = [
@@ -120,7 +127,7 @@ class Ledger:
         octets = len(head).to_bytes(8, "little") + head
         self._file = MappedWords(path, octets, _FIRST + _WORDS * len(nodes))
         self._synced = b""
-        inside = {} if before is None else before.inside()
+        inside = ({} if before is None else before.inside()) | dict(waiting)
         if before is not None:
             before.close()
         for node, place in places.items():

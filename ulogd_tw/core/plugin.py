@@ -200,7 +200,7 @@ class Plugin:
         return {}
 
     def held_rows(self) -> int:
-        """The rows of an earlier run that an aggregate goes on with, after `open`."""
+        """The rows that the groups of an aggregate sum up now; after `open` those of an earlier run."""
         return 0
 
     def count_unsaved(self, former: Any, ident: str) -> None:

@@ -189,7 +189,7 @@ class AGGREGATE(Aggregator):
         return {} if self._checkpoints is None else self._checkpoints.described()
 
     def held_rows(self) -> int:
-        return self.aggregation.rows_restored
+        return sum(table.flows for table in self.aggregation.tables())
 
     def give_state(self) -> Any:
         """Its open intervals; rows whose time has come are emitted."""
