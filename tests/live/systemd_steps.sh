@@ -35,7 +35,6 @@ ss -lun 'sport = :4739' | tail -n +2
 state
 
 step status
-sleep 6
 systemctl status --no-pager ulogd-tw
 
 step query

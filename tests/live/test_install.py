@@ -4,13 +4,18 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.packages import KEPT, Overlay, debian_package, out
 from tests.live.service import temporary
+from tests.live.test_package import built_wheel
 from tests.support import require_program, require_root
 from ulogd_tw import __version__
 
@@ -25,7 +30,7 @@ ulogd-tw examples demo.conf /demo.conf
 for conf in /etc/ulogd-tw.conf /demo.conf; do
     cd /var/lib/ulogd
     run="setpriv --reuid ulogd --regid ulogd --clear-groups ulogd-tw"
-    timeout --preserve-status 6 $run -c $conf >/tmp/said 2>&1 || echo "status $?"
+    timeout --preserve-status 4 $run -c $conf >/tmp/said 2>&1 || echo "status $?"
     grep -o 'stacks running .*' /tmp/said
     grep -c octets= /tmp/said || true
 done
@@ -52,6 +57,25 @@ DEMO = '[global]\nstack=d:DEMO,j:JSON\n[j]\nfile="stdout"\n'
 def without_network(*words):
     """The words that run others in a network namespace of their own, with its loopback."""
     return ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *map(str, words)]
+
+
+class DistributionTests(SynchronousTestCase):
+    """The source distribution, and the wheel that is made of it."""
+
+    def test_complete(self):
+        """The wheel has all that a wheel of the tree has, and man pages and completion; twine finds no fault."""
+        (wheel,) = out("python").glob("*.whl")
+        names = set(zipfile.ZipFile(wheel).namelist())
+        self.assertEqual(set(), set(zipfile.ZipFile(built_wheel()).namelist()) - names)
+        shared = {name.partition("/data/share/")[2] for name in names}
+        self.assertLessEqual(
+            {"man/man8/ulogd-tw.8", "man/man5/ulogd-tw.conf.5", "ulogd_tw/completion/ulogd-tw"}, shared
+        )
+        if find_spec("twine") is None:
+            raise SkipTest("needs twine, which `make lint` installs")
+        check = [sys.executable, "-m", "twine", "check", "--strict", wheel, *out("python").glob("*.tar.gz")]
+        done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(0, done.returncode, done.stdout + done.stderr)
 
 
 class CleanDebianTests(SynchronousTestCase):
