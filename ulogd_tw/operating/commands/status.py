@@ -52,18 +52,18 @@ def _head(found: dict[str, Any]) -> list[str]:
     """The service, and what it keeps over a restart."""
     since = duration(max(time.time() - found["since"], 0))
     lines = [printable(f"ulogd_tw {found['version']}, pid {found['pid']}, for {since}, {found['config']}")]
-    kept = found.get("kept") or {}
     if found.get("state_dir"):
-        lines.append(printable(f"kept in {found['state_dir']}: " + (_kept(kept) or "nothing so far")))
+        lines.append(printable(f"kept in {found['state_dir']}: " + (_kept(found) or "nothing so far")))
     return lines
 
 
-def _kept(kept: dict[str, Any]) -> str:
+def _kept(found: dict[str, Any]) -> str:
+    """What each instance keeps, with files as they are named below the directory."""
+    below = found["state_dir"].rstrip("/") + "/"
     words = []
-    for name, value in kept.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in value.items())
-        words.append(f"{name} {value}")
+    for ident, kept in found["kept"].items():
+        listed = ", ".join(f"{name} {str(value).removeprefix(below)}" for name, value in kept.items())
+        words.append(f"{ident}: {listed}")
     return "; ".join(words)
 
 

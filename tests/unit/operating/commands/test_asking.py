@@ -162,8 +162,10 @@ class PageTests(SynchronousTestCase):
 
     def test_kept(self):
         """The state directory with what is in it."""
-        page = status.page(look(1.0), look(2.0, state_dir="/var/lib/u", kept={"templates": 12}))
-        self.assertIn("kept in /var/lib/u: templates 12\n", page)
+        kept = {"col1": {"templates": "/var/lib/u/col1/templates", "exporters": 3}, "agg1": {"groups": 7}}
+        page = status.page(look(1.0), look(2.0, state_dir="/var/lib/u", kept=kept))
+        self.assertIn("kept in /var/lib/u: col1: templates col1/templates, exporters 3; agg1: groups 7\n", page)
+        self.assertIn("nothing so far", status.page(look(1.0), look(2.0, state_dir="/var/lib/u", kept={})))
 
 
 class TapTests(ServedCase):
