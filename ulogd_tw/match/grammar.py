@@ -42,6 +42,10 @@ _RESERVED = frozenset({"and", "or", "not", "in", "(", ")", "[", "]", ",", ""})
 _NUMERIC = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds", *TIMES)
 
 
+MOST_NESTED = 100
+"""Maximum depth of brackets and not; each level costs some calls of Python, which have a bound too."""
+
+
 def parse(
     text: str, sets: Mapping[str, list[str]] | None = None, service: Callable[[str], int | None] = lambda name: None
 ) -> Term:
@@ -70,6 +74,7 @@ class _Parser:
         self._sets = sets
         self._service = service
         self._again: _Again | None = None
+        self._depth = 0
 
     # reading on
 
@@ -122,12 +127,21 @@ class _Parser:
 
     def _not(self) -> Term:
         if self._taken("not"):
-            return Not(self._not())
+            return Not(self._inner(self._not))
         if self._taken("("):
-            found = self._or()
+            found = self._inner(self._or)
             self._expect(")")
             return found
         return self._term()
+
+    def _inner(self, part: Callable[[], Term]) -> Term:
+        """A part inside brackets or behind not; their depth has a bound."""
+        self._depth += 1
+        if self._depth > MOST_NESTED:
+            raise MatchError(f"brackets and not are nested deeper than {MOST_NESTED}", self._next.column)
+        found = part()
+        self._depth -= 1
+        return found
 
     # terms
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ MOST_OCTETS = 1 << 16
 FEW_ROWS = 2_000
 FEW_OCTETS = 1 << 20
 """Maximum rows of a result for a prompt, and octets."""
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 LEAST_MEMORY = 64 << 20
 """Octets that a query needs in any case."""
 
@@ -87,6 +89,8 @@ class Database:
         """The tables that a query names. Raises `QueryError`."""
         if len(text) > MOST_OCTETS:
             raise QueryError(f"the query has more than {MOST_OCTETS} characters")
+        if _NO_TEXT.search(text):
+            raise QueryError("the query has a NUL or half a character, which no text has")
         named = sql.words(text)
         small = {name.lower() for name in named}
         chosen = {ident: plugin for ident, plugin in self.tables.items() if ident.lower() in small}

@@ -368,5 +368,14 @@ class MistakesTests(SynchronousTestCase):
             if expected != "is missing":
                 self.assertEqual((column, True), (error.column, expected in str(error)), f"{text}: {error}")
 
+    def test_depth(self):
+        """Brackets and not have a bound, whoever writes them; what is said is a mistake like others."""
+        deep = "(" * 100 + "tcp" + ")" * 100
+        for text in (deep, "not " * 100 + "tcp"):
+            parse(text)
+        for text in (f"({deep})", "(" * 5000, "not " * 5000 + "tcp", "(not " * 2500 + "tcp", "port 80 or (" * 1000):
+            error = self.assertRaises(MatchError, parse, text)
+            self.assertIn("nested deeper than 100", str(error))
+
     def test_all_signs(self):
         self.assertEqual(set(SIGNS), set(COMPARE))

@@ -179,6 +179,14 @@ class DatabaseTests(AggregateCase, TestCase):
         self.assertEqual([(2,)], found.rows)  # 0+3+6, 1+4+7, 2+5+8
 
     @defer.inlineCallbacks
+    def test_no_text(self):
+        """A NUL, half a character, and a text without end are no query."""
+        database = self.database()
+        for text in ("select 1 from agg \0", "select '\ud800' from agg", "select 1 from agg" + " " * query.MOST_OCTETS):
+            yield self.assertFailure(database.query(text), QueryError)
+        self.assertIsNone(database._children)
+
+    @defer.inlineCallbacks
     def test_no_table(self):
         """Said with what there is."""
         failure = yield self.assertFailure(self.database().query("select 1 from ag"), QueryError)

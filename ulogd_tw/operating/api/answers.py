@@ -164,11 +164,16 @@ class _Kept:
 
 
 def refuse(request: Any, failure: Any) -> None:
-    """The answer to a request that has failed: a JSON object with `error`, and the reason is counted."""
+    """The answer to a request that has failed: a JSON object with `error`, and the reason is counted.
+
+    A client that has gone is not refused any more.
+    """
     if failure.check(Refused) is None:
         _log.failure("a request failed", failure)
         failure.value = Refused(500, "fault", "an error of the service itself; its log has the details")
     refused = failure.value
+    if request.gone:
+        return
     request.door.count(refused.reason)
     send(request, refused.status, JSON, dumped({"error": str(refused)} | refused.more))
 

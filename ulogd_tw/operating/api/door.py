@@ -77,10 +77,10 @@ class Request(server.Request):
     defaultContentType = b"application/json"
     _octets = 0
 
-    @property
-    def door(self) -> Door:
-        """The door through which it came."""
-        return self.channel.site
+    def __init__(self, *words: Any, **named: Any) -> None:
+        super().__init__(*words, **named)
+        self.door: Door = self.channel.site
+        """The door through which it came; a client that has gone has no channel any more."""
 
     def handleContentChunk(self, data: bytes) -> None:
         """Take a part of the body; too large a one ends the connection."""
@@ -107,13 +107,23 @@ class Request(server.Request):
             return
         try:
             self.door.enter(self.channel)
+            self._check_headers()
             self.door.admit(self)
-        except Refused:
+        except Exception:  # refused, or a fault of ours, which costs this request only
             self.prepath, self.postpath = [], []
             self._head()
             refuse(self, Failure())
             return
         super().process()
+
+    def _check_headers(self) -> None:
+        """All headers must be readable as text. Raises `Refused`."""
+        for name, values in self.requestHeaders.getAllRawHeaders():
+            try:
+                (name + b"".join(values)).decode()
+            except UnicodeDecodeError:
+                text = f"the header {name.decode('ascii', 'backslashreplace')} is no text in UTF-8"
+                raise Refused(400, "header", text) from None
 
     def _head(self) -> None:
         for name, value in self.door.headers:

@@ -11,7 +11,7 @@ from twisted.web import resource, server
 
 from tests.unit.operating.api.client import Client
 from ulogd_tw.operating.api import door
-from ulogd_tw.operating.api.answers import send
+from ulogd_tw.operating.api.answers import Refused, refuse, send
 
 
 class Slow(resource.Resource):
@@ -168,6 +168,38 @@ class BoundsTests(DoorCase):
             client.send(octets)
             self.assertTrue(client.transport.disconnecting)
         self.assertEqual({"malformed": 3}, dict(self.door.refused))
+
+
+class TextTests(DoorCase):
+    """Requests that are HTTP, but nonsense."""
+
+    def test_octets(self):
+        """A header that is no text is refused, whichever it is; the page is not asked."""
+        for name in (b"Host", b"Authorization", b"Cookie", b"X"):
+            client = self.connect()
+            client.send(b"GET / HTTP/1.1\r\n" + name + b": x\xff\xfe\r\n\r\n")
+            status, _, body = client.answer
+            self.assertEqual((400, True), (status, "no text in UTF-8" in json.loads(body)["error"]))
+        self.assertEqual((4, []), (self.door.refused["header"], self.page.asked))
+
+    def test_fault(self):
+        """A fault of ours costs the request, not the connection of it without a word."""
+
+        def admit(request):
+            raise RuntimeError("a fault")
+
+        self.patch(self.door, "admit", admit)
+        client = self.asked()
+        self.assertEqual((500, 1), (client.answer[0], self.door.refused["fault"]))
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+
+    def test_refused_when_gone(self):
+        """A page that refuses a client that has gone writes nothing, and finds its door."""
+        client = self.asked()
+        client.connection.connectionLost(Failure(error.ConnectionLost()))
+        (request,) = self.page.asked
+        refuse(request, Failure(Refused(400, "query", "too late")))
+        self.assertEqual({}, dict(self.door.refused))
 
 
 class HeadersTests(DoorCase):
