@@ -30,7 +30,7 @@ EMITTED, GONE, RECEIVED, WEIGHT_OUT, WEIGHT_IN, CUT, HELD, MERGED = range(8)
 
 EMITTED     rows passed on
 GONE        rows filtered or dropped, and of a filter rows merged
-RECEIVED    rows made by an input
+RECEIVED    rows made by an input; of a FLOWCACHE, packets of the flows passed on
 WEIGHT_OUT  weight of the rows passed on
 WEIGHT_IN   weight of the rows that an output has written or given up
 CUT         weight of the rows that found no room in the queue of an output
@@ -78,6 +78,10 @@ class Entry:
     def finish(self, weight: int) -> None:
         """An output has written, given up or kept on the disk rows of this weight."""
         self._words[self._at + WEIGHT_IN] += weight
+
+    def leave(self, rows: int) -> None:
+        """So many of the rows added up leave with the rows that are passed on next."""
+        self._words[self._at + RECEIVED] += rows
 
     def cut(self, weight: int) -> None:
         """Rows of this weight found no room."""
@@ -165,7 +169,7 @@ class Ledger:
 
 def _kind(plugin: Plugin) -> str:
     if isinstance(plugin, Aggregator) and not plugin.weighs:
-        return "filter"
+        return "cache" if plugin.tells_leaving else "sums"
     for kind in (Input, Aggregator, Output):
         if isinstance(plugin, kind):
             return kind.__name__.lower()
@@ -214,6 +218,9 @@ class Former:
         came = sum(self.nodes[parent][1][EMITTED] for parent in parents)
         if kind == "filter":
             return max(came - words[EMITTED] - words[GONE], 0)
+        if kind in ("cache", "sums"):
+            inside = words[HELD] + words[MERGED] - words[RECEIVED] if kind == "cache" else 0
+            return max(came - words[GONE], 0) + max(inside, 0)
         return max(came - words[GONE], 0) + max(words[HELD] + words[MERGED] - words[WEIGHT_OUT] - held, 0)
 
 

@@ -336,6 +336,8 @@ class Aggregator(Filter):
     passes = False
     weighs = False
     """Whether its rows have the number of rows that they sum up as the column flows."""
+    tells_leaving = False
+    """Whether it tells the ledger how many of the rows added up leave with its own (`Entry.leave`)."""
     holds = False
     """Whether it holds rows."""
 

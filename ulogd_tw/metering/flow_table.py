@@ -83,6 +83,11 @@ class FlowTable:
         self._moved = 0
         self._looked = 0
 
+    def packets(self, ended: Ended) -> int:
+        """The packets that ended flows sum up, of both directions."""
+        places = (PACKETS, REVERSE_PACKETS) if self.rules.both else (PACKETS,)
+        return sum(int(ended.rows[:, self.key_words + place].sum()) for place in places)
+
     def _new(self, expected: int) -> KeyTable:
         return KeyTable(self.key_words, self._capacity, expected, self._values)
 

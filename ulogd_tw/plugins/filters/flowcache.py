@@ -50,6 +50,7 @@ class FLOWCACHE(Aggregator):
     """
 
     name = "FLOWCACHE"
+    tells_leaving = True
     itype = PACKET
     otype = FLOW
     counts = (
@@ -361,7 +362,10 @@ class FLOWCACHE(Aggregator):
             self._outgoing_rows -= count
             for at in range(0, count, EMITTED_AT_ONCE):
                 piece = Ended(joined.rows[at : at + EMITTED_AT_ONCE], joined.reasons[at : at + EMITTED_AT_ONCE])
-                self.emit(layout.batch(piece, self._now, self._held))
+                batch = layout.batch(piece, self._now, self._held)
+                if self.ledger is not None:
+                    self.ledger.leave(layout.table.packets(piece))
+                self.emit(batch)
             if not all_:
                 return
 

@@ -1,6 +1,7 @@
 """Tests of FLOWCACHE: every rule of flows against a plain model, however packets are cut into batches."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from tests.unit.core.doubles import KEEP
 from tests.unit.plugins.filters.test_aggregate import batch_of
 from ulogd_tw.core.batch import plain_values
 from ulogd_tw.core.keys import ulogd_keys
+from ulogd_tw.core.ledger import Ledger, former
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import PACKET, Input
 from ulogd_tw.core.stack import Builder, StackSpec
@@ -469,3 +471,27 @@ class BoundTests(FlowCacheTestCase):
         self.assertEqual(list(found), ["key", "idle_timeout"])
         self.assertIn("did you mean sourceTransportPort?", text)
         self.assertIn("sourceAddress without destinationAddress", text)
+
+
+class KilledTests(FlowCacheTestCase):
+    """A kill loses the packets of open flows; the ledger has their number."""
+
+    def unsaved(self, **options):
+        """Of five packets of three flows: with all open, and when one flow of two packets has ended."""
+        path = Path(self.mktemp())
+        self.make(**options)
+        self.ledger = Ledger(path, self.graph)
+        self.addCleanup(self.ledger.close)
+        self.give(
+            [tcp(1.0, SYN), tcp(1.1, SYN, back=True), packet(1.2), packet(1.3), packet(1.4, protocolIdentifier=1)]
+        )
+        before = former(path).unsaved("cache")
+        self.cache._end_all()
+        self.cache._send()
+        return before, former(path).unsaved("cache"), len(self.rows())
+
+    def test_open_flows(self):
+        self.assertEqual((5, 0, 4), self.unsaved())
+
+    def test_both_directions(self):
+        self.assertEqual((5, 0, 3), self.unsaved(biflow=True))
