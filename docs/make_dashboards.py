@@ -28,6 +28,11 @@ def rate(metric: str, by: str, more: str = "") -> str:
     return f"sum by ({by}) (rate({metric}{OF[:-1]}{more}}}[$__rate_interval]))"
 
 
+def quantile(share: float, metric: str, by: str) -> str:
+    """The value that this share of a histogram does not exceed."""
+    return f"histogram_quantile({share}, sum by ({by}, le) (rate({metric}_bucket{OF}[$__rate_interval])))"
+
+
 ID = "{{exported_instance}}"
 SERVICE = (
     Panel("Service", "1 where it answers.", "short", ((f"up{OF}", "{{instance}}"),), "stat"),
@@ -52,6 +57,15 @@ SERVICE = (
     Panel("Records for collectors", "That wait in memory, and on the disk.", "short",
           ((f"ulogd_collector_records_waiting{OF}", ID + " {{collector}}: memory"),
            (f"ulogd_collector_records_in_spool{OF}", ID + " {{collector}}: disk"))),
+    Panel("Standing still", "How late timers come: whatever holds the reactor holds everything.", "s",
+          ((quantile(0.99, "ulogd_reactor_stall_seconds", "instance"), "{{instance}}: 99 %"),
+           (quantile(0.5, "ulogd_reactor_stall_seconds", "instance"), "{{instance}}: 50 %"))),
+    Panel("Until rows are written", "Time of batches in the queue before an output; its oldest row.", "s",
+          ((quantile(0.99, "ulogd_batch_latency_seconds", BY), ID + ": 99 %"),
+           (f"ulogd_queue_oldest_seconds{OF}", ID + ": oldest"))),
+    Panel("Queues filled", "Rows and memory of the queue before an output, of what it may hold.", "percentunit",
+          ((f"ulogd_rows_waiting{OF} / ulogd_queue_rows_limit{OF}", ID + ": rows"),
+           (f"ulogd_queue_bytes{OF} / ulogd_queue_bytes_limit{OF}", ID + ": memory"))),
     Panel("Processor", "Of the process; 1 is one processor.", "percentunit",
           ((f"rate(process_cpu_seconds_total{OF}[$__rate_interval])", "{{instance}}"),)),
     Panel("Memory", "Resident, and of the tables of AGGREGATE.", "bytes",
@@ -82,6 +96,16 @@ FLOWS = (
     Panel("Exporters", "Sessions, Observation Domains and templates.", "short",
           ((f"ulogd_sessions{OF}", ID + ": sessions"), (f"ulogd_domains{OF}", ID + ": domains"),
            (f"ulogd_templates{OF}", ID + ": templates"))),
+    Panel("Records of exporters", "The ten with the most a second.", "short",
+          ((f"topk(10, {rate('ulogd_exporter_records_total', BY + ', exporter')})", ID + ": {{exporter}}"),)),
+    Panel("Silent exporters", "Seconds since each was last heard.", "s",
+          ((f"topk(10, ulogd_exporter_silent_seconds{OF})", ID + ": {{exporter}}"),)),
+    Panel("Missing of exporters", "What did not come, by sequence numbers.", "short",
+          ((f"topk(10, sum by ({BY}, exporter) (delta(ulogd_exporter_missing{OF}[$__rate_interval])))",
+            ID + ": {{exporter}}"),)),
+    Panel("Clocks and templates", "1 while the clock of an exporter is wrong; its templates.", "short",
+          ((f"ulogd_exporter_clock_wrong{OF} == 1", ID + ": {{exporter}}, wrong clock"),
+           (f"topk(10, ulogd_exporter_templates{OF})", ID + ": {{exporter}}, templates"))),
     Panel("Waiting for templates", "Sets that came before their template.", "short", ((f"ulogd_sets_parked{OF}", ID),)),
     Panel("Sent to collectors", "Records a second.", "short",
           ((rate("ulogd_collector_records_sent_total", f"{BY}, collector"), ID + " {{collector}}"),)),

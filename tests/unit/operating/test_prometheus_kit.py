@@ -21,14 +21,18 @@ PROCESS = {"process_cpu_seconds_total", "process_resident_memory_bytes", "proces
 
 def declared():
     """Name -> labels in a scrape, of every metric."""
-    found = {metric.name: TARGET | set(metric.labels) for metric in SERVICE}
-    for metric in every_metric():
-        found[metric.name] = TARGET | {"exported_instance", "plugin"} | set(metric.labels)
+    found = {metric.name: {"exported_instance", "plugin"} | set(metric.labels) for metric in every_metric()}
     for metric in SERVICE:
+        labels = {"exported_instance" if label == "instance" else label for label in metric.labels}
+        found[metric.name] = labels
         if metric.kind == "histogram":
-            found |= {f"{metric.name}_{part}": TARGET | set(metric.labels) for part in ("count", "sum")}
-            found[f"{metric.name}_bucket"] = TARGET | {"le"} | set(metric.labels)
-    return found | dict.fromkeys({"up", *PROCESS}, TARGET)
+            found |= {
+                f"{metric.name}_count": labels,
+                f"{metric.name}_sum": labels,
+                f"{metric.name}_bucket": labels | {"le"},
+            }
+    found |= dict.fromkeys({"up", *PROCESS}, set())
+    return {name: TARGET | labels for name, labels in found.items()}
 
 
 def rules():
@@ -84,7 +88,7 @@ class KitTests(SynchronousTestCase):
         """What an administrator has to hear of."""
         self.assertLessEqual(
             {"UlogdDown", "UlogdRowsDropped", "UlogdLost", "UlogdQueueFilling", "UlogdExporterSilent",
-             "UlogdExporterClock", "UlogdTemplateMissing", "UlogdStackDown"},
+             "UlogdExporterClock", "UlogdTemplateMissing", "UlogdStackDown", "UlogdStalled"},
             set(rules()),
         )  # fmt: skip
 
