@@ -414,7 +414,7 @@ def load(path: str) -> Config:
             octets = file.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError([Mistake(str(path), f"cannot be read: {reason}; -c names another file")]) from None
+        raise ConfigError([Mistake(str(path), f"cannot be read: {reason}; choose another file with -c")]) from None
     if b"\0" in octets:
         binary = Config(str(path))
         binary.mistakes.append(

@@ -94,13 +94,13 @@ COMMANDS: dict[str, Command] = {
     ),
     "reload": Command(
         "commands.control:reload", _ASKED, "make the service read its configuration again",
-        "Prints the changes. With a mistake in the configuration the service goes on as before, the mistakes are "
+        "Prints the changes. If the configuration has a mistake, the service continues as before, the mistakes are "
         "printed, and the exit status is 1.",
     ),
     "restart": Command(
         "commands.control:restart", (*_ASKED, arguments.waiting), "restart the service without losing a record",
         "The configuration is checked first: if no stack of it could start, nothing is done, and the exit status is 1. "
-        "Under systemd the restart is asked of systemctl.",
+        "Under systemd this calls systemctl.",
     ),
     "examples": Command(
         "examples:run", (arguments.examples, arguments.as_json), "list, print and write the example configurations",
