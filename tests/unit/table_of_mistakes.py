@@ -232,7 +232,7 @@ COMMANDS = [
     ("ulogd-tw examples demo.conf {top}/README.md", 2, ["README.md: File exists", "choose another name"]),
     # twistd
     ("twistd -n --pidfile= ulogd -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read", "choose another file with -c"]),
-    ("twistd -n --pidfile= ulogd --check -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read", "-c names"]),
+    ("twistd -n --pidfile= ulogd --check -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read", "with -c"]),
     ("twistd -n --pidfile= ulogd --loglevel 9", 1, ["--loglevel '9' is not a level: debug (1)", "fatal (8)"]),
     ("twistd -n --pidfile= ulogd --info NFLG", 1, ["there is no plugin NFLG; did you mean NFLOG?"]),
     ("twistd -n --pidfile= ulogd --chekc", 1, ["--chekc", "Options:", "--check"]),
