@@ -181,9 +181,9 @@ FILES = [
 
 COMMANDS = [
     # ulogd-tw: the service
-    ("ulogd-tw -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read: No such file", "choose another file with -c"]),
-    ("ulogd-tw -c /", 1, ["/: cannot be read: Is a directory", "choose another file with -c"]),
-    ("ulogd-tw --check -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read", "choose another file with -c"]),
+    ("ulogd-tw -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read: No such file", "file with -c"]),
+    ("ulogd-tw -c /", 1, ["/: cannot be read: Is a directory", "file with -c"]),
+    ("ulogd-tw --check -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read", "file with -c"]),
     ("ulogd-tw --chek", 2, ["--chek is neither a switch nor a command", "did you mean --check?"]),
     ("ulogd-tw doktor", 2, ["doktor is neither a switch nor a command", "did you mean doctor?"]),
     ("ulogd-tw start", 2, ["start is neither", "did you mean restart?"]),
@@ -195,7 +195,7 @@ COMMANDS = [
     # its other commands
     ("ulogd-tw run -l loud", 2, ["'loud'", "debug", "usage: ulogd-tw run"]),
     ("ulogd-tw run -u nosuchuser", 2, ["-u nosuchuser: there is no such user", "useradd --system nosuchuser"]),
-    ("ulogd-tw check -c /nonexistent.conf", 2, ["/nonexistent.conf: cannot be read", "choose another file with -c"]),
+    ("ulogd-tw check -c /nonexistent.conf", 2, ["/nonexistent.conf: cannot be read", "file with -c"]),
     ("ulogd-tw plugins NFCT", 2, ["NFCT", "usage: ulogd-tw plugins"]),
     ("ulogd-tw info NFLG", 1, ["there is no plugin NFLG; did you mean NFLOG?"]),
     ("ulogd-tw info", 2, ["PLUGIN", "usage: ulogd-tw info"]),
@@ -215,10 +215,10 @@ COMMANDS = [
     ("ulogd-tw restart -w soon", 2, ["'soon' is not a time of at least 0.1 s, such as 2"]),
     ("ulogd-tw completion fish", 2, ["'fish'", "bash", "zsh"]),
     ("ulogd-tw graph -s /nonexistent", 2, ["/nonexistent: No such file", "does the service run"]),
-    ("ulogd-tw doctor -c /nonexistent.conf", 1, ["wrong", "/nonexistent.conf: cannot be read", "choose another file with -c"]),
+    ("ulogd-tw doctor -c /nonexistent.conf", 1, ["wrong", "/nonexistent.conf: cannot be read", "file with -c"]),
     ("ulogd-tw doctor nosuch", 2, ["nosuch", "usage: ulogd-tw doctor"]),
     ("ulogd-tw query", 2, ["sql", "usage: ulogd-tw query"]),
-    ("ulogd-tw query -c /nonexistent.conf select", 2, ["/nonexistent.conf: cannot be read", "choose another file with -c"]),
+    ("ulogd-tw query -c /nonexistent.conf select", 2, ["/nonexistent.conf: cannot be read", "file with -c"]),
     ("ulogd-tw query -s /nonexistent select", 2, ["/nonexistent: No such file", "does the service run"]),
     ("ulogd-tw query -c {top}/etc/examples/nat-log.conf select", 2, ["no control_socket= in [global]; set it", "-s"]),
     ("ulogd-tw query -s x -f xml select", 2, ["'xml'", "table", "csv", "json"]),
@@ -231,7 +231,7 @@ COMMANDS = [
     ("ulogd-tw examples demo.conf /nonexistent/x", 2, ["/nonexistent/x: No such file", "choose a directory"]),
     ("ulogd-tw examples demo.conf {top}/README.md", 2, ["README.md: File exists", "choose another name"]),
     # twistd
-    ("twistd -n --pidfile= ulogd -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read", "choose another file with -c"]),
+    ("twistd -n --pidfile= ulogd -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read", "file with -c"]),
     ("twistd -n --pidfile= ulogd --check -c /nonexistent.conf", 1, ["/nonexistent.conf: cannot be read", "with -c"]),
     ("twistd -n --pidfile= ulogd --loglevel 9", 1, ["--loglevel '9' is not a level: debug (1)", "fatal (8)"]),
     ("twistd -n --pidfile= ulogd --info NFLG", 1, ["there is no plugin NFLG; did you mean NFLOG?"]),
