@@ -208,6 +208,7 @@ def _head(line: bytes) -> dict[str, Any]:
 
 def _parts(file: BinaryIO) -> Iterator[tuple[Batch, np.ndarray]]:
     """The parts up to the end. Raises ValueError for a file that is not whole."""
+    whole = os.fstat(file.fileno()).st_size
     while True:
         head = file.read(_PART.size)
         if len(head) < _PART.size:
@@ -215,6 +216,8 @@ def _parts(file: BinaryIO) -> Iterator[tuple[Batch, np.ndarray]]:
         length, crc = _PART.unpack(head)
         if not length:
             return
+        if length > whole - file.tell():
+            raise ValueError("it is cut")
         octets = file.read(length)
         if len(octets) < length or zlib.crc32(octets) != crc:
             raise ValueError("its checksum is wrong")
