@@ -52,7 +52,10 @@ class WheelTests(SynchronousTestCase):
         for wanted in ("twisted/plugins/ulogd_tw_plugin.py", "ulogd_tw/core/data/ipfix_elements.csv"):
             self.assertIn(wanted, names)
         shared = {name.partition("/share/ulogd_tw/")[2] for name in names if "/share/ulogd_tw/" in name}
-        self.assertLessEqual({"ulogd.conf", "demo.conf", "examples/nat-log.conf", "systemd/ulogd-tw.service"}, shared)
+        kit = {"prometheus/ulogd-tw.rules.yml", "grafana/ulogd-tw-flows.json"}
+        self.assertLessEqual(
+            {"ulogd.conf", "demo.conf", "examples/nat-log.conf", "systemd/ulogd-tw.service", *kit}, shared
+        )
         self.assertFalse([name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))])
         self.assertNotIn("twisted/plugins/__init__.py", names)
 

@@ -42,7 +42,8 @@ def bound_memory(octets: int) -> None:
 
 def _give_way() -> None:
     """The service goes before it on the processor, and it goes first where memory ends."""
-    os.nice(10)
+    with contextlib.suppress(OSError):
+        os.nice(10)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
 
