@@ -13,12 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import import_nodes
 
 TOP = Path(__file__).resolve().parents[2]
-OWN = {"ulogd_tw", "tests", "benchmarks", "draw_layers"}
+OWN = {"ulogd_tw", "tests", "benchmarks", "draw_layers", "make_dashboards"}
 THROUGH = {"bcrypt": "twisted.conch.ssh.keys", "service-identity": "twisted.internet._service_identity"}
 """Required for another package, which imports it where it is there: the module of that one."""
 AROUND = ("test", "bench", "dev", "docs")
 """Extras that no installation needs to run."""
-TOOLS = {"atheris", "mkdocs", "mypy", "ruff", "setuptools"}
+TOOLS = {"atheris", "mkdocs", "mypy", "ruff", "setuptools", "twine"}
 """Run as commands or looked for by name, so no import statement names them."""
 
 
