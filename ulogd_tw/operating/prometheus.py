@@ -83,8 +83,11 @@ def _service(view: Any) -> Iterator[Family]:
     """The service as a whole, and its doors."""
     yield _of_service("build_info", [((__version__, platform.python_version()), 1)])
     yield _of_service("start_time_seconds", [((), view.since)])
-    states = [(stack["text"], stack["state"]) for stack in view.readiness()["stacks"]]
-    yield _of_service("stack_state", [((text, word), int(word == now)) for text, now in states for word in WORDS])
+    states: dict[str, str] = {}  # the same line may be there twice; a series may not
+    for stack in view.readiness()["stacks"]:
+        states[stack["text"]] = max(states.get(stack["text"], WORDS[0]), stack["state"], key=WORDS.index)
+    numbers = [((text, word), int(word == now)) for text, now in states.items() for word in WORDS]
+    yield _of_service("stack_state", numbers)
     yield _of_service("events_total", [((kind,), n) for kind, n in view.ulogd.events.counts.items()])
     doors = view.doors.items()
     yield _of_service("http_requests_total", [((name,), door.requests) for name, door in doors])

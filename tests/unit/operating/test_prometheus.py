@@ -60,6 +60,15 @@ class TextTests(AggregateCase, TestCase):
                     labels = [f"`{label}`" for label in sample.labels if label != "le"]
                     self.assertEqual(", ".join(labels), rows[name].partition(" | ")[2], name)
 
+    def test_states(self):
+        """The state of each stack; of lines that are there twice the worse one, since a series is there once."""
+        text = self.graph.stacks[0].spec.text
+        gone = [{"text": name, "where": "f:9", "reason": "x"} for name in (text, "a:B,c:D")]
+        found = self.read(b"".join(prometheus.text(view_of(self.graph, left_out=gone))))
+        states = {dict(labels)["stack"]: dict(labels)["state"] for (name, labels), value in found.items()
+                  if name == "ulogd_stack_state" and value}  # fmt: skip
+        self.assertEqual({text: "down", "a:B,c:D": "down"}, states)
+
     def test_queues(self):
         """Queues with their bounds, and how long rows waited."""
         (queue,) = queues(self.graph)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 from twisted.internet import defer, task
@@ -163,18 +164,26 @@ class _Kept:
         return waiting
 
 
+def headers(request: Any, name: str) -> list[str]:
+    """The values of a header, each octet a character: clients may send any octets."""
+    return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name.encode(), [])]
+
+
 def refuse(request: Any, failure: Any) -> None:
     """The answer to a request that has failed: a JSON object with `error`, and the reason is counted.
 
     A client that has gone is not refused any more.
     """
-    if failure.check(Refused) is None:
-        _log.failure("a request failed", failure)
-        failure.value = Refused(500, "fault", "an error of the service itself; its log has the details")
-    refused = failure.value
     if request.gone:
+        if failure.check(Refused) is None:
+            _log.failure("a request of a client that has gone", failure)
         return
-    request.door.count(refused.reason)
+    if failure.check(Refused) is None:
+        request.door.fault(failure.value)
+        refused = Refused(500, "fault", "an error of the service itself; its log has the details")
+    else:
+        refused = failure.value
+        request.door.count(refused.reason)
     send(request, refused.status, JSON, dumped({"error": str(refused)} | refused.more))
 
 
@@ -183,7 +192,7 @@ def send(request: Any, status: int, kind: str, body: bytes) -> None:
     if request.gone:
         return
     request.door.hurry(request.channel)
-    request.setResponseCode(status)
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode())
     request.setHeader("Content-Type", kind)
     request.setHeader("Content-Length", str(len(body)))
     if request.method == b"HEAD":
@@ -219,8 +228,8 @@ def _body(request: Any) -> dict[str, Any]:
     octets = request.content.read()
     if not octets:
         return {}
-    kind = (request.getHeader("Content-Type") or "").partition(";")[0].strip().lower()
-    if kind != JSON:
+    kind = b"".join(request.content_types[:1]).partition(b";")[0].strip().lower()
+    if kind != JSON.encode():
         raise Refused(415, "content_type", f"the body must be JSON, with Content-Type: {JSON}")
     try:
         found = json.loads(octets)

@@ -6,9 +6,11 @@ from collections import Counter
 from typing import Any
 
 from twisted.internet import error, protocol, reactor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 
+from ulogd_tw.core.limited import RateLimit
 from ulogd_tw.operating.api.answers import Refused, refuse
 from ulogd_tw.operating.logins import Logins
 
@@ -22,6 +24,7 @@ REQUEST_SECONDS = 15
 """So long a client may take for a request, and may stay without one."""
 ANSWER_SECONDS = 60
 """So long a client may take to read an answer, once it is made."""
+_log = Logger()
 _HEADERS = (
     ("Server", "ulogd-tw"),
     ("Cache-Control", "no-store"),
@@ -42,6 +45,14 @@ class Connection(http.HTTPChannel):
         super().connectionMade()
         self.site.waiting.add(self, getattr(self.transport.getPeer(), "host", ""))
         self.site.connections.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take octets. A fault costs the connection only, and fills no log."""
+        try:
+            super().dataReceived(data)
+        except Exception as fault:
+            self.site.fault(fault)
+            self.transport.abortConnection()
 
     def allContentReceived(self) -> None:
         self.site.waiting.settled(self)
@@ -72,6 +83,8 @@ class Request(server.Request):
 
     channel: Any
     gone = False
+    content_types: list[bytes] = []
+    """The headers Content-Type, which are not among the others."""
     known = True
     """Whether it has proven who it is; the door looks at it."""
     defaultContentType = b"application/json"
@@ -98,8 +111,15 @@ class Request(server.Request):
         """Refuse a body that says itself to be too large, before it comes."""
         super().gotLength(length)
         if length is not None and length > MOST_OCTETS:
+            self.requestHeaders.removeHeader(b"Expect")  # nothing is to continue
             self._octets = length
             self.handleContentChunk(b"")
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Take a whole request. Twisted would read the body of a form, and fail at an odd Content-Type."""
+        self.content_types = list(self.requestHeaders.getRawHeaders(b"Content-Type", []))
+        self.requestHeaders.removeHeader(b"Content-Type")
+        super().requestReceived(command, path, version)
 
     def process(self) -> None:
         """Answer it, if the door lets it in."""
@@ -155,6 +175,7 @@ class Door(server.Site):
         self.requests = 0
         self.connections: set[Connection] = set()
         self._clock = clock
+        self.limit = RateLimit()
         self._busy: dict[Connection, Any] = {}
         self.waiting = Logins(clock, MOST_WAITING, MOST_WAITING, REQUEST_SECONDS, lambda _: True, self._too_slow)
 
@@ -170,6 +191,12 @@ class Door(server.Site):
     def count(self, reason: str) -> None:
         """A request is refused."""
         self.refused[reason] += 1
+
+    def fault(self, fault: Exception) -> None:
+        """A request has met a fault of ours: counted, and logged at most once a minute."""
+        self.count("fault")
+        if self.limit.take(type(fault).__name__, self._clock.seconds()):
+            _log.failure("a request", Failure(fault))
 
     def enter(self, connection: Connection) -> None:
         """An answer begins. Raises `Refused` where too many are under way."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from ulogd_tw.operating.api.answers import Refused
+from ulogd_tw.operating.api.answers import Refused, headers
 from ulogd_tw.operating.api.door import Door
 from ulogd_tw.operating.api.options import Place
 from ulogd_tw.operating.api.tokens import SESSION_SECONDS, Tokens
@@ -48,7 +48,7 @@ class GuardedDoor(Door):
         raise Refused(401, "no_token", f"{text}, in the header Authorization: Bearer TOKEN")
 
     def _check_host(self, request: Any) -> None:
-        given = request.requestHeaders.getRawHeaders("Host", [])
+        given = headers(request, "Host")
         name = host_of(given[0]) if len(given) == 1 else ""
         if not name:
             raise Refused(400, "host", "the request has no header Host, or more than one")
@@ -57,18 +57,17 @@ class GuardedDoor(Door):
 
     def _check_origin(self, request: Any) -> None:
         """A page of another site may not ask, whatever its reader is allowed to."""
-        origin = request.getHeader("Origin")
-        if origin is None:
-            return
-        host = request.getHeader("Host") or ""
-        if origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
+        host = headers(request, "Host")[0].strip().lower()
+        good = f"http://{host}", f"https://{host}"
+        if any(origin.strip().lower() not in good for origin in headers(request, "Origin")):
             raise Refused(403, "origin", "a page of another site asks")
 
     def _knows(self, request: Any) -> bool:
         """Whether the request proves who it is. A wrong token is refused, even where none is needed."""
-        kind, _, token = (request.getHeader("Authorization") or "").partition(" ")
-        if kind:
-            if kind.lower() != "bearer" or not self.tokens.knows(token.strip()):
+        given = headers(request, "Authorization")
+        if given:
+            kind, _, token = given[0].strip().partition(" ")
+            if len(given) > 1 or kind.lower() != "bearer" or not self.tokens.knows(token.strip()):
                 request.setHeader("WWW-Authenticate", 'Bearer realm="ulogd-tw"')
                 raise Refused(401, "wrong_token", "the token is not one of ours")
             return True
@@ -82,7 +81,7 @@ class GuardedDoor(Door):
         header = self.values.remote_user_header
         if not header:
             return ""
-        given = request.requestHeaders.getRawHeaders(header, [])
+        given = headers(request, header)
         peer = ipaddress.ip_address(request.channel.transport.getPeer().host.partition("%")[0])
         if len(given) != 1 or not any(peer in network for network in self.values.proxy):
             return ""

@@ -161,6 +161,14 @@ class BoundsTests(DoorCase):
         client.connection.connectionLost(Failure(error.ConnectionDone()))
         self.assertEqual([], self.clock.getDelayedCalls())
 
+    def test_fault(self):
+        """A fault of ours costs one connection, is counted, and is in the log once."""
+        self.patch(door.Request, "process", lambda request: 1 / 0)
+        clients = [self.asked() for _ in range(3)]
+        self.assertEqual([True] * 3, [client.transport.aborted for client in clients])
+        self.assertEqual({"fault": 3}, dict(self.door.refused))
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
     def test_malformed(self):
         """What is no HTTP is refused and counted."""
         for octets in (b"nonsense\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"\x16\x03\x01\x02\r\n"):

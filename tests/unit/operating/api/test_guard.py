@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
@@ -147,6 +149,23 @@ class HostTests(GuardCase):
             self.assertRefused(403, "origin", door, "POST", "/api/v1/reload", Origin=wrong, **right)
         good = {"Origin": "http://localhost", **right}
         self.assertEqual(200, self.ask(door, "POST", "/api/v1/reload", **good)[0])
+
+    @given(
+        st.sampled_from(["Host", "Origin", "Authorization", "Cookie", "X-User", "Content-Type", "Connection"]),
+        st.binary(max_size=40),
+        st.booleans(),
+    )
+    def test_octets(self, name, octets, far):
+        """Any octets in a header have an answer, or end the connection as malformed; none is a fault of ours."""
+        lines = ["proxy=127.0.0.1", "remote_user_header=X-User"]
+        door = self.door(*lines, place="tcp:0.0.0.0:4780" if far else "tcp:127.0.0.1:4780")
+        client = Client(door, IPv4Address("TCP", "127.0.0.1", 50_000))
+        host = b"" if name == "Host" else b"Host: localhost\r\n"
+        head = b"POST /api/v1/query HTTP/1.1\r\n" + host + b"Content-Length: 2\r\n"
+        client.send(head + name.encode() + b": " + octets.replace(b"\n", b"") + b"\r\n\r\n{}")
+        self.assertIn(b"HTTP/1.1 4", client.transport.value())
+        self.assertNotIn(b"HTTP/1.1 500", client.transport.value())
+        client.connection.connectionLost(Failure(ConnectionDone()))
 
     @given(st.text())
     def test_any(self, text):
