@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from twisted.internet import defer, threads
 from twisted.logger import Logger
 
-from ulogd_tw.core.errors import StartError, UlogdError
+from ulogd_tw.core.errors import StartError, UlogdError, in_words
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.regular_file import open_regular
 
@@ -51,7 +51,9 @@ class Watched(Generic[Made]):
         try:
             self._keep(self._load())
         except OSError as error:
-            raise StartError(f"{self._what}: {error}", "make the file, readable for the user of the service") from None
+            raise StartError(
+                f"{self._what}: {in_words(error)}", "make the file, readable for the user of the service"
+            ) from None
         except UlogdError as error:
             names = ", ".join(self._paths)
             raise StartError(f"{self._what}: {names}: {error}", "mend the file") from None
