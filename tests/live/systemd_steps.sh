@@ -96,11 +96,11 @@ ls /var/log/ulogd
 
 step watchdog
 mkdir -p /run/systemd/system/ulogd-tw.service.d
-printf '[Service]\nWatchdogSec=2\nRestartSec=0\n' >/run/systemd/system/ulogd-tw.service.d/test.conf
+printf '[Service]\nWatchdogSec=4\nRestartSec=0\n' >/run/systemd/system/ulogd-tw.service.d/test.conf
 systemctl daemon-reload
 systemctl restart ulogd-tw
 first=$(main_pid)
-sleep 4
+sleep 6
 [ "$first" = "$(main_pid)" ] && echo lives
 kill -STOP "$first"
 until_true is_other "$first" && echo started again

@@ -29,8 +29,10 @@ ulogd-tw -i COLLECTOR | head -1
 ulogd-tw examples demo.conf /demo.conf
 for conf in /etc/ulogd-tw.conf /demo.conf; do
     cd /var/lib/ulogd
-    run="setpriv --reuid ulogd --regid ulogd --clear-groups ulogd-tw"
-    timeout --preserve-status 4 $run -c $conf >/tmp/said 2>&1 || echo "status $?"
+    setpriv --reuid ulogd --regid ulogd --clear-groups ulogd-tw -c $conf >/tmp/said 2>&1 &
+    for n in $(seq 200); do grep -q 'stacks running' /tmp/said && break; sleep 0.1; done
+    kill $!
+    wait $! || echo "status $?"
     grep -o 'stacks running .*' /tmp/said
     grep -c octets= /tmp/said || true
 done
