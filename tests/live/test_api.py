@@ -64,7 +64,7 @@ class ApiTests(SynchronousTestCase):
         config = CONFIG
         for name, value in words.items():
             config = config.replace("{" + name + "}", str(value))
-        self.run_ = Service(STACKS, config)
+        self.run_ = Service(STACKS, config, ready="[http] listen: ")  # the last door, after the stacks
         self.run_.start()
         self.addCleanup(self.run_.stop)
 
@@ -167,7 +167,9 @@ class HealthTests(SynchronousTestCase):
         """A collector that is away makes its stack down, with the reason; one that comes makes it ready."""
         away = free_port("tcp")
         config = f'[exp1]\ncollectors="tcp:127.0.0.1:{away}"\nreconnect=1\n'
-        with Service(["demo1:DEMO,exp1:IPFIX"], config, settings='control_socket="{dir}/c"') as run:
+        with Service(
+            ["demo1:DEMO,exp1:IPFIX"], config, settings='control_socket="{dir}/c"', ready="control_socket: "
+        ) as run:
 
             def ready():
                 with contextlib.closing(UnixConnection(str(run.directory / "c"))) as asked:
@@ -191,7 +193,9 @@ class HealthTests(SynchronousTestCase):
         port = free_port("tcp")
         config = f'[http]\nlisten="tcp:127.0.0.1:{port}"\n[json1]\nfile="{{dir}}/out"\n'
         env = os.environ | {"ULOGD_TW_PRINT_TOKEN": "1"}
-        with Service(["demo1:DEMO,agg1:AGGREGATE,json1:JSON"], config + "[agg1]\nkey=5tuple\n", env=env) as run:
+        with Service(
+            ["demo1:DEMO,agg1:AGGREGATE,json1:JSON"], config + "[agg1]\nkey=5tuple\n", env=env, ready="open http://"
+        ) as run:
             address = re.search(r"open http://127.0.0.1:\d+(/login\?token=\S+)", run.output())[1]
 
             def ask(method, path, **headers):
