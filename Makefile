@@ -18,7 +18,7 @@ SECONDS ?= 60
 VENV := .venv
 PY := $(VENV)/bin/python
 # Tests of what has compiled kernels: they run with and without.
-WITH_KERNELS := $(addprefix tests.unit.,kernels ipfix collecting core aggregation metering netfilter packets plugins transports)
+WITH_KERNELS := $(addprefix tests.unit.,kernels ipfix core aggregation netfilter packets plugins.outputs plugins.filters)
 # A default editable install keeps the twistd plugin from being found; compat puts this folder on the path.
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat -e
 

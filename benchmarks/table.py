@@ -67,8 +67,11 @@ def line(cells):
     return "| " + " | ".join(cells) + " |"
 
 
-def measured(shape, runs, quick, both=False):
-    """(figures by program, why others have none) of a shape; with `both` also without the compiled kernels."""
+def measured(shape, runs, quick, both=False, programs=None):
+    """(figures by program, why others have none) of a shape; with `both` also without the compiled kernels.
+
+    `programs`: only these.
+    """
     shape.quick = quick
 
     def measure(name):
@@ -76,7 +79,7 @@ def measured(shape, runs, quick, both=False):
             return shape.measure(shape.programs[OURS if name == FALLBACK else name])
 
     try:
-        return in_turn([*shape.programs, *([FALLBACK] if both else [])], measure, runs)
+        return in_turn([*(programs or shape.programs), *([FALLBACK] if both else [])], measure, runs)
     finally:
         shape.close()
 
