@@ -29,12 +29,16 @@ FASTEST = 200_000 * 2304
 """Octets a second of the fastest burst: more full Ethernet frames than one core takes, as the kernel counts them."""
 BURST = 10
 """A buffer must hold so many times the rate of the last second during a wait."""
+_BURST_UNDER_LOAD = 6
+"""The same under load: more makes batches smaller and records dearer, less leaves no room for a pause of 20 ms."""
 _LONGER, _LONGEST = 4, 24
 """Waits under load as multiples of the short one, at most: by the rows of a read, and by its time."""
 _IDLE = 19
 """A source is idle if it was left alone for so many times as long as its last read took."""
 _MOST_READS = 64
 """Reads that catch up: a peer that sends without end shall not keep us."""
+_MUCH = 16
+"""A read that finds this part of the buffer full tells the rate of a burst."""
 _BEFORE_END_S = 0.005
 """So long before the end of an interval no wait is left: timers come a millisecond late."""
 
@@ -103,6 +107,8 @@ class _Rate:
     def __init__(self, now: float) -> None:
         self._since = now
         self._last = self._present = (0.0, 0.0)
+        self.burst = 0.0
+        """Octets a second before the last read, if they were many: a burst counts before its second is over."""
 
     def add(self, now: float, rows: int, octets: int) -> None:
         span = now - self._since
@@ -117,7 +123,7 @@ class _Rate:
 
     @property
     def octets(self) -> float:
-        return max(self._last[1], self._present[1], 1.0)
+        return max(self._last[1], self._present[1], self.burst, 1.0)
 
 
 class Gathering:
@@ -136,7 +142,7 @@ class Gathering:
         self._timer: Any = None
         self._until = 0.0
         self._room = 0.0
-        self._left_at = float("-inf")
+        self._left_at = self._arrived = float("-inf")
         self._rate = _Rate(0.0)
 
     @property
@@ -188,6 +194,9 @@ class Gathering:
         idle = arrived - self._left_at >= _IDLE * spent
         self._left_at = now = self._reactor.seconds()
         self._rate.add(now, rows, held)
+        gap, self._arrived = arrived - self._arrived, arrived
+        if gap >= SHORT_S:  # what comes during a read says little
+            self._rate.burst = held / gap if held * _MUCH > source.buffer else 0.0
         if self._reads and 0 < rows < most and (wait := self.wait(rows, spent, held, idle)) > 0:
             self._reactor.removeReader(source)
             self._until = now + wait
@@ -224,12 +233,13 @@ class Gathering:
         if source.buffer < SMALL_OCTETS:
             most = min(most, SHORT_S, self._room)
         # More rows than one read takes do not become cheaper.
-        return min(most, source.buffer / (BURST * self._rate.octets), source.most / self._rate.rows)
+        return min(most, self._held_for(BURST), source.most / self._rate.rows)
 
     def _under_load(self, rows: int, spent: float) -> float:
         """The short wait, up to four times that for many rows, and `spared` times what the read took.
 
-        That time is at most 24 short waits, and no longer than the buffer takes a burst at line rate.
+        That time is at most 24 short waits, and no longer than the buffer takes a burst at line rate, or six times the
+        present rate.
         """
         bound, short = self.terms.bound, SHORT_S
         if bound is not None:
@@ -237,4 +247,9 @@ class Gathering:
             if self.terms.exact:
                 return short
         while_much = short * min(1 + rows // 16, _LONGER)
-        return min(max(while_much, min(self._spared * spent, _LONGEST * short)), self._room)
+        room = self._room if bound is not None else min(self._room, self._held_for(_BURST_UNDER_LOAD))
+        return min(max(while_much, min(self._spared * spent, _LONGEST * short)), room)
+
+    def _held_for(self, times: float) -> float:
+        """Seconds for which the buffer holds so many times the present rate."""
+        return self._source.buffer / (times * self._rate.octets)

@@ -138,6 +138,18 @@ class GatheringTests(SynchronousTestCase):
         gaps = [after[0] - before[0] for before, after in zip(reads, reads[1:], strict=False)]
         self.assertTrue(0.06 < max(gaps) < (8 << 20) / (10 * 5000 * FRAME) + 0.002, gaps)
 
+    def test_full_rate(self):
+        """Under load too: reads find about a sixth of the buffer full, soon after a burst has begun."""
+        for frames in (60, 100, 150):
+            source = self.make(8 << 20)
+            source.gathering.work_clock = iter(range(0, 10**6, 1)).__next__  # the longest wait under load
+            source.send(1)
+            self.clock.pass_(2.0)
+            self.steady(source, frames, 0.3)
+            late = [rows for at, rows in source.reads if at > self.clock.seconds() - 0.25]
+            self.assertLess(max(late) * FRAME, (8 << 20) / 6 + 2 * frames * FRAME, frames)
+            self.assertGreater(max(late) * FRAME, (8 << 20) * 0.05, frames)
+
     def test_burst_in_a_wait(self):
         """A wait is over when a look finds the buffer a quarter full; 200,000 frames a second are not lost."""
         for buffer in (2 << 20, 8 << 20, 32 << 20, LARGE):
