@@ -196,7 +196,7 @@ class RequestTests(AttackCase):
 
     def test_octets(self):
         """Headers that are no text are refused, whichever they are."""
-        names = ("Host", "Authorization", "Origin", "Cookie", "Content-Type", "X-Remote-User", "X")
+        names = ("Host", "Authorization", "Origin", "Cookie", "X-Remote-User", "X")
         attacks = {
             name: request(headers=(HEAD if name != "Host" else "") + f"{name}: x\udcff\udcfe\r\n") for name in names
         }
