@@ -9,7 +9,7 @@ from unittest import SkipTest
 
 TICKS = os.sysconf("SC_CLK_TCK")
 """Of a second, in which /proc counts."""
-WINDOW = 1.2
+WINDOW = 1.5
 """Seconds that a program must be idle for; longer than any row waits on its way."""
 GLANCE = 0.3
 """The same for a quick run."""
@@ -72,12 +72,16 @@ def settle(pid, resting=RESTING, window=WINDOW, within=30.0):
             del seen[0]
 
 
-def at_rest(pid, window=WINDOW):
-    """CPU seconds a second of a program that has nothing to do."""
-    settle(pid, window=window)
-    began, before = time.monotonic(), cpu(pid)
-    time.sleep(window)
-    return (cpu(pid) - before) / (time.monotonic() - began)
+def at_rest(pid, window=WINDOW, tries=10):
+    """CPU seconds a second of a program that has nothing to do; looked at again where it has something after all."""
+    for _ in range(tries):
+        settle(pid, window=window)
+        began, before = time.monotonic(), cpu(pid)
+        time.sleep(window)
+        rate = (cpu(pid) - before) / (time.monotonic() - began)
+        if rate <= RESTING:
+            break
+    return rate
 
 
 def spent(pid, work, window=WINDOW):
@@ -87,7 +91,7 @@ def spent(pid, work, window=WINDOW):
     """
     idle, before = at_rest(pid, window), cpu(pid)
     result, ended = work(), time.monotonic()
-    settle(pid, idle + 0.005 / window, window)
+    settle(pid, idle + 0.005 / WINDOW, max(window, WINDOW))
     used = cpu(pid) - before - idle * (time.monotonic() - ended)
     return max(used, 0.0), result
 
