@@ -104,6 +104,9 @@ class Intake:
             self._repeated.append((known, body, source))
             return
         self._flushes += 1
+        for one in self._repeated:  # they came before, and are older than what this one says
+            self._queue(*one)
+        self._repeated.clear()
         self._queue(known, body, source)
         before = self.options.changes
         self.flush(source[2])

@@ -127,6 +127,17 @@ class RecordTests(SynchronousTestCase):
             key = registry.element(0, ident)
             self.assertEqual((name, kind), (key.name, key.type.name))
 
+    def test_repeated_options(self):
+        """Options records that say the same again come in their order, and the last word is the one that holds."""
+        told = options_template(256, 1, (302, 4), (34, 4))
+        said = [a_set(256, bytes(3) + b"\1" + number.to_bytes(4, "big")) for number in (10, 10, 20)]
+        records = a_set(257, bytes(7) + b"\5", bytes(7) + b"\6")
+        found = Collected(scale=True)
+        first = message(a_set(3, told), a_set(2, template(257, (1, 8))))
+        rows = found.rows(first, message(said[0], said[1]), message(said[2], number=2), message(records, number=3))
+        self.assertEqual([10, 10, 20], [row["samplingInterval"] for row in rows if "samplingInterval" in row])
+        self.assertEqual([5 * 20, 6 * 20], [row["octetDeltaCount"] for row in rows if "octetDeltaCount" in row])
+
     @given(exports())
     def test_written_by_hand(self, export):
         """Every record comes out, in order, every value as it was written."""
