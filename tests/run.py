@@ -4,7 +4,7 @@
 
 Modules of unit tests run in N processes (default: one for each core), and what those print follows when all have ended.
 Live tests run one after another; without a NAME the unit tests run beside them in one process, as the live tests mostly
-wait for other programs, and then those of packages.
+wait for other programs, and then some that take long.
 
 Errors and unexpected successes count as failed, expected failures as passed. With CI=true a test that was left out
 for want of something installable (its reason begins with `install:`) makes the run fail: a skip is not a pass.
@@ -31,8 +31,11 @@ from twisted.trial.runner import TestLoader, TrialRunner
 
 TOP = Path(__file__).resolve().parents[1]
 UNIT, LIVE = "tests.unit", "tests.live"
-APART = tuple(f"{LIVE}.test_{what}" for what in ("install", "package", "pipx", "systemd"))
-"""Live tests that take no port or device of this host, but much time: they follow the unit tests, beside the others."""
+APART = tuple(
+    f"{LIVE}.test_{what}"
+    for what in ("install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "http_attacks", "replay")
+)
+"""Live tests that take no fixed port or device of this host, but much time: they follow the unit tests."""
 TICKET = 256
 """Octets of the name of a module, filled with blanks, in the file that several processes take their work from."""
 INSTALLABLE = "install:"

@@ -202,7 +202,7 @@ def sqlite_schema(path):
     """A folder with the NAT log's SQLite file, made as the how-to says."""
     folder = Path(path).absolute()
     folder.mkdir()
-    (line,) = [t for _, t in blocks(HOWTO) if t.startswith("sqlite3 ")]
+    (line,) = [t for _, t in blocks(HOWTO) if t.startswith("sqlite3 ") and "nat.sql" in t]
     command = line.replace("/var/lib/ulogd/", f"{folder}/").replace("< etc/", f"< {TOP}/etc/")
     subprocess.run(["sh", "-c", command], check=True, timeout=30)
     return folder

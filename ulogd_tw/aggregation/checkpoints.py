@@ -49,8 +49,7 @@ class Checkpoints:
         for name in ("states_written", "groups_restored", "groups_saved"):
             counters.figures[name] = 0
 
-    @staticmethod
-    def in_thread(work: Callable[[], Any]) -> defer.Deferred[Any]:
+    def in_thread(self, work: Callable[[], Any]) -> defer.Deferred[Any]:
         """Do it in a thread."""
         return threads.deferToThread(work)
 

@@ -23,7 +23,9 @@ class Spooling:
     delivered. `lenders` are unreachable collectors with files that this one sends too.
     """
 
-    in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)  # type: ignore[arg-type]
+    def in_thread(self, call: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
+        """Do it in a thread."""
+        return threads.deferToThread(call, *arguments)
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

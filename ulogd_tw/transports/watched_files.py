@@ -27,8 +27,11 @@ class Watched(Generic[Made]):
     counts it.
     """
 
-    in_thread: Callable[..., defer.Deferred[Any]] = staticmethod(threads.deferToThread)  # type: ignore[arg-type]
     log = Logger()
+
+    def in_thread(self, call: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
+        """Do it in a thread."""
+        return threads.deferToThread(call, *arguments)
 
     def __init__(
         self,
