@@ -347,7 +347,6 @@ class Ulogd(service.Service):
         else:
             self.succession.settle()
             self.log.info("reloaded {file}: {changes}", file=self.file, changes="; ".join(changes) or "nothing changed")
-            self.left_out.clear()  # of the new configuration every stack is open
             self.events.add("reload", "; ".join(changes) or "nothing changed")
             return changes
         finally:
@@ -378,6 +377,7 @@ class Ulogd(service.Service):
     def turn_to(self, graph: Graph, wants: dict[Node, dict[str, Any]], built: Any) -> None:
         """Have this graph and these settings from now on."""
         before, self.settings = self.settings, built.settings
+        self.mistakes, self.sections, self.left_out = tuple(built.mistakes), built.sections, []
         self.graph, self.wants = graph, wants
         if before.texts.get("loglevel") != self.settings.texts.get("loglevel"):
             for log in self._logs():

@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.live.exporters import started
 from tests.live.service import Service, sleep, unaccounted
+from tests.live.test_restart import ask
 from tests.live.test_softflowd import _queue
 from tests.support import free_port, wait_until
 
@@ -170,6 +171,25 @@ class ReloadTests(Base):
         )
         self.assertIn("often", line)
         self.assert_all(sent, service)
+
+    def test_left_out_before(self):
+        """A stack that could not start is tried again, and is not said to be left out any more."""
+        import socket
+
+        stacks = (*STACKS, "col3:COLLECTOR,agg3:AGGREGATE,j1:JSON")
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            config = f'{CONFIG}[col3]\nlisten="tcp:127.0.0.1:{other.getsockname()[1]}"\n[agg3]\nkey=sourceIPv4Address\n'
+            service = self.service(stacks, config, settings='control_socket="{dir}/control"')
+            service.start()
+            self.addCleanup(service.stop)
+            wait_until(lambda: "ulogd-tw status -s" in service.output(), 20.0, "the control socket")
+            self.assertEqual(1, len(ask(service, "GET", "/api/v1/status")["left_out"]))
+        line = self.reload(service, lambda text: text)
+        self.assertIn("col3:COLLECTOR is new", line)
+        # An answer can be a second old.
+        wait_until(lambda: not ask(service, "GET", "/api/v1/status")["left_out"], 20.0, "it is not left out")
+        self.assertEqual(2, len(ask(service, "GET", "/api/v1/status")["stacks"]))
+        self.assertTrue(ask(service, "GET", "/readyz")["ready"])
 
     def test_address_in_use(self):
         """What cannot be opened leaves everything as it was."""

@@ -12,7 +12,7 @@ from tests.live.service import Service, sleep, unaccounted
 from tests.live.test_restart import ask
 from tests.support import NetworkNamespaces, require_program, wait_until
 
-FIRST, COUNT = 1000, 24_000
+FIRST, COUNT = 1000, 60_000
 SENDER = """
 import socket, sys, time
 host, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -21,7 +21,7 @@ sender.bind(("", 999))
 for i in range(count):
     sender.sendto(b"z" * 100, (host, first + i))
     if i % 50 == 49:
-        time.sleep(0.01)
+        time.sleep(0.0025)
 """
 RULES = """
 table inet t {
