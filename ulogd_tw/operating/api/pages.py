@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet import defer
 
+from ulogd_tw.core.graph import Graph
 from ulogd_tw.errors import NoTable, QueryError
 from ulogd_tw.operating.api.answers import Chunks, Page, Question, Refused, listed, mapped, one
 from ulogd_tw.operating.api.tap import TapPage
@@ -36,6 +37,26 @@ class GraphPage(Page):
         return listed("nodes", self.view.nodes(), stacks=self.view.stacks(), edges=self.view.edges())
 
 
+class InstancesPage(Page):
+    """Every instance with its plugin, its place, its options as they are written and its counters; or one."""
+
+    path = V1 + "instances"
+    parameters = ("instance",)
+    private = True
+
+    def get(self, question: Question) -> Chunks:
+        """In the order of the graph: inputs first."""
+        _known(self.view.graph, chosen := question.parameters.get("instance"))
+        return listed("instances", (found for found in self.view.instances() if chosen in (None, found["node"])))
+
+
+def _known(graph: Graph, chosen: str | None) -> None:
+    """Refuse an id that no instance has."""
+    have = [node.ident for node in graph.nodes]
+    if chosen is not None and chosen not in have:
+        raise Refused(404, "instance", f"there is no instance {chosen}; there are {', '.join(have)}")
+
+
 class CountersPage(Page):
     """The counters of every instance, as `stats_file` has them, or those of one."""
 
@@ -45,10 +66,8 @@ class CountersPage(Page):
     def get(self, question: Question) -> Chunks:
         """By the id of the instance."""
         chosen = question.parameters.get("instance")
+        _known(self.view.graph, chosen)
         nodes = [node for node in self.view.graph.nodes if chosen in (None, node.ident)]
-        if chosen is not None and not nodes:
-            have = ", ".join(node.ident for node in self.view.graph.nodes)
-            raise Refused(404, "instance", f"there is no instance {chosen}; there are {have}")
         return mapped("instances", ((node.ident, node.plugin.counters.as_dict()) for node in nodes))
 
 
@@ -237,7 +256,7 @@ class Login(Page):
 
 PAGES: tuple[type[Page], ...] = (
     Index, Login, Live, Ready, Metrics,
-    Status, GraphPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, EventsPage, TapPage,
+    Status, GraphPage, InstancesPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, EventsPage, TapPage,
     QueryPage, Reload, Restart, Description,
 )  # fmt: skip
 """Every address."""

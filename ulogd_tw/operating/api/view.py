@@ -83,6 +83,12 @@ class View:
                 "counters": node.plugin.counters.as_dict(),
             }
 
+    def instances(self) -> Iterator[dict[str, Any]]:
+        """Every instance as in `nodes`, with its options as they are written; a password is not shown."""
+        for node, found in zip(self.graph.nodes, self.nodes(), strict=True):
+            texts = node.plugin.config.texts
+            yield found | {"options": {name: ["***"] if name == "pass" else list(texts[name]) for name in texts}}
+
     def edges(self) -> list[dict[str, Any]]:
         """The ways of rows from instance to instance, with the rows that went there."""
         return [

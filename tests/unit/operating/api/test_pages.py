@@ -74,6 +74,20 @@ class StatusTests(PagesCase):
         self.assertEqual((404, True), (status, "there are" in found["error"]))
 
     @defer.inlineCallbacks
+    def test_instances(self):
+        """Those of the graph, with options; or one."""
+        door = self.door()
+        _, _, graph = yield asked(door, "GET", "/api/v1/graph")
+        _, _, found = yield asked(door, "GET", "/api/v1/instances")
+        options = [instance.pop("options") for instance in found["instances"]]
+        self.assertEqual(graph["nodes"], found["instances"])
+        self.assertTrue(all(isinstance(texts, list) for each in options for texts in each.values()))
+        _, _, found = yield asked(door, "GET", "/api/v1/instances?instance=agg")
+        self.assertEqual(["agg"], [instance["node"] for instance in found["instances"]])
+        status, _, found = yield asked(door, "GET", "/api/v1/instances?instance=none")
+        self.assertEqual((404, True), (status, "there are" in found["error"]))
+
+    @defer.inlineCallbacks
     def test_tables(self):
         """Each AGGREGATE with its columns and its number of groups."""
         _, _, found = yield asked(self.door(), "GET", "/api/v1/tables")
