@@ -257,6 +257,7 @@ class Reload:
         queue = next(queue for queue in ulogd.queues if queue.node is node)
         if node not in ulogd.graph.nodes:  # it could not be opened
             ulogd.queues.remove(queue)
+            queue.take_over(rows)
             ulogd.drop(queue, "error")
             return
         queue.take_over(rows)

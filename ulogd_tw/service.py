@@ -393,7 +393,12 @@ class Ulogd(service.Service):
 
     def drop(self, queue: OutputQueue, reason: str) -> None:
         """Rows that no output can take."""
-        queue.counters.dropped[reason] += sum(batch.n for batch in queue.left())
+        rows = sum(batch.n for batch in queue.left())
+        queue.counters.dropped[reason] += rows
+        if rows:
+            self.log.error(
+                "{node}: {rows} rows are dropped, since it cannot be opened", node=queue.node.ident, rows=rows
+            )
 
     def _write_stats_regularly(self) -> None:
         if self.settings.stats_file:
@@ -484,6 +489,7 @@ class Ulogd(service.Service):
     def stop_node(self, node: Node, deadline: float) -> Any:
         if node in self._opened:
             node.plugin.stop_within = max(deadline - reactor.seconds(), 0.0)
+            self._opened.remove(node)
             yield self.within(defer.maybeDeferred(node.plugin.stop), deadline, node)
 
     @defer.inlineCallbacks

@@ -195,6 +195,8 @@ class AggregationProcess:
                 return
         self._close_all()
         self.queue.send(all_=True)
+        if self.checkpoints is not None:  # what an earlier writing holds is emitted now
+            self.checkpoints.discard()
 
     def hand_on(self) -> None:
         """Emit everything, and leave nothing in a state file."""
