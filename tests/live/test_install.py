@@ -74,7 +74,7 @@ class DistributionTests(SynchronousTestCase):
             {"man/man8/ulogd-tw.8", "man/man5/ulogd-tw.conf.5", "ulogd_tw/completion/ulogd-tw"}, shared
         )
         if find_spec("twine") is None:
-            raise SkipTest("needs twine, which `make lint` installs")
+            raise SkipTest("install: make lint, for twine")
         check = [sys.executable, "-m", "twine", "check", "--strict", wheel, *out("python").glob("*.tar.gz")]
         done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(0, done.returncode, done.stdout + done.stderr)
