@@ -20,7 +20,7 @@ from ulogd_tw.built import Built
 from ulogd_tw.core.changes import Changes, wants
 from ulogd_tw.core.errors import ConfigError, Mistake, UlogdError
 from ulogd_tw.core.graph import Graph, Node, input_of
-from ulogd_tw.core.plugin import Aggregator, Filter, Input, Output, Plugin
+from ulogd_tw.core.plugin import Aggregator, Filter, Input, Output, hand_over
 from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.flow import OutputQueue
 from ulogd_tw.transports.descriptors import descriptors
@@ -214,7 +214,7 @@ class Reload:
             if node in changes.kept:
                 continue
             if old := changes.replaced.get(node):
-                ulogd.guarded(node.plugin, partial(_hand_over, old.plugin, node.plugin))
+                ulogd.guarded(node.plugin, partial(hand_over, old.plugin, node.plugin))
             ulogd.keep_state_of(node)
             ulogd.guarded(node.plugin, input_of(node).begin)
             ulogd.wakes.wake(node)
@@ -279,14 +279,8 @@ def _keeps_rows(node: Node) -> bool:
 
 
 def _empty(old: Aggregator, successor: Node | None) -> None:
-    if successor is None or not _hand_over(old, successor.plugin):
+    if successor is None or not hand_over(old, successor.plugin):
         old.hand_on()
-
-
-def _hand_over(old: Plugin, new: Plugin) -> bool:
-    """Let the successor go on with the state; False where it begins anew."""
-    state = old.give_state()
-    return state is not None and new.take_state(state)
 
 
 def _tell_source(path: list[Node]) -> None:

@@ -13,14 +13,12 @@ import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
 ENVIRONMENT = "ULOGD_TW_SOCKETS"
 """The descriptors of an executed process: JSON, name -> [number, notes]."""
-_LONGEST_NAME = 255
 _log = Logger()
 
 
@@ -134,8 +132,8 @@ def _from_service(environment: Any) -> Iterator[tuple[str, int, dict[str, int]]]
 
 
 def name_of(*parts: object) -> str:
-    """A name for systemd too: ASCII, without colons; the parts are joined with ``/``."""
-    return "/".join(quote(str(part), safe="[].*-_") for part in parts)[-_LONGEST_NAME:]
+    """A name of these parts, joined with ``/``."""
+    return "/".join(map(str, parts))
 
 
 def bound_name(kind: int, protocol: int, where: Any) -> str:
