@@ -7,7 +7,8 @@ from typing import Any
 
 from ulogd_tw import config as configuration
 from ulogd_tw import registry
-from ulogd_tw.core.errors import Mistake
+from ulogd_tw.core.errors import ConfigError, Mistake
+from ulogd_tw.core.graph import Node
 from ulogd_tw.core.options import Options as Values
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.stack import Builder, Graph
@@ -85,3 +86,30 @@ def place_of(mistake: Mistake) -> tuple[str, int]:
     """File and line, to print mistakes in the order of the file."""
     file, _, line = mistake.where.rpartition(":")
     return (file, int(line)) if line.isdigit() else (mistake.where, 0)
+
+
+def obstacles(nodes: Iterable[Node]) -> list[tuple[Node, Mistake]]:
+    """What stands against instances, as far as looking shows; nothing is opened. Tolerated: the stack runs with it."""
+    found = []
+    for node in nodes:
+        plugin = node.plugin
+        for name, text, fatal in plugin.obstacles():
+            where = plugin.config.place(name) or node.stacks[0].spec.where
+            found.append((node, Mistake(where, f"[{plugin.instance}] {name}: {text}", not fatal)))
+    return found
+
+
+def why_no_start(path: str) -> list[str]:
+    """Why no service could start with this file: its mistakes. Empty where one can, if with fewer stacks."""
+    try:
+        built = Built(configuration.load(path), prepare=False)
+    except ConfigError as error:
+        return [str(error)]
+    seen = obstacles(built.graph.nodes)
+    broken = {node for node, mistake in seen if not mistake.tolerated}
+    graph = built.graph.without(broken)[0] if broken else built.graph
+    if graph.stacks and not (built.settings.strict and (built.fatal or broken)):
+        return []
+    return [str(mistake) for mistake in (*built.mistakes, *(found for _, found in seen))] or [
+        f"{path}: there is no stack to run"
+    ]

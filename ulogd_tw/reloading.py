@@ -16,7 +16,7 @@ from twisted.internet import defer, threads
 from twisted.internet import reactor as _reactor
 
 from ulogd_tw import config as configuration
-from ulogd_tw.built import Built
+from ulogd_tw.built import Built, obstacles
 from ulogd_tw.core.changes import Changes, wants
 from ulogd_tw.core.errors import ConfigError, Mistake, UlogdError
 from ulogd_tw.core.graph import Graph, Node, input_of
@@ -59,6 +59,9 @@ class Reload:
         self._wants = wants_of(built.graph)
         changes = Changes.between(self._ulogd.graph, self._ulogd.wants, built.graph)
         lines = changes.lines() + self._other_changes(built)
+        fresh = [node for node in built.graph.nodes if node not in changes.kept]
+        if wrong := [mistake for _, mistake in obstacles(fresh) if not mistake.tolerated]:
+            raise Refused(wrong)
         try:
             descriptors.hold()
             yield self._open_beside(changes)

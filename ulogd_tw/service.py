@@ -20,10 +20,11 @@ from functools import partial
 from typing import Any
 
 from twisted.application import service
-from twisted.internet import defer, reactor, task
+from twisted.internet import defer, reactor, task, threads
 from twisted.logger import Logger
 
 from ulogd_tw import __version__, reloading, signals, starting
+from ulogd_tw.built import why_no_start
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError, in_words, lacks_memory
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
@@ -110,7 +111,7 @@ class Ulogd(service.Service):
         for node in self.graph.inputs:
             node.plugin.ended = self.input_ended
         self.succession.inherit()
-        self._ready = self.open_nodes(self.graph.inputs)
+        self._ready = self.open_nodes(self.graph.inputs).addCallback(self._enough)
 
     def connect(self, node: Node) -> None:
         """Let an instance report its faults and events here."""
@@ -122,6 +123,7 @@ class Ulogd(service.Service):
         super().startService()
         self._ready.addCallback(lambda _: self._keep_state())
         self._ready.addCallback(lambda _: self.open_nodes(self.graph.filters + self.graph.outputs))
+        self._ready.addCallback(self._enough)
         self._ready.addCallback(lambda _: self._begin())
         self._ready.addErrback(self._failed)
         if self._fatal and not reactor.running:
@@ -129,7 +131,7 @@ class Ulogd(service.Service):
 
     @defer.inlineCallbacks
     def open_nodes(self, nodes: Iterable[Node]) -> Any:
-        """Open them; stacks with one that cannot be opened are left out. `StartError` where no stack is left."""
+        """Open them; stacks with one that cannot be opened are left out."""
         broken: dict[Node, UlogdError] = {}
         for node in list(nodes):
             if node not in self.graph.nodes:
@@ -166,9 +168,12 @@ class Ulogd(service.Service):
                     yield node.plugin.stop()
                 except Exception as error:
                     self.report(node.plugin, error)
+
+    def _enough(self, _: object) -> None:
+        """At the start: raises `StartError` where what could be opened is too little."""
         if not self.graph.stacks:
             raise StartError("no stack could start")
-        if self.settings.strict:
+        if self.settings.strict and self._left_out:
             raise StartError("a stack could not start, and strict=1")
 
     def _keep_state(self) -> None:
@@ -353,11 +358,17 @@ class Ulogd(service.Service):
             self._changing.release()
             self.life.say_ready()
 
-    def restart(self) -> dict[str, Any]:
+    def restart(self) -> defer.Deferred[dict[str, Any]]:
         """End in order and begin anew, with the sockets; the answer of the API.
 
-        Under systemd nothing is done here: the unit in the answer has to be restarted.
+        `reloading.Refused` where no service could start with the configuration of now. Under systemd nothing is done
+        here: the unit in the answer has to be restarted.
         """
+        return threads.deferToThread(why_no_start, self.file).addCallback(self._restart)
+
+    def _restart(self, mistakes: list[str]) -> dict[str, Any]:
+        if mistakes:
+            raise reloading.Refused(mistakes)
         if name := unit():
             return {"restarting": False, "unit": name}
         if why := self.succession.obstacle():

@@ -18,7 +18,7 @@ from twisted.python.components import Componentized
 
 from ulogd_tw import config as configuration
 from ulogd_tw import log_lines, registry, signals, starting
-from ulogd_tw.built import Built, place_of
+from ulogd_tw.built import Built, obstacles, place_of
 from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
 from ulogd_tw.core.paths import problem, unreadable
@@ -125,7 +125,6 @@ def check(path: str) -> int:
 def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
     """The stacks without a visible obstacle, and the findings; nothing is opened."""
     seen: list[Mistake] = []
-    broken = set()
     for option in configuration.GLOBAL_OPTIONS:
         if text := problem(option.read, getattr(built.settings, option.name, None)):
             where = built.settings.places.get(option.name, built.config.file)
@@ -137,13 +136,9 @@ def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
         from ulogd_tw.operating.api import options
 
         seen += built.said(built.http, options.obstacles(built.http), True)
-    for node in built.graph.nodes:
-        plugin = node.plugin
-        for name, text, fatal in plugin.obstacles():
-            where = plugin.config.place(name) or node.stacks[0].spec.where
-            seen.append(Mistake(where, f"[{plugin.instance}] {name}: {text}", not fatal))
-            if fatal:
-                broken.add(node)
+    found = obstacles(built.graph.nodes)
+    seen += [mistake for _, mistake in found]
+    broken = {node for node, mistake in found if not mistake.tolerated}
     return built.graph.without(broken)[0] if broken else built.graph, seen
 
 

@@ -172,6 +172,14 @@ class ReloadTests(Base):
         self.assertIn("often", line)
         self.assert_all(sent, service)
 
+    def test_what_check_sees(self):
+        """A directory that is missing is seen before anything is changed."""
+        sent, line, service = self.while_sending(
+            lambda text: text.replace("agg.json", "nodir/agg.json"), said="not reloaded"
+        )
+        self.assertIn("nodir", line)
+        self.assert_all(sent, service)
+
     def test_left_out_before(self):
         """A stack that could not start is tried again, and is not said to be left out any more."""
         import socket

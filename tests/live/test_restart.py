@@ -102,6 +102,20 @@ class RestartTests(TestCase):
         found = self.sums(service)
         self.assertEqual((sent["records"], sent["octets"]), found[:2], service.output()[-3000:])
 
+    def test_refused(self):
+        """Where no service could start the old process goes on, and the answer says why."""
+        with self.service() as service:
+            wait_until(lambda: "ulogd-tw status -s" in service.output(), 20.0, "the control socket")
+            text = service.config.read_text()
+            for wrong in (text.replace("agg.json", "nodir/agg.json"), text.replace("86400", "often"), None):
+                service.config.unlink(missing_ok=True)
+                if wrong is not None:
+                    service.config.write_text(wrong)
+                answer = ask(service, "POST", "/api/v1/restart")
+                self.assertRegex(answer["mistakes"][0], "no directory|often|cannot be read")
+            service.config.write_text(text)
+            self.restart(service)
+
     def test_connections(self):
         """An exporter of this program over TCP sends again what its collector had not read; neither restart loses."""
         exporter = Service(

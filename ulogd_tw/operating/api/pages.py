@@ -226,6 +226,10 @@ class Restart(_Later):
     path = V1 + "restart"
     command = "restart"
 
+    def post(self, question: Question) -> Any:
+        """That it restarts; 409 with the mistakes where no service could start, and the old one runs on."""
+        return super().post(question).addErrback(_mistakes)
+
     def told(self, result: Any) -> Iterator[bytes]:
         return one(result or {"restarting": True})
 

@@ -10,8 +10,6 @@ import sys
 import time
 from typing import Any, TextIO
 
-from ulogd_tw import config as configuration
-from ulogd_tw.core.errors import ConfigError
 from ulogd_tw.operating.commands import service
 from ulogd_tw.operating.commands.errors import NO, AskError, Refused
 from ulogd_tw.operating.commands.text import printable
@@ -51,14 +49,14 @@ def restart(given: argparse.Namespace, out: TextIO) -> int:
     """Ask for the restart, and wait until the new process answers; status 1 where none could start."""
     asked = service.of(given)
     before = asked.get("status")
-    if mistakes := _mistakes(before):
-        print(*map(printable, mistakes), sep="\n", file=sys.stderr)
-        print("ulogd-tw restart: nothing is restarted, since no process could start so", file=sys.stderr)
-        return NO
     try:
         answer = asked.post("restart")
     except Refused as refused:
         answer = refused.answer
+        if mistakes := answer.get("mistakes"):
+            print(*map(printable, mistakes), sep="\n", file=sys.stderr)
+            print("ulogd-tw restart: nothing is restarted, since no process could start so", file=sys.stderr)
+            return NO
     if unit := answer.get("unit"):
         _through_systemd(unit)
     elif not answer.get("restarting"):
@@ -69,23 +67,6 @@ def restart(given: argparse.Namespace, out: TextIO) -> int:
     else:
         print(f"restarted: pid {after['pid']}, {len(after['stacks'])} stacks", file=out)
     return 0
-
-
-def _mistakes(found: dict[str, Any]) -> list[str]:
-    """Why a new process could not start with the configuration of now; none where this user cannot read it."""
-    from ulogd_tw.built import Built
-
-    path = os.path.join(f"/proc/{found['pid']}/cwd", found["config"])  # an absolute path stays as it is
-    if not os.access(path, os.R_OK):
-        return []
-    try:
-        built = Built(configuration.load(path), prepare=False)
-    except ConfigError as error:
-        wrong = [str(error)]
-    else:
-        starts = built.graph.stacks and not (built.fatal and built.settings.strict)
-        wrong = [] if starts else [str(mistake) for mistake in built.mistakes] or [f"{path}: there is no stack to run"]
-    return [text.replace(path, found["config"]) for text in wrong]
 
 
 def _through_systemd(unit: str) -> None:

@@ -317,22 +317,17 @@ class ControlTests(ServedCase):
         self.assertRegex(out, r"^restarted: pid \d+, 2 stacks\n$")
 
     @defer.inlineCallbacks
-    def test_no_process_could_start(self):
-        """With a configuration that cannot run the old process goes on; one stack is enough to restart."""
-        asked = []
-        self.running.restart = lambda: asked.append(1)
-        self.view.config = f"{self.folder}/conf"
-        good = "[global]\nstack=d:DEMO,g:GPRINT\n[g]\nfile=stdout\n"
-        for text_, runs in ((good.replace("DEMO", "DEMOO"), 0), ("[global]\n", 0), (good + "[g", 1),
-                            (good.replace("stack=", "stack=x:NO,y:NO\nstack="), 1),
-                            (good.replace("stack=", "strict=1\nstack=x:NO,y:NO\nstack="), 0)):  # fmt: skip
-            with open(self.view.config, "w") as file:
-                file.write(text_)
-            self.patch(answers, "KEPT_SECONDS", -1.0)
-            asked.clear()
-            code, _, said = yield self.run_command("restart", "-w", "0.1")
-            self.assertEqual((2 if runs else 1, runs), (code, len(asked)), f"{text_}: {said}")
-            self.assertEqual(not runs, "nothing is restarted" in said)
+    def test_restart_with_mistakes(self):
+        """Where no service could start the old process goes on; the mistakes are printed, with status 1."""
+
+        class Wrong(Exception):
+            mistakes = ("x.conf: cannot be read",)
+
+        self.running.restart = lambda: defer.fail(Wrong("the configuration has mistakes"))
+        code, out, said = yield self.run_command("restart", "-w", "0.1")
+        self.assertEqual((1, ""), (code, out))
+        self.assertEqual([*Wrong.mistakes, "ulogd-tw restart: nothing is restarted, since no process could start so"],
+                         said.splitlines())  # fmt: skip
 
     @defer.inlineCallbacks
     def test_systemd(self):
