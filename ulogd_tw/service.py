@@ -28,6 +28,7 @@ from ulogd_tw.built import why_no_start
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError, in_words, lacks_memory
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Pauses, queues
@@ -407,9 +408,8 @@ class Ulogd(service.Service):
         rows = sum(batch.n for batch in queue.left())
         queue.counters.dropped[reason] += rows
         if rows:
-            self.log.error(
-                "{node}: {rows} rows are dropped, since it cannot be opened", node=queue.node.ident, rows=rows
-            )
+            text = plural(rows, "row is", "rows are")
+            self.log.error("{node}: {rows} dropped, since it cannot be opened", node=queue.node.ident, rows=text)
 
     def _write_stats_regularly(self) -> None:
         if self.settings.stats_file:
