@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ulogd_tw import config as configuration
-from ulogd_tw import registry
+from ulogd_tw import global_options, registry
 from ulogd_tw.core.errors import ConfigError, Mistake
 from ulogd_tw.core.graph import Node
 from ulogd_tw.core.options import Options as Values
@@ -20,7 +20,7 @@ class Built:
     def __init__(self, config: configuration.Config, prepare: bool) -> None:
         self.config = config
         self.settings: Any
-        self.settings, wrong = config.read("global", configuration.GLOBAL_OPTIONS, "[global]")
+        self.settings, wrong = config.read("global", global_options.GLOBAL_OPTIONS, "[global]")
         self.sections = {name: config.texts(name) for name in ("manhole", "http")}
         builder = Builder(registry.lookup, self._read, registry.providers)
         self.graph: Graph = builder.build(config.stacks(), prepare)

@@ -17,7 +17,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from ulogd_tw import config as configuration
-from ulogd_tw import log_lines, registry, signals, starting
+from ulogd_tw import global_options, log_lines, registry, signals, starting
 from ulogd_tw.built import Built, obstacles, place_of
 from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
@@ -53,7 +53,7 @@ class Options(usage.Options):
             self.parent["pidfile"] = ""
         if self["loglevel"]:
             try:
-                self["loglevel"] = configuration.level(self["loglevel"])
+                self["loglevel"] = global_options.level(self["loglevel"])
             except ValueError as error:
                 raise usage.UsageError(f"--loglevel {error}") from None
         if self["list-plugins"] or self["info"] or self["check"]:
@@ -125,7 +125,7 @@ def check(path: str) -> int:
 def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
     """The stacks without a visible obstacle, and the findings; nothing is opened."""
     seen: list[Mistake] = []
-    for option in configuration.GLOBAL_OPTIONS:
+    for option in global_options.GLOBAL_OPTIONS:
         if text := problem(option.read, getattr(built.settings, option.name, None)):
             where = built.settings.places.get(option.name, built.config.file)
             seen.append(Mistake(where, f"[global] {option.name}: {text}", option.name != "logfile"))
@@ -237,7 +237,7 @@ def _make_reactor(config: configuration.Config) -> None:
 
 def _open_doors(ulogd: Any, built: Built, parent: Process) -> None:
     """Add the ways in for commands and programs; what they need is loaded only for them."""
-    path = configuration.control_socket(built.settings)
+    path = global_options.control_socket(built.settings)
     if not path and built.http is None and built.manhole is None:
         return
     from ulogd_tw.operating.query import Database

@@ -9,9 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.unit.core import doubles
 from ulogd_tw import service
 from ulogd_tw.clocks import WallClock, make_steady
-from ulogd_tw.config import GLOBAL_OPTIONS
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.stack import Builder, StackSpec
+from ulogd_tw.global_options import GLOBAL_OPTIONS
 
 
 class WallClockTests(SynchronousTestCase):

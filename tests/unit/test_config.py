@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given, shared_path
-from ulogd_tw import config
+from ulogd_tw import config, global_options
 from ulogd_tw.core.errors import ConfigError
 from ulogd_tw.core.options import Option, boolean, number, one_of, positive, seconds, text
 
@@ -119,7 +119,7 @@ class GrammarTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_bytes(b"\xef\xbb\xbf[global]\n# \xff\nlogfile=/b\xfcro\nstack=a:B,c:D")
         found = config.load(str(path))
-        self.assertEqual("/b\udcfcro", found.read("global", config.GLOBAL_OPTIONS, "[global]")[0].logfile)
+        self.assertEqual("/b\udcfcro", found.read("global", global_options.GLOBAL_OPTIONS, "[global]")[0].logfile)
         self.assertEqual([f"{path}:3: this line is not UTF-8; its octets are kept as they are"], said(found.mistakes))
 
     def test_open_quote(self):
@@ -285,7 +285,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_queue_bounds(self):
         """The bounds of queues in [global] are the defaults of every output; its own section goes before."""
-        declared = tuple(o for o in config.GLOBAL_OPTIONS if o.name in config.INHERITED)
+        declared = tuple(o for o in global_options.GLOBAL_OPTIONS if o.name in config.INHERITED)
         found = parsed("[global]\nqueue_rows=7\nqueue_octets=1M\n[a]\nqueue_rows=8\n")
         self.assertEqual((8, 1 << 20), tuple(vars(found.read("a", declared)[0])[n] for n in config.INHERITED))
         self.assertEqual(7, found.read("b", declared)[0].queue_rows)
@@ -296,7 +296,7 @@ class GlobalTests(SynchronousTestCase):
 
     def read(self, lines):
         found = parsed("[global]\nstack=a:B,c:D\n" + lines)
-        options, mistakes = found.read("global", config.GLOBAL_OPTIONS, "[global]")
+        options, mistakes = found.read("global", global_options.GLOBAL_OPTIONS, "[global]")
         return options, said({str(m): m for m in (*found.mistakes, *mistakes)}.values())
 
     def test_defaults(self):
@@ -354,7 +354,7 @@ class FileTests(SynchronousTestCase):
         for file in files:
             found = config.load(str(file))
             self.assertEqual([], found.mistakes, file)
-            self.assertEqual([], found.read("global", config.GLOBAL_OPTIONS, "[global]")[1])
+            self.assertEqual([], found.read("global", global_options.GLOBAL_OPTIONS, "[global]")[1])
             self.assertEqual(file.read_text().count("\nstack="), len(found.stacks()))
 
 
@@ -384,7 +384,7 @@ class FuzzTests(SynchronousTestCase):
     def check(self, source):
         found = config.parse(source, "f")
         mistakes = list(found.mistakes)
-        sections = {"global": config.GLOBAL_OPTIONS, "ct1": NFCT, "db1": SQLITE3, "nowhere": SQLITE3}
+        sections = {"global": global_options.GLOBAL_OPTIONS, "ct1": NFCT, "db1": SQLITE3, "nowhere": SQLITE3}
         for name, declared in itertools.chain(sections.items(), zip(found.sections, itertools.repeat(NFCT))):
             options, wrong = found.read(name, declared, "plugin NFCT")
             mistakes += wrong

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import with_certificates
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
-from ulogd_tw import config, registry, starting, tap
+from ulogd_tw import config, global_options, registry, starting, tap
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import Input
 from ulogd_tw.exporting.collector import STOP_SECONDS
@@ -476,7 +476,7 @@ class UnitFileTests(SynchronousTestCase):
     def test_settings(self):
         """It leaves time for an orderly stop, has the one capability, and the folders that the documents name."""
         unit = self.unit("ulogd-tw.service")
-        stop_timeout = next(o for o in config.GLOBAL_OPTIONS if o.name == "stop_timeout").default
+        stop_timeout = next(o for o in global_options.GLOBAL_OPTIONS if o.name == "stop_timeout").default
         self.assertGreater(int(unit["TimeoutStopSec"]), stop_timeout + 4 * STOP_SECONDS)
         for line in ("AmbientCapabilities", "CapabilityBoundingSet"):
             self.assertEqual("CAP_NET_ADMIN", unit[line])

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from ulogd_tw import log_lines
-from ulogd_tw.config import GLOBAL_OPTIONS
 from ulogd_tw.core.options import Options
+from ulogd_tw.global_options import GLOBAL_OPTIONS
 from ulogd_tw.logs import LogFile, OutOfDescriptors
 
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import TOP
 from tests.unit import table_of_mistakes as table
-from ulogd_tw import cli, clocks, config, registry, starting, tap
+from ulogd_tw import cli, clocks, config, global_options, registry, starting, tap
 from ulogd_tw.core.options import one_of
 from ulogd_tw.operating import manhole
 from ulogd_tw.operating.api import options as http
@@ -32,7 +32,7 @@ def mistakes(text):
     return [str(m) for m in tap.Built(config.parse(text, "f"), prepare=False).mistakes]
 
 
-SPECIAL = (*config.GLOBAL_OPTIONS, *manhole.OPTIONS, *http.OPTIONS, *targets.SECTION)
+SPECIAL = (*global_options.GLOBAL_OPTIONS, *manhole.OPTIONS, *http.OPTIONS, *targets.SECTION)
 """Options of the sections that are no instance's."""
 NAMES = sorted({name for plugins in registry.BUILT_IN.values() for name in plugins})
 

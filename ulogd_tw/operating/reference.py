@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ulogd_tw import config, registry
+from ulogd_tw import config, global_options, registry
 from ulogd_tw.core import conversions, options, paths
 from ulogd_tw.core.counters import NUMBERS, Declared, flat
 from ulogd_tw.core.keys import CONTEXT, Key, known
@@ -72,10 +72,11 @@ FORMS: dict[Callable[[str], Any], Form] = {
     marks: Form("marks", "marks of 32 bits, after a slash the bits that count, with blanks or commas between them",
                 ("5", "0x10/0xf0 7")),
     groups: Form("groups", "numbers of groups (0 to 65535) with blanks or commas between them", ("5", "5 6")),
-    config.level: Form("level", "debug 1, info 3, notice 5, error 7, fatal 8, by number or name", ("5", "debug")),
-    config._interval: Form("seconds over 0", "seconds as above, but more than 0", ("10", "1m")),
-    config.file_mode: Form("mode", "permissions in octal, from 0 to 777", ("600", "660")),
-    config._umask: Form("mask", "permissions in octal, from 0 to 777", ("022", "027")),
+    global_options.level: Form("level", "debug 1, info 3, notice 5, error 7, fatal 8, by number or name",
+                               ("5", "debug")),
+    global_options.interval: Form("seconds over 0", "seconds as above, but more than 0", ("10", "1m")),
+    global_options.file_mode: Form("mode", "permissions in octal, from 0 to 777", ("600", "660")),
+    global_options.umask: Form("mask", "permissions in octal, from 0 to 777", ("022", "027")),
     http.places: Form("places", "`tcp:HOST:PORT`, `tls:HOST:PORT` and `unix:PATH`, with blanks or commas between them",
                       ("tcp:127.0.0.1:4780", "tls:[::]:4780, unix:/run/ulogd/http.sock")),
     manhole._listen: Form("address", "`tcp:HOST:PORT`; loopback where no host stands", ("tcp:127.0.0.1:5022", "5022")),
@@ -105,7 +106,7 @@ def typed_default(option: Option) -> str | None:
         return "tcp:{}:{}".format(*value)
     if isinstance(value, bool):
         return str(int(value))
-    if option.read is config.file_mode:
+    if option.read is global_options.file_mode:
         return f"{value:o}"
     if isinstance(value, tuple):
         return " ".join(map(str, value))
@@ -268,8 +269,8 @@ def _sections() -> Iterator[str]:
     yield "## Options of [global]"
     yield ""
     rows = []
-    for option in config.GLOBAL_OPTIONS:
-        repeated = isinstance(option, config.Repeated)
+    for option in global_options.GLOBAL_OPTIONS:
+        repeated = isinstance(option, global_options.Repeated)
         form = form_name(option) + (", any number of times" if repeated else "")
         rows.append((f"`{option.name}`", form, _default(option), option.meaning))
     yield from table(("option", "form", "default", "meaning"), rows)

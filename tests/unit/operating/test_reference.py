@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ulogd_tw import config, registry
+from ulogd_tw import config, global_options, registry
 from ulogd_tw.core.plugin import Output
 from ulogd_tw.operating import manhole, reference
 
@@ -19,7 +19,7 @@ def all_options():
         for name in table:
             for option in registry.lookup(name, position).all_options():
                 yield name, option
-    for name, declared in (("global", config.GLOBAL_OPTIONS), ("manhole", manhole.OPTIONS)):
+    for name, declared in (("global", global_options.GLOBAL_OPTIONS), ("manhole", manhole.OPTIONS)):
         for option in declared:
             yield name, option
 

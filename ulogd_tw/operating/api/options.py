@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ulogd_tw.config import file_mode
 from ulogd_tw.core.networks import networks
 from ulogd_tw.core.options import Option, boolean, number, text, words
 from ulogd_tw.core.paths import new_socket, problem, unreadable
+from ulogd_tw.global_options import file_mode
 from ulogd_tw.transports import url
 
 PORT = 4780

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ulogd_tw import config as configuration
+from ulogd_tw import global_options
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.operating.commands.errors import AskError, NothingFound, Refused
 
@@ -141,10 +142,10 @@ def of(given: argparse.Namespace) -> Service:
 def socket_of(path: str) -> str:
     """The control socket in a configuration. Raises `AskError`."""
     try:
-        options, _ = configuration.load(path).read("global", configuration.GLOBAL_OPTIONS, "[global]")
+        options, _ = configuration.load(path).read("global", global_options.GLOBAL_OPTIONS, "[global]")
     except (UlogdError, OSError) as error:
         raise AskError(str(error)) from None
-    found = configuration.control_socket(options)
+    found = global_options.control_socket(options)
     if not found:
         raise AskError(f"{path} has no control_socket= in [global]; set it, or give the socket with -s")
     return found
