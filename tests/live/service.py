@@ -1,9 +1,12 @@
 """The running service for live tests: `twistd ulogd` on a configuration, with its counters."""
 
 import atexit
+import contextlib
 import functools
+import http.client
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -81,6 +84,26 @@ class Service:
             wait_until(reached, within, f"{instance}.{figure} >= {value}")
         except AssertionError as failure:
             raise AssertionError(f"{failure}\n{self.all_counters()}\n{self.output()[-3000:]}") from None
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=20)
+        self._path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ask(service, method, path):
+    """The answer of the API of a service whose control socket is {dir}/control."""
+    with contextlib.closing(UnixConnection(service.directory / "control")) as connection:
+        connection.request(method, path)
+        return json.loads(connection.getresponse().read())
 
 
 def unaccounted(counters):

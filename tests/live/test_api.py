@@ -15,7 +15,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import CA
-from tests.live.service import Service, generate
+from tests.live.service import Service, UnixConnection, generate
 from tests.support import free_port, require_program, wait_until
 
 STACKS = ["col1:COLLECTOR,agg1:AGGREGATE,json1:JSON", "demo1:DEMO,exp1:IPFIX"]
@@ -37,14 +37,6 @@ private_key="{key}"
 token_file="{token}"
 """
 TOKEN = "f00dfacef00dfacef00dface"
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.host)
 
 
 class ApiTests(SynchronousTestCase):

@@ -10,8 +10,7 @@ from functools import partial
 from twisted.trial.unittest import TestCase
 
 from tests.live.exporters import started
-from tests.live.service import Service, sleep, unaccounted
-from tests.live.test_restart import ask
+from tests.live.service import Service, ask, sleep, unaccounted
 from tests.live.test_softflowd import _queue
 from tests.support import free_port, wait_until
 

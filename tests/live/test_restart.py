@@ -1,15 +1,13 @@
 """A restart while exporters send: the next process goes on with the sockets, and every record comes once."""
 
-import http.client
 import json
 import os
 import signal
-import socket
 
 from twisted.trial.unittest import TestCase
 
 from tests.live.exporters import started
-from tests.live.service import Service, sleep, unaccounted
+from tests.live.service import Service, ask, sleep, unaccounted
 from tests.live.test_softflowd import _queue
 from tests.support import free_port, wait_until
 
@@ -24,26 +22,6 @@ interval=86400
 file="{dir}/agg.json"
 """
 STACKS = ("col1:COLLECTOR,agg1:AGGREGATE,j1:JSON",)
-
-
-class Control(http.client.HTTPConnection):
-    """The API at a control socket."""
-
-    def __init__(self, path):
-        super().__init__("localhost", timeout=20)
-        self._path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
-        self.sock.connect(self._path)
-
-
-def ask(service, method, path):
-    """The answer of the API."""
-    connection = Control(service.directory / "control")
-    connection.request(method, path)
-    return json.loads(connection.getresponse().read())
 
 
 class RestartTests(TestCase):

@@ -8,8 +8,7 @@ from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.live.service import Service, sleep, unaccounted
-from tests.live.test_restart import ask
+from tests.live.service import Service, ask, sleep, unaccounted
 from tests.support import NetworkNamespaces, require_program, wait_until
 
 FIRST, COUNT = 1000, 60_000
