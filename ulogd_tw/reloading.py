@@ -146,6 +146,7 @@ class Reload:
         for node in changes.old.filters:
             if node in going:
                 yield ulogd.stop_node(node, deadline)
+        self._forget(changes)
         yield self._begin_filters(changes)
         yield self._begin_inputs(changes)
         yield self._outputs(changes, former, deadline)
@@ -187,6 +188,16 @@ class Reload:
         for new in changes.new.nodes:
             if new in live and not (isinstance(new.plugin, Input) and new not in changes.kept):
                 ulogd.wakes.wake(new)
+
+    def _forget(self, changes: Changes) -> None:
+        """Inputs and filters without a successor leave nothing behind: another of their name begins anew.
+
+        What an output could not send stays for the next one of its name.
+        """
+        used = {node.ident for node in changes.new.nodes}
+        for node in changes.going:
+            if not isinstance(node.plugin, Output) and node.ident not in used:
+                self._ulogd.forget_state_of(node)
 
     def _empty_filters(self, changes: Changes) -> None:
         """What aggregates hold goes to their successors, or the way that it would have gone."""

@@ -197,6 +197,11 @@ class Ulogd(service.Service):
         if self.state is not None:
             self.guarded(node.plugin, partial(self.state.keep, node))
 
+    def forget_state_of(self, node: Node) -> None:
+        """An instance is gone, and has handed everything on."""
+        if self.state is not None:
+            self.guarded(node.plugin, partial(self.state.forget, node.ident))
+
     def _begin_ledger(self) -> None:
         """All is open, and no row is under way yet."""
         if self.state is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain, count
@@ -116,6 +117,11 @@ class StateDirectory:
                 "counted", path=str(path), error=error, aside=str(aside),
             )  # fmt: skip
             return None
+
+    def forget(self, ident: str) -> None:
+        """Remove what an instance kept: it has handed everything on, and is gone. Raises OSError."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path / "instances" / _name(ident))
 
     def begin(self, graph: Graph, clock: Any) -> None:
         """All instances are open: they count what a killed run lost, and the ledger begins. Raises OSError."""

@@ -57,12 +57,15 @@ class Base(TestCase):
             raise AssertionError(f"{failure}\n{service.output()[-3000:]}") from None
         return [line for line in service.output().splitlines() if said in line][-1]
 
-    def while_sending(self, edit, *words, said="reloaded", **keywords):
+    def while_sending(self, edit, *words, said="reloaded", after=None, **keywords):
         """Reload in the middle of a load; what was sent, the line, and the ended service."""
         with self.service(**keywords) as service:
             load = self.load(*words)
             sleep(1.5)
             line = self.reload(service, edit, said)
+            if after is not None:
+                sleep(0.5)
+                self.reload(service, after, said)
             sent = self.finished(load)
             wait_until(lambda: _queue(self.port) == 0, what="all is read")
         self.assertEqual({}, unaccounted(service.all_counters()))
@@ -170,6 +173,23 @@ class ReloadTests(Base):
         )
         self.assertIn("often", line)
         self.assert_all(sent, service)
+
+    def test_renamed(self):
+        """An input that was renamed goes on with its templates; back again, it counts nothing as lost."""
+        sent, line, service = self.while_sending(
+            lambda text: text.replace("col1", "colx"),
+            after=lambda text: text.replace("colx", "col1"),
+            stacks=("col1:COLLECTOR,j1:JSON",),
+            settings='state_dir="{dir}/state"',
+        )
+        self.assertIn("colx:COLLECTOR is replaced, since its name changed", line)
+        rows = [json.loads(line) for line in (service.directory / "agg.json").read_text().splitlines()]
+        self.assertEqual(
+            (sent["records"], sent["octets"]),
+            (len(rows), sum(row["octetDeltaCount"] for row in rows)),
+            service.output()[-2000:],
+        )
+        self.assertEqual({}, service.counters("col1")["lost"])
 
     def test_what_check_sees(self):
         """A directory that is missing is seen before anything is changed."""

@@ -117,6 +117,13 @@ class LayoutTests(SynchronousTestCase):
         self.path.write_text("")
         self.assertIn(str(self.path), str(self.assertRaises(StartError, self.begin)))
 
+    def test_forgotten(self):
+        """An instance that is gone leaves nothing; one that kept nothing is no fault."""
+        state, (first, second) = self.begin("a#1", "b")
+        state.forget("a#1")
+        state.forget("none")
+        self.assertEqual((False, True), (first.directory.exists(), second.directory.exists()))
+
     def test_what_is_kept(self):
         """By instance, without those that keep nothing."""
         _, (one,) = self.begin("agg1")

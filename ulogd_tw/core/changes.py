@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ulogd_tw.core.graph import Graph, Node
-from ulogd_tw.core.plugin import ALL, Aggregator, Output
+from ulogd_tw.core.plugin import ALL, Aggregator, Input, Output
 
 Way = tuple[tuple[str, str], ...]
 """The (instance id, plugin name) pairs from the input down; of an output, only its own."""
@@ -79,7 +79,18 @@ class Changes:
                 changes.replaced[node], changes.reasons[node] = former, reasons
             else:
                 changes.kept[node] = former
+        changes._match_renamed()
         return changes
+
+    def _match_renamed(self) -> None:
+        """An input of another name with the same options goes on in place of one that is gone."""
+        gone = [node for node in self.removed if isinstance(node.plugin, Input)]
+        for new in self.added:
+            for old in gone if isinstance(new.plugin, Input) else ():
+                if type(old.plugin) is type(new.plugin) and not old.plugin.config.differing(new.plugin.config):
+                    gone.remove(old)
+                    self.replaced[new], self.reasons[new] = old, [_NAME]
+                    break
 
     @property
     def added(self) -> list[Node]:
@@ -124,6 +135,7 @@ def _why(reasons: list[str]) -> str:
 
 
 _KEYS = "keys"
+_NAME = "its name"
 
 
 def _reasons(old: Node, wanted: dict[str, Any], new: Node) -> list[str]:

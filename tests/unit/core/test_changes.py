@@ -71,6 +71,14 @@ class ChangesTests(SynchronousTestCase):
         self.assertIn(changes.rewired[0], changes.kept)
         self.assertIn("col1:COLLECTOR goes on with other keys", changes.lines())
 
+    def test_renamed(self):
+        """An input with the same options under another name goes on; with other options it is another one."""
+        changes = self.changes(("col1", "colx"))
+        self.assertEqual(["colx"], [node.ident for node in changes.replaced])
+        self.assertIn("colx:COLLECTOR is replaced, since its name changed", changes.lines())
+        changes = self.changes(("col1", "colx"), ("4739", "4740"))
+        self.assertEqual(([], True), (list(changes.replaced), "colx:COLLECTOR is new" in changes.lines()))
+
     def test_stacks(self):
         """A stack that is gone takes what nobody else uses with it; a filter put in between moves the output only."""
         changes = self.changes(("stack=col1:COLLECTOR,big1:MATCH,j2:JSON\n", ""))
