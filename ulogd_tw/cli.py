@@ -60,13 +60,25 @@ def _check_user(user: str | None) -> None:
         tree.parser().error(f"-u {user}: there is no such user; {make}")
 
 
+def _run(given: Namespace) -> int:
+    """The status of a command; 2 where its answer cannot be written."""
+    try:
+        status = tree.run(given)
+        sys.stdout.flush()
+    except OSError as error:
+        print(f"ulogd-tw {given.command}: {error.strerror or error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer has no place either
+        return 2
+    return status
+
+
 def main() -> None:
     """Run twistd in this process, or another command of the tree."""
     given = tree.parse(sys.argv[1:])
     if given.command not in (None, "run"):
         if given.command != "top":
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        sys.exit(tree.run(given))
+        sys.exit(_run(given))
     sys.argv = _twistd(given)
     _check_user(given.uid)
     signals.remember()

@@ -25,3 +25,11 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(status, done.returncode, f"{line}: {said}")
             self.assertEqual([], [word for word in words if word not in said], f"{line}: {said}")
             self.assertNotIn("Traceback", said, line)
+
+    def test_no_room(self):
+        """An answer that cannot be written is an error in one line."""
+        program = Path(sys.executable).with_name("ulogd-tw")
+        for words in (["plugins"], ["info", "JSON"], ["completion", "bash"], ["keys", "octets", "--json"]):
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([program, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+            self.assertEqual((2, f"ulogd-tw {words[0]}: No space left on device\n"), (done.returncode, done.stderr))
