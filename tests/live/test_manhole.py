@@ -6,8 +6,10 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from twisted.internet import defer, reactor, task, threads
+from twisted.internet import defer, error, reactor, task, threads
+from twisted.internet.testing import StringTransport
 from twisted.logger import FilteringLogObserver, LogLevel, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support import free_port, require_program
@@ -221,6 +223,15 @@ class ManholeTests(TestCase):
         done = yield self.run_ssh("1 + 1")
         self.assertEqual((0, b"2\n"), (done.returncode, done.stdout))
         self.assertLess(len(self.service.port.factory.logins), manhole.MOST_CONNECTIONS)
+
+    def test_silent_connections_at_once(self):
+        """Those that had to go in this turn of the reactor keep nobody out either."""
+        factory = self.service.port.factory
+        for _ in range(3 * manhole.MOST_CONNECTIONS):
+            made = factory.buildProtocol(None)
+            self.assertIsNotNone(made)
+            made.makeConnection(StringTransport())
+            self.addCleanup(made.connectionLost, Failure(error.ConnectionDone()))
 
     @defer.inlineCallbacks
     def test_keys_change(self):

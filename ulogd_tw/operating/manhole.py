@@ -143,10 +143,12 @@ class _Transport(transport.SSHServerTransport):
         """The second service is there once the user has authenticated."""
         if not isinstance(service, _UserAuth):
             self.factory.logins.settled(self)
+            self.factory.users.add(self)
         super().setService(service)
 
     def connectionLost(self, reason: Failure) -> None:
         self.factory.connections.discard(self)
+        self.factory.users.discard(self)
         self.factory.logins.settled(self)
         super().connectionLost(reason)
 
@@ -164,13 +166,15 @@ class _Factory(manhole_ssh.ConchFactory):
         self.publicKeys = {algorithm: host_key.public()}
         self.privateKeys = {algorithm: host_key}
         self.connections: set[_Transport] = set()
+        self.users: set[_Transport] = set()
+        """Those that have authenticated. One that had to go is in `connections` until the reactor turns."""
         self.logins = Logins(
             reactor, MOST_CONNECTIONS, MOST_CONNECTIONS // 2, LOGIN_SECONDS,
             lambda waiting: not waiting.gotVersion, lambda waiting: waiting.transport.abortConnection(),
         )  # fmt: skip
 
     def buildProtocol(self, address: Any) -> Any:
-        if len(self.connections) - len(self.logins) >= MOST_CONNECTIONS:
+        if len(self.users) >= MOST_CONNECTIONS:
             return None  # which closes it
         return super().buildProtocol(address)
 
