@@ -65,10 +65,10 @@ class Reload:
         try:
             descriptors.hold()
             yield self._open_beside(changes)
-            left_out = yield self._carry_out(changes, built)
+            yield self._carry_out(changes, built)
         finally:
             descriptors.release()
-        return lines + left_out
+        return lines + self._ulogd.left_out_texts()
 
     # look
 
@@ -141,7 +141,6 @@ class Reload:
             if node in going:
                 yield ulogd.stop_node(node, deadline)
         former = {queue.node: queue for queue in ulogd.queues}
-        left_out = ulogd.left_out_so_far()
         self._turn_over(changes, built, former)
         for node in changes.old.filters:
             if node in going:
@@ -152,7 +151,6 @@ class Reload:
         yield self._outputs(changes, former, deadline)
         self._settle(changes)
         ulogd.begin_ledger_again()
-        return ulogd.left_out_so_far()[len(left_out) :]
 
     def _turn_over(self, changes: Changes, built: Any, former: dict[Node, OutputQueue]) -> None:
         """In one turn of the reactor: aggregates that go give their groups away, then all rows take the new ways."""

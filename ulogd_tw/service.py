@@ -81,10 +81,8 @@ class Ulogd(service.Service):
         self._limit = RateLimit()
         self._opened: list[Node] = []
         self._fatal = ""
-        self._left_out: list[str] = []
-        """Why stacks were left out."""
         self.left_out: list[dict[str, str]] = []
-        """The same in parts: text and place of the stack, and the reason."""
+        """Stacks that could not be opened: text, place, and reason."""
         self.events = Events(clock)
         self._finishing = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
@@ -128,7 +126,7 @@ class Ulogd(service.Service):
         self._ready.addCallback(lambda _: self._begin())
         self._ready.addErrback(self._failed)
         if self._fatal and not reactor.running:
-            raise NotStarted("\n".join([*self._left_out, self._fatal]), logged=True)  # twistd is still starting
+            raise NotStarted("\n".join([*self.left_out_texts(), self._fatal]), logged=True)  # twistd is still starting
 
     @defer.inlineCallbacks
     def open_nodes(self, nodes: Iterable[Node]) -> Any:
@@ -154,12 +152,10 @@ class Ulogd(service.Service):
         self.graph, gone = self.graph.without(set(broken))
         hand_up_patience(self.graph)
         for stack in gone:
-            reason = next((n, e) for n, e in broken.items() if n in stack.path)
-            node, error = reason
-            text = f"{stack.spec.where}: stack {stack.spec.text} is left out: {node.ident}:{node.plugin.name}: {error}"
-            self._left_out.append(text)
+            node, error = next((n, e) for n, e in broken.items() if n in stack.path)
             why = f"{node.ident}:{node.plugin.name}: {error}"
             self.left_out.append({"text": stack.spec.text, "where": stack.spec.where, "reason": why})
+            text = self.left_out_texts()[-1]
             self.events.add("stack_left_out", text, instance=node.plugin.instance)
             self.log.error("{text}", text=text)
         for node in list(self._opened):
@@ -174,7 +170,7 @@ class Ulogd(service.Service):
         """At the start: raises `StartError` where what could be opened is too little."""
         if not self.graph.stacks:
             raise StartError("no stack could start")
-        if self.settings.strict and self._left_out:
+        if self.settings.strict and self.left_out:
             raise StartError("a stack could not start, and strict=1")
 
     def _keep_state(self) -> None:
@@ -404,9 +400,9 @@ class Ulogd(service.Service):
             self._stats = None
         self._write_stats_regularly()
 
-    def left_out_so_far(self) -> list[str]:
-        """Why stacks were left out, of the start and of reloads."""
-        return list(self._left_out)
+    def left_out_texts(self) -> list[str]:
+        """Each stack that is left out, with its place and the reason."""
+        return [f"{one['where']}: stack {one['text']} is left out: {one['reason']}" for one in self.left_out]
 
     def drop(self, queue: OutputQueue, reason: str) -> None:
         """Rows that no output can take."""

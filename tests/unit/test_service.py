@@ -114,7 +114,7 @@ class FaultTests(SynchronousTestCase):
             made = self.start()
             good = "0" if name == "b" else "1"
             self.assertEqual([good], [stack.spec.text for stack in made.graph.stacks])
-            self.assertIn("KeyError", made._left_out[0])
+            self.assertIn("KeyError", made.left_out_texts()[0])
             self.assertEqual(int(name == "x"), len(stopped))
 
     def test_memory(self):
@@ -127,7 +127,7 @@ class FaultTests(SynchronousTestCase):
         made, said = self.start(), []
         self.patch(made, "log", SimpleNamespace(error=lambda form, **of: said.append(form.format(**of))))
         made.report(self.graph.instances["b"], MemoryError("Unable to allocate 32.0 GiB"))
-        for text, size in ((made._left_out[0], 64), (said[0], 32)):
+        for text, size in ((made.left_out_texts()[0], 64), (said[0], 32)):
             self.assertIn(f"not enough memory: Unable to allocate {size}.0 GiB; make its limits smaller", text)
             self.assertNotIn("plugin itself", text)
             self.assertNotIn("Traceback", text)
