@@ -1,5 +1,6 @@
 """The state file of AGGREGATE: what is open survives a stop and a crash, and nothing comes twice."""
 
+import errno
 import io
 import json
 import math
@@ -82,6 +83,20 @@ class StateFileTests(StateCase):
         self.end()
         self.begin(key="protocolIdentifier", interval=600)
         self.end()
+        self.assertEqual([], self.rows())
+
+    def test_no_room_at_the_stop(self):
+        """Groups that cannot be kept are emitted; what an earlier writing has of them does not come once more."""
+        self.begin(key="protocolIdentifier", interval=600)
+        self.give(protocols(6, 17))
+        self.checkpoint()
+        self.give(protocols(6))
+        full = OSError(errno.ENOSPC, "No space left on device")
+        self.patch(state_file.StateFile, "steps", lambda *_: (_ for _ in ()).throw(full))
+        self.end()
+        self.assertEqual({6: 2, 17: 1}, {row["protocolIdentifier"]: row["flows"] for row in self.rows()})
+        self.begin(key="protocolIdentifier", interval=600)
+        self.agg.wake(600.0)
         self.assertEqual([], self.rows())
 
     def test_in_the_state_directory(self):
