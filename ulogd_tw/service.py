@@ -33,6 +33,7 @@ from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Pauses, queues
 from ulogd_tw.logs import LogFile
+from ulogd_tw.next_start import not_continued
 from ulogd_tw.operating import metrics, notify
 from ulogd_tw.operating.events import Events
 from ulogd_tw.operating.status_line import StatusLine
@@ -83,6 +84,8 @@ class Ulogd(service.Service):
         self._fatal = ""
         self.left_out: list[dict[str, str]] = []
         """Stacks that could not be opened: text, place, and reason."""
+        self._not_continued: set[Node] = set()
+        """At the stop: aggregates whose groups nobody goes on with."""
         self.events = Events(clock)
         self._finishing = False
         self._ready: defer.Deferred[None] = defer.succeed(None)
@@ -459,6 +462,7 @@ class Ulogd(service.Service):
         self.life.end(self.settings.stop_timeout + _LAST_WRITES_S)
         deadline = reactor.seconds() + self.settings.stop_timeout
         self.succession.stop()
+        yield self._look_ahead()
         for part in self.graph.parts():
             yield self._stop_part(part, deadline)
         for queue in self.queues:
@@ -472,6 +476,15 @@ class Ulogd(service.Service):
         unaccounted = self.graph.unaccounted()
         if unaccounted:
             self.log.error("rows missing from every counter (a bug, please report it): {rows}", rows=unaccounted)
+
+    @defer.inlineCallbacks
+    def _look_ahead(self) -> Any:
+        """Note the aggregates whose groups the next start would not go on with: they hand them on."""
+        if self.file and any(isinstance(node.plugin, Aggregator) and node.plugin.kept() for node in self.graph.filters):
+            try:
+                self._not_continued = yield threads.deferToThread(not_continued, self.file, self.graph.filters)
+            except Exception:  # the stop goes on: groups are kept, and the next start sees what it can do with them
+                self.log.failure("a look at {file}", file=self.file)
 
     def _stops_already(self) -> None:
         self.log.info("the stop is under way; it takes as long as rows are written, up to stop_timeout={seconds:g} s",
@@ -488,7 +501,7 @@ class Ulogd(service.Service):
                 self.wakes.cancel(node)
         for node in part.filters:
             if isinstance(node.plugin, Aggregator):
-                node.plugin.flush()
+                self._flush(node, node.plugin)
         for queue in queues:
             queue.leave_rest()
             yield self.within(queue.drained(), deadline, queue.node)
@@ -496,6 +509,15 @@ class Ulogd(service.Service):
         for node in part.filters + part.outputs:
             self.wakes.cancel(node)
             yield self.stop_node(node, deadline + 5)
+
+    def _flush(self, node: Node, aggregator: Aggregator) -> None:
+        """Emit the groups of an aggregate, or keep them for an instance that goes on with them."""
+        if node not in self._not_continued:
+            aggregator.flush()
+            return
+        self.log.info("{node}: its groups are handed on, since {file} has no such instance with the same settings",
+                      node=node.ident, file=self.file)  # fmt: skip
+        aggregator.hand_on()
 
     @defer.inlineCallbacks
     def stop_node(self, node: Node, deadline: float) -> Any:

@@ -105,7 +105,7 @@ class StateDirectory:
         plugin.keep_state(private(self.path / "instances" / _name(node.ident)), self.every)
 
     def _read_ledger(self) -> Former | None:
-        """The ledger of an earlier run that was killed."""
+        """The ledger of an earlier run."""
         path = self.path / "ledger"
         try:
             return former(path)
@@ -124,7 +124,7 @@ class StateDirectory:
             shutil.rmtree(self.path / "instances" / _name(ident))
 
     def begin(self, graph: Graph, clock: Any) -> None:
-        """All instances are open: they count what a killed run lost, and the ledger begins. Raises OSError."""
+        """All instances are open: they count what an earlier run lost, and the ledger begins. Raises OSError."""
         found, self._former = self._former, None
         if found is not None:
             for node in graph.nodes:

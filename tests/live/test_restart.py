@@ -50,12 +50,13 @@ class RestartTests(TestCase):
         rows = [json.loads(line) for line in (service.directory / "agg.json").read_text().splitlines()]
         return sum(row["flows"] for row in rows), sum(row["octets"] for row in rows), len(rows)
 
-    def while_sending(self, again=0, settings="", times=1):
+    def while_sending(self, again=0, settings="", edits=(("", ""),)):
         with self.service(settings) as service:
             pid = service.pid
             load = started(self.port, "udp", RECORDS, RATE, 3, again)
             sleep(1.0)
-            for _ in range(times):
+            for edit in edits:
+                service.config.write_text(service.config.read_text().replace(*edit))
                 self.restart(service)
                 os.kill(pid, 0)
             sent = json.loads(load.communicate(timeout=60)[0])
@@ -70,10 +71,18 @@ class RestartTests(TestCase):
         self.assertEqual((sent["records"], sent["octets"]), self.sums(service)[:2], service.output()[-3000:])
 
     def test_state(self):
-        """With state_dir the next process goes on with open intervals and Sequence Numbers."""
-        sent, service = self.while_sending(settings='reload=1\nstate_dir="{dir}/state"', times=2)
+        """With state_dir the next process goes on with open intervals and Sequence Numbers.
+
+        Groups that the new configuration does not go on with are in the file of the output.
+        """
+        edits = ("", ""), ("86400", "3600"), ("agg1", "agg2"), ("exporter,", ""), ("", "")
+        sent, service = self.while_sending(settings='reload=1\nstate_dir="{dir}/state"', edits=edits)
+        self.assertEqual(3, service.output().count("groups are handed on, since"))
+        config = service.config.read_text()  # a change while nothing runs
+        service.config.write_text(config.replace("observationDomainId", "exporter").replace("3600", "86400"))
         with service:
-            wait_until(lambda: service.output().count("stacks run") == 4, 20.0, "it runs again")
+            wait_until(lambda: service.output().count("stacks run") == 7, 20.0, "it runs again")
+            self.assertIn("with another key, interval; they go out now", service.output())
             service.config.write_text(service.config.read_text().replace("86400", "1"))
             os.kill(service.pid, signal.SIGHUP)
             wait_until(lambda: "its groups are handed on" in service.output(), 20.0, "the reload")

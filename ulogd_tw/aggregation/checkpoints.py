@@ -55,7 +55,7 @@ class Checkpoints:
 
     # start and stop
 
-    def open(self, new_table: Callable[[int], IntervalTable]) -> Snapshot:
+    def open(self, new_table: Callable[[int, Settings], IntervalTable]) -> Snapshot:
         """The groups left by an earlier run, in new tables. Raises `StartError`."""
         self.take()
         try:
@@ -69,11 +69,12 @@ class Checkpoints:
         self._counters.figures["groups_restored"] = found.groups
         if found.groups:
             self.log.info(
-                "{instance}: {path} has {groups} of {intervals}",
+                "{instance}: {path} has {groups} of {intervals}{more}",
                 instance=self._instance,
                 path=str(self.file.path),
                 groups=plural(found.groups, "group"),
                 intervals=plural(len(found.tables), "interval"),
+                more="" if found.former is None else f" with another {self.file.others(found.former)}; they go out now",
             )
         return found
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from ulogd_tw.aggregation.interval import IntervalTable
+from ulogd_tw.aggregation.settings import Settings
 from ulogd_tw.aggregation.top import TopGroups
 from ulogd_tw.core.batch import Batch
 
@@ -16,22 +17,18 @@ EMITTED_AT_ONCE = 16384
 class EmissionQueue:
     """Tables waiting for emission, oldest first.
 
-    `emit` gets batches of the columns `wanted` at that time; for each interval only the `top` groups by the column
-    `by`, unless 0. `before` is called with a table before its first row goes out.
+    `emit` gets batches of the columns `wanted` at that time of tables with these settings; for each interval only the
+    groups of the option `top`. `before` is called with a table before its first row goes out.
     """
 
     def __init__(
         self,
         emit: Callable[[Batch], None],
-        wanted: Callable[[], frozenset[str]],
-        top: int,
-        by: str,
+        wanted: Callable[[Settings], frozenset[str]],
         before: Callable[[IntervalTable], None],
     ) -> None:
         self._emit = emit
         self._wanted = wanted
-        self._top = top
-        self._by = by
         self._before = before
         self._tables: deque[tuple[IntervalTable, float]] = deque()
         self._going: tuple[IntervalTable, Iterator[Batch | None]] | None = None
@@ -80,11 +77,12 @@ class EmissionQueue:
 
     def _batches(self, table: IntervalTable, now: float) -> Iterator[Batch | None]:
         """The batches of a table, with None for a pause."""
-        slices = table.batches(now, EMITTED_AT_ONCE, self._wanted())
-        if not self._top:
+        settings = table.settings
+        slices = table.batches(now, EMITTED_AT_ONCE, self._wanted(settings))
+        if not settings.top:
             yield from slices
             return
-        largest = TopGroups(self._by, self._top)
+        largest = TopGroups(settings.by, settings.top)
         for batch in slices:
             largest.add(batch)
             yield None

@@ -56,7 +56,8 @@ class IntervalTable:
         self.start = start
         self.ident = secrets.token_hex(8)
         """Its name, which no other table of any run has."""
-        self._settings = settings
+        self.settings = settings
+        """Those of its groups, which another AGGREGATE may have had in an earlier run."""
         self._summing = summing
         self._counters = summing.counters
         self._pool = pool
@@ -108,9 +109,15 @@ class IntervalTable:
         columns = (group.values(BORN, 1, group.table.n + 1) for group in self.groups.values() if group.table.n)
         return all(int(column.min()) > limit for column in columns)
 
+    @property
+    def clock(self) -> float:
+        """The clock of its batches where nobody knows better: its start, or the first row of its newest group."""
+        columns = [group.values(BORN, 1, group.table.n + 1) for group in self.groups.values() if BORN in group.more]
+        return max([float(self.start), *(int(column.max()) / 1000 for column in columns if len(column))])
+
     def _new_dictionaries(self) -> dict[str, Dictionary]:
         most = self._capacity
-        if self._settings.overflow.waits:
+        if self.settings.overflow.waits:
             most = 2 * most + _MORE_STRINGS  # rows that find no room at first have their strings in it too
         return {name: Dictionary(most) for name in self._names}
 
@@ -168,7 +175,7 @@ class IntervalTable:
         return group
 
     def _new(self, present: tuple[Key, ...], capacity: int, expected: int) -> Group:
-        settings = self._settings
+        settings = self.settings
         most = settings.max_sketches
         group = Group(present, self.dictionaries, capacity, expected, settings.functions, most, self._pool)
         group.report_saturated(self._summing.saturated)
@@ -190,7 +197,7 @@ class IntervalTable:
         beyond = entries == 0
         self._summing.add(group, entries[~beyond], batch.take(~beyond), new)
         rest = batch.take(beyond)
-        if self._settings.overflow.waits:
+        if self.settings.overflow.waits:
             return rest
         self._turn_away(rest, "max_keys")
         return None
@@ -198,13 +205,13 @@ class IntervalTable:
     def _turn_away(self, rest: Batch, reason: str) -> None:
         """Drop rows, or count them under NULL keys."""
         counters = self._counters
-        if reason != "max_keys" or self._settings.overflow is Overflow.REFUSE:
+        if reason != "max_keys" or self.settings.overflow is Overflow.REFUSE:
             counters.dropped[reason] += ended(rest)
             return
         other = self._other()
         entries = np.ones(rest.n, np.int64)
         counters.figures["rows_other"] += ended(rest)
-        if self._settings.age:
+        if self.settings.age:
             other.born(entries, int(rest.now * 1000))
         self._summing.add(other, entries, rest, slice(2, 2))
 
@@ -226,7 +233,7 @@ class IntervalTable:
 
     def beside(self) -> IntervalTable:
         """An empty one of the same interval."""
-        return IntervalTable(self.start, self._settings, self._summing, self._pool)
+        return IntervalTable(self.start, self.settings, self._summing, self._pool)
 
     def begin_moving(self, moving: Relocation[Any]) -> None:
         """Start with new tables; the entries of the present ones follow with `move`."""

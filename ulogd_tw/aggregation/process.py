@@ -42,7 +42,7 @@ class AggregationProcess:
         find: Find,
         counters: Counters,
         emit: Callable[[Batch], None],
-        wanted: Callable[[], frozenset[str]],
+        wanted: Callable[[Settings], frozenset[str]],
     ) -> None:
         self.settings = settings
         self.counters = counters
@@ -59,7 +59,7 @@ class AggregationProcess:
         self._clock = IntervalClock(find, settings.interval, settings.time, settings.lateness)
         self.intervals = OpenIntervals(self.new_table, settings.max_keys, settings.overflow)
         self.window = Window(settings.interval, settings.window, self.new_table) if settings.window else None
-        self.queue = EmissionQueue(emit, wanted, settings.top, settings.by, self._emitted)
+        self.queue = EmissionQueue(emit, wanted, self._emitted)
         self.checkpoints: Checkpoints | None = None
         self.closed = 0
         """Intervals that began before were handed on."""
@@ -77,9 +77,9 @@ class AggregationProcess:
             figures["rows_joined"] = lambda: totals.joined
             figures["totals_assumed"] = lambda: totals.assumed
 
-    def new_table(self, start: int) -> IntervalTable:
-        """An empty table of the interval that begins then."""
-        return IntervalTable(start, self.settings, self._summing, self._pool)
+    def new_table(self, start: int, settings: Settings | None = None) -> IntervalTable:
+        """An empty table of the interval that begins then; with other `settings` one for groups of an earlier run."""
+        return IntervalTable(start, settings or self.settings, self._summing, self._pool)
 
     @property
     def panes(self) -> list[IntervalTable]:
@@ -269,13 +269,17 @@ class AggregationProcess:
     def restore(self, checkpoints: Checkpoints) -> None:
         """Continue with the groups of a state file, and save there from now on. Raises `StartError`.
 
-        After `take` the file has nothing new.
+        Groups of other settings are emitted next. After `take` the file has nothing new.
         """
         self.checkpoints = checkpoints
         if self._taken:
             checkpoints.take()
+            return
+        found = checkpoints.open(self.new_table)
+        if found.former is None:
+            self._go_on(found)
         else:
-            self._go_on(checkpoints.open(self.new_table))
+            self._let_go(found)
 
     def give(self) -> tuple[dict[str, Any], Snapshot] | None:
         """The open intervals for `take` of another process of the same settings; finished ones are emitted."""
@@ -294,6 +298,13 @@ class AggregationProcess:
         self._taken = True
         return True
 
+    def _let_go(self, snapshot: Snapshot) -> None:
+        """Emit groups of other settings; a pane that was part of a window has been emitted with it."""
+        for table, now in snapshot.tables:
+            if now is None and table.settings.window and table.start < snapshot.closed:
+                continue
+            self.queue.add(table, now if now is not None else table.clock)
+
     def _go_on(self, snapshot: Snapshot) -> None:
         self.closed = snapshot.closed
         for table, now in snapshot.tables:
@@ -305,8 +316,10 @@ class AggregationProcess:
                 self.intervals.tables[table.start] = table
 
     def snapshot(self) -> Snapshot | None:
-        """The contents for a state file; None while entries of a table are moved."""
-        if self.intervals.relocation is not None or any(table.unmoved for table, _ in self.queue):
+        """The contents for a state file; None while entries of a table are moved, or groups of other settings go."""
+        if self.intervals.relocation is not None:
+            return None
+        if any(table.unmoved or table.settings is not self.settings for table, _ in self.queue):
             return None
         tables: list[tuple[IntervalTable, float | None]] = [(table, None) for table in [*self.panes, *self.intervals]]
         return Snapshot([*tables, *self.queue], self.closed)

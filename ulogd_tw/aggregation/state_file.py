@@ -17,15 +17,17 @@ import os
 import threading
 import zipfile
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from ulogd_tw.aggregation.functions import unsaved
 from ulogd_tw.aggregation.group_table import PLACES, Group, Slice
 from ulogd_tw.aggregation.interval import OTHER, IntervalTable, Present
 from ulogd_tw.aggregation.relocation import AT_ONCE
-from ulogd_tw.aggregation.settings import Settings
+from ulogd_tw.aggregation.settings import Overflow, Settings
 from ulogd_tw.core import durable, types
 from ulogd_tw.core.columns import Octets
 from ulogd_tw.core.errors import StartError
@@ -35,6 +37,8 @@ from ulogd_tw.core.regular_file import open_regular
 VERSION = 1
 PIECE_OCTETS = 4 << 20
 """Copied in one turn of the reactor, about: some milliseconds."""
+_LEAST = 8 * len(PLACES)
+"""Octets of a group in the file, at least."""
 
 Work = Callable[[], None]
 
@@ -42,11 +46,13 @@ Work = Callable[[], None]
 class Snapshot(NamedTuple):
     """The contents of a state file: `tables`, with the clock of those waiting for emission, and the closed intervals.
 
-    Intervals that began before `closed` (seconds since 1970) were emitted.
+    Intervals that began before `closed` (seconds since 1970) were emitted. `former` has the settings of the tables
+    where they are not those of the reader: nothing can be added to such tables.
     """
 
     tables: list[tuple[IntervalTable, float | None]]
     closed: int
+    former: Settings | None = None
 
     @property
     def groups(self) -> int:
@@ -71,11 +77,32 @@ def described(settings: Settings) -> dict[str, Any]:
     }
 
 
+def undescribed(saved: dict[str, Any], own: Settings, most: int) -> Settings:
+    """The settings with which at most so many groups were written, as far as their emission needs them.
+
+    Raises ValueError for functions that are not there any more.
+    """
+    return replace(
+        own,
+        key=tuple(map(str, saved["key"])),
+        functions=tuple(map(unsaved, saved["functions"])),
+        interval=int(saved["interval"]),
+        time=str(saved["time"]),
+        window=int(saved["window"]),
+        age=float(saved["age"]),
+        change=str(saved["change"]),
+        top=0,
+        max_keys=max(own.max_keys, most),
+        overflow=Overflow.EMIT,
+    )
+
+
 class StateFile:
     """The file at `path` of the intervals of one AGGREGATE with these settings."""
 
     def __init__(self, path: str, settings: Settings) -> None:
         self.path = Path(path)
+        self._own = settings
         self._settings = described(settings)
         self._marks = -1
         self._lock = threading.Lock()
@@ -168,10 +195,10 @@ class StateFile:
 
     # read
 
-    def load(self, new_table: Callable[[int], IntervalTable]) -> Snapshot | None:
+    def load(self, new_table: Callable[[int, Settings], IntervalTable]) -> Snapshot | None:
         """The part of the file not yet emitted; None: there is no file.
 
-        Raises ValueError for a damaged file, or one with other sums.
+        Groups of other settings come in tables of those (`Snapshot.former`). Raises ValueError for a damaged file.
         """
         gone, closed = self.emitted()
         try:
@@ -179,23 +206,28 @@ class StateFile:
                 head = json.loads(arrays["head"].tobytes())
                 if (head["ulogd_tw"], head["version"]) != ("aggregate", VERSION):
                     raise ValueError("it is not a state file of this version")
+                former = None
                 if head["settings"] != self._settings:
-                    names = [n for n in self._settings if head["settings"].get(n) != self._settings[n]]
-                    raise ValueError(f"it was written with another {', '.join(names)}")
+                    former = undescribed(head["settings"], self._own, os.fstat(file.fileno()).st_size // _LEAST)
                 found: list[tuple[IntervalTable, float | None]] = []
                 for name, saved in head["tallies"]:
                     if saved["ident"] not in gone:
-                        table = new_table(int(saved["start"]))
+                        table = new_table(int(saved["start"]), former or self._own)
                         table.ident = str(saved["ident"])
                         _restore(arrays, name, saved, table)
                         found.append((table, None if saved["now"] is None else float(saved["now"])))
-                return Snapshot(found, max(closed, int(head["closed"])))
+                return Snapshot(found, max(closed, int(head["closed"])), former)
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
             raise
         except Exception as error:  # whatever reading damaged zip files, arrays and JSON raises
             raise ValueError(f"it is damaged: {type(error).__name__}: {error}") from None
+
+    def others(self, former: Settings) -> str:
+        """The options that differ from those of the groups in the file, such as ``key, interval``."""
+        found = described(former)
+        return ", ".join(name for name in self._settings if found[name] != self._settings[name])
 
     def set_aside(self) -> Path:
         """Rename the file; returns the new name."""

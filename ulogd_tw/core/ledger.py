@@ -159,7 +159,7 @@ class Ledger:
         self._file.sync()
 
     def close(self, in_order: bool = True) -> None:
-        """The end of all instances; `in_order`: none has rows left."""
+        """The end of all instances; `in_order`: none has rows left, but for the groups that aggregates have kept."""
         for node in self._nodes:
             node.plugin.ledger = None
         if in_order:
@@ -197,18 +197,22 @@ class Written(NamedTuple):
 
 @dataclass
 class Former:
-    """The ledger of an earlier run that did not end in order: for each instance its kind, words, and parents."""
+    """The ledger of an earlier run: for each instance its kind, words, and parents.
+
+    After an end `in_order` only aggregates have rows: those of the groups that they kept.
+    """
 
     nodes: dict[str, tuple[str, list[int], list[str]]] = field(default_factory=dict)
+    in_order: bool = False
 
     def unsaved(self, ident: str, held: int = 0, committed: Iterable[Written] = ()) -> int:
         """The rows that an instance lost: it had received them, and neither passed them on nor saved them.
 
         `held` are those that an aggregate goes on with; `committed` are writes of an output found done.
         """
-        if ident not in self.nodes:
+        kind, words, parents = self.nodes.get(ident, ("", [], []))
+        if not kind or self.in_order and kind != "aggregator":
             return 0
-        kind, words, parents = self.nodes[ident]
         if kind == "output":
             came = words[HELD] + sum(self.nodes[parent][1][WEIGHT_OUT] for parent in parents)
             done = max([words[WEIGHT_IN], *(write.before + write.weight for write in committed)])
@@ -225,7 +229,7 @@ class Former:
 
 
 def former(path: Path) -> Former | None:
-    """What the ledger of an earlier run says; None: there is none, or it ended in order.
+    """What the ledger of an earlier run says; None: there is none.
 
     Raises OSError, and ValueError for a damaged one, or one of a newer release.
     """
@@ -238,9 +242,7 @@ def former(path: Path) -> Former | None:
     nodes = head["nodes"]
     if len(words) < _FIRST + _WORDS * len(nodes):
         raise ValueError("it is cut")
-    if words[_CLOSED]:
-        return None
-    found = Former()
+    found = Former(in_order=bool(words[_CLOSED]))
     for place, (ident, _, kind, parents) in enumerate(nodes):
         at = _FIRST + _WORDS * place
         found.nodes[ident] = kind, list(words[at : at + _WORDS]), [nodes[parent][0] for parent in parents]

@@ -30,7 +30,8 @@ TYPE_NAMES = {RAW: "raw", PACKET: "packet", FLOW: "flow", SUM: "sum"}
 
 STATE = Fault("state", "occasions", "With state_dir: state could not be read or written; the log says why.")
 UNSAVED = Lost("unsaved", "rows", "With state_dir: rows held when an earlier run was killed, neither passed on nor "
-                                  "saved. For a row of an AGGREGATE, all rows in its sum count.")  # fmt: skip
+                                  "saved, and rows of groups saved by it that cannot be read. For a row of an "
+                                  "AGGREGATE, all rows in its sum count.")  # fmt: skip
 
 
 def type_text(types: int) -> str:
@@ -204,7 +205,10 @@ class Plugin:
         return 0
 
     def count_unsaved(self, former: Any, ident: str) -> None:
-        """Count the rows lost in an earlier run that was killed (`core.ledger.Former`); called once, after `open`."""
+        """Count the rows lost in an earlier run (`core.ledger.Former`): it was killed, or its groups are gone.
+
+        Called once, after `open`.
+        """
         if lost := former.unsaved(ident, self.held_rows()):
             self.counters.lost["unsaved"] += lost
 
@@ -343,6 +347,13 @@ class Aggregator(Filter):
 
     def flush(self) -> None:
         """Emit all rows held; the inputs have stopped. What is kept for the next start stays."""
+
+    def continued_by(self, other: Plugin | None) -> bool:
+        """Whether the instance of this name at the next start goes on with the rows that `flush` keeps.
+
+        None: there will be no such instance.
+        """
+        return True
 
     def hand_on(self) -> None:
         """Emit all rows held, also those that would be kept: another instance is in its place from now on."""

@@ -18,6 +18,7 @@ from tests.support import examples, given
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.aggregation import interval, state_file
 from ulogd_tw.aggregation.checkpoints import Checkpoints
+from ulogd_tw.aggregation.functions import registry
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.plugin import hand_over
 
@@ -191,6 +192,15 @@ class StateFileTests(StateCase):
         self.agg.wake(600.0)
         self.assertEqual([], self.rows())
 
+    def test_continued_by(self):
+        """Only by an AGGREGATE of the same sums that looks for them at the same place."""
+        same = {"key": "protocolIdentifier", "interval": 600}
+        one = self.begin(**same)
+        others = [None, self.source, self.make(**same | {"interval": 60}), self.make(**same)]
+        others.append(self.make(**same | {"state_file": str(self.path) + "2"}))
+        others.append(self.make(**same | {"state_file": str(self.path), "max_keys": 5, "top": 3}))
+        self.assertEqual([False] * 5 + [True], [one.continued_by(other) for other in others])
+
     def test_when_it_is_written(self):
         """Every `checkpoint` seconds, where anything has changed."""
         self.begin(key="protocolIdentifier", interval=600, checkpoint=20)
@@ -265,21 +275,58 @@ class StateFileTests(StateCase):
         self.assertEqual(1, self.agg.counters.figures["rows_late"])
 
     def test_another_key_or_function(self):
-        """The file is set aside, said and counted, and the next stop writes a new one."""
-        first = {"key": "protocolIdentifier", "functions": "max(octetDeltaCount)"}
-        for other in ({"key": "sourceTransportPort"}, {"functions": "min(octetDeltaCount)"}, {"interval": 30}):
+        """The groups go out as they were, at once and once; the interval of the new settings begins empty."""
+        first = {"key": "protocolIdentifier/2,applicationName", "functions": "m=max(octetDeltaCount)"}
+        others = ({"key": "sourceTransportPort"}, {"functions": "min(octetDeltaCount)"}, {"interval": 30}, {"age": 10},
+                  {"key": "applicationName", "functions": "", "window": 120}, {"change": "applicationName"},
+                  {"time": "spread", "top": 1, "by": "packets"})  # fmt: skip
+        for other in others:
             self.begin(**first)
-            self.give(protocols(6))
+            self.give(protocols(6, 7, 17, applicationName=b"dns"))
             self.end()
             self.begin(**first | other)
-            self.assertEqual(1, self.agg.counters.errors["state_file"])
+            self.assertEqual({}, self.agg.counters.errors)
             self.assertEqual(0, len(self.agg.aggregation.intervals))
+            self.assertEqual(3, self.agg.held_rows())
+            self.agg.wake(1.0)
+            self.agg.wake(1.0)
+            known = ("protocolIdentifier/2", "applicationName", "flows", "octets", "m", "interval_start")
+            found = sorted(tuple(row.get(name) for name in known) for row in self.rows())
+            self.assertEqual([(6, b"dns", 2, 20, 10, 0), (16, b"dns", 1, 10, 10, 0)], found)
+            self.give(protocols(1))
+            self.end()
+            self.begin(**first | other)
+            self.assertEqual(1, self.agg.held_rows())
+            self.crash()
+            os.unlink(self.path)
+
+    def test_killed_while_groups_of_other_settings_go(self):
+        """What has gone out does not come again; the file is not written over groups that still wait."""
+        self.begin(key="protocolIdentifier", interval=10, time="flow", lateness=600)
+        for ended in (0, 10_000, 20_000):
+            self.give(protocols(6, flowEndMilliseconds=ended))
+        self.end()
+        self.begin(key="sourceTransportPort", interval=60)
+        self.agg.wake(1.0)
+        before = len(self.rows())
+        self.assertEqual(1, before)
+        self.checkpoint()
+        self.crash()
+        self.begin(key="sourceTransportPort", interval=60)
+        self.assertEqual(3 - before, self.agg.held_rows())
+
+    def test_a_function_that_is_gone(self):
+        """The file is set aside, said and counted, and the next stop writes a new one."""
+        self.begin(key="protocolIdentifier", functions="max(octetDeltaCount)")
+        self.give(protocols(6))
+        self.end()
+        self.patch(registry, "_built_in", {n: f for n, f in registry._built_in.items() if n != "max"})
+        for errors in (1, 0):
+            self.begin(key="protocolIdentifier")
+            self.assertEqual(errors, self.agg.counters.errors["state_file"])
+            self.assertEqual(0, self.agg.held_rows())
             self.assertTrue(self.path.with_name("state.aside").exists())
             self.end()
-            self.begin(**first | other)
-            self.assertEqual(0, self.agg.counters.errors["state_file"])
-            self.end()
-            os.unlink(self.path)
 
     def test_damage(self):
         """Any cut and any octet that is another: set aside and counted, or read as it was."""
@@ -474,6 +521,44 @@ class RestartTests(StateCase):
         self.agg.aggregation.queue.send(all_=True)
         self.assertEqual(expected, self.sorted_rows())
         self.assertEqual({}, self.agg.counters.errors)
+        self.crash()
+
+    @examples(30)
+    @given(st.lists(st.integers(1, 25) | st.tuples(st.sampled_from(["stop", "crash", "wake"]), st.integers(0, 5)),
+                    max_size=14))  # fmt: skip
+    def test_settings_change_at_restarts(self, events):
+        """Whatever restarts with whatever settings: each row is in one row that goes out."""
+        self.patch(state_file, "PIECE_OCTETS", 1)
+        choices = [{"key": "protocolIdentifier"}, {"key": "applicationName,protocolIdentifier/4"}, {"age": 7.0},
+                   {"key": "applicationName", "interval": 15, "functions": FUNCTIONS}, {"change": "applicationName"},
+                   {"key": "protocolIdentifier", "time": "flow", "max_keys": 2, "overflow": "evict"}]  # fmt: skip
+        usual = {"key": "protocolIdentifier,applicationName", "interval": 10}
+        now, given_rows, found = 1000, [], Counter()
+
+        def gather():
+            for row in self.rows():
+                found.update(flows=row["flows"], octets=row.get("octets", 0))
+            del self.keep.batches[:]
+
+        self.begin(**usual)
+        for number, event in enumerate(events):
+            if isinstance(event, int):
+                now += event
+                given_rows.append(number)
+                row = {"protocolIdentifier": number, "octetDeltaCount": number, "applicationName": b"%d" % (number % 3)}
+                self.give(batch_of([row], now=float(now)))
+                continue
+            what, chosen = event
+            if what == "wake":
+                self.agg.wake(float(now))
+                continue
+            self.checkpoint() if what == "crash" and self.agg.aggregation.snapshot() else self.agg.flush()
+            gather()
+            self.crash()
+            self.begin(**usual | choices[chosen])
+        self.agg.hand_on()
+        gather()
+        self.assertEqual((len(given_rows), sum(given_rows)), (found["flows"], found["octets"]))
         self.crash()
 
     @examples(30)

@@ -14,6 +14,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.ledger import Ledger, Written, former, weight
+from ulogd_tw.core.plugin import FLOW, Aggregator
 from ulogd_tw.core.stack import Builder, StackSpec
 from ulogd_tw.flow import queues
 
@@ -31,6 +32,17 @@ def rows_of(n, flows=None):
     return Batch(Schema([key]), {key.name: values}, {}, n=n, now=0.0)
 
 
+class SUM(Aggregator):
+    """Keeps what it gets, as the groups of an AGGREGATE in a file."""
+
+    name = "SUM"
+    itype = otype = FLOW
+    weighs = True
+
+    def process(self, batch):
+        self.counters.rows_merged += batch.n
+
+
 class LedgerTests(SynchronousTestCase):
     """A graph, killed at some place, and what the ledger says then."""
 
@@ -41,6 +53,7 @@ class LedgerTests(SynchronousTestCase):
 
     def build(self, *stacks):
         specs = [StackSpec(str(number), "t:1", stack) for number, stack in enumerate(stacks)]
+        self.patch(doubles, "PLUGINS", doubles.PLUGINS | {"SUM": SUM})
         self.graph = Builder(doubles.lookup, doubles.read_options).build(specs)
         self.plugins = self.graph.instances
         self.ledger = Ledger(self.path, self.graph)
@@ -114,9 +127,18 @@ class LedgerTests(SynchronousTestCase):
 
     def test_an_end_in_order(self):
         """Then there is nothing to count."""
-        self.build((("a", "FLOWS"), ("x", "KEEP")))
+        plugins = self.build((("a", "FLOWS"), ("x", "KEEP")))
+        plugins["x"].wait = True
+        self.receive("a", 5)
         self.ledger.close()
-        self.assertIsNone(former(self.path))
+        self.assertEqual({}, self.unsaved())
+
+    def test_groups_kept_at_an_end_in_order(self):
+        """What the next run does not have of them is lost."""
+        self.build((("a", "FLOWS"), ("s", "SUM"), ("x", "KEEP")))
+        self.receive("a", 5)
+        self.ledger.close()
+        self.assertEqual([5, 2, 0], [former(self.path).unsaved("s", held) for held in (0, 3, 5)])
 
     def test_a_commit_without_an_answer(self):
         """The database has it: it is not lost, and rows after it are."""

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 
 from ulogd_tw.aggregation.functions.base import KINDS, NUMBERS, WHOLE_NUMBERS, Function, FunctionSpec
-from ulogd_tw.aggregation.functions.option import option_text, parse
+from ulogd_tw.aggregation.functions.option import option_text, parse, unsaved
 from ulogd_tw.aggregation.functions.registry import check, lookup, names, register
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "option_text",
     "parse",
     "register",
+    "unsaved",
 ]
 
 for _module in pkgutil.iter_modules(__path__):

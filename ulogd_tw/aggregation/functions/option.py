@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from ulogd_tw.aggregation.functions.base import NUMBERS, Function, FunctionSpec
 from ulogd_tw.aggregation.functions.registry import built_in, lookup
@@ -40,6 +41,15 @@ def parse(text: str) -> list[FunctionSpec]:
         if names.count(name) > 1:
             raise ValueError(f"two functions are called {name}; name one of them: other={name.partition('_')[0]}(...)")
     return found
+
+
+def unsaved(saved: list[Any]) -> FunctionSpec:
+    """The function of `FunctionSpec.saved`. ValueError where it is not there any more."""
+    name, function_name, of, argument = saved
+    function, key = lookup(str(function_name)), known(str(of).partition("@")[0])
+    if key is None or key.type.kind not in function.kinds:
+        raise ValueError(f"there is no {function_name}({of}) any more")
+    return FunctionSpec(str(name), function, str(of), key, None if function.argument is None else float(argument))
 
 
 def _words(text: str) -> Iterator[str]:

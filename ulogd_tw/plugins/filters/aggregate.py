@@ -10,6 +10,7 @@ from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, deri
 from ulogd_tw.aggregation.counts import AGGREGATION
 from ulogd_tw.aggregation.group_table import FLOWS, SPAN, VALUES
 from ulogd_tw.aggregation.interval import INTERVAL_START
+from ulogd_tw.aggregation.state_file import described
 from ulogd_tw.aggregation.total_counters import EVERY_ASK
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_rows import only_ends
@@ -17,7 +18,7 @@ from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry
 from ulogd_tw.core.options import Option, entries, number, one_of, positive, seconds, text, whole_seconds
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.patience import Ends, of_interval
-from ulogd_tw.core.plugin import ALL, FLOW, PACKET, Aggregator, Wanted
+from ulogd_tw.core.plugin import ALL, FLOW, PACKET, Aggregator, Plugin, Wanted
 from ulogd_tw.core.quantities import NAMES
 from ulogd_tw.core.resolve import Found
 
@@ -198,6 +199,15 @@ class AGGREGATE(Aggregator):
     def take_state(self, state: Any) -> bool:
         return self.aggregation.take(state)
 
+    def continued_by(self, other: Plugin | None) -> bool:
+        if self._checkpoints is None:
+            return True
+        return isinstance(other, AGGREGATE) and self._state_of() == other._state_of()
+
+    def _state_of(self) -> tuple[Any, ...]:
+        """On what it depends whether another instance finds and takes its open intervals."""
+        return described(self.settings), self.settings.state_file, self.keeps_state or bool(self.settings.state_file)
+
     def stop(self) -> Any:
         return self.aggregation.stop()
 
@@ -212,12 +222,16 @@ class AGGREGATE(Aggregator):
     def _report(self, error: Exception) -> None:
         self.fault(error)  # likewise
 
-    def _columns_out(self) -> frozenset[str]:
-        """The names of the columns that go out: the key goes whole."""
+    def _columns_out(self, settings: Settings) -> frozenset[str]:
+        """The names of the columns that go out of groups with these settings: the key goes whole.
+
+        Of an earlier run's groups all functions go out too.
+        """
         asked = [key.name for key in self.keys()] if self.wanted is ALL else self.wanted
-        by = (self.settings.by,) if self.settings.top else ()
+        by = (settings.by,) if settings.top else ()
         weight = (FLOWS.name,) if self.ledger is not None else ()
-        return frozenset((*asked, *self.key_names, *by, *weight))
+        former = () if settings is self.settings else tuple(spec.name for spec in settings.functions)
+        return frozenset((*asked, *settings.key, *by, *weight, *former))
 
     @property
     def columns(self) -> list[str]:
