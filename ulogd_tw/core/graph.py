@@ -41,7 +41,7 @@ class Node:
         """Batches that wait until the instance is open."""
         self.report: Callable[[Plugin, Exception], None] = _raise
         self.put: Callable[[Batch], None] = self._write
-        plugin.emit = self.pass_on
+        self.take(plugin)
 
     def __repr__(self) -> str:
         return f"<{self.ident}:{self.plugin.name}>"
@@ -125,6 +125,21 @@ class Node:
         """Be the node of a running instance from now on."""
         self.plugin = plugin
         plugin.emit = self.pass_on
+        if isinstance(plugin, Output):
+            plugin.losses = self.losses
+
+    def losses(self) -> dict[str, int]:
+        """Totals of `lost` and `dropped` of this instance and of all above it, by instance and reason."""
+        found = {}
+        for node in self.above():
+            counters = node.plugin.counters
+            for kind, counts in (("lost", counters.lost), ("dropped", counters.dropped)):
+                found.update({f"{node.ident} {kind}.{reason}": number for reason, number in counts.items()})
+        return found
+
+    def above(self) -> set[Node]:
+        """This node and all nodes from which rows come to it."""
+        return {self}.union(*(parent.above() for parent in self.parents))
 
     def feeders(self) -> set[Node]:
         """The nodes above that can hold rows back when a queue here is full: inputs, or nearer aggregates."""

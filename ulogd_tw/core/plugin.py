@@ -368,6 +368,8 @@ class Output(Plugin):
     """The reactor, or a clock, of an output that is `together`."""
     together = False
     """True if `write_together` takes what came in one turn of the reactor: it can order packets of both families."""
+    losses: Callable[[], dict[str, int]] = staticmethod(dict)
+    """Totals of `lost` and `dropped` on the way to this output, itself included: ``ct1 lost.kernel`` and such."""
     common_options = (
         Option("queue_rows", positive, 1_000_000, "Maximum number of rows waiting for this output. From half of it on, "
                "inputs able to wait (files, TCP) are paused; beyond it, rows of other inputs are dropped and counted "

@@ -129,6 +129,24 @@ class StackTests(SynchronousTestCase):
         self.assertEqual(graph.instances["k2"].counters.rows_written, 3)
         self.assertEqual(graph.unaccounted(), {})
 
+    def test_an_output_knows_the_losses_above_it(self):
+        """Those of every instance on its ways and its own, by instance and reason; none of other stacks."""
+        graph = self.build("f:FLOWS,h:HALF,x:FAILS,k1:KEEP", "g:FLOWS,k1:KEEP", "i:FLOWS,x2:FAILS,k2:KEEP")
+        for name in "fgi":
+            graph.instances[name].counters.lost.allow("kernel")
+        graph.instances["f"].counters.lost["kernel"] = 7
+        graph.instances["g"].counters.lost["kernel"] = 2
+        graph.instances["i"].counters.lost["kernel"] = 1
+        for node in graph.nodes:
+            node.report = lambda plugin, error: None
+        graph.inputs[0].plugin.receive(numbers(4, a=[1, 2, 3, 4]))
+        graph.instances["k1"].counters.dropped["queue_full"] = 5
+        self.assertEqual(
+            {"f lost.kernel": 7, "g lost.kernel": 2, "x dropped.error": 2, "k1 dropped.queue_full": 5},
+            graph.instances["k1"].losses(),
+        )
+        self.assertEqual({"i lost.kernel": 1}, graph.instances["k2"].losses())
+
     def test_without_takes_out_the_stacks_of_a_node(self):
         """An output that cannot open takes its stack with it, and nothing else."""
         graph = self.build("f:FLOWS,h:HALF,k1:KEEP", "f:FLOWS,k2:KEEP")
