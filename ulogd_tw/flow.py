@@ -1,7 +1,8 @@
 """Flow control: the bounded queue before an output, and the pausing of inputs.
 
 A batch goes straight to the output while it writes at once. A Deferred from `Output.write` opens the queue: batches
-wait until it fires. Waiting batches of one schema are joined, so a slow database gets larger inserts.
+wait until it fires. Waiting batches of one schema are joined, so a slow database gets larger inserts. Before an output
+that gathers (`Output.gathers`), batches wait until enough of them are there, or long enough.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from twisted.python.failure import Failure
 
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.errors import PartlyWritten
+from ulogd_tw.core.gather import JOIN_OCTETS, JOIN_ROWS, Gather
 from ulogd_tw.core.ledger import weight
 from ulogd_tw.core.plugin import Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.core.waits import Waits
-from ulogd_tw.spool import JOIN_OCTETS, Unspooled
+from ulogd_tw.spool import Unspooled
 
-JOIN_ROWS = 65536
-"""Maximum rows of one write when waiting batches are joined: enough for a large insert, few to repeat."""
 _SMALL, _GATHERED = 1024, 64
 """Rows of a small batch; so many waiting batches with a small one first are joined. Each has 2 kB of its own."""
 
@@ -65,11 +65,16 @@ class OutputQueue:
         self.feeders = [feeder.plugin for feeder in node.feeders()]
         self.most_rows: int = self.output.config.queue_rows
         self.most_octets: int = self.output.config.queue_octets
+        self._gathers = self._bounded(self.output.gathers)
         self._pauses = pauses
         self._waiting: dict[Schema | None, list[Batch]] = {}
         self._octets = 0
         self._writing: list[Batch] = []
         self._due: Any = None
+        """The timer of a queue that gathers, while rows wait."""
+        self._ripe = False
+        """Whether the waiting rows of a queue that gathers are to be written, however few they are."""
+        self._draining = False
         self._stopped = waits
         self._paused = False
         self._idle: list[defer.Deferred[None]] = []
@@ -78,6 +83,12 @@ class OutputQueue:
         self._reading = False
         self.waits = Waits()
         node.put = self.put
+
+    def _bounded(self, wish: Gather | None) -> Gather | None:
+        """The wish of the output: at most half of the rows and octets at which inputs are paused."""
+        if wish is None or not wish.seconds:
+            return wish
+        return Gather(min(wish.rows, self.most_rows // 4), min(wish.octets, self.most_octets // 4), wish.seconds)
 
     def begin(self) -> None:
         """Write what waits, and what comes from now on."""
@@ -112,7 +123,7 @@ class OutputQueue:
 
     def put(self, batch: Batch) -> None:
         """Write the batch now, or keep it until the output is free."""
-        if self.empty and not self._stopped and not self.output.together:
+        if self.empty and not self._stopped and self._gathers is None:
             self.waits.come(batch.n, time.monotonic())
             self._write([batch])
             return
@@ -130,8 +141,29 @@ class OutputQueue:
         if self._over(2) and not self._paused:
             self._paused = True
             self._pauses.pause(self.feeders, self)
-        if self.output.together and self._due is None:
-            self._due = self.output.clock.callLater(0, self._turn)
+        if self._gathers is not None:
+            self._gather_on(self._gathers)
+
+    def _gather_on(self, wish: Gather) -> None:
+        """Write if enough waits now, else at the end of the time that the first rows may wait."""
+        if not self._holds_on:
+            self._next()
+        if self._waiting and self._due is None and not self._ripe and not self._draining:
+            self._due = self.output.clock.callLater(wish.seconds, self._turn)
+
+    def _enough(self, wish: Gather) -> bool:
+        return self.counters.rows_waiting - self._under_way >= wish.rows or self._octets >= wish.octets
+
+    @property
+    def _holds_on(self) -> bool:
+        """Whether the waiting rows of a queue that gathers stay for more."""
+        if self._gathers is None or self._ripe or self._draining or self._reading:
+            return False
+        return not self._enough(self._gathers)
+
+    @property
+    def _under_way(self) -> int:
+        return sum(batch.n for batch in self._writing)
 
     @property
     def octets(self) -> int:
@@ -182,8 +214,9 @@ class OutputQueue:
             self.output.ledger.hold(came)
 
     def _turn(self) -> None:
-        """Write together what came in this turn."""
+        """The first waiting rows have waited as long as they may."""
         self._due = None
+        self._ripe = bool(self._waiting)
         self._next()
 
     def _over(self, part: int) -> bool:
@@ -283,6 +316,8 @@ class OutputQueue:
                     break
                 self._refill()
                 continue
+            if self._holds_on:
+                break
             batches = self._take()
             self.counters.rows_waiting -= sum(batch.n for batch in batches)
             self._write(batches)
@@ -295,25 +330,64 @@ class OutputQueue:
                 waiter.callback(None)
 
     def _heap(self, batch: Batch) -> Schema | None:
-        """The batches to write with this one: those of its schema, or all if the output orders them itself."""
-        return None if self.output.together else batch.schema
+        """The batches to join with this one: those of its schema, or all if the output orders them itself."""
+        return batch.schema if self._mixes or not self.output.together else None
+
+    @property
+    def _mixes(self) -> bool:
+        """Whether one write takes batches of all schemas, in no order."""
+        return self.output.together and self._gathers is not None and self._gathers.seconds > 0
 
     def _take(self) -> list[Batch]:
         """The oldest batches that can be written at once, up to the bounds of one write; joined if of one schema."""
-        heap = next(iter(self._waiting))
+        rows, octets = self._bounds
+        found: list[Batch] = []
+        while self._waiting and (not found or self._mixes and rows > 0 and octets > 0):
+            heap = next(iter(self._waiting))
+            batches = self._take_of(heap, rows, octets)
+            found += batches if heap is None else [Batch.joined(batches)]
+            rows -= sum(batch.n for batch in batches)
+            octets -= sum(batch.nbytes for batch in batches)
+        self._taken()
+        return found
+
+    def _take_of(self, heap: Schema | None, most_rows: int, most_octets: int) -> list[Batch]:
+        """The first batches of a heap: one at least, and as many as the bounds have room for."""
         batches = self._waiting.pop(heap)
         count = rows = size = 0
         for batch in batches:
-            if count and (rows + batch.n > JOIN_ROWS or size + batch.nbytes > JOIN_OCTETS):
+            if count and (rows + batch.n > most_rows or size + batch.nbytes > most_octets):
                 break
             count, rows, size = count + 1, rows + batch.n, size + batch.nbytes
         if count < len(batches):
             self._waiting[heap] = batches[count:]
         self._octets -= size
-        return batches[:count] if heap is None else [Batch.joined(batches[:count])]
+        return batches[:count]
+
+    @property
+    def _bounds(self) -> tuple[int, int]:
+        """Rows and octets of one write."""
+        if self._gathers is None or not self._gathers.seconds:
+            return JOIN_ROWS, JOIN_OCTETS
+        return self._gathers.rows, self._gathers.octets
+
+    def _taken(self) -> None:
+        """Without waiting rows there is nothing to be timed."""
+        if self._waiting or self._gathers is None:
+            return
+        self._ripe = False
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
     def drained(self) -> defer.Deferred[None]:
-        """Fires when the queue is empty."""
+        """Fires when the queue is empty. From now on nothing is gathered."""
+        self._draining = True
+        if self._waiting and not self._stopped:
+            self._next()
         if self.empty:
             return defer.succeed(None)
         waiter: defer.Deferred[None] = defer.Deferred(self._forget)
@@ -326,9 +400,7 @@ class OutputQueue:
     def close(self) -> None:
         """Start no further write; rows waiting or given back by the output are then in `left`."""
         self._stopped = True
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        self._cancel()
 
     def left(self) -> list[Batch]:
         """The rows not written, taken out of the queue and no longer counted as waiting."""

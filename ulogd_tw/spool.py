@@ -9,10 +9,9 @@ from twisted.logger import Logger
 
 from ulogd_tw.core import durable
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.gather import JOIN_OCTETS
 from ulogd_tw.core.ledger import weight
 
-JOIN_OCTETS = 16 << 20
-"""Maximum octets of batches that are joined."""
 FILE_ROWS = 8192
 """Maximum rows of a spooled file: a start reads one file at least into the queue."""
 

@@ -4,12 +4,14 @@ import os
 
 import numpy as np
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
 from tests.unit.core import doubles
 from tests.unit.core.doubles import numbers
 from ulogd_tw.core.errors import PartlyWritten
+from ulogd_tw.core.gather import Gather
 from ulogd_tw.core.stack import Builder, StackSpec
 from ulogd_tw.flow import OutputQueue, Pauses
 from ulogd_tw.spool import Spool, Unspooled
@@ -212,6 +214,141 @@ class OutputQueueTests(SynchronousTestCase):
         loaded = [b for _, b in spool.load()]
         self.assertEqual(list(range(73_100)), [v for b in loaded for v in b.columns["a"].tolist()])
         self.assertEqual((True, 10), (max(b.n for b in loaded) <= 8192, len(loaded)))
+
+
+class GatheringTests(SynchronousTestCase):
+    """A queue before an output that gathers up to 10 rows or 5 seconds."""
+
+    def setUp(self):
+        OutputQueueTests.setUp(self)
+        self.clock = self.keep.clock = Clock()
+        self.patch(type(self.keep), "gathers", Gather(rows=10, octets=1 << 20, seconds=5))
+        self.keep.wait = False
+
+    def queue(self, rows=1000):
+        return OutputQueueTests.queue(self, rows)
+
+    def written(self):
+        return [batch.columns["a"].tolist() for batch in self.keep.batches]
+
+    def test_time(self):
+        """The first waiting rows start the time, and all that came until its end is one write."""
+        self.queue()
+        self.source.receive(numbers(2, a=[1, 2]))
+        self.clock.advance(3)
+        self.source.receive(numbers(1, a=[3]))
+        self.assertEqual(([], 3), (self.written(), self.keep.counters.rows_waiting))
+        self.clock.advance(2)
+        self.assertEqual(([[1, 2, 3]], 0), (self.written(), self.keep.counters.rows_waiting))
+        self.source.receive(numbers(1, a=[4]))
+        self.clock.advance(4.9)
+        self.assertEqual(1, len(self.written()))
+        self.clock.advance(0.1)
+        self.assertEqual([[1, 2, 3], [4]], self.written())
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_rows(self):
+        """Enough rows do not wait for the time, and the time of the next rows begins with them."""
+        self.queue()
+        self.source.receive(numbers(9, a=range(9)))
+        self.clock.advance(4)
+        self.source.receive(numbers(1, a=[9]))
+        self.assertEqual([list(range(10))], self.written())
+        self.source.receive(numbers(1, a=[10]))
+        self.clock.advance(4)
+        self.assertEqual(1, len(self.written()))
+        self.clock.advance(1)
+        self.assertEqual([10], self.written()[1])
+
+    def test_enough_for_the_queue(self):
+        """The bound of the queue goes before: an input is paused at half of it, and a write comes before that."""
+        self.queue(rows=8)
+        self.source.receive(numbers(2, a=[1, 2]))
+        self.assertEqual([[1, 2]], self.written())
+
+    def test_while_writing(self):
+        """What comes while a write is under way waits for its own time, or goes behind it where this is over."""
+        self.queue()
+        self.keep.wait = True
+        self.source.receive(numbers(10, a=range(10)))
+        self.source.receive(numbers(1, a=[10]))
+        self.clock.advance(6)
+        self.assertEqual(1, len(self.written()))
+        self.source.receive(numbers(1, a=[11]))
+        self.keep.pending.pop(0).callback(None)
+        self.assertEqual([10, 11], self.written()[1])
+
+    def test_soon_after_a_write(self):
+        self.queue()
+        self.keep.wait = True
+        self.source.receive(numbers(10, a=range(10)))
+        self.source.receive(numbers(1, a=[10]))
+        self.keep.pending.pop(0).callback(None)
+        self.assertEqual(1, len(self.written()))
+        self.clock.advance(5)
+        self.assertEqual([10], self.written()[1])
+
+    def test_stop(self):
+        """A stop does not wait for the time, nor does what comes during it; no timer is left."""
+        queue = self.queue()
+        self.source.receive(numbers(1, a=[1]))
+        self.assertIsNone(self.successResultOf(queue.drained()))
+        self.source.receive(numbers(1, a=[2]))
+        self.assertEqual([[1], [2]], self.written())
+        queue.close()
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_left(self):
+        """What waits for its time at a stop is left for the spool."""
+        queue = self.queue()
+        self.source.receive(numbers(1, a=[1]))
+        queue.close()
+        self.assertEqual([1], [batch.n for batch in queue.left()])
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_all_schemas_at_once(self):
+        """An output for all schemas gets one batch of each in a write."""
+        self.patch(type(self.keep), "together", True)
+        writes = []
+        self.patch(self.keep, "write_together", writes.append)
+        self.queue()
+        for name in "abab":
+            self.source.receive(numbers(1, **{name: [1]}))
+        self.clock.advance(5)
+        self.assertEqual([[(["a"], 2), (["b"], 2)]], [[(list(b.schema), b.n) for b in write] for write in writes])
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.booleans(), st.integers(0, 3), st.floats(0, 6))
+        ),
+        st.integers(1, 60),
+        st.booleans(),
+    )
+    def test_every_row_is_accounted_for(self, steps, bound, together):
+        """Whatever comes, and whenever writes end: written, waiting or dropped; in order within a schema."""
+        self.setUp()
+        self.keep.wait = not together
+        self.patch(type(self.keep), "together", together)
+        self.keep.write_together = lambda batches: [self.keep.write(batch) for batch in batches][:0]
+        queue, sent = self.queue(bound), {"a": 0, "b": 0}
+        for name, n, held, done, seconds in steps:
+            self.source.receive(numbers(n, held=held, **{name: np.arange(sent[name], sent[name] + n)}))
+            sent[name] += n
+            self.clock.advance(seconds)
+            for pending in self.keep.pending[:done]:
+                self.keep.pending.remove(pending)
+                pending.callback(None)
+            self.assertEqual(self.graph.unaccounted(), {})
+        drained = queue.drained()
+        while self.keep.pending:
+            self.keep.pending.pop(0).callback(None)
+        self.successResultOf(drained)
+        self.assertEqual([], self.clock.getDelayedCalls())
+        for name in "ab":
+            rows = [value for b in self.keep.batches if name in b.columns for value in b.columns[name].tolist()]
+            self.assertEqual(sorted(set(rows)), rows)
+        counters = self.keep.counters
+        self.assertEqual(sum(sent.values()), counters.rows_written + counters.dropped.total())
 
 
 class SpoolTests(SynchronousTestCase):

@@ -15,6 +15,7 @@ from typing import Any, Final
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Counters, Declared, Dropped, Fault, Lost
 from ulogd_tw.core.errors import raised
+from ulogd_tw.core.gather import Gather
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, Options, octets, positive, text
 from ulogd_tw.core.paths import problem
@@ -365,9 +366,9 @@ class Output(Plugin):
 
     inputs: tuple[Input, ...] = ()
     clock: Any = None
-    """The reactor, or a clock, of an output that is `together`."""
+    """The reactor, or a clock, of an output that gathers."""
     together = False
-    """True if `write_together` takes what came in one turn of the reactor: it can order packets of both families."""
+    """True if `write_together` takes batches of several schemas at once: it can order packets of both families."""
     losses: Callable[[], dict[str, int]] = staticmethod(dict)
     """Totals of `lost` and `dropped` on the way to this output, itself included: ``ct1 lost.kernel`` and such."""
     common_options = (
@@ -391,6 +392,11 @@ class Output(Plugin):
     def copies(self) -> bool:
         """True if it writes received records of IPFIX as they came, where no plugin has changed them."""
         return False
+
+    @property
+    def gathers(self) -> Gather | None:
+        """How much waits before a write. None: a batch is written when it comes, and others wait meanwhile."""
+        return Gather() if self.together else None
 
     def requests_of(self, above: frozenset[str] | None) -> dict[str, bool] | All:
         """As `requests`, for one stack with the keys `above` (None: any key may come)."""

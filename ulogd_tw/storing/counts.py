@@ -1,11 +1,19 @@
-"""The counters of a database output. The reasons of errors are those of `Fault` in database.py: rows wait meanwhile."""
+"""The counters of outputs that gather. The reasons of errors are those of `refused.Fault`: rows wait meanwhile."""
 
 from __future__ import annotations
 
-from ulogd_tw.core.counters import Dropped, Fault
+from ulogd_tw.core.counters import Count, Dropped, Fault
+
+GATHERING = (
+    Dropped("refused", "rows", "Rows that the destination does not take, each with an error of its own."),
+    Count("dead_letters", "rows", "Refused rows kept in the directory of dead_letters.", rare=True),
+    Count("dead_letters_removed", "files", "Old files of dead letters removed at dead_letters_size.", rare=True),
+    Fault("dead_letters", "occasions", "Dead letters could not be written; their rows are counted as refused."),
+)
+"""Of every output that gathers."""
 
 STORING = (
-    Dropped("refused", "rows", "Rows that do not fit the table."),
+    *GATHERING,
     Fault("table", "attempts", "The table does not exist, or does not fit the keys."),
     Fault("permission", "attempts", "The user of the service may not write."),
     Fault("full", "attempts", "There is no room on the disk."),
@@ -18,3 +26,4 @@ STORING = (
     Fault("refused", "attempts", "The database refuses the statement for another reason."),
     Fault("server", "attempts", "The server reports another error."),
 )
+"""Of databases."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,49 +19,12 @@ from twisted.logger import Logger
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.readable import type_of
 from ulogd_tw.storing.columns import TableColumn, Values, column_name
+from ulogd_tw.storing.refused import Fault, Refused
 from ulogd_tw.storing.sifting import Sifting, part
 
 BATCHES = "ulogd_tw_batches"
 KEPT_S = 86400
 """Seconds for which batch numbers of earlier runs are kept."""
-MOST_REASONS = 3
-"""Reasons of refused rows in one log line."""
-
-
-@dataclass(slots=True)
-class Refused:
-    """Rows refused by the database because they do not fit the table, and the reasons.
-
-    `nothing`: rows left out because they have no value for this table.
-    """
-
-    rows: int = 0
-    reasons: dict[str, int] | None = None
-    nothing: int = 0
-
-    def add(self, reason: str) -> None:
-        self.rows += 1
-        self.reasons = self.reasons or {}
-        if reason in self.reasons or len(self.reasons) < MOST_REASONS:
-            self.reasons[reason] = self.reasons.get(reason, 0) + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """The reason why a batch could not be written now: one word for counters, and a remedy for the administrator.
-
-    `transient`: the database is away or busy, and recovers by itself.
-    """
-
-    reason: str
-    remedy: str = ""
-    transient: bool = False
-
-    @property
-    def of_rows(self) -> bool:
-        """Whether rows may be to blame: the database is there, and takes writes."""
-        return not self.transient and self.reason not in ("full", "read_only", "disk", "stopped")
-
 
 # the connection
 
@@ -135,7 +97,7 @@ class Database:
         raise NotImplementedError
 
     def insert(self, connection: Any, values: Values, n: int, refused: Refused) -> None:
-        """Insert `n` rows into the table; rows that do not fit it go to `refused`."""
+        """Insert `n` rows into the table; rows that do not fit it go to `refused`, by their numbers among the `n`."""
         raise NotImplementedError
 
     def fault(self, error: Exception) -> Fault | None:
@@ -205,10 +167,12 @@ class Database:
         sifting = Sifting(values, n, partial(self._try, connection))
         sifting.run(partial(self._takes_others, connection, values))
         refused = Refused()
-        for error in sifting.bad.values():
-            refused.add(self.text(error))
-        good = sifting.good()
-        return self._commit(connection, part(values, good), len(good), number, refused)
+        for row, error in sifting.bad.items():
+            refused.add(self.text(error), row)
+        good, bad = sifting.good(), refused.rows
+        refused = self._commit(connection, part(values, good), len(good), number, refused)
+        refused.move(good, since=bad)
+        return refused
 
     def _try(self, connection: Any, values: Values, n: int) -> Exception | None:
         """Insert rows and take them back; the error for which rows may be to blame."""

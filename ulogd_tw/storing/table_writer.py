@@ -12,7 +12,8 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.resolve import Find
 from ulogd_tw.storing.columns import TableColumn, Target, values_of, worth_writing
-from ulogd_tw.storing.database import Database, Refused
+from ulogd_tw.storing.database import Database
+from ulogd_tw.storing.refused import Refused
 
 Choose = Callable[[list[TableColumn]], list[Target]]
 KeysToMake = Callable[[Batch | None], list[Key] | None]
@@ -64,13 +65,16 @@ class TableWriter:
             if batch is None or self.targets is None:
                 return Refused()
             values = values_of(self.targets, lambda name: self._find(batch, name))
-            nothing = 0
+            nothing, numbers = 0, None
             if (kept := worth_writing(values, self._find(batch, "record_kind"), batch.n)) is not None:
-                batch = batch.take(np.flatnonzero(kept))
+                numbers = np.flatnonzero(kept)
+                batch = batch.take(numbers)
                 nothing = len(kept) - batch.n
                 values = values_of(self.targets, lambda name: self._find(batch, name))
             refused = store(connection, values, batch.n) if batch.n else Refused()
             refused.nothing = nothing
+            if numbers is not None:
+                refused.move(numbers)
             return refused
         except BaseException:
             self.disconnect(pool)

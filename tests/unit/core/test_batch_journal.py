@@ -16,7 +16,7 @@ from ulogd_tw.core.ledger import Written
 from ulogd_tw.core.options import Options
 from ulogd_tw.plugins.outputs.json import JSON
 from ulogd_tw.plugins.outputs.sqlite3 import SQLite
-from ulogd_tw.storing.database import Refused
+from ulogd_tw.storing.refused import Refused
 from ulogd_tw.storing.table_writer import TableWriter
 
 KEY = known("protocolIdentifier")

@@ -11,8 +11,9 @@ from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known, registry
 from ulogd_tw.storing import columns as sqlcolumns
 from ulogd_tw.storing.columns import TableColumn, Target, column_name, key_names
-from ulogd_tw.storing.database import Database, Fault, Refused
+from ulogd_tw.storing.database import Database
 from ulogd_tw.storing.errors import TableError
+from ulogd_tw.storing.refused import Fault, Refused
 from ulogd_tw.storing.sql_output import COMMON, SQLOutput
 
 AWAY = Fault("away", transient=True)
@@ -71,7 +72,7 @@ class SQL(SQLOutput):
     def _close_pool(self):
         self.pool = None
 
-    def _in_thread(self, call, *arguments):
+    def in_thread(self, call, *arguments):
         return defer.maybeDeferred(call, *arguments)
 
     def next(self, pool, batch, number, again):
@@ -198,8 +199,8 @@ class RetryTests(SynchronousTestCase):
         made = self.opened()
         for _ in range(2):
             refused = Refused()
-            refused.add("too long")
-            refused.add("too long")
+            refused.add("too long", 1)
+            refused.add("too long", 1)
             made.script.append(refused)
             self.successResultOf(made.write(numbers(0, 3)))
         self.assertEqual(made.counters.dropped, {"refused": 4})

@@ -23,7 +23,8 @@ from ulogd_tw.core.resolve import Found
 from ulogd_tw.core.text import TextFormat
 from ulogd_tw.storing import mysql_connection
 from ulogd_tw.storing.columns import TableColumn, Values
-from ulogd_tw.storing.database import Database, Fault, Refused
+from ulogd_tw.storing.database import Database
+from ulogd_tw.storing.refused import Fault, Refused
 from ulogd_tw.storing.sql_output import COMMON, CONNECT_S, SQLOutput
 
 SOCKETS = ("/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock")
@@ -260,12 +261,14 @@ class MySQL(Database):
     def insert(self, connection: Any, values: Values, n: int, refused: Refused) -> None:
         """Statements of many rows each, built by NumPy: MariaDB takes 150,000 rows of 12 columns a second."""
         head, many = self._statement([target.column for target, _ in values])
+        first = 0
         for piece, rows in literals(values, n):
             if many:
-                self._insert(connection, head, piece, rows, refused)
+                self._insert(connection, head, piece, range(first, first + rows), refused)
             else:
-                for line in piece.split(b"\n")[:-1]:
-                    self._insert(connection, head, line + b"\n", 1, refused)
+                for row, line in enumerate(piece.split(b"\n")[:-1], first):
+                    self._insert(connection, head, line + b"\n", range(row, row + 1), refused)
+            first += rows
 
     def _statement(self, columns: list[str]) -> tuple[bytes, bool]:
         """The text before the rows, and whether many may follow: a procedure takes one."""
@@ -278,8 +281,9 @@ class MySQL(Database):
             return f"CALL {rest.strip()}".encode(), False
         return f"SELECT {procedure}".encode(), False
 
-    def _insert(self, connection: Any, head: bytes, rows: bytes, n: int, refused: Refused) -> None:
-        """Insert some rows at once; on a refusal halve them, and so on. A refused statement inserts nothing."""
+    def _insert(self, connection: Any, head: bytes, rows: bytes, numbers: range, refused: Refused) -> None:
+        """Insert rows of these numbers at once; on a refusal halve them, and so on. A refused statement inserts
+        nothing."""
         reason = ""
         if len(head) + len(rows) >= self.most_octets:
             reason = "larger than the server's max_allowed_packet"
@@ -290,12 +294,12 @@ class MySQL(Database):
                 if error.args[0] not in _ROW_ERRORS:
                     raise
                 reason = _reason(error)
-        if reason and n == 1:
-            refused.add(reason)
+        if reason and len(numbers) == 1:
+            refused.add(reason, numbers[0])
         elif reason:
-            lines = rows.split(b"\n")[:-1]
-            for half in (lines[: n // 2], lines[n // 2 :]):
-                self._insert(connection, head, b"\n".join(half) + b"\n", len(half), refused)
+            lines, middle = rows.split(b"\n")[:-1], len(numbers) // 2
+            for half in (slice(0, middle), slice(middle, None)):
+                self._insert(connection, head, b"\n".join(lines[half]) + b"\n", numbers[half], refused)
 
     def _query(self, connection: Any, statement: bytes) -> None:
         cursor = connection.cursor()

@@ -6,6 +6,8 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
+from itertools import count
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from ulogd_tw.core.paths import unwritable
 from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.storing.columns import TableColumn, Values
-from ulogd_tw.storing.database import Database, Fault, Refused
+from ulogd_tw.storing.database import Database
+from ulogd_tw.storing.refused import Fault, Refused
 from ulogd_tw.storing.sql_output import COMMON, SQLOutput
 
 BUSY_S = 0.5
@@ -140,7 +143,7 @@ class SQLite(Database):
         done = 0
         if not self._refused[1].rows:
             done = self._insert_together(connection, statement, row, lists, n)
-        self._insert_singly(connection, statement + row, [found[done:] for found in lists], n - done, refused)
+        self._insert_singly(connection, statement + row, [found[done:] for found in lists], done, n, refused)
 
     @staticmethod
     def _insert_together(connection: Any, statement: str, row: str, lists: list[list], n: int) -> int:
@@ -167,8 +170,13 @@ class SQLite(Database):
         return n
 
     @staticmethod
-    def _insert_singly(connection: Any, statement: str, lists: list[list], n: int, refused: Refused) -> None:
-        rows = zip(*lists, strict=True) if lists else iter([()] * n)
+    def _insert_singly(
+        connection: Any, statement: str, lists: list[list], first: int, n: int, refused: Refused
+    ) -> None:
+        """Insert row by row, from row number `first` of `n` on."""
+        numbers, skipped = count(first + 1), 0
+        numbered = zip(numbers, *(lists or [[None] * (n - first)]), strict=False)
+        rows = map(itemgetter(slice(1, 1 + len(lists))), numbered)
         while True:
             try:
                 connection.executemany(statement, rows)
@@ -176,7 +184,9 @@ class SQLite(Database):
             except (sqlite3.IntegrityError, sqlite3.DataError) as error:
                 if not connection.in_transaction:
                     raise
-                refused.add(str(error))  # `rows` stands behind the row that was refused
+                # `rows` stands behind the row that was refused; each look at the number takes one away.
+                refused.add(str(error), next(numbers) - 2 - skipped)
+                skipped += 1
 
     def about_row(self, error: Exception) -> bool:
         return isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
@@ -241,7 +251,7 @@ class SQLITE3(SQLOutput):
             self._let_go()
 
     def _let_go(self) -> None:
-        self._in_thread(self.writer.disconnect, self.pool).addErrback(self._not_closed)
+        self.in_thread(self.writer.disconnect, self.pool).addErrback(self._not_closed)
 
     def _not_closed(self, failure: Failure) -> None:
         if isinstance(failure.value, Exception):

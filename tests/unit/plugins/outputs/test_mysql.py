@@ -16,7 +16,7 @@ from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs import mysql
 from ulogd_tw.plugins.outputs.mysql import MYSQL, _as_parameters, literals
 from ulogd_tw.storing.columns import TableColumn, Target, values_of
-from ulogd_tw.storing.database import Refused
+from ulogd_tw.storing.refused import Refused
 
 
 def made(**options):

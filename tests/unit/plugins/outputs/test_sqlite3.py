@@ -1,5 +1,6 @@
 """SQLITE3: the values that a file holds after a batch, rows that do not fit, files that change underneath."""
 
+import json
 import sqlite3
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -11,7 +12,7 @@ from twisted.internet import defer, reactor, task
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import given
-from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output
+from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output, told
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Coded
 from ulogd_tw.core.errors import StartError
@@ -275,6 +276,66 @@ class RefusedTests(SQLITE3TestCase):
         self.assertEqual(made.counters.dropped, {"refused": 3})
 
 
+class DeadLetterTests(SQLITE3TestCase):
+    """Refused rows in files, whichever way they were found."""
+
+    async def letters(self, made):
+        """The rows in the files, oldest first: error, and number."""
+        await made.stop()
+        paths = sorted(Path(made.config.dead_letters).iterdir())
+        self.assertEqual({0o600}, {path.stat().st_mode & 0o777 for path in paths})
+        lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+        return [(line["error"], line.get("number")) for line in lines]
+
+    async def test_constraint(self):
+        """Each refused row with its own error, among rows that fit; the rows without a value have no member."""
+        self.execute("CREATE TABLE flows (number INTEGER NOT NULL UNIQUE)")
+        made = await opened(self, self.output(dead_letters=self.mktemp()))
+        await made.write(batch_of((NUMBER_KEYS[1], [1, 2, 2, None, 3])))
+        await made.write(batch_of((NUMBER_KEYS[1], [3, 4])))
+        unique, null = "UNIQUE constraint failed: flows.number", "NOT NULL constraint failed: flows.number"
+        self.assertEqual([(unique, 2), (null, None), (unique, 3)], await self.letters(made))
+        self.assertEqual((3, {}), (made.counters.figures["dead_letters"], made.counters.errors))
+
+    async def test_many(self):
+        """The numbers of refused rows are right behind statements of many rows, and where others were taken out."""
+        self.execute("CREATE TABLE flows (number INTEGER CHECK (number % 1000 <> 999))")
+        made = await opened(self, self.output(dead_letters=self.mktemp()))
+        await made.write(numbers(0, 5000))
+        self.assertEqual([999, 1999, 2999, 3999, 4999], [number for _, number in await self.letters(made)])
+
+    async def test_sifted(self):
+        self.execute("CREATE TABLE flows (number INTEGER CHECK (number <> 3))")
+        self.execute(SiftingTests.trigger.format("NEW.number IN (1, 5)"))
+        made = await opened(self, self.output(reconnect=0.01, dead_letters=self.mktemp()))
+        await made.write(numbers(0, 8))
+        self.assertEqual([1, 3, 5], sorted(number for _, number in await self.letters(made)))
+
+    async def test_bound(self):
+        """The oldest files go, and are counted; the rows of now stay."""
+        self.execute("CREATE TABLE flows (number INTEGER CHECK (number < 0))")
+        made = await opened(self, self.output(dead_letters=self.mktemp(), dead_letters_size=20000))
+        for first in range(0, 1000, 20):
+            await made.write(numbers(first, 20))
+        found = [number for _, number in await self.letters(made)]
+        self.assertEqual(list(range(found[0], 1000)), found)
+        octets = sum(path.stat().st_size for path in Path(made.config.dead_letters).iterdir())
+        self.assertGreater(20000 + 3000, octets)
+        self.assertLess(15000, octets)
+        self.assertLess(0, made.counters.figures["dead_letters_removed"])
+
+    async def test_no_directory(self):
+        """Where they cannot be written the rows are counted all the same, and the log says so."""
+        self.execute("CREATE TABLE flows (number INTEGER CHECK (number < 0))")
+        Path(self.mktemp()).write_text("a file")
+        lines = told(self)
+        made = await opened(self, self.output(dead_letters=f"{self.path}/x"))
+        await made.write(numbers(0, 2))
+        await made.stop()
+        self.assertEqual(({"refused": 2}, {"dead_letters": 1}), (made.counters.dropped, made.counters.errors))
+        self.assertIn("dead letters cannot be written", lines[-1])
+
+
 class SiftingTests(SQLITE3TestCase):
     """Rows that the database refuses with an error about the whole statement."""
 
@@ -400,7 +461,7 @@ class FileTests(SQLITE3TestCase):
         await made.write(numbers(1, 2))
         self.moved()
         self.assertEqual(1.0, made.wake(0.0))
-        await made._in_thread(lambda: None)  # one thread: what was asked of it before is done
+        await made.in_thread(lambda: None)  # one thread: what was asked of it before is done
         self.execute("CREATE TABLE others (x)")
         await made.write(numbers(3, 2))
         self.assertEqual([1, 2], self.rows_of_moved())
