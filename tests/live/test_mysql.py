@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -173,6 +174,46 @@ class ValuesTests(MYSQLTestCase):
         self.assertEqual(found, [n for n in range(256) if n not in (3, 5, 17)])
         self.assertEqual(made.counters.dropped, {"refused": 47})
         self.assertRegex(self.told[-1], "47 rows do not fit.*Column 'number' cannot be null.*Data too long.*'userName'")
+
+
+class AddedColumnTests(MYSQLTestCase):
+    """create=1 with a table that lacks columns."""
+
+    async def test_a_key_more(self):
+        """Its column is added; older rows have NULL. A view stays as it is."""
+        self.execute("CREATE TABLE {t} (number INT)")
+        self.execute("INSERT INTO {t} VALUES (1)")
+        self.execute("CREATE VIEW seen AS SELECT number FROM {t}")
+        made = await opened(self, self.output(table="seen"))
+        await made.write(numbers(2, 1))
+        made = await opened(self, self.output())
+        await made.write(numbers(3, 1))
+        self.assertEqual(self.execute("SELECT * FROM {t}"), [(1, None), (2, None), (3, "0.0.0.3")])
+        self.assertEqual([line for line in self.told if "older rows have NULL" in line], self.told)
+        self.assertEqual(len(self.told), 1)
+
+    async def test_not_allowed(self):
+        """Where the user may not, the message has the statement; with alter=0 the stack runs without the column."""
+        self.execute("CREATE TABLE {t} (number INT)")
+        self.execute("CREATE USER fewer@'127.0.0.1'")
+        self.execute("GRANT SELECT, INSERT ON {t} TO fewer@'127.0.0.1'")
+        with self.assertRaisesRegex(StartError, "ALTER TABLE .* ADD COLUMN `sourceIPv4Address` .*alter=0"):
+            await opened(self, self.output(user="fewer"))
+        made = await opened(self, self.output(user="fewer", alter=False))
+        await made.write(numbers(3, 1))
+        self.assertEqual(self.execute("SELECT * FROM {t}"), [(3,)])
+
+    async def test_type_that_does_not_fit(self):
+        """The statement of the message mends the column."""
+        keys = (NUMBER_KEYS[1], known("userName"))
+        self.execute("CREATE TABLE {t} (number DATETIME, userName INT)")
+        for _ in keys:
+            with self.assertRaisesRegex(StartError, "does not fit") as caught:
+                await opened(self, self.output(), keys)
+            self.execute(re.search("ALTER TABLE [^;]*", str(caught.exception))[0])
+        made = await opened(self, self.output(), keys)
+        await made.write(batch_of((keys[0], [7]), (keys[1], ["x"])))
+        self.assertEqual(self.execute("SELECT * FROM {t}"), [(7, "x")])
 
 
 class SiftingTests(MYSQLTestCase):

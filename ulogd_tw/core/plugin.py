@@ -402,6 +402,10 @@ class Output(Plugin):
         """As `requests`, for one stack with the keys `above` (None: any key may come)."""
         return self.requests(frozenset())
 
+    def named_beside_all(self) -> dict[str, bool]:
+        """Keys to request by name where it asked for `ALL`: some are only given by name (`Plugin.hidden`)."""
+        return {}
+
     def state(self) -> State:
         """How its destination is now, for `/readyz`. Asked often; it opens nothing."""
         return FINE

@@ -98,18 +98,10 @@ def _request(
     """Connect the requests of `node` to the nodes from `parent` upwards."""
     above = list(upwards(parent))
     stack = next(s for s in node.stacks if parent in s.path)
-    if asked is ALL:
-        for provider in above:
-            wanted[provider].everything = True
-        keys: dict[str, Key] = {}
-        for provider in reversed(above):
-            keys |= {n: k for n, k in given[provider].keys.items() if n not in provider.plugin.hidden}
-        any_key = any(given[provider].open for provider in above)
-        return [
-            Mistake(stack.spec.where, f"stack {stack.spec.text}: {node.plugin.instance}:{node.plugin.name}: {text}")
-            for text in node.plugin.available(None if any_key else tuple(keys.values()))
-        ]
     mistakes = []
+    if asked is ALL:
+        mistakes = _request_all(node, stack, above, given, wanted)
+        asked = node.plugin.named_beside_all() if isinstance(node.plugin, Output) else {}
     for request, required in asked.items():
         name, _, instance = request.partition("@")
         for provider in above:
@@ -132,6 +124,22 @@ def _request(
             if required:
                 mistakes.append(_unmet(node, stack, request, instance, above, given, providers))
     return mistakes
+
+
+def _request_all(
+    node: Node, stack: Stack, above: list[Node], given: dict[Node, Provided], wanted: dict[Node, _Wish]
+) -> list[Mistake]:
+    """Request every key of the nodes `above`."""
+    for provider in above:
+        wanted[provider].everything = True
+    keys: dict[str, Key] = {}
+    for provider in reversed(above):
+        keys |= {n: k for n, k in given[provider].keys.items() if n not in provider.plugin.hidden}
+    any_key = any(given[provider].open for provider in above)
+    return [
+        Mistake(stack.spec.where, f"stack {stack.spec.text}: {node.plugin.instance}:{node.plugin.name}: {text}")
+        for text in node.plugin.available(None if any_key else tuple(keys.values()))
+    ]
 
 
 def _past_shadows(

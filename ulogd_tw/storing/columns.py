@@ -52,6 +52,12 @@ def clash(keys: Iterable[str]) -> str | None:
     return None
 
 
+def without_column(columns: Iterable[TableColumn], names: Iterable[str]) -> list[str]:
+    """The keys, by name, that have no column in a table."""
+    held = {column.name.lower() for column in columns}
+    return [name for name in names if not held & {name.lower(), column_name(name).lower()}]
+
+
 # columns
 
 

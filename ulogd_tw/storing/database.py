@@ -17,8 +17,10 @@ import numpy as np
 from twisted.logger import Logger
 
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.readable import type_of
 from ulogd_tw.storing.columns import TableColumn, Values, column_name
+from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.refused import Fault, Refused
 from ulogd_tw.storing.sifting import Sifting, part
 
@@ -62,6 +64,8 @@ class Database:
         self.run = str(uuid.uuid4())
         self.numbered = True
         """Whether batch numbers can be stored."""
+        self.alterable = True
+        """Whether a column can be added to the table, seen by `columns`; a view has none."""
         self.connection: Any = None
         self._refused = (0, Refused())
         self._known: Values | None = None
@@ -136,6 +140,48 @@ class Database:
         """Create the table."""
         self._execute(connection, self.ddl(keys))
         self.log.info("{instance}: made the table {table}", instance=self.instance, table=self.table)
+
+    def add_columns(self, connection: Any, keys: list[Key]) -> None:
+        """Add a column for each key. Raises `TableError` where the user of the service may not."""
+        names = ", ".join(column_name(key.name) for key in keys)
+        try:
+            for statement in self.add_ddl(keys):
+                self._execute(connection, statement)
+        except Exception as error:
+            fault = self.fault(error)
+            if fault is None or fault.reason != "permission":
+                raise
+            remedy = "; ".join(self.add_ddl(keys)) + "; or set alter=0"
+            raise TableError(f"table {self.table} has no column {names}: {self.text(error)}", remedy) from error
+        self.log.info(
+            "{instance}: added {columns} to the table {table}: {names}; older rows have NULL there",
+            instance=self.instance, columns=plural(len(keys), "column"), table=self.table, names=names,
+        )  # fmt: skip
+
+    def add_ddl(self, keys: Iterable[Key]) -> list[str]:
+        """The statements to add a column for each key."""
+        return [f"ALTER TABLE {self.table} ADD COLUMN {self.column_ddl(key)}" for key in keys]
+
+    def holds(self, column: TableColumn, key: Key) -> bool:
+        """Whether the type of a column is good for the values of a key; a value too large is a matter of its row."""
+        return True
+
+    def change_ddl(self, column: TableColumn, key: Key) -> str:
+        """The statement to give a column the type for a key."""
+        _, _, type_name = self.column_ddl(key).rpartition(self.quote)
+        return f"ALTER TABLE {self.table} MODIFY COLUMN {self.quoted(column.name)}{type_name}"
+
+    def check_types(self, columns: Iterable[TableColumn], keys: Iterable[Key]) -> None:
+        """Raises `TableError` for a column that cannot hold the values of its key."""
+        by_column = {column_name(key.name).lower(): key for key in keys}
+        for column in columns:
+            key = by_column.get(column.name.lower())
+            if key is not None and not column.automatic and not self.holds(column, key):
+                raise TableError(
+                    f"column {column.name} of table {self.table} is {column.type}, which does not fit {key.name} "
+                    f"({key.type.name})",
+                    f"{self.change_ddl(column, key)}; or leave the key out by keys=",
+                )
 
     def number_batches(self, connection: Any) -> None:
         """Create the table of batch numbers if needed, and delete old ones; `numbered` is the result."""

@@ -22,7 +22,15 @@ from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.options import Option, boolean, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, RAW, SUM, Wanted
 from ulogd_tw.core.resolve import Found, Provided
-from ulogd_tw.storing.columns import TableColumn, Target, all_targets, chosen_targets, clash, column_name
+from ulogd_tw.storing.columns import (
+    TableColumn,
+    Target,
+    all_targets,
+    chosen_targets,
+    clash,
+    column_name,
+    without_column,
+)
 from ulogd_tw.storing.counts import STORING
 from ulogd_tw.storing.database import Database
 from ulogd_tw.storing.errors import TableError
@@ -38,7 +46,10 @@ COMMON = (
     Option("table", text, None, "Name of the table or view, with its schema if needed, such as flows or "
            "archive.flows.", mandatory=True),
     Option("create", boolean, False, "1: make a missing table, with a column for each key. Dots in a key's name become "
-           "underscores (ip.saddr: ip_saddr)."),
+           "underscores (ip.saddr: ip_saddr). A column that a key lacks is added; see alter."),
+    Option("alter", boolean, True, "With create=1, a table that is there gets a column for each key without one: for "
+           "keys, or for all keys that reach the output (not below an input with open-ended keys). Its older rows have "
+           "NULL there. 0: only the columns that it has are written. No column is ever changed or dropped."),
     Option("keys", words, (), "Keys to write, in this order, such as sourceAddress octetDeltaCount. Empty: the keys "
            "with a column in the table; with create=1, all keys that reach the output."),
     *gathering_options(0.0),
@@ -63,7 +74,9 @@ class SQLOutput(GatheringOutput):
         """The columns of the table seen by `prepare`: empty without a table, None if unknown."""
         self.offered: dict[str, Key] = {}
         """The keys that can reach this output, if it asked for all."""
-        self.writer = TableWriter(self.database, self._written, self._keys_to_make, self.find)
+        self._asked_for_more = False
+        """Whether it asked for all although there is a table: for columns to add."""
+        self.writer = TableWriter(self.database, self._written, self._keys_to_make, self.find, self._keys_to_add)
         self.pool: adbapi.ConnectionPool | None = None
         self._looked_up: Bounded[tuple[Schema, str], None] = Bounded(MOST_LOOKED_UP)
         self._unnumbered = False
@@ -108,7 +121,9 @@ class SQLOutput(GatheringOutput):
             self._away = True
             return
         if existing:
-            self._choose(existing)
+            if not self._may_add:
+                self._choose(existing)
+            self._check_types(existing, StartError)
         elif not self.config.create:
             raise StartError(f"there is no table {self.config.table}", "make it, or set create=1")
         self.existing = existing
@@ -123,6 +138,20 @@ class SQLOutput(GatheringOutput):
             name: len(target.keys) == 1 and not target.optional for target in targets for name in target.keys
         }
 
+    @property
+    def _may_add(self) -> bool:
+        """Whether missing columns may be added."""
+        return self.config.create and self.config.alter and self.database.alterable
+
+    def requests_of(self, above: frozenset[str] | None) -> Any:
+        if above is None or self.config.keys or not self.existing or not self._may_add:
+            return self.requests(frozenset())
+        self._asked_for_more = True
+        return ALL
+
+    def named_beside_all(self) -> dict[str, bool]:
+        return self.requests(frozenset()) if self._asked_for_more else {}
+
     def available(self, keys: tuple[Key, ...] | None) -> Iterable[str]:
         if not self.config.create:
             return
@@ -134,10 +163,11 @@ class SQLOutput(GatheringOutput):
             return
         raw = {key.name for key in registry.ulogd.values() if key.type is types.OCTETS}  # raw.pkt: only by name
         offered = self.offered | {key.name: key for key in keys if key.name not in raw}
-        if wrong := self._wrong_names(offered):
-            yield f"create=1: {wrong}; choose with keys="
-        else:
+        wrong = self._wrong_names(offered)
+        if not wrong:
             self.offered = offered
+        elif not self.existing:
+            yield f"create=1: {wrong}; choose with keys="
 
     def _choose(self, columns: list[TableColumn]) -> list[Target]:
         """Choose the columns to write, and their keys. Raises `StartError`."""
@@ -155,6 +185,7 @@ class SQLOutput(GatheringOutput):
 
     def _written(self, columns: list[TableColumn]) -> list[Target]:
         """The columns to write, once the keys are known. Raises `TableError`."""
+        self._check_types(columns, TableError)
         return [target for target in self._targets(columns) if not target.optional or self._given(target)]
 
     def _given(self, target: Target) -> bool:
@@ -182,8 +213,25 @@ class SQLOutput(GatheringOutput):
             found.append(key.named(name))
         return found
 
+    def _keys_to_add(self, columns: list[TableColumn], batch: Batch | None) -> list[Key] | None:
+        """The keys without a column, if they are to get one; None if only a batch will show the type of a key."""
+        names = without_column(columns, self.config.keys or self.offered) if self._may_add else []
+        keys = self._keys_to_make(batch) if names else []
+        return keys and [key for key in keys if key.name in names]
+
+    def _check_types(self, columns: list[TableColumn], error: type[StartError] | type[TableError]) -> None:
+        """Raises `error` for a column that cannot hold its key, where the table is ours to make."""
+        if not self.config.create:
+            return
+        named = [(name, known(name.partition("@")[0])) for name in self.config.keys]
+        keys = [key.named(name) for name, key in named if key is not None] or list(self.offered.values())
+        try:
+            self.database.check_types(columns, keys)
+        except TableError as wrong:
+            raise error(str(wrong), wrong.remedy) from None
+
     def _asked_for_all(self) -> bool:
-        return not self.config.keys and not self.existing
+        return not self.config.keys and (not self.existing or self._asked_for_more)
 
     def find(self, batch: Batch, name: str) -> Found | None:
         """As `Plugin.find`; if all keys were asked for, in the form of the batch."""

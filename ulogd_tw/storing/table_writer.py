@@ -17,16 +17,24 @@ from ulogd_tw.storing.refused import Refused
 
 Choose = Callable[[list[TableColumn]], list[Target]]
 KeysToMake = Callable[[Batch | None], list[Key] | None]
+KeysToAdd = Callable[[list[TableColumn], Batch | None], list[Key] | None]
 
 
 class TableWriter:
     """Writes through an `adbapi.ConnectionPool` of one thread; each failure discards the connection.
 
     adbapi alone keeps a dead connection and loses the rows written to it. `choose` gives the columns to write;
-    `keys_to_make` (may raise `TableError`) gives the keys for a missing table.
+    `keys_to_make` (may raise `TableError`) gives the keys for a missing table, `keys_to_add` those for missing columns.
     """
 
-    def __init__(self, database: Database, choose: Choose, keys_to_make: KeysToMake, find: Find) -> None:
+    def __init__(
+        self,
+        database: Database,
+        choose: Choose,
+        keys_to_make: KeysToMake,
+        find: Find,
+        keys_to_add: KeysToAdd = lambda columns, batch: [],
+    ) -> None:
         self.database = database
         self.targets: list[Target] | None = None
         """The columns to write; None until they are read through this connection."""
@@ -34,6 +42,7 @@ class TableWriter:
         """Set to have a new connection for the next batch."""
         self._choose = choose
         self._keys_to_make = keys_to_make
+        self._keys_to_add = keys_to_add
         self._find = find
 
     def opened(self, connection: Any) -> None:
@@ -106,12 +115,13 @@ class TableWriter:
         return connection
 
     def _learn(self, connection: Any, batch: Batch | None) -> list[Target] | None:
-        """The columns to write. Creates the table; None if a batch must come first to show the types of keys."""
+        """The columns to write. Makes the table, or columns; None if a batch must come first to show types of keys."""
         columns = self.database.columns(connection)
+        keys = self._keys_to_add(columns, batch) if columns else self._keys_to_make(batch)
+        if keys is None:
+            return None
         if not columns:
-            keys = self._keys_to_make(batch)
-            if keys is None:
-                return None
             self.database.make(connection, keys)
-            columns = self.database.columns(connection)
-        return self._choose(columns)
+        elif keys:
+            self.database.add_columns(connection, keys)
+        return self._choose(self.database.columns(connection) if keys else columns)

@@ -77,9 +77,9 @@ async def opened(case, made, keys=NUMBER_KEYS):
 
 def wire(case, made, keys):
     """What the stack does for an output below something that gives these keys."""
-    asked = made.requests(frozenset())
+    asked = made.requests_of(frozenset(key.name for key in keys))
     if asked is ALL:
         case.assertEqual(list(made.available(keys)), [])
-        return
+        asked = made.named_beside_all()
     for name in asked:
         made.sources.add(name, Provided(keys).recipes(name.partition("@")[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -38,6 +39,10 @@ LONGEST_CONNECT_S = 31536000
 FENCE_S = 5
 """Seconds for a killed session of this service to end."""
 
+_NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double", "bit")
+_TIMES = ("date", "time", "datetime", "timestamp", "year")
+"""MySQL's types for what is no number of seconds."""
+
 # Server errors that are about a row, not the statement: data exceptions, violated constraints, a trigger's SIGNAL.
 _ROW_ERRORS = frozenset({
     1048, 1062, 1169, 1216, 1263, 1264, 1265, 1292, 1366, 1367, 1406, 1411, 1441, 1452, 1526, 1557, 1586, 1644, 1690,
@@ -56,6 +61,7 @@ _FAULTS = (
     (Fault("read_only", "the server takes no writes; is it a replica?"), _READ_ONLY),
     (Fault("table", "make the database and the table, or set create=1"), (1049, 1146)),
     (Fault("table", "see that the table fits the keys, or make it anew"), (1054, 1136, 1364)),
+    (Fault("table", "", transient=True), (1060,)),  # another program has added the same column just now
     (Fault("procedure", "make it, or set procedure=INSERT"), (1305, 1318)),
     (Fault("full", "make room on the disk of the server"), (1021, 1114, 3, 28)),
     (Fault("locked", "", transient=True), (1205, 1213, 1099, 1100)),
@@ -209,7 +215,9 @@ class MySQL(Database):
         return self._execute(connection, "SELECT GET_LOCK(%s, %s)", name, wait_s)[0][0] == 1
 
     def columns(self, connection: Any) -> list[TableColumn]:
-        if not self._exists(connection, self.name):
+        kind = self._kind(connection, self.name)
+        self.alterable = kind in ("", "BASE TABLE") and self._inserts
+        if not kind:
             return []
         rows = self._execute(connection, f"SHOW COLUMNS FROM {self.table}")
         found = [
@@ -232,11 +240,19 @@ class MySQL(Database):
         )  # fmt: skip
         return [kind for (kind,) in rows]
 
+    @property
+    def _inserts(self) -> bool:
+        """Whether rows are inserted into the table itself, by a plain INSERT."""
+        return self.procedure.strip().upper() == "INSERT"
+
     def _exists(self, connection: Any, name: str) -> bool:
-        """Whether the table exists; a table invisible to the user counts as missing."""
+        return bool(self._kind(connection, name))
+
+    def _kind(self, connection: Any, name: str) -> str:
+        """BASE TABLE or VIEW; empty if there is none. A table invisible to the user counts as missing."""
         rows = self._execute(
             connection,
-            "SELECT ENGINE FROM information_schema.TABLES "
+            "SELECT ENGINE, TABLE_TYPE FROM information_schema.TABLES "
             "WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s",
             self.schema or None, name,
         )  # fmt: skip
@@ -246,7 +262,16 @@ class MySQL(Database):
                 "stored twice; ALTER TABLE {table} ENGINE=InnoDB",
                 instance=self.instance, table=self.table, engine=rows[0][0],
             )  # fmt: skip
-        return bool(rows)
+        return str(rows[0][1]) if rows else ""
+
+    def holds(self, column: TableColumn, key: Key) -> bool:
+        word = re.split(r"\W", column.type.lower(), maxsplit=1)[0]
+        if word in _NUMBERS:
+            return key.type.numeric or (key.type.kind == "ipv4" and column.integer)
+        return word not in _TIMES
+
+    def add_ddl(self, keys: Iterable[Key]) -> list[str]:
+        return [f"ALTER TABLE {self.table} " + ", ".join(f"ADD COLUMN {self.column_ddl(key)}" for key in keys)]
 
     def ddl(self, keys: Iterable[Key]) -> str:
         lines = ["`id` BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY", *(self.column_ddl(key) for key in keys)]
@@ -313,7 +338,7 @@ class MySQL(Database):
             raise pymysql.OperationalError(2013, f"malformed answer: {error!r}") from error
 
     def copy_row(self, connection: Any, columns: list[str]) -> bool:
-        return self.procedure.strip().upper() == "INSERT" and super().copy_row(connection, columns)
+        return self._inserts and super().copy_row(connection, columns)
 
     def about_row(self, error: Exception) -> bool:
         return isinstance(error, pymysql.MySQLError) and bool(error.args) and error.args[0] in _ROW_ERRORS

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from twisted.python.failure import Failure
 
+from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option
 from ulogd_tw.core.options import text as words
 from ulogd_tw.core.paths import unwritable
@@ -34,6 +35,8 @@ LOOK_S = 1.0
 _PARAMETERS = 900
 """Maximum values of one statement: SQLite before 3.32 takes 999."""
 _TOGETHER = "ulogd_tw_together"
+_TEXTS = ("CHAR", "CLOB", "TEXT", "BLOB")
+"""Words in the types of columns that keep text as it is."""
 
 _FAULTS = {
     sqlite3.SQLITE_BUSY: Fault("locked", "another program has locked it", transient=True),
@@ -118,10 +121,26 @@ class SQLite(Database):
         # table_xinfo: hidden is 2 or 3 for generated columns.
         rows = self._execute(connection, f"PRAGMA {schema}table_xinfo({self.quoted(self.name)})")
         keys = sum(1 for row in rows if row[5])
+        self.alterable = not self._is_view(connection)
         return [
             TableColumn(name, kind, bool(hidden) or (keys == 1 and bool(place) and kind.upper() == "INTEGER"))
             for _, name, kind, _, _, place, hidden in rows
         ]
+
+    def _is_view(self, connection: Any) -> bool:
+        schema = f"{self.quoted(self.schema)}." if self.schema else ""
+        query = f"SELECT 1 FROM {schema}sqlite_master WHERE type = 'view' AND lower(name) = lower(?)"
+        return bool(self._execute(connection, query, self.name))
+
+    def holds(self, column: TableColumn, key: Key) -> bool:
+        """Text that looks like a number would become one in a column of numbers: 0123, or 1e5 in hexadecimal."""
+        name = column.type.upper()
+        return key.type.kind not in ("string", "octets", "list") or not name or any(w in name for w in _TEXTS)
+
+    def change_ddl(self, column: TableColumn, key: Key) -> str:
+        """SQLite changes no types: the old column gets another name, and create=1 adds the new one."""
+        old = self.quoted(column.name + "_old")
+        return f"ALTER TABLE {self.table} RENAME COLUMN {self.quoted(column.name)} TO {old}"
 
     def _exists(self, connection: Any, name: str) -> bool:
         schema = f"{self.quoted(self.schema)}." if self.schema else ""

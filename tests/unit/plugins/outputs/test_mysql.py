@@ -16,6 +16,7 @@ from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs import mysql
 from ulogd_tw.plugins.outputs.mysql import MYSQL, _as_parameters, literals
 from ulogd_tw.storing.columns import TableColumn, Target, values_of
+from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.refused import Refused
 
 
@@ -204,6 +205,29 @@ class StatementTests(SynchronousTestCase):
             "  `userName` MEDIUMTEXT\n"
             ") ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
         ))  # fmt: skip
+
+    def test_added_columns(self):
+        """All that the table lacks in one statement."""
+        keys = [known("octetDeltaCount"), known("userName")]
+        self.assertEqual(
+            made().database.add_ddl(keys),
+            ["ALTER TABLE `flows` ADD COLUMN `octetDeltaCount` BIGINT UNSIGNED, ADD COLUMN `userName` MEDIUMTEXT"],
+        )
+
+    def test_types_that_fit(self):
+        """Numbers fit columns of numbers and text, text does not fit numbers; nothing of ours is a date of MySQL's."""
+        database = made().database
+        octets, name, address = known("octetDeltaCount"), known("userName"), known("orig.ip.saddr").typed(types.IPV4)
+        for type_, expected in (
+            ("bigint(20) unsigned", [True, False, True]), ("tinyint(3)", [True, False, True]),
+            ("double", [True, False, False]), ("varchar(3)", [True] * 3), ("datetime(3)", [False] * 3),
+            ("blob", [True] * 3), ("inet6", [True] * 3),
+        ):  # fmt: skip
+            column = TableColumn("x", type_)
+            self.assertEqual([database.holds(column, key) for key in (octets, name, address)], expected, type_)
+        with self.assertRaises(TableError) as caught:
+            database.check_types([TableColumn("UserName", "int(10)")], [octets, name])
+        self.assertRegex(caught.exception.remedy, "^ALTER TABLE `flows` MODIFY COLUMN `UserName` MEDIUMTEXT;")
 
     def test_every_type_has_a_column(self):
         """No key's type is forgotten, in either database."""

@@ -1,6 +1,7 @@
 """SQLITE3: the values that a file holds after a batch, rows that do not fit, files that change underneath."""
 
 import json
+import re
 import sqlite3
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -189,7 +190,9 @@ class ExistingTableTests(SQLITE3TestCase):
         """A key of keys= that the table has no column for."""
         self.execute("CREATE TABLE flows (number INTEGER)")
         with self.assertRaisesRegex(StartError, "no column for the key octetDeltaCount"):
-            self.output(keys=("number", "octetDeltaCount")).prepare()
+            self.output(keys=("number", "octetDeltaCount"), create=False).prepare()
+        with self.assertRaisesRegex(StartError, "no column for the key octetDeltaCount"):
+            self.output(keys=("number", "octetDeltaCount"), alter=False).prepare()
 
     async def test_chosen_keys(self):
         """keys= names what is written; the other columns are left alone."""
@@ -203,6 +206,79 @@ class ExistingTableTests(SQLITE3TestCase):
         rows, _ = await self.stored(numbers(5, 1), keys=("number", "sourceIPv4Address"))
         self.assertEqual(rows, [(5, "0.0.0.5")])
         self.assertEqual([row[2] for row in self.execute("PRAGMA table_info(flows)")], ["INTEGER", "TEXT"])
+
+
+class AddedColumnTests(SQLITE3TestCase):
+    """create=1 with a table that lacks columns."""
+
+    NAMES = "SELECT name FROM pragma_table_info('flows')"
+
+    async def test_a_key_more(self):
+        """Its column is added behind the others; older rows have NULL, and the log says so once."""
+        for keys in ((), ("number", "sourceIPv4Address")):
+            self.path = self.mktemp()
+            lines = told(self)
+            self.execute("CREATE TABLE flows (number INTEGER)")
+            self.execute("INSERT INTO flows VALUES (3)")
+            made = await opened(self, self.output(keys=keys))
+            await made.write(numbers(4, 1))
+            await made.write(numbers(5, 1))
+            rows = self.execute("SELECT number, sourceIPv4Address FROM flows")
+            self.assertEqual(rows, [(3, None), (4, "0.0.0.4"), (5, "0.0.0.5")])
+            self.assertEqual(
+                lines, ['db: added 1 column to the table "flows": sourceIPv4Address; older rows have NULL there']
+            )
+
+    async def test_type_of_a_plugin_alone(self):
+        """A key that no registry knows gets its column with the first rows."""
+        self.execute("CREATE TABLE flows (sourceIPv4Address TEXT)")
+        made = await opened(self, self.output(keys=("number", "sourceIPv4Address")))
+        self.assertEqual(self.execute(self.NAMES), [("sourceIPv4Address",)])
+        await made.write(numbers(4, 1))
+        self.assertEqual(self.execute("SELECT * FROM flows"), [("0.0.0.4", 4)])
+
+    async def test_forbidden(self):
+        """alter=0, create=0, a view: the columns stay as they are."""
+        self.execute("CREATE TABLE base (number INTEGER)")
+        self.execute("CREATE VIEW seen AS SELECT number FROM base")
+        self.execute("CREATE TRIGGER t INSTEAD OF INSERT ON seen BEGIN INSERT INTO base VALUES (NEW.number); END")
+        for options in ({"alter": False}, {"create": False}, {"table": "seen"}):
+            made = await opened(self, self.output(**{"table": "base"} | options))
+            await made.write(numbers(4, 1))
+        self.assertEqual(self.execute("SELECT * FROM base"), [(4,)] * 3)
+
+    async def test_open_ended_keys(self):
+        """Below an input that may give any key, the columns of the table are asked for, as ever."""
+        self.execute("CREATE TABLE flows (number INTEGER)")
+        made = self.output()
+        made.prepare()
+        self.assertEqual(made.requests_of(None), {"number": True, "record_kind": False})
+
+    async def test_altered_while_it_runs(self):
+        """A column that somebody drops is there again with the next batch; no row is lost."""
+        made = await opened(self, self.output())
+        await made.write(numbers(1, 2))
+        self.execute("ALTER TABLE flows DROP COLUMN sourceIPv4Address")
+        await made.write(numbers(3, 1))
+        rows = self.execute("SELECT number, sourceIPv4Address FROM flows")
+        self.assertEqual(rows, [(1, None), (2, None), (3, "0.0.0.3")])
+
+    async def test_type_that_does_not_fit(self):
+        """A text in a column of numbers is a mistake; the statement of the message mends it, and drops nothing."""
+        name = Key("userName", types.STRING)
+        batch = batch_of((NUMBER_KEYS[1], [1]), (name, ["0123"]))
+        self.execute("CREATE TABLE flows (number INTEGER, userName INTEGER)")
+        self.execute("INSERT INTO flows VALUES (0, 7)")
+        for keys in (("userName",), ()):
+            with self.assertRaisesRegex(
+                StartError, "column userName of table .* is INTEGER, .* does not fit"
+            ) as caught:
+                await opened(self, self.output(keys=keys), batch.schema.values())
+        self.execute(re.search("ALTER TABLE [^;]*", str(caught.exception))[0])
+        made = await opened(self, self.output(keys=("number", "userName")), batch.schema.values())
+        await made.write(batch)
+        rows = self.execute("SELECT number, userName_old, userName FROM flows")
+        self.assertEqual(rows, [(0, 7, None), (1, None, "0123")])
 
 
 class RequestTests(SynchronousTestCase):
