@@ -6,7 +6,8 @@ A line (a dict of JSON's values) for each session, for each of its domains, and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from math import inf
 from typing import Any
 
 from ulogd_tw.core import types
@@ -72,14 +73,22 @@ def lines(sessions: list[tuple], numbers: bool = False) -> Iterator[Line]:
 
 
 class Restoring:
-    """Puts lines into a decoder and its sessions. Sessions that were silent for `idle` seconds are left out.
+    """Puts lines into a decoder and its sessions.
+
+    Sessions that were silent for `idle` seconds are left out, and those with other listening addresses than `places`:
+    another collector may have heard them since. None: all addresses.
 
     `take` raises ValueError, TypeError, KeyError or IndexError for what no such line is.
     """
 
-    def __init__(self, decoder: Decoder, exporters: Exporters, idle: float, now: float) -> None:
+    def __init__(
+        self, decoder: Decoder, exporters: Exporters, idle: float, now: float, places: Collection[str] | None = None
+    ) -> None:
         self.sessions = self.templates = 0
-        self._decoder = decoder
+        self.places = places
+        self.newest: dict[tuple[str, str], float] = {}
+        """When sessions were heard last, by listening address and sender, where several files have them."""
+        self.decoder = decoder
         self._exporters = exporters
         self._idle = idle
         self._now = now
@@ -105,14 +114,20 @@ class Restoring:
 
     def _take_session(self, line: Line) -> None:
         self._session = None
-        if self._now - line["last"] >= self._idle:
+        elsewhere = self.places is not None and line["place"] not in self.places
+        if self._now - line["last"] >= self._idle or elsewhere:
             return
+        if self.newest:
+            key = line["place"], line["sender"]
+            if line["last"] < self.newest.get(key, 0.0):
+                return
+            self.newest[key] = inf  # once
         name, peer = bytes.fromhex(line["sender"]), (line["peer"], line["port"])
         session = self._exporters.restore(line["place"], name, peer, self._now, bool(line.get("proven")))
         if isinstance(session, str):
             return
         session.last_received = self._last = float(line["last"])
-        self._decoder.restore_types(session, [_key(item) for item in line["types"]])
+        self.decoder.restore_types(session, [_key(item) for item in line["types"]])
         self._session = session
         self.sessions += 1
 
@@ -120,18 +135,18 @@ class Restoring:
         self._number, self._place = line["domain"], line["domain_place"]
         told = restored(line["told"]) if line["told"] else None
         came_to = Place(*line["came_to"]) if line.get("came_to") else None
-        self._decoder.restore_domain(session, self._number, self._place, float(line["origin"]), told, came_to)
+        self.decoder.restore_domain(session, self._number, self._place, float(line["origin"]), told, came_to)
         if line.get("expected", -1) >= 0:
-            self._decoder.resume_at(session, self._place, line["expected"], self._now - self._last)
+            self.decoder.resume_at(session, self._place, line["expected"], self._now - self._last)
 
     def _take_template(self, session: Session, line: Line) -> None:
-        lifetime = self._decoder.limits.template_lifetime
+        lifetime = self.decoder.limits.template_lifetime
         if lifetime and self._now - line["received"] >= lifetime:
             return
         fields = tuple(Field(*map(int, field)) for field in line["fields"])
         template = Template(int(line["template"]), fields, int(line["scopes"]))
         received, exported = float(line["received"]), int(line.get("exported", 0))
-        self.templates += self._decoder.restore(session, self._number, self._place, template, received, exported)
+        self.templates += self.decoder.restore(session, self._number, self._place, template, received, exported)
 
 
 def _key(item: list[Any]) -> Key:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer, threads
 from twisted.python.failure import Failure
 
-from ulogd_tw.collecting.positions import Position, Positions, load, resume
+from ulogd_tw.collecting.positions import Position, Positions, load, newest, resume
 
 if TYPE_CHECKING:
     from ulogd_tw.collecting.input import Collecting
     from ulogd_tw.collecting.reception import Reception
+
+
+_MOST_OF_OTHERS = 1_000_000
+"""Domains in the file of another collector, at most."""
 
 
 class KeptNumbers:
@@ -25,15 +31,27 @@ class KeptNumbers:
         self._positions: Positions | None = None
         self._reception: Reception | None = None
         self._syncing: defer.Deferred[Any] | None = None
+        self._former: list[Position] = []
 
-    def begin(self, reception: Reception, places: Sequence[str], taken: bool) -> None:
-        """Go on where an earlier run ended, unless that was `taken` from a predecessor; note numbers from now on."""
-        most, now = self._collector.config.max_domains_in_all, reception.now()
-        if not taken:
-            idle = self._collector.config.idle_timeout
-            resume(self._load(most), places, reception.datagrams, reception.exporters, idle, now)
+    def look(self, places: Sequence[str], others: Iterable[Path]) -> None:
+        """Read what an earlier run has left, before any collector begins a file of its own.
+
+        An address may have been that of another collector: its file is one of `others`.
+        """
+        found = self._load(places)
+        for path in others:
+            with suppress(OSError, ValueError):  # its owner sets it aside
+                found += load(str(path), _MOST_OF_OTHERS, places)
+        self._former = newest(found)
+
+    def begin(self, reception: Reception, places: Sequence[str]) -> None:
+        """Go on where an earlier run ended, if there was a `look`; note numbers from now on."""
+        now, former = reception.now(), self._former
+        idle = self._collector.config.idle_timeout
+        resume(former, places, reception.datagrams, reception.exporters, idle, now)
+        self._former = []
         try:
-            self._positions = Positions(self.path, most)
+            self._positions = Positions(self.path, self._collector.config.max_domains_in_all)
         except OSError as error:
             self._fault(error)
             return
@@ -41,9 +59,9 @@ class KeptNumbers:
         reception.exporters.heard = set(reception.exporters)
         self.note(now)
 
-    def _load(self, most: int) -> list[Position]:
+    def _load(self, places: Sequence[str]) -> list[Position]:
         try:
-            return load(self.path, most)
+            return load(self.path, self._collector.config.max_domains_in_all, places)
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:

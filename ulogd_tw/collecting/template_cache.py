@@ -10,7 +10,8 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -38,6 +39,8 @@ LATEST = 300.0
 _OF_FIELD, _OF_TEMPLATE, _OF_DOMAIN, _OF_NAME, _OF_ALL = 64, 256, 1024, 1024, 4 << 20
 """Octets of a file for each of what the limits allow, and for the rest; a larger file is of something else."""
 _LONGEST_LINE = 16 << 20
+_WRONG = (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError)
+"""Whatever reading a damaged file raises."""
 
 
 class TemplateCache:
@@ -61,19 +64,24 @@ class TemplateCache:
 
     # read
 
-    def load(self, decoder: Decoder, exporters: Exporters, idle: float, now: float) -> None:
-        """Restore sessions that have not been silent for too long. A file that is not whole is set aside, and said."""
-        restoring = Restoring(decoder, exporters, idle, now)
+    def load(self, restoring: Restoring, others: Iterable[Path] = ()) -> None:
+        """Restore sessions that have not been silent for too long. A file that is not whole is set aside, and said.
+
+        An address may have been that of another collector: its file is one of `others`. For each session the file
+        counts that has heard it last.
+        """
+        decoder = restoring.decoder
+        files = [path for path in others if _mentions(path, restoring.places or ())]
+        restoring.newest = _newest([self._path, *files], decoder.limits) if files else {}
         try:
-            with open_regular(self._path) as file:
-                _check(file, most_octets(decoder.limits))
-                restoring.take_all(_between(file))
+            restoring.take_all(_lines(self._path, decoder.limits))
         except FileNotFoundError:
-            self._changes = decoder.changes  # there is nothing to write yet
-            return
-        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            pass
+        except _WRONG as error:
             self._refuse(error)
-            return
+        for path in files:
+            with suppress(*_WRONG):  # its owner sets it aside
+                restoring.take_all(_lines(path, decoder.limits))
         self._changes = decoder.changes
         if restoring.sessions:
             self._collector.log.info(
@@ -179,6 +187,35 @@ def _check_head(line: bytes) -> None:
         raise ValueError("it is not a template cache, or it is damaged") from None
     if kind != "templates" or version != VERSION:
         raise ValueError(f"it is not a template cache of version {VERSION} (it says {kind!r}, version {version!r})")
+
+
+def _lines(path: Path, limits: Limits) -> Iterator[Line]:
+    """The lines of a file that is whole."""
+    with open_regular(path) as file:
+        _check(file, most_octets(limits))
+        yield from _between(file)
+
+
+def _mentions(path: Path, places: Iterable[str]) -> bool:
+    """Whether a file has sessions of one of these addresses."""
+    try:
+        with open_regular(path) as file:
+            octets = file.read()
+    except OSError:
+        return False
+    return any(b'"place":' + json.dumps(place).encode() in octets for place in places)
+
+
+def _newest(paths: Iterable[Path], limits: Limits) -> dict[tuple[str, str], float]:
+    """When each session of these files was heard last, by address and sender."""
+    found: dict[tuple[str, str], float] = {}
+    for path in paths:
+        with suppress(*_WRONG):
+            for line in _lines(path, limits):
+                if "peer" in line:
+                    key = line["place"], line["sender"]
+                    found[key] = max(found.get(key, 0.0), float(line["last"]))
+    return found
 
 
 def _between(file: BinaryIO) -> Iterator[Line]:

@@ -1,5 +1,6 @@
 """Sequence Numbers of UDP exporters that outlive a kill."""
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.ipfix.test_netflow import record5, v5, v9
 from tests.unit.ipfix.wire import COUNTER, a_set, hexed, message
-from ulogd_tw.collecting.positions import Positions, load, resume
+from ulogd_tw.collecting.positions import Position, Positions, load, newest, resume
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
 from ulogd_tw.ipfix.decoder import Decoder
@@ -148,6 +149,24 @@ class PositionTests(SynchronousTestCase):
         self.first.take(message(a_set(2, COUNTER), DATA, number=0))
         then = Run(self.path)
         self.assertEqual(0, then.begin(1010.0, places=("127.0.0.1:9996",)))
+
+    def test_heard_by_another_since(self):
+        """Two collectors have had the address: the numbers of the one that heard it last count, whose ever they are.
+
+        Within one second it is the one that is ahead, over the end of 32 bits too.
+        """
+        entry = Position(7, b"x" * 28, 1, 100, 1000)
+        others = [entry._replace(last=999, number=500), entry._replace(number=2**32 - 5), entry._replace(place=8)]
+        for order in itertools.permutations([entry, *others]):
+            self.assertEqual({entry, others[2]}, set(newest(order)))
+        later = entry._replace(last=1001, number=None)
+        self.assertEqual([later], newest([entry, later, others[0]]))
+
+    def test_only_of_some_addresses(self):
+        """An address is found among those of many."""
+        self.first.take(message(a_set(2, COUNTER), DATA, number=0))
+        found = [load(self.path, 1000, places) for places in (None, [PLACE, "x"], ["x"], [])]
+        self.assertEqual([1, 1, 0, 0], [len(entries) for entries in found])
 
     def test_two_kills(self):
         """Exporters that sent nothing between two kills are known after the second one."""

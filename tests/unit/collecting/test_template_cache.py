@@ -59,7 +59,7 @@ class _Collector:
         return self.cache.save(self.decoder, self.exporters, now)
 
     def load(self, now=1010.0, idle=1800):
-        self.cache.load(self.decoder, self.exporters, idle, now)
+        self.cache.load(exporter_lines.Restoring(self.decoder, self.exporters, idle, now))
         return self
 
 
@@ -270,6 +270,42 @@ class TemplateCacheTests(TestCase):
         then = self.again(limits=few).load()
         self.assertEqual(1, then.counters.errors["template_cache"])
         self.assertIn("octets", then.said[0])
+
+    @defer.inlineCallbacks
+    def test_of_other_collectors(self):
+        """Of what two collectors have heard at our address the later one counts; other addresses do not."""
+        other, damaged, missing = (self.path.with_name(name) for name in ("other", "damaged", "missing"))
+        yield self.heard(self.path, 1000.0, {"192.0.2.1": 4})
+        yield self.heard(other, 1005.0, {"192.0.2.1": 8, "192.0.2.2": 4})
+        damaged.write_bytes(other.read_bytes()[:-5])
+        for own, places, expected in (
+            (self.path, ["udp"], {"192.0.2.1": {8}, "192.0.2.2": {4}}),
+            (missing, ["x", "udp"], {"192.0.2.1": {8}, "192.0.2.2": {4}}),
+            (other, ["udp"], {"192.0.2.1": {8}, "192.0.2.2": {4}}),
+            (other, ["x"], {}),
+            (self.path, None, {"192.0.2.1": {4}}),
+            (missing, None, {}),
+        ):
+            then = _Collector(str(own))
+            restoring = exporter_lines.Restoring(then.decoder, then.exporters, 1800, 1010.0, places)
+            then.cache.load(restoring, {self.path, other, damaged, missing} - {own})
+            self.assertEqual(expected, {session.peer: self.widths(session) for session in then.exporters})
+            self.assertEqual({}, then.counters.errors)
+
+    def heard(self, path, now, widths):
+        """Write a file: template 256 of each exporter has a counter of so many octets."""
+        one = _Collector(str(path))
+        for host, width in widths.items():
+            one.take(host, 5000, message(a_set(2, template(256, (1, width)))), now=now)
+        for session in one.exporters:
+            session.last_received = now
+        return one.save()
+
+    @staticmethod
+    def widths(session):
+        """The octets of the counter."""
+        (domain,) = session.domains.values()
+        return {field.length for learnt in domain.templates.values() for field in learnt.template.fields}
 
     def test_in_one_process(self):
         """Its lines restore a successor without a file: records are decoded at once."""

@@ -227,12 +227,11 @@ class COLLECTOR(Collecting):
         self._cache = self._kept_templates()  # only now, since `wake` writes it
         if self._cache is not None and not self._taken:
             reception = self._reception
-            self._cache.load(reception.datagrams, reception.exporters, self.config.idle_timeout, self.clock())
-        if self._state is not None:
-            places = [place for listener in self._listeners if (place := getattr(listener, "place", ""))]
-            numbers = KeptNumbers(str(self._state[0] / "positions"), self)
-            numbers.begin(self._reception, places, self._taken)
-            self._numbers = numbers
+            idle, now = self.config.idle_timeout, self.clock()
+            restoring = Restoring(reception.datagrams, reception.exporters, idle, now, self._places())
+            self._cache.load(restoring, self._of_others("templates"))
+        if self._numbers is not None:
+            self._numbers.begin(self._reception, self._places() or ())
         for listener in self._listeners:
             listener.begin()
 
@@ -250,6 +249,22 @@ class COLLECTOR(Collecting):
     def keep_state(self, directory: Path, every: float) -> None:
         """Templates, options data and Sequence Numbers go to a file; the one of template_cache goes before it."""
         self._state = directory, every
+        self._numbers = numbers = KeptNumbers(str(directory / "positions"), self)
+        if not self._taken:
+            numbers.look(self._places() or (), self._of_others("positions"))
+
+    def _of_others(self, name: str) -> list[Path]:
+        """The files of this name of other instances, which may have had an address of ours."""
+        if self._state is None:
+            return []
+        directory = self._state[0]
+        return [path for path in directory.parent.glob(f"*/{name}") if path.parent != directory]
+
+    def _places(self) -> list[str] | None:
+        """The addresses of datagrams that it hears; None while an interface is awaited, whose address is not known."""
+        if self._awaited:
+            return None
+        return [place for listener in self._listeners if (place := getattr(listener, "place", ""))]
 
     def kept(self) -> dict[str, Any]:
         if self._cache is None or self.reception is None:
@@ -269,7 +284,8 @@ class COLLECTOR(Collecting):
 
     def take_state(self, state: Any) -> bool:
         reception = self._reception
-        Restoring(reception.datagrams, reception.exporters, self.config.idle_timeout, self.clock()).take_all(state)
+        idle, now = self.config.idle_timeout, self.clock()
+        Restoring(reception.datagrams, reception.exporters, idle, now, self._places()).take_all(state)
         self._taken = True
         return True
 
