@@ -60,10 +60,13 @@ class TemplatesTests(SynchronousTestCase):
         return (folder / "flows.tsv").read_text(), (folder / "protocols.tsv").read_text(), folder
 
     def test_run(self):
-        """Both stacks of the example run as a batch job, and write what the rows of the file give."""
-        flows, protocols, _ = self.written()
+        """All stacks of the example run as a batch job, and write what the rows of the file give."""
+        flows, protocols, folder = self.written()
         self.assertEqual("192.0.2.1\t15000\t1500.0\n192.0.2.1\t400\t100.0\n", flows)
         self.assertEqual("6\t15400\n17\t180\n", protocols)
+        (parts,) = (path for path in folder.glob("*-1.tsv"))
+        lines = (line.split(",") for line in (TEMPLATES / "flows.csv").read_text().splitlines())
+        self.assertEqual([f"{source}\t{octets}" for source, _, _, _, octets in lines], parts.read_text().splitlines())
 
     def test_wrong_lines(self):
         """Lines that are no flow are counted, and the others go on."""
@@ -73,8 +76,14 @@ class TemplatesTests(SynchronousTestCase):
         self.assertIn('"line": 4', (folder / "stats.json").read_text())
 
     def test_described(self):
-        """--info shows all four, from their entry points."""
-        places = {"CSVIN": "input", "PERPACKET": "filter", "BYPROTOCOL": "filter", "TABBED": "output"}
+        """--info shows all, from their entry points."""
+        places = {
+            "CSVIN": "input",
+            "PERPACKET": "filter",
+            "BYPROTOCOL": "filter",
+            "TABBED": "output",
+            "PARTS": "output",
+        }
         code = f"from ulogd_tw import registry\nfor name in {list(places)}: print(registry.describe(name))"
         said = self.python("-B", "-c", code)
         for name, place in places.items():

@@ -12,6 +12,12 @@ GATHERING = (
 )
 """Of every output that gathers."""
 
+DISK = (
+    Fault("full", "attempts", "There is no room on the disk."),
+    Fault("disk", "attempts", "The disk fails, or a file or directory cannot be used."),
+)
+"""Of outputs to files, beside `GATHERING`."""
+
 STORING = (
     *GATHERING,
     Fault("table", "attempts", "The table does not exist, or does not fit the keys."),
