@@ -53,7 +53,7 @@ class PARTS(GatheringOutput):
         return dict.fromkeys(self.config.keys, True)
 
     def store(self, batches, number, again):
-        """In the output's thread: all rows are on the disk afterwards, or it raises. Repeated, it writes the same file."""
+        """In the thread: all rows are on the disk afterwards, or it raises. Repeated, it writes the same file."""
 
         def put(file):
             for batch in batches:
