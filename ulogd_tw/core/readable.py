@@ -97,6 +97,17 @@ _USUAL = {"label": 3, "application": 4}
 """Octets of nearly all values of a form; applications of so many are as `application` has them."""
 
 
+def labels_only(column: Octets | Coded, missing: np.ndarray | None) -> tuple[Octets | Coded, np.ndarray | None]:
+    """Labels, and the mask of missing ones, to which those of a size that no label has are added."""
+    plain = column.plain()
+    lengths = plain.lengths
+    odd = ~np.isin(lengths, _LABELS)
+    if not odd.any():
+        return column, missing
+    kept = Octets.gathered(plain.data, plain.offsets[:-1], np.where(odd, 0, lengths))
+    return kept, odd if missing is None else odd | missing
+
+
 def _labels(column: Octets | Coded, key: Key) -> tuple[Column, Key]:
     """Numbers, unless one has a size that no label has; missing rows may have no octets."""
     values, codes = (column.values, column.codes) if isinstance(column, Coded) else different(column.plain())

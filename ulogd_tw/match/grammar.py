@@ -35,7 +35,7 @@ from ulogd_tw.match.terms import (
     Term,
     Together,
 )
-from ulogd_tw.match.tokens import Token, tokens
+from ulogd_tw.match.tokens import Token, characters, tokens
 from ulogd_tw.match.values import Numbers, Prefixes, Strings
 
 _RESERVED = frozenset({"and", "or", "not", "in", "(", ")", "[", "]", ",", ""})
@@ -186,7 +186,7 @@ class _Parser:
             return Compare(words.LENGTH, True, token.column, sign=words.LIMITS[word], value=value)
         if word == "dscp":
             low, high = literals.number_range(code := self._value("a number"), "unsigned")
-            if low != high or not 0 <= low < 64:
+            if low != high or not isinstance(low, int) or not 0 <= low < 64:
                 raise MatchError(f"{code} is not a code point from 0 to 63", code.column)
             return Bits(words.PLAIN["tos"], True, token.column, bits=0xFC, value=low << 2)
         if word == "vlan" and alone:
@@ -348,7 +348,7 @@ class _Parser:
         if name not in self._sets:
             have = ", ".join(sorted(self._sets)) or "none; sets= names them"
             raise MatchError(f"there is no set {name}; sets are: {have}", token.column)
-        return [Token(line, token.column, True) for line in self._sets[name]]
+        return [Token(characters(line), token.column, True) for line in self._sets[name]]
 
     # numbers
 
@@ -410,31 +410,21 @@ class _Parser:
         self, names: tuple[str, ...], kind: str, token: Token, written: Callable[[str], str] | None = None
     ) -> Term:
         """Texts; `written` converts them to the form in rows."""
-        plain = _without_padding if kind == "string" else _as_it_is
+        of_text = kind == "string"
         if self._next.is_("~", "!~"):
-            sign, search = self._take().text, patterns.search(self._value("a pattern"))
-            strings = Strings(lambda value: search(plain(value)))
-            return InStrings(names, True, token.column, sign == "!~", strings=strings)
+            sign, pattern = self._take().text, patterns.compiled(self._value("a pattern"), kind == "octets")
+            return InStrings(names, True, token.column, sign == "!~", strings=Strings(pattern=pattern, text=of_text))
         sign = self._sign("=", "!=")
         found = self._values("a text")
         if written is not None:
             found = [Token(written(value.text), value.column) for value in found]
-        values = frozenset(literals.octets(value, kind) for value in found)
-        strings = Strings(lambda value: plain(value) in values)
+        strings = Strings(frozenset(literals.octets(value, kind) for value in found), text=of_text)
         return InStrings(names, True, token.column, sign == "!=", strings=strings)
 
     def _macs(self, names: tuple[str, ...], token: Token) -> Term:
         sign = self._sign("=", "!=")
         ranges = [(literals.mac(value),) * 2 for value in self._values("a MAC address")]
         return InNumbers(names, True, token.column, sign == "!=", numbers=Numbers(ranges))
-
-
-def _without_padding(text: bytes) -> bytes:
-    return text.rstrip(b"\0")
-
-
-def _as_it_is(octets: bytes) -> bytes:
-    return octets
 
 
 def _is_number(token: Token, alone: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import math
 import re
 
 from ulogd_tw.core.networks import Span, span
@@ -76,7 +77,10 @@ def number(token: Token, kind: str = "unsigned") -> float:
     digits, factor = match[1].lower(), _FACTORS[match[2].lower()]
     if "0x" in digits:
         return int(digits, 16) * factor
-    return float(digits) * factor if "." in digits else int(digits) * factor
+    if "." not in digits:
+        return int(digits) * factor
+    found = float(digits) * factor
+    return found if math.isfinite(found) else int(digits.partition(".")[0]) * factor
 
 
 def number_and_mask(token: Token) -> tuple[int, int] | None:
@@ -87,14 +91,14 @@ def number_and_mask(token: Token) -> tuple[int, int] | None:
     return int(value, 0), int(mask, 0)
 
 
-def number_range(token: Token, kind: str) -> tuple[int, int]:
+def number_range(token: Token, kind: str) -> tuple[float, float]:
     """``1000-2000``; a single number is a range of its own."""
     match = _RANGE.match(token.text)
     if match and _NUMBER.match(match[1]) and _NUMBER.match(match[2]):
         low, high = (number(Token(part, token.column), kind) for part in match.groups())
         if low > high:
             raise MatchError(f"{token.text}: the second number is less than the first", token.column)
-        return int(low), int(high)
+        return low, high
     value = number(token, kind)
     return value, value
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from ulogd_tw.match.errors import MatchError
 from ulogd_tw.match.tokens import Token
@@ -17,23 +18,38 @@ _PYTHON = re.compile(r"\\Z|\{,(\d+)\}|\\.|.", re.DOTALL)
 """Constructs written differently in RE2, and everything else, character by character."""
 
 
-def search(pattern: Token) -> Callable[[bytes], bool]:
-    """Whether a text has something that matches; RE2's syntax. Raises `MatchError`."""
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern in the syntax of RE2; `octets`: of octets as they are, where others are of characters in UTF-8."""
+
+    text: str
+    octets: bool
+    search: Callable[[bytes], bool] = field(compare=False, repr=False)
+
+
+def compiled(token: Token, octets: bool = False) -> Pattern:
+    """The pattern of an expression; `search` says whether something in a value matches. Raises `MatchError`."""
     try:
         import re2
     except ImportError:
-        raise MatchError("~ needs the package google-re2: pip install google-re2", pattern.column) from None
+        raise MatchError("~ needs the package google-re2: pip install google-re2", token.column) from None
     options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1  # octets, as they are
+    options.encoding = re2.Options.Encoding.LATIN1 if octets else re2.Options.Encoding.UTF8
     options.log_errors = False
     options.max_mem = MEMORY
+    text = _as_re2(token.text)
     try:
-        found = re2.compile(_as_re2(pattern.text).encode(), options).search
+        found = re2.compile(text.encode(), options).search
     except re2.error as error:
         text = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
         why = f"{text} (lookaround and back-references are not supported)"
-        raise MatchError(f"{pattern} is not a regular expression: {why}", pattern.column) from None
-    return lambda text: found(text) is not None
+        raise MatchError(f"{token} is not a regular expression: {why}", token.column) from None
+    return Pattern(text, octets, lambda value: found(value) is not None)
+
+
+def search(pattern: Token) -> Callable[[bytes], bool]:
+    """Whether octets have something that matches. Raises `MatchError`."""
+    return compiled(pattern, octets=True).search
 
 
 def _as_re2(text: str) -> str:

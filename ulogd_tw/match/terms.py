@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
-from ulogd_tw.core.readable import readable
+from ulogd_tw.core.columns import strings
+from ulogd_tw.core.readable import labels_only, readable
 from ulogd_tw.core.resolve import Find, Found
-from ulogd_tw.match.values import Numbers, Prefixes, Strings
+from ulogd_tw.match.values import Numbers, Prefixes, Strings, fraction, mapped_rows
 
 COMPARE = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
            ">=": operator.ge}  # fmt: skip
@@ -102,8 +104,11 @@ class OfKey(Term):
         value = first_found(find, batch, self.names)
         if value is None:
             return None
-        values, key = readable(value.values, value.key)
-        return Found(values, value.missing, key)
+        column, missing = value.values, value.missing
+        if value.key.type.form == "label":
+            column, missing = labels_only(strings(column), missing)
+        values, key = readable(column, value.key)
+        return Found(values, missing, key)
 
     def rows(self, find: Find, batch: Batch) -> np.ndarray:
         found = self.found(find, batch)
@@ -155,7 +160,8 @@ def compared(column: np.ndarray, sign: str, value: float) -> np.ndarray:
         if not limits.min <= value <= limits.max:
             above = value > limits.max
             return np.full(len(column), sign == "!=" or (sign in ("<", "<=")) == above and sign != "=")
-    return COMPARE[sign](column, column.dtype.type(value))
+        return COMPARE[sign](column, column.dtype.type(value))
+    return COMPARE[sign](column, fraction(value, column.dtype))
 
 
 @dataclass
@@ -186,7 +192,7 @@ class InPrefixes(OfKey):
 class InStrings(OfKey):
     """A string equal to one of some strings, or matching a pattern."""
 
-    strings: Strings = field(default_factory=lambda: Strings(lambda value: False))
+    strings: Strings = Strings()
 
     def true(self, found: Found) -> np.ndarray:
         if isinstance(found.values, np.ndarray):
@@ -213,12 +219,17 @@ class Bits(OfKey):
 
 @dataclass
 class Family(OfKey):
-    """Rows of one family of addresses."""
+    """Rows of one family of addresses; IPv6 addresses within ::ffff:0:0/96 are of IPv4."""
 
     kind: str = "ipv4"
 
     def true(self, found: Found) -> np.ndarray:
-        return np.full(len(found.values), found.key.type.kind == self.kind)
+        if found.key.type is not types.IPV6:
+            return np.full(len(found.values), found.key.type.kind == self.kind)
+        mapped = mapped_rows(found.numbers)
+        if mapped is None:
+            return np.full(len(found.values), self.kind == "ipv6")
+        return mapped if self.kind == "ipv4" else ~mapped
 
 
 @dataclass
@@ -248,7 +259,7 @@ class Rate(Term):
         if worked_out is None:
             return np.zeros(batch.n, bool)
         values, there = worked_out
-        return COMPARE[self.sign](values, self.value) & there
+        return COMPARE[self.sign](values, fraction(self.value, values.dtype)) & there
 
     def _seconds(self, find: Find, batch: Batch) -> tuple[np.ndarray, np.ndarray] | None:
         start, end = (_first(find, batch, (name,)) for name in self.times)

@@ -38,6 +38,7 @@ class Token:
 def tokens(text: str) -> list[Token]:
     """All words, and an empty one at the end. Raises `MatchError` for unknown characters."""
     found, at = [], 0
+    text = characters(text)
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
@@ -53,3 +54,8 @@ def tokens(text: str) -> list[Token]:
             found.append(Token(_SIGNS.get(word, word), at + 1))
         at = match.end()
     return [*found, Token("", len(text) + 1)]
+
+
+def characters(text: str) -> str:
+    """A text whose octets were no UTF-8, with U+FFFD for each of these, as outputs write such values."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

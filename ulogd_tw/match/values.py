@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ulogd_tw.core import types
 from ulogd_tw.core.columns import Coded, Column
 from ulogd_tw.core.networks import Span
+from ulogd_tw.core.text import clean
 from ulogd_tw.core.types import Type
+from ulogd_tw.match.patterns import Pattern
 
+MAPPED = (0xFFFF << 32, (1 << 48) - 1)
+"""First and last address of ::ffff:0:0/96, where IPv4 addresses are (RFC 4291 section 2.5.5.2)."""
+_MAPPED_HALF = np.uint64(0xFFFF)
 _WORD = (1 << 64) - 1
 _SMALL = 1 << 16
 """Numbers below this are looked up in a table."""
@@ -19,27 +27,34 @@ _FEW = 8
 
 
 class Numbers:
-    """Ranges of whole numbers, both ends included."""
+    """Ranges of numbers, both ends included; ends may be fractions."""
 
-    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
-        merged: list[list[int]] = []
-        for low, high in sorted(ranges):
-            if merged and low <= merged[-1][1] + 1:
-                merged[-1][1] = max(merged[-1][1], high)
-            else:
-                merged.append([low, high])
-        self.ranges = [(low, high) for low, high in merged]
+    def __init__(self, ranges: Iterable[tuple[float, float]]) -> None:
+        self.given = sorted(set(ranges))
         self._table: np.ndarray | None = None
         self._by_type: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = {}
 
+    @cached_property
+    def whole(self) -> list[tuple[int, int]]:
+        """The whole numbers within the ranges, as few ranges as possible, in order."""
+        found: list[list[int]] = []
+        for low, high in ((math.ceil(low), math.floor(high)) for low, high in self.given):
+            if found and low <= found[-1][1] + 1:
+                found[-1][1] = max(found[-1][1], high)
+            elif low <= high:
+                found.append([low, high])
+        return [(low, high) for low, high in found]
+
     def rows(self, column: np.ndarray) -> np.ndarray:
         """A mask of the values within one of the ranges."""
-        if len(self.ranges) == 1:
-            return _between(column, *self.ranges[0])
+        if column.dtype.kind == "f":
+            return _any([_between_fractions(column, *ends) for ends in self.given], len(column))
+        if column.dtype.kind == "b":
+            column = column.view(np.uint8)
+        if len(self.whole) == 1:
+            return _between(column, *self.whole[0])
         if column.dtype.kind == "u" and column.dtype.itemsize <= 2:
             return self._small()[column]
-        if column.dtype.kind == "f":
-            return np.logical_or.reduce([_between(column, *r) for r in self.ranges] or [np.zeros(len(column), bool)])
         lows, highs = self._sides(column.dtype)
         if not len(lows):
             return np.zeros(len(column), bool)
@@ -50,7 +65,7 @@ class Numbers:
         """Begins and ends of the ranges, limited to the numbers of this type."""
         if dtype not in self._by_type:
             limits = np.iinfo(dtype)
-            inside = [(max(low, limits.min), min(high, limits.max)) for low, high in self.ranges
+            inside = [(max(low, limits.min), min(high, limits.max)) for low, high in self.whole
                       if low <= limits.max and high >= limits.min]  # fmt: skip
             self._by_type[dtype] = tuple(np.array([pair[side] for pair in inside], dtype) for side in (0, 1))
         return self._by_type[dtype]
@@ -58,17 +73,13 @@ class Numbers:
     def _small(self) -> np.ndarray:
         if self._table is None:
             self._table = np.zeros(_SMALL, bool)
-            for low, high in self.ranges:
+            for low, high in self.whole:
                 self._table[max(low, 0) : max(min(high, _SMALL - 1) + 1, 0)] = True
         return self._table
 
 
 def _between(column: np.ndarray, low: int, high: int) -> np.ndarray:
-    if column.dtype.kind == "f":
-        return (column >= low) & (column <= high)
-    limits = np.iinfo(column.dtype) if column.dtype.kind != "b" else np.iinfo(np.uint8)
-    if column.dtype.kind == "b":
-        column = column.view(np.uint8)
+    limits = np.iinfo(column.dtype)
     if low > limits.max or high < limits.min:
         return np.zeros(len(column), bool)
     if low == high:
@@ -80,39 +91,96 @@ def _between(column: np.ndarray, low: int, high: int) -> np.ndarray:
     return above if below is None else above & below
 
 
+def _between_fractions(column: np.ndarray, low: float, high: float) -> np.ndarray:
+    return (column >= fraction(low, column.dtype)) & (column <= fraction(high, column.dtype))
+
+
+def fraction(value: float, dtype: np.dtype) -> np.floating:
+    """A constant as a column of this type has it; as float64 where the type has no such large number.
+
+    A whole number beyond float64 is infinity.
+    """
+    try:
+        wide = np.float64(value)
+    except OverflowError:
+        wide = np.float64(math.inf if value > 0 else -math.inf)
+    with np.errstate(over="ignore"):
+        narrow = dtype.type(wide)
+    return narrow if np.isfinite(narrow) else wide
+
+
 class Prefixes:
-    """Networks of both families."""
+    """Networks of both families. Addresses within ::ffff:0:0/96 are IPv4 addresses, and so are networks there."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
-        listed = sorted(set(spans))
-        self._four = Numbers((low, high) for version, low, high in listed if version == 4)
-        self._few = {version: [s for s in listed if s[0] == version] for version in (4, 6)}
-        self._many = {version for version, few in self._few.items() if len(few) > _FEW}
+        listed = sorted({_unmapped(span) for span in spans})
+        self._ends: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
+        for version, low, high in listed:
+            self._ends[version].append((low, high))
+        self._four = Numbers(self._ends[4])
+        self._few = {version: ends if len(ends) <= _FEW else [] for version, ends in self._ends.items()}
+        self._many = {version for version, ends in self._ends.items() if len(ends) > _FEW}
+        self._around = any(low <= MAPPED[0] and MAPPED[1] <= high for low, high in self._ends[6])
+        """Whether one of the IPv6 networks has the IPv4 addresses inside, which are not in it."""
         self._six: tuple[np.ndarray, np.ndarray] | None = None
         if 6 in self._many:
-            merged = Numbers((low, high) for _, low, high in self._few[6]).ranges
+            merged = Numbers(self._ends[6]).whole
             self._six = tuple(
                 np.array([(end[side] >> 64, end[side] & _WORD) for end in merged], np.uint64) for side in (0, 1)
             )
-        for version in self._many:
-            self._few[version] = []
+
+    @property
+    def whole(self) -> list[tuple[int, int]]:
+        """First and last addresses of all networks as numbers of 128 bits, in order; IPv4 as ::ffff:a.b.c.d."""
+        four = [(MAPPED[0] + low, MAPPED[0] + high) for low, high in self._ends[4]]
+        six = []
+        for low, high in self._ends[6]:
+            if low <= MAPPED[0] and MAPPED[1] <= high:
+                six += [(low, MAPPED[0] - 1), (MAPPED[1] + 1, high)]
+            else:
+                six.append((low, high))
+        return Numbers([*four, *six]).whole
 
     def rows(self, column: np.ndarray, type_: Type) -> np.ndarray:
         """A mask of the addresses within one of them; `type_` gives the family of the column."""
         if type_ is types.IPV4:
-            if 4 in self._many:
-                return self._four.rows(column)
-            return _any([_in_four(column, low, high) for _, low, high in self._few[4]], len(column))
-        if 6 in self._many:
-            return self._sorted(column)
-        return _any([_in_six(column, low, high) for _, low, high in self._few[6]], len(column))
+            return self._in_four(column)
+        found = self._in_six(column)
+        if (self._ends[4] or self._around) and (mapped := mapped_rows(column)) is not None:
+            found[mapped] = self._in_four(column[mapped, 1].astype(np.uint32))
+        return found
 
-    def _sorted(self, column: np.ndarray) -> np.ndarray:
-        low, high = self._six
+    def _in_four(self, column: np.ndarray) -> np.ndarray:
+        if 4 in self._many:
+            return self._four.rows(column)
+        return _any([_in_four(column, low, high) for low, high in self._few[4]], len(column))
+
+    def _in_six(self, column: np.ndarray) -> np.ndarray:
+        if self._six is not None:
+            return self._sorted(column, *self._six)
+        return _any([_in_six(column, low, high) for low, high in self._few[6]], len(column))
+
+    def _sorted(self, column: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         place = np.searchsorted(_octets(low), _octets(column), "right")
         ends = high[np.maximum(place, 1) - 1]
         below = (column[:, 0] < ends[:, 0]) | (column[:, 0] == ends[:, 0]) & (column[:, 1] <= ends[:, 1])
         return (place > 0) & below
+
+
+def _unmapped(span: Span) -> Span:
+    """A network within ::ffff:0:0/96 as the network of IPv4; others as they are."""
+    version, low, high = span
+    inside = version == 6 and MAPPED[0] <= low and high <= MAPPED[1]
+    return (4, low - MAPPED[0], high - MAPPED[0]) if inside else span
+
+
+def mapped_rows(column: np.ndarray) -> np.ndarray | None:
+    """A mask of the IPv6 addresses within ::ffff:0:0/96; None where there are none."""
+    found = column[:, 0] == 0
+    if not found.any():
+        return None
+    found &= column[:, 1] >> np.uint64(32) == _MAPPED_HALF
+    return found if found.any() else None
 
 
 def _any(masks: list[np.ndarray], n: int) -> np.ndarray:
@@ -136,11 +204,16 @@ def _octets(column: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(column.astype(">u8")).view("S16").reshape(-1)
 
 
+@dataclass(frozen=True)
 class Strings:
-    """Octet strings accepted by `chosen`; each different string is tested once."""
+    """Octet strings equal to one of `values`, or matching `pattern`.
 
-    def __init__(self, chosen) -> None:
-        self._chosen = chosen
+    With `text` they are looked at as outputs write them: without NULs at the end, with U+FFFD for invalid UTF-8.
+    """
+
+    values: frozenset[bytes] = frozenset()
+    pattern: Pattern | None = None
+    text: bool = False
 
     def rows(self, column: Column) -> np.ndarray:
         """A mask of the chosen strings: one Python step for each different value of `Coded`, else for each row."""
@@ -149,3 +222,13 @@ class Strings:
         values = column.to_list()
         known = {value: self._chosen(value) for value in set(values)}
         return np.fromiter((known[value] for value in values), bool, len(values))
+
+    def _chosen(self, value: bytes) -> bool:
+        if self.text:
+            value = as_text(value)
+        return value in self.values if self.pattern is None else self.pattern.search(value)
+
+
+def as_text(value: bytes) -> bytes:
+    """A string from the wire as outputs write it, in UTF-8."""
+    return value.rstrip(b"\0") if value.isascii() else clean(value).encode()

@@ -17,7 +17,7 @@ from ulogd_tw.core import arrow, types
 from ulogd_tw.core.arrow import ArrowType, Vector
 from ulogd_tw.core.columns import Coded, Column, Octets, numbers, strings, unpadded
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.readable import readable, type_of
+from ulogd_tw.core.readable import labels_only, readable, type_of
 from ulogd_tw.core.text import clean
 from ulogd_tw.core.types import Type
 
@@ -67,7 +67,7 @@ class StoredColumn:
         A type wide enough is chosen for integers that do not fit. Labels of a size that no label has are missing.
         """
         if key.type.form == "label":
-            column, missing = _labels(strings(column), missing)
+            column, missing = labels_only(strings(column), missing)
         column, key = readable(column, key)
         if key.type.kind in ("ipv4", "ipv6"):
             return arrow.addresses(numbers(column), missing)
@@ -126,17 +126,6 @@ def _arrow_type(shown: Type) -> ArrowType:
     if shown.variable:
         return arrow.OCTETS if shown.kind == "octets" else arrow.TEXT
     return arrow.BOOLEAN if shown.kind == "boolean" else arrow.NUMBERS[shown.array_dtype]
-
-
-def _labels(column: Octets | Coded, missing: np.ndarray | None) -> tuple[Octets, np.ndarray]:
-    """Labels, of which those of an odd size are missing (RFC 3032 section 2.1: three octets, or four with a TTL)."""
-    plain = column.plain()
-    lengths = plain.lengths
-    odd = (lengths != 3) & (lengths != 4)
-    if not odd.any():
-        return plain, np.zeros(len(plain), bool) if missing is None else missing
-    kept = Octets.gathered(plain.data, plain.offsets[:-1], np.where(odd, 0, lengths))
-    return kept, odd if missing is None else odd | missing
 
 
 def _texts(column: Octets | Coded) -> Octets | Coded:

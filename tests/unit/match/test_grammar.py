@@ -222,6 +222,57 @@ class MeaningTests(SynchronousTestCase):
                                ("src ip fe80::1", [2]), ("inet6", [0, 1, 2]), ("src ip 10.0.0.1", [])):  # fmt: skip
             self.assertEqual(expected, rows_of(text, batch_of(rows, six=True)), text)
 
+    def test_mapped(self):
+        """An IPv6 address within ::ffff:0:0/96 is the IPv4 address, and a network there the IPv4 network."""
+        rows = [{"sourceAddress": a} for a in ("::ffff:10.1.2.3", "2001:db8::1", "::ffff:192.0.2.1", "::10.1.2.3")]
+        four = [{"sourceAddress": a} for a in ("10.1.2.3", "192.0.2.1")]
+        many = " ".join(f"10.{n}.0.0/16 2001:db8:{n}::/48" for n in range(12))
+        for text, of_six, of_four in (
+            ("src net 10.0.0.0/8", [0], [0]), ("src net ::ffff:10.0.0.0/104", [0], [0]), ("src ip 10.1.2.3", [0], [0]),
+            ("src ip ::ffff:10.1.2.3", [0], [0]), ("inet", [0, 2], [0, 1]), ("inet6", [1, 3], []),
+            ("src net ::/0", [1, 3], []), ("src net ::/64", [3], []), ("src net ::ffff:0:0/96", [0, 2], [0, 1]),
+            ("src net 0.0.0.0/0", [0, 2], [0, 1]), ("src ip != 10.0.0.0/8", [1, 2, 3], [1]),
+            (f"src ip in [{many}]", [0, 1], [0]), (f"src ip in [{many} ::/0]", [0, 1, 3], [0]),
+            (f"src ip in [{many} ::ffff:c000:201]", [0, 1, 2], [0, 1]), ("ip host 10.1.2.3", [0], [0]),
+        ):  # fmt: skip
+            self.assertEqual(of_six, rows_of(text, batch_of(rows, six=True)), text)
+            self.assertEqual(of_four, rows_of(text, batch_of(four)), text)
+
+    def test_fractions(self):
+        """Ends of ranges may be fractions, and numbers may be larger than any column."""
+        rows = [{"sampling_factor": v, "octetDeltaCount": n, "sourceTransportPort": n, "hashDigestOutput": n == 2}
+                for v, n in ((0.5, 1), (1.5, 2), (2.5, 3))]  # fmt: skip
+        large = "9" * 400
+        for text, expected in (
+            ("sampling_factor 0.2-0.8", [0]), ("sampling_factor in [1-2, 3-4]", [1]),
+            ("sampling_factor in [0-1, 2-3]", [0, 2]), ("sampling_factor in [0.5 2.5]", [0, 2]),
+            ("octets in [1.5 3]", [2]), ("src port in [0.5-1.5, 3]", [0, 2]), ("octets 1.5-2.5", [1]),
+            (f"sampling_factor < {large}", [0, 1, 2]), (f"sampling_factor > -{large}", [0, 1, 2]),
+            (f"octets < {large}.5", [0, 1, 2]), (f"octets = {large}", []), (f"octets 2-{large}", [1, 2]),
+            (f"bpp < {large}", []), (f"sampling_factor in [{large} 1.5]", [1]), ("hashDigestOutput in [1 5]", [1]),
+            ("hashDigestOutput = true", [1]), ("hashDigestOutput != true", [0, 2]),
+        ):  # fmt: skip
+            self.assertEqual(expected, rows_of(text, batch_of(rows)), text[:60])
+
+    def test_characters(self):
+        """Texts are compared as outputs write them: characters, U+FFFD for octets outside UTF-8, no padding."""
+        rows = [{"oob.prefix": v} for v in ("été".encode(), b"\xff", "\ufffd\0".encode(), b"\0", b"a\0b")]
+        for text, expected in (
+            ("oob.prefix ~ '^.t.$'", [0]), ("oob.prefix ~ '(?i)ÉTÉ'", [0]), ("oob.prefix ~ '^[éà]'", [0]),
+            ("oob.prefix = '\ufffd'", [1, 2]), ("oob.prefix ~ '^\ufffd$'", [1, 2]), ("oob.prefix = '\udcff'", [1, 2]),
+            ("oob.prefix ~ '\udcff'", [1, 2]), ("oob.prefix = ''", [3]), ("oob.prefix ~ '^a.b$'", [4]),
+        ):  # fmt: skip
+            for coded in (False, True):
+                self.assertEqual(expected, rows_of(text, batch_of(rows, coded=coded)), ascii(text))
+        self.check([], "oob.prefix in @odd", sets={"odd": ["\udcff"]})
+
+    def test_odd_labels(self):
+        """A label of a size that no label has is missing; the labels of other rows are as they would be without it."""
+        rows = [{"mplsTopLabelStackSection": hexed(v)} for v in ("000451", "00045100", "0451", "")]
+        for coded in (False, True):
+            self.assertEqual([0, 1], rows_of("mplsTopLabelStackSection = 69", batch_of(rows, coded=coded)))
+            self.assertEqual([2, 3], rows_of("not exists mplsTopLabelStackSection", batch_of(rows, coded=coded)))
+
     def test_strings(self):
         rows = [{"oob.prefix": b"drop ssh"}, {"oob.prefix": b"accept"}, {}, {"oob.prefix": b"drop web\0"}]
         for coded in (False, True):
@@ -310,7 +361,8 @@ class PropertyTests(SynchronousTestCase):
         numbers = [*edges, *(n + 1 for n in edges), *(n - 1 for n in edges if n), *numbers]
         numbers = [n & (2**128 - 1 if six else 2**32 - 1) for n in numbers]
         addresses = [ipaddress.IPv6Address(n) if six else ipaddress.IPv4Address(n) for n in numbers]
-        expected = [i for i, a in enumerate(addresses) if any(a in n for n in nets if n.version == a.version)]
+        meant = [getattr(a, "ipv4_mapped", None) or a for a in addresses]
+        expected = [i for i, a in enumerate(meant) if any(a in n for n in nets if n.version == a.version)]
         batch = batch_of([{"sourceAddress": str(a)} for a in addresses], six=six)
         self.assertEqual(expected, rows_of(f"src ip in [{', '.join(map(str, nets))}]", batch))
 
