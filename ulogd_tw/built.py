@@ -105,11 +105,15 @@ def why_no_start(path: str) -> list[str]:
         built = Built(configuration.load(path), prepare=False)
     except ConfigError as error:
         return [str(error)]
-    seen = obstacles(built.graph.nodes)
+    return why_not(built, obstacles(built.graph.nodes))
+
+
+def why_not(built: Built, seen: list[tuple[Node, Mistake]]) -> list[str]:
+    """Why no service could start with what stands against its instances; empty where one can."""
     broken = {node for node, mistake in seen if not mistake.tolerated}
     graph = built.graph.without(broken)[0] if broken else built.graph
     if graph.stacks and not (built.settings.strict and (built.fatal or broken)):
         return []
     return [str(mistake) for mistake in (*built.mistakes, *(found for _, found in seen))] or [
-        f"{path}: there is no stack to run"
+        f"{built.config.file}: there is no stack to run"
     ]

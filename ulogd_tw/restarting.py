@@ -51,7 +51,15 @@ class Succession:
         notes = self._read_notes()
         copies = notify.handed_over()
         self._stored = {name for name, _ in copies}
+        descriptors.dropped = self._dropped
         descriptors.inherit(os.environ, [(name, number, notes.get(name, {})) for name, number in copies])
+
+    def _dropped(self, name: str) -> None:
+        """A socket of the former process stands in the way of a new one."""
+        self.log.info("the socket {name} of the former process is given up", name=name)
+        if name in self._stored:
+            self._stored.discard(name)
+            notify.remove(name)
 
     def settle(self) -> None:
         """All inputs have begun, or a reload is over: let systemd have copies of the present sockets only."""

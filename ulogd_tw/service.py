@@ -24,7 +24,6 @@ from twisted.internet import defer, reactor, task, threads
 from twisted.logger import Logger
 
 from ulogd_tw import __version__, reloading, signals, starting
-from ulogd_tw.built import why_no_start
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError, in_words, lacks_memory
 from ulogd_tw.core.limited import RateLimit, left_out
 from ulogd_tw.core.plugin import Aggregator, Output, Plugin
@@ -33,7 +32,7 @@ from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Pauses, queues
 from ulogd_tw.logs import LogFile
-from ulogd_tw.next_start import not_continued
+from ulogd_tw.next_start import not_continued, why_no_restart
 from ulogd_tw.operating import metrics, notify
 from ulogd_tw.operating.events import Events
 from ulogd_tw.operating.status_line import StatusLine
@@ -366,10 +365,11 @@ class Ulogd(service.Service):
     def restart(self) -> defer.Deferred[dict[str, Any]]:
         """End in order and begin anew, with the sockets; the answer of the API.
 
-        `reloading.Refused` where no service could start with the configuration of now. Under systemd nothing is done
+        `reloading.Refused` where a stack could not start with the configuration of now. Under systemd nothing is done
         here: the unit in the answer has to be restarted.
         """
-        return threads.deferToThread(why_no_start, self.file).addCallback(self._restart)
+        looked = threads.deferToThread(why_no_restart, self.file, self.graph, self.left_out)
+        return looked.addCallback(self._restart)
 
     def _restart(self, mistakes: list[str]) -> dict[str, Any]:
         if mistakes:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 
 from twisted.trial.unittest import TestCase
 
@@ -100,8 +101,28 @@ class RestartTests(TestCase):
                     service.config.write_text(wrong)
                 answer = ask(service, "POST", "/api/v1/restart")
                 self.assertRegex(answer["mistakes"][0], "no directory|often|cannot be read")
-            service.config.write_text(text)
-            self.restart(service)
+            self.refused_for_others(service, text)
+            text = text.replace("127.0.0.1:", "")  # sockets for all addresses, in the way of which the former ones are
+            for now in (text, text, text.replace("udp:", "udp:127.0.0.1:").replace("tcp:", "tcp:127.0.0.1:")):
+                service.config.write_text(now)
+                self.restart(service)
+                self.assertNotIn("Address already in use", service.output())
+
+    def refused_for_others(self, service, text):
+        """A stack more that cannot run, and addresses that another program has, of a stack and of [http]."""
+        with socket.create_server(("127.0.0.1", 0)) as other, socket.socket(type=socket.SOCK_DGRAM) as second:
+            second.bind(("", 0))
+            port, udp = other.getsockname()[1], second.getsockname()[1]
+            more = "stack=col2:COLLECTOR,j1:JSON\n[col1]", f'[col2]\nlisten="tcp:127.0.0.1:{port}"\n[agg1]'
+            for wrong, words in (
+                (text.replace("udp:", f"udp:{udp} udp:"), f"udp:{udp}: Address already in use; another program"),
+                (text.replace("[col1]", more[0], 1).replace("[agg1]", more[1], 1), "another program has it"),
+                (text.replace("[agg1]", f'[http]\nlisten="tcp:127.0.0.1:{port}"\n[agg1]'), "http.*another program"),
+                (text.replace("[col1]", "stack=col1:COLLECTOR,x:NO\n[col1]"), "NO"),
+            ):
+                service.config.write_text(wrong)
+                answer = ask(service, "POST", "/api/v1/restart")
+                self.assertRegex("\n".join(answer.get("mistakes", [str(answer)])), words)
 
     def test_connections(self):
         """An exporter of this program over TCP sends again what its collector had not read; neither restart loses."""

@@ -138,6 +138,13 @@ class Plugin:
             if text := problem(option.read, getattr(self.config, option.name, None)):
                 yield option.name, text, True
 
+    def taken(self, running: Iterable[Plugin]) -> Iterator[tuple[str, str]]:
+        """(option, obstacle) for what another program has, such as an address, as far as an attempt shows it.
+
+        Asked in the running service before it restarts: what the `running` instances have will be free.
+        """
+        return iter(())
+
     def remarks(self) -> Iterator[tuple[str, str]]:
         """(option, text) for values that work but may be mistakes: warnings, errors with ``strict=1``."""
         return iter(())

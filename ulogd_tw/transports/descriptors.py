@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
+
+from ulogd_tw.transports.addresses import Address
 
 ENVIRONMENT = "ULOGD_TW_SOCKETS"
 """The descriptors of an executed process: JSON, name -> [number, notes]."""
@@ -35,6 +37,13 @@ class Kept:
 
     descriptor: int
     notes: dict[str, int] = field(default_factory=dict)
+    inherited: bool = False
+    """Whether it comes from another process: nobody in this one has it."""
+
+
+def _stands_for(kept: Kept, address: Address) -> bool:
+    with socket.socket(fileno=os.dup(kept.descriptor)) as one:
+        return one.family == address.family and address.overlaps(Address(one.type, one.family, *one.getsockname()[:2]))
 
 
 class Descriptors:
@@ -45,6 +54,8 @@ class Descriptors:
         self._kept: dict[str, Kept] = {}
         self._taken: dict[str, Kept] = {}
         self._adopted: set[str] = set()
+        self.dropped: Callable[[str], None] = lambda name: None
+        """Takes the name of an inherited socket that is given up: its other copies have to go too."""
 
     def opened(self, name: str, owner: Owner) -> None:
         """Announce a socket; `name` is unique in the process."""
@@ -90,6 +101,14 @@ class Descriptors:
         self._taken[name] = kept
         return socket.socket(fileno=kept.descriptor)
 
+    def give_up(self, address: Address) -> bool:
+        """Close inherited sockets that stand in the way of this address; whether there were any."""
+        found = [name for name, kept in self._kept.items() if kept.inherited and _stands_for(kept, address)]
+        for name in found:
+            os.close(self._kept.pop(name).descriptor)
+            self.dropped(name)
+        return bool(found)
+
     def notes(self, name: str) -> dict[str, int] | None:
         """What the former owner of a taken socket noted; None where the socket is new."""
         kept = self._taken.get(name)
@@ -121,6 +140,7 @@ class Descriptors:
                 _log.warn("the socket {name} was not handed on: {why}", name=name, why=error.strerror)
             else:
                 self._keep(name, descriptor, notes)
+                self._kept[name].inherited = True
 
 
 def _from_service(environment: Any) -> Iterator[tuple[str, int, dict[str, int]]]:

@@ -6,6 +6,7 @@ import errno
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import defer, error, protocol, reactor
@@ -13,11 +14,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ulogd_tw.core.limited import RateLimitedLog
+from ulogd_tw.transports.addresses import Address
 from ulogd_tw.transports.descriptors import bound_name, descriptors, name_of_bound
 from ulogd_tw.transports.url import Url
 
 _FREEBIND, _IPV6_FREEBIND = 15, 78
 """IP_FREEBIND and IPV6_FREEBIND (linux/in.h, linux/in6.h)."""
+_UNTIL_IT_IS_GONE = (0.01, 0.05, 0.1, 0.2, 0.4)
+"""Seconds between attempts to bind an address that a former socket had, at the start only."""
 _log = Logger()
 _limited = RateLimitedLog(time.monotonic)
 
@@ -154,7 +158,7 @@ def is_ours(host: str) -> bool:
 def _bind(bound: socket.socket, where: Any) -> None:
     """Bind, also to an address that no interface has: what is sent to it comes as soon as one has."""
     try:
-        bound.bind(where)
+        _bind_patiently(bound, where)
     except OSError as error:
         if error.errno != errno.EADDRNOTAVAIL:
             raise
@@ -165,6 +169,26 @@ def _bind(bound: socket.socket, where: Any) -> None:
         bound.bind(where)
         text = "no interface has {host} yet; listening begins as soon as one has it"
         _limited.say(_log.warn, where[0], text, host=where[0])
+
+
+def _bind_patiently(bound: socket.socket, where: Any) -> None:
+    """Bind; a socket of the former process with this address among others is given up first.
+
+    The copies that systemd has of it go a moment later.
+    """
+    try:
+        bound.bind(where)
+        return
+    except OSError as error:
+        address = Address(bound.type, bound.family, *where[:2])
+        if error.errno != errno.EADDRINUSE or not descriptors.give_up(address):
+            raise
+    for pause in _UNTIL_IT_IS_GONE:
+        with suppress(OSError):
+            bound.bind(where)
+            return
+        time.sleep(pause)
+    bound.bind(where)
 
 
 def bind_socket(

@@ -99,7 +99,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "restart": Command(
         "commands.control:restart", (*_ASKED, arguments.waiting), "restart the service without losing a record",
-        "The configuration is checked first: if no stack of it could start, nothing is done, and the exit status is 1. "
+        "The configuration is checked first: if a stack of it could not start, nothing is done, and the exit status is "
+        "1; a stack already left out does not count. "
         "Under systemd this calls systemctl.",
     ),
     "examples": Command(

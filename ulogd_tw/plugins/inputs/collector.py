@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,14 @@ from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.plurals import plural
 from ulogd_tw.ipfix.session import Session
 from ulogd_tw.peers import SCHEMES, TRANSPORTS, Entrance, options_of, parse
+from ulogd_tw.transports import addresses
 from ulogd_tw.transports.gathering import Terms
 from ulogd_tw.transports.protocols import Listener
 from ulogd_tw.transports.stream_listener import is_ours
 from ulogd_tw.transports.url import Url
+
+_KINDS = dict.fromkeys(("udp", "dtls"), socket.SOCK_DGRAM) | dict.fromkeys(("tcp", "tls"), socket.SOCK_STREAM)
+"""The kinds of sockets of schemes whose addresses other programs can have."""
 
 
 class COLLECTOR(Collecting):
@@ -148,6 +152,16 @@ class COLLECTOR(Collecting):
                     f"no interface has {host}; the collector receives as soon as one has this address",
                     False,
                 )
+
+    def taken(self, running: Iterable[Plugin]) -> Iterator[tuple[str, str]]:
+        """Addresses that another program has."""
+        own = addresses.of_process()
+        for url in map(parse, self.config.listen):
+            kind = _KINDS.get(url.scheme)
+            error = None if kind is None else addresses.taken(kind, url.host, url.port, own)
+            if error is not None:
+                why = error.strerror or str(error)
+                yield "listen", "; ".join(filter(None, (f"listen on {url}: {why}", _remedy(error, url))))
 
     def open(self) -> None:
         """Bind every address; `StartError` where one is taken or not allowed."""

@@ -16,7 +16,7 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.options import Option, boolean, number, octets, seconds, words
 from ulogd_tw.core.paths import network_namespace
-from ulogd_tw.core.plugin import RAW
+from ulogd_tw.core.plugin import RAW, Plugin
 from ulogd_tw.metering.live_input import LiveInput
 from ulogd_tw.netfilter import nflog
 from ulogd_tw.netfilter.counts import MALFORMED, PORT
@@ -252,6 +252,15 @@ class NFLOG(LiveInput):
         if error.number == errno.EINVAL:
             return StartError(f"{what}: {error}", "modprobe nfnetlink_log, if the kernel lacks it")
         return StartError(f"{what}: {error}")
+
+    def taken(self, running: Iterable[Plugin]) -> Iterator[tuple[str, str]]:
+        """Groups that another program reads."""
+        ours = [one.config for one in running if isinstance(one, NFLOG)]
+        where = self.config.network_namespace_path
+        have = {group for one in ours if one.network_namespace_path == where for group in one.group}
+        for group in self.config.group:
+            if group not in have and (owner := self._owner(str(group))):
+                yield "group", f"group {group} is in use by another program{owner}"
 
     def _owner(self, group: str) -> str:
         """The owner of a group, as far as the kernel shows it: a netlink port, mostly the process's number."""
