@@ -19,6 +19,7 @@ _COLOURS = {"top": "#e8e8e8", "plugins": "#fdebc8", "engines": "#d9ead3", "codec
 _PURPOSES = {
     "aggregation": "groups by interval", "clocks": "steady time", "collecting": "Collecting Process",
     "config": "ulogd.conf", "core": "batches, keys, stacks", "exporting": "Exporting Process", "flow": "queues, spool",
+    "flows": "questions about stores",
     "ipfix": "IPFIX, NetFlow, sFlow", "kernels": "loops in C", "match": "expressions", "metering": "Metering Process",
     "naming": "names from files", "netfilter": "the kernel's messages", "packets": "headers of packets",
     "peers": "transports joined to both Processes, in one table", "plugins": "one plugin a module",
@@ -37,13 +38,14 @@ def rows():
     listed = set(LAYERS)
     rest = {name for name in listed if name not in CODECS | ENGINES | {"transports", "plugins"}}
     upper = {name for name in ENGINES if LAYERS[name] & ENGINES}
+    asking = {name for name in rest if LAYERS[name] & ENGINES}
     return [
         ("top", "started by users", [name for name in parts() if name not in listed]),
         ("plugins", "plugins", ["plugins"]),
-        ("engines", "ends of IPFIX", sorted(upper)),
+        ("engines", "upper engines", sorted(upper | asking)),
         ("engines", "engines", sorted(ENGINES - upper)),
         ("codecs", "codecs; sockets", [*_ordered(CODECS), "transports"]),
-        ("core", "ground", ["core", *sorted(rest - {"core"})]),
+        ("core", "ground", ["core", *sorted(rest - asking - {"core"})]),
     ]
 
 

@@ -36,6 +36,7 @@ LAYERS = {
     "peers": {"core", "clocks", "ipfix", "netfilter", "transports", "collecting", "exporting"},
     "storing": {"core"},
     "writing": {"core", "transports"},
+    "flows": {"core", "match", "storing"},
     "plugins": {"core", "kernels", "clocks", "transports", "flow"} | CODECS | ENGINES,
 }
 

@@ -1,0 +1,1 @@
+"""Questions about stored flows, and the answers of stores."""

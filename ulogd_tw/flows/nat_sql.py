@@ -1,0 +1,166 @@
+"""SQL that fetches the rows of address translation for one outside address from files of the same columns.
+
+It fetches some rows more than needed: what they say is judged by `nat_rows`. Values in the text are numbers and
+addresses, and names of columns are quoted.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from ulogd_tw.flows.nat_rows import (
+    CT_BEGINS,
+    CT_ENDS,
+    FIREWALL_BEGINS,
+    FIREWALL_ENDS,
+    MAPPED,
+    NAT_BEGINS,
+    NAT_ENDS,
+    ROLES,
+    Question,
+)
+
+MOST_ROWS = 50_000
+"""Maximum number of rows that one statement fetches."""
+_EVENTS = (
+    ("nat_event", NAT_BEGINS, NAT_ENDS),
+    ("firewall_event", FIREWALL_BEGINS, FIREWALL_ENDS),
+    ("ct_event", CT_BEGINS, CT_ENDS),
+)
+_PLACES = {
+    "source": "exporter domain realm protocol post_source_port first destination destination_port",
+    "destination": "exporter domain realm protocol destination_port first source source_port",
+}
+"""The roles that make a place of `nat_rows.NatRow`, for each side."""
+
+
+class Columns(NamedTuple):
+    """The columns of some files, and what of them is asked."""
+
+    names: frozenset[str]
+
+    def of(self, role: str) -> list[str]:
+        """The columns of a role, quoted."""
+        return [_quoted(name) for name in ROLES[role] if name in self.names]
+
+    def value(self, role: str) -> str:
+        """The value of a role."""
+        found = self.of(role)
+        return "NULL" if not found else found[0] if len(found) == 1 else f"coalesce({', '.join(found)})"
+
+    @property
+    def translated(self) -> bool:
+        """Whether they can show a translation."""
+        return bool(self.of("post_source") or self.of("post_destination"))
+
+    @property
+    def events(self) -> bool:
+        """Whether there may be events among the rows."""
+        return any(self.of(role) for role, _, _ in _EVENTS)
+
+
+def flows(columns: Columns, question: Question) -> Iterator[str]:
+    """Statements with a ``?`` for the list of files, for flows that overlap the time."""
+    time = _first(columns, "end", "arrival", "start")
+    start = _first(columns, "start", "end", "arrival")
+    when = f"{start} <= {question.latest} AND {time} >= {question.earliest}"
+    kind = f" AND {_kind(columns)} = 'f'" if columns.events else ""
+    for _, where in _sides(columns, question):
+        yield f"SELECT {_selected(columns)} FROM {_FILES} WHERE {where} AND {when}{kind} LIMIT {MOST_ROWS}"
+
+
+def events(columns: Columns, question: Question) -> Iterator[str]:
+    """The same for events: those of the time, and for each place the last before it, the first of each kind after."""
+    if not columns.events:
+        return
+    time, kind = _event_time(columns), _kind(columns)
+    for side, where in _sides(columns, question):
+        place = ", ".join(columns.value(role) for role in _PLACES[side].split())
+        row_number = f"row_number() OVER (PARTITION BY {place}"
+        yield (
+            f"SELECT {_selected(columns)} FROM {_FILES} WHERE {where} AND {kind} IN ('b', 'e') "
+            f"QUALIFY {time} BETWEEN {question.earliest} AND {question.latest} "
+            f"OR {time} < {question.earliest} AND {row_number}, {time} < {question.earliest} "
+            f"ORDER BY {time} DESC, {kind} DESC) = 1 "
+            f"OR {time} > {question.latest} AND {row_number}, {time} > {question.latest}, {kind} "
+            f"ORDER BY {time}) = 1 LIMIT {MOST_ROWS}"
+        )
+
+
+_FILES = "read_parquet(?, hive_partitioning=false)"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _selected(columns: Columns) -> str:
+    return ", ".join(f"{columns.value(role)} AS {role}" for role in ROLES)
+
+
+def _sides(columns: Columns, question: Question) -> Iterator[tuple[str, str]]:
+    """(side, condition) for each column that may have the address. One equality each prunes by statistics."""
+    address = f"'{uuid.UUID(int=question.address)}'::UUID"
+    other = "IPv6Address" if question.address >> 32 == MAPPED >> 32 else "IPv4Address"
+    for side, role, port in (
+        ("source", "post_source", "post_source_port"),
+        ("destination", "destination", "destination_port"),
+    ):
+        for name in columns.of(role):
+            if not name.endswith(f'{other}"') and (side == "source" or columns.of("post_destination")):
+                where = [f"{name} = {address}", *_port(columns, port, question.port)]
+                where += [_translated(columns, name)] if side == "destination" else []
+                yield side, " AND ".join(where)
+
+
+def _port(columns: Columns, role: str, port: int | None) -> Iterator[str]:
+    """The condition for a port: this one, a block around it, or none."""
+    if port is None:
+        return
+    own = columns.value(role)
+    any_of = [f"{own} = {port}"] if columns.of(role) else []
+    if columns.of("first"):
+        any_of.append(f"{columns.value('first')} <= {port}")
+    if columns.events:
+        any_of.append(f"coalesce({own}, 0) = 0")
+    if columns.of("nat_event"):
+        any_of.append(f"{columns.value('nat_event')} IN (14, 15)")
+    yield f"({' OR '.join(any_of) or 'false'})"
+
+
+def _translated(columns: Columns, destination: str) -> str:
+    after, port = columns.value("post_destination"), columns.value("post_destination_port")
+    ports = f" OR {port} <> {columns.value('destination_port')}" if port != "NULL" else ""
+    return f"({after} <> {destination}{ports})"
+
+
+def _kind(columns: Columns) -> str:
+    """'b' for the beginning of something, 'e' for an end, 'f' for a flow, '' for other events."""
+    cases = ""
+    for role, begins, ends in _EVENTS:
+        if columns.of(role):
+            event, other = columns.value(role), "f" if role == "ct_event" else ""
+            cases += (
+                f" WHEN {event} IN {_list(begins)} THEN 'b' WHEN {event} IN {_list(ends)} THEN 'e' "
+                f"WHEN {event} > 0 THEN '{other}'"
+            )
+    return f"CASE{cases} ELSE 'f' END" if cases else "'f'"
+
+
+def _list(values: Collection[int]) -> str:
+    return f"({', '.join(map(str, values))})"
+
+
+def _first(columns: Columns, *roles: str) -> str:
+    found = [name for role in roles for name in columns.of(role)]
+    return f"coalesce({', '.join([*found, 'NULL'])})"
+
+
+def _event_time(columns: Columns) -> str:
+    found = columns.of("observed")
+    found += [f"{name} // 1000" for name in columns.of("observed_us")]
+    found += [f"{name} // 1000000" for name in columns.of("observed_ns")]
+    found += [name for role in ("end", "arrival", "start") for name in columns.of(role)]
+    return f"coalesce({', '.join([*found, 'NULL'])})"
