@@ -22,6 +22,8 @@ class Built:
         self.settings: Any
         self.settings, wrong = config.read("global", global_options.GLOBAL_OPTIONS, "[global]")
         self.sections = {name: config.texts(name) for name in ("manhole", "http")}
+        self.spools = [text for name in config.sections for key, text in config.texts(name) if key == "spool" and text]
+        """All values of the option spool, also of instances in no stack."""
         builder = Builder(registry.lookup, self._read, registry.providers)
         self.graph: Graph = builder.build(config.stacks(), prepare)
         for node in self.graph.nodes:

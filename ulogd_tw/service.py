@@ -31,6 +31,7 @@ from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.flow import OutputQueue, Pauses, queues
+from ulogd_tw.left_behind import LeftBehind, Present
 from ulogd_tw.logs import LogFile
 from ulogd_tw.next_start import not_continued, why_no_restart
 from ulogd_tw.operating import metrics, notify
@@ -90,6 +91,11 @@ class Ulogd(service.Service):
         self._ready: defer.Deferred[None] = defer.succeed(None)
         self.state = StateDirectory(settings.state_dir, settings.state_interval) if settings.state_dir else None
         """The place of all that outlives a restart; None without the option, or where it cannot be used."""
+        self._no_state = ""
+        """Why the directory could not be used."""
+        self.left = LeftBehind(reactor)
+        self.spool_options: list[str] = []
+        """All values of the option spool in the file, also of instances in no stack."""
         self.spools = Spools(lambda: "" if self.state is None else str(self.state.spool), self.report)
         self.succession = Succession(settings.state_dir)
         self.life = notify.LifeSigns(reactor, StatusLine(lambda: self.graph, len(graph.stacks), reactor.seconds))
@@ -185,7 +191,7 @@ class Ulogd(service.Service):
             if self.settings.strict:
                 raise
             self.log.error("{error}", error=error)
-            self.state = None
+            self.state, self._no_state = None, str(error)
             return
         for node in self.graph.nodes:
             self.keep_state_of(node)
@@ -207,8 +213,24 @@ class Ulogd(service.Service):
         try:
             self.state.begin(self.graph, reactor)
         except OSError as error:
-            self.log.error("state_dir {path}: {error}; a kill would lose rows that nobody counts",
-                           path=str(self.state.path), error=error)  # fmt: skip
+            self._no_ledger(error)
+        self.left.lose(self.state.lost)
+
+    def _no_ledger(self, error: OSError) -> None:
+        assert self.state is not None
+        self.log.error("state_dir {path}: {error}; a kill would lose rows that nobody counts",
+                       path=str(self.state.path), error=error)  # fmt: skip
+
+    @property
+    def state_fault(self) -> str:
+        """Why state is not kept at the moment; empty where it is, or where there is no state_dir."""
+        if self.state is None or not self.state.fault:
+            return self._no_state
+        return f"state_dir {self.state.path} cannot be written: {self.state.fault}"
+
+    def look_at_left(self) -> defer.Deferred[Any]:
+        """Look for what instances that are gone have left on the disk."""
+        return self.left.look(Present.of(self.graph, self.settings.state_dir, self.spool_options, self.left_out))
 
     def begin_ledger_again(self) -> None:
         """The graph was replaced in part."""
@@ -216,8 +238,7 @@ class Ulogd(service.Service):
             try:
                 self.state.begin_again(self.graph, {queue.output: queue.weight for queue in self.queues})
             except OSError as error:
-                self.log.error("state_dir {path}: {error}; a kill would lose rows that nobody counts",
-                               path=str(self.state.path), error=error)  # fmt: skip
+                self._no_ledger(error)
 
     def _begin(self) -> None:
         self._begin_ledger()
@@ -237,6 +258,7 @@ class Ulogd(service.Service):
         self.log.info("stacks running ({n}): {stacks}", n=len(stacks), stacks=" ".join(stacks))
         self.events.add("start", f"stacks running ({len(stacks)}): {' '.join(stacks)}")
         self.life.begin()
+        self.look_at_left()
 
     def guarded(self, plugin: Plugin, call: Callable[[], object]) -> None:
         """A step of the start or of a reload; its fault is reported, and the others go on."""
@@ -355,6 +377,7 @@ class Ulogd(service.Service):
             raise
         else:
             self.succession.settle()
+            self.look_at_left()
             self.log.info("reloaded {file}: {changes}", file=self.file, changes="; ".join(changes) or "nothing changed")
             self.events.add("reload", "; ".join(changes) or "nothing changed")
             return changes
@@ -394,6 +417,7 @@ class Ulogd(service.Service):
         """Have this graph and these settings from now on."""
         before, self.settings = self.settings, built.settings
         self.mistakes, self.sections, self.left_out = tuple(built.mistakes), built.sections, []
+        self.spool_options = built.spools
         self.graph, self.wants = graph, wants
         if before.texts.get("loglevel") != self.settings.texts.get("loglevel"):
             for log in self._logs():
@@ -467,6 +491,7 @@ class Ulogd(service.Service):
             yield self._stop_part(part, deadline)
         for queue in self.queues:
             self.spools.leave(queue)
+        yield self.left.stop()
         if self.state is not None:
             yield self.state.end()
         if self._stats is not None:

@@ -45,6 +45,15 @@ class Spool:
                 self.log.error("spooled batch {path} cannot be read: {error}", path=path, error=error)
 
 
+def rows_spooled(path: Path) -> int:
+    """The rows in a spooled file; 0 where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return Batch.rows_in(file)
+    except (OSError, ValueError):
+        return 0
+
+
 class Unspooled:
     """The rows of an earlier run, read file by file; a file is removed when its rows are written."""
 

@@ -24,6 +24,7 @@ from twisted.internet import defer, task, threads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ulogd_tw.aggregation.state_file import rows_kept
 from ulogd_tw.core import durable
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.graph import Graph, Node
@@ -31,6 +32,8 @@ from ulogd_tw.core.ledger import Former, Ledger, former
 from ulogd_tw.core.plugin import Plugin
 
 VERSION = 1
+LOOK_S = 5.0
+"""Seconds between two looks whether the directory can be written, at least."""
 _MOST = 4096
 """Octets of the file `layout`, at most."""
 
@@ -56,6 +59,12 @@ class StateDirectory:
         self._ledger: Ledger | None = None
         self._syncing: defer.Deferred[Any] | None = None
         self._timer = task.LoopingCall(self._sync)
+        self._look = task.LoopingCall(self._try_to_write)
+        self._looking: defer.Deferred[Any] = defer.succeed(None)
+        self.fault = ""
+        """Why it cannot be written at the moment, so that state is not kept; empty where it can be."""
+        self.lost: dict[str, int] = {}
+        """Rows that a killed run had in instances that are in no stack now."""
 
     @property
     def spool(self) -> Path:
@@ -129,9 +138,19 @@ class StateDirectory:
         if found is not None:
             for node in graph.nodes:
                 node.plugin.count_unsaved(found, node.ident)
+            self.lost = self._lost_by_others(found, {node.ident for node in graph.nodes})
         self._ledger = Ledger(self.path / "ledger", graph)
-        self._timer.clock = clock
-        self._timer.start(self.every, now=False)
+        for timer, every in ((self._timer, self.every), (self._look, max(self.every, LOOK_S))):
+            timer.clock = clock
+            timer.start(every, now=False)
+
+    def _lost_by_others(self, former: Former, present: set[str]) -> dict[str, int]:
+        """The rows that a killed run had in instances that are gone, but for those in kept groups."""
+        return {
+            ident: former.unsaved(ident, rows_kept(of_instance(self.path, ident) / "intervals"))
+            for ident in former.nodes
+            if ident not in present
+        }
 
     def begin_again(self, graph: Graph, waiting: Mapping[Plugin, int]) -> None:
         """The graph was replaced in part, and its new instances are open; `waiting`: rows before outputs.
@@ -139,6 +158,22 @@ class StateDirectory:
         Raises OSError.
         """
         self._ledger = Ledger(self.path / "ledger", graph, self._ledger, waiting)
+
+    def _try_to_write(self) -> None:
+        """Learn in a thread whether there is room and a right to write."""
+        if self._looking.called:
+            self._looking = threads.deferToThread(_write_a_little, self.path / "instances")
+            self._looking.addBoth(self._tried)
+
+    def _tried(self, result: Any) -> None:
+        error = result.value if isinstance(result, Failure) else None
+        fault = getattr(error, "strerror", "") or str(error or "")
+        if fault and not self.fault:
+            self.log.error("state_dir {path} cannot be written: {why}; state is not kept, and a restart loses it",
+                           path=str(self.path), why=fault)  # fmt: skip
+        elif self.fault and not fault:
+            self.log.info("state_dir {path} can be written again", path=str(self.path))
+        self.fault = fault
 
     def _sync(self) -> None:
         """Put the ledger on the disk in a thread, where it has changed."""
@@ -155,8 +190,10 @@ class StateDirectory:
     @defer.inlineCallbacks
     def end(self) -> Any:
         """All instances are stopped in order: close the ledger, and let go of the directory."""
-        if self._timer.running:
-            self._timer.stop()
+        for timer in (self._timer, self._look):
+            if timer.running:
+                timer.stop()
+        yield self._looking
         if self._syncing is not None:
             yield self._syncing
         if self._ledger is not None:
@@ -173,6 +210,17 @@ class StateDirectory:
             _remove_empty(self.path / "instances")
 
 
+def _write_a_little(directory: Path) -> None:
+    """Make and remove a small file. Raises OSError."""
+    path = directory / ".written"
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(number, bytes(_MOST))
+    finally:
+        os.close(number)
+        path.unlink()
+
+
 def private(directory: Path) -> Path:
     """A directory that only its owner enters, made if it is missing. Raises OSError."""
     with suppress(FileExistsError):
@@ -181,6 +229,11 @@ def private(directory: Path) -> Path:
         raise NotADirectoryError(f"{directory} is a symbolic link")
     directory.chmod(0o700)
     return directory
+
+
+def of_instance(path: Path, ident: str) -> Path:
+    """Where an instance keeps its state below a `state_dir`."""
+    return path / "instances" / _name(ident)
 
 
 def _name(ident: str) -> str:

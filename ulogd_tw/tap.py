@@ -309,6 +309,7 @@ def makeService(options: Options) -> service.IService:
     file = os.path.abspath(options["config"])
     ulogd = Ulogd(built.graph, built.settings, built.mistakes, file=file, sections=built.sections)
     ulogd.left_out += built.left_out()
+    ulogd.spool_options = built.spools
     ulogd.setServiceParent(parent)
     _open_doors(ulogd, built, parent)
     return parent

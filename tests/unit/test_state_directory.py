@@ -5,8 +5,10 @@ import os
 import tempfile
 from pathlib import Path
 
+from twisted.internet import defer
 from twisted.trial.unittest import SynchronousTestCase
 
+from ulogd_tw import state_directory
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.graph import Graph, Node
 from ulogd_tw.core.plugin import Plugin
@@ -44,6 +46,8 @@ class LayoutTests(SynchronousTestCase):
 
     def error(self, text, **fields):
         self.said.append(text.format(**fields))
+
+    info = error
 
     def begin(self, *idents):
         state = StateDirectory(str(self.path), 2.0)
@@ -116,6 +120,21 @@ class LayoutTests(SynchronousTestCase):
         self.path.parent.mkdir()
         self.path.write_text("")
         self.assertIn(str(self.path), str(self.assertRaises(StartError, self.begin)))
+
+    def test_cannot_be_written(self):
+        """The reason is there while it is so, and is logged once; nothing stays of the attempts."""
+        state, _ = self.begin()
+        self.patch(state_directory.threads, "deferToThread", defer.maybeDeferred)
+        instances = self.path / "instances"
+        for expected in ("", "No such file or directory", "No such file or directory", ""):
+            instances.mkdir(exist_ok=True)
+            if expected:
+                instances.rmdir()
+            state._try_to_write()
+            self.assertEqual(expected, state.fault)
+        self.assertEqual(["state_dir", "again"], [self.said[0].split()[0], self.said[-1].split()[-1]])
+        self.assertEqual(2, len(self.said))
+        self.assertEqual([], list(instances.iterdir()))
 
     def test_forgotten(self):
         """An instance that is gone leaves nothing; one that kept nothing is no fault."""

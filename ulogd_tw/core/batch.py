@@ -206,6 +206,15 @@ class Batch:
         except (KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"not a saved batch: {error}") from None
 
+    @staticmethod
+    def rows_in(file: Any) -> int:
+        """The rows of the batch written by `save`, of which no more is read. Raises ValueError for anything else."""
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return int(json.loads(arrays["head"].tobytes())["n"])
+        except (KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"not a saved batch: {error}") from None
+
     @classmethod
     def _load(cls, file: Any) -> Batch:
         with np.load(file, allow_pickle=False) as arrays:

@@ -413,6 +413,10 @@ class Output(Plugin):
         """Keys to request by name where it asked for `ALL`: some are only given by name (`Plugin.hidden`)."""
         return {}
 
+    def spool_places(self, state: Path | None) -> Iterable[Path]:
+        """Directories of its own for what waits on the disk; `state` is where it keeps state, if it does."""
+        return ()
+
     def state(self) -> State:
         """How its destination is now, for `/readyz`. Asked often; it opens nothing."""
         return FINE

@@ -48,6 +48,20 @@ class SpoolFile:
     """Records at its beginning that have arrived."""
 
 
+def place_of(directory: str | Path, instance: str, url: Url) -> Path:
+    """The directory of one collector of an exporter."""
+    return Path(directory) / "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{instance}-{url}")
+
+
+def records_kept(path: Path) -> int:
+    """The records in a file of a spool; 0 where it cannot be read."""
+    try:
+        octets = path.read_bytes()
+    except OSError:
+        return 0
+    return sum(messages.all_records for messages in _messages(octets[: whole_messages(octets)[1]], {}, None))
+
+
 class MessageSpool:
     """The files of one collector. Only one thread uses it at a time."""
 
@@ -63,8 +77,7 @@ class MessageSpool:
     @classmethod
     def of(cls, directory: str, instance: str, url: Url, most_octets: int, most_age: float) -> MessageSpool:
         """The spool of one collector of an exporter."""
-        name = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{instance}-{url}")
-        return cls(Path(directory) / name, most_octets, most_age)
+        return cls(place_of(directory, instance, url), most_octets, most_age)
 
     @property
     def records(self) -> int:

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ulogd_tw import config as configuration
-from ulogd_tw import kernels, tap
+from ulogd_tw import kernels, left_behind, tap
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.core.libraries import install, is_there
+from ulogd_tw.left_behind import Present
 from ulogd_tw.metering import conntrack_settings
 from ulogd_tw.operating import network
 from ulogd_tw.operating.commands import tree
@@ -264,7 +265,15 @@ def configured(path: str) -> tuple[list[Finding], Any]:
         )
         for mistake in (*built.mistakes, *seen)
     ]
+    found += _left_behind(built)
     return found, built.graph
+
+
+def _left_behind(built: Any) -> Findings:
+    """What instances that are in no stack any more have left on the disk."""
+    present = Present.of(built.graph, built.settings.state_dir, built.spools, list(built.left_out()))
+    for left in left_behind.found(present):
+        yield Finding(REMARK, "left behind", str(left), left_behind.REMEDY)
 
 
 def examine(path: str | None) -> list[Finding]:

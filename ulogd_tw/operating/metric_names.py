@@ -60,6 +60,14 @@ SERVICE = (
         "1 for the state of the stack's output: ok, spooling or down.",
         ("stack", "state"),
     ),
+    Metric(BEFORE + "state_kept", "gauge", "With state_dir: 1 while it can be written, 0 while state is not kept."),
+    Metric(
+        BEFORE + "left_behind_rows",
+        "gauge",
+        "Rows of instances that are in no stack any more: rows in a spool, rows in groups of an AGGREGATE, records for "
+        "a collector, and rows lost when an earlier run was killed.",
+        ("instance", "kind"),
+    ),
     Metric(BEFORE + "events_total", "counter", "Events of the service and of exporters, by kind.", ("kind",)),
     Metric(
         BEFORE + "reactor_stall_seconds",

@@ -88,6 +88,9 @@ def _service(view: Any) -> Iterator[Family]:
         states[stack["text"]] = max(states.get(stack["text"], WORDS[0]), stack["state"], key=WORDS.index)
     numbers = [((text, word), int(word == now)) for text, now in states.items() for word in WORDS]
     yield _of_service("stack_state", numbers)
+    if getattr(view.ulogd.settings, "state_dir", ""):
+        yield _of_service("state_kept", [((), int(not view.state_fault))])
+    yield _of_service("left_behind_rows", [((one.instance, one.kind), one.rows) for one in view.left_behind])
     yield _of_service("events_total", [((kind,), n) for kind, n in view.ulogd.events.counts.items()])
     doors = view.doors.items()
     yield _of_service("http_requests_total", [((name,), door.requests) for name, door in doors])

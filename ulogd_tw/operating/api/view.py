@@ -45,6 +45,17 @@ class View:
         """The stacks that could not start: text, where, reason."""
         return getattr(self.ulogd, "left_out", [])
 
+    @property
+    def state_fault(self) -> str:
+        """Why state is not kept; empty where it is, or need not be."""
+        return getattr(self.ulogd, "state_fault", "")
+
+    @property
+    def left_behind(self) -> list[Any]:
+        """What instances that are in no stack any more have left (`left_behind.Left`)."""
+        left = getattr(self.ulogd, "left", None)
+        return [] if left is None else left.found
+
     def status(self) -> dict[str, Any]:
         """What runs, since when, and how each stack is."""
         settings = self.ulogd.settings
@@ -59,14 +70,24 @@ class View:
             "left_out": list(self.left_out),
             "mistakes": [str(mistake) for mistake in self.ulogd.mistakes if not mistake.remark],
             "kept": kept(self.graph),
-        }
+        } | self._odd()
+
+    def _odd(self) -> dict[str, Any]:
+        """Members of the status that are there only where something is wrong."""
+        left = [one.as_dict() for one in self.left_behind]
+        fault = {"state_fault": self.state_fault} if self.state_fault else {}
+        return fault | ({"left_behind": left} if left else {})
 
     def readiness(self) -> dict[str, Any]:
-        """Each stack with its state and the reasons, also those that are left out; `ready` if none is down."""
+        """Each stack with its state and the reasons, also those that are left out; `ready` if none is down.
+
+        Further `reasons` are faults beside the stacks: state that is not kept.
+        """
         found = [_stack_state(stack.spec.text, stack.spec.where, *state_of(stack)) for stack in self.graph.stacks]
         for stack in self.left_out:
             found.append(_stack_state(stack["text"], stack["where"], DOWN, (stack["reason"],)))
-        return {"ready": all(stack["state"] != DOWN for stack in found), "stacks": found}
+        reasons = {"reasons": [self.state_fault]} if self.state_fault else {}
+        return {"ready": all(stack["state"] != DOWN for stack in found), "stacks": found} | reasons
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         """Every instance with its place in the graph and its counters."""

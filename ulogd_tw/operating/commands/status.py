@@ -8,6 +8,7 @@ import json
 import time
 from typing import Any, TextIO
 
+from ulogd_tw.left_behind import Left
 from ulogd_tw.operating.commands import service
 from ulogd_tw.operating.commands.errors import NO
 from ulogd_tw.operating.commands.text import cut, duration, printable, screen, short, write_table
@@ -54,6 +55,9 @@ def _head(found: dict[str, Any]) -> list[str]:
     lines = [printable(f"ulogd_tw {found['version']}, pid {found['pid']}, for {since}, {found['config']}")]
     if found.get("state_dir"):
         lines.append(printable(f"kept in {found['state_dir']}: " + (_kept(found) or "nothing so far")))
+    if found.get("state_fault"):
+        lines.append(printable(f"state is not kept: {found['state_fault']}"))
+    lines += [printable(f"left behind: {Left(**one)}") for one in found.get("left_behind", ())]
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ulogd_tw.exporting.directions import KEYS
 from ulogd_tw.exporting.distribution import Distribution
 from ulogd_tw.exporting.flow_records import FlowRecords
 from ulogd_tw.exporting.kept_sequences import KeptSequences
-from ulogd_tw.exporting.message_spool import MessageSpool
+from ulogd_tw.exporting.message_spool import MessageSpool, place_of
 from ulogd_tw.exporting.options_records import OptionsReporter
 from ulogd_tw.exporting.routing import HASHED, MODES, Routing
 from ulogd_tw.exporting.rules import ADDRESSES, EXPORT_TO, MARKS
@@ -246,11 +246,18 @@ class IPFIX(Output):
             return {}
         return {"sequences": str(self._state / "sequences"), "spool": self._spool_directory()}
 
+    def spool_places(self, state: Path | None) -> Iterable[Path]:
+        if directory := self._directory(state):
+            yield from (place_of(directory, self.instance, target.url) for target in targets.targets(self.config))
+
     def _spool_directory(self) -> str:
         """Where messages wait for a collector that is away; empty: in memory only."""
-        if self.config.spool or self._state is None or self.config.version != "10":
+        return self._directory(self._state)
+
+    def _directory(self, state: Path | None) -> str:
+        if self.config.spool or state is None or self.config.version != "10":
             return self.config.spool
-        return str(self._state / "spool")
+        return str(state / "spool")
 
     def _open_spool(self, collector: Collector, directory: str) -> None:
         config = self.config

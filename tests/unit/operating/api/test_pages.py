@@ -1,6 +1,7 @@
 """What each address of the API answers."""
 
 import json
+from types import SimpleNamespace
 
 from twisted.internet import defer
 from twisted.trial.unittest import TestCase
@@ -8,6 +9,7 @@ from twisted.trial.unittest import TestCase
 from tests.unit.operating.api.client import asked, door_of
 from tests.unit.plugins.filters.test_aggregate import AggregateCase, batch_of
 from ulogd_tw.core.states import State
+from ulogd_tw.left_behind import Left
 from ulogd_tw.operating import metrics
 from ulogd_tw.operating.api.pages import PAGES
 from ulogd_tw.operating.events import Events
@@ -149,6 +151,19 @@ class HealthTests(PagesCase):
         status, _, found = yield asked(door, "GET", "/readyz")
         self.assertEqual((503, 1), (status, len(faults)))
         self.assertIn("ZeroDivisionError", found["stacks"][0]["reasons"][0])
+
+    @defer.inlineCallbacks
+    def test_beside_the_stacks(self):
+        """State that is not kept, and rows of instances that are gone, are told; stacks are ready all the same."""
+        left = SimpleNamespace(found=[Left("db1", "rows", 7, ["/spool/x"])])
+        door = self.door(state_fault="state_dir /s cannot be written: no room", left=left)
+        _, _, found = yield asked(door, "GET", "/readyz")
+        self.assertEqual((True, ["state_dir /s cannot be written: no room"]), (found["ready"], found["reasons"]))
+        _, _, found = yield asked(door, "GET", "/api/v1/status")
+        self.assertIn("no room", found["state_fault"])
+        self.assertEqual([{"instance": "db1", "kind": "rows", "rows": 7, "files": ["/spool/x"]}], found["left_behind"])
+        _, _, text = yield asked(door, "GET", "/metrics")
+        self.assertIn('ulogd_left_behind_rows{instance="db1",kind="rows"} 7.0', text.decode())
 
     @defer.inlineCallbacks
     def test_left_out(self):

@@ -165,6 +165,10 @@ class PageTests(SynchronousTestCase):
         kept = {"col1": {"templates": "/var/lib/u/col1/templates", "exporters": 3}, "agg1": {"groups": 7}}
         page = status.page(look(1.0), look(2.0, state_dir="/var/lib/u", kept=kept))
         self.assertIn("kept in /var/lib/u: col1: templates col1/templates, exporters 3; agg1: groups 7\n", page)
+        left = [{"instance": "db1", "kind": "rows", "rows": 5, "files": list("abcde")}]
+        page = status.page(look(1.0), look(2.0, state_dir="/s", kept={}, state_fault="no room", left_behind=left))
+        self.assertIn("\nstate is not kept: no room\nleft behind: 5 rows of db1, which is in no stack", page)
+        self.assertIn(" in a, b, c and 2 more files\n", page)
         self.assertIn("nothing so far", status.page(look(1.0), look(2.0, state_dir="/var/lib/u", kept={})))
 
 
