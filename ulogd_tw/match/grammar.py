@@ -177,7 +177,7 @@ class _Parser:
         if word in words.RATES:
             sign, value = self._sign(), literals.number(self._value("a number"))
             return Rate(word, sign, value, words.OCTETS, words.PACKETS)
-        if word in words.EXPORTER and not self._compares():
+        if word in words.EXPORTER:
             return self._addresses(("exporter",), token)
         if word in words.ADDRESSES and self._taken("ip", "host", "net"):
             return self._addresses(words.ADDRESSES[word], token)
