@@ -62,6 +62,7 @@ OUTPUTS = {
     "MYSQL": "ulogd_tw.plugins.outputs.mysql:MYSQL",
     "OPRINT": "ulogd_tw.plugins.outputs.oprint:OPRINT",
     "PCAP": "ulogd_tw.plugins.outputs.pcap:PCAP",
+    "PGSQL": "ulogd_tw.plugins.outputs.pgsql:PGSQL",
     "SQLITE3": "ulogd_tw.plugins.outputs.sqlite3:SQLITE3",
     "SYSLOG": "ulogd_tw.plugins.outputs.syslog:SYSLOG",
     "XML": "ulogd_tw.plugins.outputs.xml:XML",

@@ -4,6 +4,7 @@ from twisted.internet import protocol, reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 
 COMMIT = b"\x03COMMIT"
+"""The commit of MySQL's protocol."""
 
 
 class Back(protocol.Protocol):
@@ -42,7 +43,7 @@ class Front(protocol.Protocol):
             self.waiting.append(data)
         elif self.frozen or self.factory.frozen:
             self.frozen = True
-        elif COMMIT in data and self.factory.at_commit:
+        elif self.factory.commit in data and self.factory.at_commit:
             way, self.factory.at_commit = self.factory.at_commit, None
             getattr(self, way)(data)
         else:
@@ -89,8 +90,9 @@ class Proxy(protocol.ServerFactory):
     protocol = Front
     noisy = False
 
-    def __init__(self, server_port):
+    def __init__(self, server_port, commit=COMMIT):
         self.server_port = server_port
+        self.commit = commit
         self.at_commit = None
         self.frozen = False
         self.answers_lost = 0

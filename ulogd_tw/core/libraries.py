@@ -8,6 +8,10 @@ from importlib.util import find_spec
 
 _DEBIAN = {"maxminddb": "python3-maxminddb", "pymysql": "python3-pymysql", "cffi": "python3-cffi"}
 """Names of Debian's packages."""
+_EXTRAS = {"psycopg": "postgresql"}
+"""Extras of this package, for libraries that need more than themselves."""
+_TOGETHER = {"psycopg": "'psycopg[binary]'"}
+"""What brings a library with all that it needs."""
 
 
 def is_there(library: str) -> bool:
@@ -18,7 +22,8 @@ def is_there(library: str) -> bool:
 def install(library: str) -> str:
     """The command that installs a library where this program runs: pipx, Debian's Python, or any other one."""
     if os.path.exists(os.path.join(sys.prefix, "pipx_metadata.json")):
-        return f"pipx inject ulogd_tw {library}"
+        return f"pipx inject ulogd_tw {_TOGETHER.get(library, library)}"
     if sys.prefix == sys.base_prefix and library in _DEBIAN:
         return f"apt-get install {_DEBIAN[library]}"
-    return f"{sys.executable} -m pip install {library}"
+    wanted = f"'ulogd_tw[{_EXTRAS[library]}]'" if library in _EXTRAS else library
+    return f"{sys.executable} -m pip install {wanted}"

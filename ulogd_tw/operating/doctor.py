@@ -38,6 +38,7 @@ _GET_STATS = 0x105
 _ERROR = 2
 _OPTIONAL = {
     "duckdb": "answers ulogd-tw query faster",
+    "psycopg": "writes rows into PostgreSQL (PGSQL)",
     "maxminddb": "reads databases of countries and autonomous systems for GROUP",
 }
 """Optional libraries, with their only uses."""

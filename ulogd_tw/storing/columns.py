@@ -31,14 +31,21 @@ def _by_column() -> dict[str, str]:
     return {column.lower(): name for name, column in columns.items() if name not in (column, column.replace("_", "."))}
 
 
+@cache
+def _by_lower_case() -> dict[str, str]:
+    """Keys by column in lower case: PostgreSQL folds names without quotes."""
+    return {column_name(name).lower(): name for name in reversed(list(registry.names()))}
+
+
 def key_names(column: str) -> tuple[str, ...]:
     """The keys for a column of this name, the likeliest first: the exact name, then the name with dots.
 
     Mostly one key; ``src_as`` is a key of NetFlow v5 and the column of ``src.as``. All names if none is a known key:
-    it may be a plugin's own.
+    it may be a plugin's own. A column in lower case can have a key of this name in any case.
     """
     found = tuple(dict.fromkeys((column, column.replace("_", "."), _by_column().get(column.lower(), column))))
-    return tuple(name for name in found if known(name)) or found
+    lower_case = _by_lower_case().get(column)
+    return tuple(name for name in found if known(name)) or ((lower_case,) if lower_case else found)
 
 
 def clash(keys: Iterable[str]) -> str | None:
@@ -63,11 +70,12 @@ def without_column(columns: Iterable[TableColumn], names: Iterable[str]) -> list
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """A column of an existing table. `automatic`: the database fills it."""
+    """A column of an existing table. `automatic`: the database fills it. `time`: of a type for points in time."""
 
     name: str
     type: str = ""
     automatic: bool = False
+    time: bool = False
 
     @property
     def integer(self) -> bool:
@@ -89,7 +97,7 @@ class TableColumn:
 class Target:
     """A column to write, and the keys for its value: the first one in a batch counts.
 
-    `optional`: the column is left alone if no plugin gives such a key.
+    `optional`: the column is left alone if no plugin gives such a key. `time`: it gets times as they are held.
     """
 
     column: str
@@ -98,6 +106,12 @@ class Target:
     optional: bool = False
     binary: bool = False
     size: int = 0
+    time: bool = False
+
+
+def target_of(column: TableColumn, keys: tuple[str, ...], optional: bool = False) -> Target:
+    """A column to write from these keys."""
+    return Target(column.name, keys, column.integer, optional, column.binary, column.size, column.time)
 
 
 def chosen_targets(table: str, columns: Iterable[TableColumn], keys: Iterable[str]) -> list[Target]:
@@ -111,7 +125,7 @@ def chosen_targets(table: str, columns: Iterable[TableColumn], keys: Iterable[st
                 f"table {table} has no column for the key {key}",
                 f"ALTER TABLE {table} ADD a column {column_name(key)}, or leave the key out",
             )
-        found.append(Target(column.name, (key,), column.integer, binary=column.binary, size=column.size))
+        found.append(target_of(column, (key,)))
     return found
 
 
@@ -130,7 +144,7 @@ def all_targets(
         names = (mine,) if mine else key_names(column.name)
         optional = skip_first and place == 0 and not mine and not any(map(known, names))
         if not column.automatic:
-            found.append(Target(column.name, names, column.integer, optional, column.binary, column.size))
+            found.append(target_of(column, names, optional))
     if not found:
         raise TableError(f"table {table} has no column for any key", "name another table, or drop this one")
     return found
@@ -147,11 +161,13 @@ def stored(found: Found | None, target: Target) -> Found | None:
     """Values in the form for databases.
 
     Values have the form in which people write them (`readable`): times in microseconds and nanoseconds are integers
-    since 1970. NaN and infinity become missing, and an IPv4 address for an integer column becomes a number, as in
-    ulogd2.
+    since 1970, but for columns of times. NaN and infinity become missing, and an IPv4 address for an integer column
+    becomes a number, as in ulogd2.
     """
     if found is None:
         return None
+    if target.time and found.key.type.kind == "ntp":
+        return found
     if found.key.type.form:
         values, key = readable(found.values, found.key)
         return replace(found, values=values, key=key)

@@ -1,0 +1,284 @@
+"""A table on a PostgreSQL server: its statements, its types, and the `Fault` for each of its errors."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from ulogd_tw.core.keys import Key
+from ulogd_tw.core.regular_file import read_regular
+from ulogd_tw.storing import postgresql_connection
+from ulogd_tw.storing.columns import TableColumn, Values
+from ulogd_tw.storing.database import Database, Fault, Refused
+from ulogd_tw.storing.errors import TableError
+from ulogd_tw.storing.postgresql_copy import about_row, copying, stating, write
+from ulogd_tw.storing.postgresql_rows import Rows, as_literals, encoded
+from ulogd_tw.storing.sifting import part
+
+SOCKETS = ("/run/postgresql", "/var/run/postgresql")
+"""Directories of the sockets of a server on this host; not /tmp, where anybody can make one."""
+FENCE_S = 5
+"""Seconds for an earlier session of this service to end."""
+LEFT_S = 60
+"""At least so many seconds pass until the server ends a transaction of ours that nobody goes on with."""
+MOST_OCTETS = 1 << 18
+"""Octets of a statement with many rows."""
+_TABLE_KINDS = "rpf"
+"""Relations that take COPY: tables, partitioned and foreign ones."""
+
+_COLUMNS = """
+SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
+  pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL),
+  a.attidentity <> '' OR a.attgenerated <> ''
+    OR coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%%', false),
+  c.relkind
+FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+_AWAY = Fault("away", "", transient=True)
+_LOCKED = Fault("locked", "", transient=True)
+_SERVER = Fault("server")
+_PERMISSION = Fault("permission", "grant the user INSERT and SELECT on the table, and USAGE on its schema")
+_LOGIN = Fault("permission", "correct user=, pass= or pass_file=, or allow this host in pg_hba.conf")
+_IN_CLEAR = Fault(
+    "permission", "set ssl_ca to the CA of the server's certificate, or host= to its Unix socket's folder"
+)
+_MISSING = Fault("table", "make the database and the table, or set create=1")
+_UNFIT = Fault("table", "see that the table fits the keys, or make it anew")
+_PROCEDURE = Fault("procedure", "make it, or set procedure=INSERT")
+_FAULTS = {
+    "28": _LOGIN, "42501": _PERMISSION, "3D": _MISSING, "3F": _MISSING, "42P01": _MISSING, "42883": _PROCEDURE,
+    "42725": _PROCEDURE, "42809": _PROCEDURE, "42": _UNFIT, "22P03": _UNFIT, "22P04": _UNFIT, "0A": _UNFIT,
+    "25006": Fault("read_only", "the server takes no writes; is it a standby?"),
+    "53100": Fault("full", "make room on the disk of the server"), "53": _AWAY, "08": _AWAY, "57014": _LOCKED,
+    "57": _AWAY, "40": _LOCKED, "55P03": _LOCKED, "25": _AWAY, "58": Fault("disk", "look at the disk of the server"),
+    "XX001": Fault("disk", "the table is damaged"), "XX002": Fault("disk", "an index is damaged: REINDEX"),
+    "22": Fault("refused"), "23": Fault("refused"),
+}  # fmt: skip
+"""Faults by SQLSTATE, or its class."""
+_AT_CONNECT = (
+    (re.compile("require_auth|cleartext password|clear text"), _IN_CLEAR),
+    (re.compile("SSL|certificate"), Fault("permission", "set sslmode= and ssl_ca= as the server has it")),
+    (re.compile('password|authentication|pg_hba.conf|role "'), _LOGIN),
+    (re.compile('database ".*" does not exist'), _MISSING),
+)
+"""Faults by the text of libpq, which tells no SQLSTATE of a connection that was not made (seen with 18)."""
+
+
+class PostgreSQL(Database):
+    """A table on a PostgreSQL server."""
+
+    driver = postgresql_connection.__name__
+    mark = "%s"
+    longest_name = 63
+    upsert = (
+        "INSERT INTO {table} (run, instance, number, written_at) VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT (run, instance) DO UPDATE SET number = EXCLUDED.number, written_at = EXCLUDED.written_at"
+    )
+    type_names = {
+        "unsigned8": "smallint", "unsigned16": "integer", "unsigned32": "bigint", "unsigned64": "numeric(20)",
+        "signed8": "smallint", "signed16": "smallint", "signed32": "integer", "signed64": "bigint", "float32": "real",
+        "float64": "double precision", "boolean": "boolean", "seconds": "timestamptz", "milliseconds": "timestamptz",
+        "dateTimeNanoseconds": "bigint", "ntp": "timestamptz", "ipv4": "inet", "ipv6": "inet", "address": "inet",
+        "mac": "macaddr", "string": "text", "octets": "bytea", "list": "text",
+    }  # fmt: skip
+
+    def __init__(self, config: Any, instance: str) -> None:
+        table = config.table if "." in config.table or not config.schema else f"{config.schema}.{config.table}"
+        super().__init__(table, instance)
+        self.config = config
+        self.procedure = config.procedure.strip()
+        self.relation = ""
+        """The kind of relation, by pg_class.relkind; empty if it is not known."""
+        self._found: list[tuple] = []
+        self._kinds: dict[str, str] = {}
+        self._session: tuple[int, Any] | None = None
+        """Process and start of the server's side of the last connection."""
+
+    # a new connection
+
+    def keywords(self) -> dict[str, Any]:
+        return {"answer_s": self.config.timeout or None} | postgresql_connection.guarded(self.parameters())
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of libpq."""
+        config = self.config
+        found = {"client_encoding": "UTF8", "application_name": f"ulogd_tw {self.instance}",
+                 "connect_timeout": max(2, round(config.connect_timeout or 3))}  # fmt: skip
+        if config.connstring:
+            return found | postgresql_connection.parsed(config.connstring) | self._password()
+        named = {"dbname": config.db, "user": config.user, "host": self.host(), "port": config.port or 5432}
+        tls = {"sslrootcert": config.ssl_ca, "sslcert": config.ssl_cert, "sslkey": config.ssl_key,
+               "sslmode": config.sslmode or ("verify-full" if config.ssl_ca else "")}  # fmt: skip
+        return found | {name: value for name, value in (named | tls).items() if value} | self._password()
+
+    def _password(self) -> dict[str, str]:
+        config = self.config
+        if config.pass_file:
+            return {"password": read_regular(config.pass_file).decode().partition("\n")[0].rstrip("\r")}
+        return {"password": config.pass_} if config.pass_ else {}
+
+    def host(self) -> str:
+        """The server's host, or the directory of its Unix socket."""
+        name = f".s.PGSQL.{self.config.port or 5432}"
+        if self.config.host:
+            return self.config.host
+        return next((place for place in SOCKETS if os.path.exists(f"{place}/{name}")), "localhost")
+
+    def opened(self, connection: Any) -> None:
+        super().opened(connection)
+        wait_s = self.config.timeout or 30
+        connection.execute(
+            f"SET standard_conforming_strings = on; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; "
+            f"SET lock_timeout = {round(wait_s * 500)}; "
+            f"SET idle_in_transaction_session_timeout = {round(max(LEFT_S, 2 * wait_s) * 1000)}"
+        )
+        self._fence(connection)
+
+    def _fence(self, connection: Any) -> None:
+        """Wait until the session of the last connection has ended: its transaction may still be committed.
+
+        The server may not notice a lost network, so the session is ended.
+        """
+        session = "pg_catalog.pg_stat_activity WHERE pid = %s AND backend_start = %s"
+        last, rows = self._session, None
+        if last:
+            self._execute(connection, f"SELECT pg_catalog.pg_terminate_backend(pid) FROM {session}", *last)
+            for _ in range(FENCE_S * 20):
+                rows = self._execute(connection, f"SELECT pg_catalog.pg_sleep(0.05) FROM {session}", *last)
+                if not rows:
+                    break
+        if rows:
+            raise psycopg.errors.LockNotAvailable("an earlier connection of this service does not end")
+        session = "pid = pg_catalog.pg_backend_pid()"
+        rows = self._execute(connection, f"SELECT pid, backend_start FROM pg_catalog.pg_stat_activity WHERE {session}")
+        self._session = (rows[0][0], rows[0][1]) if rows else None
+
+    # tables
+
+    def columns(self, connection: Any) -> list[TableColumn]:
+        self._found = self._structure(connection)
+        self.relation = self._found[0][4] if self._found else ""
+        self._kinds = {name: base for name, _, base, *_ in self._found}
+        return [
+            TableColumn(name, kind, automatic or (place == 0 and name.startswith("_")), base.startswith("timestamp"))
+            for place, (name, kind, base, automatic, _) in enumerate(self._found)
+        ]
+
+    def _structure(self, connection: Any) -> list[tuple]:
+        return self._execute(connection, _COLUMNS, self.table)
+
+    def _exists(self, connection: Any, name: str) -> bool:
+        place = ".".join(self.quoted(part) for part in (self.schema, name) if part)
+        return self._execute(connection, "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", place)[0][0]
+
+    def number_batches(self, connection: Any) -> None:
+        try:
+            super().number_batches(connection)
+        except psycopg.IntegrityError:  # another instance makes the table at this moment (seen with 15)
+            super().number_batches(connection)
+
+    def make(self, connection: Any, keys: Iterable[Key]) -> None:
+        keys = list(keys)
+        try:
+            super().make(connection, keys)
+        except psycopg.IntegrityError:
+            super().make(connection, keys)
+
+    def _execute(self, connection: Any, statement: str, *arguments: Any) -> list[tuple]:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, arguments or None)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    # rows
+
+    def begin(self, connection: Any) -> None:
+        connection.execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE")  # deferred ones would fail at the commit
+
+    def insert(self, connection: Any, values: Values, n: int, refused: Refused) -> None:
+        """One COPY of all rows, binary if every column has such a form; 300,000 rows of 12 columns a second."""
+        names = [target.column for target, _ in values]
+        kinds = [self._kinds.get(name, "") for name in names]
+        columns = ", ".join(map(self.quoted, names))
+        if self.procedure.upper() == "INSERT" and self.relation in _TABLE_KINDS:
+            rows, numbers = self._fitting(values, n, refused, lambda some, k: encoded(some, kinds, k))
+            form = "binary" if rows.binary else "text"
+            send = copying(connection, f"COPY {self.table} ({columns}) FROM STDIN (FORMAT {form})", rows)
+        else:
+            head, lead, end = self._statement(columns)
+            rows, numbers = self._fitting(values, n, refused, lambda some, k: as_literals(some, kinds, k, lead, end))
+            send = stating(connection, head, rows, 2 if head else 0, MOST_OCTETS)
+        write(connection, len(numbers), send, lambda row, error: refused.add(reason(error)), self.name)
+        if rows.binary and self._structure(connection) != self._found:
+            raise TableError(f"table {self.table} was altered meanwhile", "no need to do anything")
+
+    def _statement(self, columns: str) -> tuple[bytes, bytes, bytes]:
+        """The text before all rows, before each row, and behind each row."""
+        if self.procedure.partition(" ")[0].upper() == "INSERT":
+            head = self.procedure if " " in self.procedure else f"INSERT INTO {self.table}"
+            return f"{head} ({columns}) VALUES\n".encode(), b"(", b"),"
+        call = self.procedure if self.procedure.upper().startswith("CALL ") else f"SELECT {self.procedure}"
+        return b"", f"{call}(".encode(), b");"
+
+    @staticmethod
+    def _fitting(values: Values, n: int, refused: Refused, encode: Any) -> tuple[Rows, np.ndarray]:
+        """The rows that PostgreSQL's types can hold, encoded, and their numbers in the batch."""
+        rows, numbers = encode(values, n), np.arange(n)
+        if rows.refused:
+            bad = np.logical_or.reduce(list(rows.refused.values()))
+            for text, mask in rows.refused.items():
+                for _ in range(int(mask.sum())):
+                    refused.add(text)
+            numbers = np.flatnonzero(~bad)
+            rows = encode(part(values, numbers), len(numbers))
+        return rows, numbers
+
+    def copy_row(self, connection: Any, columns: list[str]) -> bool:
+        return self.procedure.upper() == "INSERT" and super().copy_row(connection, columns)
+
+    # errors
+
+    def about_row(self, error: Exception) -> bool:
+        return about_row(error)
+
+    def fault(self, error: Exception) -> Fault | None:
+        if isinstance(error, OSError):
+            return Fault("permission", "correct pass_file=")
+        if not isinstance(error, psycopg.Error):
+            return None
+        code = error.sqlstate or ""
+        found = _FAULTS.get(code) or _FAULTS.get(code[:2])
+        if found or code:
+            return found or _SERVER
+        if isinstance(error, psycopg.NotSupportedError):
+            return _IN_CLEAR
+        if isinstance(error, psycopg.ProgrammingError):
+            return Fault("refused", "correct connstring=")
+        return next((fault for pattern, fault in _AT_CONNECT if pattern.search(str(error))), _AWAY)
+
+    def text(self, error: Exception) -> str:
+        if not isinstance(error, psycopg.Error) or not error.sqlstate:
+            return " ".join(str(error).split())
+        return f"{error.diag.message_primary or str(error)} (error {error.sqlstate})"
+
+    def interrupt(self) -> None:
+        """Shut the socket of the connection; a waiting thread gets an error at once."""
+        if self.connection is not None:
+            self.connection.cut()
+
+
+def reason(error: psycopg.Error) -> str:
+    """The server's text without the row's own values where it has a part for them, so that equal reasons are equal."""
+    text = error.diag.message_primary or str(error)
+    _, told, place = (error.diag.context or "").rpartition(", column ")
+    column = error.diag.column_name or (place.partition(":")[0] if told else "")
+    return f"{text} (column {column})" if column and column not in text else text
