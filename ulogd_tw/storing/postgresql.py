@@ -14,10 +14,11 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.regular_file import read_regular
 from ulogd_tw.storing import postgresql_connection
 from ulogd_tw.storing.columns import TableColumn, Values
-from ulogd_tw.storing.database import Database, Fault, Refused
+from ulogd_tw.storing.database import Database
 from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.postgresql_copy import about_row, copying, stating, write
 from ulogd_tw.storing.postgresql_rows import Rows, as_literals, encoded
+from ulogd_tw.storing.refused import Fault, Refused
 from ulogd_tw.storing.sifting import part
 
 SOCKETS = ("/run/postgresql", "/var/run/postgresql")
@@ -43,6 +44,17 @@ FROM pg_catalog.pg_attribute a
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+
+_NUMERIC = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds", "ntp")
+_POINTS = ("seconds", "milliseconds", "ntp", "unsigned")
+_ADDRESSES = ("ipv4", "ipv6", "address", "string")
+_TAKES = {
+    "smallint": _NUMERIC, "integer": _NUMERIC, "bigint": _NUMERIC, "numeric": _NUMERIC, "real": _NUMERIC,
+    "double precision": _NUMERIC, "boolean": ("boolean",), "timestamp with time zone": _POINTS,
+    "timestamp without time zone": _POINTS, "date": _POINTS, "inet": _ADDRESSES, "cidr": _ADDRESSES,
+    "macaddr": ("mac", "string", "octets"),
+}  # fmt: skip
+"""The kinds of keys that columns of these types are for; any other type takes any text."""
 
 _AWAY = Fault("away", "", transient=True)
 _LOCKED = Fault("locked", "", transient=True)
@@ -169,10 +181,19 @@ class PostgreSQL(Database):
         self._found = self._structure(connection)
         self.relation = self._found[0][4] if self._found else ""
         self._kinds = {name: base for name, _, base, *_ in self._found}
+        self.alterable = self.relation in ("", "r", "p") and self.procedure.upper() == "INSERT"
         return [
             TableColumn(name, kind, automatic or (place == 0 and name.startswith("_")), base.startswith("timestamp"))
             for place, (name, kind, base, automatic, _) in enumerate(self._found)
         ]
+
+    def holds(self, column: TableColumn, key: Key) -> bool:
+        takes = _TAKES.get(self._kinds.get(column.name, ""))
+        return takes is None or key.type.kind in takes or (column.integer and key.type.kind == "ipv4")
+
+    def change_ddl(self, column: TableColumn, key: Key) -> str:
+        name, _, type_name = self.column_ddl(key).rpartition(" ")
+        return f"ALTER TABLE {self.table} ALTER COLUMN {name} TYPE {type_name} USING NULL"
 
     def _structure(self, connection: Any) -> list[tuple]:
         return self._execute(connection, _COLUMNS, self.table)
@@ -217,7 +238,8 @@ class PostgreSQL(Database):
             head, lead, end = self._statement(columns)
             rows, numbers = self._fitting(values, n, refused, lambda some, k: as_literals(some, kinds, k, lead, end))
             send = stating(connection, head, rows, 2 if head else 0, MOST_OCTETS)
-        write(connection, len(numbers), send, lambda row, error: refused.add(reason(error)), self.name)
+        at = numbers.tolist()
+        write(connection, len(at), send, lambda row, error: refused.add(reason(error), at[row]), self.name)
         if rows.binary and self._structure(connection) != self._found:
             raise TableError(f"table {self.table} was altered meanwhile", "no need to do anything")
 
@@ -236,8 +258,8 @@ class PostgreSQL(Database):
         if rows.refused:
             bad = np.logical_or.reduce(list(rows.refused.values()))
             for text, mask in rows.refused.items():
-                for _ in range(int(mask.sum())):
-                    refused.add(text)
+                for row in np.flatnonzero(mask).tolist():
+                    refused.add(text, row)
             numbers = np.flatnonzero(~bad)
             rows = encode(part(values, numbers), len(numbers))
         return rows, numbers

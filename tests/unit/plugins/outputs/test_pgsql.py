@@ -10,6 +10,8 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs import pgsql
 from ulogd_tw.plugins.outputs.pgsql import PGSQL
+from ulogd_tw.storing.columns import TableColumn
+from ulogd_tw.storing.errors import TableError
 
 try:
     from psycopg import OperationalError, errors
@@ -110,6 +112,16 @@ class DatabaseTests(SynchronousTestCase):
             fault = database.fault(error)
             self.assertEqual((reason, transient, of_rows), (fault.reason, fault.transient, fault.of_rows), error)
         self.assertIsNone(database.fault(KeyError()))
+
+    def test_types(self):
+        """A column of another type than its key's gives the statement to change it, unless it can hold the values."""
+        database = made().database
+        database._kinds = {"protocolIdentifier": "text", "octetDeltaCount": "inet", "sourceAddress": "inet"}
+        columns = [TableColumn(name, kind) for name, kind in database._kinds.items()]
+        database.check_types(columns, [known("protocolIdentifier"), known("sourceAddress")])
+        with self.assertRaises(TableError) as caught:
+            database.check_types(columns, [known("octetDeltaCount")])
+        self.assertIn('ALTER COLUMN "octetDeltaCount" TYPE numeric(20) USING NULL', caught.exception.remedy)
 
     def test_procedures(self):
         """ulogd2's forms: a function, a procedure, a statement."""
