@@ -61,6 +61,7 @@ OUTPUTS = {
     "NACCT": "ulogd_tw.plugins.outputs.nacct:NACCT",
     "MYSQL": "ulogd_tw.plugins.outputs.mysql:MYSQL",
     "OPRINT": "ulogd_tw.plugins.outputs.oprint:OPRINT",
+    "PARQUET": "ulogd_tw.plugins.outputs.parquet:PARQUET",
     "PCAP": "ulogd_tw.plugins.outputs.pcap:PCAP",
     "PGSQL": "ulogd_tw.plugins.outputs.pgsql:PGSQL",
     "SQLITE3": "ulogd_tw.plugins.outputs.sqlite3:SQLITE3",

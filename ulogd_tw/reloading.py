@@ -19,7 +19,7 @@ from ulogd_tw import config as configuration
 from ulogd_tw.built import Built, obstacles
 from ulogd_tw.core.changes import Changes, wants
 from ulogd_tw.core.errors import ConfigError, Mistake, UlogdError
-from ulogd_tw.core.graph import Graph, Node, input_of
+from ulogd_tw.core.graph import Graph, Node, input_of, tell_maker
 from ulogd_tw.core.plugin import Aggregator, Filter, Input, Output, hand_over
 from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.flow import OutputQueue
@@ -169,6 +169,9 @@ class Reload:
         for new in changes.new.outputs:
             assert isinstance(new.plugin, Output)
             new.plugin.inputs = tuple(dict.fromkeys(input_of(stack.path[0]) for stack in new.stacks))
+            new.plugin.makers = ()
+            for stack in new.stacks:
+                tell_maker(stack.path)
         ulogd.turn_to(changes.new, self._wants, built)
         hand_up_patience(changes.new)
         for new in changes.new.nodes:

@@ -59,6 +59,16 @@ class Vector:
         own = sum(buffer.nbytes for buffer in self.buffers if buffer is not None)
         return own + (self.dictionary.nbytes if self.dictionary else 0)
 
+    def plain(self) -> Vector:
+        """The same values without a dictionary."""
+        if self.dictionary is None:
+            return self
+        valid, codes = self.buffers
+        _, offsets, data = self.dictionary.buffers
+        assert codes is not None and offsets is not None and data is not None
+        found = Octets(offsets, data).take(np.asarray(codes, np.int64))
+        return Vector(self.type, self.n, self.nulls, (valid, found.offsets, found.data))
+
 
 def numbers(array: np.ndarray, missing: np.ndarray | None = None) -> Vector:
     """A column of numbers of native byte order, or of booleans. Raises KeyError for other arrays."""

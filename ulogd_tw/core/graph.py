@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ulogd_tw.core.batch import Batch
@@ -241,3 +241,11 @@ def upwards(node: Node) -> Iterator[Node]:
         if not node.plugin.passes or not node.parents:
             return
         node = node.parents[0]
+
+
+def tell_maker(path: Sequence[Node]) -> None:
+    """Tell the output at the end of a stack which instance makes the rows of this stack."""
+    output = path[-1].plugin
+    maker = list(upwards(path[-2]))[-1].plugin
+    if isinstance(output, Output) and maker not in output.makers:
+        output.makers = (*output.makers, maker)

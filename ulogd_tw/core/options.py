@@ -114,6 +114,14 @@ def octets(text: str) -> int:
     return _bounded(match[1], base, text, {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()])
 
 
+def share(text: str) -> float:
+    """A part of a whole: a number of percent from 0 to 100, such as 5%."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%?\s*", text)
+    if match is None or float(match[1]) > 100:
+        raise ValueError(f"{_quoted(text)} is not a part of a whole: a number of percent, such as 5%")
+    return float(match[1]) / 100
+
+
 def boolean(text: str) -> bool:
     """1, yes, on, true or 0, no, off, false."""
     word = text.strip().lower()

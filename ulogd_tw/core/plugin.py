@@ -372,6 +372,8 @@ class Output(Plugin):
     """Ends a stack. `inputs`: the inputs of all its stacks."""
 
     inputs: tuple[Input, ...] = ()
+    makers: tuple[Plugin, ...] = ()
+    """Of each of its stacks the instance that makes its rows: the nearest aggregate, else the input."""
     clock: Any = None
     """The reactor, or a clock, of an output that gathers."""
     together = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ulogd_tw.core.errors import Mistake, UlogdError, in_words
-from ulogd_tw.core.graph import Graph, Node, Stack, StackSpec, describe, input_of
+from ulogd_tw.core.graph import Graph, Node, Stack, StackSpec, describe, input_of, tell_maker
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Input, Output, Plugin, type_text
 from ulogd_tw.core.requests import hand_up_patience, resolve
@@ -177,6 +177,7 @@ class Builder:
             if isinstance(node.plugin, Output) and path[0].plugin not in node.plugin.inputs:
                 node.plugin.inputs = (*node.plugin.inputs, input_of(path[0]))
             path.append(node)
+        tell_maker(path)
         stack = Stack(spec, path)
         for node in path:
             node.stacks.append(stack)

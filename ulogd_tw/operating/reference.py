@@ -64,6 +64,7 @@ FORMS: dict[Callable[[str], Any], Form] = {
     paths.new_socket: Form("socket", "the path of a Unix socket that is made", ("/run/ulogd/control.sock",)),
     options.octets: Form("octets", "a size: octets, or a number with k, M or G behind it (powers of 1024)",
                          ("65536", "64k", "256M", "1G")),
+    options.share: Form("percent", "a part of a whole", ("5%", "0.5", "0")),
     options.boolean: Form("boolean", "a switch", ("1", "yes", "on", "true", "0", "no", "off", "false")),
     options.words: Form("words", "words with blanks or commas between them", ("udp:4739 tcp:4739", "a,b")),
     networks: Form("networks", "networks and addresses of both families, with blanks or commas between them",
@@ -102,6 +103,8 @@ def typed_default(option: Option) -> str | None:
         return None
     if option.read is options.octets:
         return _size(value)
+    if option.read is options.share:
+        return f"{value * 100:g}%"
     if option.read is manhole._listen:
         return "tcp:{}:{}".format(*value)
     if isinstance(value, bool):

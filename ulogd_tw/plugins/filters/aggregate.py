@@ -10,6 +10,7 @@ from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, deri
 from ulogd_tw.aggregation.counts import AGGREGATION
 from ulogd_tw.aggregation.group_table import FLOWS, SPAN, VALUES
 from ulogd_tw.aggregation.interval import INTERVAL_START
+from ulogd_tw.aggregation.settings import Overflow
 from ulogd_tw.aggregation.state_file import described
 from ulogd_tw.aggregation.total_counters import EVERY_ASK
 from ulogd_tw.core.batch import Batch
@@ -243,6 +244,19 @@ class AGGREGATE(Aggregator):
         """For each value column, the SQL aggregate that combines a group's rows of several intervals."""
         merged = {spec.name: spec.function.merged_by for spec in self.settings.functions}
         return dict.fromkeys(top.SUMS, "sum") | merged
+
+    @property
+    def rollup(self) -> dict[str, Any]:
+        """What its rows are, for a store of them. `whole`: a row stands for one group."""
+        found = self.settings
+        merges = found.top or found.overflow in (Overflow.OTHER, Overflow.FOLD)
+        return {
+            "interval": found.interval if not (found.age or found.window) else None,
+            "by": list(self.key_names),
+            "time": found.time,
+            "lateness": found.lateness,
+            "whole": not merges,
+        }
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
         """The present groups of all open intervals, and of a window's, in slices."""
