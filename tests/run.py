@@ -3,8 +3,9 @@
     python -m tests.run [--slow] [-j N] [NAME ...]     NAME: package, module, class or test; default both suites
 
 Modules of unit tests run in N processes (default: one for each core), and what those print follows when all have ended.
-Live tests run one after another; without a NAME the unit tests run beside them in one process, as the live tests mostly
-wait for other programs, and then some that take long.
+Live tests run one after another. Without a NAME, two processes share the work, as live tests mostly wait for other
+programs: one begins with the live tests that need this host for themselves, the other with the unit tests and then the
+live tests of `APART`; the one that is ready first takes from what is left of these.
 
 Errors and unexpected successes count as failed, expected failures as passed. With CI=true a test that was left out
 for want of something installable (its reason begins with `install:`) makes the run fail: a skip is not a pass.
@@ -32,9 +33,14 @@ from twisted.trial.runner import TestLoader, TrialRunner
 TOP = Path(__file__).resolve().parents[1]
 UNIT, LIVE = "tests.unit", "tests.live"
 APART = tuple(
-    f"{LIVE}.test_{what}" for what in ("install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "replay")
-)
-"""Live tests that take no fixed port or device of this host, but much time: they follow the unit tests."""
+    f"{LIVE}.test_{what}" for what in (
+        "install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "replay", "aggregate_captures",
+        "aggregate_sums", "api", "benchmarks", "collector", "corpus", "dtls", "exporters", "http_attacks",
+        "ipfix_export", "match", "mediator", "mysql", "outage", "postgresql", "query", "reload", "restart", "sessions",
+        "sflow", "sqlite3", "start", "tls", "watching", "windows",
+    )
+)  # fmt: skip
+"""Live tests that take no fixed port or device of this host, so that others may run beside them."""
 TICKET = 256
 """Octets of the name of a module, filled with blanks, in the file that several processes take their work from."""
 INSTALLABLE = "install:"
@@ -172,10 +178,9 @@ class Beside:
             return Outcome(failed=1)
 
 
-def run_beside(names, processes, lower):
-    """Processes that run the modules of these names."""
-    with offered([module for name in names for module in modules(name)]) as file:
-        return [Beside(file.fileno(), lower) for _ in range(processes)]
+def run_beside(file, processes, lower):
+    """Processes that take modules from a file."""
+    return [Beside(file.fileno(), lower) for _ in range(processes)]
 
 
 def print_slowest(elapsed_s, count=20):
@@ -223,15 +228,17 @@ def run(names, processes):
         place = live.index(LIVE)
         live[place : place + 1] = sorted(set(modules(LIVE)).difference(APART))
         unit += APART
-    alone = len(unit) == 1 and len(modules(unit[0])) == 1
-    if alone:
-        live, unit = [*live, *unit], []
-    beside = run_beside(unit, 1 if live else processes, bool(live)) if unit else []
+    shared = [module for name in unit for module in modules(name)]
+    if len(shared) == 1:
+        live, shared = [*live, *shared], []
     outcome = Outcome()
-    if live:
-        outcome.add(run_tests(TestLoader().loadByNames(live, recurse=True)))
-    for process in beside:
-        outcome.add(process.end())
+    with offered(shared) as file:
+        beside = run_beside(file, 1 if live else processes, bool(live)) if shared else []
+        if live:
+            outcome.add(run_tests(TestLoader().loadByNames(live, recurse=True)))
+            outcome.add(run_tests(Taken(file.fileno())) if shared else Outcome())
+        for process in beside:
+            outcome.add(process.end())
     return outcome
 
 
