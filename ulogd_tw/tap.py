@@ -254,10 +254,11 @@ def _open_doors(ulogd: Any, built: Built, parent: Process) -> None:
 
 def _open_api(ulogd: Any, built: Built, parent: Process, path: str, database: Any) -> None:
     """The control socket at `path`, and the addresses of [http]."""
-    from ulogd_tw.operating import exporter_metrics, silence, stalls
+    from ulogd_tw.operating import exporter_metrics, rates, silence, stalls
     from ulogd_tw.operating.api import control_socket, tree, view
 
     silence.Silence(ulogd, built.settings.exporter_silent).setServiceParent(parent)
+    rates.Rates(ulogd).setServiceParent(parent)
     seen = view.View(ulogd, built.config.file, database=database)
     seen.stalls = stalls.Stalls()
     seen.stalls.setServiceParent(parent)

@@ -299,6 +299,7 @@ def _template(session: Session, domain: Any, template: Template) -> dict[str, An
 def _described(session: Session, domain: Any) -> dict[str, Any]:
     found = _place(session, domain) | {
         "messages": session.messages,
+        "octets": session.octets,
         "records": domain.rows,
         "templates": len(domain.templates),
         "parked": sum(map(len, domain.parked.values())),
@@ -309,6 +310,9 @@ def _described(session: Session, domain: Any) -> dict[str, Any]:
         "clock_wrong": domain.skewed,
         "last_received": session.last_received,
     }
+    for name, look in (("records_per_second", domain.looked), ("octets_per_second", session.looked)):
+        if look is not None and look.rate is not None:
+            found[name] = round(look.rate, 3)
     if domain.info is not None:
         found |= {
             "sampling_factor": domain.info.factor,

@@ -126,6 +126,7 @@ class Decoder:
         counters.octets_received += size
         session.last_received = now
         session.messages += 1
+        session.octets += size
         # Nearly all Messages are one Data Set of a template that is known: no call, no loop.
         if size >= BEFORE:
             version, length, export_time, number, domain_id, set_id, set_length = _ONE_SET.unpack_from(message)
@@ -196,6 +197,7 @@ class Decoder:
         self.counters.octets_received += len(message)
         session.last_received = now
         session.messages += 1
+        session.octets += len(message)
         if message[:2] == IPFIX:
             self._messages.feed(session, message, now)  # which looks for data overtaken by templates
         else:

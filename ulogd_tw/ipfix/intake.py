@@ -162,6 +162,7 @@ class Intake:
         self.counters.octets_received += octets
         session.last_received = now
         session.messages += len(numbers)
+        session.octets += octets
         domain.rows += rows
 
     def refuse(self, session: Session, domain: int, error: MessageError) -> None:

@@ -21,6 +21,14 @@ from ulogd_tw.ipfix.template import Template
 _numbers = count(1)
 
 
+class Look(NamedTuple):
+    """The last look at a count (`operating.rates`): time, count, and growth a second since the one before."""
+
+    at: float
+    counted: int
+    rate: float | None
+
+
 class Session:
     """A Transport Session (RFC 7011 section 2): its templates and sequence numbers belong to it alone.
 
@@ -43,7 +51,9 @@ class Session:
         self.family, self.address = _address(peer)
         self.siblings: Collection[Session] = ()
         self.templates = self.fields = self.announced_octets = self.parked_octets = 0
-        self.messages = self.malformed = self.lost = self.lost_restart = self.resets = 0
+        self.messages = self.octets = self.malformed = self.lost = self.lost_restart = self.resets = 0
+        self.looked: Look | None = None
+        """The last look at `octets`, those of all Messages."""
         self.proven = self.ended = False
         self.types: dict[Element, Key] = {}
         """Elements of enterprises as this exporter has described them (RFC 5610)."""
@@ -111,6 +121,7 @@ class Domain:
     replaced    whether a template was replaced in a session where Messages may overtake each other
     lists       whether there was ever a template with lists
     waits       True while records of walked Messages are counted but not decoded, and not among the deferred ones
+    looked      the last look at `rows`
     noted       its place in the file of Sequence Numbers, -1 if it has none
     stamp       number of changes of templates remembered while records with lists may wait
     """
@@ -118,7 +129,7 @@ class Domain:
     __slots__ = (
         "number", "place", "templates", "sequence", "announced", "missing", "parked", "doubted", "life",
         "announcing", "origin", "rows", "skewed", "info", "sequences", "deferring", "exported", "replaced", "lists",
-        "waits", "stamp", "noted", "_former", "_oldest",
+        "waits", "stamp", "noted", "looked", "_former", "_oldest",
     )  # fmt: skip
 
     def __init__(self, number: int, place: int) -> None:
@@ -142,6 +153,7 @@ class Domain:
         self.lists = self.waits = False
         self.stamp = 0
         self.noted = -1
+        self.looked: Look | None = None
         self._former: dict[int, list[tuple[int, KnownTemplate | None]]] = {}
         self._oldest = 0
 

@@ -184,6 +184,7 @@ class SlabWalk:
         intake.counters.octets_received += octets
         session.last_received = now
         session.messages += messages
+        session.octets += octets
         domain.rows += rows
 
     def _queue(self, memory: np.ndarray, templates: Sequence[tuple[int, int, int]], now: float) -> None:

@@ -19,6 +19,8 @@ _CLEAR = "\x1b[H\x1b[2J"
 
 def query(given: argparse.Namespace, out: TextIO) -> int:
     """Run SQL and print the rows; status 3 where there are more than are given out."""
+    if not given.sql.strip():
+        raise AskError("the SQL is empty; write a query, such as 'select * from agg1 limit 10'")
     answer = service.of(given).post("query", {"sql": given.sql})
     if given.json:
         print(json.dumps(answer), file=out)

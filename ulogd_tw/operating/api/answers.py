@@ -41,8 +41,10 @@ class Question:
     def text(self, name: str) -> str:
         """A text of the body. Raises `Refused`."""
         value = self.body.get(name)
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str):
             raise Refused(400, "body", f'the body must be a JSON object with the text "{name}"')
+        if not value.strip():
+            raise Refused(400, "body", f'the text "{name}" is empty')
         return value
 
     def number(self, name: str, default: int) -> int:

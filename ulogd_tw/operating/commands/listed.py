@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from ulogd_tw.core.keys import nearest
 from ulogd_tw.operating.commands import service
 from ulogd_tw.operating.commands.errors import NothingFound
-from ulogd_tw.operating.commands.text import duration, write_table
+from ulogd_tw.operating.commands.text import duration, short, write_table
 
 
 def stacks(given: argparse.Namespace, out: TextIO) -> int:
@@ -57,6 +58,9 @@ def _flat(counted: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]
 
 _EXPORTER = ("input", "exporter", "port", "domain", "version", "messages", "records", "templates", "lost", "malformed")
 
+_RATES = {"records/s": "records_per_second", "octets/s": "octets_per_second"}
+"""Columns that are there once the rates are known."""
+
 
 def exporters(given: argparse.Namespace, out: TextIO) -> int:
     """List the exporters, one line for each Observation Domain; status 1 where there is none."""
@@ -66,9 +70,16 @@ def exporters(given: argparse.Namespace, out: TextIO) -> int:
     if not listed:
         raise NothingFound("no exporter has been heard; is there an input such as COLLECTOR, and does traffic come?")
     now = time.time()
-    rows = [[*(one.get(name) for name in _EXPORTER), _heard(one, now)] for one in listed]
-    write_table([*_EXPORTER, "heard"], rows, out)
+    rates = {title: name for title, name in _RATES.items() if any(name in one for one in listed)}
+    rows = [[*(one.get(name) for name in _EXPORTER), *(_rate(one, name) for name in rates.values()), _heard(one, now)]
+            for one in listed]  # fmt: skip
+    write_table([*_EXPORTER, *rates, "heard"], rows, out)
     return 0
+
+
+def _rate(one: dict[str, Any], name: str) -> Any:
+    """A rate at a glance; ``-`` where none is known yet."""
+    return short(float(f"{one[name]:.4g}")) if name in one else "-"
 
 
 def _heard(one: dict[str, Any], now: float) -> str:
@@ -77,19 +88,36 @@ def _heard(one: dict[str, Any], now: float) -> str:
     return f"{duration(max(now - last, 0))} ago" if last else "never"
 
 
+_SHOWN = 5
+"""Exporters named in a message."""
 _TEMPLATE = ("input", "exporter", "domain", "template")
 
 
 def templates(given: argparse.Namespace, out: TextIO) -> int:
     """List the templates of all exporters, or of one; status 1 where there is none."""
-    listed = service.of(given).get("templates", exporter=given.exporter)["templates"]
+    asked = service.of(given)
+    listed = asked.get("templates", exporter=given.exporter)["templates"]
     if _as_json(given, listed, out):
         return int(not listed)
     if not listed:
-        raise NothingFound("there is no template; exporters send them from time to time, NetFlow v5 has none")
+        raise NothingFound(_no_template(asked, given.exporter))
     rows = [[*(one.get(name) for name in _TEMPLATE), ", ".join(_fields(one))] for one in listed]
     write_table([*_TEMPLATE, "fields"], rows, out)
     return 0
+
+
+def _no_template(asked: service.Service, exporter: str | None) -> str:
+    """Why there is no template: the exporter has sent none, or has not been heard."""
+    known = list(dict.fromkeys(one["exporter"] for one in asked.get("exporters")["exporters"])) if exporter else []
+    if not exporter or exporter in known:
+        whose = f" of {exporter}" if exporter else ""
+        return f"there is no template{whose}; exporters send them from time to time, NetFlow v5 has none"
+    if not known:
+        return f"no exporter {exporter} has been heard, and no other one either; does traffic come?"
+    near = nearest(exporter, known)
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    hint = f"did you mean {near}?" if near else f"there are {', '.join(known[:_SHOWN])}{more}"
+    return f"no exporter {exporter} has been heard; {hint}"
 
 
 def _fields(one: dict[str, Any]) -> list[str]:

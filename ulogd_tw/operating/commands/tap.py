@@ -6,11 +6,18 @@ import argparse
 import json
 import sys
 from typing import Any, TextIO
+from urllib.parse import quote_plus
 
+from ulogd_tw.match import MatchError, parse
 from ulogd_tw.operating.commands import service
-from ulogd_tw.operating.commands.errors import DONE, INCOMPLETE
+from ulogd_tw.operating.commands.errors import DONE, INCOMPLETE, AskError
 from ulogd_tw.operating.commands.text import printable
+from ulogd_tw.plugins.filters.match import port_of
 
+_SHOWN = 500
+"""Characters of a wrong expression that are printed."""
+_LONGEST = 15_000
+"""Octets of an expression in a request: its line has 16 KiB at most."""
 NOTE = "tap"
 """The member that tells a note about the tap from a row."""
 
@@ -18,7 +25,7 @@ NOTE = "tap"
 def tap(given: argparse.Namespace, out: TextIO) -> int:
     """Print a line for each row; status 3 where rows were left out, or the tap ended before the wanted number."""
     shown = _Shown(given, out)
-    match = " ".join(given.expression) or None
+    match = _checked(" ".join(given.expression))
     try:
         for line in service.of(given).lines("tap", instance=given.instance, match=match, rows=given.rows):
             shown.take(line)
@@ -26,6 +33,21 @@ def tap(given: argparse.Namespace, out: TextIO) -> int:
         print(file=sys.stderr)
         return shown.status
     return shown.ended()
+
+
+def _checked(expression: str) -> str | None:
+    """The expression, or None where there is none. Raises `AskError` for one that no request can carry or mean."""
+    if not expression.strip():
+        return None
+    try:
+        parse(expression, {}, port_of)
+    except MatchError as error:
+        shown = expression if len(expression) <= _SHOWN else expression[:_SHOWN] + "..."
+        mark = f"\n{' ' * (error.column - 1)}^" if error.column <= _SHOWN else ""
+        raise AskError(f"{error}\n{shown}{mark}") from None
+    if len(quote_plus(expression)) > _LONGEST:
+        raise AskError(f"the expression has {len(expression)} characters, too many for one request; make it shorter")
+    return expression
 
 
 class _Shown:

@@ -71,12 +71,36 @@ class ListTests(ServedCase):
         self.assertRegex(out.splitlines()[1], r"^in1 +192\.0\.2\.1 +9 +5 +10 +7 +70 +2 +3 +0 +1 min 30 s ago$")
         code, out, _ = yield self.run_command("exporters", "--json")
         self.assertEqual("192.0.2.1", json.loads(out)[0]["exporter"])
+        other = heard | {"domain": 6}
+        heard |= {"records_per_second": 1234.567, "octets_per_second": 0.1}
+        self.running.graph.inputs[0].plugin.each_exporter = lambda: iter([heard, other])
+        code, out, _ = yield self.run_command("exporters")
+        self.assertRegex(out.splitlines()[0], r" malformed +records/s +octets/s +heard$")
+        self.assertRegex(out.splitlines()[1], r" 0 +1\.235k +0\.1 +1 min 30 s ago$")
+        self.assertRegex(out.splitlines()[2], r" 0 +- +- +1 min 30 s ago$")
+
+    @defer.inlineCallbacks
+    def test_empty_query(self):
+        """It is said to be empty."""
+        for sql in ("", " \n"):
+            code, out, said = yield self.run_command("query", sql)
+            self.assertEqual((2, "", True), (code, out, "the SQL is empty" in said), said)
 
     @defer.inlineCallbacks
     def test_templates(self):
         """Fields with their octets; 65535 is a variable length (RFC 7011 section 7); one exporter if it is named."""
         code, _, said = yield self.run_command("templates")
         self.assertEqual((1, True), (code, "there is no template" in said))
+        self.patch(answers, "KEPT_SECONDS", -1.0)
+        code, _, said = yield self.run_command("templates", "nope")
+        self.assertEqual((1, True), (code, "no exporter nope has been heard, and no other one" in said), said)
+        self.running.graph.inputs[0].plugin.each_exporter = lambda: iter(
+            [{"exporter": f"192.0.2.{n}"} for n in range(9)]
+        )
+        for name, words in (("nope", "there are 192.0.2.0, 192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4 and 4 more"),
+                            ("192.0.2.8", "no template of 192.0.2.8;"), ("192.0.3.1", "did you mean")):  # fmt: skip
+            code, _, said = yield self.run_command("templates", name)
+            self.assertEqual((1, True), (code, words in said), said)
         asked = []
         sent = {"exporter": "192.0.2.1", "domain": 5, "template": 256,
                 "fields": [["octetDeltaCount", 8], ["interfaceName", 65535]]}  # fmt: skip
@@ -195,6 +219,20 @@ class TapTests(ServedCase):
         self.assertEqual([f"sourceTransportPort={n}  protocolIdentifier=6" for n in (1, 3, 5)], out.splitlines())
         yield task.deferLater(reactor, 0.05)
         self.assertEqual(before, [list(node.children) for node in self.running.graph.nodes])
+
+    @defer.inlineCallbacks
+    def test_expressions_that_cannot_be(self):
+        """The reason is that of MATCH, with the place where it can be shown; the service is not asked."""
+        for expression, words in (
+            ("(" * 10_000 + "proto tcp" + ")" * 10_000, "nested deeper than 100"),
+            ("not " * 10_000 + "proto tcp", "nested deeper than 100"),
+            ("proto tcp and", "\nproto tcp and\n"),
+            (" or ".join(["src net 2001:db8::/32"] * 900), "too many for one request"),
+        ):
+            code, out, said = yield self.run_command("tap", "in1", expression)
+            self.assertEqual((2, ""), (code, out))
+            self.assertIn(words, said)
+            self.assertLess(len(said), 1000)
 
     @defer.inlineCallbacks
     def test_expression(self):
