@@ -1,75 +1,25 @@
 """MYSQL on a MariaDB server that is restarted, cut off, short of privileges, and full of rows that do not fit."""
 
-import atexit
 import os
 import re
 import shutil
 import tempfile
 import time
-from functools import cache
 
 import pymysql
-from twisted.internet import reactor, threads
-from twisted.internet.task import deferLater
+from twisted.internet import threads
 from twisted.trial.unittest import TestCase
 
 from tests.certificates import CA
+from tests.live.mysql_case import ROWS, MYSQLTestCase, pause
 from tests.live.sql_proxy import Proxy
 from tests.support import PrivateMariaDB, sized
-from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output, told
+from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output
 from ulogd_tw.core import types
 from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs.mysql import MYSQL
 from ulogd_tw.storing import mysql_connection
-
-ROWS = 500
-"""Rows of a batch in tests that write many."""
-
-
-def pause(seconds):
-    """A Deferred that fires then."""
-    return deferLater(reactor, seconds, lambda: None)
-
-
-@cache
-def shared_server():
-    """One server for all tests of this module, ended with the process: to make one takes seconds."""
-    server = PrivateMariaDB(networking=True)
-    server.__enter__()
-    atexit.register(server.__exit__)
-    return server
-
-
-class MYSQLTestCase(TestCase):
-    """With a server; every test has its own table."""
-
-    timeout = 120
-
-    def setUp(self):
-        self.server = shared_server()
-        self.table = self.id().rpartition(".")[2]
-        self.told = told(self)
-
-    def output(self, **options):
-        where = {"host": "127.0.0.1", "port": self.server.port, "user": "root", "db": "ulogd"}
-        return output(MYSQL, **where | {"table": self.table, "create": True, "reconnect": 0.5} | options)
-
-    def execute(self, statement, *arguments):
-        """The rows of a statement with {t} for the table."""
-        return self.server.execute(statement.replace("{t}", f"`{self.table}`"), *arguments)
-
-    async def write(self, made, first, batches):
-        """Write batches one after the other, as the queue does; the number of the row after the last."""
-        for _ in range(batches):
-            await made.write(numbers(first, ROWS))
-            first += ROWS
-        return first
-
-    def assertOnce(self, rows):
-        """The numbers 0 to `rows` - 1 are in the table, each once."""
-        found = self.execute("SELECT COUNT(*), COUNT(DISTINCT number), MAX(number) FROM {t}")
-        self.assertEqual(found, [(rows, rows, rows - 1)])
 
 
 class ValuesTests(MYSQLTestCase):

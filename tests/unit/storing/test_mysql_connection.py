@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+from pathlib import Path
 
 import pymysql
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,6 +24,10 @@ def greeting(plugin):
 def switch(plugin):
     """The request to use another plugin."""
     return b"\xfe" + plugin + b"\0" + b"C" * 20 + b"\0"
+
+
+OK = b"\0\0\0\2\0\0\0"
+"""No rows, no warnings (Protocol::OK_Packet)."""
 
 
 class FalseServer:
@@ -56,6 +61,7 @@ class SafeConnectionTests(SynchronousTestCase):
         made = SafeConnection(user="ulogd", password=PASSWORD, defer_connect=True, ssl_disabled=True, **options)
         self.addCleanup(server.client.close)
         made.connect(server.client)
+        return made
 
     def test_refused(self):
         """Clear text, the old hash and encryption with a key of the server are refused; nothing more is sent."""
@@ -82,3 +88,44 @@ class SafeConnectionTests(SynchronousTestCase):
         server = FalseServer(greeting(b"mysql_native_password"), switch(b"mysql_clear_password"), b"\xff\x15\x04no")
         self.assertRaises(pymysql.OperationalError, self.connect, server, unix_socket="/run/mysqld/mysqld.sock")
         self.assertEqual(PASSWORD.encode() + b"\0", server.got[1])
+
+    def test_files(self):
+        """A server that asks for a file gets nothing, whatever the statement, and no rows under another name."""
+        secret = Path(self.mktemp())
+        secret.write_text(PASSWORD)
+        asks = b"\xfb" + bytes(secret.absolute())
+        statements = (
+            lambda made: made.query("SELECT 1"),
+            lambda made: made.load("LOAD DATA LOCAL INFILE 'rows' ...", "rows", [b"1\n"]),
+        )
+        for local_infile in (True, False):
+            for statement in statements:
+                server = FalseServer(greeting(b"mysql_native_password"), OK, OK, asks, b"never reached")
+                made = self.connect(server, local_infile=local_infile, autocommit=None)
+                error = self.assertRaises(pymysql.OperationalError, statement, made)
+                server.client.close()
+                made._force_close()
+                server.thread.join()
+                self.assertEqual(REFUSED, error.args[0])
+                self.assertIn(secret.name, error.args[1])
+                self.assertNotIn(PASSWORD.encode(), b"".join(server.got))
+                self.assertNotIn(b"1\n", server.got)
+
+    def test_load(self):
+        """A server that asks for the very name gets these octets, then an empty packet."""
+        server = FalseServer(greeting(b"mysql_native_password"), OK, OK, b"\xfbrows")
+        made = self.connect(server, local_infile=True, autocommit=None)
+        self.assertRaises(pymysql.OperationalError, made.load, "LOAD", "rows", [b"1\n", b"2\n"])
+        server.thread.join()
+        self.assertEqual(server.got[-1], b"1\n")
+
+    def test_password_in_a_file(self):
+        """Its first line is the password, read for each connection; a missing file is said."""
+        path = Path(self.mktemp())
+        for password in ("first secret", "second"):
+            path.write_text(f"{password}\n# note\n")
+            made = SafeConnection(user="ulogd", pass_file=str(path), defer_connect=True)
+            self.assertEqual(made.password, password.encode())
+        path.unlink()
+        error = self.assertRaises(pymysql.OperationalError, SafeConnection, pass_file=str(path), defer_connect=True)
+        self.assertRegex(error.args[1], "pass_file .*No such file")

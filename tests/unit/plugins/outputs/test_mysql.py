@@ -264,6 +264,11 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(made().database.keywords()["host"], "localhost")
         self.assertEqual(made().where, "ulogd on localhost:3306")
 
+    def test_password_given_twice(self):
+        """pass and pass_file are a mistake; either alone is none."""
+        self.assertEqual([option for option, _ in made(**{"pass": "a", "pass_file": "b"}).mistakes()], ["pass_file"])
+        self.assertEqual([*made(**{"pass": "a"}).mistakes(), *made(pass_file="b").mistakes()], [])
+
     def test_faults(self):
         """What can pass by itself is told from what somebody must mend, and both from faults of ours."""
         fault = made().database.fault
