@@ -87,14 +87,14 @@ class SafeConnection(Connection):
         """Run a LOAD DATA LOCAL statement with these octets as the file `name`: rows taken, and warnings."""
         self._local = name.encode(), pieces
         try:
-            self.query(statement)
+            rows = self.query(statement)
         except (pymysql.Error, OSError):
             raise
         except Exception as error:  # pymysql raises all sorts of things at an answer that is none
             raise malformed(error) from error
         finally:
             self._local = None
-        return self._result.affected_rows, self._result.warning_count
+        return rows, self._result.warning_count if self._result is not None else 0
 
     def send_local(self, asked: bytes) -> None:
         """Send the octets that `load` has for the name that the server asks for, and for no other."""
