@@ -81,6 +81,12 @@ class Database:
         """Prepare a new connection."""
         self.connection = connection
 
+    def ready(self, connection: Any, values: Values, n: int) -> None:
+        """Make what rows need before their transaction begins, such as partitions."""
+
+    def upkeep(self, connection: Any) -> None:
+        """Remove rows that are old, and make partitions ahead. Often called; does nothing if it is too early."""
+
     def closing(self, connection: Any) -> None:
         """Leave whole what the connection has written; it is closed next. Raises nothing."""
 
@@ -261,6 +267,7 @@ class Database:
         raise NotImplementedError
 
     def _commit(self, connection: Any, values: Values, n: int, number: int, refused: Refused) -> Refused:
+        self.ready(connection, values, n)
         self.begin(connection)
         if self.numbered:
             statement = self.upsert.format(table=self.batches)

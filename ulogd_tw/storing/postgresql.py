@@ -11,14 +11,15 @@ import numpy as np
 import psycopg
 
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.regular_file import read_regular
 from ulogd_tw.storing import postgresql_connection
-from ulogd_tw.storing.columns import TableColumn, Values
+from ulogd_tw.storing.columns import TableColumn, Values, column_name
 from ulogd_tw.storing.database import Database
 from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.postgresql_copy import about_row, copying, stating, write
+from ulogd_tw.storing.postgresql_partitions import STORED_AT, Partitions
 from ulogd_tw.storing.postgresql_rows import Rows, as_literals, encoded
 from ulogd_tw.storing.refused import Fault, Refused
+from ulogd_tw.storing.retention import time_column, time_key
 from ulogd_tw.storing.sifting import part
 
 SOCKETS = ("/run/postgresql", "/var/run/postgresql")
@@ -36,7 +37,8 @@ _COLUMNS = """
 SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
   pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL),
   a.attidentity <> '' OR a.attgenerated <> ''
-    OR coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%%', false),
+    OR coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%%', false)
+    OR (a.attname = 'stored_at' AND d.adbin IS NOT NULL),
   c.relkind
 FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
@@ -111,6 +113,13 @@ class PostgreSQL(Database):
         self.procedure = config.procedure.strip()
         self.relation = ""
         """The kind of relation, by pg_class.relkind; empty if it is not known."""
+        self._partitions = (
+            Partitions(self.table, self.name, self.instance, config.retain, self._execute) if config.retain else None
+        )
+        self._hypertables = False
+        """Whether TimescaleDB is there."""
+        self._may_not = False
+        """Whether partitions cannot be made for lack of rights."""
         self._found: list[tuple] = []
         self._kinds: dict[str, str] = {}
         self._session: tuple[int, Any] | None = None
@@ -119,25 +128,21 @@ class PostgreSQL(Database):
     # a new connection
 
     def keywords(self) -> dict[str, Any]:
-        return {"answer_s": self.config.timeout or None} | postgresql_connection.guarded(self.parameters())
+        found = {"answer_s": self.config.timeout or None, "pass_file": self.config.pass_file}
+        return found | self.parameters()
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of libpq."""
         config = self.config
         found = {"client_encoding": "UTF8", "application_name": f"ulogd_tw {self.instance}",
                  "connect_timeout": max(2, round(config.connect_timeout or 3))}  # fmt: skip
+        secret = {"password": config.pass_} if config.pass_ else {}
         if config.connstring:
-            return found | postgresql_connection.parsed(config.connstring) | self._password()
+            return found | postgresql_connection.parsed(config.connstring) | secret
         named = {"dbname": config.db, "user": config.user, "host": self.host(), "port": config.port or 5432}
         tls = {"sslrootcert": config.ssl_ca, "sslcert": config.ssl_cert, "sslkey": config.ssl_key,
                "sslmode": config.sslmode or ("verify-full" if config.ssl_ca else "")}  # fmt: skip
-        return found | {name: value for name, value in (named | tls).items() if value} | self._password()
-
-    def _password(self) -> dict[str, str]:
-        config = self.config
-        if config.pass_file:
-            return {"password": read_regular(config.pass_file).decode().partition("\n")[0].rstrip("\r")}
-        return {"password": config.pass_} if config.pass_ else {}
+        return found | {name: value for name, value in (named | tls).items() if value} | secret
 
     def host(self) -> str:
         """The server's host, or the directory of its Unix socket."""
@@ -155,6 +160,7 @@ class PostgreSQL(Database):
             f"SET idle_in_transaction_session_timeout = {round(max(LEFT_S, 2 * wait_s) * 1000)}"
         )
         self._fence(connection)
+        self._hypertables = self._partitions is not None and self._partitions.hypertables(connection)
 
     def _fence(self, connection: Any) -> None:
         """Wait until the session of the last connection has ended: its transaction may still be committed.
@@ -182,10 +188,17 @@ class PostgreSQL(Database):
         self.relation = self._found[0][4] if self._found else ""
         self._kinds = {name: base for name, _, base, *_ in self._found}
         self.alterable = self.relation in ("", "r", "p") and self.procedure.upper() == "INSERT"
-        return [
+        made = [
             TableColumn(name, kind, automatic or (place == 0 and name.startswith("_")), base.startswith("timestamp"))
             for place, (name, kind, base, automatic, _) in enumerate(self._found)
         ]
+        if self._partitions and made:
+            column = time_column((column for column in made if column.time), self.config.retain_by)
+            name = column.name if column is not None else ""
+            self._partitions.learn(name, self.relation == "p", self._kinds)
+            if not name:
+                raise TableError(f"table {self.table} has no column of times for retain", "set retain_by=, or retain=0")
+        return made
 
     def holds(self, column: TableColumn, key: Key) -> bool:
         takes = _TAKES.get(self._kinds.get(column.name, ""))
@@ -214,6 +227,48 @@ class PostgreSQL(Database):
             super().make(connection, keys)
         except psycopg.IntegrityError:
             super().make(connection, keys)
+        key = self._time_key(keys)
+        if self._partitions and key:
+            self._partitions.column = column_name(key.name)
+            if self._hypertables:
+                self._partitions.make_hypertable(connection, self._partitions.column)
+            else:
+                self._partitions.make_default(connection)
+
+    def _time_key(self, keys: Iterable[Key]) -> Key | None:
+        return time_key((key for key in keys if self.column_ddl(key).endswith(" timestamptz")), self.config.retain_by)
+
+    def ddl(self, keys: Iterable[Key]) -> str:
+        """The statement to create the table; with `retain` it has a column more, and partitions by the time of rows."""
+        keys = list(keys)
+        made = super().ddl(keys)
+        if not self._partitions:
+            return made
+        key = self._time_key(keys)
+        if key is None:
+            raise TableError("retain needs a column of times in the table", "set retain_by=, or retain=0")
+        made = made.removesuffix("\n)") + f",\n  {STORED_AT} timestamptz NOT NULL DEFAULT now()\n)"
+        return made if self._hypertables else made + self._partitions.ddl_tail(column_name(key.name))
+
+    def ready(self, connection: Any, values: Values, n: int) -> None:
+        """Make the partitions of the rows, and remove what is old."""
+        partitions = self._partitions
+        if not partitions or self._may_not:
+            return
+        found = next((found for target, found in values if target.column == partitions.column), None)
+        try:
+            partitions.make(connection, partitions.days_of(found))
+            partitions.upkeep(connection)
+        except psycopg.errors.InsufficientPrivilege as error:
+            self._may_not = True
+            self.log.warn(
+                "{instance}: {error}: no partition of {table} is made or dropped; make the user its owner",
+                instance=self.instance, error=self.text(error), table=self.table,
+            )  # fmt: skip
+
+    def upkeep(self, connection: Any) -> None:
+        if self._partitions and not self._may_not:
+            self._partitions.upkeep(connection)
 
     def _execute(self, connection: Any, statement: str, *arguments: Any) -> list[tuple]:
         with connection.cursor() as cursor:

@@ -16,6 +16,8 @@ from typing import Any
 import psycopg
 from psycopg import conninfo, errors, pq
 
+from ulogd_tw.core.regular_file import read_regular
+
 apilevel, threadsafety, paramstyle = "2.0", 1, "pyformat"
 
 logging.getLogger("psycopg").setLevel(logging.ERROR)
@@ -78,8 +80,10 @@ def parsed(text: str) -> dict[str, Any]:
     return dict(conninfo.conninfo_to_dict(text))
 
 
-def connect(answer_s: float | None = None, **parameters: Any) -> BoundedConnection:
-    """A connection in autocommit mode, made of libpq's parameters."""
+def connect(answer_s: float | None = None, pass_file: str = "", **parameters: Any) -> BoundedConnection:
+    """A connection in autocommit mode, made of libpq's parameters. `pass_file`: a file with the password."""
+    if pass_file:
+        parameters["password"] = read_regular(pass_file).decode().partition("\n")[0].rstrip("\r")
     made = BoundedConnection.connect(autocommit=True, prepare_threshold=None, **guarded(parameters))
     made.answer_s = answer_s
     return made

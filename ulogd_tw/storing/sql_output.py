@@ -36,6 +36,7 @@ from ulogd_tw.storing.database import Database
 from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.gathering import GatheringOutput, gathering_options
 from ulogd_tw.storing.refused import Fault, Refused
+from ulogd_tw.storing.retention import UPKEEP_S
 from ulogd_tw.storing.table_writer import TableWriter
 
 MOST_LOOKED_UP = 65536
@@ -305,6 +306,27 @@ class SQLOutput(GatheringOutput):
     def in_thread(self, call: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
         """Call in the one thread of the pool, where the connection is used."""
         return threads.deferToThreadPool(self.reactor, self.pool.threadpool, call, *arguments)
+
+    def wake(self, now: float) -> float | None:
+        """Remove rows that are old while nothing is written; a batch does so by itself."""
+        if not getattr(self.config, "retain", 0):
+            return super().wake(now)
+        if self.pool is not None and self._busy is None:
+            self.in_thread(self.writer.upkeep, self.pool).addErrback(self._not_in_order)
+        return UPKEEP_S
+
+    def _not_in_order(self, failure: Failure) -> None:
+        if not isinstance(failure.value, Exception):
+            return
+        fault = self.meaning(failure.value)
+        if fault is None:
+            self.fault(failure.value)
+        elif not fault.transient:
+            self.counters.errors[fault.reason] += 1
+            self.limited.say(
+                self.log.warn, f"upkeep {fault.reason}", "{instance}: {db}: old rows stay: {error}",
+                instance=self.instance, db=self.where, error=self.text_of(failure.value),
+            )  # fmt: skip
 
     def reopen(self) -> None:
         """SIGHUP: a new connection for the next batch."""

@@ -97,6 +97,16 @@ class TableWriter:
         """Whether an earlier run has committed its batch of this number; False also where nobody knows."""
         return self.database.numbered and self.database.last_number(self._connection(pool), run) >= number
 
+    def upkeep(self, pool: Any) -> None:
+        """Keep the table in order while nothing is written; after an error the connection is discarded."""
+        if self.targets is None:
+            return
+        try:
+            self.database.upkeep(self._connection(pool))
+        except BaseException:
+            self.disconnect(pool)
+            raise
+
     def disconnect(self, pool: Any) -> None:
         """Close the connection, if there is one; uncommitted rows are rolled back."""
         for connection in list(pool.connections.values()):

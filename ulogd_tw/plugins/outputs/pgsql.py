@@ -11,6 +11,7 @@ from ulogd_tw.core.options import text as words
 from ulogd_tw.core.paths import input_file
 from ulogd_tw.storing.columns import TableColumn
 from ulogd_tw.storing.database import Database
+from ulogd_tw.storing.retention import RETENTION
 from ulogd_tw.storing.sql_output import COMMON, CONNECT_S, SQLOutput
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ class PGSQL(SQLOutput):
     Columns have the types of PostgreSQL: with create=1 addresses are inet, MACs macaddr, times timestamptz (those in
     nanoseconds bigint), octets bytea, numbers of 64 bits without sign numeric. A table that is there may have other
     types; then the server reads the values' texts. A row that a column cannot hold is refused alone. A lost connection
-    is made again, and uncommitted rows are then written, exactly once. Needs psycopg: pip install
-    'ulogd_tw[postgresql]'.
+    is made again, and uncommitted rows are then written, exactly once. With retain, a table that create=1 makes has a
+    partition for each day of UTC, made ahead and dropped when it is old, or is a hypertable if TimescaleDB is there;
+    its column stored_at tells when a row was stored. Needs psycopg: pip install 'ulogd_tw[postgresql]'.
     """
 
     if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class PGSQL(SQLOutput):
                "db, host, port, user and the TLS options then have no effect."),
         Option("schema", words, "public", "Schema of the table, unless table names one."),
         *COMMON,
+        *RETENTION,
         Option("sslmode", one_of("", *TLS_MODES), "", "TLS as libpq has it: disable, allow, prefer, require, verify-ca "
                "or verify-full. Empty: verify-full with ssl_ca, else prefer. Unless the certificate is verified, the "
                "password is only sent as a hash; a Unix socket needs no TLS."),

@@ -15,6 +15,8 @@ from ulogd_tw.storing.errors import TableError
 
 try:
     from psycopg import OperationalError, errors
+
+    from ulogd_tw.storing import postgresql_connection
 except ModuleNotFoundError:
     skip = "install: psycopg"
 
@@ -22,6 +24,10 @@ except ModuleNotFoundError:
 def made(**options):
     """An instance that was never opened."""
     return output(PGSQL, **{"db": "flows", "host": "db.example", "table": "t"} | options)
+
+
+class Connection:
+    """What psycopg gives."""
 
 
 class OptionsTests(SynchronousTestCase):
@@ -47,12 +53,16 @@ class OptionsTests(SynchronousTestCase):
 
     def test_password_file(self):
         """The password is the first line, read for each connection."""
-        path = self.mktemp()
+        path, seen = self.mktemp(), []
         instance = made(pass_file=path)
+        self.patch(
+            postgresql_connection.BoundedConnection, "connect", lambda **given: seen.append(given) or Connection()
+        )
         for text, password in (("secret\n", "secret"), ("other\r\nrest", "other"), ("s p ", "s p ")):
             with open(path, "w") as file:
                 file.write(text)
-            self.assertEqual(password, instance.database.parameters()["password"])
+            postgresql_connection.connect(**instance.database.keywords())
+            self.assertEqual(password, seen[-1]["password"])
         os.unlink(path)
         self.assertRaisesRegex(StartError, "No such file", instance.prepare)
 
