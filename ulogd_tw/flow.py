@@ -82,6 +82,7 @@ class OutputQueue:
         """The rows of an earlier run on the disk."""
         self._reading = False
         self.waits = Waits()
+        self.output.waited = lambda: self.waits.oldest(time.monotonic())
         node.put = self.put
 
     def _bounded(self, wish: Gather | None) -> Gather | None:
@@ -401,6 +402,10 @@ class OutputQueue:
         """Start no further write; rows waiting or given back by the output are then in `left`."""
         self._stopped = True
         self._cancel()
+
+    def present(self) -> list[Batch]:
+        """The rows that wait or are being written, at this moment."""
+        return [batch for batches in (self._writing, *self._waiting.values()) for batch in batches]
 
     def left(self) -> list[Batch]:
         """The rows not written, taken out of the queue and no longer counted as waiting."""

@@ -283,6 +283,8 @@ class Input(Plugin):
     """True if its rows have only one type of `otype`: the last type that the plugin below takes."""
     seconds_apart = False
     """Set by a filter below: rows of different seconds must come in different batches."""
+    continues = False
+    """True once it is open, if the kernel has kept for it all that came since the process before this one."""
     listens = False
     """True if peers connect to it. Such inputs stop last, since an exporter of this process may be a peer."""
     common_counts = (STATE, UNSAVED)
@@ -380,6 +382,8 @@ class Output(Plugin):
     """True if `write_together` takes batches of several schemas at once: it can order packets of both families."""
     losses: Callable[[], dict[str, int]] = staticmethod(dict)
     """Totals of `lost` and `dropped` on the way to this output, itself included: ``ct1 lost.kernel`` and such."""
+    waited: Callable[[], float] = staticmethod(float)
+    """Seconds for which the oldest row in the queue before this output has waited."""
     common_options = (
         Option("queue_rows", positive, 1_000_000, "Maximum number of rows waiting for this output. From half of it on, "
                "inputs able to wait (files, TCP) are paused; beyond it, rows of other inputs are dropped and counted "

@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-FLOW, BEGIN, END = "f", "b", "e"
-"""Kinds of rows; in the order of their letters, a beginning goes before an end of the same time."""
+FLOW, BEGIN, END, LIVE = "f", "b", "e", "l"
+"""Kinds of rows; in the order of their letters, a beginning goes before an end of the same time. LIVE: a connection in
+the kernel's table."""
+ACTIVE = 2
+"""flowEndReason of a report of a flow that goes on."""
 SOURCE, DESTINATION, NONE = "source", "destination", "none"
 """What was translated. NONE: the address is the source's own, and the row shows it."""
 NAT_BEGINS, NAT_ENDS = (1, 4, 6, 8, 10, 14, 16), (2, 5, 7, 9, 11, 15, 17)
@@ -30,9 +33,11 @@ UNSPECIFIED = (0, MAPPED)
 """The addresses :: and 0.0.0.0, which some exporters send where nothing is translated."""
 
 ROLES: dict[str, tuple[str, ...]] = {
-    "source": ("orig.ip.saddr", "ip.saddr", "sourceIPv4Address", "sourceIPv6Address"),
+    "source": ("sourceAddress", "orig.ip.saddr", "ip.saddr", "sourceIPv4Address", "sourceIPv6Address"),
     "source_port": ("orig.l4.sport", "sourceTransportPort", "udpSourcePort", "tcpSourcePort", "udp.sport", "tcp.sport"),
-    "destination": ("orig.ip.daddr", "ip.daddr", "destinationIPv4Address", "destinationIPv6Address"),
+    "destination": (
+        "destinationAddress", "orig.ip.daddr", "ip.daddr", "destinationIPv4Address", "destinationIPv6Address",
+    ),
     "destination_port": (
         "orig.l4.dport", "destinationTransportPort", "udpDestinationPort", "tcpDestinationPort", "udp.dport",
         "tcp.dport",
@@ -64,6 +69,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "start": ("flowStartMilliseconds",),
     "end": ("flowEndMilliseconds",),
     "arrival": ("arrival",),
+    "reason": ("flowEndReason",),
 }  # fmt: skip
 """The columns for each datum; the first with a value counts. Those of ROLES alone are read."""
 ADDRESSES = ("source", "destination", "post_source", "post_destination", "exporter")
@@ -114,6 +120,7 @@ class NatRow(NamedTuple):
     inside_port: int | None
     peer: int | None
     peer_port: int | None
+    goes_on: bool = False
 
     @property
     def place(self) -> tuple[Any, ...]:
@@ -164,6 +171,7 @@ def _row(get: Read, kind: str, time: int, nat: str, outside: str, inside: str, p
         kind, nat, time, start, get("end"), get("exporter"), get("domain"), get("realm"), get("protocol"),
         get(outside), None if first is not None or _whole(get) else get(f"{outside}_port"), first, last, step,
         get(inside), get(f"{inside}_port") or None, get(peer) or None, get(f"{peer}_port") or None,
+        get("reason") == ACTIVE,
     )  # fmt: skip
 
 

@@ -61,17 +61,17 @@ class Columns(NamedTuple):
         return any(self.of(role) for role, _, _ in _EVENTS)
 
 
-def flows(columns: Columns, question: Question) -> Iterator[str]:
-    """Statements with a ``?`` for the list of files, for flows that overlap the time."""
+def flows(columns: Columns, paths: Collection[str], question: Question) -> Iterator[str]:
+    """Statements for flows that overlap the time, in files with these columns."""
     time = _first(columns, "end", "arrival", "start")
     start = _first(columns, "start", "end", "arrival")
     when = f"{start} <= {question.latest} AND {time} >= {question.earliest}"
     kind = f" AND {_kind(columns)} = 'f'" if columns.events else ""
     for _, where in _sides(columns, question):
-        yield f"SELECT {_selected(columns)} FROM {_FILES} WHERE {where} AND {when}{kind} LIMIT {MOST_ROWS}"
+        yield f"SELECT {_selected(columns)} FROM {_files(paths)} WHERE {where} AND {when}{kind} LIMIT {MOST_ROWS}"
 
 
-def events(columns: Columns, question: Question) -> Iterator[str]:
+def events(columns: Columns, paths: Collection[str], question: Question) -> Iterator[str]:
     """The same for events: those of the time, and for each place the last before it, the first of each kind after."""
     if not columns.events:
         return
@@ -80,7 +80,7 @@ def events(columns: Columns, question: Question) -> Iterator[str]:
         place = ", ".join(columns.value(role) for role in _PLACES[side].split())
         row_number = f"row_number() OVER (PARTITION BY {place}"
         yield (
-            f"SELECT {_selected(columns)} FROM {_FILES} WHERE {where} AND {kind} IN ('b', 'e') "
+            f"SELECT {_selected(columns)} FROM {_files(paths)} WHERE {where} AND {kind} IN ('b', 'e') "
             f"QUALIFY {time} BETWEEN {question.earliest} AND {question.latest} "
             f"OR {time} < {question.earliest} AND {row_number}, {time} < {question.earliest} "
             f"ORDER BY {time} DESC, {kind} DESC) = 1 "
@@ -89,7 +89,13 @@ def events(columns: Columns, question: Question) -> Iterator[str]:
         )
 
 
-_FILES = "read_parquet(?, hive_partitioning=false)"
+def listed(paths: Collection[str]) -> str:
+    """Paths as a list of DuckDB."""
+    return "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"
+
+
+def _files(paths: Collection[str]) -> str:
+    return f"read_parquet({listed(paths)}, hive_partitioning=false)"
 
 
 def _quoted(name: str) -> str:

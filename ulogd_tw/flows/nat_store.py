@@ -33,10 +33,13 @@ Listing = Callable[[], Iterable[File]]
 
 
 class NatStore:
-    """The files of stores as one connection of DuckDB sees them, kept between questions."""
+    """The files of stores as one connection of DuckDB sees them, kept between questions.
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    `run` gives all rows of a statement.
+    """
+
+    def __init__(self, run: Callable[[str], list[tuple[Any, ...]]]) -> None:
+        self._run = run
         self._columns: dict[str, Columns] = {}
 
     def rows(self, listing: Listing, question: Question) -> list[NatRow]:
@@ -44,13 +47,18 @@ class NatStore:
         for again in range(_TRIES):
             files = list(listing())
             try:
-                return self._rows(files, question)
+                return self._of(files, question)
             except Exception:  # an error of DuckDB, which need not be there
                 if again + 1 == _TRIES or all(file.path.exists() for file in files):
                     raise
         raise AssertionError
 
-    def _rows(self, files: list[File], question: Question) -> list[NatRow]:
+    def events(self, paths: Iterable[Path]) -> bool:
+        """Whether there can be events in files that were read."""
+        known = (self._columns.get(str(path)) for path in paths)
+        return any(columns is not None and columns.events for columns in known)
+
+    def _of(self, files: list[File], question: Question) -> list[NatRow]:
         self._look([str(file.path) for file in files])
         since, until = question.earliest / 1000, (question.latest + 1) / 1000
         near = [file for file in files if file.overlaps(since, until)]
@@ -64,8 +72,8 @@ class NatStore:
             alike[self._columns[str(file.path)]].append(str(file.path))
         for columns, paths in alike.items():
             if columns.translated:
-                for text in statements(columns, question):
-                    for row in self._connection.execute(text, [paths]).fetchall():
+                for text in statements(columns, paths, question):
+                    for row in self._run(text):
                         yield from nat_rows(_values(row), question)
 
     def _look(self, paths: list[str]) -> None:
@@ -75,9 +83,9 @@ class NatStore:
             self._columns = {path: self._columns[path] for path in paths if path in self._columns}
         if not new:
             return
-        text = "SELECT file_name, list(name) FROM parquet_schema(?) GROUP BY file_name"
+        text = f"SELECT file_name, list(name) FROM parquet_schema({nat_sql.listed(new)}) GROUP BY file_name"
         known: dict[frozenset[str], Columns] = {columns.names: columns for columns in self._columns.values()}
-        for path, names in self._connection.execute(text, [new]).fetchall():
+        for path, names in self._run(text):
             used = frozenset(names) & _USED
             self._columns[path] = known.setdefault(used, Columns(used))
 

@@ -11,12 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ulogd_tw.flows.nat_rows import BEGIN, END, FLOW, NatRow, Question
+from ulogd_tw.flows.nat_rows import BEGIN, END, FLOW, LIVE, NatRow, Question
 
 ENDED = "ended"
 OPEN = "open"
 NO_END = "end not recorded"
 NO_START = "start not recorded"
+GOES_ON = "continues"
 CLOCK_MS = 1000
 """By so much the start in an update or an end may be later than the event of the beginning."""
 
@@ -24,8 +25,8 @@ CLOCK_MS = 1000
 class Answer(NamedTuple):
     """One inside host that had the address. `start` and `end` (ms) are None where they are not known.
 
-    `state` is ENDED, OPEN (nothing has ended it yet), NO_END (its end was lost; `end` is the latest time it can be) or
-    NO_START. `first`, `last` are the ports of a block.
+    `state` is ENDED, OPEN (nothing has ended it yet), NO_END (its end was lost; `end` is the latest time it can be),
+    NO_START, or GOES_ON (`end` is the time of a report, and it went on). `first`, `last` are the ports of a block.
     """
 
     inside: int
@@ -49,7 +50,7 @@ def answers(rows: Iterable[NatRow], question: Question) -> list[Answer]:
     flows: list[NatRow] = []
     events = defaultdict(set)
     for row in rows:
-        if row.kind == FLOW:
+        if row.kind in (FLOW, LIVE):
             flows.append(row)
         else:
             events[row.place].add(row)
@@ -70,13 +71,14 @@ def _near(events: list[NatRow], question: Question) -> Iterator[NatRow]:
         yield row
 
 
-def _order(row: NatRow) -> tuple[int, str]:
-    return row.time, row.kind
+def _order(row: NatRow) -> tuple[int, str, int, int]:
+    return row.time, row.kind, row.inside, row.inside_port or 0
 
 
 def _of_flow(row: NatRow) -> Answer:
-    start = row.time if row.start is None else row.start
-    return _answer(row, start, row.time, ENDED)
+    if row.kind == LIVE:
+        return _answer(row, row.start, None, OPEN)
+    return _answer(row, _start(row), row.time, GOES_ON if row.goes_on else ENDED)
 
 
 def _sessions(events: Iterable[NatRow], question: Question) -> Iterator[Answer]:
@@ -127,15 +129,21 @@ def _overlaps(answer: Answer, question: Question) -> bool:
 def _once(found: Iterable[Answer]) -> list[Answer]:
     """Sessions of several rows (interim reports, one row for each direction, table and store) become one.
 
-    It ends where the last of its rows does; a row that tells an end counts more than one that is open.
+    It ends where the last of its rows does; an end counts more than an open one, and this more than a report.
     """
     joined: dict[tuple[object, ...], Answer] = {}
     for answer in found:
         key = (*answer[:9], answer.start, answer.exporter)
         before = joined.get(key)
         joined[key] = answer if before is None else max(before, answer, key=_certainty)
-    return sorted(joined.values(), key=lambda answer: (answer.start or 0, answer.inside, answer.inside_port or 0))
+    return sorted(joined.values(), key=_rank)
 
 
-def _certainty(answer: Answer) -> tuple[bool, int, bool]:
-    return answer.state == ENDED, answer.end or 0, answer.nat != "destination"
+def _rank(answer: Answer) -> tuple[int, ...]:
+    numbers = (answer.start, answer.end, *answer[:9], answer.exporter)
+    return tuple(-1 if number is None else number for number in numbers)
+
+
+def _certainty(answer: Answer) -> tuple[int, int, bool]:
+    rank = {ENDED: 2, OPEN: 1}.get(answer.state, 0)
+    return rank, answer.end or 0, answer.nat != "destination"

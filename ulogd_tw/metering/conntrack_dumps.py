@@ -93,6 +93,21 @@ class Dumps:
         """Read the answer to the first request, and go on."""
         self._port.start()
 
+    def read(self, part: Callable[[Messages], None], again: int = 3) -> Any:
+        """A reading of the table that changes nothing here; fires once all events until then were read too.
+
+        One that the kernel interrupted is repeated: parts may come twice. Fails with `NetlinkError`.
+        """
+        request = requests.dump()
+        done = self._port.request(request.kind, request.flags, request.payload, part)
+        done.addErrback(self._read_again, part, again)
+        return done.addCallback(lambda _: self._settled())
+
+    def _read_again(self, failure: Any, part: Callable[[Messages], None], again: int) -> Any:
+        if failure.trap(NetlinkError) and failure.value.number == errno.EINTR and again:
+            return self.read(part, again - 1)
+        return failure
+
     def stop(self) -> Any:
         self._stopped = True
         for timer in (self._timer, self._turn):

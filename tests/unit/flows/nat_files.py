@@ -20,9 +20,10 @@ class StoredFile(NamedTuple):
 
 TYPES = {
     "Address": "UUID", "addr": "UUID", "exporter": "UUID", "_ipv4": "UUID", "Port": "USMALLINT", "port": "USMALLINT",
-    "protocol": "UTINYINT", "protocolIdentifier": "UTINYINT", "Milliseconds": "UBIGINT", "Microseconds": "UBIGINT",
-    "arrival": "UBIGINT", "vent": "UTINYINT", "Start": "USMALLINT", "End": "USMALLINT", "Size": "USMALLINT",
-    "NumPorts": "USMALLINT", "Id": "UINTEGER", "FID": "UINTEGER", "ID": "UINTEGER",
+    "Reason": "UTINYINT", "protocol": "UTINYINT", "protocolIdentifier": "UTINYINT", "Milliseconds": "UBIGINT",
+    "Microseconds": "UBIGINT", "arrival": "UBIGINT", "vent": "UTINYINT", "Start": "USMALLINT", "End": "USMALLINT",
+    "Size": "USMALLINT", "NumPorts": "USMALLINT", "Id": "UINTEGER", "FID": "UINTEGER", "ID": "UINTEGER",
+    "ct.event": "UINTEGER",
 }  # fmt: skip
 HOUR = 3_600_000
 

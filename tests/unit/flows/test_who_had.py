@@ -25,7 +25,7 @@ class _Stored(SynchronousTestCase):
         self.directory.mkdir()
         self.connection = duckdb.connect()
         self.addCleanup(self.connection.close)
-        self.store = NatStore(self.connection)
+        self.store = NatStore(lambda text: self.connection.execute(text).fetchall())
         self.numbers = itertools.count()
 
     def files(self, *parts):

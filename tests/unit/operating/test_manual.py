@@ -48,7 +48,7 @@ class PagesTests(SynchronousTestCase):
         self.assertIn("\\fBmark\\fP\nMark of the rows to keep", self.pages["ulogd-tw-mark.5"])
         self.assertIn("\\fBstats_interval\\fP", self.pages["ulogd-tw.conf.5"])
         for command in tree.COMMANDS:
-            self.assertIn(f"ulogd\\-tw {command}", self.pages["ulogd-tw.8"])
+            self.assertIn("ulogd\\-tw " + command.replace("-", "\\-"), self.pages["ulogd-tw.8"])
         self.assertIn("\\-\\-pidfile", self.pages["ulogd-tw.8"])
 
     def test_whatis(self):

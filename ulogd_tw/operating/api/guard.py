@@ -74,9 +74,9 @@ class GuardedDoor(Door):
         session = request.getCookie(COOKIE.encode())
         if session and self.tokens.in_session(session.decode("ascii", "replace")):
             return True
-        return self._certified or bool(self._remote_user(request))
+        return self._certified or bool(self.remote_user(request))
 
-    def _remote_user(self, request: Any) -> str:
+    def remote_user(self, request: Any) -> str:
         """The user that a proxy has authenticated; empty where none of our proxies asks."""
         header = self.values.remote_user_header
         if not header:

@@ -120,6 +120,31 @@ def _no_query(failure: Any) -> Any:
     raise Refused(404 if failure.check(NoTable) else 400, "query", str(failure.value))
 
 
+class WhoHadPage(Page):
+    """Who had an outside address and port at a time."""
+
+    path = V1 + "stores/who-had"
+    private = True
+
+    def post(self, question: Question) -> defer.Deferred[Chunks]:
+        """The hosts inside, and the times of which records may be missing."""
+        from ulogd_tw.operating.question_log import asker_of
+
+        asked = self.view.who_had.answer(question.body, asker_of(question.request))
+        return asked.addCallbacks(one, _no_holder)
+
+
+def _no_holder(failure: Any) -> Any:
+    from ulogd_tw.operating.question_log import NotLogged
+    from ulogd_tw.operating.who_had import WrongQuestion
+
+    if failure.check(WrongQuestion):
+        raise Refused(400, "question", str(failure.value))
+    if failure.check(NotLogged):
+        raise Refused(503, "question_log", str(failure.value))
+    return failure
+
+
 class EventsPage(Page):
     """What happened lately: stacks left out, reloads, exporters that came, fell silent or restarted, and so on."""
 
@@ -261,6 +286,6 @@ class Login(Page):
 PAGES: tuple[type[Page], ...] = (
     Index, Login, Live, Ready, Metrics,
     Status, GraphPage, InstancesPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, EventsPage, TapPage,
-    QueryPage, Reload, Restart, Description,
+    QueryPage, WhoHadPage, Reload, Restart, Description,
 )  # fmt: skip
 """Every address."""

@@ -34,6 +34,16 @@ class View:
         self.stalls: Any = None
         """The measurement of the reactor's lateness, where there is one."""
         self.exporter_numbers = ExporterNumbers(100)
+        self._who_had: Any = None
+
+    @property
+    def who_had(self) -> Any:
+        """Who had an address: made at the first question."""
+        if self._who_had is None:
+            from ulogd_tw.operating.who_had import WhoHad
+
+            self._who_had = WhoHad(self.ulogd)
+        return self._who_had
 
     @property
     def graph(self) -> Graph:

@@ -129,6 +129,32 @@ def query(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def who_had(parser: argparse.ArgumentParser) -> None:
+    """The address, the time, and where to look."""
+    add = parser.add_argument
+    add("address", metavar="ADDRESS[:PORT]", help="outside address, with or without a port; IPv6 with a port: [::1]:80")
+    add(
+        "--at", required=True, metavar="TIME",
+        help="the time: 2026-11-30T14:32:15Z, without a zone in local time, or -2h",
+    )  # fmt: skip
+    add("--within", default="5s", metavar="TIME", help="how far the clock of the one who asks may be off (5s)")
+    add(
+        "--longest",
+        default="1d",
+        metavar="TIME",
+        help="length of the longest sessions: records missing so long after the time, and before it where a store has "
+        "events, make the answer incomplete (1d)",
+    )
+    add(
+        "--store",
+        action="append",
+        default=[],
+        metavar="NAME|DIR",
+        help="section [store:NAME] or id of a PARQUET of the service, or a directory of PARQUET, which is read without "
+        "the service; may be repeated (all that have addresses after NAT)",
+    )
+
+
 def waiting(parser: argparse.ArgumentParser) -> None:
     """How long the new process is waited for."""
     parser.add_argument(

@@ -92,6 +92,13 @@ COMMANDS: dict[str, Command] = {
         "ask:query", (arguments.query, *_ASKED), "run SQL over the tables of the running service",
         "Each AGGREGATE is a table by its id, with the groups of its open intervals.",
     ),
+    "who-had": Command(
+        "commands.who_had:who_had", (arguments.who_had, *_ASKED),
+        "tell who had an outside address and port at a time",
+        "It looks through the rows of address translation in the stores of PARQUET, and asks the running service for "
+        "connections that are still open. Status 1 where nobody had it, 3 where records of that time are missing or "
+        "lost.",
+    ),
     "reload": Command(
         "commands.control:reload", _ASKED, "make the service read its configuration again",
         "Prints the changes. If the configuration has a mistake, the service continues as before, the mistakes are "
@@ -114,6 +121,8 @@ COMMANDS: dict[str, Command] = {
 }  # fmt: skip
 """Every command by its name."""
 
+_NEGATIVE = re.compile(r"-\.?\d")
+"""Beginning of a value that is no switch: a negative number, or an age such as -2h."""
 SWITCHES = (
     "--configfile", "--daemon", "--pidfile", "--uid", "--loglevel", "--info", "--version", "--check", "--list-plugins",
 )  # fmt: skip
@@ -150,6 +159,7 @@ def parser() -> Parser:
     for name, command in COMMANDS.items():
         text = f"{command.summary[0].upper()}{command.summary[1:]}. {command.more}".rstrip()
         one = commands.add_parser(name, help=command.summary, description=text, epilog=STATUS)
+        one._negative_number_matcher = _NEGATIVE
         for add in command.arguments:
             add(one)
     return made

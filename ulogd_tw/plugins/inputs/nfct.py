@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ def protocols(text: str) -> tuple[int, ...]:
         if found[-1] > 255:
             raise ValueError(f"{word!r} is not a protocol number (0 to 255)")
     return tuple(found)
+
+
+_ASKED = frozenset(
+    {"orig.ip.saddr", "orig.ip.daddr", "orig.ip.protocol", "orig.l4.sport", "orig.l4.dport", "postNATSourceAddress",
+     "postNATDestinationAddress", "postNAPTSourceTransportPort", "postNAPTDestinationTransportPort",
+     "flowStartMilliseconds"}
+)  # fmt: skip
+"""What `NFCT.connections` gives."""
 
 
 class NFCT(LiveInput):
@@ -299,6 +307,10 @@ class NFCT(LiveInput):
 
     # --- what outlives it -------------------------------------------------------------------------------------------
 
+    @property
+    def continues(self) -> bool:
+        return self._port is not None and self._port.adopted
+
     def keep_state(self, directory: Path, every: float) -> None:
         """The followed flows go to files; those of an earlier run that are gone at the first dump are reported."""
         if self.config.hash_enable:
@@ -435,6 +447,23 @@ class NFCT(LiveInput):
             "dump_seconds": round(dumps.took_s, 3) if dumps is not None else 0,
             "dump_failures": dumps.failures if dumps is not None else 0,
         }
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    def connections(self, found: Callable[[Batch], None]) -> Any:
+        """Read the kernel's table for a question: `found` takes its flows as they are now, with the addresses and ports
+        before and after NAT, and the start.
+
+        Fires once all events are read that the kernel had queued before. Fails with `NetlinkError`.
+        """
+        decoder = Decoder(_ASKED | self._accept.keys | frozenset(FIVE_TUPLE))
+
+        def part(messages: Messages) -> None:
+            for batch in decoder.decode(messages.rows, messages.lengths, self.clock()):
+                if (kept := self._accepted(batch)).n:
+                    found(kept)
+
+        return self._dumps.read(part)
 
     # --- loss -------------------------------------------------------------------------------------------------------
 

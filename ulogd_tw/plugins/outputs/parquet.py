@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ulogd_tw.core.plugin import FLOW, PACKET, SUM, Wanted
 from ulogd_tw.storing.counts import GATHERING
 from ulogd_tw.storing.gathering import GatheringOutput, gathering_options
 from ulogd_tw.storing.parquet import faults
+from ulogd_tw.storing.parquet.covering import Covering
 from ulogd_tw.storing.parquet.description import Description
 from ulogd_tw.storing.parquet.flow_keys import default_keys, default_order
 from ulogd_tw.storing.parquet.keeping import Keeping
@@ -93,6 +94,7 @@ class PARQUET(GatheringOutput):
         self.upkeep = Upkeep(
             self.writer, self.counters, self.config.retain, self.config.max_size, self.config.compression
         )
+        self.covering = Covering(self.directory)
         self._keys: tuple[str, ...] = ()
         self._nat = False
         self._described: Description | None = None
@@ -198,6 +200,8 @@ class PARQUET(GatheringOutput):
             whole, removed = self.writer.recovered
             self.counters.figures["files_recovered"] += whole
             self.counters.figures["files_removed"] += removed
+            continues = bool(self.inputs) and all(one.continues for one in self.inputs)
+            self._cover(self.covering.begin, time.time(), continues)
         self._described, self._made = described, True
 
     def store(self, batches: Sequence[Batch], number: int, again: bool) -> Refused:
@@ -257,14 +261,32 @@ class PARQUET(GatheringOutput):
                           error=self.text_of(error))  # fmt: skip
 
     def wake(self, now: float) -> float:
-        """Delete and merge what is due."""
+        """Delete and merge what is due, and note what the files have by now."""
         self._keeping.look()
+        if not self._stopping:
+            self.in_thread(self._cover, self.covering.covered, time.time(), self.waited(), self.losses()).addErrback(
+                lambda failure: self.fault(failure.value)
+            )
         return LOOK_S
+
+    def _cover(self, note: Callable[..., None], *facts: Any) -> None:
+        """Note in the record of the store's coverage; without it, the time counts as not covered."""
+        try:
+            note(*facts)
+        except OSError as error:
+            self.counters.errors["coverage"] += 1
+            self.limited.say(
+                self.log.warn, "coverage", "{instance}: {where}: {error}; the record of its coverage has a gap",
+                instance=self.instance, where=self.where, error=self.text_of(error),
+            )  # fmt: skip
 
     def _plan(self) -> Job | None:
         if not self.writer.begun or self._described is None:
             return None
-        return self.upkeep.plan(self._described.order, time.time())
+        job = self.upkeep.plan(self._described.order, time.time())
+        if self.upkeep.deleted_until:
+            self.covering.forget(self.upkeep.deleted_until)
+        return job
 
     def _not_kept_up(self, error: Exception) -> None:
         self.counters.errors["merge"] += 1
@@ -276,4 +298,5 @@ class PARQUET(GatheringOutput):
     @defer.inlineCallbacks
     def close(self) -> Any:
         yield defer.Deferred.fromCoroutine(self._keeping.stop())
+        yield self.in_thread(self._cover, self.covering.end, time.time(), self.waited(), self.losses())
         yield self.in_thread(self.writer.end)

@@ -18,6 +18,7 @@ COUNTS = (
     Declared("stopped", "attempts", "A write was broken off at a stop."),
     Declared("refused", "attempts", "DuckDB did not take some rows."),
     Declared("merge", "occasions", "Files could not be merged or deleted; all rows are still there."),
+    Declared("coverage", "occasions", "The record of the store's coverage could not be written; it has a gap then."),
 )
 """The reasons of `meaning`, and failures of the upkeep."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)

@@ -44,6 +44,8 @@ class Upkeep:
         self._changed: dict[int, float] = {}
         """When a file has come last, of the hours of this run."""
         self._number = 0
+        self.deleted_until = 0
+        """Nothing is kept of before this time, in seconds since 1970; 0 where nothing was deleted."""
 
     def wrote(self, hours: Sequence[int], now: float) -> None:
         """Files of these hours were written."""
@@ -72,7 +74,7 @@ class Upkeep:
             figures["rows_deleted"] += rows
             figures["octets_deleted"] += octets
             del sizes[hour]
-            end = (hour + 1) * HOUR_S
+            end = self.deleted_until = (hour + 1) * HOUR_S
         self._counters.figures["octets_stored"] = sum(sizes.values())
         return end
 

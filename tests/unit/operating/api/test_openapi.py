@@ -3,17 +3,30 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 from twisted.internet import defer
 
 from tests.unit.operating.api.client import asked
 from tests.unit.operating.api.test_pages import JSON, PagesCase
+from ulogd_tw.flows.nat_answers import Found
+from ulogd_tw.flows.nat_rows import NatRow, Question
+from ulogd_tw.flows.who_had import answers
 from ulogd_tw.operating import api
 from ulogd_tw.operating.api.pages import PAGES
 from ulogd_tw.operating.events import Events
+from ulogd_tw.storing.coverage import Gap
 
 DOCUMENT = json.loads((Path(api.__file__).parent / "openapi.json").read_text("utf-8"))
-TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}
+TYPES = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": int | float,
+    "boolean": bool,
+    "null": type(None),
+}
 
 
 def faults(value, schema, where="answer"):
@@ -76,6 +89,7 @@ class DocumentTests(PagesCase):
         events.add("reload", "nothing changed")
         door = self.door(events=events, reload=lambda: ["x"], restart=lambda: {"restarting": True})
         self.addCleanup(door.resource.children[b"metrics"].view.database.stop)
+        door.resource.children[b"metrics"].view._who_had = SimpleNamespace(answer=self.holders)
         bodies = {"/api/v1/query": b'{"sql": "select octets from agg"}'}
         for page in PAGES:
             if page.path in ("/login", "/api/v1/tap", "/metrics"):
@@ -88,6 +102,14 @@ class DocumentTests(PagesCase):
             _, _, found = yield asked(door, method, page.path + "?nothing=1")
             schema = operation["responses"]["default"]["content"]["application/json"]["schema"]
             self.assertEqual([], list(faults(found, schema, page.path)))
+
+    @staticmethod
+    def holders(body, asker):
+        """An answer to who had an address, with a gap."""
+        question = Question(1, 2, 3)
+        begun = NatRow("b", "source", 1, None, None, 7, 1, None, 6, 1, 2, None, None, 1, 9, 9, None, None)
+        gaps = [Gap(1, 2, "the service did not run")]
+        return defer.succeed(Found(question, answers([begun], question), gaps, ["and more"]).as_dict())
 
     def test_documented(self):
         """docs/api.md names each address with its parameters."""

@@ -305,7 +305,7 @@ class TapTests(ServedCase):
             self.give(*range(1000))
             yield task.deferLater(reactor, 0)
         self.assertEqual(60_000, self.running.graph.instances["out2"].counters.rows_written)
-        (page,) = [child for child in self.pages() if child.path == "/api/v1/tap"]
+        (page,) = [child for child in self.pages() if getattr(child, "path", "") == "/api/v1/tap"]
         (stream,) = page.taps
         self.assertTrue(stream.tap.paused)
         self.assertGreater(stream.tap.skipped, 10_000)

@@ -12,6 +12,7 @@ from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.operating.commands import tree
 
 NEEDED = {
+    "who-had": ["192.0.2.1", "--at", "-2h"],
     "info": ["MARK"], "query": ["select 1"], "tap": ["col1"], "completion": ["bash"],
 }  # fmt: skip
 """Words that a command cannot do without."""
