@@ -51,7 +51,7 @@ class WhoHad:
             if queue.node in stores.values():
                 for batch in queue.present():
                     rows += waiting_rows(batch, queue.output.find, question)
-        places = {name: Path(node.plugin.directory) for name, node in stores.items()}
+        places = {name: Path(node.plugin.config.directory) for name, node in stores.items()}
         found = await threads.deferToThread(self._read, places, question, rows)
         if notes:
             found = found | {"notes": [*found["notes"], *notes], "status": 3}

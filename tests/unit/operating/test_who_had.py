@@ -42,7 +42,7 @@ class WhoHadTests(TestCase):
         self.output = Double(
             ident="pq1",
             plugin=SimpleNamespace(
-                name="PARQUET", directory=str(self.directory), find=direct,
+                name="PARQUET", config=SimpleNamespace(directory=str(self.directory)), find=direct,
                 sources=SimpleNamespace(recipes={"postNATSourceAddress": [1]}),
             ),
             above=lambda: {self.input, self.output},

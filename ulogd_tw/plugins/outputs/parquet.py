@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer
+from twisted.python.failure import Failure
 
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Count, Gauge
@@ -264,10 +265,13 @@ class PARQUET(GatheringOutput):
         """Delete and merge what is due, and note what the files have by now."""
         self._keeping.look()
         if not self._stopping:
-            self.in_thread(self._cover, self.covering.covered, time.time(), self.waited(), self.losses()).addErrback(
-                lambda failure: self.fault(failure.value)
-            )
+            noted = self.in_thread(self._cover, self.covering.covered, time.time(), self.waited(), self.losses())
+            noted.addErrback(self._not_noted)
         return LOOK_S
+
+    def _not_noted(self, failure: Failure) -> None:
+        assert isinstance(failure.value, Exception)
+        self.fault(failure.value)
 
     def _cover(self, note: Callable[..., None], *facts: Any) -> None:
         """Note in the record of the store's coverage; without it, the time counts as not covered."""
