@@ -3,6 +3,8 @@
 A wake-up with all its processing costs about a millisecond at any size. While traffic is small a socket is left alone
 for as long as the plugins below have patience, at most a quarter of a second, or one where an aggregate keeps the rows.
 Meanwhile its buffer is looked at so often that a burst at line rate cannot fill it.
+
+Where the buffer is too small for that time at the present rate, a source is read before, and keeps what it has read.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ _MOST_READS = 64
 """Reads that catch up: a peer that sends without end shall not keep us."""
 _MUCH = 16
 """A read that finds this part of the buffer full tells the rate of a burst."""
+_SOON_S = 0.001
+"""The shortest wait of rows that are kept."""
 _BEFORE_END_S = 0.005
 """So long before the end of an interval no wait is left: timers come a millisecond late."""
 
@@ -54,8 +58,30 @@ class Source(resting.Source, Protocol):
     def longest_s(self) -> float:
         """The longest wait for its own sake: a peer may be waiting for an answer."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it can keep rows: then they no longer fill the buffer, and wait to be handed over with others."""
+
+    @property
+    def kept(self) -> int:
+        """Rows that are kept."""
+
+    def keep(self) -> int:
+        """Read, and keep; the number of rows that are kept then, at most `most`."""
+
     def read_once(self) -> int:
-        """Read, and hand over; the number of rows, `most` where more may be there."""
+        """Read, and hand over with those kept; the number of rows, `most` where more may be there."""
+
+
+class HandsOverAll:
+    """A source without kept rows: each read hands over what it brings."""
+
+    keeps = False
+    kept = 0
+
+    def keep(self) -> int:
+        """Nothing."""
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +168,10 @@ class Gathering:
         self._timer: Any = None
         self._until = 0.0
         self._room = 0.0
-        self._left_at = self._arrived = float("-inf")
+        self._left_at = self._arrived = self._empty_at = self._since = float("-inf")
+        """`_since`: when the buffer was empty, before what is not handed over has come."""
+        self._spent = 0.0
+        """Seconds that the last rows handed over took."""
         self._rate = _Rate(0.0)
 
     @property
@@ -187,20 +216,44 @@ class Gathering:
 
     def turn(self) -> None:
         """One read, and the wait after it."""
-        source, began = self._source, self.work_clock()
-        held, most, arrived = source.held(), source.most, self._reactor.seconds()
-        rows = source.read_once()
-        spent = self.work_clock() - began
-        idle = arrived - self._left_at >= _IDLE * spent
+        source, arrived = self._source, self._reactor.seconds()
+        held, most, before = source.held(), source.most, source.kept
+        keeps = self._may_keep(arrived, held) and source.keep() < most
+        rows = source.kept if keeps else self._hand_over()
+        idle = arrived - self._left_at >= _IDLE * self._spent
         self._left_at = now = self._reactor.seconds()
-        self._rate.add(now, rows, held)
+        if rows < most:
+            self._empty_at = now
+        if not keeps:
+            self._since = self._empty_at
+        self._rate.add(now, rows - before, held)
         gap, self._arrived = arrived - self._arrived, arrived
         if gap >= SHORT_S:  # what comes during a read says little
             self._rate.burst = held / gap if held * _MUCH > source.buffer else 0.0
-        if self._reads and 0 < rows < most and (wait := self.wait(rows, spent, held, idle)) > 0:
+        wait = self.wait(rows - before, self._spent, held, idle) if self._reads and 0 < rows < most else 0.0
+        if keeps:
+            wait = min(max(wait, _SOON_S), self._left(now))
+        if keeps or wait > 0:
             self._reactor.removeReader(source)
             self._until = now + wait
             self._look_after(wait if self.terms.bound is not None else self._resting.step(wait))
+
+    def _hand_over(self) -> int:
+        """Read, and hand over all rows."""
+        began = self.work_clock()
+        rows = self._source.read_once()
+        self._spent = self.work_clock() - began
+        return rows
+
+    def _may_keep(self, now: float, held: int) -> bool:
+        """Whether what is read now may wait for more: not in a burst."""
+        source = self._source
+        return source.keeps and self._reads and held * 4 < source.buffer and self._left(now) > SHORT_S
+
+    def _left(self, now: float) -> float:
+        """Seconds until the oldest row must be handed over."""
+        most = min(self.terms.most(), self._source.longest_s)
+        return self.terms.before_end(self._since + most - now)
 
     def _look_after(self, seconds: float) -> None:
         self._timer = self._reactor.callLater(seconds, self._look)
@@ -212,6 +265,8 @@ class Gathering:
             self._look_after(step)
         else:
             self._reactor.addReader(self._source)
+            if self._source.kept:
+                self.turn()
 
     # how long
 

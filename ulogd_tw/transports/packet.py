@@ -27,7 +27,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.transports.bpf import NOTHING, Program
 from ulogd_tw.transports.descriptors import descriptors, name_of
 from ulogd_tw.transports.errors import NoInterface
-from ulogd_tw.transports.gathering import Gathering, Terms
+from ulogd_tw.transports.gathering import Gathering, HandsOverAll, Terms
 from ulogd_tw.transports.namespace import inside
 
 # packet(7), linux/if_packet.h
@@ -73,7 +73,7 @@ GRANT = (
 
 
 @dataclass(slots=True)
-class Ring:
+class Ring(HandsOverAll):
     """Packets of some blocks: packet i is ``octets[starts[i]:starts[i] + lengths[i]]``, with the link's header.
 
     `octets` is a copy, and nobody else's. `heads` is a table of `HEADER`. VLAN tags, which the kernel takes out, are
@@ -149,7 +149,7 @@ def device(name: str) -> tuple[int, int]:
 
 
 @implementer(IReadDescriptor)
-class PacketPort:
+class PacketPort(HandsOverAll):
     """The ring of one interface.
 
     received   called with this port and the `Ring` of each turn

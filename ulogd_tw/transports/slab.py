@@ -43,7 +43,8 @@ _recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int
 
 
 class Slab:
-    """Room for `count` datagrams. After `receive` the first `n` rows are valid, until the next `receive`.
+    """Room for `count` datagrams. After `receive` the first `n` rows are valid, until the next `receive`,
+    unless that keeps them.
 
     stride   octets of a row, a multiple of 8; longer datagrams go on in `spill` further octets each
     rows     (count, stride) uint8
@@ -79,15 +80,18 @@ class Slab:
             self._heads["control"] = self._control.ctypes.data + row * room
             self._heads["controllen"] = room
 
-    def receive(self, descriptor: int, most: int | None = None) -> int:
-        """Read what is there, at most `most` datagrams (`count`); how many. 0 for none. Raises OSError (ENOBUFS...)."""
-        if self._fault:
+    def receive(self, descriptor: int, most: int | None = None, kept: int = 0) -> int:
+        """Read what is there, behind the first `kept` rows; the number of rows then, at most `most` (`count`).
+
+        Raises OSError (ENOBUFS...), if no row is kept.
+        """
+        if self._fault and not kept:
             fault, self._fault = self._fault, None
             raise fault
         # The kernel has put the length that each address really had there.
-        self._heads["namelen"][: self.n] = _NAME
-        self._heads["controllen"][: self.n] = self._control.shape[1]
-        self.n, most = 0, most or self.count
+        self._heads["namelen"][kept : self.n] = _NAME
+        self._heads["controllen"][kept : self.n] = self._control.shape[1]
+        self.n, most = kept, most or self.count
         messages = self._messages.ctypes.data
         while self.n < most:
             asked = min(most - self.n, _MOST_A_CALL)

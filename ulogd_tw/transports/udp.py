@@ -49,6 +49,7 @@ class UdpListener:
     """Time without the processor does not count: fewer datagrams at once would make it more."""
     longest_s = float("inf")
     has_meminfo = True
+    keeps = True
 
     def __init__(self, bound: socket.socket, received: Received, terms: Terms) -> None:
         self._socket = bound
@@ -61,6 +62,8 @@ class UdpListener:
         self._slab = Slab(MOST_AT_ONCE, _STRIDE, 65536 - _STRIDE, self.control)
         self.most = MOST_AT_ONCE
         """Datagrams of the next read."""
+        self.kept = 0
+        """Datagrams that were read and not handed over."""
         self.gathering = Gathering(self, terms, reactor, self.spared)
         self.unread = 0
         """Datagrams that were left at the end."""
@@ -118,14 +121,18 @@ class UdpListener:
         elif count == self.most and spent < _TURN / 2:
             self.most = min(2 * self.most, MOST_AT_ONCE)
 
-    def _read(self) -> int:
-        """Read as many datagrams as the slab holds and hand them over; how many there were."""
+    def keep(self) -> int:
+        """Read without handing over; how many datagrams are kept now."""
         try:
-            count = self._slab.receive(self._socket.fileno(), self.most)
+            self.kept = self._slab.receive(self._socket.fileno(), self.most, self.kept)
         except OSError as fault:
             if fault.errno != errno.ECONNREFUSED:  # the echo of an ICMP error; nothing was lost
                 raise
-            return 0
+        return self.kept
+
+    def _read(self) -> int:
+        """Read as many datagrams as the slab holds and hand over all; how many there were."""
+        count, self.kept = self.keep(), 0
         if count:
             self._received(self, self._slab)
         return count
@@ -133,7 +140,7 @@ class UdpListener:
     def _leave(self) -> int:
         """Read datagrams without handing them over; how many there were."""
         self.most = self._slab.count
-        count = self._slab.receive(self._socket.fileno(), self.most)
+        count, self.kept = self._slab.receive(self._socket.fileno(), self.most, self.kept), 0
         self.unread += count
         return count
 

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
 from ulogd_tw.core.patience import Ends
-from ulogd_tw.transports.gathering import Gathering, Terms
+from ulogd_tw.transports.gathering import Gathering, HandsOverAll, Terms
 
 LARGE = 128 << 20
 FRAME = 2304
@@ -38,7 +38,7 @@ class Reactor(Clock):
                     reader.gathering.turn()
 
 
-class Source:
+class Source(HandsOverAll):
     """Frames in a buffer; what finds no room is lost."""
 
     longest_s = float("inf")
@@ -65,12 +65,42 @@ class Source:
         return rows
 
 
+class Keeper(Source):
+    """One that keeps; `handed` has time and rows of what it handed over, `ages` how long the rows had waited."""
+
+    keeps = True
+
+    def __init__(self, *args, **terms):
+        self.kept, self.handed, self.ages, self.came = 0, [], [], []
+        super().__init__(*args, **terms)
+
+    def send(self, frames):
+        before = self.queue
+        super().send(frames)
+        self.came += [self.clock.seconds()] * (self.queue - before)
+
+    def keep(self):
+        rows = min(self.queue, self.most - self.kept)
+        self.queue -= rows
+        self.kept += rows
+        return self.kept
+
+    def read_once(self):
+        rows, self.kept = self.keep(), 0
+        self.handed.append((round(self.clock.seconds(), 4), rows))
+        self.ages += [self.clock.seconds() - at for at in self.came[:rows]]
+        del self.came[:rows]
+        return rows
+
+
 class GatheringTests(SynchronousTestCase):
     """Reads of a source."""
 
+    kind = Source
+
     def make(self, buffer=LARGE, wish=1.0, **terms):
         self.clock = Reactor()
-        return Source(self.clock, buffer, wish=lambda: wish, **terms)
+        return self.kind(self.clock, buffer, wish=lambda: wish, **terms)
 
     def steady(self, source, frames, seconds):
         """So many frames each millisecond, for so long; the reads of the last second."""
@@ -217,3 +247,77 @@ class GatheringTests(SynchronousTestCase):
         self.assertEqual(source.lost, 0)
         self.clock.pass_(0.27)
         self.assertEqual(source.queue, 0)
+
+
+class KeepingTests(SynchronousTestCase):
+    """A source that keeps rows, since its buffer is too small for the time that they may wait."""
+
+    make, steady = GatheringTests.make, GatheringTests.steady
+    kind = Keeper
+
+    def test_handed_over_together(self):
+        """20,000 frames a second in 8 MB: handed over when they are as many as one read takes, not before."""
+        source = self.make(8 << 20, longest=lambda: 1.0)
+        self.steady(source, 20, 2)
+        late = [rows for at, rows in source.handed if at > 1]
+        self.assertTrue(9 <= len(late) <= 11, late)
+        self.assertEqual((min(late), source.lost), (2048, 0))
+
+    def test_no_longer_than_the_wish(self):
+        """However few come, none waits longer than the plugins below allow, also when no other one comes."""
+        source = self.make(8 << 20, wish=0.1)
+        self.steady(source, 15, 0.555)
+        self.clock.pass_(0.2)
+        self.assertLess(max(source.ages), 0.103)
+        self.assertEqual((len(source.ages), source.kept), (15 * 555, 0))
+
+    def test_more_than_one_read(self):
+        """What a read has left in the buffer has waited already, and does not wait anew."""
+        source = self.make(LARGE)
+        source.send(1)
+        self.clock.pass_(0.001)
+        for _ in range(96):
+            source.send(22)
+            self.clock.pass_(0.0005, 0.0005)
+        self.clock.pass_(0.3)
+        self.assertEqual(len(source.ages), 96 * 22 + 1)
+        self.assertLess(max(source.ages), 0.26)
+
+    def test_no_patience(self):
+        """Nothing is kept where rows may not wait, or no longer than the administrator says."""
+        for terms in ({"wish": 0.0}, {"bound": 0.004}, {"bound": 0.0, "exact": True}):
+            source = self.make(8 << 20, **terms)
+            self.patch(source, "keep", lambda: self.fail("kept"))
+            self.patch(source, "read_once", lambda source=source: Source.read_once(source))
+            self.steady(source, 20, 0.5)
+            self.assertGreater(len(source.reads), 20)
+
+    def test_end_of_interval(self):
+        """What is kept is handed over before an interval ends."""
+        source = self.make(8 << 20, longest=lambda: 1.0, ends=lambda: (Ends(10, 0),),
+                           wall=lambda: 1009.5 + self.clock.seconds())  # fmt: skip
+        self.steady(source, 20, 0.5)
+        self.assertTrue([at for at, _ in source.handed if 0.493 <= at < 0.5], source.handed)
+
+    def test_catch_up(self):
+        """Catching up hands over what is kept."""
+        source = self.make(8 << 20, longest=lambda: 1.0)
+        self.steady(source, 20, 1.05)
+        self.assertGreater(source.kept, 0)
+        source.gathering.catch_up()
+        self.assertEqual((source.queue, source.kept), (0, 0))
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60)), min_size=1, max_size=12),
+        st.sampled_from((212_992, 1 << 20, 8 << 20, LARGE)), st.sampled_from((0.0, 0.05, 1.0, None)),
+    )  # fmt: skip
+    def test_any_traffic(self, phases, buffer, wish):
+        """Whatever comes, up to 200,000 frames a second: nothing is lost or left, and no row waits for too long."""
+        source = self.make(buffer, wish)
+        for frames, milliseconds in phases:
+            for _ in range(2 * milliseconds):
+                source.send(min(frames // 2, 100, buffer // FRAME // 4))
+                self.clock.pass_(0.0005, 0.0005)
+        self.clock.pass_(0.27)
+        self.assertEqual((source.lost, source.queue, source.kept), (0, 0, 0))
+        self.assertLess(max(source.ages, default=0), 0.26)

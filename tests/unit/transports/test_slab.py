@@ -35,6 +35,17 @@ class ReceiveTests(SynchronousTestCase):
         self.send(9)
         self.assertEqual([len(self.received(most)) for most in (1, 6, 6, 6)], [1, 6, 2, 0])
 
+    def test_kept(self):
+        """Rows that are kept stay before those that come, with the length of each address; then the slab is reused."""
+        self.send(5)
+        self.assertEqual(self.slab.receive(self.receiver.fileno()), 5)
+        self.send(7)
+        self.assertEqual(self.slab.receive(self.receiver.fileno(), 10, 5), 10)
+        found = [self.slab.octets(place) for place in range(10)]
+        self.assertEqual([len(octets) for octets in found], [1, 2, 3, 4, 5, 1, 2, 3, 4, 5])
+        self.assertEqual(self.slab.receive(self.receiver.fileno(), 10, 10), 10)
+        self.assertEqual([len(octets) for octets in self.received()], [6, 7])
+
     def test_fault(self):
         """What the kernel tells once is raised, but after the datagrams that came before it."""
         kernel, calls = slab._recvmmsg, []
@@ -52,3 +63,19 @@ class ReceiveTests(SynchronousTestCase):
         self.assertEqual(errno.ENOBUFS, self.assertRaises(OSError, self.received).errno)
         self.assertEqual([len(octets) for octets in self.received()], [5, 6])
         self.assertEqual(calls, [4, 4, 4])
+
+    def test_fault_behind_kept_rows(self):
+        """It is raised when nothing is kept any more."""
+        self.send(2)
+        self.assertEqual(len(self.received()), 2)
+        kernel = slab._recvmmsg
+
+        def full(*_):
+            ctypes.set_errno(errno.ENOBUFS)
+            return -1
+
+        self.patch(slab, "_recvmmsg", full)
+        for _ in range(2):
+            self.assertEqual(self.slab.receive(self.receiver.fileno(), 16, 2), 2)
+        self.patch(slab, "_recvmmsg", kernel)
+        self.assertEqual(errno.ENOBUFS, self.assertRaises(OSError, self.received).errno)

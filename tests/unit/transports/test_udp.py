@@ -46,10 +46,28 @@ class PauseTests(SynchronousTestCase):
         """At a stop what the kernel holds is handed over as long as there is time, and only counted afterwards."""
         for until, handed, unread in ((float("inf"), [2048, 2048, 7], 0), (0.0, [], 4103)):
             listener, counts, found = self.listener(8 << 20), iter((2048, 2048, 7, 0)), []
-            self.patch(listener._slab, "receive", lambda descriptor, most, counts=counts: next(counts))
+            self.patch(listener._slab, "receive", lambda descriptor, most, kept, counts=counts: next(counts))
             listener._received = lambda listener, slab, found=found: found.append(slab)
             listener.drain(until)
             self.assertEqual((len(handed), unread), (len(found), listener.unread))
+
+    def test_kept(self):
+        """What is kept is handed over with the next datagrams, at a stop too, and counted where there is no time."""
+        for end in ("read_once", "drain", "late"):
+            listener, sender = self.listener(1 << 20), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self.addCleanup(sender.close)
+            found = []
+            listener._received = lambda _, slab, found=found: found.extend(map(slab.octets, range(slab.n)))
+            for octets, kept in ((b"a", 1), (b"bc", 2)):
+                sender.sendto(octets, listener._socket.getsockname())
+                self.assertEqual((listener.keep(), listener.kept, found), (kept, kept, []))
+            sender.sendto(b"def", listener._socket.getsockname())
+            if end == "read_once":
+                self.assertEqual(listener.read_once(), 3)
+            else:
+                listener.drain(0.0 if end == "late" else float("inf"))
+            expected = ([], 3) if end == "late" else ([b"a", b"bc", b"def"], 0)
+            self.assertEqual((found, listener.unread, listener.kept), (*expected, 0))
 
     def test_room(self):
         """Never so long that 200,000 datagrams a second would not fit into the buffer: 2304 octets each."""

@@ -302,6 +302,7 @@ class DtlsListener(UdpListener):
 
     control = CONTROL
     spared = 0
+    keeps = False
 
     def __init__(self, bound: socket.socket, received: Any, terms: Terms) -> None:
         ask(bound)

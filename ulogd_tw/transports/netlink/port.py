@@ -27,7 +27,7 @@ from ulogd_tw.core.errors import MessageError, StartError
 from ulogd_tw.transports.bpf import DETACH_FILTER, Program
 from ulogd_tw.transports.descriptors import descriptors, name_of
 from ulogd_tw.transports.errors import NetlinkError
-from ulogd_tw.transports.gathering import Gathering, Terms
+from ulogd_tw.transports.gathering import Gathering, HandsOverAll, Terms
 from ulogd_tw.transports.namespace import inside
 from ulogd_tw.transports.netlink import nlmsg
 from ulogd_tw.transports.netlink.nlmsg import Control, Messages
@@ -80,7 +80,7 @@ class _Answer:
 
 
 @implementer(IReadDescriptor)
-class NetlinkPort:
+class NetlinkPort(HandsOverAll):
     """One netlink socket.
 
     events   called with the `Messages` of each read that come from the kernel's multicast; they are valid only until
