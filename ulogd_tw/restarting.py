@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from ulogd_tw import privileges
 from ulogd_tw.core import durable
 from ulogd_tw.operating import notify
 from ulogd_tw.transports.descriptors import descriptors
@@ -96,6 +97,7 @@ class Succession:
         sys.stdout.flush()
         sys.stderr.flush()
         environment = os.environ | descriptors.environment()
+        privileges.hand_on()
         try:
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
         except OSError as error:  # there is no log any more

@@ -17,7 +17,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from ulogd_tw import config as configuration
-from ulogd_tw import global_options, log_lines, registry, signals, starting
+from ulogd_tw import global_options, log_lines, privileges, registry, signals, starting
 from ulogd_tw.built import Built, obstacles, place_of
 from ulogd_tw.core.errors import ConfigError, Mistake, NotStarted, UlogdError
 from ulogd_tw.core.options import Options as Values
@@ -154,6 +154,8 @@ class Process(service.MultiService):
         self._log = log
         self._pidfile = PidFile(pidfile) if pidfile else None
         self._umask = umask
+        self.capabilities: frozenset[int] = frozenset()
+        """Those that it keeps when it changes to another user than root."""
         self._terminal = os.dup(2) if daemon else None
         log.setServiceParent(self)
 
@@ -170,8 +172,10 @@ class Process(service.MultiService):
             if self._pidfile is not None:
                 self._pidfile.take()
             super().privilegedStartService()
+            privileges.keep()
 
     def startService(self) -> None:
+        privileges.keep_only(self.capabilities)
         with self._or_not_started():
             super().startService()
         if self._terminal is not None:
@@ -305,6 +309,7 @@ def makeService(options: Options) -> service.IService:
     memory.keep_freed_memory()
     daemon = options.parent is not None and not options.parent["nodaemon"]
     parent = Process(LogFile(built.settings, daemon), daemon, options.pidfile, _umask(built.settings, options, daemon))
+    parent.capabilities = frozenset().union(*(node.plugin.capabilities for node in built.graph.nodes))
     from ulogd_tw.service import Ulogd
 
     file = os.path.abspath(options["config"])

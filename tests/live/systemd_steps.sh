@@ -7,13 +7,13 @@ state() { systemctl show "${1:-ulogd-tw}" -p ActiveState,SubState,StatusText,Mai
 until_true() { local n; for n in $(seq 200); do "$@" && return; sleep 0.1; done; echo "never: $*"; return 1; }
 main_pid() { systemctl show ulogd-tw -p MainPID --value; }
 is_other() { local now; now=$(main_pid); [ "$now" != "$1" ] && [ "$now" != 0 ] && systemctl --quiet is-active ulogd-tw; }
-# 2,000 packets of NetFlow v5 with one flow each, over 4 seconds
-sends_flows() { python3 -c 'import socket, struct, time
+# 2,000 packets of NetFlow v5 with one flow each, over 4 seconds; their numbers begin at $1
+sends_flows() { python3 -c 'import socket, struct, sys, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for n in range(2000):
+for n in range(int(sys.argv[1]), int(sys.argv[1]) + 2000):
     now = int(time.time())
     s.sendto(struct.pack(">HHIIIIHH", 5, 1, 9000, now, 0, n, 0, 0) + bytes(48), ("127.0.0.1", 4740))
-    time.sleep(0.002)'; }
+    time.sleep(0.002)' "$1"; }
 
 step install
 dpkg --install /package/first.deb; echo "status $?"
@@ -58,6 +58,7 @@ rm /opt/ulogd-tw/lib/python3*/site-packages/twisted/plugins/dropin.cache
 cat >/etc/ulogd-tw/loss.conf <<END
 [global]
 state_dir="/var/lib/ulogd/loss/state"
+stats_file="/var/lib/ulogd/loss/stats.json"
 stack=c:COLLECTOR,a:AGGREGATE,j:JSON
 [c]
 listen="udp:127.0.0.1:4740"
@@ -68,7 +69,7 @@ interval=1
 file="/var/log/ulogd/loss/flows.json"
 END
 systemctl start ulogd-tw@loss
-sends_flows &
+sends_flows 0 &
 sleep 1
 systemctl restart ulogd-tw@loss; echo "status $?"
 wait
@@ -94,6 +95,12 @@ logrotate --force /etc/logrotate.d/ulogd-tw; echo "status $?"
 until_true test -e /var/log/ulogd/flows.json
 ls /var/log/ulogd
 
+# beside the next step: killed while flows come, which are the first in the new file
+systemctl start ulogd-tw@loss
+sends_flows 2000 &
+sender=$!
+(sleep 1.5; systemctl kill --signal=KILL ulogd-tw@loss) &
+
 step watchdog
 mkdir -p /run/systemd/system/ulogd-tw.service.d
 printf '[Service]\nWatchdogSec=4\nRestartSec=0\n' >/run/systemd/system/ulogd-tw.service.d/test.conf
@@ -107,6 +114,19 @@ until_true is_other "$first" && echo started again
 journalctl --no-pager -o cat -u ulogd-tw | grep -i watchdog
 rm -r /run/systemd/system/ulogd-tw.service.d
 systemctl daemon-reload
+
+step killed
+wait "$sender"
+until_true systemctl --quiet is-active ulogd-tw@loss
+sleep 1
+state ulogd-tw@loss
+systemctl stop ulogd-tw@loss
+python3 -c 'import json
+found = json.load(open("/var/lib/ulogd/loss/stats.json"))["instances"]
+lost = {name: one["lost"] for name, one in found.items() if one["lost"]}
+stored = sum(json.loads(line)["flows"] for line in open("/var/log/ulogd/loss/flows.json"))
+print("stored", stored, "lost", lost)
+print("stored and lost", stored + sum(sum(one.values()) for one in lost.values()))'
 
 step wrong
 cp /etc/ulogd-tw.conf /kept.conf

@@ -14,6 +14,9 @@ from tests.live.service import temporary
 from tests.support import TOP, Daemon, NetworkNamespaces, require_netns, require_program, require_root, wait_until
 from ulogd_tw.transports.namespace import inside
 
+NEEDED = 1 << 12 | 1 << 13
+"""CAP_NET_ADMIN and CAP_NET_RAW."""
+TREE = [sys.executable, "-c", "from ulogd_tw.cli import main; main()"]
 STACKS = ("ct1:NFCT,out1:JSON", "log1:NFLOG,base1:BASE,out2:JSON", "p1:PACKET,base2:BASE,out3:JSON")
 CONFIG = """
 [ct1]
@@ -35,9 +38,18 @@ file="{dir}/packets.json"
 def command(folder, interface):
     """The service on a configuration with all three stacks."""
     stacks = "".join(f"stack={stack}\n" for stack in STACKS)
-    text = f'[global]\nstats_file="{folder}/stats.json"\nstats_interval=0.2\n{stacks}' + CONFIG
+    text = (
+        f'[global]\nstats_file="{folder}/stats.json"\nstats_interval=0.2\ncontrol_socket="{folder}/control"\n{stacks}'
+        + CONFIG
+    )
     (folder / "conf").write_text(text.replace("{dir}", str(folder)).replace("{interface}", interface))
     return [Path(sys.executable).with_name("twistd"), "-n", "--pidfile=", "ulogd", "-c", folder / "conf"]
+
+
+def may_execute(uid):
+    """Whether a user reaches the Python of these tests, which may be in a home directory."""
+    words = ["setpriv", f"--reuid={uid}", "--clear-groups", "test", "-x", os.path.realpath(sys.executable)]
+    return subprocess.run(words, capture_output=True).returncode == 0
 
 
 class UserNamespaceTests(SynchronousTestCase):
@@ -70,7 +82,10 @@ class UidTests(SynchronousTestCase):
     """Sockets are opened before privileges drop."""
 
     def test_all_inputs(self):
-        """Packets, logged packets and connections still come when the process is nobody's."""
+        """Packets, logged packets and connections still come when the process is nobody's, also after a restart.
+
+        Of the capabilities it has those that its inputs need, whatever program is executed.
+        """
         require_netns()
         (nft,) = require_program("nft")
         nobody = pwd.getpwnam("nobody")
@@ -88,10 +103,47 @@ class UidTests(SynchronousTestCase):
                 spaces.argv("b", argv), lambda d: "stacks running (3)" in d.output(), within=20, cwd=TOP
             ) as run:
                 self.assertIn(f"Uid:\t{nobody.pw_uid}", Path(f"/proc/{run.pid}/status").read_text())
-                self.traffic(spaces)
-                for name in ("ct", "log", "packets"):
-                    wait_until(lambda name=name: self.seen(folder / f"{name}.json"), 10, name)
+                self.all_seen(spaces, folder)
+                kept = self.capabilities(run.pid)
+                self.assertEqual({"NoNewPrivs": 0, "CapPrm": NEEDED, "CapEff": NEEDED, "CapAmb": 0}, kept)
+                if may_execute(nobody.pw_uid):
+                    self.restart(folder)
+                    self.assertEqual(kept | {"CapAmb": NEEDED}, self.capabilities(run.pid))
+                    self.all_seen(spaces, folder)
             self.assertNotIn("left out", run.output())
+            self.assertNotIn("AmbientCapabilities", run.output())  # the advice where one is missing
+
+    def restart(self, folder):
+        """Another program in the same process; what was seen before is forgotten."""
+        for path in folder.glob("*.json"):
+            path.write_bytes(b"")
+        done = subprocess.run([*TREE, "restart", "-s", folder / "control"], capture_output=True, text=True)
+        self.assertEqual(0, done.returncode, done.stderr)
+
+    def test_executed(self):
+        """A program that is executed by nobody has them; it hands them on as well."""
+        require_root()
+        program = (
+            "import os, sys\nfrom ulogd_tw import privileges\nprivileges.keep()\nos.setgroups([])\n"
+            "os.setresgid(*[65534] * 3)\nos.setresuid(*[65534] * 3)\nprivileges.keep_only({12, 13})\n"
+            "privileges.hand_on()\nos.execv('/bin/sh', ['sh', '-c', 'cat /proc/self/status'])"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=TOP)
+        found = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
+        sets = {name: int(found[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+        self.assertEqual(dict.fromkeys(sets, NEEDED), sets, done.stderr)
+
+    def all_seen(self, spaces, folder):
+        """A datagram comes by all three ways."""
+        self.traffic(spaces)
+        for name in ("ct", "log", "packets"):
+            wait_until(lambda name=name: self.seen(folder / f"{name}.json"), 10, name)
+
+    @staticmethod
+    def capabilities(pid):
+        """The sets of a process, as masks."""
+        found = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return {name: int(found[name], 16) for name in ("NoNewPrivs", "CapPrm", "CapEff", "CapAmb")}
 
     def traffic(self, spaces):
         """A datagram from a to b."""

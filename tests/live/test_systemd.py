@@ -125,6 +125,11 @@ class SystemdTests(SynchronousTestCase):
         """Every flow that comes while the service is restarted is there: its socket was in systemd's store."""
         self.step("restart", "status 0", "ActiveState=active", "flows 2000")
 
+    def test_killed(self):
+        """Killed and started again by systemd, the service has each flow in its file or among its losses, once."""
+        text = self.step("killed", "ActiveState=active", "NRestarts=1", "stored and lost 2000")
+        self.assertGreater(int(re.search(r"stored (\d+)", text)[1]), 1000, text)
+
     def test_reload(self):
         """The process is the same, with the new configuration, and READY again."""
         text = self.step("reload", "status 0", "same process", "ActiveState=active", "SubState=running")

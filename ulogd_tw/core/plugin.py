@@ -93,6 +93,8 @@ class Plugin:
     """Set before `open` where `keep_state` will be called."""
     ledger: Any = None
     """Its `core.ledger.Entry`, set with ``state_dir`` while the service runs."""
+    capabilities: frozenset[int] = frozenset()
+    """Numbers of the capabilities that it needs while it runs: they stay when root becomes another user."""
     passes = True
     """False if keys of the plugins above do not reach the plugins below (an aggregate makes new rows)."""
     keeps_rows = False

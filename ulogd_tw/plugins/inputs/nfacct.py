@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from ulogd_tw.core.capabilities import NET_ADMIN
 from ulogd_tw.core.counters import Count, Fault, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
@@ -31,6 +32,7 @@ class NFACCT(LiveInput):
     """
 
     name = "NFACCT"
+    capabilities = frozenset({NET_ADMIN})
     otype = SUM
     provides = nfacct.KEYS
     counts = (

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import gatherResults, succeed
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.capabilities import NET_ADMIN
 from ulogd_tw.core.counters import Count, Gauge, Group, Lost
 from ulogd_tw.core.limited import RateLimitedLog
 from ulogd_tw.core.networks import networks
@@ -89,6 +90,7 @@ class NFCT(LiveInput):
     """
 
     name = "NFCT"
+    capabilities = frozenset({NET_ADMIN})
     otype = FLOW
     provides = (*KEYS, END_REASON)
     hidden = frozenset(

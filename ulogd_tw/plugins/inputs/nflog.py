@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.capabilities import NET_ADMIN
 from ulogd_tw.core.counters import Count, Group, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key
@@ -77,6 +78,7 @@ class NFLOG(LiveInput):
     """
 
     name = "NFLOG"
+    capabilities = frozenset({NET_ADMIN})
     otype = RAW
     provides = (*KEYS, *CONNECTION_KEYS)
     hidden = frozenset(

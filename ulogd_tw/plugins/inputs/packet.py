@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from ulogd_tw.core import columns
 from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.capabilities import NET_ADMIN, NET_RAW
 from ulogd_tw.core.columns import Column, Pieces
 from ulogd_tw.core.counters import Count, Gauge, Lost
 from ulogd_tw.core.errors import StartError
@@ -50,6 +51,7 @@ class PACKET(Input):
     """
 
     name = "PACKET"
+    capabilities = frozenset({NET_ADMIN, NET_RAW})
     otype = RAW
     provides = ulogd_keys("raw.pkt", "raw.pktlen", "raw.pktcount", "raw.linktype", "oob.time.sec", "oob.time.usec",
                           "oob.family", "oob.protocol", "oob.ifindex_in", "oob.ifindex_out", "oob.in",

@@ -1,0 +1,82 @@
+"""The capabilities that a service keeps when it changes to another user."""
+
+import ctypes
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ulogd_tw import privileges, registry
+from ulogd_tw.core.capabilities import NET_ADMIN, NET_RAW
+
+
+class Libc:
+    """What the kernel is asked; it refuses the first so many sets."""
+
+    def __init__(self, refused=0):
+        self.asked, self._refused = [], refused
+
+    def prctl(self, *numbers):
+        self.asked.append(numbers)
+
+    def capset(self, header, words):
+        self.asked.append(list(words))
+        self._refused -= 1
+        return -1 if self._refused >= 0 else 0
+
+
+class PrivilegesTests(SynchronousTestCase):
+    """By what /proc/self/status says (proc(5)), and what is asked of the kernel (prctl(2), capset(2))."""
+
+    def be(self, uid, refused=0, **masks):
+        status = Path(tempfile.mkstemp()[1])
+        self.addCleanup(status.unlink)
+        status.write_text("".join(f"{name}:\t{mask:016x}\n" for name, mask in masks.items()))
+        self.patch(privileges, "_STATUS", status)
+        self.patch(privileges.os, "geteuid", lambda: uid)
+        libc = Libc(refused)
+        self.patch(ctypes, "CDLL", lambda _: libc)
+        return libc.asked
+
+    def test_kept(self):
+        """Of all that root had, those that are needed: permitted, effective and inheritable."""
+        asked = self.be(65534, CapPrm=0x1FFFFFFFFFF, CapAmb=0)
+        privileges.keep_only({NET_ADMIN, NET_RAW})
+        self.assertEqual([[0x3000] * 3 + [0] * 3], asked)
+
+    def test_refused(self):
+        """Then it has none at all."""
+        asked = self.be(65534, refused=1, CapPrm=0x1FFFFFFFFFF, CapAmb=0)
+        privileges.keep_only({NET_ADMIN})
+        self.assertEqual([0] * 6, asked[-1])
+
+    def test_left_alone(self):
+        """Root that stays root, and whoever was given its capabilities, by systemd or by the process before."""
+        for uid, masks in (
+            (0, {"CapPrm": 0x1FFFFFFFFFF}),
+            (9, {"CapPrm": 0x1000, "CapAmb": 0x1000}),
+            (9, {"CapPrm": 0}),
+        ):
+            asked = self.be(uid, **masks)
+            privileges.keep_only({NET_ADMIN})
+            self.assertEqual([], asked)
+
+    def test_handed_on(self):
+        """Each that can be inherited (PR_CAP_AMBIENT 47, PR_CAP_AMBIENT_RAISE 2); root needs nothing."""
+        asked = self.be(65534, CapPrm=0x3000, CapInh=0x1000)
+        privileges.hand_on()
+        self.assertEqual([(47, 2, NET_ADMIN, 0, 0)], asked)
+        asked = self.be(0, CapPrm=0x3000, CapInh=0x1000)
+        privileges.hand_on()
+        self.assertEqual([], asked)
+
+    def test_declared(self):
+        """By the inputs of the kernel; a collector, which any host can talk to, keeps none."""
+        for name, needed in (
+            ("NFCT", {12}),
+            ("NFLOG", {12}),
+            ("NFACCT", {12}),
+            ("PACKET", {12, 13}),
+            ("COLLECTOR", set()),
+        ):
+            self.assertEqual(needed, registry.lookup(name, "input").capabilities, name)

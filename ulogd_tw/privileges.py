@@ -1,0 +1,64 @@
+"""The capabilities that a service keeps when it changes to another user, and hands to the program executed after it.
+
+The kernel asks for CAP_NET_ADMIN at each dump of connections, and for a large buffer of a new socket. A change from
+root to a user drops it, unless the process asks to keep it; the others go (capabilities(7)).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+_VERSION_3 = 0x20080522
+_SET_KEEPCAPS, _AMBIENT = 8, 47
+_AMBIENT_RAISE = 2
+_STATUS = Path("/proc/self/status")
+Capabilities = Iterable[int]
+
+
+def keep() -> None:
+    """Before root becomes another user: its capabilities outlive that, until `keep_only`."""
+    if os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(_SET_KEEPCAPS, 1, 0, 0, 0)
+
+
+def keep_only(wanted: Capabilities) -> None:
+    """After `keep`, if this process is not root any more: have these capabilities, and no others.
+
+    This thread has them, and those that it makes.
+    """
+    if os.geteuid() == 0:
+        return
+    have = of_process("CapPrm")
+    if have and not of_process("CapAmb"):  # else they are those that somebody has chosen for this process
+        _set(have.intersection(wanted))
+
+
+def hand_on() -> None:
+    """Let the program executed next have the capabilities of this process, though its user is not root."""
+    if os.geteuid() == 0:
+        return
+    libc = ctypes.CDLL(None)
+    for capability in of_process("CapPrm") & of_process("CapInh"):
+        libc.prctl(_AMBIENT, _AMBIENT_RAISE, capability, 0, 0)
+
+
+def of_process(kind: str) -> set[int]:
+    """The capabilities of this process: `CapPrm`, `CapEff`, `CapInh` or `CapAmb`."""
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(kind):
+            mask = int(line.split()[1], 16)
+            return {number for number in range(mask.bit_length()) if mask >> number & 1}
+    return set()
+
+
+def _set(capabilities: set[int]) -> None:
+    """Have exactly these: permitted, effective and inheritable; none at all if the kernel refuses that."""
+    mask = sum(1 << capability for capability in capabilities)
+    words = [word for half in (mask & 0xFFFFFFFF, mask >> 32) for word in (half, half, half)]
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    if libc.capset(header, (ctypes.c_uint32 * 6)(*words)):
+        libc.capset(header, (ctypes.c_uint32 * 6)())
