@@ -14,7 +14,6 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-from ulogd_tw import ulogd2
 from ulogd_tw.core.counters import flat
 from ulogd_tw.core.keys import Key, known, nearest
 from ulogd_tw.core.libraries import install
@@ -52,6 +51,7 @@ FILTERS = {
     "PWSNIFF": "ulogd_tw.plugins.filters.pwsniff:PWSNIFF",
 }
 OUTPUTS = {
+    "DBI": "ulogd_tw.plugins.outputs.dbi:DBI",
     "GPRINT": "ulogd_tw.plugins.outputs.gprint:GPRINT",
     "GRAPHITE": "ulogd_tw.plugins.outputs.graphite:GRAPHITE",
     "IPFIX": "ulogd_tw.plugins.outputs.ipfix:IPFIX",
@@ -170,9 +170,7 @@ def _why_not(name: str, position: str | None) -> str:
     elsewhere = _positions(name)
     if position and elsewhere:
         return f"{name} is {' or '.join(map(_an, elsewhere))}, {_PLACES[position]}"
-    if name in ulogd2.PLUGINS:
-        return f"{name} is a plugin of ulogd2 that ulogd_tw does not have yet{LISTED}"
-    near = nearest(name, _names()) or nearest(name, ulogd2.PLUGINS)
+    near = nearest(name, _names())
     return f"there is no plugin {name}" + (f"; did you mean {near}?" if near else LISTED)
 
 

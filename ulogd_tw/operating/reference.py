@@ -149,9 +149,17 @@ def _types(position: str, class_: type[Plugin]) -> str:
     return f"Filter; takes {takes}, gives {gives}."
 
 
+def _sample(option: Option) -> Any:
+    """A value of a mandatory option: any text, or the first word that it takes."""
+    try:
+        return option.read("x")
+    except ValueError:
+        return option.read(option.read.__name__.partition("|")[0])
+
+
 def _instance(class_: type[Plugin]) -> Plugin:
     """An instance with default options; mandatory options get a placeholder."""
-    given = {option.name: option.read("x") for option in class_.all_options() if option.mandatory}
+    given = {option.name: _sample(option) for option in class_.all_options() if option.mandatory}
     return class_(class_.name, options.Options(class_.all_options(), given))
 
 

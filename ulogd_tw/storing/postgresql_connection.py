@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import conninfo, errors, pq
 
-from ulogd_tw.core.regular_file import read_regular
+from ulogd_tw.storing.passwords import password_of
 
 apilevel, threadsafety, paramstyle = "2.0", 1, "pyformat"
 
@@ -83,7 +83,7 @@ def parsed(text: str) -> dict[str, Any]:
 def connect(answer_s: float | None = None, pass_file: str = "", **parameters: Any) -> BoundedConnection:
     """A connection in autocommit mode, made of libpq's parameters. `pass_file`: a file with the password."""
     if pass_file:
-        parameters["password"] = read_regular(pass_file).decode().partition("\n")[0].rstrip("\r")
+        parameters["password"] = password_of(pass_file).decode()
     made = BoundedConnection.connect(autocommit=True, prepare_threshold=None, **guarded(parameters))
     made.answer_s = answer_s
     return made

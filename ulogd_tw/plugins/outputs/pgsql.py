@@ -11,6 +11,7 @@ from ulogd_tw.core.options import text as words
 from ulogd_tw.core.paths import input_file
 from ulogd_tw.storing.columns import TableColumn
 from ulogd_tw.storing.database import Database
+from ulogd_tw.storing.passwords import PASS_FILE, mistaken_password
 from ulogd_tw.storing.retention import RETENTION
 from ulogd_tw.storing.sql_output import COMMON, CONNECT_S, SQLOutput
 
@@ -43,8 +44,7 @@ class PGSQL(SQLOutput):
         Option("port", number, 0, "Port of the server. 0: 5432."),
         Option("user", words, "", "User name at the server. Empty: the name of the service's user."),
         Option("pass", words, "", "Password of the user."),
-        Option("pass_file", input_file, "", "File with the password in its first line, instead of pass; it is read "
-               "anew for each connection."),
+        PASS_FILE,
         Option("connstring", words, "", "Connection string of libpq, such as \"host=db.example dbname=flows\"; "
                "db, host, port, user and the TLS options then have no effect."),
         Option("schema", words, "public", "Schema of the table, unless table names one."),
@@ -79,8 +79,7 @@ class PGSQL(SQLOutput):
         config = self.config
         if not config.db and not config.connstring:
             yield "db", "set db= or connstring="
-        if config.pass_ and config.pass_file:
-            yield "pass_file", "set pass= or pass_file=, not both"
+        yield from mistaken_password(config)
         if config.connstring:
             from psycopg import Error
 
