@@ -28,6 +28,7 @@ from ulogd_tw.ipfix.sequence import FAR, MOST_GAPS
 from ulogd_tw.operating.commands import tree
 from ulogd_tw.operating.inspection import Inspection
 from ulogd_tw.operating.notify import LifeSigns
+from ulogd_tw.operating.reference import sample
 from ulogd_tw.transports.tls import layer
 
 TOP = Path(__file__).resolve().parents[2]
@@ -339,7 +340,7 @@ def _defaults(plugin, position):
     from ulogd_tw.core.options import Options
 
     declared = registry.lookup(plugin, position).all_options()
-    return Options(declared, {option.name: option.read("x") for option in declared if option.mandatory})
+    return Options(declared, {option.name: sample(option) for option in declared if option.mandatory})
 
 
 class SchemaTests(SynchronousTestCase):

@@ -149,7 +149,7 @@ def _types(position: str, class_: type[Plugin]) -> str:
     return f"Filter; takes {takes}, gives {gives}."
 
 
-def _sample(option: Option) -> Any:
+def sample(option: Option) -> Any:
     """A value of a mandatory option: any text, or the first word that it takes."""
     try:
         return option.read("x")
@@ -159,7 +159,7 @@ def _sample(option: Option) -> Any:
 
 def _instance(class_: type[Plugin]) -> Plugin:
     """An instance with default options; mandatory options get a placeholder."""
-    given = {option.name: _sample(option) for option in class_.all_options() if option.mandatory}
+    given = {option.name: sample(option) for option in class_.all_options() if option.mandatory}
     return class_(class_.name, options.Options(class_.all_options(), given))
 
 
