@@ -7,6 +7,7 @@ leaves out row groups by their statistics. Large sets become tables: see `Where`
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,11 @@ class SetTable:
     columns: tuple[str, ...]
     values: tuple[Sequence[str], ...]
     """The texts of each column."""
+
+    @property
+    def dropped(self) -> str:
+        """The statement that takes it away."""
+        return f"DROP TABLE IF EXISTS {literals.identifier(self.name)}"
 
     def statements(self) -> list[tuple[str, list[Sequence[str]]]]:
         """Statements that make it, each with its parameters; an earlier table of this name is replaced."""
@@ -194,10 +200,15 @@ class _Writer:
         """The name of a table with these values, which terms share. Raises `MatchError` where all are too many."""
         ident = (type_, columns, tuple(map(tuple, values)))
         if ident not in self.tables:
-            self.tables[ident] = SetTable(f"set {len(self.tables) + 1}", type_, columns, tuple(values))
+            self.tables[ident] = SetTable(_named(ident), type_, columns, tuple(values))
             if sum(len(table.values[0]) for table in self.tables.values()) > MOST_IN_SETS:
                 raise MatchError(f"sets of more than {MOST_IN_SETS} entries are too large for a store", term.column)
         return literals.identifier(self.tables[ident].name)
+
+
+def _named(ident: Hashable) -> str:
+    """A name for a table by its content, since one question may ask several stores."""
+    return f"set {hashlib.blake2b(repr(ident).encode(), digest_size=8).hexdigest()}"
 
 
 def _joined(parts: list[str], sign: str) -> str:
