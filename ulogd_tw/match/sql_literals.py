@@ -24,7 +24,7 @@ def identifier(name: str) -> str:
 
 
 def text(value: str) -> str:
-    """A text of any characters; a NUL would end the statement."""
+    """A text of any characters; NUL, the end of a text to many a parser, is written as a number."""
     parts = ["'" + part.replace("'", "''") + "'" for part in value.split("\0")]
     return parts[0] if len(parts) == 1 else "(" + " || chr(0) || ".join(parts) + ")"
 

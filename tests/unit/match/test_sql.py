@@ -1,5 +1,6 @@
 """Expressions as SQL: DuckDB selects the rows of a Parquet file that MATCH selects of the same rows in batches."""
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -265,6 +266,36 @@ class KeyTests(SynchronousTestCase):
             ("octets 7", [0, 1]), ("bps > 8", [0]), ("bps < 9", [0]), ("bps > 100", []),
         )  # fmt: skip
 
+    def test_counters(self):
+        """Of three columns the first with a value counts, also where only the third is large."""
+        rows = [(1, 9, 9), (None, 1, 9), (None, None, 9), (None, None, None), (9, 1, 1), (None, 9, 1)]
+        self.check(
+            ("octetDeltaCount", "octetTotalCount", "raw.pktlen"), rows,
+            ("octets > 5", [2, 4, 5]), ("octets != 9", [0, 1]), ("not octets > 5", [0, 1, 3]),
+            ("octets in [1 3]", [0, 1]),
+        )  # fmt: skip
+
+    def test_no_number(self):
+        """NaN is neither above nor below a number, and equal to none; infinity is above all."""
+        nan, inf = float("nan"), float("inf")
+        for name in ("sampling_factor", "ixiaSrcLatitude"):
+            self.check(
+                (name,), [(nan,), (inf,), (-inf,), (1.5,), (None,)],
+                (f"{name} > 1", [1, 3]), (f"{name} >= 1.5", [1, 3]), (f"{name} < 1", [2]), (f"{name} <= 1.5", [2, 3]),
+                (f"{name} = 1.5", [3]), (f"{name} != 1.5", [0, 1, 2]), (f"not {name} > 1", [0, 2, 4]),
+                (f"{name} 1-2", [3]), (f"{name} in [1-2 5]", [3]),
+            )  # fmt: skip
+
+    def test_octets(self):
+        """Patterns see octets as they are, each of the 256."""
+        rows = [(bytes([n]),) for n in range(256)] + [(b"",), (None,), ("é".encode(),)]
+        self.check(
+            ("e4242id7",), rows,
+            ("e4242id7 ~ '^.$'", [n for n in range(256) if n != 10]), ("e4242id7 ~ '^$'", [256]),
+            ("e4242id7 ~ '[\\\\x80-\\\\xff]'", [*range(128, 256), 258]), ("e4242id7 ~ 'é'", [258]),
+            *((f"e4242id7 ~ '^\\\\x{n:02x}$'", [n]) for n in range(256)), ("e4242id7 = 0a", [10]),
+        )  # fmt: skip
+
     def test_nothing_there(self):
         """A needed key that is not there is an error with its place; other keys are false of all rows."""
         connection, columns = store_of(("sourceAddress", "flow.start.sec"), (stored_address("10.0.0.1"), 1))
@@ -345,6 +376,15 @@ class ConditionTests(SynchronousTestCase):
 
     def chosen(self, text):
         return chosen(self.connection, self.columns, text)
+
+    @given(st.lists(st.sampled_from((
+        *words.ALL, *"()[]=,~@!<>", "and", "or", "not", "in", "src", "dst", "mask", "80", "10.0.0.1/8", "1-2", "tcp",
+        "SA", "'t'", "0x1/2", "1.5", "sourceAddress", "octetDeltaCount", "interfaceName", "exists", "::/0", "-1", "1k",
+    )), max_size=9).map(" ".join))  # fmt: skip
+    def test_any_expression(self, text):
+        """DuckDB takes the condition of every expression, if the store has its keys."""
+        with contextlib.suppress(MatchError):
+            self.connection.execute(f"SELECT n FROM t WHERE {sql.where(parse(text), self.columns)}").fetchall()
 
     @given(st.text() | st.text("'\"\\\0;-$%é\udcff\n"))
     def test_constants(self, value):
