@@ -53,7 +53,6 @@ PARTS = {
     "NumPy": (_REACTOR, _REACTOR + "; import numpy"),
     "configuration, stacks and service": (_REACTOR + "; import numpy", _SERVICE),
     "OpenSSL, for TLS and DTLS": (_SERVICE, _SERVICE + "; import OpenSSL.SSL"),
-    "pyroute2, for IFINDEX": (_SERVICE, _SERVICE + "; import pyroute2.netlink.rtnl.ifinfmsg"),
     "usrsctp, for SCTP where the kernel has none": (
         _SERVICE,
         _SERVICE + "; from ulogd_tw.transports.sctp import usrsctp; usrsctp.library()",
@@ -62,8 +61,8 @@ PARTS = {
 }
 """What is loaded before, and with the part."""
 PLUGINS = (
-    "input:NFLOG", "input:NFCT", "input:COLLECTOR", "filter:BASE", "filter:AGGREGATE", "filter:FLOWCACHE",
-    "output:LOGEMU", "output:JSON", "output:IPFIX", "output:SQLITE3", "output:MYSQL",
+    "input:NFLOG", "input:NFCT", "input:COLLECTOR", "filter:BASE", "filter:IFINDEX", "filter:AGGREGATE",
+    "filter:FLOWCACHE", "output:LOGEMU", "output:JSON", "output:IPFIX", "output:SQLITE3", "output:MYSQL",
 )  # fmt: skip
 
 

@@ -57,13 +57,14 @@ class LoadedTests(SynchronousTestCase):
         self.assertEqual((set(), set()), (needed - found, found & (absent | _NEVER)))
 
     def test_logged_packets(self):
-        """Packets to lines need neither IPFIX nor a database, TLS, rtnetlink or SSH."""
-        self.assertLoads(
-            {"ulogd_tw.netfilter.nflog_decoder", "ulogd_tw.writing"},
-            _COLLECTING | _ENGINES | {"ulogd_tw.metering.conntrack_dumps"},
-            "in1:NFLOG,base1:BASE,ip2str1:IP2STR,print1:PRINTPKT,out1:LOGEMU",
-            f'[in1]\ngroup=1\n[out1]\nfile="{self.mktemp()}"\n',
-        )
+        """Packets to lines need neither IPFIX nor a database, TLS, pyroute2 or SSH, with names of interfaces neither."""
+        for names, needed in (("", set()), ("ifi1:IFINDEX,", {"ulogd_tw.transports.netlink.rtnetlink"})):
+            self.assertLoads(
+                {"ulogd_tw.netfilter.nflog_decoder", "ulogd_tw.writing"} | needed,
+                _COLLECTING | _ENGINES | {"ulogd_tw.metering.conntrack_dumps"},
+                f"in1:NFLOG,base1:BASE,{names}ip2str1:IP2STR,print1:PRINTPKT,out1:LOGEMU",
+                f'[in1]\ngroup=1\n[out1]\nfile="{self.mktemp()}"\n',
+            )
 
     def test_connections(self):
         """Connections to JSON need no more."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_CLONE_NEWNET = 0x40000000
+_setns = ctypes.CDLL(None, use_errno=True).setns
+"""Python 3.12 has os.setns."""
+
 
 def _enter(descriptor: int) -> None:
-    from pyroute2 import netns  # at need: all of pyroute2 comes with it, 9 MB and 0.06 s
-
-    try:
-        netns.setns(descriptor, flags=0)
-    except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno or 0)) from error
+    if _setns(descriptor, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""Messages of rtnetlink by pyroute2, against octets written out after rtnetlink(7) and linux/if_link.h."""
+"""Messages of rtnetlink, against octets written out after rtnetlink(7) and linux/if_link.h."""
 
+import socket
 import struct
 import subprocess
 import sys
@@ -46,14 +47,33 @@ class LinkTests(SynchronousTestCase):
         """RTM_GETLINK, NLM_F_REQUEST and NLM_F_DUMP, ifinfomsg of zeros."""
         self.assertEqual((18, 0x301, bytes(16)), rtnetlink.all_links())
 
+    def test_attributes(self):
+        """The last one of a name counts, flags of its type do not; an attribute of no length is refused."""
+        head = struct.pack("=BxHiII", 0, 1, 3, 1, 0)
+        names = struct.pack("=HH4s", 8, 3, b"abc") + struct.pack("=HH4s", 7, 0x8003, b"de")
+        self.assertEqual("de", rtnetlink.link(message(16, head + names)).name)
+        self.assertRaises(MessageError, rtnetlink.link, message(16, head + bytes(8)))
+        self.assertIsNone(rtnetlink.link(message(16, b"\7" + head[1:] + names)))
+
+    def test_gone(self):
+        """RTM_DELLINK."""
+        octets = newlink(b"veth1\0")
+        octets = octets[:4] + struct.pack("=H", 17) + octets[6:]
+        self.assertEqual(rtnetlink.Link(3, "veth1", True, True), rtnetlink.link(octets))
+
+    def test_against_the_system(self):
+        """The kernel's own answer has loopback as the C library tells it."""
+        self.assertIn((socket.if_nametoindex("lo"), "lo"), [(link.number, link.name) for link in rtnetlink.links()])
+
 
 class ImportTests(SynchronousTestCase):
     """When pyroute2 is loaded."""
 
     def test_at_need(self):
-        """The service, its configuration and the plugins that use it do not load it."""
+        """The service, its configuration and its plugins do not load it, nor does a look at all links."""
         program = (
             "import sys, ulogd_tw.service, ulogd_tw.tap, ulogd_tw.plugins.filters.ifindex, "
-            "ulogd_tw.plugins.inputs.nfct, ulogd_tw.operating.doctor; sys.exit('pyroute2' in sys.modules)"
+            "ulogd_tw.plugins.inputs.nfct, ulogd_tw.operating.doctor; "
+            "from ulogd_tw.transports.netlink import rtnetlink; rtnetlink.links(); sys.exit('pyroute2' in sys.modules)"
         )
         self.assertEqual(0, subprocess.run([sys.executable, "-c", program]).returncode)

@@ -1,7 +1,8 @@
-"""Links, addresses and routes from the kernel (rtnetlink(7)), by pyroute2's message classes.
+"""Links, addresses and routes from the kernel (rtnetlink(7)).
 
-pyroute2 is imported by the first call: any part of it loads all of it, 9 MB and 0.06 s, and a service without these
-questions need not pay for it. The sockets are `NetlinkPort`, or here a short-lived one for a program that may wait.
+A link is decoded here, since a service keeps up with them: any part of pyroute2 loads all of it, 9 MB and 0.06 s.
+Addresses and routes are for programs of a moment, by pyroute2's message classes. The sockets are `NetlinkPort`, or here
+a short-lived one for a program that may wait.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ RTNLGRP_LINK = 1
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 16, 17, 18, 22, 26
 REQUEST, DUMP = 1, 0x300
 _IFF_UP = 1
+_IFLA_IFNAME = 3
+_IFINFOMSG = struct.Struct("=BxHiII")
+"""Family, type, index, flags and changed flags of an interface (rtnetlink(7)); its attributes follow."""
+_ATTRIBUTE = struct.Struct("=HH")
+_TYPE = 0x3FFF
+"""Of an attribute, without its flags."""
 _ANSWER_OCTETS = 1 << 17
 _WAIT_S = 2.0
 
@@ -42,25 +49,35 @@ Request = tuple[int, int, bytes]
 
 def all_links() -> Request:
     """The request for every interface of the namespace."""
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-    return _request(ifinfmsg(), RTM_GETLINK, DUMP)
+    return RTM_GETLINK, REQUEST | DUMP, bytes(_IFINFOMSG.size)
 
 
 def link(octets: bytes) -> Link | None:
     """An interface from one message, None for other messages. Raises `MessageError`."""
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    octets, kind = _whole(octets)
+    if kind not in (RTM_NEWLINK, RTM_DELLINK):
+        return None
+    start = nlmsg.HEADER.size + _IFINFOMSG.size
+    if len(octets) < start:
+        raise MessageError(f"a message of {plural(len(octets), 'octet')}", "length", 0)
+    family, _, index, flags, _ = _IFINFOMSG.unpack_from(octets, nlmsg.HEADER.size)
+    name = _name(octets, start)
+    if family or name is None:  # of a bridge: that a port has left it
+        return None
+    return Link(index, name, kind == RTM_DELLINK, bool(flags & _IFF_UP))
 
-    message = _decoded(ifinfmsg, octets)
-    kind = message["header"]["type"]
-    if kind not in (RTM_NEWLINK, RTM_DELLINK) or message["family"]:  # of a bridge: that a port has left it
-        return None
-    name = _attribute(message, "IFLA_IFNAME")
-    if name is None:
-        return None
-    if isinstance(name, bytes):  # no UTF-8
-        name = name.rstrip(b"\0").decode("utf-8", "replace")
-    return Link(message["index"], name, kind == RTM_DELLINK, bool(message["flags"] & _IFF_UP))
+
+def _name(octets: bytes, start: int) -> str | None:
+    """IFLA_IFNAME among the attributes from here on. Raises `MessageError`."""
+    found = None
+    while start < len(octets):
+        size, kind = _ATTRIBUTE.unpack_from(octets, start) if len(octets) - start >= _ATTRIBUTE.size else (0, 0)
+        if not _ATTRIBUTE.size <= size <= len(octets) - start:
+            raise MessageError(f"an attribute of {plural(size, 'octet')}", "attribute length", start)
+        if kind & _TYPE == _IFLA_IFNAME:
+            found = octets[start + _ATTRIBUTE.size : start + size].partition(b"\0")[0].decode("utf-8", "replace")
+        start += size + 3 & ~3
+    return found
 
 
 def links() -> list[Link]:
@@ -98,10 +115,17 @@ def _request(message: Any, kind: int, flags: int) -> Request:
     return kind, REQUEST | flags, bytes(message.data[nlmsg.HEADER.size :])
 
 
+def _whole(octets: bytes) -> tuple[bytes, int]:
+    """A message as long as it says, and its type. Raises `MessageError`."""
+    size, kind = struct.unpack_from("=IH", octets) if len(octets) >= nlmsg.HEADER.size else (0, 0)
+    if not nlmsg.HEADER.size <= size <= len(octets):
+        raise MessageError(f"a message of {plural(len(octets), 'octet')}", "length", 0)
+    return octets[:size], kind
+
+
 def _decoded(kind: type, octets: bytes) -> Any:
     """The message in these octets. Raises `MessageError`, in place of pyroute2's several exceptions."""
-    if len(octets) < nlmsg.HEADER.size or struct.unpack_from("=I", octets)[0] > len(octets):
-        raise MessageError(f"a message of {plural(len(octets), 'octet')}", "length", 0)
+    octets, _ = _whole(octets)
     try:
         message = kind(octets)
         message.decode()
