@@ -57,7 +57,7 @@ class LoadedTests(SynchronousTestCase):
         self.assertEqual((set(), set()), (needed - found, found & (absent | _NEVER)))
 
     def test_logged_packets(self):
-        """Packets to lines need neither IPFIX nor a database, TLS, pyroute2 or SSH, with names of interfaces neither."""
+        """Packets to lines need neither IPFIX nor a database, TLS, pyroute2 or SSH; nor do names of interfaces."""
         for names, needed in (("", set()), ("ifi1:IFINDEX,", {"ulogd_tw.transports.netlink.rtnetlink"})):
             self.assertLoads(
                 {"ulogd_tw.netfilter.nflog_decoder", "ulogd_tw.writing"} | needed,
