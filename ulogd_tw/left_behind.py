@@ -17,11 +17,9 @@ from twisted.internet import defer, task, threads
 from twisted.logger import Logger
 
 from ulogd_tw import state_directory
-from ulogd_tw.aggregation.state_file import rows_kept
 from ulogd_tw.core.graph import Graph
 from ulogd_tw.core.plugin import Aggregator, Output
 from ulogd_tw.core.plurals import plural
-from ulogd_tw.exporting.message_spool import records_kept
 from ulogd_tw.spool import rows_spooled
 
 ROWS, GROUPS, RECORDS, LOST = "rows", "groups", "records", "lost"
@@ -116,6 +114,8 @@ def _rows(present: Present) -> Iterator[tuple[str, str, Path, int]]:
 
 
 def _groups(present: Present) -> Iterator[tuple[str, str, Path, int]]:
+    from ulogd_tw.aggregation.state_file import rows_kept  # at need: a start without AGGREGATE loads none of it
+
     for path in sorted(present.state.glob("instances/*/intervals")) if present.state is not None else ():
         ident = unquote(path.parent.name)
         if not present.knows(ident, present.aggregates):
@@ -123,6 +123,8 @@ def _groups(present: Present) -> Iterator[tuple[str, str, Path, int]]:
 
 
 def _records(present: Present) -> Iterator[tuple[str, str, Path, int]]:
+    from ulogd_tw.exporting.message_spool import records_kept  # at need, as above
+
     directories = set(present.spools)
     directories |= set(present.state.glob("instances/*/spool")) if present.state is not None else set()
     for path in sorted(path for directory in directories for path in directory.glob("*/*.ipfix")):

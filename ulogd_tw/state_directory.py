@@ -24,7 +24,6 @@ from twisted.internet import defer, task, threads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ulogd_tw.aggregation.state_file import rows_kept
 from ulogd_tw.core import durable
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.graph import Graph, Node
@@ -146,6 +145,8 @@ class StateDirectory:
 
     def _lost_by_others(self, former: Former, present: set[str]) -> dict[str, int]:
         """The rows that a killed run had in instances that are gone, but for those in kept groups."""
+        from ulogd_tw.aggregation.state_file import rows_kept  # at need: a start without AGGREGATE loads none of it
+
         return {
             ident: former.unsaved(ident, rows_kept(of_instance(self.path, ident) / "intervals"))
             for ident in former.nodes
