@@ -59,6 +59,25 @@ def mysql_schema(server, database="nulog"):
     subprocess.run(client, input=head.encode() + schema, check=True, capture_output=True)
 
 
+def pgsql_schema(server, database="nulog"):
+    """The package's schema with its views and functions, a flat table, and the user of the configuration."""
+    schema = gzip.decompress((DOCUMENTS / "pgsql-ulogd2.sql.gz").read_bytes()).decode()
+    schema = schema.replace("WITH (OIDS=FALSE)", "")  # what PostgreSQL has no longer since 12
+    server.execute(f"CREATE DATABASE {database}", dbname="postgres")
+    server.execute("DO $$ BEGIN CREATE ROLE nupik SUPERUSER LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
+    server.execute(schema, dbname=database)
+    server.execute(FLAT, dbname=database)
+
+
+FLAT = """
+CREATE TABLE flat (
+  orig_ip_saddr_str inet, orig_ip_daddr_str inet, orig_ip_protocol smallint, orig_l4_sport integer,
+  orig_raw_pktlen bigint, orig_raw_pktcount bigint, flow_start_sec bigint
+)
+"""
+"""A table for one row a flow, as administrators make it."""
+
+
 def make_traffic(spaces, python):
     """Pings and datagrams of both families from side a, to a closed port; then the kernel forgets the connections."""
     spaces.run("a", ["conntrack", "-F"])

@@ -10,6 +10,7 @@ import ulogd_tw
 from ulogd_tw import registry
 from ulogd_tw.core.counters import NUMBERS, ByReason, Declared, Figure, Group, flat
 from ulogd_tw.core.plugin import Filter, Output
+from ulogd_tw.operating.reference import sample
 
 ROOT = Path(ulogd_tw.__file__).parent
 COUNTED = {"dropped", "lost", "errors", "_errors", "figures", "refused"}
@@ -123,5 +124,5 @@ def _shown(class_) -> list[str]:
     from ulogd_tw.core.options import Options
 
     options = class_.all_options()
-    instance = class_("x", Options(options, {o.name: o.read("x") for o in options if o.mandatory}))
+    instance = class_("x", Options(options, {o.name: sample(o) for o in options if o.mandatory}))
     return list(instance.counters.figures)

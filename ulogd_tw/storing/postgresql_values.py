@@ -29,6 +29,7 @@ _IPV4, _IPV6 = 2, 3
 _BASE = 10_000
 """The base of a numeric's digits."""
 NUL = "a text holds a NUL octet"
+TIME = "time out of range"
 
 
 @dataclass(slots=True)
@@ -152,7 +153,7 @@ def _time(found: Found, kind: str) -> Cells | None:
     values = np.minimum(since_1970, np.uint64(1 << 63)).astype(np.int64) - EPOCH_S * 10**6
     made = Cells(_octets(values.astype(">i8"), 8), found.missing)
     if bad is not None:
-        made.refused["time out of range"] = bad
+        made.refused[TIME] = bad
     return made
 
 
