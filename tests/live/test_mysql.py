@@ -402,6 +402,17 @@ class ProxyTests(MYSQLTestCase):
         _, rows = await self.lost_at_commit("lose_answer", True)
         self.assertOnce(rows)
 
+    async def test_no_batch_numbers(self):
+        """A user who may not number batches: rows whose commit got no answer are there twice, and counted as such."""
+        self.execute("CREATE TABLE {t} (number INT)")
+        self.execute("CREATE USER plain@'127.0.0.1'")
+        self.execute("GRANT SELECT, INSERT ON {t} TO plain@'127.0.0.1'")
+        made, rows = await self.lost_at_commit("lose_answer", True, user="plain", keys=("number",))
+        self.assertEqual(made.counters.figures["maybe_twice"], 2 * ROWS)
+        found = self.execute("SELECT COUNT(*), COUNT(DISTINCT number) FROM {t}")
+        self.assertEqual(found, [(rows + 2 * ROWS, rows)])
+        self.assertEqual(len([line for line in self.told if "counted as maybe_twice" in line]), 1)
+
     async def test_commit_is_lost(self):
         """The rows are not there, and are written again."""
         _, rows = await self.lost_at_commit("lose_statement", False)

@@ -20,6 +20,15 @@ DISK = (
 
 STORING = (
     *GATHERING,
+    Count(
+        "maybe_twice",
+        "rows",
+        "Rows that may be stored twice: the answer to their commit was lost, and the database "
+        "has no batch numbers, or the table no transactions.",
+        rare=True,
+    ),
+    Count("rows_expired", "rows", "Rows deleted because they are older than retain.", rare=True),
+    Count("partitions_dropped", "partitions", "Partitions dropped because they are older than retain.", rare=True),
     Fault("table", "attempts", "The table does not exist, or does not fit the keys."),
     Fault("permission", "attempts", "The user of the service may not write."),
     Fault("full", "attempts", "There is no room on the disk."),

@@ -22,6 +22,7 @@ from ulogd_tw.core.readable import type_of
 from ulogd_tw.storing.columns import TableColumn, Values, column_name
 from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.refused import Fault, Refused
+from ulogd_tw.storing.retention import Expired
 from ulogd_tw.storing.sifting import Sifting, part
 
 BATCHES = "ulogd_tw_batches"
@@ -66,6 +67,11 @@ class Database:
         """Whether batch numbers can be stored."""
         self.alterable = True
         """Whether a column can be added to the table, seen by `columns`; a view has none."""
+        self.transactional = True
+        """Whether rows can be taken back, seen by `columns`."""
+        self._in_doubt = -1
+        """The number of a batch that may be stored, with nothing to tell it by."""
+        self.expired = Expired()
         self.connection: Any = None
         self._refused = (0, Refused())
         self._known: Values | None = None
@@ -216,6 +222,8 @@ class Database:
         """
         if stored := self.stored(connection, number):
             return stored
+        if not self.transactional:  # rows that are tried would stay
+            return self._commit(connection, values, n, number, Refused())
         sifting = Sifting(values, n, partial(self._try, connection))
         sifting.run(partial(self._takes_others, connection, values))
         refused = Refused()
@@ -272,11 +280,17 @@ class Database:
         if self.numbered:
             statement = self.upsert.format(table=self.batches)
             self._execute(connection, statement, self.run, self.instance, number, int(time.time()))
-        already = refused.rows
+        already, in_doubt = refused.rows, self._in_doubt == number
+        if not self.transactional:
+            self._in_doubt = number
         if n:
             self.insert(connection, values, n, refused)
         self._refused = (number, refused)
+        if not self.numbered:
+            self._in_doubt = number
         connection.commit()
+        self._in_doubt = -1
+        refused.maybe_twice = n if in_doubt else 0
         if n and refused.rows == already:
             self._known = part(values, np.zeros(1, np.int64))
         return refused

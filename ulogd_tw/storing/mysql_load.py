@@ -37,7 +37,9 @@ class Loading:
         self.wanted = wanted
         self._table = table
         self._instance = instance
-        self._server = self._fits = False
+        self._server = False
+        self._fit: set[str] = set()
+        """Columns that take text."""
         self.used = False
         """Whether rows were loaded so far."""
         self._told = False
@@ -55,16 +57,16 @@ class Loading:
             self._refused("local_infile is OFF" if not variables.get("local_infile") else "it would split transactions")
 
     def look_at(self, columns: Iterable[TableColumn], transactional: bool) -> None:
-        """Learn whether rows can be loaded into a table with these columns, and taken back."""
-        words = (re.split(r"[^a-z0-9]", column.type.lower(), maxsplit=1)[0] for column in columns)
-        self._fits = transactional and all(_AS_TEXT.fullmatch(word) for word in words)
+        """Learn into which columns rows can be loaded; into none if they cannot be taken back."""
+        words = ((column.name, re.split(r"[^a-z0-9]", column.type.lower(), maxsplit=1)[0]) for column in columns)
+        self._fit = {name for name, word in words if transactional and _AS_TEXT.fullmatch(word)}
 
     def load(self, connection: Any, values: Values, n: int, about_rows: Callable[[Exception], bool]) -> bool:
         """Load the rows; False with none of them in the table where INSERT has to do it. Raises the driver's errors.
 
         `about_rows` tells errors about single rows, such as a trigger's.
         """
-        if not (self.wanted and self._server and self._fits):
+        if not (self.wanted and self._server and self._fit.issuperset(target.column for target, _ in values)):
             return False
         connection.query(f"SAVEPOINT {_SAVEPOINT}")
         name = f"ulogd_tw-{uuid.uuid4()}"

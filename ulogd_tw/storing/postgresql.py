@@ -114,7 +114,9 @@ class PostgreSQL(Database):
         self.relation = ""
         """The kind of relation, by pg_class.relkind; empty if it is not known."""
         self._partitions = (
-            Partitions(self.table, self.name, self.instance, config.retain, self._execute) if config.retain else None
+            Partitions(self.table, self.name, self.instance, config.retain, self._execute, self.expired)
+            if config.retain
+            else None
         )
         self._hypertables = False
         """Whether TimescaleDB is there."""

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.storing.postgresql_values import microseconds
-from ulogd_tw.storing.retention import UPKEEP_S
+from ulogd_tw.storing.retention import UPKEEP_S, Expired
 
 STORED_AT = "stored_at"
 """The column of a partitioned table made here with the time when a row was stored."""
@@ -51,10 +51,13 @@ class Partitions:
 
     log = Logger()
 
-    def __init__(self, table: str, name: str, instance: str, retain: float, execute: Execute) -> None:
+    def __init__(
+        self, table: str, name: str, instance: str, retain: float, execute: Execute, expired: Expired | None = None
+    ) -> None:
         self.table, self.name, self.instance, self.retain = table, name, instance, retain
         self._place = table.rpartition(".")[0]
         self._execute = execute
+        self.expired = expired or Expired()
         self.column = ""
         self.partitioned = False
         self._stored_at = False
@@ -165,7 +168,8 @@ class Partitions:
         self._next = time.monotonic() + UPKEEP_S
         limit = time.time() - self.retain
         if self._chunked(connection):
-            self._execute(connection, "SELECT drop_chunks(%s, older_than => %s::timestamptz)", self.table, _text(limit))
+            chunks = "SELECT drop_chunks(%s, older_than => %s::timestamptz)"
+            self.expired.partitions += len(self._execute(connection, chunks, self.table, _text(limit)))
         elif self.partitioned:
             self.make(connection, ())
             self._drop(connection, limit)
@@ -184,6 +188,7 @@ class Partitions:
         for name, _, last in self._ranges(connection):
             if last <= limit:
                 self._execute(connection, f"DROP TABLE {name}")
+                self.expired.partitions += 1
                 self.log.info("{instance}: dropped the partition {name}, whose rows are older than retain",
                               instance=self.instance, name=name)  # fmt: skip
         if self._default:
@@ -195,7 +200,9 @@ class Partitions:
         ends = time.monotonic() + LONGEST
         while time.monotonic() < ends:
             rows = f"SELECT ctid FROM {table} WHERE {old} LIMIT {SLICE}"
-            if connection.execute(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({rows}))").rowcount < SLICE:
+            gone = connection.execute(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({rows}))").rowcount
+            self.expired.rows += gone
+            if gone < SLICE:
                 return
         self._next = 0.0
 

@@ -15,12 +15,13 @@ class Refused:
     """Rows refused by the destination because they do not fit, and the reasons.
 
     `at` has the number of each refused row in its write, counted over all batches, and why. `nothing`: rows left out
-    because they have no value for this destination.
+    because they have no value for this destination. `maybe_twice`: rows that an earlier attempt may have stored.
     """
 
     rows: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     nothing: int = 0
+    maybe_twice: int = 0
     at: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, reason: str, row: int) -> None:

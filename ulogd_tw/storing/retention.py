@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from ulogd_tw.core.keys import Key
+from ulogd_tw.core.keys import Key, known
 from ulogd_tw.core.options import Option, seconds, text
 from ulogd_tw.storing.columns import TableColumn, column_name
 
@@ -14,7 +14,7 @@ UPKEEP_S = 60.0
 
 RETENTION = (
     Option("retain", seconds, 0.0, "How long rows are kept by the time in retain_by, such as 30d; older ones are "
-           "removed by the day. 0: for ever."),
+           "removed. 0: for ever."),
     Option("retain_by", text, "", "Key of the time by which rows are old, with a column in the table. Empty: the first "
            "of the end, the interval, the start and the arrival of a flow that the table has."),
 )  # fmt: skip
@@ -44,3 +44,26 @@ def time_column(columns: Iterable[TableColumn], chosen: str = "") -> TableColumn
 def before(retain: float, now: float | None = None) -> float:
     """The time, in seconds since 1970, before which rows are old."""
     return (time.time() if now is None else now) - retain
+
+
+class Expired:
+    """Counts of what was removed: `rows` one by one, and whole `partitions`."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.partitions = 0
+
+
+def parts_of_a_second(key: Key) -> int:
+    """The unit of the integers by which a database holds the times of a key: 1000 for milliseconds."""
+    name = key.type.name.lower()
+    units = (("milliseconds", 1000), ("microseconds", 10**6), ("nanoseconds", 10**9))
+    return next((unit for word, unit in units if word in name), 1)
+
+
+def parts_in(column: TableColumn, chosen: str = "") -> int:
+    """The same for a column of a table that is there, by its name."""
+    names = (name for name in (chosen, *ENDS) if name and column_name(name).lower() == column.name.lower())
+    name = next(names, "")
+    key = known(name.partition("@")[0])
+    return parts_of_a_second(key) if key is not None else 1000 if name.endswith("_ms") else 1

@@ -21,6 +21,7 @@ from ulogd_tw.core.gather import JOIN_OCTETS, JOIN_ROWS, Gather
 from ulogd_tw.core.keys import Key, known, nearest, registry
 from ulogd_tw.core.options import Option, boolean, text, words
 from ulogd_tw.core.plugin import ALL, FLOW, PACKET, RAW, SUM, Wanted
+from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.resolve import Found, Provided
 from ulogd_tw.storing.columns import (
     TableColumn,
@@ -312,7 +313,7 @@ class SQLOutput(GatheringOutput):
         if not getattr(self.config, "retain", 0):
             return super().wake(now)
         if self.pool is not None and self._busy is None:
-            self.in_thread(self.writer.upkeep, self.pool).addErrback(self._not_in_order)
+            self.in_thread(self.writer.upkeep, self.pool).addCallbacks(self._count_expired, self._not_in_order)
         return UPKEEP_S
 
     def _not_in_order(self, failure: Failure) -> None:
@@ -381,7 +382,23 @@ class SQLOutput(GatheringOutput):
     def count(self, batches: Sequence[Batch], refused: Refused) -> None:
         if not self.database.numbered:
             self._warn_unnumbered()
+        if refused.maybe_twice:
+            self.counters.figures["maybe_twice"] += refused.maybe_twice
+            self.limited.say(
+                self.log.warn, "maybe_twice", "{instance}: {rows} may be in {table} twice (counted as maybe_twice): "
+                "the answer to their commit was lost", instance=self.instance, rows=plural(refused.maybe_twice, "row"),
+                table=self.config.table,
+            )  # fmt: skip
+        self._count_expired()
         super().count(batches, refused)
+
+    def _count_expired(self, _: Any = None) -> None:
+        for name, n in (
+            ("rows_expired", self.database.expired.rows),
+            ("partitions_dropped", self.database.expired.partitions),
+        ):
+            if n:
+                self.counters.figures[name] = n
 
     def _warn_unnumbered(self) -> None:
         if not self._unnumbered:

@@ -143,7 +143,9 @@ class LoadingTests(SynchronousTestCase):
         """Load two rows; whether they are in the table."""
         loading = Loading(wanted, "`t`", "db")
         loading.ask(server)
-        loading.look_at([TableColumn("a", columns[0]), TableColumn("b", columns[1])], transactional)
+        loading.look_at(
+            [TableColumn("a", columns[0]), TableColumn("b`", columns[1]), TableColumn("c", "year")], transactional
+        )
         batch = batch_of((Key("a", types.UNSIGNED32), [1, 2]), (Key("b", types.OCTETS), [b"x", None]))
         found = found_in(batch, [Target("a", ("a",)), Target("b`", ("b",), binary=True)])
         done = loading.load(server, found, 2, lambda error: error.args[0] == 1644)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,18 +18,22 @@ from ulogd_tw.core.options import text as words
 from ulogd_tw.core.paths import input_file
 from ulogd_tw.core.regular_file import read_regular
 from ulogd_tw.storing import mysql_connection
-from ulogd_tw.storing.columns import TableColumn, Values
+from ulogd_tw.storing.columns import TableColumn, Values, column_name
 from ulogd_tw.storing.database import Database
+from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.mysql_load import Loading
+from ulogd_tw.storing.mysql_partitions import STORED_AT, Partitions, partitions_ddl
 from ulogd_tw.storing.mysql_text import literals
 from ulogd_tw.storing.passwords import PASS_FILE, mistaken_password
 from ulogd_tw.storing.refused import Fault, Refused
+from ulogd_tw.storing.retention import RETENTION, parts_in, parts_of_a_second, time_column, time_key
 from ulogd_tw.storing.sql_output import COMMON, CONNECT_S, SQLOutput
 
 SOCKETS = ("/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock")
 """Usual sockets of a server on this host, as libmysqlclient has them; not /tmp/mysql.sock, which anybody can make."""
 _AUTOMATIC = ("auto_increment", "virtual", "stored", "persistent")
 """MySQL's words for columns that fill themselves."""
+_STORED_AT = f"`{STORED_AT}` TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP"
 _WITHOUT_TRANSACTIONS = ("MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE")
 SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
 """Values that do not fit are refused instead of cut, and backslash escapes work, for any default of the server."""
@@ -96,10 +101,11 @@ class MySQL(Database):
         super().__init__(config.table, instance)
         self.config = config
         self.procedure = config.procedure
-        self.transactional = True
-        """Whether rows can be taken back: the engine of the table, seen by `columns`."""
         self.most_octets = 1 << 20
         """Maximum octets of a statement (max_allowed_packet)."""
+        self.partitions = (
+            Partitions(self.table, instance, config.retain, self._execute, self.expired) if config.retain else None
+        )
         self.loading = Loading(config.load_data and self._inserts, self.table, instance)
 
     def keywords(self) -> dict[str, Any]:
@@ -180,10 +186,27 @@ class MySQL(Database):
             return []
         rows = self._execute(connection, f"SHOW COLUMNS FROM {self.table}")
         found = [
-            TableColumn(name, kind, any(word in extra.lower() for word in _AUTOMATIC)) for name, kind, *_, extra in rows
+            TableColumn(name, kind, any(word in extra.lower() for word in _AUTOMATIC) or _fills_itself(name, default))
+            for name, kind, _, _, default, extra in rows
         ]
+        if self.partitions and kind == "BASE TABLE":
+            self._learn_time(connection, found)
         self.loading.look_at(found, self.transactional and kind == "BASE TABLE")
         return _as_parameters(found, self._parameters(connection))
+
+    def _learn_time(self, connection: Any, columns: list[TableColumn]) -> None:
+        column = time_column((column for column in columns if column.integer), self.config.retain_by)
+        if column is None:
+            raise TableError(f"table {self.table} has no column of times for retain", "set retain_by=, or retain=0")
+        unit = parts_in(column, self.config.retain_by)
+        self.partitions.learn(connection, self.schema, self.name, column.name, unit)
+
+    def ready(self, connection: Any, values: Values, n: int) -> None:
+        self.upkeep(connection)
+
+    def upkeep(self, connection: Any) -> None:
+        if self.partitions:
+            self.partitions.upkeep(connection)
 
     def _parameters(self, connection: Any) -> list[str]:
         """The types of the procedure's parameters; none where rows are inserted, or the user may not see them."""
@@ -236,9 +259,22 @@ class MySQL(Database):
         return [f"ALTER TABLE {self.table} " + ", ".join(f"ADD COLUMN {self.column_ddl(key)}" for key in keys)]
 
     def ddl(self, keys: Iterable[Key]) -> str:
-        lines = ["`id` BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY", *(self.column_ddl(key) for key in keys)]
+        """The statement to create the table; with `retain` it has a column more, and partitions by the time of rows."""
+        lines, end = [self.column_ddl(key) for key in keys], ""
+        if self.partitions:
+            lines = ["`id` BIGINT UNSIGNED NOT NULL AUTO_INCREMENT", *lines, _STORED_AT, "KEY (`id`)"]
+            end = self._partitions_ddl(list(keys))
+        else:
+            lines.insert(0, "`id` BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY")
         body = ",\n  ".join(lines)
-        return f"CREATE TABLE IF NOT EXISTS {self.table} (\n  {body}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
+        return f"CREATE TABLE IF NOT EXISTS {self.table} (\n  {body}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4{end}"
+
+    def _partitions_ddl(self, keys: list[Key]) -> str:
+        key = time_key((key for key in keys if "INT" in self.column_ddl(key)), self.config.retain_by)
+        if key is None:
+            raise TableError("retain needs a column of times in the table", "set retain_by=, or retain=0")
+        column, unit = self.quoted(column_name(key.name)), parts_of_a_second(key)
+        return partitions_ddl(column, unit, self.config.retain, time.time())
 
     # rows
 
@@ -339,6 +375,11 @@ class MySQL(Database):
                 pass
 
 
+def _fills_itself(name: str, default: Any) -> bool:
+    """Whether a column is the one with the time when a row was stored."""
+    return name == STORED_AT and default is not None
+
+
 def _as_parameters(columns: list[TableColumn], types: list[str]) -> list[TableColumn]:
     """The columns whose values are arguments of a procedure, with the types of its parameters.
 
@@ -364,7 +405,8 @@ class MYSQL(SQLOutput):
     Times are integers since 1970 in the unit of their key. Addresses are text (in an integer column, IPv4 addresses are
     numbers). Octets are hexadecimal text; a column or parameter of a binary type (BINARY, VARBINARY, BLOB) gets them as
     they are, and addresses as octets if it has their size. A lost connection is made again, and uncommitted rows are
-    then written, exactly once.
+    then written, exactly once. With retain, a table that create=1 makes has a partition for each day of UTC, made ahead
+    and dropped when it is old; its column stored_at tells when a row was stored.
     """
 
     name = "MYSQL"
@@ -379,6 +421,7 @@ class MYSQL(SQLOutput):
         Option("pass", words, "", "Password of the user."),
         PASS_FILE,
         *COMMON,
+        *RETENTION,
         Option("ssl_ca", input_file, "", "File with the CAs of the server (PEM): the connection must have TLS, and the "
                "server a certificate of one of them. Empty: TLS if the server has it, and the password is only sent as "
                "a hash. A Unix socket needs none."),

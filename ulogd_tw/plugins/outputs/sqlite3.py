@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from operator import itemgetter
 from pathlib import Path
@@ -22,8 +22,11 @@ from ulogd_tw.core.python_values import canonical_list
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.storing.columns import TableColumn, Values
 from ulogd_tw.storing.database import Database
+from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.refused import Fault, Refused
+from ulogd_tw.storing.retention import RETENTION, parts_in, time_column, time_key
 from ulogd_tw.storing.sql_output import COMMON, SQLOutput
+from ulogd_tw.storing.sqlite_retention import STORED_AT, Retention
 
 BUSY_S = 0.5
 """Seconds for which SQLite itself waits for a lock, in its thread, before the batch is repeated later."""
@@ -69,9 +72,14 @@ class SQLite(Database):
         "address": "TEXT", "mac": "TEXT", "string": "TEXT", "octets": "TEXT", "list": "TEXT",
     }  # fmt: skip
 
-    def __init__(self, path: str, table: str, instance: str) -> None:
+    def __init__(
+        self, path: str, table: str, instance: str, retain: float = 0.0, retain_by: str = "", create: bool = False
+    ):
         super().__init__(table, instance)
         self.path = path
+        self.retention = Retention(self.schema, self.name, instance, retain, self.expired) if retain else None
+        self._retain_by = retain_by
+        self._create = create
         self._file: tuple[int, int] | None = None
 
     def keywords(self) -> dict[str, Any]:
@@ -82,6 +90,8 @@ class SQLite(Database):
 
     def opened(self, connection: Any) -> None:
         super().opened(connection)
+        if self.retention:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # of a file that is still empty
         connection.execute("PRAGMA journal_mode=WAL")
         # The file stays whole whatever happens; power loss may take the last transactions.
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -122,10 +132,44 @@ class SQLite(Database):
         rows = self._execute(connection, f"PRAGMA {schema}table_xinfo({self.quoted(self.name)})")
         keys = sum(1 for row in rows if row[5])
         self.alterable = not self._is_view(connection)
-        return [
-            TableColumn(name, kind, bool(hidden) or (keys == 1 and bool(place) and kind.upper() == "INTEGER"))
-            for _, name, kind, _, _, place, hidden in rows
-        ]
+        found = [
+            TableColumn(name, kind, bool(hidden) or (keys == 1 and bool(place) and kind.upper() == "INTEGER")
+                        or (name == STORED_AT and default is not None))
+            for _, name, kind, _, default, place, hidden in rows
+        ]  # fmt: skip
+        if self.retention and found:
+            self._learn_time(self.retention, found)
+        return found
+
+    def _learn_time(self, retention: Retention, columns: list[TableColumn]) -> None:
+        column = time_column(columns, self._retain_by)
+        if column is None:
+            raise TableError(f"table {self.table} has no column of times for retain", "set retain_by=, or retain=0")
+        stored_at = any(column.name == STORED_AT for column in columns)
+        retention.learn(column.name, parts_in(column, self._retain_by), stored_at)
+
+    def ddl(self, keys: Iterable[Key]) -> str:
+        """The statement to create the table; with `retain` it has a column more."""
+        made = super().ddl(keys)
+        if not self.retention:
+            return made
+        return (
+            made.removesuffix("\n)") + f",\n  {STORED_AT} INTEGER DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))\n)"
+        )
+
+    def make(self, connection: Any, keys: Iterable[Key]) -> None:
+        keys = list(keys)
+        key = time_key(keys, self._retain_by)
+        if self.retention and key is None:
+            raise TableError("retain needs a column of times in the table", "set retain_by=, or retain=0")
+        super().make(connection, keys)
+
+    def ready(self, connection: Any, values: Values, n: int) -> None:
+        self.upkeep(connection)
+
+    def upkeep(self, connection: Any) -> None:
+        if self.retention:
+            self.retention.upkeep(connection, self._create and self.alterable)
 
     def _is_view(self, connection: Any) -> bool:
         schema = f"{self.quoted(self.schema)}." if self.schema else ""
@@ -250,6 +294,7 @@ class SQLITE3(SQLOutput):
     options = (
         Option("db", words, None, "Path of the database file. With create=1 a missing file is made.", mandatory=True),
         *COMMON,
+        *RETENTION,
     )
 
     def obstacles(self) -> Iterator[tuple[str, str, bool]]:
@@ -262,6 +307,8 @@ class SQLITE3(SQLOutput):
         """Let go of a file that was moved away, before anybody opens the next one of its name."""
         if self.pool is not None and self._busy is None and self.database.stale():
             self._let_go()
+        elif self.config.retain:
+            super().wake(now)
         return LOOK_S
 
     def reopen(self) -> None:
@@ -277,7 +324,8 @@ class SQLITE3(SQLOutput):
             self.fault(failure.value)
 
     def database_of(self) -> SQLite:
-        return SQLite(self.config.db, self.config.table, self.instance)
+        config = self.config
+        return SQLite(config.db, config.table, self.instance, config.retain, config.retain_by, config.create)
 
     def look(self) -> list[TableColumn] | None:
         path = Path(self.config.db)
