@@ -39,7 +39,9 @@ def connected(memory: int, temporary: str = "") -> Any:
         "autoload_known_extensions": False,
         "allow_community_extensions": False,
     }
-    return duckdb.connect(":memory:", config=config)
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute("set enable_progress_bar = false").fetchall()  # it would go to standard output after 2 s
+    return connection
 
 
 def new_file(path: Path) -> None:
@@ -91,7 +93,7 @@ def main(parent: int) -> None:
     """Do the one job of the process `parent`."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        return
+        sys.exit("the service has ended")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the service decides
     os.nice(_NICE)
     job = json.loads(sys.stdin.readline())

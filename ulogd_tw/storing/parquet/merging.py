@@ -45,6 +45,6 @@ def result(process: subprocess.Popen[bytes]) -> int:
     """Wait for the process; returns the rows of the new file. Raises OSError with what it has said."""
     out, said = process.communicate()
     if process.returncode or not out.strip().isdigit():
-        lines = said.decode("utf-8", "replace").strip().splitlines()
+        lines = (said or out).decode("utf-8", "replace").strip().splitlines()
         raise OSError(f"the merge ended with {process.returncode}: {lines[-1] if lines else 'it said nothing'}")
     return int(out)

@@ -10,7 +10,7 @@ from tests.support import given
 from tests.unit.storing.parquet.flows import HOUR, NOON, RUN
 from ulogd_tw.storing.parquet.compaction import MANY, MOST_ROWS, QUIET_S, next_merge, settled
 from ulogd_tw.storing.parquet.directory import StoredFile, name_of
-from ulogd_tw.storing.parquet.merge_process import merge
+from ulogd_tw.storing.parquet.merge_process import connected, merge
 
 OVER = NOON + 3600 + QUIET_S + 1
 """When the hour is over."""
@@ -109,6 +109,12 @@ class MergeTests(SynchronousTestCase):
         """Numbers of both signs stay exact."""
         files = [self.file("u", "select 18446744073709551615::ubigint as x"), self.file("i", "select -1::bigint as x")]
         self.assertEqual([int(row[0]) for row in self.merged(files, ["x"]).fetchall()], [-1, 2**64 - 1])
+
+    def test_no_progress_bar(self):
+        """DuckDB writes nothing to standard output, however long it takes."""
+        with connected(1 << 28) as connection:
+            found = connection.execute("select current_setting('enable_progress_bar')").fetchall()
+        self.assertEqual(found, [(False,)])
 
     def test_no_hive_columns(self):
         """The names of directories are no columns."""
