@@ -161,3 +161,19 @@ class GarbageTests(SynchronousTestCase):
         shown = "; import os; from ulogd_tw import starting; starting.begin(); print(os.environ[name])"
         self.assertEqual("1", run("name = 'OPENBLAS_NUM_THREADS'" + shown).strip())
         self.assertEqual("3", run("name = 'OPENBLAS_NUM_THREADS'; import os; os.environ[name] = '3'" + shown).strip())
+
+
+class SetAsideTests(SynchronousTestCase):
+    """What is done after a collection of garbage."""
+
+    def test_long_collections(self):
+        """After a full one that took long, and after no other, all objects are set aside."""
+        frozen = []
+        self.patch(starting.gc, "freeze", lambda: frozen.append(True))
+        now = [0.0]
+        set_aside = starting.SetAside(lambda: now[0])
+        for generation, seconds, expected in ((0, 1.0, 0), (1, 1.0, 0), (2, 0.005, 0), (2, 0.02, 1), (2, 0.001, 1)):
+            set_aside("start", {"generation": generation})
+            now[0] += seconds
+            set_aside("stop", {"generation": generation})
+            self.assertEqual(expected, len(frozen), generation)

@@ -12,6 +12,10 @@ from ulogd_tw.ipfix.message import Framer
 from ulogd_tw.ipfix.session import Session
 
 
+def _nothing(_: object) -> None:
+    """For a connection that has ended: it knows its session no more."""
+
+
 class StreamSession:
     """One connection: a Transport Session, cut into messages by their length."""
 
@@ -102,3 +106,4 @@ class StreamSession:
         self._keep()
         if reception.forget(self._connection, self.session):
             reception.say_left(self._connection, reason)
+        self._connection.received, self._connection.lost = _nothing, _nothing

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ulogd_tw.core.keys import Element, Key
+from ulogd_tw.core.looks import Look
 from ulogd_tw.ipfix.exporter_info import ExporterInfo
 from ulogd_tw.ipfix.layout import Layout
 from ulogd_tw.ipfix.lives import Life
@@ -19,14 +20,6 @@ from ulogd_tw.ipfix.sequence import Sequence
 from ulogd_tw.ipfix.template import Template
 
 _numbers = count(1)
-
-
-class Look(NamedTuple):
-    """The last look at a count (`operating.rates`): time, count, and growth a second since the one before."""
-
-    at: float
-    counted: int
-    rate: float | None
 
 
 class Session:
@@ -160,6 +153,15 @@ class Domain:
     def goes_on(self, number: int, exported: int) -> None:
         """A Message went on from the one before it."""
         self.sequence.last, self.exported = number, exported
+
+    def let_go(self) -> None:
+        """The session has ended: no circle of references stays, which would wait for a collection of garbage.
+
+        Lists in records that are queued still need their templates.
+        """
+        if not self.lists:
+            for known in (self.templates, self.announced, self.doubted, self.parked, self._former):
+                known.clear()
 
     def on_stream(self, stream: int) -> bool:
         """Messages of this stream come now; False where its numbers are not followed yet."""

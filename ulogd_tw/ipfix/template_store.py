@@ -250,6 +250,8 @@ class TemplateStore:
         kept.templates -= session.templates
         kept.fields -= session.fields
         kept.told -= len(session.types) + sum(len(d.info) for d in session.domains.values() if d.info is not None)
+        for domain in session.domains.values():
+            domain.let_go()
         session.domains.clear()
         session.types.clear()
         session.templates = session.fields = session.announced_octets = 0

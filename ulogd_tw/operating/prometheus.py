@@ -119,8 +119,12 @@ def _exporters(view: Any) -> Iterator[Family | None]:
         yield None
         found = numbers or found
     for name in NAMES:
-        metric = f"exporter_{name}" + ("_total" if name in GROWING else "")
-        yield _of_service(metric, [(key, sums[name]) for key, sums in found.items()])
+        family = _of_service(f"exporter_{name}" + ("_total" if name in GROWING else ""), ())
+        for number, (key, sums) in enumerate(found.items()):
+            family.add_metric(key, sums[name])  # type: ignore[attr-defined]
+            if number % SAMPLES_AT_ONCE == SAMPLES_AT_ONCE - 1:
+                yield None
+        yield family
 
 
 def _of_histograms(name: str, values: Iterable[tuple[tuple[str, ...], Histogram]]) -> Family:

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.application import service
 from twisted.internet import defer, reactor, task
 
-from ulogd_tw.ipfix.session import Look
+from ulogd_tw.core.looks import Look
 
 LOOK_SECONDS = 10.0
 _AT_ONCE = 200
