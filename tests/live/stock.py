@@ -54,7 +54,7 @@ def mysql_schema(server, database="nulog"):
     """The package's schema with its views and procedures, and the user of the configuration."""
     schema = gzip.decompress((DOCUMENTS / "mysql-ulogd2.sql.gz").read_bytes())
     client = ["mariadb", "--no-defaults", f"--socket={server.socket}", "--user=root"]
-    grant = f"CREATE USER nupik IDENTIFIED BY 'changeme'; GRANT ALL ON {database}.* TO nupik;"
+    grant = f"CREATE USER IF NOT EXISTS nupik IDENTIFIED BY 'changeme'; GRANT ALL ON {database}.* TO nupik;"
     head = f"CREATE DATABASE {database}; {grant}\nSET GLOBAL log_bin_trust_function_creators=1;\nUSE {database};\n"
     subprocess.run(client, input=head.encode() + schema, check=True, capture_output=True)
 

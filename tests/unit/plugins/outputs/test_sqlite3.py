@@ -97,6 +97,35 @@ class ValuesTests(SQLITE3TestCase):
         rows, _ = await self.stored(batch_of((key(types.STRING, "s"), [*ODD_STRINGS, b"\xff\xfex"])))
         self.assertEqual([row[0] for row in rows], [*ODD_STRINGS, "\ufffd\ufffdx"])
 
+    @given(st.lists(st.tuples(
+        st.one_of(st.none(), st.text(), st.sampled_from([*ODD_STRINGS, "\U0001f600" * 3, "x" * 65536, "0123", "1e5"])),
+        st.one_of(st.none(), st.integers(0, (1 << 64) - 1), st.sampled_from([(1 << 63) - 1, 1 << 63, (1 << 64) - 1])),
+        st.one_of(st.none(), st.integers(-(1 << 63), (1 << 63) - 1)),
+        st.one_of(st.none(), st.integers(0, (1 << 128) - 1)),
+        st.one_of(st.none(), st.binary(max_size=40)),
+        st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)),
+    ), min_size=1, max_size=40))  # fmt: skip
+    def test_any_value(self, rows):
+        """Odd text and extremes come out as they went in: numbers to the last digit, text without trailing NULs."""
+        rows = [(None if s is None else s.encode("utf-8", "replace").decode().rstrip("\0"), *rest) for s, *rest in rows]
+        kinds = (types.STRING, types.UNSIGNED64, types.SIGNED64, types.IPV6, types.OCTETS, types.FLOAT64)
+        keys = [Key(f"k{place}", kind) for place, kind in enumerate(kinds)]
+        batch = batch_of(*zip(keys, map(list, zip(*rows, strict=True)), strict=True))
+        made = self.output()
+        made.existing = []
+        made.database.numbered = False
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection.execute(made.database.ddl(keys))
+        values = values_of([Target(key.name, (key.name,)) for key in keys], partial(made.find, batch))
+        self.assertEqual(made.database.store(connection, values, batch.n, 1, False).rows, 0)
+        found = connection.execute("SELECT * FROM flows ORDER BY rowid").fetchall()
+        connection.close()
+        expected = [
+            (s, u if u is None or u < 1 << 63 else str(u), i, a, o if o is None else o.hex(), f)
+            for s, u, i, a, o, f in rows
+        ]
+        self.assertEqual([(*row[:3], row[3] and int(IPv6Address(row[3])), *row[4:]) for row in found], expected)
+
     async def test_names_of_columns(self):
         """A made table has the keys with _ for dots, quoted, in the order of the stack."""
         keys = [known("orig.ip.saddr"), known("interface#2") or Key("order by", types.UNSIGNED8), known("e9id7")]
