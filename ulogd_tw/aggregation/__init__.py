@@ -7,9 +7,8 @@ state file over a restart.
 """
 
 from ulogd_tw.aggregation.checkpoints import Checkpoints
-from ulogd_tw.aggregation.derived_keys import Derived
 from ulogd_tw.aggregation.functions import Function, FunctionSpec
 from ulogd_tw.aggregation.process import AggregationProcess
 from ulogd_tw.aggregation.settings import Overflow, Settings
 
-__all__ = ["AggregationProcess", "Checkpoints", "Derived", "Function", "FunctionSpec", "Overflow", "Settings"]
+__all__ = ["AggregationProcess", "Checkpoints", "Function", "FunctionSpec", "Overflow", "Settings"]
