@@ -37,6 +37,7 @@ class Built:
                 self.manhole = None  # the stacks run without it
             wrong += odd
         self.http = self._http(wrong)
+        self.stores = self._stores(wrong)
         seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
         self.mistakes = sorted(seen.values(), key=place_of)
         self.fatal = [m for m in self.mistakes if not m.remark and (self.settings.strict or not m.tolerated)]
@@ -64,6 +65,24 @@ class Built:
             odd += self.said(values, options.remarks(values), True)
         wrong += odd
         return values if all(m.tolerated for m in odd) else None
+
+    def _stores(self, wrong: list[Mistake]) -> dict[str, Values]:
+        """The values of each [store:NAME]; a section with a mistake is left out."""
+        sections = [name for name in self.config.sections if name.startswith(configuration.STORE)]
+        if not sections:
+            return {}
+        from ulogd_tw.operating import store_options
+
+        found: dict[str, Values] = {}
+        for section in sections:
+            values, odd = self.config.read(section, store_options.OPTIONS, "a store's section")
+            if all(m.tolerated for m in odd):
+                mistakes = store_options.mistakes(section, values, self.config)
+                odd += [Mistake(values.place(name), f"[{section}] {name}: {text}") for name, text in mistakes]
+            wrong += odd
+            if all(m.tolerated for m in odd):
+                found[section.removeprefix(configuration.STORE)] = values
+        return found
 
     def said(self, values: Values, found: Iterable[tuple[str, str]], tolerated: bool) -> list[Mistake]:
         """Mistakes of [http], each with its line."""

@@ -407,6 +407,11 @@ class OutputQueue:
         """The rows that wait or are being written, at this moment."""
         return [batch for batches in (self._writing, *self._waiting.values()) for batch in batches]
 
+    @property
+    def writes(self) -> bool:
+        """Whether a write is under way."""
+        return bool(self._writing)
+
     def left(self) -> list[Batch]:
         """The rows not written, taken out of the queue and no longer counted as waiting."""
         if self._paused:

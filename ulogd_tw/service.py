@@ -75,6 +75,8 @@ class Ulogd(service.Service):
         self.settings = settings
         self.mistakes = tuple(mistakes)
         self.queues: list[OutputQueue] = []
+        self.stores: dict[str, Any] = {}
+        """The values of each section [store:NAME], by its name."""
         self.clock = clock
         self._on_fatal = on_fatal or self._end
         self.wakes = Wakes(reactor, clock, self.report, self._clock_set)
@@ -416,6 +418,7 @@ class Ulogd(service.Service):
     def turn_to(self, graph: Graph, wants: dict[Node, dict[str, Any]], built: Any) -> None:
         """Have this graph and these settings from now on."""
         before, self.settings = self.settings, built.settings
+        self.stores = built.stores
         self.mistakes, self.sections, self.left_out = tuple(built.mistakes), built.sections, []
         self.spool_options = built.spools
         self.graph, self.wants = graph, wants

@@ -41,6 +41,11 @@ class EmissionQueue:
         return iter(self._tables)
 
     @property
+    def starts(self) -> list[int]:
+        """The begins of the intervals of which not all rows have gone out."""
+        return [table.start for table in ([self._going[0]] if self._going else []) + [table for table, _ in self]]
+
+    @property
     def rows(self) -> int:
         """How many rows wait, at most."""
         return sum(len(table) for table, _ in self._tables) + (len(self._going[0]) if self._going else 0)

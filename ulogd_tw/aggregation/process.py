@@ -90,6 +90,10 @@ class AggregationProcess:
         """All tables, including those under emission."""
         return [*self.intervals, *self.panes, *(table for table, _ in self.queue)]
 
+    def starts(self) -> list[int]:
+        """The begins of all intervals of which rows are here, in seconds."""
+        return [*self.queue.starts, *(table.start for table in [*self.intervals, *self.panes, *self.intervals.outs])]
+
     def _memory(self) -> int:
         """Octets of memory in use."""
         totals = 0 if self._totals is None else self._totals.nbytes

@@ -9,6 +9,8 @@ from ulogd_tw.core.errors import Mistake
 
 COLLECTOR = "collector:"
 """Beginning of the names of sections about one collector of an exporter."""
+STORE = "store:"
+"""Beginning of the names of sections about a store and its roll-ups."""
 
 
 @dataclass

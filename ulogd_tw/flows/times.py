@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from ulogd_tw.flows.errors import QuestionError
 
 DAY_MS = 86_400_000
-LATEST_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
+LATEST_MS = 253_370_764_799_999
+"""The last millisecond of the year 9998, which is before the year 10000 in every zone."""
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
 _AGE = re.compile(r"-\s*(\d{1,9})\s*(ms|s|min|m|h|d|w)")
 _SPAN = re.compile(r"(\d{1,12})\s*(ms|s|min|m|h|d|w)?")

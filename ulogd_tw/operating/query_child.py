@@ -61,7 +61,7 @@ def warm(engine: sql.Engine) -> None:
     keys = {f"c{place}": Key(f"c{place}", of) for place, of in enumerate((*TYPES.values(), *FORMED.values()))}
     for name in [name for name, key in keys.items() if key.type is ADDRESS]:
         del keys[name]
-    columns = {name: _sample(key.type) for name, key in keys.items()}
+    columns = {name: sample(key.type, _SAMPLE) for name, key in keys.items()}
     missing = {name: np.arange(_SAMPLE) < 1 for name in columns}
     batches = [Batch(Schema(list(keys.values())), columns, some, n=_SAMPLE, now=0.0) for some in ({}, missing)]
     request = Request("select * from agg1", {"agg1": tuple(columns)}, {"agg1": keys})
@@ -70,11 +70,11 @@ def warm(engine: sql.Engine) -> None:
     engine.forget()
 
 
-def _sample(of: Type) -> Column:
+def sample(of: Type, n: int) -> Column:
     """Different values: equal ones are rendered once."""
     if of.dtype is None:
-        return Octets.of([b"%08d" % row for row in range(_SAMPLE)])
-    rows = np.arange(_SAMPLE).astype(of.dtype)
+        return Octets.of([b"%08d" % row for row in range(n)])
+    rows = np.arange(n).astype(of.dtype)
     return np.stack([rows, rows], 1) if of is IPV6 else rows
 
 

@@ -31,18 +31,27 @@ _LEAVE_SECONDS = 0.1
 _MARGIN = 1 << 20
 """Octets of an answer beyond its maximum: the names of its columns."""
 _BEGIN = (
-    "import sys; sys.path[:] = sys.argv[3:]; from ulogd_tw.operating.query_child import main; "
-    "main(int(sys.argv[1]), int(sys.argv[2]))"
+    "import json, sys; sys.path[:] = sys.argv[3:]; from ulogd_tw.operating.{module} import main; "
+    "main(int(sys.argv[1]), *json.loads(sys.argv[2]))"
 )
 _ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "LANG": "C.UTF-8"}
 Slices = Iterator[bytes]
 
 
 def start(memory: int) -> tuple[Any, socket.socket]:
-    """A new process, and the socket to it. Raises OSError."""
+    """A new process of `query_child`, and the socket to it. Raises OSError."""
+    return spawn("query_child", [memory], _ENVIRONMENT)
+
+
+def spawn(module: str, arguments: list[Any], environment: dict[str, str]) -> tuple[Any, socket.socket]:
+    """A new process in `main` of a module beside this one, and the socket to it. Raises OSError.
+
+    `main` gets the id of this process, and the arguments.
+    """
     ours, theirs = socket.socketpair()
     path = (os.path.abspath(str(place)) for place in sys.path)
-    words = [sys.executable, "-I", "-c", _BEGIN, str(os.getpid()), str(memory), *path]
+    begin = _BEGIN.replace("{module}", module)
+    words = [sys.executable, "-I", "-c", begin, str(os.getpid()), json.dumps(arguments), *path]
     kept = {name: os.environ[name] for name in ("TZ", "LD_LIBRARY_PATH") if name in os.environ}
     try:
         with theirs:
@@ -51,7 +60,7 @@ def start(memory: int) -> tuple[Any, socket.socket]:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=_ENVIRONMENT | kept,
+                env=environment | kept,
             )
     except OSError:
         ours.close()
@@ -169,12 +178,12 @@ class Child(protocol.Protocol):
                 self._process.kill()
             self._clock.callLater(seconds, self._reap, 2 * seconds)
             return
-        self._fail(_death(self._process.returncode))
+        self._fail(death(self._process.returncode))
         self.ended.callback(None)
 
 
-def _death(status: int) -> str:
-    """Why there is no answer."""
+def death(status: int) -> str:
+    """Why a process gives no answer."""
     if status >= 0:
         return f"the process of the query ended with status {status}"
     return f"the query has ended its process ({signal.Signals(-status).name}); the service goes on"

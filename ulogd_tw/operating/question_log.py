@@ -26,12 +26,20 @@ class NotLogged(UlogdError):
     status = 2
 
 
-def append(paths: Iterable[str], now: float, asker: Mapping[str, Any], question: Mapping[str, Any], found: int) -> None:
-    """Add a line to each log. Raises `NotLogged`."""
-    entry = {
+def append(
+    paths: Iterable[str],
+    now: float,
+    asker: Mapping[str, Any],
+    question: Mapping[str, Any],
+    found: int | None,
+) -> None:
+    """Add a line to each log; `found` answers, None where they are not counted before. Raises `NotLogged`."""
+    entry: dict[str, Any] = {
         "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "asker": dict(asker), "question": dict(question), "answers": found,
+        "asker": dict(asker), "question": dict(question),
     }  # fmt: skip
+    if found is not None:
+        entry["answers"] = found
     line = json.dumps(entry, separators=(",", ":"), default=str).encode() + b"\n"
     for path in sorted(set(paths)):
         try:

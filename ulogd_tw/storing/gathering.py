@@ -127,6 +127,11 @@ class GatheringOutput(Output):
         """A name of this run, for `committed`; at most 40 characters of ASCII."""
         return ""
 
+    @property
+    def write_number(self) -> int:
+        """The number of the last write that was begun."""
+        return self._number
+
     # how it gathers
 
     @property

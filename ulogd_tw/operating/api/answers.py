@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet import defer, task
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web import resource, server
 from twisted.web.http import parse_qs
 
@@ -76,6 +77,10 @@ class Page(resource.Resource):
         self.view = view
         self._answers: dict[tuple[tuple[str, str], ...], _Kept] = {}
 
+    def getChild(self, path: Any, request: Any) -> resource.Resource:
+        """What is below a page that is none itself."""
+        return _Under(self)
+
     @property
     def methods(self) -> list[str]:
         """The methods that it takes."""
@@ -92,7 +97,7 @@ class Page(resource.Resource):
         parameters = self.checked(request)
         if request.method == b"POST":
             assert self.post is not None
-            return defer.maybeDeferred(self.post, Question(parameters, _body(request), request)).addCallback(joined)
+            return defer.maybeDeferred(self.post, Question(parameters, body_of(request), request)).addCallback(joined)
         question = Question(parameters, {}, request)
         if self.kept:
             return self._fresh(question)
@@ -141,6 +146,20 @@ class Page(resource.Resource):
 
     def _failed(self, failure: Any, request: Any) -> None:
         refuse(request, failure)
+
+
+class _Under(resource.Resource):
+    """An address below that of a page."""
+
+    isLeaf = True
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self._page = page
+
+    def render(self, request: Any) -> Any:
+        refuse(request, Failure(Refused(404, "path", f"there is nothing under {self._page.path}")))
+        return server.NOT_DONE_YET
 
 
 class _Kept:
@@ -225,7 +244,7 @@ class _Pour:
         self._body = b""
 
 
-def _body(request: Any) -> dict[str, Any]:
+def body_of(request: Any) -> dict[str, Any]:
     """The JSON object in the body of a request; without a body an empty one. Raises `Refused`."""
     octets = request.content.read()
     if not octets:

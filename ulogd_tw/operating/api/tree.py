@@ -42,5 +42,7 @@ def root(view: View) -> resource.Resource:
         place = found
         for word in above:
             place = place.children.setdefault(word.encode(), Branch())
-        place.putChild(last.encode(), page(view))
+        made = page(view)
+        made.isLeaf = not any(other.path.startswith(page.path + "/") for other in PAGES if page.path != "/")
+        place.putChild(last.encode(), made)
     return found

@@ -13,6 +13,7 @@ from ulogd_tw.core.plugin import Aggregator, Input, Output
 from ulogd_tw.core.states import DOWN, OK, State
 from ulogd_tw.operating.exporter_metrics import ExporterNumbers
 from ulogd_tw.operating.query import Database
+from ulogd_tw.operating.stores import Stores
 from ulogd_tw.state_directory import kept
 
 _ROWS = ("received", "emitted", "written", "waiting", "filtered")
@@ -29,6 +30,7 @@ class View:
         self.clock = clock
         self.since = time.time()
         self.database = database or Database(ulogd)
+        self.stores = Stores(ulogd, clock)
         self.doors: dict[str, Any] = {}
         """The doors by name, for the counters of requests."""
         self.stalls: Any = None

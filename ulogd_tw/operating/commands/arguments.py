@@ -155,6 +155,38 @@ def who_had(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def flows(parser: argparse.ArgumentParser) -> None:
+    """The question, and the form of its answer."""
+    add = parser.add_argument
+    add(
+        "expression", nargs="*", metavar="EXPRESSION",
+        help="directories of stores, then the flows, in the language of MATCH: /var/lib/flows src net 192.0.2.0/24",
+    )  # fmt: skip
+    add(
+        "--from",
+        dest="begin",
+        metavar="TIME",
+        help="begin of the range: 2026-11-30T14:00:00Z, without a zone in local time, or -2h; flows that overlap the "
+        "range are taken",
+    )
+    add("--to", dest="end", metavar="TIME", help="end of the range, which is not in it")
+    add(
+        "--ended",
+        action="store_true",
+        help="take the flows with their end in the range, instead of all overlapping ones",
+    )
+    add("-b", "--by", metavar="KEYS", help="sum by these keys, such as srcip,dstport or sourceAddress/24:48")
+    add("-n", "--top", type=rows, metavar="N", help="the N largest groups")
+    add("--sum", metavar="SUMS", help="what is summed: octets, packets, flows, reply_octets, reply_packets")
+    add("--every", metavar="TIME", help="a sum for each such time, 5m or 1h, by the end of each flow")
+    add("--spread", action="store_true", help="divide octets and packets over the duration of each flow")
+    add("-O", "--order", metavar="COLUMN", help="column to order by, +COLUMN from the smallest (first sum; newest)")
+    add("-l", "--limit", type=rows, metavar="N", help="maximum number of rows (1000)")
+    add("--columns", metavar="KEYS", help="columns of a list of flows")
+    add("-f", "--format", choices=("table", "csv", "json", "arrow"), default="table", help="form of the answer (table)")
+    add("--store", metavar="NAME", help="section [store:NAME], or id of a PARQUET; may be left out if there is one")
+
+
 def waiting(parser: argparse.ArgumentParser) -> None:
     """How long the new process is waited for."""
     parser.add_argument(

@@ -25,7 +25,7 @@ _API = "/api/v1/"
 class _Connection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
@@ -54,6 +54,17 @@ class Service:
         connection = _Connection(self.path, LOOK_S)
         with self._faults():
             answer = self._sent(connection, "GET", _url(resource, query))
+        yield from self._lines(connection, answer)
+
+    def posted_lines(self, resource: str, body: Any) -> Iterator[bytes]:
+        """The lines answered to a POST, each as soon as it is there. The service bounds the time of its answer."""
+        connection = _Connection(self.path, None)
+        with self._faults():
+            answer = self._sent(connection, "POST", _url(resource, {}), body)
+        yield from self._lines(connection, answer)
+
+    def _lines(self, connection: _Connection, answer: http.client.HTTPResponse) -> Iterator[bytes]:
+        with self._faults():
             if answer.status != 200:
                 self._read(answer)
             if connection.sock is not None:

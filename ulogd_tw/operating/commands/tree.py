@@ -92,6 +92,12 @@ COMMANDS: dict[str, Command] = {
         "ask:query", (arguments.query, *_ASKED), "run SQL over the tables of the running service",
         "Each AGGREGATE is a table by its id, with the groups of its open intervals.",
     ),
+    "flows": Command(
+        "commands.flows:flows", (arguments.flows, *_ASKED), "list stored flows, or sum them by keys and times",
+        "A store is a directory of PARQUET; several are asked together by their section [store:NAME]. Directories "
+        "before the expression are read without a running service. Status 1 where no flow is found, 3 where the answer "
+        "may be incomplete.",
+    ),
     "who-had": Command(
         "commands.who_had:who_had", (arguments.who_had, *_ASKED),
         "tell who had an outside address and port at a time",

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, derived_keys, functions, top, uncounted
+from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, functions, top, uncounted
 from ulogd_tw.aggregation.counts import AGGREGATION
 from ulogd_tw.aggregation.group_table import FLOWS, SPAN, VALUES
 from ulogd_tw.aggregation.interval import INTERVAL_START
 from ulogd_tw.aggregation.settings import Overflow
 from ulogd_tw.aggregation.state_file import described
 from ulogd_tw.aggregation.total_counters import EVERY_ASK
+from ulogd_tw.core import derived_keys
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_rows import only_ends
 from ulogd_tw.core.keys import FIVE_TUPLE, Key, known, nearest, registry
@@ -249,7 +250,7 @@ class AGGREGATE(Aggregator):
     def rollup(self) -> dict[str, Any]:
         """What its rows are, for a store of them. `whole`: a row stands for one group."""
         found = self.settings
-        merges = found.top or found.overflow in (Overflow.OTHER, Overflow.FOLD)
+        merges = found.top or found.overflow in (Overflow.OTHER, Overflow.FOLD, Overflow.REFUSE)
         return {
             "interval": found.interval if not (found.age or found.window) else None,
             "by": list(self.key_names),
@@ -257,6 +258,15 @@ class AGGREGATE(Aggregator):
             "lateness": found.lateness,
             "whole": not merges,
         }
+
+    @property
+    def emitting(self) -> bool:
+        """Whether groups are on their way out, which `peek` does not give any more."""
+        return bool(self.aggregation.queue or self.aggregation.intervals.outs)
+
+    def starts(self) -> list[int]:
+        """The begins of all intervals of which groups are still here, in seconds."""
+        return self.aggregation.starts()
 
     def peek(self, names: frozenset[str]) -> Iterator[Batch]:
         """The present groups of all open intervals, and of a window's, in slices."""

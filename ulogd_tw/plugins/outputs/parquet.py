@@ -64,7 +64,6 @@ class PARQUET(GatheringOutput):
         Count("rows_deleted", "rows", "Rows deleted with them.", rare=True),
         Count("octets_deleted", "octets", "Octets deleted with them.", rare=True),
         Gauge("octets_stored", "octets", "Octets of all files of the store."),
-        Gauge("octets_free", "octets", "Octets that its files may still take, until min_free is left."),
     )  # fmt: skip
     options = (
         Option("directory", text, None, "Directory of the store. It is made if its parent directory is there; later it "

@@ -76,7 +76,6 @@ class Upkeep:
             del sizes[hour]
             end = self.deleted_until = (hour + 1) * HOUR_S
         self._counters.figures["octets_stored"] = sum(sizes.values())
-        self._counters.figures["octets_free"] = self._writer.room()
         return end
 
     def _merge_of(self, hour: int, now: float) -> Merge | None:

@@ -190,11 +190,6 @@ class Writer:
         if self._min_free and found.f_bavail < found.f_blocks * self._min_free:
             raise StoreFull(self.directory, self._min_free)
 
-    def room(self) -> int:
-        """The octets that files may still take, until `min_free` is left. Raises OSError."""
-        found = os.statvfs(self.directory)
-        return max(int(found.f_bavail - found.f_blocks * self._min_free) * found.f_frsize, 0)
-
     def _connected(self) -> Any:
         if self._connection is None:
             self._connection = connected(_MEMORY)
