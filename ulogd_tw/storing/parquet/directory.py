@@ -104,11 +104,24 @@ def hours(directory: Path) -> list[int]:
 
 def files_of_hour(directory: Path, hour: int) -> list[StoredFile]:
     """The complete files of an hour, in the order of their names; none if it is gone."""
+    place = hour_directory(directory, hour)
     try:
-        entries = _entries(hour_directory(directory, hour))
+        names = _names_at_one_moment(place)
     except FileNotFoundError:
         return []
-    return [found for path in entries if (found := stored_file(path, hour)) is not None]
+    return [found for name in names if (found := stored_file(place / name, hour)) is not None]
+
+
+def _names_at_one_moment(place: Path) -> list[str]:
+    """The names in a directory; listed again where another one took its place meanwhile, as it is emptied then."""
+    while True:
+        opened = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            names = sorted(os.listdir(opened))
+            if os.path.samestat(os.fstat(opened), os.stat(place)):
+                return names
+        finally:
+            os.close(opened)
 
 
 def files(directory: Path, since: float | None = None, until: float | None = None) -> list[StoredFile]:
