@@ -104,10 +104,13 @@ class Checkpoints:
         except OSError as error:
             self._failed(error)
 
-    def close(self) -> defer.Deferred[Any]:
+    @defer.inlineCallbacks
+    def close(self) -> Any:
         """Let go of the file when no thread uses it any more."""
-        waiting = [self._running, *([self._syncing] if self._syncing is not None else [])]
-        return defer.DeferredList(waiting).addBoth(lambda _: self.file.close())
+        yield self._running
+        while self._syncing is not None:  # one after the other, as tables were emitted
+            yield self._syncing
+        self.file.close()
 
     def save(self, snapshot: Snapshot) -> bool:
         """Write all there is, now; False, and the fault reported, where that cannot be."""

@@ -382,6 +382,28 @@ class StateFileTests(StateCase):
         self.begin(key="protocolIdentifier", interval=600)
         self.assertEqual(1, self.agg.counters.figures["groups_restored"])
 
+    def test_a_stop_while_marks_are_flushed(self):
+        """The file stays open until the last one is on the disk, whatever else was emitted meanwhile."""
+        self.begin(key="protocolIdentifier", interval=10)
+        threads = []
+
+        def in_thread(work):
+            waiting = defer.Deferred().addCallback(lambda _: work())
+            threads.append(waiting)
+            return waiting
+
+        self.patch(Checkpoints, "in_thread", staticmethod(in_thread))
+        for now in (10.0, 20.0):
+            self.give(protocols(6))
+            while self.agg.wake(now) == 0.0:
+                pass
+        stopped = self.agg.stop()
+        for number in (0, 1):
+            self.assertFalse(stopped.called)
+            threads[number].callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual((2, {}), (len(threads), self.agg.counters.errors))
+
     def test_one_process_at_a_time(self):
         self.begin(key="protocolIdentifier")
         first = self.agg
