@@ -143,15 +143,23 @@ class AddedColumnTests(MYSQLTestCase):
         self.assertEqual(len(self.told), 1)
 
     async def test_not_allowed(self):
-        """Where the user may not, the message has the statement; with alter=0 the stack runs without the column."""
+        """Where the user may not, the log has the statement, and the stack runs without the column; alter=0 says
+        nothing. A key named in keys= is a mistake then."""
         self.execute("CREATE TABLE {t} (number INT)")
         self.execute("CREATE USER fewer@'127.0.0.1'")
         self.execute("GRANT SELECT, INSERT ON {t} TO fewer@'127.0.0.1'")
-        with self.assertRaisesRegex(StartError, "ALTER TABLE .* ADD COLUMN `sourceIPv4Address` .*alter=0"):
-            await opened(self, self.output(user="fewer"))
-        made = await opened(self, self.output(user="fewer", alter=False))
-        await made.write(numbers(3, 1))
-        self.assertEqual(self.execute("SELECT * FROM {t}"), [(3,)])
+        statement = "ALTER TABLE .* ADD COLUMN `sourceIPv4Address` .*alter=0"
+        with self.assertRaisesRegex(StartError, statement):
+            await opened(self, self.output(user="fewer", keys=("sourceIPv4Address",)))
+        for alter in (True, False):
+            made = await opened(self, self.output(user="fewer", alter=alter))
+            await made.write(numbers(3, 1))
+            made.writer.renew = True
+            await made.write(numbers(4, 1))
+        self.assertEqual(self.execute("SELECT * FROM {t}"), [(3,), (4,)] * 2)
+        lines = [line for line in self.told if "ADD COLUMN" in line]
+        self.assertEqual(len(lines), 1, self.told)
+        self.assertRegex(lines[0], statement)
 
     async def test_type_that_does_not_fit(self):
         """The statement of the message mends the column."""

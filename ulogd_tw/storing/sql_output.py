@@ -79,6 +79,7 @@ class SQLOutput(GatheringOutput):
         self._asked_for_more = False
         """Whether it asked for all although there is a table: for columns to add."""
         self.writer = TableWriter(self.database, self._written, self._keys_to_make, self.find, self._keys_to_add)
+        self.writer.must_add = bool(self.config.keys)
         self.pool: adbapi.ConnectionPool | None = None
         self._looked_up: Bounded[tuple[Schema, str], None] = Bounded(MOST_LOOKED_UP)
         self._unnumbered = False

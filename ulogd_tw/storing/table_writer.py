@@ -13,6 +13,7 @@ from ulogd_tw.core.keys import Key
 from ulogd_tw.core.resolve import Find
 from ulogd_tw.storing.columns import TableColumn, Target, values_of, worth_writing
 from ulogd_tw.storing.database import Database
+from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.refused import Refused
 
 Choose = Callable[[list[TableColumn]], list[Target]]
@@ -38,6 +39,9 @@ class TableWriter:
         self.database = database
         self.targets: list[Target] | None = None
         """The columns to write; None until they are read through this connection."""
+        self.must_add = False
+        """Whether all keys were named, so that each must have a column."""
+        self._told = False
         self.renew = False
         """Set to have a new connection for the next batch."""
         self._choose = choose
@@ -124,6 +128,20 @@ class TableWriter:
             connection = pool.connect()
         return connection
 
+    def _add(self, connection: Any, keys: list[Key]) -> None:
+        """Add columns. Where the user may not, keys that nobody has named stay without one, and the log says so."""
+        try:
+            self.database.add_columns(connection, keys)
+        except TableError as error:
+            if self.must_add:
+                raise
+            if not self._told:
+                self._told = True
+                self.database.log.warn(
+                    "{instance}: {error}: not written; {remedy}", instance=self.database.instance, error=error,
+                    remedy=error.remedy,
+                )  # fmt: skip
+
     def _learn(self, connection: Any, batch: Batch | None) -> list[Target] | None:
         """The columns to write. Makes the table, or columns; None if a batch must come first to show types of keys."""
         columns = self.database.columns(connection)
@@ -133,5 +151,5 @@ class TableWriter:
         if not columns:
             self.database.make(connection, keys)
         elif keys:
-            self.database.add_columns(connection, keys)
+            self._add(connection, keys)
         return self._choose(self.database.columns(connection) if keys else columns)
