@@ -16,6 +16,8 @@ import numpy as np
 
 MOST = 64
 """Datagrams a call."""
+LATE = 0.02
+"""Seconds of messages that are sent at once where a sender was kept from sending."""
 HEADER = np.dtype([
     ("name", "u8"), ("name_length", "u8"), ("part", "u8"), ("parts", "u8"), ("control", "u8"),
     ("control_length", "u8"), ("flags", "u8"), ("sent", "u8"),
@@ -65,18 +67,30 @@ class Headers:
         self.headers["control_length"] = SOURCE.itemsize
 
 
+def due(elapsed, rate, done):
+    """(messages that are due after so many seconds, seconds by which the rest comes later), with `done` sent.
+
+    A sender that was kept from sending for longer than `LATE` does not send all of that at once, as no exporter would.
+    """
+    late = max(elapsed - LATE - done / rate, 0.0)
+    return int((elapsed - late) * rate) + 1, late
+
+
 def send(out, headers, rate):
-    """Send all, `rate` messages a second; the seconds that it took."""
+    """Send all, `rate` messages a second at most; the seconds that it took."""
     call = ctypes.CDLL(None, use_errno=True).sendmmsg
-    began, done, first = time.monotonic(), 0, headers.headers.ctypes.data
+    start = began = time.monotonic()
+    done, first = 0, headers.headers.ctypes.data
     while done < headers.n:
-        due = min(int((time.monotonic() - began) * rate) + 1, headers.n)
-        while done < due:
-            sent = call(out.fileno(), ctypes.c_void_p(first + done * HEADER.itemsize), min(due - done, MOST), 0)
+        now, late = due(time.monotonic() - began, rate, done)
+        began += late
+        now = min(now, headers.n)
+        while done < now:
+            sent = call(out.fileno(), ctypes.c_void_p(first + done * HEADER.itemsize), min(now - done, MOST), 0)
             done += max(sent, 0)  # a refusal that an earlier datagram met is told by a later call
         if done < headers.n:
             time.sleep(max(began + done / rate - time.monotonic(), 0.001))
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
 class Sender:

@@ -10,7 +10,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import benchmarks
-from benchmarks import measuring, traffic
+from benchmarks import measuring, sending, traffic
 
 HEADERS = {10: 16, 9: 20}
 """Octets of the header of a message, by version (RFC 7011 section 3.1, RFC 3954 section 5.1)."""
@@ -72,6 +72,21 @@ class MeasuringTests(SynchronousTestCase):
 
         found, missing = measuring.in_turn(["here", "gone"], measure, 2)
         self.assertEqual(([1.0, 1.0], ["gone"]), (found["here"].values, list(missing)))
+
+
+class SendingTests(SynchronousTestCase):
+    """At which time a message is due."""
+
+    def test_steady(self):
+        """By the rate, the first one at once."""
+        self.assertEqual((1, 0.0), sending.due(0.0, 1000, 0))
+        self.assertEqual((11, 0.0), sending.due(0.01, 1000, 3))
+
+    def test_late(self):
+        """After half a second in which nothing could be sent 20 ms of it come at once, and all else later."""
+        now, late = sending.due(0.6, 1000, 100)
+        self.assertAlmostEqual(late, 0.48)
+        self.assertEqual(now, 121)
 
 
 class TrafficTests(SynchronousTestCase):
