@@ -40,7 +40,7 @@ def _outdated() -> bool:
     return declarations.exists() and getattr(lib, "UT_FORM", 0) != zlib.crc32(declarations.read_bytes())
 
 
-if (_asked := os.environ.get("ULOGD_TW_KERNELS", "on")) == "off":
+if (_asked := os.environ.get("ULOGD_TW_KERNELS") or "on") == "off":
     _why_not = "ULOGD_TW_KERNELS=off"
 elif _asked != "on":
     ffi, lib = _load(_asked)

@@ -35,6 +35,16 @@ class ExtensionTests(SynchronousTestCase):
                               env=os.environ | {"ULOGD_TW_KERNELS": "off"}, check=True)  # fmt: skip
         self.assertEqual("() ULOGD_TW_KERNELS=off\n", told.stdout)
 
+    def test_empty(self):
+        """An empty variable is the same as none."""
+        code = "import ulogd_tw.kernels as k; print(k.active())"
+        told = [
+            subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=60,
+                           env=os.environ | {"ULOGD_TW_KERNELS": value}, check=True).stdout
+            for value in ("", "on")
+        ]  # fmt: skip
+        self.assertEqual(told[1], told[0])
+
     def test_not_compiled(self):
         """Without the extension NumPy does the work; what to install is said."""
         code = "import sys; sys.modules['ulogd_tw.kernels._kernels'] = None; " + SAID
