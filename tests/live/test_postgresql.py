@@ -247,7 +247,7 @@ class ValuesTests(PGSQLTestCase):
         self.execute("CREATE VIEW v AS SELECT n AS _id, number FROM {t}")
         body = "BEGIN IF x = 3 THEN RAISE 'no three'; END IF; INSERT INTO {t} VALUES (x, 1);"
         self.execute(f"CREATE PROCEDURE p (x int) LANGUAGE plpgsql AS $$ {body} END $$")
-        self.execute(f"CREATE FUNCTION f (x int) RETURNS int LANGUAGE plpgsql AS $$ {body} RETURN 1; END $$")
+        self.execute(f"CREATE FUNCTION f (x smallint) RETURNS int LANGUAGE plpgsql AS $$ {body} RETURN 1; END $$")
         for procedure in ("CALL p", "f", "INSERT"):
             made = await opened(self, self.output(table="v", create=False, procedure=procedure))
             await made.write(numbers(1, 5))

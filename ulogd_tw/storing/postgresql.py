@@ -47,6 +47,11 @@ FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
+PREPARED = "ulogd_tw_row"
+_PARAMETERS = """
+SELECT ARRAY(SELECT pg_catalog.format_type(t, NULL) FROM unnest(proargtypes) t)
+FROM pg_catalog.pg_proc WHERE oid = pg_catalog.to_regproc(%s)
+"""
 _NUMERIC = ("unsigned", "signed", "float", "boolean", "seconds", "milliseconds", "ntp")
 _POINTS = ("seconds", "milliseconds", "ntp", "unsigned")
 _ADDRESSES = ("ipv4", "ipv6", "address", "string")
@@ -292,13 +297,29 @@ class PostgreSQL(Database):
             form = "binary" if rows.binary else "text"
             send = copying(connection, f"COPY {self.table} ({columns}) FROM STDIN (FORMAT {form})", rows)
         else:
-            head, lead, end = self._statement(columns)
+            head, lead, end = self._prepared(connection, len(names)) or self._statement(columns)
             rows, numbers = self._fitting(values, n, refused, lambda some, k: as_literals(some, kinds, k, lead, end))
             send = stating(connection, head, rows, 2 if head else 0, MOST_OCTETS)
         at = numbers.tolist()
         write(connection, len(at), send, lambda row, error: refused.add(reason(error), at[row]), self.name)
         if rows.binary and self._structure(connection) != self._found:
             raise TableError(f"table {self.table} was altered meanwhile", "no need to do anything")
+
+    def _prepared(self, connection: Any, n: int) -> tuple[bytes, bytes, bytes] | None:
+        """As `_statement`, for a function without others of its name: arguments then have the types of its parameters.
+
+        A number is no argument for a smallint, but the value of a prepared statement's parameter can be one.
+        """
+        if self.procedure.partition(" ")[0].upper() in ("INSERT", "CALL"):
+            return None
+        found = self._execute(connection, _PARAMETERS, self.procedure)
+        if not found or len(found[0][0]) != n:
+            return None
+        if not self._execute(connection, f"SELECT 1 FROM pg_prepared_statements WHERE name = '{PREPARED}'"):
+            places = ", ".join(f"${place + 1}" for place in range(n))
+            types = f" ({', '.join(found[0][0])})" if n else ""
+            connection.execute(f"PREPARE {PREPARED}{types} AS SELECT {self.procedure}({places})")
+        return b"", f"EXECUTE {PREPARED}(".encode(), b");"
 
     def _statement(self, columns: str) -> tuple[bytes, bytes, bytes]:
         """The text before all rows, before each row, and behind each row."""
