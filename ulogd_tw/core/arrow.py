@@ -175,35 +175,41 @@ def _keep(what: Any) -> int:
     return number
 
 
-def _release(structure: Any) -> None:
-    """Release children and dictionary that the reader did not take over, then the structure itself."""
+def _release(structure: Any, released: Any) -> None:
+    """Release children and dictionary that the reader did not take over, then the structure itself.
+
+    They are ours too: a call of their function would let go of the interpreter and wait for it again.
+    """
     for place in range(structure.n_children):
-        _release_pointed(structure.children[place])
-    _release_pointed(structure.dictionary)
+        _release_pointed(structure.children[place], released)
+    _release_pointed(structure.dictionary, released)
     _kept.pop(structure.private_data, None)
+    structure.release = released
 
 
-def _release_pointed(pointer: Any) -> None:
+def _release_pointed(pointer: Any, released: Any) -> None:
     if pointer and pointer.contents.release:
-        pointer.contents.release(pointer)
+        _release(pointer.contents, released)
 
 
 @_ReleaseSchema
 def _release_schema(pointer: Any) -> None:
-    _release(pointer.contents)
-    pointer.contents.release = _ReleaseSchema(0)
+    _release(pointer.contents, _NO_SCHEMA)
 
 
 @_ReleaseArray
 def _release_array(pointer: Any) -> None:
-    _release(pointer.contents)
-    pointer.contents.release = _ReleaseArray(0)
+    _release(pointer.contents, _NO_ARRAY)
 
 
 @_ReleaseStream
 def _release_stream(pointer: Any) -> None:
     _kept.pop(pointer.contents.private_data, None)
     pointer.contents.release = _ReleaseStream(0)
+
+
+_NO_SCHEMA, _NO_ARRAY = _ReleaseSchema(0), _ReleaseArray(0)
+"""What a released structure has for its function."""
 
 
 @_GetSchema

@@ -254,6 +254,7 @@ class PARQUET(GatheringOutput):
         return self.in_thread(self._open)
 
     def _open(self) -> None:
+        self.writer.connect()
         try:
             self._begin(self.columns(()))
         except OSError as error:

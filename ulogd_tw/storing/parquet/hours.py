@@ -38,6 +38,11 @@ class Times:
         """The hour of each row since 1970."""
         return self.time // np.uint64(HOUR_MS)
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The first hour and the last one."""
+        return int(self.time.min()) // HOUR_MS, int(self.time.max()) // HOUR_MS
+
     def arrive(self, rows: np.ndarray) -> None:
         """The time of these rows is their arrival."""
         own = self.start == self.time
@@ -71,6 +76,9 @@ def _odd(end: Found | None, n: int, arrival: int, retain: float | None) -> np.nd
 
 def few_hours(found: list[Times]) -> None:
     """Let rows arrive that lie outside the `MOST_HOURS` hours with the most rows of a write."""
+    bounds = [times.bounds for times in found]
+    if max(last for _, last in bounds) - min(first for first, _ in bounds) < MOST_HOURS:
+        return
     hours, counts = np.unique(np.concatenate([times.hours for times in found]), return_counts=True)
     if len(hours) <= MOST_HOURS:
         return

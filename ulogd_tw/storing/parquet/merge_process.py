@@ -71,17 +71,18 @@ def merge(files: Sequence[str], part: Path, order: Sequence[str], compression: s
         there = "read_parquet([" + ", ".join(map(_text, files)) + "], union_by_name=true, hive_partitioning=false)"
         types = {row[0]: row[1] for row in connection.execute(f"describe from {there}").fetchall()}
         columns = ", ".join(_column(name, type_) for name, type_ in types.items())
-        sorting = ", ".join(_quoted(name) for name in order if name in types)
+        sorting = ", ".join(quoted(name) for name in order if name in types)
         rows = f"select {columns} from {there}" + (f" order by {sorting}" if sorting else "")
         return copy(connection, rows, part, compression)
 
 
 def _column(name: str, type_: str) -> str:
-    quoted = _quoted(name)
-    return f"{quoted}::decimal(38, 0) as {quoted}" if type_ in _WIDE else quoted
+    word = quoted(name)
+    return f"{word}::decimal(38, 0) as {word}" if type_ in _WIDE else word
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name in an SQL statement."""
     return '"' + name.replace('"', '""') + '"'
 
 

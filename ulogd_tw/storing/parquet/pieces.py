@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.flow_rows import options_rows
 from ulogd_tw.core.resolve import Find
 from ulogd_tw.storing.parquet.hours import Times, few_hours, times
+from ulogd_tw.storing.parquet.merge_process import quoted
 from ulogd_tw.storing.stored_columns import ARRIVAL, StoredColumn
 
 _KIND = "record_kind"
@@ -20,20 +21,36 @@ _KIND = "record_kind"
 
 @dataclass(slots=True)
 class Piece:
-    """The rows of one file."""
+    """The rows of one file; a chunk has None for a column that its rows do not have."""
 
     hour: int
     start: int
     """The earliest start, in ms since 1970."""
     rows: int = 0
-    chunks: list[list[Vector]] = field(default_factory=list)
+    chunks: list[list[Vector | None]] = field(default_factory=list)
 
-    def stream(self, names: Sequence[str]) -> Stream:
-        """The rows as Arrow's stream, with these names of columns."""
-        coded = [{vector.dictionary is not None for vector in column} for column in zip(*self.chunks, strict=True)]
-        mixed = {place for place, kinds in enumerate(coded) if len(kinds) > 1}
-        chunks = [[v.plain() if place in mixed else v for place, v in enumerate(chunk)] for chunk in self.chunks]
-        return Stream(names, chunks)
+    def stream(self, columns: Sequence[StoredColumn]) -> Stream:
+        """The rows as Arrow's stream, with those columns that some rows have; the arrival is the last one."""
+        names = [*(column.name for column in columns), ARRIVAL.name]
+        found: list[list[Vector]] = [[] for _ in self.chunks]
+        kept = []
+        for place, vectors in enumerate(zip(*self.chunks, strict=True)):
+            if any(vector is not None for vector in vectors):
+                kept.append(names[place])
+                mixed = len({vector is not None and vector.dictionary is not None for vector in vectors}) > 1
+                for chunk, own, vector in zip(found, self.chunks, vectors, strict=True):
+                    whole = vector or columns[place].nothing(_rows_of(own))
+                    chunk.append(whole.plain() if mixed else whole)
+        return Stream(kept, found)
+
+    def query(self, columns: Sequence[StoredColumn], table: str) -> str:
+        """The query of all columns in a table with the rows of `stream`: NULL for columns that no row has."""
+        there = [any(chunk[place] is not None for chunk in self.chunks) for place in range(len(columns))]
+        words = [
+            quoted(column.name) if here else f"null::{column.sql} as {quoted(column.name)}"
+            for column, here in zip(columns, there, strict=True)
+        ]
+        return f"select {', '.join([*words, quoted(ARRIVAL.name)])} from {quoted(table)}"
 
 
 @dataclass(slots=True)
@@ -49,7 +66,7 @@ def cut(batches: Sequence[Batch], columns: Sequence[StoredColumn], find: Find, r
     """Cut a write. Options records are left out, unless their kind is a column."""
     keep_options = any(column.name == _KIND for column in columns)
     flows = list(batches) if keep_options else [_without_options(batch, find) for batch in batches]
-    whole = [batch for batch in flows if batch.n]
+    whole = _together(batch for batch in flows if batch.n)
     found = [times(batch, find, retain) for batch in whole]
     if found:
         few_hours(found)
@@ -59,6 +76,14 @@ def cut(batches: Sequence[Batch], columns: Sequence[StoredColumn], find: Find, r
     rows = sum(batch.n for batch in whole)
     odd = sum(int(np.count_nonzero(one.odd)) for one in found)
     return Cut(sorted(pieces.values(), key=_order), sum(batch.n for batch in batches) - rows, odd)
+
+
+def _together(batches: Iterable[Batch]) -> list[Batch]:
+    """Batches of one schema that came in one second as one: each step waits for its turn beside the reactor."""
+    alike: dict[object, list[Batch]] = {}
+    for batch in batches:
+        alike.setdefault((batch.schema, int(batch.now)), []).append(batch)
+    return [Batch.joined(some) for some in alike.values()]
 
 
 def _order(piece: Piece) -> tuple[int, int, int]:
@@ -73,25 +98,36 @@ def _without_options(batch: Batch, find: Find) -> Batch:
 
 def _add(pieces: dict[object, Piece], batch: Batch, times: Times, columns: Sequence[StoredColumn], find: Find) -> None:
     """Add the rows of a batch to the pieces of their hours."""
-    hours = times.hours
-    for hour in np.unique(hours).tolist():
-        rows: np.ndarray | slice = slice(None) if hours[0] == hour and (hours == hour).all() else hours == hour
+    for hour, rows in _rows_of_hours(times):
         part = batch if isinstance(rows, slice) else batch.take(rows)
-        vectors = [_vector(part, column, find) for column in columns]
-        vectors.append(_arrival(times.odd[rows], times.arrival))
-        shape = hour, tuple(vector.type for vector in vectors)
+        vectors: list[Vector | None] = [_vector(part, column, find) for column in columns]
+        kinds = (vector.type if vector else column.arrow for vector, column in zip(vectors, columns, strict=True))
         start = int(times.start[rows].min())
-        piece = pieces.setdefault(shape, Piece(hour, start))
+        piece = pieces.setdefault((hour, *kinds), Piece(hour, start))
         piece.start = min(piece.start, start)
         piece.rows += part.n
-        piece.chunks.append(vectors)
+        piece.chunks.append([*vectors, _arrival(times.odd[rows], times.arrival)])
 
 
-def _vector(batch: Batch, column: StoredColumn, find: Find) -> Vector:
+def _rows_of_hours(times: Times) -> Iterator[tuple[int, np.ndarray | slice]]:
+    """Each hour with its rows."""
+    first, last = times.bounds
+    if first == last:
+        yield first, slice(None)
+        return
+    hours = times.hours
+    for hour in np.unique(hours).tolist():
+        yield hour, hours == hour
+
+
+def _vector(batch: Batch, column: StoredColumn, find: Find) -> Vector | None:
     found = find(batch, column.name)
-    if found is None:
-        return column.nothing(batch.n)
-    return column.vector(found.values, found.key, found.missing)
+    return None if found is None else column.vector(found.values, found.key, found.missing)
+
+
+def _rows_of(chunk: Sequence[Vector | None]) -> int:
+    """The rows of a chunk, whose last column is always there."""
+    return chunk[-1].n if chunk[-1] is not None else 0
 
 
 def _arrival(odd: np.ndarray, arrival: int) -> Vector:

@@ -23,7 +23,7 @@ from ulogd_tw.storing.parquet.errors import StoreFull, StoreGone, StoreLocked, S
 from ulogd_tw.storing.parquet.faults import rows_to_blame
 from ulogd_tw.storing.parquet.merge_process import connected, copy
 from ulogd_tw.storing.parquet.pieces import Cut, Piece, cut
-from ulogd_tw.storing.stored_columns import ARRIVAL, StoredColumn
+from ulogd_tw.storing.stored_columns import StoredColumn
 
 LOCK = ".lock"
 _MODE = 0o640
@@ -125,11 +125,10 @@ class Writer:
         """
         self.check_room()
         found = cut(batches, columns, self._find, self._retain)
-        names = [*(column.name for column in columns), ARRIVAL.name]
         paths = [self._path(piece, number, place) for place, piece in enumerate(found.pieces)]
         todo = [(piece, path) for piece, path in zip(found.pieces, paths, strict=True) if not path.exists()]
         for piece, path in todo:
-            self._copy(piece, names, path)
+            self._copy(piece, columns, path)
         _give_names([path for _, path in todo])
         for place in {path.parent for path in paths}:
             durable.settle_names(place)
@@ -138,11 +137,10 @@ class Writer:
 
     def refuses(self, batch: Batch, columns: Sequence[StoredColumn]) -> Exception | None:
         """Why DuckDB does not take a batch; None if it does. Raises errors that other rows would meet too."""
-        names = [*(column.name for column in columns), ARRIVAL.name]
         part = replacing.stage(self.directory) / "probe"
         try:
             for piece in cut([batch], columns, self._find, self._retain).pieces:
-                self._copy_to(part, piece, names)
+                self._copy_to(part, piece, columns)
         except Exception as error:
             if not rows_to_blame(error):
                 raise
@@ -155,21 +153,21 @@ class Writer:
         name = name_of(piece.start // 1000, 0, piece.rows, self.run, number, place)
         return hour_directory(self.directory, piece.hour) / name
 
-    def _copy(self, piece: Piece, names: Sequence[str], path: Path) -> None:
+    def _copy(self, piece: Piece, columns: Sequence[StoredColumn], path: Path) -> None:
         """Write the part file of a piece, so that it is on the disk."""
         self._make_hour(path.parent)
         part = part_of(path)
         try:
-            self._copy_to(part, piece, names)
+            self._copy_to(part, piece, columns)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
 
-    def _copy_to(self, part: Path, piece: Piece, names: Sequence[str]) -> None:
-        connection = self._connected()
-        connection.register(_NAME, piece.stream(names))
+    def _copy_to(self, part: Path, piece: Piece, columns: Sequence[StoredColumn]) -> None:
+        connection = self.connect()
+        connection.register(_NAME, piece.stream(columns))
         try:
-            copy(connection, f'from "{_NAME}"', part, self._compression)
+            copy(connection, piece.query(columns, _NAME), part, self._compression)
         finally:
             connection.unregister(_NAME)
 
@@ -190,7 +188,13 @@ class Writer:
         if self._min_free and found.f_bavail < found.f_blocks * self._min_free:
             raise StoreFull(self.directory, self._min_free)
 
-    def _connected(self) -> Any:
+    def room(self) -> int:
+        """The octets that files may still take, until `min_free` is left. Raises OSError."""
+        found = os.statvfs(self.directory)
+        return max(int(found.f_bavail - found.f_blocks * self._min_free) * found.f_frsize, 0)
+
+    def connect(self) -> Any:
+        """The connection to DuckDB, which is loaded at first: 0.1 s in which no other thread runs."""
         if self._connection is None:
             self._connection = connected(_MEMORY)
         return self._connection
