@@ -17,7 +17,7 @@ from ulogd_tw.flows.reading import Cut, Reader
 from ulogd_tw.flows.stores import Store
 from ulogd_tw.storing.parquet import pieces
 from ulogd_tw.storing.parquet.directory import StoredFile
-from ulogd_tw.storing.stored_columns import ARRIVAL, StoredColumn
+from ulogd_tw.storing.stored_columns import StoredColumn
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ class Held(Directories):
 def streams(batches: Sequence[Batch], columns: Iterable[StoredColumn]) -> list[Any]:
     """The rows of batches as streams of Arrow, as they would be in files."""
     listed = list(columns)
-    names = [*(column.name for column in listed), ARRIVAL.name]
-    return [piece.stream(names) for piece in pieces.cut(batches, listed, found, None).pieces]
+    return [piece.stream(listed, every=True) for piece in pieces.cut(batches, listed, found, None).pieces]
 
 
 def found(batch: Batch, name: str) -> Found | None:

@@ -29,13 +29,13 @@ class Piece:
     rows: int = 0
     chunks: list[list[Vector | None]] = field(default_factory=list)
 
-    def stream(self, columns: Sequence[StoredColumn]) -> Stream:
-        """The rows as Arrow's stream, with those columns that some rows have; the arrival is the last one."""
+    def stream(self, columns: Sequence[StoredColumn], every: bool = False) -> Stream:
+        """The rows as Arrow's stream, the arrival last: `every` column, or those that some rows have."""
         names = [*(column.name for column in columns), ARRIVAL.name]
         found: list[list[Vector]] = [[] for _ in self.chunks]
         kept = []
         for place, vectors in enumerate(zip(*self.chunks, strict=True)):
-            if any(vector is not None for vector in vectors):
+            if every or any(vector is not None for vector in vectors):
                 kept.append(names[place])
                 mixed = len({vector is not None and vector.dictionary is not None for vector in vectors}) > 1
                 for chunk, own, vector in zip(found, self.chunks, vectors, strict=True):

@@ -5,9 +5,11 @@ from pathlib import Path
 from unittest import mock
 from uuid import UUID
 
+import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.storing.parquet.flows import COLUMNS, HOUR, NOON, flows, names, ports, rows, writer
+from ulogd_tw.core.columns import Coded, Octets
 from ulogd_tw.core.keys import known
 from ulogd_tw.storing.parquet import description
 from ulogd_tw.storing.parquet.directory import files, part_of
@@ -73,6 +75,19 @@ class WriterTests(SynchronousTestCase):
         self.writer.write([flows([MS], first=5)], more, 2)
         found = rows(self.place, "select sourceTransportPort, octets from t order by 1")
         self.assertEqual(found, [(5, None), (None, None)])
+
+    def test_mixed_batches(self):
+        """Batches with a key, with it as codes, and without it are in one file; a key that nobody has is NULL."""
+        key = known("interfaceName")
+        coded = flows([MS], first=1).with_columns({key: Coded(np.array([0]), [b"eth0"])})
+        plain = flows([MS], first=2).with_columns({key: Octets.of([b"eth1"])})
+        columns = (*COLUMNS, StoredColumn(key), StoredColumn(known("octets")))
+        found = self.writer.write([flows([MS]), coded, plain], columns, 1)
+        self.assertEqual(len(found.pieces), 1)
+        there = rows(self.place, "select sourceTransportPort, interfaceName, octets from t order by 1")
+        self.assertEqual(there, [(0, None, None), (1, "eth0", None), (2, "eth1", None)])
+        (piece,) = found.pieces
+        self.assertEqual([name for name, *_ in piece.stream(columns, every=True).fields][-2:], ["octets", "arrival"])
 
     def test_wide_values(self):
         """A value too wide for its column is there exactly, in a file of its own."""
