@@ -6,6 +6,7 @@ import subprocess
 import time
 from functools import cache
 from ipaddress import ip_address
+from pathlib import Path
 
 import psycopg
 from twisted.internet import reactor, threads
@@ -16,6 +17,7 @@ from tests.live.sql_proxy import Proxy
 from tests.postgresql import PrivatePostgreSQL
 from tests.support import require_root, sized
 from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers, opened, output, told
+from tests.unit.test_documents import HOWTO, block
 from ulogd_tw.core import types
 from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known
@@ -294,6 +296,40 @@ class OutageTests(PGSQLTestCase):
         self.assertEqual(len(told), 2, told)
         self.assertRegex(told[1], "accepts rows again")
 
+    async def test_more_columns(self):
+        """A key that comes later gets a column, NULL in older rows; rows that are refused stand in a file."""
+        letters = self.mktemp()
+        made = await opened(self, self.output(keys=("number",)))
+        await self.write(made, 0, 1)
+        await made.stop()
+        made = self.output(keys=("number", "sourceIPv4Address"), dead_letters=letters)
+        made = await opened(self, made)
+        self.execute("ALTER TABLE {t} ADD CHECK (number <> 703)")
+        await self.write(made, ROWS, 1)
+        self.assertEqual(
+            [(2 * ROWS - 1, ROWS - 1)], self.execute('SELECT COUNT(*), COUNT("sourceIPv4Address") FROM {t}')
+        )
+        self.assertTrue([line for line in self.told if "added 1 column" in line], self.told)
+        await made.stop()
+        text = "".join(path.read_text() for path in Path(letters).rglob("*") if path.is_file())
+        self.assertIn("703", text)
+        self.assertEqual(1, len(text.splitlines()), text)
+        self.assertIn("violates check constraint", text)
+
+    async def test_documents(self):
+        """The how-to's user can make all that its options ask for."""
+        statements = block(HOWTO, "sql", "-- PostgreSQL")
+        for statement in statements.split(";")[:-1]:
+            self.server.execute(statement)
+        made = await opened(self, self.output(user="ulogd", db="flows", retain=86400.0, retain_by="received_ms"),
+                            (*NUMBER_KEYS, known("received_ms")))  # fmt: skip
+        await made.write(numbers(0, 3))
+        found = self.server.execute(
+            "SELECT count(*) FROM pg_inherits WHERE inhparent = 'test_documents'::regclass", dbname="flows"
+        )
+        self.assertEqual([(4,)], found)
+        self.assertEqual([], [line for line in self.told if "made the table" not in line])
+
     async def test_server_crashes(self):
         """The same when it is killed while it writes."""
         made = await opened(self, self.output())
@@ -308,16 +344,25 @@ class OutageTests(PGSQLTestCase):
         """A server that stands still is given up after `timeout`; its half-done transaction does no harm."""
         made = await opened(self, self.output(timeout=1.0, connect_timeout=2.0))
         self.addCleanup(self.server.hang, signal.SIGCONT)
-        for rows, before in ((ROWS, 0), (300_000, 0.1)):
+        real = made.database.insert
+
+        def insert(*arguments):
+            real(*arguments)
+            made.database.insert = real
+            self.server.hang()  # between the rows and the commit
+
+        for before in (True, False):
             self.execute("TRUNCATE {t}")
-            writing = made.write(numbers(0, rows))
-            await pause(before)
-            self.server.hang()
-            await pause(3)
+            if before:
+                self.server.hang()
+            else:
+                made.database.insert = insert
+            writing = made.write(numbers(0, ROWS))
+            await pause(sized(1.8, 20))
             self.assertFalse(writing.called)
             self.server.hang(signal.SIGCONT)
             await writing
-            self.assertOnce(rows)
+            self.assertOnce(ROWS)
 
     async def test_away_at_start(self):
         """A server that is away at the start is waited for; the table is made when it comes."""
@@ -485,8 +530,9 @@ class ProxyTests(PGSQLTestCase):
         proxy = Proxy(self.server.port, COMMIT)
         await proxy.start()
         self.addCleanup(proxy.stop)
-        made = await opened(self, self.output(host="127.0.0.1", port=proxy.port, **options))
-        return made, proxy
+        made = self.output(**{"host": "127.0.0.1", "port": proxy.port, "connect_timeout": 2.0} | options)
+        await threads.deferToThread(made.prepare)  # which waits for the proxy, in this reactor
+        return await opened(self, made), proxy
 
     async def lost_at_commit(self, way, lost, **options):
         made, proxy = await self.proxied(**options)

@@ -16,6 +16,8 @@ from ulogd_tw.operating.query import Database
 from ulogd_tw.operating.stores import Stores
 from ulogd_tw.state_directory import kept
 
+SECRET = ("pass", "connstring")
+"""Options that hold a password."""
 _ROWS = ("received", "emitted", "written", "waiting", "filtered")
 
 
@@ -120,7 +122,7 @@ class View:
         """Every instance as in `nodes`, with its options as they are written; a password is not shown."""
         for node, found in zip(self.graph.nodes, self.nodes(), strict=True):
             texts = node.plugin.config.texts
-            yield found | {"options": {name: ["***"] if name == "pass" else list(texts[name]) for name in texts}}
+            yield found | {"options": {name: ["***"] if name in SECRET else list(texts[name]) for name in texts}}
 
     def edges(self) -> list[dict[str, Any]]:
         """The ways of rows from instance to instance, with the rows that went there."""
