@@ -80,7 +80,8 @@ class OutputQueue:
         self._idle: list[defer.Deferred[None]] = []
         self.spooled: Unspooled | None = None
         """The rows of an earlier run on the disk."""
-        self._reading = False
+        self._after_spool = False
+        """Whether the last write was of these."""
         self.waits = Waits()
         self.output.waited = lambda: self.waits.oldest(time.monotonic())
         node.put = self.put
@@ -115,7 +116,7 @@ class OutputQueue:
 
     @property
     def empty(self) -> bool:
-        return not self._writing and not self._waiting
+        return not self._writing and not self._waiting and not self._of_disk
 
     @property
     def weight(self) -> int:
@@ -153,18 +154,25 @@ class OutputQueue:
             self._due = self.output.clock.callLater(wish.seconds, self._turn)
 
     def _enough(self, wish: Gather) -> bool:
-        return self.counters.rows_waiting - self._under_way >= wish.rows or self._octets >= wish.octets
+        under_way = sum(batch.n for batch in self._writing if not batch.kept)
+        return self._came - under_way >= wish.rows or self._octets >= wish.octets
 
     @property
     def _holds_on(self) -> bool:
         """Whether the waiting rows of a queue that gathers stay for more."""
-        if self._gathers is None or self._ripe or self._draining or self._reading:
+        if self._gathers is None or self._ripe or self._draining:
             return False
         return not self._enough(self._gathers)
 
     @property
-    def _under_way(self) -> int:
-        return sum(batch.n for batch in self._writing)
+    def _of_disk(self) -> int:
+        """Rows read from the disk that wait or are being written."""
+        return self.spooled.rows if self.spooled is not None else 0
+
+    @property
+    def _came(self) -> int:
+        """The other rows that wait or are being written."""
+        return self.counters.rows_waiting - self._of_disk
 
     @property
     def octets(self) -> int:
@@ -181,38 +189,25 @@ class OutputQueue:
             self._octets += joined.nbytes - octets
 
     def read_back(self, spooled: Unspooled) -> None:
-        """Take the rows of an earlier run from the disk, a part of the bound whenever nothing waits."""
-        self.spooled, self._reading = spooled, True
+        """Take the rows of an earlier run from the disk, a part of the bound at a time, and what comes between them."""
+        self.spooled = spooled
         self._next()
 
     def leave_rest(self) -> None:
         """Read no more from the disk."""
-        self._reading = False
+        if self.spooled is not None:
+            self.spooled.more = False
 
-    def _refill(self) -> None:
-        """The next rows from the disk. All that was read before is written, so its files go."""
-        assert self.spooled is not None
-        self._remove(self.spooled)
-        self._reading = False  # `put` may write at once, and come here again
-        while not self._over(4):
-            batch = self.spooled.next()
+    def _refill(self, spooled: Unspooled) -> None:
+        """Read the next rows from the disk."""
+        while spooled.rows * 4 <= self.most_rows and spooled.octets * 4 <= self.most_octets:
+            batch = spooled.read()
             if batch is None:
-                self._remove_if_written()
                 return
             self.counters.rows_received += batch.n
             self.counters.rows_unspooled += batch.n
-            self.put(batch)
-        self._reading = True
-
-    def _remove_if_written(self) -> None:
-        if self.empty and self.spooled is not None:
-            self._remove(self.spooled)
-
-    def _remove(self, spooled: Unspooled) -> None:
-        """The files read so far go; only now a kill would lose their rows."""
-        came = spooled.remove()
-        if self.output.ledger is not None:
-            self.output.ledger.hold(came)
+            self.counters.rows_waiting += batch.n
+            self.waits.come(batch.n, time.monotonic())
 
     def _turn(self) -> None:
         """The first waiting rows have waited as long as they may."""
@@ -221,7 +216,8 @@ class OutputQueue:
         self._next()
 
     def _over(self, part: int) -> bool:
-        return self.counters.rows_waiting * part > self.most_rows or self._octets * part > self.most_octets
+        """Whether the rows that came in are more than a part of the bound."""
+        return self._came * part > self.most_rows or self._octets * part > self.most_octets
 
     def _cut(self, batch: Batch) -> Batch:
         """The part of the batch with room in the queue; the rest is dropped and counted."""
@@ -240,6 +236,8 @@ class OutputQueue:
     def _finish(self, batches: list[Batch]) -> None:
         """These batches are written, or given up: enter it in the ledger, and how long they have waited."""
         self.waits.go(sum(batch.n for batch in batches), time.monotonic())
+        if self.spooled is not None and batches and batches[0].kept:
+            self.spooled.written()
         if self.output.ledger is not None:
             self.output.ledger.finish(sum(map(weight, batches)))
 
@@ -295,31 +293,31 @@ class OutputQueue:
     def _take_off(self, rows: int) -> None:
         """The first rows of the batch under way are written."""
         (batch,) = self._writing
-        self._finish([batch.take(slice(0, rows))])
-        self._writing = [batch.take(slice(rows, batch.n))]
+        rest = batch.take(slice(rows, batch.n))
+        if self.spooled is not None and batch.kept:
+            self.spooled.written()
+            if self.output.ledger is not None:
+                self.output.ledger.hold(weight(rest))
+        else:
+            self._finish([batch.take(slice(0, rows))])
+        self._writing = [rest]
         self.counters.rows_waiting -= rows
         self.counters.rows_written += rows
 
     def _give_back(self) -> None:
         """The batches under way wait again, before the others."""
         batches, self._writing = self._writing, []
+        if self.spooled is not None and batches[0].kept:
+            self.spooled.give_back()
+            return
         for batch in reversed(batches):
             heap = self._heap(batch)
             self._waiting = {heap: [batch, *self._waiting.pop(heap, [])]} | self._waiting
             self._octets += batch.nbytes
 
     def _next(self) -> None:
-        """Write waiting batches, then those on the disk; fire the Deferreds of `drained` when the queue is empty."""
-        while not self._writing and not self._stopped:
-            if not self._waiting:
-                if not self._reading:
-                    self._remove_if_written()
-                    break
-                self._refill()
-                continue
-            if self._holds_on:
-                break
-            batches = self._take()
+        """Write waiting batches and those on the disk; fire the Deferreds of `drained` when the queue is empty."""
+        while not self._writing and not self._stopped and (batches := self._choose()):
             self.counters.rows_waiting -= sum(batch.n for batch in batches)
             self._write(batches)
         if self._paused and not self._over(4):
@@ -329,6 +327,17 @@ class OutputQueue:
             idle, self._idle = self._idle, []
             for waiter in idle:
                 waiter.callback(None)
+
+    def _choose(self) -> list[Batch]:
+        """The batches of the next write: those read from the disk, then some that came, then the next from the disk."""
+        came = bool(self._waiting) and not self._holds_on
+        spooled = self.spooled
+        if spooled is not None and not spooled.waits and not (came and self._after_spool):
+            self._refill(spooled)
+        self._after_spool = spooled is not None and spooled.waits
+        if spooled is not None and spooled.waits:
+            return spooled.take(self.output.together, *self._bounds)
+        return self._take() if came else []
 
     def _heap(self, batch: Batch) -> Schema | None:
         """The batches to join with this one: those of its schema, or all if the output orders them itself."""
@@ -413,17 +422,24 @@ class OutputQueue:
         return bool(self._writing)
 
     def left(self) -> list[Batch]:
-        """The rows not written, taken out of the queue and no longer counted as waiting."""
+        """The rows not written, which leave the queue and its counts; those on the disk stay there."""
         if self._paused:
             self._paused = False
             self._pauses.resume(self.feeders, self)
         batches = [batch for batches in self._waiting.values() for batch in batches]
-        batches[:0], self._writing = self._writing, []
+        batches[:0], self._writing = [batch for batch in self._writing if not batch.kept], []
+        if self.spooled is not None:
+            self.counters.rows_spooled += self.spooled.leave()
         self._waiting = {}
         self._octets = 0
         self.waits.clear()
         self.counters.rows_waiting = 0
         return batches
+
+    def end(self, batches: list[Batch]) -> None:
+        """These batches, which were left, are on the disk or given up: a kill does not lose them any more."""
+        if self.output.ledger is not None:
+            self.output.ledger.finish(sum(map(weight, batches)))
 
 
 def queues(graph: Graph, pauses: Pauses | None = None) -> list[OutputQueue]:

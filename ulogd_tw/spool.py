@@ -9,8 +9,8 @@ from twisted.logger import Logger
 
 from ulogd_tw.core import durable
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.gather import JOIN_OCTETS
-from ulogd_tw.core.ledger import weight
 
 FILE_ROWS = 8192
 """Maximum rows of a spooled file: a start reads one file at least into the queue."""
@@ -26,13 +26,15 @@ class Spool:
         self._prefix = f"{instance}-"
 
     def save(self, batches: list[Batch], fresh: Callable[[], str]) -> int:
-        """Write the batches; returns the number of rows safely on disk."""
+        """Write the batches; returns the number of rows. Raises `PartlyWritten`: only its rows are on the disk."""
         saved = 0
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for batch in _for_files(batches):
-            path = self.directory / f"{self._prefix}{fresh()}.batch"
-            durable.write(path, batch.save)
-            saved += batch.n
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for batch in _for_files(batches):
+                durable.write(self.directory / f"{self._prefix}{fresh()}.batch", batch.save)
+                saved += batch.n
+        except OSError as error:
+            raise PartlyWritten(f"spool {self.directory}: {error.strerror or error}", saved) from error
         return saved
 
     def load(self) -> Iterator[tuple[Path, Batch]]:
@@ -55,29 +57,78 @@ def rows_spooled(path: Path) -> int:
 
 
 class Unspooled:
-    """The rows of an earlier run, read file by file; a file is removed when its rows are written."""
+    """The rows of an earlier run, read back a part at a time. A file is removed when its rows are written.
+
+    Until then a kill loses nothing of them: they weigh nothing in the ledger.
+    """
 
     def __init__(self, spool: Spool) -> None:
         self._files = spool.load()
-        self._read: list[Path] = []
-        self._weight = 0
+        self._read: list[tuple[Path, Batch]] = []
+        self._under_way: list[tuple[Path, Batch]] = []
+        self.more = True
+        """Whether there may be further files to read."""
 
-    def next(self) -> Batch | None:
-        """The next batch, which no bound cuts; None at the end."""
-        for path, batch in self._files:
-            self._read.append(path)
-            self._weight += weight(batch)
-            batch.held = True
+    @property
+    def rows(self) -> int:
+        """Rows read that wait or are being written."""
+        return sum(batch.n for _, batch in self._present)
+
+    @property
+    def octets(self) -> int:
+        """Memory of these rows."""
+        return sum(batch.nbytes for _, batch in self._present)
+
+    @property
+    def waits(self) -> bool:
+        """Whether rows wait."""
+        return bool(self._read)
+
+    @property
+    def _present(self) -> list[tuple[Path, Batch]]:
+        return [*self._under_way, *self._read]
+
+    def read(self) -> Batch | None:
+        """The next batch, which waits from now on; None at the end."""
+        for path, batch in self._files if self.more else ():
+            batch.held = batch.kept = True
+            self._read.append((path, batch))
             return batch
+        self.more = False
         return None
 
-    def remove(self) -> int:
-        """Remove the files read so far; the weight of their rows."""
-        for path in self._read:
+    def take(self, together: bool, rows: int, octets: int) -> list[Batch]:
+        """The oldest batches, one at least, for a write of so many rows and octets; of one schema unless `together`."""
+        taken: list[tuple[Path, Batch]] = []
+        for one in self._read:
+            rows, octets = rows - one[1].n, octets - one[1].nbytes
+            fits = rows >= 0 and octets >= 0 and (together or one[1].schema == self._read[0][1].schema)
+            if taken and not fits:
+                break
+            taken.append(one)
+        self._read, self._under_way = self._read[len(taken) :], taken
+        batches = [batch for _, batch in taken]
+        if together:
+            return batches
+        joined = Batch.joined(batches)
+        joined.kept = True
+        return [joined]
+
+    def written(self) -> None:
+        """The batches taken last are written, or given up: their files go."""
+        for path, _ in self._under_way:
             path.unlink(missing_ok=True)
-        self._read.clear()
-        removed, self._weight = self._weight, 0
-        return removed
+        self._under_way = []
+
+    def give_back(self) -> None:
+        """The batches taken last wait again, before the others."""
+        self._read, self._under_way = self._present, []
+
+    def leave(self) -> int:
+        """Forget what is read, which stays on the disk; its rows."""
+        rows = self.rows
+        self._read, self._under_way = [], []
+        return rows
 
 
 def _for_files(batches: list[Batch]) -> Iterator[Batch]:

@@ -10,6 +10,7 @@ from itertools import count
 from twisted.logger import Logger
 
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.plurals import plural
 from ulogd_tw.flow import OutputQueue
@@ -43,22 +44,26 @@ class Spools:
         batches = queue.left()
         rows = sum(batch.n for batch in batches)
         directory = self.of(queue)
-        if rows and not (directory and self._save(queue, batches, directory)):
+        if rows and directory:
+            rows -= self._save(queue, batches, directory)
+        if rows:
             queue.counters.dropped["stop_timeout"] += rows
             text = plural(rows, "row was", "rows were")
             self.log.error("{node}: {rows} not written before stop_timeout", node=queue.node.ident, rows=text)
-        elif queue.spooled is not None:
-            queue.spooled.remove()  # its rows were written, or are in the new files
+        queue.end(batches)
 
-    def _save(self, queue: OutputQueue, batches: list[Batch], directory: str) -> bool:
+    def _save(self, queue: OutputQueue, batches: list[Batch], directory: str) -> int:
+        """Put rows on the disk; the number of those that are there."""
         try:
             saved = Spool(directory, queue.node.ident).save(batches, self._fresh)
-        except OSError as error:
+        except PartlyWritten as error:
             self._report(queue.output, error)
-            return False
-        queue.counters.rows_spooled += saved
-        self.log.warn("{rows} in {directory}", rows=plural(saved, "row waits", "rows wait"), directory=directory)
-        return True
+            saved = error.rows
+        if saved:
+            queue.counters.rows_spooled += saved
+            self.log.warn("{node}: {rows} in {directory}", node=queue.node.ident,
+                          rows=plural(saved, "row waits", "rows wait"), directory=directory)  # fmt: skip
+        return saved
 
 
 def _names() -> Callable[[], str]:

@@ -1,5 +1,6 @@
 """Tests of ulogd_tw.flow: the queue before an output keeps order, bounds and the balance of rows."""
 
+import errno
 import os
 
 import numpy as np
@@ -10,11 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import given
 from tests.unit.core import doubles
 from tests.unit.core.doubles import numbers
+from ulogd_tw.core import durable
 from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.gather import Gather
 from ulogd_tw.core.stack import Builder, StackSpec
 from ulogd_tw.flow import OutputQueue, Pauses
 from ulogd_tw.spool import Spool, Unspooled
+from ulogd_tw.spools import Spools
 
 
 class OutputQueueTests(SynchronousTestCase):
@@ -195,6 +198,60 @@ class OutputQueueTests(SynchronousTestCase):
             self.answer()
         self.successResultOf(drained)
         self.assertEqual((30, 17), (len(self.rows()), len(os.listdir(spool.directory))))
+
+    def test_spool_while_rows_never_end(self):
+        """Rows that come during each write neither keep the rest on the disk nor the files of rows that are written."""
+        queue, spool = self.queue(rows=100), self.spool(20)
+        self.source.receive(numbers(1, a=[1000]))
+        queue.read_back(Unspooled(spool))
+        for value in range(1001, 1020):
+            self.source.receive(numbers(1, a=[value]))
+            self.answer()
+        self.assertEqual(([], 200), (os.listdir(spool.directory), self.keep.counters.rows_unspooled))
+        self.assertEqual(list(range(200)), [value for value in self.rows() if value < 1000])
+        self.assertEqual({}, self.graph.unaccounted())
+
+    def test_rows_on_the_disk_are_not_lost_by_a_kill(self):
+        """They weigh nothing in the ledger, and stay where they are at a stop; rows that came do not."""
+        queue, spool = self.queue(rows=100), self.spool(5)
+        queue.read_back(Unspooled(spool))
+        self.source.receive(numbers(4, a=[1, 2, 3, 4]))
+        self.assertEqual((34, 4), (self.keep.counters.rows_waiting, queue.weight))
+        queue.leave_rest()
+        queue.close()
+        self.keep.pending.pop(0).errback(ValueError("stopped"))
+        self.assertEqual(([4], 5), ([batch.n for batch in queue.left()], len(os.listdir(spool.directory))))
+        self.assertEqual((30, 30), (self.keep.counters.rows_unspooled, self.keep.counters.rows_spooled))
+
+    def test_a_part_of_a_spooled_file_is_written(self):
+        """Its rest is left as rows that came are, and the file is gone."""
+        queue, spool = self.queue(rows=100), self.spool(1)
+        queue.read_back(Unspooled(spool))
+        queue.close()
+        self.keep.pending.pop(0).errback(PartlyWritten("stopped", 3))
+        self.assertEqual([3, 4, 5, 6, 7, 8, 9], [v for b in queue.left() for v in b.columns["a"].tolist()])
+        self.assertEqual(([], 3), (os.listdir(spool.directory), self.keep.counters.rows_written))
+
+    def test_a_disk_that_fills_at_a_stop(self):
+        """What is on the disk waits for the next start; the rest is dropped and counted, and no row is both."""
+        write, paths, told = durable.write, [], []
+
+        def one_file(path, fill):
+            paths.append(path)
+            if len(paths) > 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(path, fill)
+
+        self.patch(durable, "write", one_file)
+        queue, spool = self.queue(), self.mktemp()
+        for name in ("a", "b"):
+            self.source.receive(numbers(3, **{name: [1, 2, 3]}))
+        queue.close()
+        self.keep.pending[0].errback(ValueError("stopped"))
+        Spools(lambda: spool, lambda plugin, error: told.append(str(error))).leave(queue)
+        counters = self.keep.counters
+        self.assertEqual((3, {"stop_timeout": 3}), (counters.rows_spooled, counters.dropped))
+        self.assertEqual(([f"spool {spool}: No space left on device"], {}), (told, self.graph.unaccounted()))
 
     def test_small_batches_are_joined(self):
         """Thousands of them are few arrays while they wait, within the bounds of a write; nothing else changes."""

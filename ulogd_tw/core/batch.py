@@ -87,7 +87,10 @@ class Batch:
               there is undefined
     now       the clock of the input, seconds since 1970: the wall clock, or that of a replayed file
     held      True when the input waits while its rows wait, so that a full queue need not drop them
+    kept      True while its rows are in a file, too, which a kill leaves there
     """
+
+    kept = False
 
     __slots__ = ("schema", "columns", "missing", "n", "now", "held", "__dict__")
 

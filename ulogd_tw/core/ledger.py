@@ -43,7 +43,12 @@ _CLOSED, _FIRST = 0, 8
 
 
 def weight(batch: Batch) -> int:
-    """The rows that a batch stands for: an AGGREGATE's row stands for its flows."""
+    """The rows that a batch stands for: an AGGREGATE's row stands for its flows.
+
+    Rows kept in a file stand for none: a kill does not lose them.
+    """
+    if batch.kept:
+        return 0
     flows = batch.columns.get("flows")
     return int(flows.sum()) if isinstance(flows, np.ndarray) and flows.dtype.kind in "ui" else batch.n
 
