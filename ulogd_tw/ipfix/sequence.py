@@ -45,6 +45,11 @@ class Sequence:
         self.expected = self._resumed = number
         self._most = min(max(FAR, int(seconds * FASTEST)), HALF - 1)
 
+    @property
+    def resumed(self) -> bool:
+        """Whether nothing has come since `resume_at`."""
+        return self.expected >= 0 and self.expected == self._resumed
+
     def away(self, number: int) -> bool:
         """Whether a Message of this number came, or is missing, in the gap between two runs of ours."""
         start, length = self._away
@@ -61,7 +66,7 @@ class Sequence:
             self.expected = (number + rows) & MASK
             return 0, ""
         ahead = (number - self.expected) & MASK
-        resumed = self.expected == self._resumed
+        resumed = self.resumed
         if ahead <= (self._most if resumed else FAR):
             if ahead:
                 self._gaps = [*self._gaps[1 - MOST_GAPS :], (self.expected, ahead)]

@@ -34,8 +34,13 @@ class SequenceTracker:
             domain.sequence.deferred.append(DeferredMessage(number, rows))
             return
         if rows < 0:
+            if domain.sequence.resumed:  # what is missing before it is known
+                self._follow(session, domain, number, 0, unit)
             domain.sequence.unknown()
-            return
+        else:
+            self._follow(session, domain, number, rows, unit)
+
+    def _follow(self, session: Session, domain: Domain, number: int, rows: int, unit: str) -> None:
         lost, odd = domain.sequence.follow(number, rows)
         if lost:
             away = odd == "restart_gap" or (lost < 0 and domain.sequence.away(number))

@@ -150,6 +150,15 @@ class PositionTests(SynchronousTestCase):
         then = Run(self.path)
         self.assertEqual(0, then.begin(1010.0, places=("127.0.0.1:9996",)))
 
+    def test_templates_unknown_after_the_start(self):
+        """The first message tells what is missing before it, though its records wait for their template."""
+        self.first.take(message(a_set(2, COUNTER), DATA, number=0))
+        then = self.again()
+        then.take(message(DATA, number=5), message(DATA, number=8), now=1010.0)
+        self.assertEqual({"restart": 2}, then.lost)
+        then.take(message(a_set(2, COUNTER), DATA, number=11), message(DATA, number=15), now=1010.0)
+        self.assertEqual({"restart": 2, "sequence": 1}, then.lost)
+
     def test_heard_by_another_since(self):
         """Two collectors have had the address: the numbers of the one that heard it last count, whose ever they are.
 
