@@ -2,6 +2,8 @@
 
 import time
 
+import psycopg
+
 from tests.live.test_postgresql import PGSQLTestCase, pause
 from tests.unit.storing.sql_rows import batch_of, opened
 from ulogd_tw.core import types
@@ -72,6 +74,22 @@ class PartitionTests(PGSQLTestCase):
         self.patch(Partitions, "_today", lambda partitions: self.now // DAY_MS + 4)
         await made.write(rows_at(*[self.now] * 3))
         self.assertEqual({self.day(5): [0], self.day(0): [0, 1, 1, 2]}, self.partitions())
+
+    async def test_long_query(self):
+        """A long query of the table holds no rows up: its partitions are made and dropped when it has ended."""
+        made = await self.opened()
+        await made.write(rows_at(self.now, self.now - 2 * DAY_MS))
+        self.patch(time, "time", lambda: self.now / 1000 + 3 * DAY)
+        made.database._partitions._next = 0
+        with psycopg.connect(**self.server.where) as reader:
+            reader.execute(f'SELECT count(*) FROM "{self.table}"')
+            began = time.monotonic()
+            await made.write(rows_at(self.now + 4 * DAY_MS))
+            self.assertLess(time.monotonic() - began, 10)
+        self.assertEqual({self.day(0): [0], self.day(-2): [1], "odd": [0]}, self.partitions())
+        made.database._partitions._next = made.database._partitions._later = 0
+        await made.write(rows_at(self.now))
+        self.assertEqual({self.day(0): [0, 0], self.day(4): [0]}, self.partitions())
 
     async def test_two_at_once(self):
         """Two instances that make the same table and partitions at the same moment both write."""

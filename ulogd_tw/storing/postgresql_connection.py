@@ -72,7 +72,7 @@ def guarded(parameters: dict[str, Any]) -> dict[str, Any]:
         raise psycopg.NotSupportedError(
             f"libpq {pq.version() // 10000} would send the password in clear text to any server that asks for it"
         )
-    return parameters
+    return parameters | {"passfile": os.devnull}  # else it would take one from ~/.pgpass
 
 
 def parsed(text: str) -> dict[str, Any]:

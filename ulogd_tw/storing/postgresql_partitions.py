@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
-import psycopg
 from psycopg import errors
 from twisted.logger import Logger
 
@@ -29,6 +29,8 @@ MOST_DAYS = 400
 """Past days that get a partition because one batch has rows of them."""
 SLICE = 20_000
 """Rows deleted by one statement from a table without partitions."""
+BRIEF_MS = 1000
+"""Milliseconds that a change of tables waits for queries, and others for it."""
 LONGEST = 1.0
 """Seconds of deleting at once; the rest comes with the next look."""
 LONGEST_NAME = 63
@@ -65,12 +67,14 @@ class Partitions:
         """Days with a partition, since 1970."""
         self._default = ""
         self._next = 0.0
+        self._later = 0.0
+        """When partitions are made again, after a query was in the way."""
 
     # the table
 
     def ddl_tail(self, column: str) -> str:
         """What stands behind the columns of a new table."""
-        return f' PARTITION BY RANGE ("{column}")'
+        return f" PARTITION BY RANGE ({_quoted(column)})"
 
     def hypertables(self, connection: Any) -> bool:
         """Whether TimescaleDB is there."""
@@ -88,8 +92,10 @@ class Partitions:
         """Give a new partitioned table its default partition, and an index by time that costs next to nothing."""
         odd = self._named("odd")
         self._execute(connection, f"CREATE TABLE IF NOT EXISTS {odd} PARTITION OF {self.table} DEFAULT")
-        self._execute(connection, f'CREATE INDEX IF NOT EXISTS "{self.name[:50]}_by_time" ON {self.table} '
-                      f'USING brin ("{self.column}")')  # fmt: skip
+        index = _quoted(f"{self.name[:50]}_by_time")
+        self._execute(
+            connection, f"CREATE INDEX IF NOT EXISTS {index} ON {self.table} USING brin ({_quoted(self.column)})"
+        )
 
     def learn(self, column: str, partitioned: bool, columns: Iterable[str]) -> None:
         """What the table is, when its columns are read anew."""
@@ -99,7 +105,7 @@ class Partitions:
 
     def _named(self, end: str) -> str:
         name = f"{self.name[: LONGEST_NAME - len(end) - 1]}_{end}"
-        return (f"{self._place}." if self._place else "") + '"' + name.replace('"', '""') + '"'
+        return (f"{self._place}." if self._place else "") + _quoted(name)
 
     # days
 
@@ -122,12 +128,14 @@ class Partitions:
         """Make the partitions that lack among those of these days and the next ones."""
         today = self._today()
         wanted = {*days, *range(today, today + AHEAD + 1)} - self._made
-        if not self.partitioned or not wanted:
+        if not self.partitioned or not wanted or time.monotonic() < self._later:
             return
         ranges = self._ranges(connection)
         for day in sorted(wanted):
-            if not any(first <= day * DAY_S < last for _, first, last in ranges):
-                self._make_day(connection, day)
+            there = any(first <= day * DAY_S < last for _, first, last in ranges)
+            if not there and not self._briefly(connection, partial(self._make_day, connection, day)):
+                self._later = time.monotonic() + UPKEEP_S
+                return
             self._made.add(day)
 
     def _ranges(self, connection: Any) -> list[tuple[str, int, int]]:
@@ -140,24 +148,36 @@ class Partitions:
         first, last = (_text(number * DAY_S) for number in (day, day + 1))
         part = self._named(time.strftime("%Y%m%d", time.gmtime(day * DAY_S)))
         like = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE"
-        between = f"\"{self.column}\" >= '{first}' AND \"{self.column}\" < '{last}'"
-        connection.execute("BEGIN")
+        column = _quoted(self.column)
+        connection.execute(f"CREATE TABLE {part} (LIKE {self.table} {like})")
+        if self._default:  # rows that were too far ahead when they came
+            between = f"{column} >= '{first}' AND {column} < '{last}'"
+            moved = f"WITH moved AS (DELETE FROM {self._default} WHERE {between} RETURNING *)"
+            connection.execute(f"{moved} INSERT INTO {part} SELECT * FROM moved")
+        # Unlike CREATE TABLE ... PARTITION OF, this waits only for readers of the default partition.
+        connection.execute(
+            f"ALTER TABLE {self.table} ATTACH PARTITION {part} FOR VALUES FROM ('{first}') TO ('{last}')"
+        )
+
+    def _briefly(self, connection: Any, change: Callable[[], Any]) -> bool:
+        """Change tables in a transaction that waits for no long query: false if one is in the way, and nothing is done.
+
+        Rows of a day without a partition go to the default one meanwhile.
+        """
+        connection.execute(f"BEGIN; SET LOCAL lock_timeout = {BRIEF_MS}")
         try:
-            connection.execute(f"CREATE TABLE {part} (LIKE {self.table} {like})")
-            if self._default:  # rows that were too far ahead when they came
-                moved = f"WITH moved AS (DELETE FROM {self._default} WHERE {between} RETURNING *)"
-                connection.execute(f"{moved} INSERT INTO {part} SELECT * FROM moved")
-            # Unlike CREATE TABLE ... PARTITION OF, this waits for no reader of the table.
-            connection.execute(
-                f"ALTER TABLE {self.table} ATTACH PARTITION {part} FOR VALUES FROM ('{first}') TO ('{last}')"
-            )
+            change()
             connection.commit()
+        except errors.LockNotAvailable:
+            connection.rollback()
+            return False
         except (errors.DuplicateTable, errors.UniqueViolation, errors.InvalidObjectDefinition) as error:
             connection.rollback()  # another instance made it
             self.log.debug("{instance}: {error}", instance=self.instance, error=error)
         except BaseException:
             connection.rollback()
             raise
+        return True
 
     # what is old
 
@@ -174,7 +194,7 @@ class Partitions:
             self.make(connection, ())
             self._drop(connection, limit)
         else:
-            self._delete(connection, self.table, f"\"{self.column}\" < '{_text(limit)}'")
+            self._delete(connection, self.table, f"{_quoted(self.column)} < '{_text(limit)}'")
 
     def _chunked(self, connection: Any) -> bool:
         if not self.hypertables(connection):
@@ -186,14 +206,13 @@ class Partitions:
 
     def _drop(self, connection: Any, limit: float) -> None:
         for name, _, last in self._ranges(connection):
-            if last <= limit:
-                self._execute(connection, f"DROP TABLE {name}")
+            if last <= limit and self._briefly(connection, partial(connection.execute, f"DROP TABLE {name}")):
                 self.expired.partitions += 1
                 self.log.info("{instance}: dropped the partition {name}, whose rows are older than retain",
                               instance=self.instance, name=name)  # fmt: skip
         if self._default:
             column = STORED_AT if self._stored_at else self.column
-            self._delete(connection, self._default, f"\"{column}\" < '{_text(limit)}'")
+            self._delete(connection, self._default, f"{_quoted(column)} < '{_text(limit)}'")
 
     def _delete(self, connection: Any, table: str, old: str) -> None:
         """Delete rows in slices, so that no statement takes long."""
@@ -212,6 +231,6 @@ def _text(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(seconds))
 
 
-def may_not(error: psycopg.Error) -> bool:
-    """Whether the user may not make partitions: rows then go where they can."""
-    return isinstance(error, errors.InsufficientPrivilege)
+def _quoted(name: str) -> str:
+    """An identifier in quotes."""
+    return '"' + name.replace('"', '""') + '"'

@@ -106,5 +106,5 @@ class PasswordTests(SynchronousTestCase):
         """A libpq that cannot refuse is not given a password for an unsafe way."""
         self.patch(postgresql_connection.pq, "version", lambda: 150018)
         self.assertRaises(psycopg.NotSupportedError, guarded, {"host": "db", "password": "p"})
-        self.assertEqual({"host": "db"}, guarded({"host": "db"}))
+        self.assertEqual({"host": "db", "passfile": "/dev/null"}, guarded({"host": "db"}))
         self.assertIn("password", guarded({"host": "/run/postgresql", "password": "p"}))
