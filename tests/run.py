@@ -35,9 +35,10 @@ UNIT, LIVE = "tests.unit", "tests.live"
 APART = tuple(
     f"{LIVE}.test_{what}" for what in (
         "install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "replay", "aggregate_captures",
-        "aggregate_sums", "api", "benchmarks", "collector", "corpus", "dtls", "exchanged", "exporters", "http_attacks",
-        "ipfix_export", "match", "mediator", "mysql", "outage", "postgresql", "query", "reload", "restart", "sessions",
-        "sflow", "sqlite3", "start", "tls", "watching", "windows",
+        "aggregate_sums", "api", "benchmarks", "collector", "corpus", "dtls", "exchanged", "exporters",
+        "http_attacks", "ipfix_export", "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
+        "outage", "postgresql", "query", "reload", "restart", "sessions", "sflow", "sqlite3", "start", "tls",
+        "watching", "windows",
     )
 )  # fmt: skip
 """Live tests that take no fixed port or device of this host, so that others may run beside them."""
