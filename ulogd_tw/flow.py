@@ -336,7 +336,7 @@ class OutputQueue:
             self._refill(spooled)
         self._after_spool = spooled is not None and spooled.waits
         if spooled is not None and spooled.waits:
-            return spooled.take(self.output.together, *self._bounds)
+            return spooled.take(self.output.together, *((0, 0) if self.output.knows_past else self._bounds))
         return self._take() if came else []
 
     def _heap(self, batch: Batch) -> Schema | None:

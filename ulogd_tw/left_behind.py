@@ -26,7 +26,7 @@ ROWS, GROUPS, RECORDS, LOST = "rows", "groups", "records", "lost"
 """Of an output; in groups of an AGGREGATE; for a collector; rows that were lost when an earlier run was killed."""
 AGAIN_S = 60.0
 """Between two looks while there is something."""
-_BATCH = re.compile(r"(?P<ident>.+)-\d{12}-[0-9a-f]{8}-\d{6}\.batch")
+_BATCH = re.compile(r"(?P<ident>.+)-\d{12}-[0-9a-f]{8}-\d{6}(?:@[^/]+)?\.batch")
 _SHOWN = 3
 """Files named in a line."""
 

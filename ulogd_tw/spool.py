@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from twisted.logger import Logger
 
 from ulogd_tw.core import durable
-from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.batch import Batch, Past
 from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.gather import JOIN_OCTETS
 
+_PAST = re.compile(r"(?:@(s-[0-9a-f]{32}))?(?:@([0-9a-f-]{36})\.([0-9]{1,18}))?\.batch$")
 FILE_ROWS = 8192
 """Maximum rows of a spooled file: a start reads one file at least into the queue."""
 
@@ -31,7 +34,7 @@ class Spool:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for batch in _for_files(batches):
-                durable.write(self.directory / f"{self._prefix}{fresh()}.batch", batch.save)
+                durable.write(self.directory / f"{self._prefix}{fresh()}{_words(batch.past)}.batch", batch.save)
                 saved += batch.n
         except OSError as error:
             raise PartlyWritten(f"spool {self.directory}: {error.strerror or error}", saved) from error
@@ -42,9 +45,25 @@ class Spool:
         for path in sorted(self.directory.glob(f"{self._prefix}*.batch")):
             try:
                 with open(path, "rb") as file:
-                    yield path, Batch.load(file)
+                    batch = Batch.load(file)
+                batch.past = _past(path.name)
+                yield path, batch
             except (OSError, ValueError) as error:
                 self.log.error("spooled batch {path} cannot be read: {error}", path=path, error=error)
+
+
+def _words(past: Past | None) -> str:
+    """The past of a batch as part of a file's name."""
+    if past is None:
+        return ""
+    return (f"@{past.mark}" if past.mark else "") + (f"@{past.run}.{past.number}" if past.run else "")
+
+
+def _past(name: str) -> Past:
+    """The past of the batch in a file of this name, which is its mark if it has none."""
+    found = _PAST.search(name)
+    mark, run, number = found.groups() if found else (None, None, None)
+    return Past(mark or "s-" + hashlib.sha256(name.encode()).hexdigest()[:32], run or "", int(number or 0))
 
 
 def rows_spooled(path: Path) -> int:
@@ -131,11 +150,25 @@ class Unspooled:
         return rows
 
 
+def _pieces(batches: list[Batch]) -> Iterator[Batch]:
+    """The batches, those too large in pieces; a mark is of one piece."""
+    for whole in batches:
+        for at in range(0, whole.n, FILE_ROWS):
+            batch = whole.take(slice(at, at + FILE_ROWS))
+            batch.past = whole.past
+            if batch.past is not None and batch.n < whole.n:
+                batch.past = batch.past._replace(mark="")
+            yield batch
+
+
 def _for_files(batches: list[Batch]) -> Iterator[Batch]:
     """The batches joined with their neighbours, and cut: one file each is synced to disk."""
     some: list[Batch] = []
     rows = octets = 0
-    for batch in (whole.take(slice(at, at + FILE_ROWS)) for whole in batches for at in range(0, whole.n, FILE_ROWS)):
+    for batch in _pieces(batches):
+        if batch.past is not None:
+            yield batch
+            continue
         fits = rows + batch.n <= FILE_ROWS and octets + batch.nbytes <= JOIN_OCTETS
         if some and (batch.schema != some[0].schema or not fits):
             yield Batch.joined(some)

@@ -123,6 +123,33 @@ class OutageTests(TestCase):
             sums = database.execute(SUMS).fetchone()
         self.assertEqual(sums[:2], (6000, first["octets"] + second["octets"]))
 
+    def test_killed_while_it_reads_the_spool(self):
+        """A run that is killed while it stores what waited on the disk: the next one stores the rest, none twice."""
+        with self.service(["col1:COLLECTOR,db1:SQLITE3"], settings="stop_timeout=0.5") as service:
+            path = service.directory / "flows.sqlite3"
+            sent = generate(f"127.0.0.1:{self.port}", "-n", 1, "-t", "tcp", "-6", 0)
+            service.wait_for("db1", "rows_written", 1)
+            other = sqlite3.connect(path, isolation_level=None, timeout=10)
+            other.execute("begin exclusive")
+            sent = generate(f"127.0.0.1:{self.port}", "-n", 100_000, "-t", "tcp", "-6", 0, "-s", 3)
+            service.wait_for("col1", "rows_received", 100_001)
+            service.stop()
+            other.execute("rollback")
+            for _ in range(3):
+                rows = other.execute("select count(*) from flows").fetchone()[0]
+                service.start()
+                more = f"select count(*) > {rows} from flows"
+                wait_until(lambda query=more: other.execute(query).fetchone()[0], what="rows")
+                service.daemon.stop(signal.SIGKILL)
+            left = len(os.listdir(service.directory / "spool"))
+            self.assertGreater(left, 0)
+            service.start()
+            wait_until(lambda: not os.listdir(service.directory / "spool"), 30, "an empty spool")
+            service.stop()
+            other.close()
+        with sqlite3.connect(path) as database:
+            self.assertEqual(database.execute(SUMS).fetchone()[0], 1 + sent["records"])
+
     def test_files_are_rotated(self):
         """logrotate renames and sends SIGHUP: no line is lost or torn."""
         import socket

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,6 +79,17 @@ class Schema(Mapping[str, Key]):
         return f"Schema({', '.join(f'{k.name}:{k.type}' for k in self._keys.values())})"
 
 
+class Past(NamedTuple):
+    """What may have happened to a batch before it went to the disk, or since it was read by a run that was killed.
+
+    `mark` stands for it in a database that has its rows; `run` and `number` are of a write that got no answer.
+    """
+
+    mark: str = ""
+    run: str = ""
+    number: int = 0
+
+
 class Batch:
     """`n` rows. A batch is never changed in place: stacks share it.
 
@@ -93,6 +104,8 @@ class Batch:
     kept = False
 
     __slots__ = ("schema", "columns", "missing", "n", "now", "held", "__dict__")
+    past: Past | None = None
+    """Of a batch that goes to the disk or comes from there; batches made of this one have none."""
 
     def __init__(
         self,

@@ -380,6 +380,8 @@ class Output(Plugin):
     """Of each of its stacks the instance that makes its rows: the nearest aggregate, else the input."""
     clock: Any = None
     """The reactor, or a clock, of an output that gathers."""
+    knows_past = False
+    """Whether it can tell that a batch from the disk is stored already (`Batch.past`): such are written one by one."""
     together = False
     """True if `write_together` takes batches of several schemas at once: it can order packets of both families."""
     losses: Callable[[], dict[str, int]] = staticmethod(dict)

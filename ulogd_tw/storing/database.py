@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from twisted.logger import Logger
 
+from ulogd_tw.core.batch import Past
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.readable import type_of
@@ -69,8 +70,8 @@ class Database:
         """Whether a column can be added to the table, seen by `columns`; a view has none."""
         self.transactional = True
         """Whether rows can be taken back, seen by `columns`."""
-        self._in_doubt = -1
-        """The number of a batch that may be stored, with nothing to tell it by."""
+        self.in_doubt = -1
+        """The number of a batch whose commit got no answer."""
         self.expired = Expired()
         self.connection: Any = None
         self._refused = (0, Refused())
@@ -209,13 +210,20 @@ class Database:
                 raise
             self.numbered = False
 
-    def store(self, connection: Any, values: Values, n: int, number: int, again: bool) -> Refused:
-        """Write one batch in one transaction. `again`: an earlier attempt may have been committed unnoticed."""
+    def store(
+        self, connection: Any, values: Values, n: int, number: int, again: bool, past: Past | None = None
+    ) -> Refused:
+        """Write one batch in one transaction. `again`: an earlier attempt may have been committed unnoticed.
+
+        `past`: an earlier run may have done so; then nothing is written.
+        """
         if again and (stored := self.stored(connection, number)):
             return stored
-        return self._commit(connection, values, n, number, Refused())
+        if past and self._stored_before(connection, past):
+            return Refused()
+        return self._commit(connection, values, n, number, Refused(), past)
 
-    def sift(self, connection: Any, values: Values, n: int, number: int) -> Refused:
+    def sift(self, connection: Any, values: Values, n: int, number: int, past: Past | None = None) -> Refused:
         """As `store`, without the rows refused by an error about the whole statement.
 
         Raises this error if nothing shows that rows are the cause.
@@ -223,14 +231,14 @@ class Database:
         if stored := self.stored(connection, number):
             return stored
         if not self.transactional:  # rows that are tried would stay
-            return self._commit(connection, values, n, number, Refused())
+            return self._commit(connection, values, n, number, Refused(), past)
         sifting = Sifting(values, n, partial(self._try, connection))
         sifting.run(partial(self._takes_others, connection, values))
         refused = Refused()
         for row, error in sifting.bad.items():
             refused.add(self.text(error), row)
         good, bad = sifting.good(), refused.rows
-        refused = self._commit(connection, part(values, good), len(good), number, refused)
+        refused = self._commit(connection, part(values, good), len(good), number, refused, past)
         refused.move(good, since=bad)
         return refused
 
@@ -274,23 +282,35 @@ class Database:
         """Whether an error is about one row, such as a key that is there twice: then the table takes others."""
         raise NotImplementedError
 
-    def _commit(self, connection: Any, values: Values, n: int, number: int, refused: Refused) -> Refused:
+    def _stored_before(self, connection: Any, past: Past) -> bool:
+        """Whether an earlier run has committed this batch."""
+        if not self.numbered:
+            return False
+        known = [(past.mark, 1)] if past.mark else []
+        known += [(past.run, past.number)] if past.run else []
+        return any(self.last_number(connection, run) >= number for run, number in known)
+
+    def _commit(
+        self, connection: Any, values: Values, n: int, number: int, refused: Refused, past: Past | None = None
+    ) -> Refused:
         self.ready(connection, values, n)
         self.begin(connection)
         if self.numbered:
             statement = self.upsert.format(table=self.batches)
             self._execute(connection, statement, self.run, self.instance, number, int(time.time()))
-        already, in_doubt = refused.rows, self._in_doubt == number
+            if past and past.mark:
+                self._execute(connection, statement, past.mark, self.instance, 1, int(time.time()))
+        already = refused.rows
+        twice = self.in_doubt == number and not (self.numbered and self.transactional)
         if not self.transactional:
-            self._in_doubt = number
+            self.in_doubt = number
         if n:
             self.insert(connection, values, n, refused)
         self._refused = (number, refused)
-        if not self.numbered:
-            self._in_doubt = number
+        self.in_doubt = number
         connection.commit()
-        self._in_doubt = -1
-        refused.maybe_twice = n if in_doubt else 0
+        self.in_doubt = -1
+        refused.maybe_twice = n if twice else 0
         if n and refused.rows == already:
             self._known = part(values, np.zeros(1, np.int64))
         return refused

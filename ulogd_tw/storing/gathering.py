@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.batch import Batch, Past
 from ulogd_tw.core.batch_journal import BatchJournal, UnderWay, under_way
 from ulogd_tw.core.errors import NotWritten
 from ulogd_tw.core.gather import Gather
@@ -100,6 +100,10 @@ class GatheringOutput(Output):
 
     def stored(self, number: int) -> Refused | None:
         """The result of a write that was cut, if it was done after all; else None."""
+        return None
+
+    def doubt(self, number: int) -> tuple[str, int] | None:
+        """`run` and the number of a write that may have been done although it got no answer, for the next run."""
         return None
 
     def committed(self, run: str, number: int) -> bool:
@@ -315,6 +319,9 @@ class GatheringOutput(Output):
             except Exception as error:
                 self.log.debug("{instance}: {error}", instance=self.instance, error=error)
         if refused is None:
+            if doubt := self.doubt(number):
+                for batch in batches:
+                    batch.past = Past(batch.past.mark if batch.past else "", *doubt)
             rows = plural(sum(batch.n for batch in batches), "row")
             raise NotWritten(f"{self.where}: stopped before {rows} could be written")
         return refused

@@ -61,6 +61,8 @@ COMMON = (
 class SQLOutput(GatheringOutput):
     """Writes rows into one table of a database, one transaction a batch, with retries."""
 
+    knows_past = True
+
     counts = STORING
     itype = RAW | PACKET | FLOW | SUM
     gather = Gather(JOIN_ROWS, JOIN_OCTETS)
@@ -367,6 +369,10 @@ class SQLOutput(GatheringOutput):
 
     def stored(self, number: int) -> Refused | None:
         return self.writer.stored(self.pool, number)
+
+    def doubt(self, number: int) -> tuple[str, int] | None:
+        in_doubt = self.database.numbered and self.database.in_doubt == number
+        return (self.run, number) if in_doubt else None
 
     def committed(self, run: str, number: int) -> bool:
         return self.writer.committed(self.pool, run, number)

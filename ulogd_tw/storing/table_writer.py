@@ -64,11 +64,13 @@ class TableWriter:
 
         `again`: an earlier attempt may have been committed unnoticed. After an error the connection is discarded.
         """
-        return self._written(pool, batch, partial(self.database.store, number=number, again=again))
+        return self._written(
+            pool, batch, partial(self.database.store, number=number, again=again, past=batch.past if batch else None)
+        )
 
     def sift(self, pool: Any, batch: Batch, number: int) -> Refused:
         """The same after attempts in vain: without the rows that are to blame (`Database.sift`)."""
-        return self._written(pool, batch, partial(self.database.sift, number=number))
+        return self._written(pool, batch, partial(self.database.sift, number=number, past=batch.past))
 
     def _written(self, pool: Any, batch: Batch | None, store: Callable[..., Refused]) -> Refused:
         try:
