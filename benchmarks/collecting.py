@@ -130,6 +130,9 @@ SHAPES = [
     }, messages=traffic.sflow, rate=70_000),
     storing("store-100k", 100_000),
     storing("store-800k", 800_000),
+    Collecting("flow-store-100k", "flow store, 100 k/s", PER_MILLION, {
+        OURS: collectors.flow_store, "nfcapd": collectors.nfcapd,
+    }, rate=100_000),
     Collecting("json", "JSON, 400 k/s", PER_MILLION, {OURS: collectors.json}, rate=400_000),
     Resending("resend", "COLLECTOR -> IPFIX/UDP, 400 k/s", PER_MILLION, {
         OURS: collectors.resend, "nfacctd's tee": collectors.tee, "nfcapd -R, which stores too": collectors.repeat,

@@ -77,6 +77,11 @@ def store(folder, port):
     return ours(folder, port, "out:IPFIXFILE", f'[out]\nfile="{folder}/flows-%Y%m%d-%H%M%S.ipfix"\n')
 
 
+def flow_store(folder, port):
+    """COLLECTOR -> PARQUET, the keys of flows; a file each second."""
+    return ours(folder, port, "out:PARQUET", f'[out]\ndirectory="{folder}/store"\nflush=1\nretain=1d\n')
+
+
 def json(folder, port):
     """COLLECTOR -> JSON: every record with all that it has."""
     return ours(folder, port, "out:JSON", f'[out]\nfile="{folder}/flows.json"\n')

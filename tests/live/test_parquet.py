@@ -21,7 +21,7 @@ ROWS = 10
 KILLS = 20
 STATE = 'state_dir="{dir}/state"\nstate_interval=0.1'
 SLACK_S = 1.5
-"""Seconds between the arrival of a row and its file, beyond `flush`: start of the service, a busy machine."""
+"""Seconds between the arrival of a row and its file, beyond `flush`, on a busy machine."""
 
 
 class Numbered(Exporter):
@@ -72,15 +72,68 @@ class StoreCase(SynchronousTestCase):
         self.store = self.directory / "store"
         self.port = free_port("udp")
 
-    def service(self, options, stacks=(), sections="", settings="", **more):
-        text = f'[col]\nlisten="udp:127.0.0.1:{self.port}"\n[pq]\ndirectory="{{dir}}/store"\n{options}\n{sections}'
-        return Service(["col:COLLECTOR,pq:PARQUET", *stacks], text, directory=self.directory, settings=settings, **more)
+    def service(self, options, stacks=(), sections="", port=None, **more):
+        port = port or self.port
+        text = f'[col]\nlisten="udp:127.0.0.1:{port}"\n[pq]\ndirectory="{{dir}}/store"\n{options}\n{sections}'
+        return Service(["col:COLLECTOR,pq:PARQUET", *stacks], text, **{"directory": self.directory, **more})
 
-    def exporter(self, **more):
-        exporter = Numbered(self.port, **more)
+    def exporter(self, port=None, **more):
+        exporter = Numbered(port or self.port, **more)
         self.addCleanup(exporter.ends.set)
         exporter.start()
         return exporter
+
+
+class Lane(threading.Thread):
+    """A store of its own whose service is killed again and again at random moments, while numbered records come."""
+
+    FLUSH_S = 0.3
+
+    def __init__(self, case, kills, seed):
+        super().__init__(daemon=True)
+        self.case, self.kills = case, kills
+        self.directory, self.port = temporary("parquet"), free_port("udp")
+        self.chance = random.Random(seed)
+        self.lost = {"restart": 0, "unsaved": 0}
+        self.ends = []
+        self.exporter = None
+        self.service = None
+
+    def run(self):
+        self.begin()
+        for _ in range(self.kills):
+            self.exporter = self.exporter or self.case.exporter(port=self.port)
+            time.sleep(0.2 + self.chance.random() * 0.5)
+            self.service.kill()
+            ended = time.time()
+            self.count()
+            self.begin()
+            self.ends.append((ended, time.time()))
+        time.sleep(0.5)
+        self.exporter.end()
+        time.sleep(0.5)
+        self.service.stop()
+        self.count()
+
+    def begin(self):
+        """Start, and wait until what the former run lost is counted."""
+        stats = self.directory / "stats.json"
+        stats.unlink(missing_ok=True)
+        self.service = self.case.service(
+            f"flush={self.FLUSH_S}", settings=STATE, directory=self.directory, port=self.port
+        )
+        self.service.start()
+        wait_until(stats.exists, what="the counters")
+
+    def count(self):
+        for counted in self.service.all_counters().values():
+            for reason in self.lost:
+                self.lost[reason] += counted["lost"].get(reason, 0)
+
+    def near_a_kill(self, number):
+        """Whether the row of this number came within `flush` before a kill, or while no service ran."""
+        came = self.exporter.times[number // ROWS]
+        return any(end - self.FLUSH_S - SLACK_S < came < again for end, again in self.ends)
 
 
 class KilledTests(StoreCase):
@@ -89,44 +142,25 @@ class KilledTests(StoreCase):
     def test_killed(self):
         """Twenty times at a random moment: every file is readable, no row is there twice, what is missing is counted,
         and came within `flush` before a kill."""
-        flush, exporter, lost, ends = 0.3, None, {"restart": 0, "unsaved": 0}, []
-        chance = random.Random(7)
-        for _ in range(KILLS):
-            service = self.service(f"flush={flush}", settings=STATE)
-            self.start(service)
-            exporter = exporter or self.exporter()
-            time.sleep(0.2 + chance.random() * 0.5)
-            service.kill()
-            ends.append(time.time())
-            self.count(service, lost)
-        service = self.service(f"flush={flush}", settings=STATE)
-        self.start(service)
-        time.sleep(0.5)
-        exporter.end()
-        time.sleep(0.5)
-        service.stop()
-        self.count(service, lost)
-        self.assertEqual({}, unaccounted(service.all_counters()))
-        found = [row[0] for row in rows(self.store)]
+        lanes = [Lane(self, KILLS // 2, seed) for seed in (7, 8)]
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
+            self.assertEqual(len(lane.ends), KILLS // 2, "the lane has failed")
+            self.check(lane)
+
+    def check(self, lane):
+        store, sent, lost = lane.directory / "store", lane.exporter.sent, lane.lost
+        self.assertEqual({}, unaccounted(lane.service.all_counters()))
+        found = [row[0] for row in rows(store)]
         self.assertEqual(len(found), len(set(found)))
-        self.assertLessEqual(len(found) + lost["unsaved"], exporter.sent)
-        self.assertGreaterEqual(len(found) + lost["unsaved"] + lost["restart"], exporter.sent, lost)
+        self.assertLessEqual(len(found) + lost["unsaved"], sent)
+        self.assertGreaterEqual(len(found) + lost["unsaved"] + lost["restart"], sent, lost)
         self.assertGreater(lost["unsaved"], 0)
-        for number in sorted(set(range(exporter.sent)) - set(found)):
-            came = exporter.times[number // ROWS]
-            self.assertTrue(any(-SLACK_S < end - came < flush + SLACK_S for end in ends), (number, came, ends))
-        self.assertEqual([], list(self.store.rglob("*.part")))
-
-    def start(self, service):
-        """Start, and wait until what the former run lost is counted."""
-        (self.directory / "stats.json").unlink(missing_ok=True)
-        service.start()
-        wait_until((self.directory / "stats.json").exists, what="the counters")
-
-    def count(self, service, lost):
-        for counted in service.all_counters().values():
-            for reason in lost:
-                lost[reason] += counted["lost"].get(reason, 0)
+        far = [number for number in sorted(set(range(sent)) - set(found)) if not lane.near_a_kill(number)]
+        self.assertEqual([], far)
+        self.assertEqual([], list(store.rglob("*.part")))
 
 
 class DiskTests(StoreCase):
