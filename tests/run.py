@@ -37,7 +37,8 @@ APART = tuple(
         "install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "replay", "aggregate_captures",
         "aggregate_sums", "api", "benchmarks", "collector", "corpus", "dtls", "exchanged", "exporters",
         "http_attacks", "ipfix_export", "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
-        "outage", "parquet", "postgresql", "query", "reload", "restart", "sessions", "sflow", "sqlite3", "start", "tls",
+        "outage", "parquet", "postgresql", "postgresql_partitions", "postgresql_tls", "query", "reload", "restart",
+        "sessions", "sflow", "sqlite3", "start", "tls",
         "watching", "windows",
     )
 )  # fmt: skip

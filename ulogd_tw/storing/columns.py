@@ -161,8 +161,8 @@ def stored(found: Found | None, target: Target) -> Found | None:
     """Values in the form for databases.
 
     Values have the form in which people write them (`readable`): times in microseconds and nanoseconds are integers
-    since 1970, but for columns of times. NaN and infinity become missing, and an IPv4 address for an integer column
-    becomes a number, as in ulogd2.
+    since 1970, but for columns of times. Lists and long numbers are strings, so that they are quoted as such. NaN and
+    infinity become missing, and an IPv4 address for an integer column becomes a number, as in ulogd2.
     """
     if found is None:
         return None
@@ -170,8 +170,10 @@ def stored(found: Found | None, target: Target) -> Found | None:
         return found
     if found.key.type.form:
         values, key = readable(found.values, found.key)
-        return replace(found, values=values, key=key)
+        found = replace(found, values=values, key=key)
     kind = found.key.type.kind
+    if kind == "list":
+        return replace(found, key=found.key.typed(types.STRING))
     if kind == "ipv4" and target.integer:
         return replace(found, key=found.key.typed(types.UNSIGNED32))
     if kind == "float":

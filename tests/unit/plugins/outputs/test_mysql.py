@@ -44,6 +44,13 @@ def rows(batch):
 class LiteralTests(SynchronousTestCase):
     """Rows as the text of a statement."""
 
+    def test_lists(self):
+        """The JSON text of a list, and a number of more than 64 bits, are strings."""
+        batch = batch_of(
+            (Key("a", types.BASIC_LIST), [b'{"v":["it\'s"]}', None]), (Key("b", types.UNSIGNED256), [b"\xff" * 32, b""])
+        )
+        self.assertEqual(rows(batch), ["('{\"v\":[\"it\\'s\"]}','" + str(2**256 - 1) + "'),", "(NULL,'0'),"])
+
     def test_types(self):
         """Numbers bare, text in quotes, truth 1 and 0, what is missing or no number NULL."""
         for n in (3, 99):  # few rows and many take different ways
