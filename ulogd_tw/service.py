@@ -549,6 +549,8 @@ class Ulogd(service.Service):
 
     @defer.inlineCallbacks
     def stop_node(self, node: Node, deadline: float) -> Any:
+        """Stop an instance. It is not woken any more: a stop may take time, and what it has closed is not there."""
+        self.wakes.cancel(node)
         if node in self._opened:
             node.plugin.stop_within = max(deadline - reactor.seconds(), 0.0)
             self._opened.remove(node)

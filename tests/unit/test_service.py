@@ -137,6 +137,18 @@ class FaultTests(SynchronousTestCase):
         self.graph.instances["x"].open = self.graph.instances["a"].stop = self.raising
         self.assertEqual(["1"], [stack.spec.text for stack in self.start().graph.stacks])
 
+    def test_no_wake_in_a_stop(self):
+        """An input that takes time to stop is not woken meanwhile: its sockets may be closed already."""
+        woken, source = [], self.graph.instances["a"]
+        source.wake = lambda now: woken.append(now) or 0.5
+        made = self.start()
+        source.stop = lambda: task.deferLater(self.reactor, 1.5, int)
+        node = next(node for node in made.graph.nodes if node.plugin is source)
+        done = made.stop_node(node, 9.0)
+        self.reactor.pump([0.5] * 4)
+        self.successResultOf(done)
+        self.assertEqual([0], woken)
+
     def test_begin(self):
         """An input that cannot begin hinders no other one."""
         begun = []
