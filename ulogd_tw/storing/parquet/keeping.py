@@ -55,15 +55,21 @@ class Keeping:
                 job = await self._in_thread(self._plan)
                 if job is None:
                     return
-                rows = await self._rows(job)
-                if not self._stopping:
-                    await self._in_thread(self._upkeep.finish, job, rows)
-        except FileNotFoundError:  # an hour was deleted meanwhile
-            return
+                await self._merge(job)
         except Exception as error:
             if not self._stopping:
                 self._rests_until = self._reactor.seconds() + REST_S
                 self._failed(error)
+
+    async def _merge(self, job: Job) -> None:
+        try:
+            rows = await self._rows(job)
+            if not self._stopping:
+                await self._in_thread(self._upkeep.finish, job, rows)
+        except Exception as error:
+            await self._in_thread(self._upkeep.abandon, job)
+            if not isinstance(error, FileNotFoundError):  # else its hour was deleted meanwhile
+                raise
 
     async def _rows(self, job: Job) -> int:
         """The rows of the merged file, once its process has ended."""

@@ -20,6 +20,8 @@ ROW_GROUP = 61_440
 """Rows of a row group: a look-up reads few more rows than it finds, and a group is still worth compressing."""
 MEMORY = 1 << 30
 """Memory of a merge; beyond it, files beside the new one."""
+TEMPORARY = "temporary"
+"""The directory of these files."""
 _NICE = 10
 _PR_SET_PDEATHSIG = 1
 _MODE = 0o640
@@ -67,7 +69,7 @@ def copy(connection: Any, rows: str, path: Path, compression: str) -> int:
 
 def merge(files: Sequence[str], part: Path, order: Sequence[str], compression: str, memory: int = MEMORY) -> int:
     """Write the rows of all files into `part`, sorted by these columns; returns how many."""
-    with connected(memory, os.fspath(part.parent / "temporary")) as connection:
+    with connected(memory, os.fspath(part.parent / TEMPORARY)) as connection:
         there = "read_parquet([" + ", ".join(map(_text, files)) + "], union_by_name=true, hive_partitioning=false)"
         types = {row[0]: row[1] for row in connection.execute(f"describe from {there}").fetchall()}
         columns = ", ".join(_column(name, type_) for name, type_ in types.items())

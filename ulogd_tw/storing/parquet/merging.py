@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ulogd_tw.storing.parquet import merge_process
+from ulogd_tw.storing.parquet.merge_process import TEMPORARY
+
+__all__ = ["TEMPORARY", "result", "start"]
 
 _BEGIN = "import runpy, sys; sys.path[:] = sys.argv[3:]; runpy.run_path(sys.argv[2])['main'](int(sys.argv[1]))"
 _ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "LANG": "C.UTF-8"}

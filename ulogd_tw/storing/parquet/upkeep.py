@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ class Upkeep:
         sizes = self._sizes.read()
         self.delete(sizes, now)
         for hour in sizes:
-            if hour not in self._settled and (merge := self._merge_of(hour, now)):
+            if hour not in self._settled and (merge := self._merge_of(hour, now)) and self._has_room(merge):
                 return self._begin(merge, order)
         self._changed = {hour: at for hour, at in self._changed.items() if hour not in self._settled}
         return None
@@ -86,6 +87,10 @@ class Upkeep:
             self._settled.add(hour)
         return merge
 
+    def _has_room(self, merge: Merge) -> bool:
+        """Whether the new file has room beside the others."""
+        return self._writer.room() > sum(file.octets for file in merge.files)
+
     def _begin(self, merge: Merge, order: Sequence[str]) -> Job:
         self._number += 1
         new = merge.result(self._writer.run, self._number)
@@ -93,6 +98,12 @@ class Upkeep:
         sorting = order if merge.final else order[:1]  # an hour under way is merged again: half the time will do
         process = merging.start([file.path for file in merge.files], part, sorting, self._compression)
         return Job(merge, new, part, process)
+
+    def abandon(self, job: Job) -> None:
+        """Remove what a merge has left, and leave its hour alone until another file comes: others have their turn."""
+        self._settled.add(job.new.hour)
+        job.part.unlink(missing_ok=True)
+        shutil.rmtree(job.part.parent / merging.TEMPORARY, ignore_errors=True)
 
     def finish(self, job: Job, rows: int) -> None:
         """Put the merged file in the place of the others. Raises OSError; they stay then."""

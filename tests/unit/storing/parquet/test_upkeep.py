@@ -1,6 +1,7 @@
 """Merges of a store, by the process that makes them."""
 
 from pathlib import Path
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -66,6 +67,21 @@ class UpkeepTests(SynchronousTestCase):
         job = self.upkeep.plan(["sourceAddress"], OVER)
         self.assertIn("Parquet", str(self.assertRaises(OSError, merging.result, job.process)))
         self.assertEqual(len(files(self.place)), 3)
+        self.upkeep.abandon(job)
+        self.assertEqual(list((self.place / ".new").iterdir()), [])
+        self.assertIsNone(self.upkeep.plan([], OVER))
+        self.upkeep.wrote([NOON // 3600], NOON)
+        again = self.upkeep.plan([], OVER)
+        self.assertIsNotNone(again)
+        again.process.kill()
+        self.assertRaises(OSError, merging.result, again.process)
+
+    def test_no_room(self):
+        """Nothing is merged where the new file would take the room that stays free."""
+        self.write(3)
+        self.writer.last = 0
+        with mock.patch.object(self.writer, "room", lambda: 100):
+            self.assertIsNone(self.upkeep.plan([], OVER))
 
     def test_rows_missing(self):
         """A merge with another number of rows than its files had is not used."""
