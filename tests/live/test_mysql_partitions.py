@@ -109,6 +109,15 @@ class PartitionTests(MYSQLTestCase):
         self.assertEqual(self.numbers(), [0, 0])
         self.assertEqual(len([line for line in self.told if "grant ALTER" in line]), 1)
 
+    async def test_upkeep_fails(self):
+        """Rows are written all the same; the log says why the old ones stay."""
+        made = await self.opened()
+        self.execute("ALTER TABLE {t} RENAME COLUMN stored_at TO other")
+        await self.later(made, 0)
+        await made.write(self.batch(0))
+        self.assertEqual(self.numbers(), [0])
+        self.assertEqual(len([line for line in self.told if "Unknown column 'stored_at'" in line]), 1)
+
     async def test_no_time(self):
         """A table without a time is a mistake."""
         with self.assertRaisesRegex(StartError, "column of times.*retain_by=, or retain=0"):

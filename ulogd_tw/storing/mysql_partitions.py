@@ -33,6 +33,9 @@ LOCK_S = 2
 ODD, LATER = "odd", "later"
 _DAY = re.compile(r"d\d{8}")
 _BUSY = (1205, 1213)
+_CUT = (1053, 1158, 1159, 1160, 1161, 1317, 1927, 3159, 4031)
+_CLIENT = range(2000, 3000)
+"""Errors of the connection, as those of _CUT."""
 
 Execute = Callable[..., list[tuple]]
 
@@ -118,8 +121,11 @@ class Partitions:
             self._may_not = True
             self.log.warn("{instance}: old rows of {table} stay: {error}; grant ALTER, CREATE, DELETE and DROP",
                           instance=self.instance, table=self.table, error=error.args[-1])  # fmt: skip
-        elif code not in _BUSY:
+        elif not isinstance(code, int) or code in _CLIENT or code in _CUT:
             raise error
+        elif code not in _BUSY:  # rows can be written all the same; the next try is in a minute
+            self.log.warn("{instance}: old rows of {table} stay: {error} (error {code})", instance=self.instance,
+                          table=self.table, error=error.args[-1], code=code)  # fmt: skip
 
     def _make_ahead(self, connection: Any) -> None:
         last = max(self._bounds.values(), default=0) // (DAY_S * self._unit)
