@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from typing import Any
 
@@ -58,6 +59,18 @@ class Retention:
         """
         if not self._column or time.monotonic() < self._next:
             return False
+        try:
+            return self._look(connection, create)
+        except sqlite3.OperationalError as error:
+            self._next = time.monotonic() + UPKEEP_S
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
+                raise
+            # The table cannot be kept so, such as one WITHOUT ROWID; rows can be written all the same.
+            self.log.warn("{instance}: old rows of {table} stay: {error}", instance=self.instance, table=self.table,
+                          error=error)  # fmt: skip
+            return False
+
+    def _look(self, connection: Any, create: bool) -> bool:
         if self._indexed is None:
             self._indexed = self._has_index(connection) or (create and self._make_index(connection))
         if not self._indexed:

@@ -103,6 +103,15 @@ class RetentionTests(TestCase):
             await self.in_thread(made)
             self.assertEqual(self.execute("SELECT number FROM flows"), left)
 
+    async def test_without_rowid(self):
+        """A table that cannot be kept so gets its rows all the same; the log says that old ones stay."""
+        lines = told(self)
+        self.execute("CREATE TABLE flows (number INTEGER PRIMARY KEY, flowEndMilliseconds INTEGER) WITHOUT ROWID")
+        made = await self.output(keys=("number", "flowEndMilliseconds"))
+        await made.write(self.batch(9))
+        self.assertEqual(self.execute("SELECT number FROM flows"), [(0,)])
+        self.assertRegex(lines[0], "old rows of .* stay: no such column: rowid")
+
     async def test_no_time(self):
         """A table without any time is a mistake, made or to be made."""
         for ddl in ("", "CREATE TABLE flows (number INTEGER)"):
