@@ -90,7 +90,8 @@ class PrivatePostgreSQL:
         """Kill the processes of sessions first: they would keep the shared memory."""
         self._daemon.process.send_signal(signal.SIGSTOP)
         for child in self._children():
-            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
     def _children(self):
         """The processes of sessions and of the server's own work."""
@@ -102,7 +103,8 @@ class PrivatePostgreSQL:
     def hang(self, number=signal.SIGSTOP):
         """Stop all its processes; SIGCONT lets them go on."""
         for process in (self.pid, *self._children()):
-            os.kill(process, number)
+            with contextlib.suppress(ProcessLookupError):  # one that has just ended
+                os.kill(process, number)
 
     def execute(self, statement, *arguments, **where):
         """The rows of one statement, on a connection of its own."""

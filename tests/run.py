@@ -39,7 +39,6 @@ APART = tuple(
         "http_attacks", "ipfix_export", "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
         "outage", "parquet", "postgresql", "postgresql_partitions", "postgresql_tls", "query", "reload", "restart",
         "sessions", "sflow", "sqlite3", "start", "tls",
-        "sessions", "sflow", "sqlite3", "start", "tls",
         "watching", "windows",
     )
 )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ulogd_tw.storing.columns import TableColumn, Values, column_name
 from ulogd_tw.storing.database import Database
 from ulogd_tw.storing.errors import TableError
 from ulogd_tw.storing.postgresql_copy import about_row, copying, stating, write
+from ulogd_tw.storing.postgresql_faults import meaning, reason, text_of
 from ulogd_tw.storing.postgresql_partitions import STORED_AT, Partitions
 from ulogd_tw.storing.postgresql_rows import Rows, as_literals, encoded
 from ulogd_tw.storing.refused import Fault, Refused
@@ -28,6 +29,8 @@ FENCE_S = 5
 """Seconds for an earlier session of this service to end."""
 LEFT_S = 60
 """At least so many seconds pass until the server ends a transaction of ours that nobody goes on with."""
+MAKING = 0x756C6F67
+"""The advisory lock under which tables are made."""
 MOST_OCTETS = 1 << 18
 """Octets of a statement with many rows."""
 _TABLE_KINDS = "rpf"
@@ -62,35 +65,6 @@ _TAKES = {
     "macaddr": ("mac", "string", "octets"),
 }  # fmt: skip
 """The kinds of keys that columns of these types are for; any other type takes any text."""
-
-_AWAY = Fault("away", "", transient=True)
-_LOCKED = Fault("locked", "", transient=True)
-_SERVER = Fault("server")
-_PERMISSION = Fault("permission", "grant the user INSERT and SELECT on the table, and USAGE on its schema")
-_LOGIN = Fault("permission", "correct user=, pass= or pass_file=, or allow this host in pg_hba.conf")
-_IN_CLEAR = Fault(
-    "permission", "set ssl_ca to the CA of the server's certificate, or host= to its Unix socket's folder"
-)
-_MISSING = Fault("table", "make the database and the table, or set create=1")
-_UNFIT = Fault("table", "see that the table fits the keys, or make it anew")
-_PROCEDURE = Fault("procedure", "make it, or set procedure=INSERT")
-_FAULTS = {
-    "28": _LOGIN, "42501": _PERMISSION, "3D": _MISSING, "3F": _MISSING, "42P01": _MISSING, "42883": _PROCEDURE,
-    "42725": _PROCEDURE, "42809": _PROCEDURE, "42": _UNFIT, "22P03": _UNFIT, "22P04": _UNFIT, "0A": _UNFIT,
-    "25006": Fault("read_only", "the server takes no writes; is it a standby?"),
-    "53100": Fault("full", "make room on the disk of the server"), "53": _AWAY, "08": _AWAY, "57014": _LOCKED,
-    "57": _AWAY, "40": _LOCKED, "55P03": _LOCKED, "25": _AWAY, "58": Fault("disk", "look at the disk of the server"),
-    "XX001": Fault("disk", "the table is damaged"), "XX002": Fault("disk", "an index is damaged: REINDEX"),
-    "22": Fault("refused"), "23": Fault("refused"),
-}  # fmt: skip
-"""Faults by SQLSTATE, or its class."""
-_AT_CONNECT = (
-    (re.compile("require_auth|cleartext password|clear text"), _IN_CLEAR),
-    (re.compile("SSL|certificate"), Fault("permission", "set sslmode= and ssl_ca= as the server has it")),
-    (re.compile('password|authentication|pg_hba.conf|role "'), _LOGIN),
-    (re.compile('database ".*" does not exist'), _MISSING),
-)
-"""Faults by the text of libpq, which tells no SQLSTATE of a connection that was not made (seen with 18)."""
 
 
 class PostgreSQL(Database):
@@ -223,24 +197,37 @@ class PostgreSQL(Database):
         return self._execute(connection, "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", place)[0][0]
 
     def number_batches(self, connection: Any) -> None:
-        try:
-            super().number_batches(connection)
-        except psycopg.IntegrityError:  # another instance makes the table at this moment (seen with 15)
+        with self._alone(connection):
             super().number_batches(connection)
 
     def make(self, connection: Any, keys: Iterable[Key]) -> None:
         keys = list(keys)
-        try:
-            super().make(connection, keys)
-        except psycopg.IntegrityError:
-            super().make(connection, keys)
         key = self._time_key(keys)
-        if self._partitions and key:
-            self._partitions.column = column_name(key.name)
-            if self._hypertables:
-                self._partitions.make_hypertable(connection, self._partitions.column)
-            else:
-                self._partitions.make_default(connection)
+        with self._alone(connection):
+            super().make(connection, keys)
+            if self._partitions and key:
+                self._make_parts(connection, column_name(key.name))
+
+    def _make_parts(self, connection: Any, column: str) -> None:
+        """Give a new table its partitions, or chunks."""
+        assert self._partitions is not None
+        self._partitions.column = column
+        if self._hypertables:
+            self._partitions.make_hypertable(connection, column)
+        else:
+            self._partitions.make_default(connection)
+
+    @contextlib.contextmanager
+    def _alone(self, connection: Any) -> Iterator[None]:
+        """Make tables while no other instance does: two that begin together would fail (seen with 15)."""
+        connection.execute(f"SELECT pg_catalog.pg_advisory_lock({MAKING})")
+        yield  # after an error the session is ended, and with it the lock
+        connection.execute(f"SELECT pg_catalog.pg_advisory_unlock({MAKING})")
+
+    def add_ddl(self, keys: Iterable[Key]) -> list[str]:
+        return [
+            statement.replace(" ADD COLUMN ", " ADD COLUMN IF NOT EXISTS ", 1) for statement in super().add_ddl(keys)
+        ]
 
     def _time_key(self, keys: Iterable[Key]) -> Key | None:
         return time_key((key for key in keys if self.column_ddl(key).endswith(" timestamptz")), self.config.retain_by)
@@ -351,34 +338,12 @@ class PostgreSQL(Database):
         return about_row(error)
 
     def fault(self, error: Exception) -> Fault | None:
-        if isinstance(error, OSError):
-            return Fault("permission", "correct pass_file=")
-        if not isinstance(error, psycopg.Error):
-            return None
-        code = error.sqlstate or ""
-        found = _FAULTS.get(code) or _FAULTS.get(code[:2])
-        if found or code:
-            return found or _SERVER
-        if isinstance(error, psycopg.NotSupportedError):
-            return _IN_CLEAR
-        if isinstance(error, psycopg.ProgrammingError):
-            return Fault("refused", "correct connstring=")
-        return next((fault for pattern, fault in _AT_CONNECT if pattern.search(str(error))), _AWAY)
+        return meaning(error)
 
     def text(self, error: Exception) -> str:
-        if not isinstance(error, psycopg.Error) or not error.sqlstate:
-            return " ".join(str(error).split())
-        return f"{error.diag.message_primary or str(error)} (error {error.sqlstate})"
+        return text_of(error)
 
     def interrupt(self) -> None:
         """Shut the socket of the connection; a waiting thread gets an error at once."""
         if self.connection is not None:
             self.connection.cut()
-
-
-def reason(error: psycopg.Error) -> str:
-    """The server's text without the row's own values where it has a part for them, so that equal reasons are equal."""
-    text = error.diag.message_primary or str(error)
-    _, told, place = (error.diag.context or "").rpartition(", column ")
-    column = error.diag.column_name or (place.partition(":")[0] if told else "")
-    return f"{text} (column {column})" if column and column not in text else text
