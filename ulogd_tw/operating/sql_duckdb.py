@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
+from ulogd_tw.core import arrow
+from ulogd_tw.core.arrow import Stream, Vector
 from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import numbers, strings
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.python_values import canonical_list
+from ulogd_tw.core.lines import ColumnField, Lines
 from ulogd_tw.core.readable import readable, type_of
+from ulogd_tw.core.text import PLAIN
+from ulogd_tw.core.utf8 import valid
 from ulogd_tw.errors import QueryError
 from ulogd_tw.operating import sql_checks
 from ulogd_tw.operating.sql_tables import ROWS_AT_ONCE, Table, quoted
@@ -89,8 +92,8 @@ class DuckDB:
         columns = ", ".join(f"{quoted(column)} {of}" for column, of in types.items())
         self._connection.execute(f"create table {quoted(name)} ({columns})")
         while table.batches:
-            arrays, values = _arrays(table.batches.pop(0), types)
-            self._connection.register("batch of rows", arrays)
+            rows, values = _rows(table.batches.pop(0), types)
+            self._connection.register("batch of rows", rows)
             self._connection.execute(f'insert into {quoted(name)} select {", ".join(values)} from "batch of rows"')
             self._connection.unregister("batch of rows")
 
@@ -136,29 +139,27 @@ def _type_of(name: str, table: Table) -> str:
     return found.pop() if len(found) == 1 else "double"
 
 
-def _arrays(batch: Batch, types: Mapping[str, str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Columns of a batch as DuckDB reads them, and for each column of the table the expression with its value."""
-    arrays: dict[str, np.ndarray] = {"rows": np.zeros(batch.n, np.bool_)}
+def _rows(batch: Batch, types: Mapping[str, str]) -> tuple[Stream, list[str]]:
+    """The columns of a batch as DuckDB reads them, and for each column of the table the expression with its value."""
+    names, vectors = ["rows"], [arrow.nothing(arrow.BOOLEAN, batch.n)]
     values = []
     for place, (name, of) in enumerate(types.items()):
         if name not in batch.columns:
             values.append(f"null::{of}")
             continue
-        column, missing = f"c{place}", batch.missing.get(name)
-        arrays[column] = _array(batch, name)
-        value = f"{column}::{of}"
-        if missing is not None and arrays[column].dtype != object:
-            arrays[f"m{place}"] = np.asarray(missing, np.bool_)
-            value = f"case when m{place} then null else {value} end"
-        values.append(value)
-    return arrays, values
+        names.append(f"c{place}")
+        vectors.append(_vector(batch, name))
+        values.append(f"c{place}::{of}")
+    return Stream(names, [vectors]), values
 
 
-def _array(batch: Batch, name: str) -> np.ndarray:
-    """One column of a batch: an array of numbers, or Python values with None for missing ones."""
-    key = batch.schema[name]
+def _vector(batch: Batch, name: str) -> Vector:
+    """One column of a batch: numbers, or the canonical texts."""
+    key, column, missing = batch.schema[name], batch.columns[name], batch.missing.get(name)
     if _numeric(key):
-        return np.ascontiguousarray(readable(batch.columns[name], key)[0])
-    found = np.empty(batch.n, object)
-    found[:] = canonical_list(batch.columns[name], key, batch.missing.get(name))
-    return found
+        return arrow.numbers(numbers(readable(column, key)[0]), missing)
+    shown, shown_key = readable(column, key)
+    if shown_key.type.kind in ("string", "list"):
+        return arrow.strings(valid(strings(shown)), missing)
+    field = ColumnField(b"", column, None, key, PLAIN)
+    return arrow.strings(Lines(b"\n", b"", b"").column([field], batch.n), missing)

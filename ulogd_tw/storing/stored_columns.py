@@ -15,11 +15,11 @@ import numpy as np
 
 from ulogd_tw.core import arrow, types
 from ulogd_tw.core.arrow import ArrowType, Vector
-from ulogd_tw.core.columns import Coded, Column, Octets, numbers, strings, unpadded
+from ulogd_tw.core.columns import Column, numbers, strings
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.readable import labels_only, readable, type_of
-from ulogd_tw.core.text import clean
 from ulogd_tw.core.types import Type
+from ulogd_tw.core.utf8 import valid
 
 START = "flowStartMilliseconds"
 END = "flowEndMilliseconds"
@@ -32,8 +32,6 @@ _SQL = {
     "w:16": "UUID",
 }  # fmt: skip
 """DuckDB's types by the format strings of Arrow."""
-_CONTINUED = 0xC0, 0x80
-"""Mask and value of the octets inside a character of UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class StoredColumn:
             return arrow.addresses(numbers(column), missing)
         if key.type.variable:
             type_ = arrow.OCTETS if key.type.kind == "octets" else arrow.TEXT
-            texts = _texts(strings(column)) if type_ == arrow.TEXT else strings(column)
+            texts = valid(strings(column)) if type_ == arrow.TEXT else strings(column)
             return arrow.strings(texts, missing, type_)
         return arrow.numbers(self._fitting(numbers(column), missing), missing)
 
@@ -126,32 +124,3 @@ def _arrow_type(shown: Type) -> ArrowType:
     if shown.variable:
         return arrow.OCTETS if shown.kind == "octets" else arrow.TEXT
     return arrow.BOOLEAN if shown.kind == "boolean" else arrow.NUMBERS[shown.array_dtype]
-
-
-def _texts(column: Octets | Coded) -> Octets | Coded:
-    """Texts without the NULs of padding, and with U+FFFD for what is no UTF-8.
-
-    Python looks only at values of which some are odd, one step each.
-    """
-    column = unpadded(column)
-    if isinstance(column, Coded):
-        return Coded(column.codes, [clean(value).encode() for value in column.values])
-    plain = column.plain()
-    first, last = int(plain.offsets[0]), int(plain.offsets[-1])
-    data = plain.data[first:last]
-    if not len(data) or int(data.max()) < 128 or _whole_characters(data, plain.offsets[:-1] - first):
-        return plain
-    return Octets.of([clean(value).encode() for value in plain.to_list()])
-
-
-def _whole_characters(data: np.ndarray, starts: np.ndarray) -> bool:
-    """Whether strings one after another are UTF-8, each by itself."""
-    mask, inside = _CONTINUED
-    begun = data[starts[starts < len(data)]]
-    if ((begun & mask) == inside).any():
-        return False
-    try:
-        data.tobytes().decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
