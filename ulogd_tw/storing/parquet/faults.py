@@ -13,7 +13,7 @@ COUNTS = (
     Declared("disk", "attempts", "The disk fails, or a file or directory cannot be used; rows wait."),
     Declared("gone", "attempts", "The directory is not there any more; rows wait."),
     Declared("locked", "attempts", "Another output writes to the directory; rows wait."),
-    Declared("strange", "attempts", "store.json is damaged, or of a newer release; rows wait."),
+    Declared("strange", "attempts", "The file store.json is damaged, or of a newer release; rows wait."),
     Declared("memory", "attempts", "DuckDB found no memory; rows wait."),
     Declared("stopped", "attempts", "A write was broken off at a stop."),
     Declared("refused", "attempts", "DuckDB did not take some rows."),
