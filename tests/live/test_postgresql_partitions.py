@@ -91,6 +91,23 @@ class PartitionTests(PGSQLTestCase):
         await made.write(rows_at(self.now))
         self.assertEqual({self.day(0): [0, 0], self.day(4): [0]}, self.partitions())
 
+    async def test_not_kept(self):
+        """Rows are written also where partitions cannot be made or dropped for another reason; the log has it."""
+        made = await self.opened()
+        await made.write(rows_at(self.now))
+        part = f'"{self.table}_{self.day(-1)}"'
+        self.execute(f"CREATE TABLE {part} (number bigint)")  # a table of this name, but no partition
+        await made.write(rows_at(self.now - DAY_MS))
+        self.assertEqual({self.day(0): [0], "odd": [0]}, self.partitions())
+        await made.write(rows_at(self.now - 2 * DAY_MS))
+        self.patch(time, "time", lambda: self.now / 1000 + 2 * DAY)
+        self.execute(f'CREATE VIEW looks AS SELECT * FROM "{self.table}_{self.day(-2)}"')
+        self.addCleanup(self.execute, "DROP VIEW looks")
+        made.database._partitions._next = 0
+        await made.write(rows_at(self.now))
+        self.assertEqual([0, 0], self.partitions()[self.day(0)])
+        self.assertTrue([line for line in self.told if "old rows stay: cannot drop table" in line], self.told)
+
     async def test_two_at_once(self):
         """Two instances that make the same table and partitions at the same moment both write."""
         batch = rows_at(self.now)

@@ -11,6 +11,7 @@ import numpy as np
 import psycopg
 
 from ulogd_tw.core.keys import Key
+from ulogd_tw.core.resolve import Found
 from ulogd_tw.storing import postgresql_connection
 from ulogd_tw.storing.columns import TableColumn, Values, column_name
 from ulogd_tw.storing.database import Database
@@ -246,23 +247,33 @@ class PostgreSQL(Database):
 
     def ready(self, connection: Any, values: Values, n: int) -> None:
         """Make the partitions of the rows, and remove what is old."""
+        if self._partitions:
+            column = self._partitions.column
+            self._keep(connection, next((found for target, found in values if target.column == column), None))
+
+    def upkeep(self, connection: Any) -> None:
+        self._keep(connection, None)
+
+    def _keep(self, connection: Any, times: Found | None) -> None:
+        """Keep the table in order; rows can be written all the same if that fails, but for a lost connection."""
         partitions = self._partitions
         if not partitions or self._may_not:
             return
-        found = next((found for target, found in values if target.column == partitions.column), None)
         try:
-            partitions.make(connection, partitions.days_of(found))
+            partitions.make(connection, partitions.days_of(times))
             partitions.upkeep(connection)
-        except psycopg.errors.InsufficientPrivilege as error:
-            self._may_not = True
-            self.log.warn(
-                "{instance}: {error}: no partition of {table} is made or dropped; make the user its owner",
-                instance=self.instance, error=self.text(error), table=self.table,
-            )  # fmt: skip
-
-    def upkeep(self, connection: Any) -> None:
-        if self._partitions and not self._may_not:
-            self._partitions.upkeep(connection)
+        except psycopg.Error as error:
+            fault = meaning(error)
+            if not error.sqlstate or fault is None or fault.reason == "away":
+                raise
+            partitions.postpone()
+            self._may_not = isinstance(error, psycopg.errors.InsufficientPrivilege)
+            remedy = "; make the user its owner" if self._may_not else ""
+            if not fault.transient:
+                self.log.warn(
+                    "{instance}: partitions of {table} are not made, or old rows stay: {error}{remedy}",
+                    instance=self.instance, table=self.table, error=self.text(error), remedy=remedy,
+                )  # fmt: skip
 
     def _execute(self, connection: Any, statement: str, *arguments: Any) -> list[tuple]:
         with connection.cursor() as cursor:

@@ -103,6 +103,10 @@ class Partitions:
         self._stored_at = STORED_AT in columns
         self._made, self._next = set(), 0.0
 
+    def postpone(self) -> None:
+        """Try again in a minute."""
+        self._next = self._later = time.monotonic() + UPKEEP_S
+
     def _named(self, end: str) -> str:
         name = f"{self.name[: LONGEST_NAME - len(end) - 1]}_{end}"
         return (f"{self._place}." if self._place else "") + _quoted(name)
