@@ -294,7 +294,7 @@ class Gathering:
         """The short wait, up to four times that for many rows, and `spared` times what the read took.
 
         That time is at most 24 short waits, and no longer than the buffer takes a burst at line rate, or six times the
-        present rate.
+        present rate (ten times, where rows are kept).
         """
         bound, short = self.terms.bound, SHORT_S
         if bound is not None:
@@ -302,7 +302,9 @@ class Gathering:
             if self.terms.exact:
                 return short
         while_much = short * min(1 + rows // 16, _LONGER)
-        room = self._room if bound is not None else min(self._room, self._held_for(_BURST_UNDER_LOAD))
+        keeps = self._source.keeps and self.terms.most() > SHORT_S  # then handing over takes longer, a wait costs less
+        times = BURST if keeps else _BURST_UNDER_LOAD
+        room = self._room if bound is not None else min(self._room, self._held_for(times))
         return min(max(while_much, min(self._spared * spent, _LONGEST * short)), room)
 
     def _held_for(self, times: float) -> float:

@@ -271,6 +271,15 @@ class KeepingTests(SynchronousTestCase):
         self.assertLess(max(source.ages), 0.103)
         self.assertEqual((len(source.ages), source.kept), (15 * 555, 0))
 
+    def test_room_for_a_pause(self):
+        """Under load the buffer is never more than a tenth full, so that it has room while much is handed over."""
+        source = self.make(8 << 20)
+        source.gathering.work_clock = iter(range(0, 10**6, 1)).__next__  # the longest wait under load
+        found = []
+        self.patch(source, "held", lambda: found.append(source.queue) or source.queue * FRAME)
+        self.steady(source, 30, 1.5)
+        self.assertLess(max(found[len(found) // 2 :]) * FRAME, (8 << 20) / 10 + 4 * 30 * FRAME)
+
     def test_more_than_one_read(self):
         """What a read has left in the buffer has waited already, and does not wait anew."""
         source = self.make(LARGE)
