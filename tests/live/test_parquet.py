@@ -249,7 +249,7 @@ class UpkeepTests(StoreCase):
         with self.service("flush=0.1") as service:
             reader.start()
             try:
-                sent = generate(f"127.0.0.1:{self.port}", "-n", 160_000, "-r", 20_000)["records"]
+                sent = generate(f"127.0.0.1:{self.port}", "-n", 130_000, "-r", 20_000)["records"]
                 service.wait_for("pq", "rows_written", sent)
                 service.wait_for("pq", "merges", 1)
             finally:
