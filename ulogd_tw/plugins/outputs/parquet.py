@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,7 +131,7 @@ class PARQUET(GatheringOutput):
     def obstacles(self) -> Iterator[tuple[str, str, bool]]:
         """The directory is there, or can be made."""
         yield from super().obstacles()
-        if not self.directory.is_dir() and (found := unwritable(str(self.directory))):
+        if not os.path.isdir(self.directory) and (found := unwritable(str(self.directory))):  # of a long name, too
             yield "directory", found, True
 
     def requests_of(self, above: frozenset[str] | None) -> dict[str, bool]:
