@@ -13,7 +13,9 @@ from pathlib import Path
 
 _VERSION_3 = 0x20080522
 _SET_KEEPCAPS, _AMBIENT = 8, 47
-_AMBIENT_RAISE = 2
+_AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 2, 4
+_HANDED_ON = "ULOGD_TW_CAPABILITIES"
+"""In the environment of a program executed anew: its capabilities are those that the process before chose itself."""
 _STATUS = Path("/proc/self/status")
 Capabilities = Iterable[int]
 
@@ -31,15 +33,21 @@ def keep_only(wanted: Capabilities) -> None:
     """
     if os.geteuid() == 0:
         return
-    have = of_process("CapPrm")
-    if have and not of_process("CapAmb"):  # else they are those that somebody has chosen for this process
+    have, handed_on = of_process("CapPrm"), os.environ.pop(_HANDED_ON, "")
+    if have and (handed_on or not of_process("CapAmb")):  # else somebody has chosen them for this process
         _set(have.intersection(wanted))
+        if handed_on:  # for this program only: programs that it executes need none
+            ctypes.CDLL(None).prctl(_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
-def hand_on() -> None:
-    """Let the program executed next have the capabilities of this process, though its user is not root."""
-    if os.geteuid() == 0:
+def hand_on(environment: dict[str, str]) -> None:
+    """Let the program executed next, in this environment, have the capabilities of this process.
+
+    Root needs nothing for that, and what somebody has chosen for this process it has anyway.
+    """
+    if os.geteuid() == 0 or of_process("CapAmb"):
         return
+    environment[_HANDED_ON] = "1"
     libc = ctypes.CDLL(None)
     for capability in of_process("CapPrm") & of_process("CapInh"):
         libc.prctl(_AMBIENT, _AMBIENT_RAISE, capability, 0, 0)

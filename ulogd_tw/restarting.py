@@ -97,7 +97,7 @@ class Succession:
         sys.stdout.flush()
         sys.stderr.flush()
         environment = os.environ | descriptors.environment()
-        privileges.hand_on()
+        privileges.hand_on(environment)
         try:
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
         except OSError as error:  # there is no log any more

@@ -51,7 +51,7 @@ class PrivilegesTests(SynchronousTestCase):
         self.assertEqual([0] * 6, asked[-1])
 
     def test_left_alone(self):
-        """Root that stays root, and whoever was given its capabilities, by systemd or by the process before."""
+        """Root that stays root, and whoever was given its capabilities, by systemd."""
         for uid, masks in (
             (0, {"CapPrm": 0x1FFFFFFFFFF}),
             (9, {"CapPrm": 0x1000, "CapAmb": 0x1000}),
@@ -63,12 +63,26 @@ class PrivilegesTests(SynchronousTestCase):
 
     def test_handed_on(self):
         """Each that can be inherited (PR_CAP_AMBIENT 47, PR_CAP_AMBIENT_RAISE 2); root needs nothing."""
-        asked = self.be(65534, CapPrm=0x3000, CapInh=0x1000)
-        privileges.hand_on()
+        asked, environment = self.be(65534, CapPrm=0x3000, CapInh=0x1000), {}
+        privileges.hand_on(environment)
         self.assertEqual([(47, 2, NET_ADMIN, 0, 0)], asked)
-        asked = self.be(0, CapPrm=0x3000, CapInh=0x1000)
-        privileges.hand_on()
-        self.assertEqual([], asked)
+        self.assertEqual(1, len(environment))
+        for uid, ambient in ((0, 0), (65534, 0x1000)):
+            asked, environment = self.be(uid, CapPrm=0x3000, CapInh=0x1000, CapAmb=ambient), {}
+            privileges.hand_on(environment)
+            self.assertEqual(([], {}), (asked, environment))
+
+    def test_handed_on_to_this_program(self):
+        """It keeps those that its inputs need now, and programs executed have none (PR_CAP_AMBIENT_CLEAR_ALL 4)."""
+        environment = {}
+        self.be(65534, CapPrm=0x3000, CapInh=0x3000)
+        privileges.hand_on(environment)
+        for wanted, mask in (({NET_ADMIN}, 0x1000), (set(), 0)):
+            asked = self.be(65534, CapPrm=0x3000, CapInh=0x3000, CapAmb=0x3000)
+            self.patch(privileges.os, "environ", dict(environment))
+            privileges.keep_only(wanted)
+            self.assertEqual([[mask] * 3 + [0] * 3, (47, 4, 0, 0, 0)], asked)
+            self.assertEqual({}, privileges.os.environ)
 
     def test_declared(self):
         """By the inputs of the kernel; a collector, which any host can talk to, keeps none."""
