@@ -9,6 +9,7 @@ Files have mode 0600 and directories 0700, whatever the umask. State of a newer 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -226,8 +227,8 @@ def private(directory: Path) -> Path:
     """A directory that only its owner enters, made if it is missing. Raises OSError."""
     with suppress(FileExistsError):
         directory.mkdir()
-    if directory.is_symlink():
-        raise NotADirectoryError(f"{directory} is a symbolic link")
+    if directory.is_symlink() or not directory.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     directory.chmod(0o700)
     return directory
 

@@ -116,10 +116,12 @@ class LayoutTests(SynchronousTestCase):
             self.assertEqual(1, plugin.counters.errors["state"], octets)
 
     def test_no_room_for_it(self):
-        """A file in its place is an error that names it."""
+        """A file in its place is an error that names it, and keeps its mode."""
         self.path.parent.mkdir()
         self.path.write_text("")
-        self.assertIn(str(self.path), str(self.assertRaises(StartError, self.begin)))
+        self.path.chmod(0o644)
+        self.assertIn(f"{self.path}: Not a directory", str(self.assertRaises(StartError, self.begin)))
+        self.assertEqual(0o644, self.path.stat().st_mode & 0o777)
 
     def test_cannot_be_written(self):
         """The reason is there while it is so, and is logged once; nothing stays of the attempts."""

@@ -52,7 +52,8 @@ def _append(path: str, line: bytes) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     fd = os.open(path, flags, 0o600)
     try:
-        os.fchmod(fd, 0o600)
+        if not os.fstat(fd).st_size:  # the mode of a file that another program has begun is not ours to change
+            os.fchmod(fd, 0o600)
         if os.write(fd, line) < len(line):
             os.write(fd, b"\n")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)

@@ -33,6 +33,13 @@ class AppendTests(SynchronousTestCase):
         self.assertEqual((first, 0), (lines[0], lines[1]["answers"]))
         self.assertEqual(0o600, stat.S_IMODE(self.path.stat().st_mode))
 
+    def test_of_another_program(self):
+        """A file that is there keeps its lines and its mode."""
+        self.path.write_text("before\n")
+        self.path.chmod(0o640)
+        append([str(self.path)], 0, {}, {}, 0)
+        self.assertEqual((0o640, "before"), (self.path.stat().st_mode & 0o777, self.path.read_text().split("\n")[0]))
+
     def test_line_breaks(self):
         """No question makes two lines."""
         append([str(self.path)], 0, {"user": "a\nb"}, {"stores": ["x\n{}"]}, 0)
