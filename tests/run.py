@@ -35,7 +35,7 @@ UNIT, LIVE = "tests.unit", "tests.live"
 APART = tuple(
     f"{LIVE}.test_{what}" for what in (
         "install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "replay", "aggregate_captures",
-        "aggregate_sums", "api", "benchmarks", "collector", "corpus", "dtls", "exchanged", "exporters",
+        "aggregate_sums", "api", "benchmarks", "collector", "corpus", "dtls", "exchanged", "exporters", "flows",
         "http_attacks", "ipfix_export", "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
         "outage", "parquet", "postgresql", "postgresql_partitions", "postgresql_tls", "query", "reload", "restart",
         "sessions", "sflow", "sqlite3", "start", "tls",
