@@ -8,8 +8,6 @@ import signal
 import sys
 from argparse import Namespace
 
-from ulogd_tw import signals, starting
-from ulogd_tw.config import default_path
 from ulogd_tw.operating.commands import tree
 
 COMMANDS = tuple(tree.COMMANDS)
@@ -21,6 +19,8 @@ def twistd_arguments(argv: list[str]) -> list[str]:
 
 
 def _twistd(given: Namespace) -> list[str]:
+    from ulogd_tw.config import default_path
+
     arguments = ["twistd", f"--pidfile={given.pidfile}"]
     if not given.daemon:
         arguments.append("--nodaemon")
@@ -81,6 +81,8 @@ def main() -> None:
         sys.exit(_run(given))
     sys.argv = _twistd(given)
     _check_user(given.uid)
+    from ulogd_tw import signals, starting  # which commands do without
+
     signals.remember()
     starting.begin()
     from twisted.scripts.twistd import run

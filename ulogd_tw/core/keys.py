@@ -11,14 +11,14 @@ run time (RFC 7012 section 7.3).
 from __future__ import annotations
 
 import csv
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import resources
 
 from ulogd_tw.core import types
+from ulogd_tw.core.near_words import nearest as nearest
 from ulogd_tw.core.types import Type
 
 REVERSE_PEN = 29305
@@ -447,10 +447,3 @@ def _declared(name: str) -> Key:
     if found := registry.key(name):
         return found
     raise KeyError(name)
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name in `names` most similar to `name`, or None."""
-    lower = {n.lower(): n for n in names}
-    found = difflib.get_close_matches(name.lower(), lower, 1, 0.75)
-    return lower[found[0]] if found else None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ulogd_tw.core.keys import nearest
+from ulogd_tw.core.near_words import nearest
 
 LARGEST = 2**63 - 1
 """The largest integer of an option: arrays, sockets and databases take no larger one."""

@@ -7,7 +7,6 @@ from typing import Any, TextIO
 
 from ulogd_tw.core.protocols import PROTOCOLS
 from ulogd_tw.flows import times
-from ulogd_tw.flows.questions import Question
 from ulogd_tw.operating.commands.text import short, write_table
 
 ROWS_AT_ONCE = 1000
@@ -22,13 +21,13 @@ _FLAGS = "CEUAPRSF"
 _PROTOCOLS = {number: name.upper() for name, number in reversed(PROTOCOLS.items())}
 
 
-def write(events: Iterable[dict[str, Any]], question: Question, out: TextIO) -> None:
+def write(events: Iterable[dict[str, Any]], question: dict[str, Any], out: TextIO) -> None:
     """Write the rows of an answer, and below them their range with its zone, and the stores that were read."""
     head: dict[str, Any] = {}
     for rows, event in _gathered(events):
         if rows:
             names = [column[0] for column in head["columns"]]
-            write_table(*_shown(head["columns"], names, rows, question.listing), out)
+            write_table(*_shown(head["columns"], names, rows, names[:2] == ["start", "end"]), out)
         head = event.get("head", head)
     if head:
         out.write(_summary(head, question) + "\n")
@@ -74,12 +73,12 @@ def _cell(column: list[str], value: Any) -> Any:
     return value
 
 
-def _summary(head: dict[str, Any], question: Question) -> str:
+def _summary(head: dict[str, Any], question: dict[str, Any]) -> str:
     """The range, its zone, and which store had which part of it."""
     begin, end = head["begin"], head["end"]
     range_ = "all times" if (begin, end) == (None, None) else _range(begin, end)
     at = begin if begin is not None else end if end is not None else 0
-    flows = "ended" if question.ended else "overlap"
+    flows = "ended" if question.get("ended") else "overlap"
     text = f"flows that {flows}: {range_}" if range_ != "all times" else range_
     return f"{text}, {times.zone_name(at or _now())}; read from {_parts(head['parts'])}"
 

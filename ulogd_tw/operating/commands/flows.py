@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ulogd_tw.flows import questions, times
+from ulogd_tw.flows import times
 from ulogd_tw.flows.errors import Vanished
-from ulogd_tw.flows.questions import Question
 from ulogd_tw.operating.commands import flow_table, service
 from ulogd_tw.operating.commands.errors import DONE, AskError
 from ulogd_tw.operating.commands.text import printable
@@ -31,8 +30,7 @@ def flows(given: argparse.Namespace, out: TextIO) -> int:
         given.format = "json"
     directories = _directories(given)
     question = question_of(given, time.time())
-    events = stored(directories, question) if directories else asked(given, question)
-    watched = _Watched(events, sys.stderr)
+    watched = _Watched(stored(directories, question) if directories else asked(given, question), sys.stderr)
     if given.format == "table":
         flow_table.write(watched, question, out)
     else:
@@ -42,29 +40,28 @@ def flows(given: argparse.Namespace, out: TextIO) -> int:
     return watched.status
 
 
-def question_of(given: argparse.Namespace, now: float) -> Question:
-    """The question of a command line. Raises `QuestionError`."""
+def question_of(given: argparse.Namespace, now: float) -> dict[str, Any]:
+    """The question of a command line, as the API takes it. Raises `QuestionError` for times that are none."""
     begin, end = (None if text is None else times.moment(text, now) for text in (given.begin, given.end))
     every = None if given.every is None else times.span(given.every)
-    by = questions.whole_keys(given.by or "")
-    short = ("short",) if given.format == "table" else ()
-    listing = not by and every is None and given.sum is None
-    question = Question(
-        match=" ".join(given.expression) or "any", begin=begin, end=end, by=by, top=given.top, every=every,
-        sums=questions.whole_keys(given.sum or "octets,packets,flows"), spread=given.spread, ended=given.ended,
-        order=given.order or "", limit=given.limit, total=not by and every is None and given.sum is not None,
-        columns=(questions.whole_keys(given.columns) if given.columns else short) if listing else (),
-        offsets=_offsets(every, begin, end, now),
-    )  # fmt: skip
-    return question.checked()
+    total = not given.by and every is None
+    listing = total and given.sum is None
+    columns = given.columns or ("short" if given.format == "table" and listing else None)
+    found = {
+        "match": " ".join(given.expression) or None, "begin": begin, "end": end, "by": given.by, "top": given.top,
+        "every": every, "sums": given.sum, "spread": given.spread or None, "ended": given.ended or None,
+        "order": given.order, "limit": given.limit, "total": (total and not listing) or None, "columns": columns,
+        "offsets": _offsets(every, begin, end, now),
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _offsets(every: int | None, begin: int | None, end: int | None, now: float) -> questions.Offsets:
+def _offsets(every: int | None, begin: int | None, end: int | None, now: float) -> list[list[int]] | None:
     """Those of local time, where days are counted."""
     if every is None or every % times.DAY_MS:
-        return ((0, 0),)
+        return None
     last = int(now * 1000) if end is None else min(end, times.LATEST_MS)
-    return times.offsets(last - 3660 * times.DAY_MS if begin is None else begin, last)
+    return [list(one) for one in times.offsets(last - 3660 * times.DAY_MS if begin is None else begin, last)]
 
 
 # stores in directories
@@ -84,16 +81,17 @@ def _is_directory(word: str) -> bool:
     return word.startswith(("/", "./", "../")) or os.path.isfile(os.path.join(word, "store.json"))
 
 
-def stored(directories: list[Path], question: Question) -> Iterator[Event]:
+def stored(directories: list[Path], body: dict[str, Any]) -> Iterator[Event]:
     """The answer from directories, read in this process. Raises `FlowsError`."""
-    from ulogd_tw.flows import stores
+    from ulogd_tw.flows import filters, questions, stores
     from ulogd_tw.flows.asking import Asking
     from ulogd_tw.flows.directories import Directories
     from ulogd_tw.flows.reading import Reader
 
-    reader = Reader()
+    question = questions.of(body)
+    term = filters.term(question.match)
     held = Directories([stores.read(directory) for directory in directories])
-    term = term_of(question)
+    reader = Reader()
     for attempt in range(1, ATTEMPTS + 1):
         given = False
         try:
@@ -106,20 +104,13 @@ def stored(directories: list[Path], question: Question) -> Iterator[Event]:
                 raise
 
 
-def term_of(question: Question) -> Any:
-    """The filter of a question. Raises `QuestionError`."""
-    from ulogd_tw.flows.filters import term
-
-    return term(question.match)
-
-
 # the running service
 
 
-def asked(given: argparse.Namespace, question: Question) -> Iterator[Event]:
+def asked(given: argparse.Namespace, question: dict[str, Any]) -> Iterator[Event]:
     """The answer of the running service. Raises `AskError`."""
-    body = question.asdict() | ({"store": given.store} if given.store else {})
-    for line in service.of(given).posted_lines("stores/flows", body | {"format": "events"}):
+    body = question | ({"store": given.store} if given.store else {}) | {"format": "events"}
+    for line in service.of(given).posted_lines("stores/flows", body):
         event = json.loads(line)
         if "error" in event:
             raise AskError(event["error"])

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from ulogd_tw import config as configuration
-from ulogd_tw import global_options
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.operating.commands.errors import AskError, NothingFound, Refused
 
@@ -147,11 +145,18 @@ def _url(resource: str, query: dict[str, object]) -> str:
 
 def of(given: argparse.Namespace) -> Service:
     """The service that a command line means: by its socket, or by its configuration."""
-    return Service(given.socket or socket_of(getattr(given, "configfile", None) or configuration.default_path()))
+    if given.socket:
+        return Service(given.socket)
+    from ulogd_tw.config import default_path
+
+    return Service(socket_of(getattr(given, "configfile", None) or default_path()))
 
 
 def socket_of(path: str) -> str:
     """The control socket in a configuration. Raises `AskError`."""
+    from ulogd_tw import config as configuration
+    from ulogd_tw import global_options
+
     try:
         options, _ = configuration.load(path).read("global", global_options.GLOBAL_OPTIONS, "[global]")
     except (UlogdError, OSError) as error:

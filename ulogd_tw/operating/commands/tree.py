@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TextIO
 
 from ulogd_tw import __version__
-from ulogd_tw.core.keys import nearest
+from ulogd_tw.core.near_words import nearest
 from ulogd_tw.operating.commands import arguments
 from ulogd_tw.operating.commands.errors import FAILED
 
