@@ -88,6 +88,7 @@ class StoreChild(protocol.Protocol):
         self._wait(seconds, self.end, f"the question had no answer within {seconds:g} seconds; ask for less, or raise "
                    "timeout= of [store:NAME]")  # fmt: skip
         self._slices = slices
+        self.transport.resumeProducing()  # the reader of the last answer may have paused it until its end
         self.transport.write(pickle.dumps(request, 5))
         self.transport.registerProducer(self, False)
         return asked

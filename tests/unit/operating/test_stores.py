@@ -165,6 +165,16 @@ class AnswerTests(StoresCase):
         self.assertEqual((3, 2), (yield self.total()))
 
     @defer.inlineCallbacks
+    def test_slow_reader(self):
+        """A process whose last reader was slow to the end answers the next question."""
+        self.assertEqual((3, 2), (yield self.total()))
+        (child,) = self.stores._children._idle
+        child.transport.pauseProducing()
+        self.values.timeout = 10.0
+        self.assertEqual((3, 2), (yield self.total()))
+        self.assertEqual([child], self.stores._children._idle)
+
+    @defer.inlineCallbacks
     def test_given_up(self):
         """A question that its asker gives up ends, and the next one is answered."""
         asked = self.ask()
