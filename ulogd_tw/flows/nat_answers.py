@@ -14,7 +14,7 @@ from ulogd_tw.flows.nat_rows import MAPPED, NatRow, Question
 from ulogd_tw.flows.nat_store import NatStore
 from ulogd_tw.flows.who_had import Answer, answers
 from ulogd_tw.storing.coverage import NOT_YET, Coverage, Gap
-from ulogd_tw.storing.parquet.directory import StoredFile, files
+from ulogd_tw.storing.parquet.directory import StoredFile
 
 FOUND, NOBODY, INCOMPLETE = 0, 1, 3
 """Exit statuses."""
@@ -85,7 +85,7 @@ def ask(
         listed: list[StoredFile] = []
 
         def listing(place: Path = place, listed: list[StoredFile] = listed) -> list[StoredFile]:
-            listed[:] = files(place)
+            listed[:] = store.listing.files(place)
             return listed
 
         rows += store.rows(listing, question)

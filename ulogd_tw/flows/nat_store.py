@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ulogd_tw.flows import nat_sql
+from ulogd_tw.flows.listing import Listing
 from ulogd_tw.flows.nat_rows import ADDRESSES, ROLES, NatRow, Question, nat_rows
 from ulogd_tw.flows.nat_sql import Columns
 
@@ -29,7 +30,7 @@ class File(Protocol):
         """Whether it can hold flows of a half-open time, in seconds."""
 
 
-Listing = Callable[[], Iterable[File]]
+Listed = Callable[[], Iterable[File]]
 
 
 class NatStore:
@@ -40,9 +41,10 @@ class NatStore:
 
     def __init__(self, run: Callable[[str], list[tuple[Any, ...]]]) -> None:
         self._run = run
+        self.listing = Listing()
         self._columns: dict[str, Columns] = {}
 
-    def rows(self, listing: Listing, question: Question) -> list[NatRow]:
+    def rows(self, listing: Listed, question: Question) -> list[NatRow]:
         """What the files say about the address. Raises DuckDB's errors where they cannot be read."""
         for again in range(_TRIES):
             files = list(listing())
