@@ -89,6 +89,34 @@ def events(columns: Columns, paths: Collection[str], question: Question) -> Iter
         )
 
 
+def strays(columns: Columns, path: str, hour: int) -> str:
+    """A statement that tells whether the time of an event in a file is not of its hour."""
+    time = _event_time(columns)
+    return (
+        f"SELECT coalesce(bool_or({time} // 3600000 <> {hour}), false) FROM {_files([path])} "
+        f"WHERE {_kind(columns)} IN ('b', 'e')"
+    )
+
+
+def unresolved(columns: Columns, path: str) -> Iterator[str]:
+    """Statements for the outside address and port of each place that does not begin and end in a file.
+
+    The port is 0 where it is not a single one.
+    """
+    event = f"{{'t': {_event_time(columns)}, 'k': {_kind(columns)}}}"
+    bound = f"{columns.value('nat_event')} IN (14, 15)" if columns.of("nat_event") else "false"
+    for side, role, name in _outsides(columns):
+        port = f"CASE WHEN {columns.value('first')} IS NOT NULL OR {bound} THEN 0 ELSE {columns.value(role)} END"
+        place = ", ".join(columns.value(one) for one in _PLACES[side].split())
+        where = f" AND {_translated(columns, name)}" if side == "destination" else ""
+        yield (
+            f"SELECT DISTINCT address, coalesce(port, 0) FROM (SELECT {name} AS address, {port} AS port, "
+            f"min({event}).k AS first_kind, max({event}).k AS last_kind FROM {_files([path])} "
+            f"WHERE {name} IS NOT NULL AND {_kind(columns)} IN ('b', 'e'){where} GROUP BY {name}, port, {place}) "
+            "WHERE first_kind = 'e' OR last_kind = 'b'"
+        )
+
+
 def listed(paths: Collection[str]) -> str:
     """Paths as a list of DuckDB."""
     return "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"
@@ -110,15 +138,20 @@ def _sides(columns: Columns, question: Question) -> Iterator[tuple[str, str]]:
     """(side, condition) for each column that may have the address. One equality each prunes by statistics."""
     address = f"'{uuid.UUID(int=question.address)}'::UUID"
     other = "IPv6Address" if question.address >> 32 == MAPPED >> 32 else "IPv4Address"
-    for side, role, port in (
-        ("source", "post_source", "post_source_port"),
-        ("destination", "destination", "destination_port"),
-    ):
-        for name in columns.of(role):
-            if not name.endswith(f'{other}"') and (side == "source" or columns.of("post_destination")):
-                where = [f"{name} = {address}", *_port(columns, port, question.port)]
-                where += [_translated(columns, name)] if side == "destination" else []
-                yield side, " AND ".join(where)
+    for side, port, name in _outsides(columns):
+        if not name.endswith(f'{other}"'):
+            where = [f"{name} = {address}", *_port(columns, port, question.port)]
+            where += [_translated(columns, name)] if side == "destination" else []
+            yield side, " AND ".join(where)
+
+
+def _outsides(columns: Columns) -> Iterator[tuple[str, str, str]]:
+    """(side, role of its port, column) for each column that can have an outside address."""
+    for name in columns.of("post_source"):
+        yield "source", "post_source_port", name
+    if columns.of("post_destination"):
+        for name in columns.of("destination"):
+            yield "destination", "destination_port", name
 
 
 def _port(columns: Columns, role: str, port: int | None) -> Iterator[str]:

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ulogd_tw.flows import nat_sql
+from ulogd_tw.flows.carried import MOST_FILES, Carried
 from ulogd_tw.flows.listing import Listing
 from ulogd_tw.flows.nat_rows import ADDRESSES, ROLES, NatRow, Question, nat_rows
 from ulogd_tw.flows.nat_sql import Columns
+from ulogd_tw.flows.who_had import Answer, answers
 
 _TRIES = 3
+_HOUR_MS = 3_600_000
+_EVER = 1 << 62
 
 
 class File(Protocol):
@@ -25,6 +29,10 @@ class File(Protocol):
 
     @property
     def path(self) -> Path: ...
+
+    @property
+    def hour(self) -> int:
+        """Hours since 1970 of the time of its rows."""
 
     def overlaps(self, since: float | None, until: float | None) -> bool:
         """Whether it can hold flows of a half-open time, in seconds."""
@@ -43,6 +51,7 @@ class NatStore:
         self._run = run
         self.listing = Listing()
         self._columns: dict[str, Columns] = {}
+        self._carried = Carried(run)
 
     def rows(self, listing: Listed, question: Question) -> list[NatRow]:
         """What the files say about the address. Raises DuckDB's errors where they cannot be read."""
@@ -60,13 +69,31 @@ class NatStore:
         known = (self._columns.get(str(path)) for path in paths)
         return any(columns is not None and columns.events for columns in known)
 
+    def learn(self, files: Iterable[File], seconds: float) -> bool:
+        """Learn what makes further questions about events faster; False if some is left. Raises DuckDB's errors."""
+        known = [(str(file.path), file) for file in files]
+        self._look([path for path, _ in known])
+        return self._carried.learn(((path, file.hour, self._columns[path]) for path, file in known), seconds)
+
     def _of(self, files: list[File], question: Question) -> list[NatRow]:
         self._look([str(file.path) for file in files])
         since, until = question.earliest / 1000, (question.latest + 1) / 1000
         near = [file for file in files if file.overlaps(since, until)]
         found = list(self._fetched(nat_sql.flows, near, question))
-        found += self._fetched(nat_sql.events, files, question)
-        return found
+        return found + self._events(files, question)
+
+    def _events(self, files: list[File], question: Question) -> list[NatRow]:
+        """The events of the hours of the question and of others that concern it.
+
+        Where these make a session, the hours that it spans are read too: it may have ended earlier, without an end.
+        """
+        hours = range(question.earliest // _HOUR_MS, question.latest // _HOUR_MS + 1)
+        chosen = {file for file in files if file.hour in hours or self._carried.concerns(str(file.path), question)}
+        found = list(self._fetched(nat_sql.events, [file for file in files if file in chosen], question))
+        spans = [_span(answer) for answer in answers(found, question)]
+        begin, end = min((one[0] for one in spans), default=1), max((one[1] for one in spans), default=0)
+        rest = [file for file in files if begin <= file.hour <= end and file not in chosen]
+        return found + list(self._fetched(nat_sql.events, rest, question))
 
     def _fetched(self, statements: Any, files: list[File], question: Question) -> Iterator[NatRow]:
         alike = defaultdict(list)
@@ -79,17 +106,27 @@ class NatStore:
                         yield from nat_rows(_values(row), question)
 
     def _look(self, paths: list[str]) -> None:
-        """Know the columns of all files, and forget those of files that are gone."""
+        """Know the columns with values of all files, and forget those of files that are gone."""
         new = [path for path in paths if path not in self._columns]
-        if len(self._columns) > 2 * len(paths):
+        if len(self._columns) > MOST_FILES + len(paths):
             self._columns = {path: self._columns[path] for path in paths if path in self._columns}
         if not new:
             return
-        text = f"SELECT file_name, list(name) FROM parquet_schema({nat_sql.listed(new)}) GROUP BY file_name"
+        text = (
+            "SELECT file_name, list(DISTINCT path_in_schema) "
+            "FILTER (WHERE stats_null_count IS NULL OR stats_null_count < num_values) "
+            f"FROM parquet_metadata({nat_sql.listed(new)}) GROUP BY file_name"
+        )
         known: dict[frozenset[str], Columns] = {columns.names: columns for columns in self._columns.values()}
         for path, names in self._run(text):
-            used = frozenset(names) & _USED
+            used = frozenset(names or ()) & _USED
             self._columns[path] = known.setdefault(used, Columns(used))
+
+
+def _span(answer: Answer) -> tuple[int, int]:
+    """The hours from the beginning to the end of a session, as far as they are known."""
+    begin = answer.end if answer.start is None else answer.start
+    return (begin or 0) // _HOUR_MS, (_EVER if answer.end is None else answer.end) // _HOUR_MS
 
 
 _USED = frozenset(itertools.chain.from_iterable(ROLES.values()))

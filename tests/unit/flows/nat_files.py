@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class StoredFile(NamedTuple):
-    """A file with the beginning of its hour and the earliest start of its rows, in ms."""
+    """A file with the hour and the earliest start (ms) of its rows."""
 
     path: Path
     hour: int
@@ -15,7 +15,7 @@ class StoredFile(NamedTuple):
 
     def overlaps(self, since, until):
         """As the directory of a store says it, from the name of the file."""
-        return self.hour + HOUR > since * 1000 and self.start < until * 1000
+        return (self.hour + 1) * HOUR > since * 1000 and self.start < until * 1000
 
 
 TYPES = {
@@ -53,4 +53,4 @@ def write(connection, path, rows):
     quoted = ", ".join(f'"{name}"' for name in names)
     connection.execute(f"COPY (SELECT * FROM (VALUES {lines}) r({quoted})) TO '{path}' (FORMAT parquet)")
     times = [time for row in rows for name, time in row.items() if name.endswith("Milliseconds") and time is not None]
-    return StoredFile(path, max(times) // HOUR * HOUR, min(times) // 1000 * 1000)
+    return StoredFile(path, max(times) // HOUR, min(times) // 1000 * 1000)

@@ -175,9 +175,7 @@ class EventTests(_Stored):
         """The next holder of the place ends a session whose deletion was lost."""
         files = self.files([nat44(0, 4), nat44(10 * MINUTE, 4, OTHER), nat44(11 * MINUTE, 5, OTHER)])
         self.assertEqual([(number(INSIDE), 5000, 0, 10 * MINUTE, NO_END)], self.holders(files, T + MINUTE))
-        self.assertEqual(
-            [(number(OTHER), 5000, 10 * MINUTE, 11 * MINUTE, ENDED)], self.holders(files, T + 10.5 * MINUTE)
-        )
+        self.assertEqual([(number(OTHER), 5000, 10 * MINUTE, 11 * MINUTE, ENDED)], self.holders(files, T + 630_000))
 
     def test_begin_lost(self):
         """A deletion without a creation is a holder whose start is not known."""

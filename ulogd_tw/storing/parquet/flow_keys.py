@@ -14,8 +14,8 @@ FLOW_KEYS = (
     "ipClassOfService", "octets", "packets", "reply_octets", "reply_packets", START, END, "flowEndReason",
     "flowDirection", "sampling_factor", "ingressInterface", "egressInterface", "vlanId", "bgpSourceAsNumber",
     "bgpDestinationAsNumber", "postNATSourceAddress", "postNATDestinationAddress", "postNAPTSourceTransportPort",
-    "postNAPTDestinationTransportPort", "natEvent", "portRangeStart", "portRangeEnd", "ingressVRFID", "ct.mark",
-    "ct.zone",
+    "postNAPTDestinationTransportPort", "natEvent", "firewallEvent", "portRangeStart", "portRangeEnd",
+    "portRangeStepSize", "portRangeNumPorts", "natInstanceID", "ingressVRFID", "ct.mark", "ct.zone",
 )  # fmt: skip
 """Of flows, where they have them: a column without values takes next to no room."""
 _TIMES = {START: "first_ms", END: "last_ms"}
