@@ -11,6 +11,7 @@ from typing import Any
 
 from ulogd_tw.core.protocols import PROTOCOLS
 from ulogd_tw.flows.nat_rows import MAPPED, NatRow, Question
+from ulogd_tw.flows.nat_sql import MOST_ROWS
 from ulogd_tw.flows.nat_store import NatStore
 from ulogd_tw.flows.who_had import Answer, answers
 from ulogd_tw.storing.coverage import NOT_YET, Coverage, Gap
@@ -22,6 +23,7 @@ _NAMES: dict[int | None, str] = {number: name for name, number in reversed(PROTO
 _ENDPOINT = re.compile(r"(?:\[([^\]]+)\]|([^:]+))(?::([0-9]{1,6}))?", re.ASCII)
 MOST_ANSWERS = 10_000
 MOST_GAPS = 100
+CUT = f"more than {MOST_ROWS} rows concern this question; ask for a port, or a shorter --within"
 UNREACHED = "connections that are still open, and rows that are in no file yet, could not be asked for"
 
 
@@ -79,7 +81,7 @@ def ask(
 
     Raises OSError, and what DuckDB raises.
     """
-    rows, kept = list(more), []
+    rows, kept, cut = list(more), [], False
     for name, place in places.items():
         coverage = Coverage.read(place)  # before the files: they may have more then, never less
         listed: list[StoredFile] = []
@@ -89,10 +91,13 @@ def ask(
             return listed
 
         rows += store.rows(listing, question)
+        cut = cut or store.cut
         kept.append(Kept(name, coverage, store.events(file.path for file in listed)))
     found = Found(question, answers(rows, question), gaps(kept, question, now, live))
     if not live and unreached(question, now):
         found.notes.append(UNREACHED)
+    if cut:
+        found.notes.append(CUT)
     return found
 
 

@@ -52,11 +52,14 @@ class NatStore:
         self.listing = Listing()
         self._columns: dict[str, Columns] = {}
         self._carried = Carried(run)
+        self.cut = False
+        """Whether the last question concerned more rows than are read."""
 
     def rows(self, listing: Listed, question: Question) -> list[NatRow]:
         """What the files say about the address. Raises DuckDB's errors where they cannot be read."""
         for again in range(_TRIES):
             files = list(listing())
+            self.cut = False
             try:
                 return self._of(files, question)
             except Exception:  # an error of DuckDB, which need not be there
@@ -102,7 +105,9 @@ class NatStore:
         for columns, paths in alike.items():
             if columns.translated:
                 for text in statements(columns, paths, question):
-                    for row in self._run(text):
+                    rows = self._run(text)
+                    self.cut = self.cut or len(rows) == nat_sql.MOST_ROWS
+                    for row in rows:
                         yield from nat_rows(_values(row), question)
 
     def _look(self, paths: list[str]) -> None:

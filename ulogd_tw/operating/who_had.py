@@ -7,11 +7,12 @@ queued, then the rows that wait, then the files. A connection that ends meanwhil
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer, threads
+from twisted.logger import Logger
 
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.core.graph import Node
@@ -22,6 +23,8 @@ from ulogd_tw.flows.nat_store import NatStore
 from ulogd_tw.operating import question_log
 
 MOST_AT_ONCE = 2
+LEARN_S = 5.0
+"""So long files are learnt in a thread after an answer."""
 _LONGEST_MS = 3660 * 86_400_000
 _LATEST_MS = 253_402_300_799_999
 Read = Callable[[Mapping[str, Path], Question, list[NatRow]], dict[str, Any]]
@@ -36,7 +39,8 @@ class WhoHad:
 
     def __init__(self, ulogd: Any, read: Read | None = None, now: Callable[[], float] = time.time) -> None:
         self._ulogd, self._now = ulogd, now
-        self._read = read or _Files().read
+        self._files = _Files()
+        self._read = read or self._files.read
         self._turns = defer.DeferredSemaphore(MOST_AT_ONCE)
 
     def answer(self, body: Mapping[str, Any], asker: Mapping[str, Any]) -> defer.Deferred[dict[str, Any]]:
@@ -58,6 +62,7 @@ class WhoHad:
         await threads.deferToThread(
             question_log.append, self._logs(stores), self._now(), asker, _asked(found, stores), len(found["answers"])
         )
+        self._files.learn(places.values())
         return found
 
     def _chosen(self, names: Any) -> dict[str, Node]:
@@ -138,14 +143,43 @@ def question_of(body: Mapping[str, Any]) -> Question:
 class _Files:
     """The files of the stores, read in a thread of the service."""
 
+    log = Logger()
+
     def __init__(self) -> None:
-        self._database: Any = None
+        self._store: NatStore | None = None
+        self._learning = False
 
     def read(self, places: Mapping[str, Path], question: Question, rows: list[NatRow]) -> dict[str, Any]:
         """The answer of files and further rows. Raises OSError and DuckDB's errors."""
-        import duckdb
-
-        if self._database is None:
-            self._database = duckdb.connect(config={"memory_limit": "512MB", "autoload_known_extensions": False})
-            self._store = NatStore(lambda text: self._database.cursor().execute(text).fetchall())
+        if self._store is None:
+            self._store = NatStore(_runner())
         return ask(self._store, places, question, int(time.time() * 1000), rows, live=True).as_dict()
+
+    def learn(self, places: Iterable[Path]) -> None:
+        """Go on to learn the files in a thread: later questions are answered faster."""
+        if self._store is not None and not self._learning:
+            self._learning = True
+            threads.deferToThread(self._learn, list(places)).addErrback(self._not_learnt)
+
+    def _learn(self, places: list[Path]) -> None:
+        try:
+            assert self._store is not None
+            for place in places:
+                self._store.learn(self._store.listing.files(place), LEARN_S)
+        finally:
+            self._learning = False
+
+    def _not_learnt(self, failure: Any) -> None:
+        """Files are merged at any time; the next question goes on."""
+        self.log.debug("files of a store: {why}", why=failure.value)
+
+
+def _runner() -> Callable[[str], list[tuple[Any, ...]]]:
+    """Statements for DuckDB; each has a cursor of its own, so that threads may run them."""
+    import duckdb
+
+    database = duckdb.connect(
+        config={"memory_limit": "512MB", "autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    )
+    database.execute("SET parquet_metadata_cache = true")
+    return lambda text: database.cursor().execute(text).fetchall()
