@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import given
+from ulogd_tw.flows import listing
 from ulogd_tw.flows.listing import SETTLED_NS, Listing
 from ulogd_tw.storing.parquet.directory import files, hour_directory, name_of
 
@@ -23,7 +24,7 @@ class ListingTests(SynchronousTestCase):
         directory = Path(self.mktemp())
         directory.mkdir()
         now = [10**18]
-        listing = Listing(lambda: now[0])
+        listed = Listing(lambda: now[0])
         for what, hour, number in steps:
             place = hour_directory(directory, 500_000 + hour)
             path = place / name_of(1000 + number, 0, 1, "abc", number, 0)
@@ -38,7 +39,7 @@ class ListingTests(SynchronousTestCase):
                 (path if what == "file" else path.with_name(f".{path.name}.part")).touch()
             if place.exists():
                 os.utime(place, ns=(now[0], now[0]))
-            self.assertEqual(files(directory), listing.files(directory))
+            self.assertEqual(files(directory), listed.files(directory))
 
     def test_from_memory(self):
         """A directory that has not changed is not read again."""
@@ -47,9 +48,10 @@ class ListingTests(SynchronousTestCase):
         place.mkdir(parents=True)
         (place / name_of(1, 0, 1, "abc", 1, 0)).touch()
         os.utime(place, ns=(1, 1))
-        listing = Listing()
+        listed = Listing()
         read = []
-        self.patch(os, "listdir", lambda path, real=os.listdir: read.append(str(path)) or real(path))
+        real = listing.files_of_hour
+        self.patch(listing, "files_of_hour", lambda directory, hour: read.append(hour) or real(directory, hour))
         for _ in range(3):
-            self.assertEqual(1, len(listing.files(directory)))
-        self.assertEqual(1, read.count(str(place)))
+            self.assertEqual(1, len(listed.files(directory)))
+        self.assertEqual([500_000], read)
