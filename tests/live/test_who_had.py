@@ -47,6 +47,10 @@ CONFIG = """
 directory="{dir}/store"
 flush=1
 retain=1d
+
+[store:nat]
+outputs="pq1"
+question_log="{dir}/questions"
 """
 
 
@@ -131,6 +135,8 @@ class WhoHadTests(SynchronousTestCase):
             service.wait_for("pq1", "rows_written", 30)
             self.ask_all(some, at, "ended", 0, *socket)
             self.assertEqual((1, []), self.ask(next(iter(some)), time.time() - 0.1, *socket)[:2])
+            lines = (service.directory / "questions").read_text().splitlines()
+            self.assertEqual(3 * len(some) + 2, len(lines))
             service.kill()
         store = ["--store", service.directory / "store"]
         self.ask_all(dict(list(some.items())[:1]), at, "ended", 3, *store)

@@ -222,7 +222,7 @@ COMMANDS = [
     ("ulogd-tw query", 2, ["sql", "usage: ulogd-tw query"]),
     ("ulogd-tw query -c /nonexistent.conf select", 2, ["/nonexistent.conf: cannot be read", "file with -c"]),
     ("ulogd-tw query -s /nonexistent select", 2, ["/nonexistent: No such file", "does the service run"]),
-    ("ulogd-tw query -c {top}/etc/examples/nat-log.conf select", 2, ["no control_socket= in [global]; set it", "-s"]),
+    ("ulogd-tw query -c {top}/etc/examples/archive.conf select", 2, ["no control_socket= in [global]; set it", "-s"]),
     ("ulogd-tw query -s x -f xml select", 2, ["'xml'", "table", "csv", "json"]),
     ("ulogd-tw flows -s /nonexistent", 2, ["/nonexistent: No such file", "does the service run"]),
     ("ulogd-tw flows /nonexistent", 1, ["/nonexistent: there is no such directory"]),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ulogd_tw.core.keys import Key
-from ulogd_tw.flows import statements
+from ulogd_tw.flows import gaps, statements
 from ulogd_tw.flows.errors import FlowsError, QuestionError
 from ulogd_tw.flows.plan import Part, Plan, Reach, plan
 from ulogd_tw.flows.questions import Question, derived, sides
@@ -33,6 +33,8 @@ class Holdings(Protocol):
     """The stores of a group, and what they have."""
 
     stores: Sequence[Store]
+    waiting_too: bool
+    """Whether rows that are in no file yet are among them."""
 
     def reach(self, store: Store, reader: Reader) -> Reach | None:
         """The time of which a store has all rows; None for an empty one."""
@@ -195,6 +197,9 @@ class Asking:
     # the end
 
     def _end(self, found: Plan) -> dict[str, Any]:
+        for part in found.parts:
+            end = self._question.end if part.end is None else part.end
+            self._notes += gaps.notes(part.store, part.begin, end, self._holdings.waiting_too)
         status = INCOMPLETE if self._notes else DONE if self._rows else NO
         if self._missing(found):
             status = INCOMPLETE

@@ -16,6 +16,8 @@ from ulogd_tw.storing.parquet import directory
 class Directories:
     """Some stores, of which only complete files are read."""
 
+    waiting_too = False
+
     def __init__(self, stores: Sequence[Store]) -> None:
         self.stores: Sequence[Store] = in_order(stores)
 

@@ -56,6 +56,7 @@ class Moment:
 class Held(Directories):
     """Stores at one moment, with their waiting rows by the name of the store."""
 
+    waiting_too = True
     moments: Mapping[str, Moment]
     waiting: Mapping[str, Sequence[Batch]]
     stores: Sequence[Store] = field(init=False)

@@ -113,7 +113,9 @@ def _asked(found: Mapping[str, Any], stores: Mapping[str, Node]) -> dict[str, An
 
 
 def _translates(node: Node) -> bool:
-    """Whether rows of an output can have addresses after NAT."""
+    """Whether rows of an output can be of one flow or event, and have addresses after NAT."""
+    if any(hasattr(maker, "rollup") for maker in getattr(node.plugin, "makers", ())):
+        return False
     recipes = node.plugin.sources.recipes
     return any(found for name, found in recipes.items() if name.startswith(("postNAT", "xlate_", "reply.ip.")))
 
