@@ -61,7 +61,7 @@ class Carried:
         if self._run(nat_sql.strays(columns, path, hour))[0][0]:
             return None
         codes: set[int] = set()
-        for text in nat_sql.unresolved(columns, path):
+        for text in nat_sql.unresolved(columns, path, hour):
             for address, port in self._run(text):
                 codes |= {_code(address.int, port), _code(address.int, _ANY_PORT)}
         return np.sort(np.fromiter(codes, np.uint64, len(codes)))

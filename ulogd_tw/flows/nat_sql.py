@@ -98,22 +98,28 @@ def strays(columns: Columns, path: str, hour: int) -> str:
     )
 
 
-def unresolved(columns: Columns, path: str) -> Iterator[str]:
-    """Statements for the outside address and port of each place that does not begin and end in a file.
+def unresolved(columns: Columns, path: str, hour: int) -> Iterator[str]:
+    """Statements for the outside address and port of each place with a session that goes beyond the hour of a file.
 
-    The port is 0 where it is not a single one.
+    Such are an end without its beginning, a beginning without an end, and a start that is told later. The port is 0
+    where it is not a single one.
     """
-    event = f"{{'t': {_event_time(columns)}, 'k': {_kind(columns)}}}"
+    time, kind = _event_time(columns), _kind(columns)
     bound = f"{columns.value('nat_event')} IN (14, 15)" if columns.of("nat_event") else "false"
     for side, role, name in _outsides(columns):
+        inside = "source" if side == "source" else "post_destination"
         port = f"CASE WHEN {columns.value('first')} IS NOT NULL OR {bound} THEN 0 ELSE {columns.value(role)} END"
-        place = ", ".join(columns.value(one) for one in _PLACES[side].split())
+        place = ", ".join([name, *(columns.value(one) for one in _PLACES[side].split())])
         where = f" AND {_translated(columns, name)}" if side == "destination" else ""
+        host = f"{{'a': {columns.value(inside)}, 'p': {columns.value(f'{inside}_port')}}}"
         yield (
-            f"SELECT DISTINCT address, coalesce(port, 0) FROM (SELECT {name} AS address, {port} AS port, "
-            f"min({event}).k AS first_kind, max({event}).k AS last_kind FROM {_files([path])} "
-            f"WHERE {name} IS NOT NULL AND {_kind(columns)} IN ('b', 'e'){where} GROUP BY {name}, port, {place}) "
-            "WHERE first_kind = 'e' OR last_kind = 'b'"
+            f"SELECT DISTINCT address, coalesce(port, 0) FROM (SELECT {name} AS address, {port} AS port, {kind} AS k, "
+            f"{host} AS h, {columns.value('start')} AS s, lag({kind}) OVER w AS before_k, "
+            f"lag({host}) OVER w AS before_h, lead({kind}) OVER w AS next_k FROM {_files([path])} "
+            f"WHERE {name} IS NOT NULL AND {kind} IN ('b', 'e'){where} "
+            f"WINDOW w AS (PARTITION BY {place} ORDER BY {time}, {kind}, {host})) "
+            "WHERE k = 'e' AND (before_k IS DISTINCT FROM 'b' OR before_h IS DISTINCT FROM h) "
+            f"OR k = 'b' AND next_k IS NULL OR s // 3600000 < {hour}"
         )
 
 

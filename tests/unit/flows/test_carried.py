@@ -45,6 +45,18 @@ class CarriedTests(_Stored):
         self.assertTrue(self.store.learn(files, 60))
         self.assertEqual(before, self.ask(files, T + at * MINUTE, port=port))
 
+    def test_kept_sessions(self):
+        """An end of another host than the one that began, and a start told hours later, are seen from other hours."""
+        for rows, at in (
+            ([nat44(130, 4), nat44(131, 5, HOSTS[1])], 100),
+            ([nat44(300, None, firewallEvent=5, flowStartMilliseconds=T + 10), nat44(301, None, firewallEvent=2)], 20),
+        ):
+            files = self.hourly(rows)
+            before = self.ask(files, T + at * MINUTE)
+            self.assertEqual(1, len(before))
+            self.store.learn(files, 60)
+            self.assertEqual(before, self.ask(files, T + at * MINUTE))
+
     def test_files_read(self):
         """Sessions of other hours that begin and end there are not read."""
         rows = [row for n in range(50) for row in (nat44(n * 60 + 1, 4), nat44(n * 60 + 2, 5))]
