@@ -77,7 +77,7 @@ def events(columns: Columns, paths: Collection[str], question: Question) -> Iter
         return
     time, kind = _event_time(columns), _kind(columns)
     for side, where in _sides(columns, question):
-        place = ", ".join(columns.value(role) for role in _PLACES[side].split())
+        place = ", ".join(_place(columns, side))
         row_number = f"row_number() OVER (PARTITION BY {place}"
         yield (
             f"SELECT {_selected(columns)} FROM {_files(paths)} WHERE {where} AND {kind} IN ('b', 'e') "
@@ -105,11 +105,11 @@ def unresolved(columns: Columns, path: str, hour: int) -> Iterator[str]:
     where it is not a single one.
     """
     time, kind = _event_time(columns), _kind(columns)
-    bound = f"{columns.value('nat_event')} IN (14, 15)" if columns.of("nat_event") else "false"
+    bound = _bound(columns)
     for side, role, name in _outsides(columns):
         inside = "source" if side == "source" else "post_destination"
         port = f"CASE WHEN {columns.value('first')} IS NOT NULL OR {bound} THEN 0 ELSE {columns.value(role)} END"
-        place = ", ".join([name, *(columns.value(one) for one in _PLACES[side].split())])
+        place = ", ".join([name, *_place(columns, side)])
         where = f" AND {_translated(columns, name)}" if side == "destination" else ""
         host = f"{{'a': {columns.value(inside)}, 'p': {columns.value(f'{inside}_port')}}}"
         yield (
@@ -121,6 +121,17 @@ def unresolved(columns: Columns, path: str, hour: int) -> Iterator[str]:
             "WHERE k = 'e' AND (before_k IS DISTINCT FROM 'b' OR before_h IS DISTINCT FROM h) "
             f"OR k = 'b' AND next_k IS NULL OR s // 3600000 < {hour}"
         )
+
+
+def _place(columns: Columns, side: str) -> Iterator[str]:
+    """The values that make a place of `nat_rows.NatRow`."""
+    yield from (columns.value(role) for role in _PLACES[side].split())
+    yield _bound(columns)
+
+
+def _bound(columns: Columns) -> str:
+    """Whether a whole address is bound."""
+    return f"coalesce({columns.value('nat_event')} IN (14, 15), false)" if columns.of("nat_event") else "false"
 
 
 def listed(paths: Collection[str]) -> str:
