@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import numpy.ma  # np.unique loads it at its first use, which a confined process cannot
 
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column, Octets

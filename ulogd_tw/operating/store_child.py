@@ -20,7 +20,7 @@ import numpy as np
 
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.errors import UlogdError
-from ulogd_tw.core.keys import Key
+from ulogd_tw.core.keys import Key, nearest, registry
 from ulogd_tw.core.types import ADDRESS, FORMED, TYPES
 from ulogd_tw.flows import filters, questions
 from ulogd_tw.flows.answers import FORMS
@@ -86,6 +86,7 @@ def warm(reader: Reader) -> None:
         list(form([{"head": head}, {"rows": plain(rows, shown)}, {"end": {}}]))
     reader.drop("warm")
     filters.term('port domain or src net 192.0.2.0/24 or ingressInterfaceName ~ "^e" or not proto tcp')
+    nearest("", registry.names())
 
 
 def _rows(part: float | list[tuple]) -> list[tuple]:

@@ -126,6 +126,17 @@ class AnswerTests(StoresCase):
         self.assertEqual(end, events[-1]["end"])
 
     @defer.inlineCallbacks
+    def test_nothing_loaded_later(self):
+        """The first rows of two hours and the first words without a key need no file outside of the stores."""
+        rows = batch(4, 8)
+        rows.columns[KEYS[1]] = rows.columns[KEYS[1]] + np.array([0, 3_600_000], np.uint64)
+        self.queue.rows = [rows]
+        self.assertEqual((15, 4), (yield self.total()))
+        for question, reason in (({"by": "port"}, "no store has the key"), ({"match": "dpirt 443"}, "dpirt")):
+            error = yield self.assertFailure(self.ask(**question), NoAnswer)
+            self.assertIn(reason, str(error))
+
+    @defer.inlineCallbacks
     def test_write_under_way(self):
         """The rows of a write under way are taken from memory: its file, which may be there already, is not read."""
         self.queue.rows, self.queue.writes, self.output.write_number = [batch(2)], True, 1
