@@ -259,14 +259,20 @@ class PARQUET(GatheringOutput):
         try:
             self._begin(self.columns(()))
         except OSError as error:
-            self._trouble = f"{self.where}: {self.text_of(error)}"
+            trouble, self._trouble = self._trouble, f"{self.where}: {self.text_of(error)}"
+            if self._trouble == trouble:
+                return
             self.log.warn("{instance}: {where}: {error}; rows wait", instance=self.instance, where=self.where,
                           error=self.text_of(error))  # fmt: skip
+        else:
+            self._trouble = ""
 
     def wake(self, now: float) -> float:
         """Delete and merge what is due, and note what the files have by now."""
         self._keeping.look()
         if not self._stopping:
+            if self._trouble and self._busy is None and self._pause is None:  # no write will tell when it is over
+                self.in_thread(self._open).addErrback(self._not_noted)
             noted = self.in_thread(self._cover, self.covering.covered, time.time(), self.waited(), self.losses())
             noted.addErrback(self._not_noted)
         return LOOK_S

@@ -197,6 +197,15 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual(ports(self.place), [0, 1])
         self.assertEqual(self.out.state().word, "ok")
 
+    def test_trouble_that_is_over_before_rows_come(self):
+        """A second output is down while the first one writes there; it is ok soon after that one ends."""
+        second = self.output()
+        second.wake(0.0)
+        self.assertEqual((second.state().word, "another output" in second.state().reasons[0]), ("down", True))
+        self.successResultOf(self.out.stop())
+        second.wake(5.0)
+        self.assertEqual(second.state().word, "ok")
+
     def test_new_directory(self):
         """A directory that the administrator makes anew is a store again."""
         self.successResultOf(self.write(flows([MS])))
