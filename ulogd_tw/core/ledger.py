@@ -137,11 +137,15 @@ class Ledger:
         self._file = MappedWords(path, octets, _FIRST + _WORDS * len(nodes))
         self._synced = b""
         inside = ({} if before is None else before.inside()) | dict(waiting)
+        finished = {} if before is None else before.finished()
         if before is not None:
             before.close()
         for node, place in places.items():
             entry = Entry(self._file.words, _FIRST + _WORDS * place, node.plugin.counters)
             entry.hold(inside[node.plugin] if node.plugin in inside else node.plugin.held_rows())
+            if done := finished.get(node.plugin, 0):  # the batch that it wrote last has its place by this number
+                entry.hold(done)
+                entry.finish(done)
             node.plugin.ledger = entry
 
     def inside(self) -> dict[Plugin, int]:
@@ -151,6 +155,10 @@ class Ledger:
             words, parents = node.plugin.ledger.words, [parent.ident for parent in node.parents]
             found.nodes[node.ident] = _kind(node.plugin), words, parents
         return {node.plugin: found.unsaved(node.ident) for node in self._nodes}
+
+    def finished(self) -> dict[Plugin, int]:
+        """The weight of the rows that each output has written or given up."""
+        return {node.plugin: node.plugin.ledger.finished for node in self._nodes if isinstance(node.plugin, Output)}
 
     @property
     def changed(self) -> bool:

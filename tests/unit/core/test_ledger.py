@@ -159,6 +159,18 @@ class LedgerTests(SynchronousTestCase):
         self.receive("a", 2)
         self.assertEqual({"x": 7}, self.unsaved())
 
+    def test_a_write_before_a_reload(self):
+        """The batch written last has a place in the ledger: a reload does not make it stand for later rows."""
+        plugins = self.build((("a", "FLOWS"), ("x", "KEEP")))
+        last = Written(plugins["x"].ledger.finished, 5)
+        self.receive("a", 5)
+        self.ledger = Ledger(self.path, self.graph, self.ledger)
+        plugins["x"].wait = True
+        self.receive("a", 3)
+        self.assertEqual(3, former(self.path).unsaved("x", committed=[last]))
+        self.ledger = Ledger(self.path, self.graph, self.ledger)
+        self.assertEqual(3, former(self.path).unsaved("x", committed=[last]))
+
     def test_damage(self):
         """A file that is cut or of another kind is refused."""
         self.build((("a", "FLOWS"), ("x", "KEEP")))
