@@ -38,7 +38,7 @@ APART = tuple(
         "aggregate_sums", "api", "benchmarks", "collector", "corpus", "dtls", "exchanged", "exporters", "flows",
         "http_attacks", "ipfix_export", "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
         "outage", "parquet", "postgresql", "postgresql_partitions", "postgresql_tls", "query", "reload", "restart",
-        "sessions", "sflow", "sqlite3", "start", "tls",
+        "sflow", "sqlite3", "start", "tls",
         "watching", "who_had", "windows",
     )
 )  # fmt: skip
