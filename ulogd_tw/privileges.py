@@ -9,14 +9,16 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 _VERSION_3 = 0x20080522
 _SET_KEEPCAPS, _AMBIENT = 8, 47
-_AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 2, 4
+_AMBIENT_IS_SET, _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 1, 2, 4
 _HANDED_ON = "ULOGD_TW_CAPABILITIES"
 """In the environment of a program executed anew: its capabilities are those that the process before chose itself."""
-_STATUS = Path("/proc/self/status")
+_MOST = 64
+"""Capabilities that a mask has room for."""
+_PLACES = {"CapEff": 0, "CapPrm": 1, "CapInh": 2}
+"""Words of struct __user_cap_data_struct."""
 Capabilities = Iterable[int]
 
 
@@ -54,12 +56,16 @@ def hand_on(environment: dict[str, str]) -> None:
 
 
 def of_process(kind: str) -> set[int]:
-    """The capabilities of this process: `CapPrm`, `CapEff`, `CapInh` or `CapAmb`."""
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(kind):
-            mask = int(line.split()[1], 16)
-            return {number for number in range(mask.bit_length()) if mask >> number & 1}
-    return set()
+    """The capabilities of this process: `CapPrm`, `CapEff`, `CapInh` or `CapAmb`; also where /proc is not mounted."""
+    libc = ctypes.CDLL(None)
+    if kind == "CapAmb":
+        return {number for number in range(_MOST) if libc.prctl(_AMBIENT, _AMBIENT_IS_SET, number, 0, 0) == 1}
+    header, data = (ctypes.c_uint32 * 2)(_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    if libc.capget(header, data):
+        return set()
+    place = _PLACES[kind]
+    mask = data[place] | data[place + 3] << 32
+    return {number for number in range(_MOST) if mask >> number & 1}
 
 
 def _set(capabilities: set[int]) -> None:

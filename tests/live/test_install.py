@@ -31,7 +31,7 @@ for conf in /etc/ulogd-tw.conf /demo.conf; do
     cd /var/lib/ulogd
     setpriv --reuid ulogd --regid ulogd --clear-groups ulogd-tw -c $conf >/tmp/said 2>&1 &
     for n in $(seq 200); do grep -q 'stacks running' /tmp/said && break; sleep 0.1; done
-    kill $!
+    kill $! || cat /tmp/said
     wait $! || echo "status $?"
     grep -o 'stacks running .*' /tmp/said
     grep -c octets= /tmp/said || true

@@ -1,7 +1,6 @@
 """The capabilities that a service keeps when it changes to another user."""
 
 import ctypes
-import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,17 +25,22 @@ class Libc:
 
 
 class PrivilegesTests(SynchronousTestCase):
-    """By what /proc/self/status says (proc(5)), and what is asked of the kernel (prctl(2), capset(2))."""
+    """By the capabilities of a process, and what is asked of the kernel (prctl(2), capset(2))."""
 
     def be(self, uid, refused=0, **masks):
-        status = Path(tempfile.mkstemp()[1])
-        self.addCleanup(status.unlink)
-        status.write_text("".join(f"{name}:\t{mask:016x}\n" for name, mask in masks.items()))
-        self.patch(privileges, "_STATUS", status)
+        chosen = {name: {bit for bit in range(64) if mask >> bit & 1} for name, mask in masks.items()}
+        self.patch(privileges, "of_process", lambda kind: chosen.get(kind, set()))
         self.patch(privileges.os, "geteuid", lambda: uid)
         libc = Libc(refused)
         self.patch(ctypes, "CDLL", lambda _: libc)
         return libc.asked
+
+    def test_of_process(self):
+        """Those of this process are what the kernel tells in /proc/self/status (proc(5))."""
+        told = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if "Cap" in line)
+        for kind in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
+            found = sum(1 << capability for capability in privileges.of_process(kind))
+            self.assertEqual(int(told[kind], 16), found, kind)
 
     def test_kept(self):
         """Of all that root had, those that are needed: permitted, effective and inheritable."""

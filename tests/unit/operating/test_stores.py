@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from twisted.internet import defer, reactor
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.unit.flows import made
@@ -18,6 +19,8 @@ from ulogd_tw.core.keys import Key, known
 from ulogd_tw.flows import held, questions, stores
 from ulogd_tw.flows.errors import Vanished
 from ulogd_tw.operating import store_options
+from ulogd_tw.operating.api import answers
+from ulogd_tw.operating.api import stores as pages
 from ulogd_tw.operating.question_log import NotLogged
 from ulogd_tw.operating.store_process import NoAnswer
 from ulogd_tw.operating.stores import NoSuchStore, Stores
@@ -246,6 +249,11 @@ class GroupTests(StoresCase):
         self.ulogd.graph.nodes.clear()
         with self.assertRaisesRegex(NoSuchStore, "no stack has a PARQUET"):
             self.stores.chosen("")
+
+    def test_mistake(self):
+        """The name of no store is a mistake in the question: commands end with 2, not as where nothing is found."""
+        refused = self.assertRaises(answers.Refused, pages._refused, Failure(NoSuchStore("there is no store flow")))
+        self.assertEqual((400, "there is no store flow"), (refused.status, str(refused)))
 
 
 class Maker:

@@ -17,7 +17,6 @@ from ulogd_tw.flows.questions import Question as Flows
 from ulogd_tw.operating.api.answers import Page, Question, Refused, body_of, listed, refuse
 from ulogd_tw.operating.question_log import NotLogged, asker_of
 from ulogd_tw.operating.store_process import Busy, NoAnswer
-from ulogd_tw.operating.stores import NoSuchStore
 
 SLOW_SECONDS = 60.0
 """So long a client may take for what was written to it."""
@@ -134,5 +133,5 @@ class _Answer:
 
 def _refused(failure: Failure) -> Any:
     failure.trap(NoAnswer, NotLogged)
-    status = 404 if failure.check(NoSuchStore) else 503 if failure.check(Busy, NotLogged) else 400
+    status = 503 if failure.check(Busy, NotLogged) else 400
     raise Refused(status, "question", str(failure.value))
