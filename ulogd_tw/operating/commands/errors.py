@@ -14,6 +14,10 @@ class AskError(UlogdError):
     status = FAILED
 
 
+class Unreachable(AskError):
+    """There is no service to ask, or no answer from it."""
+
+
 class NothingFound(AskError):
     """The service does not have the thing that was asked for."""
 

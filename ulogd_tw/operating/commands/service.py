@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ulogd_tw.core.errors import UlogdError
-from ulogd_tw.operating.commands.errors import AskError, NothingFound, Refused
+from ulogd_tw.operating.commands.errors import AskError, NothingFound, Refused, Unreachable
 
 PATIENCE_S = 60.0
 """For so long the answer to a query may take; the service ends it before."""
@@ -107,7 +107,7 @@ class Service:
 
 
 class _Faults:
-    """Turns faults of the connection into `AskError`."""
+    """Turns faults of the connection into `Unreachable`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -117,12 +117,12 @@ class _Faults:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, TimeoutError):
-            raise AskError(f"{self._path}: the service does not answer; is it stopped, or very busy?") from None
+            raise Unreachable(f"{self._path}: the service does not answer; is it stopped, or very busy?") from None
         if isinstance(error, http.client.HTTPException):
-            raise AskError(f"{self._path}: the service has stopped, or something else listens there") from None
+            raise Unreachable(f"{self._path}: the service has stopped, or something else listens there") from None
         if isinstance(error, OSError):
             text = error.strerror or str(error)
-            raise AskError(f"{self._path}: {text}; does the service run, as this user or root?") from None
+            raise Unreachable(f"{self._path}: {text}; does the service run, as this user or root?") from None
 
 
 class _Closing:
@@ -153,15 +153,15 @@ def of(given: argparse.Namespace) -> Service:
 
 
 def socket_of(path: str) -> str:
-    """The control socket in a configuration. Raises `AskError`."""
+    """The control socket in a configuration. Raises `Unreachable`."""
     from ulogd_tw import config as configuration
     from ulogd_tw import global_options
 
     try:
         options, _ = configuration.load(path).read("global", global_options.GLOBAL_OPTIONS, "[global]")
     except (UlogdError, OSError) as error:
-        raise AskError(str(error)) from None
+        raise Unreachable(str(error)) from None
     found = global_options.control_socket(options)
     if not found:
-        raise AskError(f"{path} has no control_socket= in [global]; set it, or give the socket with -s")
+        raise Unreachable(f"{path} has no control_socket= in [global]; set it, or give the socket with -s")
     return found

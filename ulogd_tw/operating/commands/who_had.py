@@ -15,9 +15,10 @@ from ulogd_tw.flows import times
 from ulogd_tw.flows.errors import QuestionError
 from ulogd_tw.flows.nat_rows import Question
 from ulogd_tw.operating.commands import service
-from ulogd_tw.operating.commands.errors import INCOMPLETE, AskError, NothingFound, Refused
+from ulogd_tw.operating.commands.errors import INCOMPLETE, Unreachable
 from ulogd_tw.operating.commands.text import printable, write_table
 
+_CONFIGURATION: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 _COLUMNS = ("inside", "port", "protocol", "start", "end", "outside", "peer", "exporter", "remark")
 
 
@@ -57,9 +58,7 @@ def _found(given: argparse.Namespace, question: Question) -> dict[str, Any]:
         return of_directories({str(path): path for path in directories}, question)
     try:
         return service.of(given).post("stores/who-had", _body(question, names))
-    except (NothingFound, Refused):
-        raise
-    except AskError as error:
+    except Unreachable as error:  # what a service refuses, such as a log that it cannot write, stays refused
         found = of_directories(_configured(given, names, error), question)
         found["notes"].insert(0, str(error))
         return found | {"status": INCOMPLETE}
@@ -90,7 +89,8 @@ def of_directories(places: Mapping[str, Path], question: Question) -> dict[str, 
     from ulogd_tw.flows.nat_answers import ask
     from ulogd_tw.flows.nat_store import NatStore
 
-    with duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}) as database:
+    with duckdb.connect(config=_CONFIGURATION) as database:
+        database.execute("SET enable_progress_bar = false")
         store = NatStore(lambda text: database.execute(text).fetchall())
         try:
             return ask(store, places, question, int(time.time() * 1000)).as_dict()
@@ -152,7 +152,7 @@ def _place(address: str | None, port: int | None) -> str | None:
 # stores without the service
 
 
-def _configured(given: argparse.Namespace, names: Sequence[str], error: AskError) -> dict[str, Path]:
+def _configured(given: argparse.Namespace, names: Sequence[str], error: Unreachable) -> dict[str, Path]:
     """The directories of the PARQUETs in the configuration. Raises the error where there are none."""
     from ulogd_tw import config as configuration
 

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.unit.operating.commands.served import ServedCase
 from ulogd_tw.operating import taps
 from ulogd_tw.operating.api import answers
-from ulogd_tw.operating.commands import control, errors, service, status, text, tree
+from ulogd_tw.operating.commands import control, errors, service, status, text, tree, who_had
 
 
 class ListTests(ServedCase):
@@ -468,3 +468,17 @@ class ConnectionTests(SynchronousTestCase):
         given = tree.parse(["plugins"])
         self.patch(tree.sys, "stderr", io.StringIO())
         self.assertEqual(0, tree.run(given, Gone()))
+
+
+class WhoHadTests(ServedCase):
+    """`who-had` and the files of the stores."""
+
+    @defer.inlineCallbacks
+    def test_refused(self):
+        """What the service refuses, such as a question that it cannot log, is not answered from the files."""
+        read = []
+        self.patch(who_had, "of_directories", lambda *words: read.append(words))
+        self.patch(who_had, "_configured", lambda *words: {})
+        code, _, said = yield self.run_command("who-had", "192.0.2.1", "--at", "-1m")
+        self.assertEqual((2, []), (code, read))
+        self.assertIn("PARQUET below NFCT or COLLECTOR makes one", said)
