@@ -200,7 +200,8 @@ def kind_of(node: Node) -> str:
 
 def _stack(number: int, stack: Stack) -> dict[str, Any]:
     counters = [node.plugin.counters for node in stack.path]
-    state = state_of(stack)
+    state, output = state_of(stack), stack.path[-1].plugin
+    assert isinstance(output, Output)
     return {
         "n": number,
         "text": stack.spec.text,
@@ -210,6 +211,7 @@ def _stack(number: int, stack: Stack) -> dict[str, Any]:
         "rows_received": counters[0].rows_received,
         "rows_written": counters[-1].rows_written,
         "rows_waiting": counters[-1].rows_waiting,
+        "oldest_seconds": round(output.waited(), 3) if counters[-1].rows_waiting else 0.0,
         "dropped": sum(c.dropped.total() for c in counters),
         "lost": sum(c.lost.total() for c in counters),
         "errors": sum(c.errors.total() for c in counters),

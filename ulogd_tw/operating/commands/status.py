@@ -73,7 +73,7 @@ def _kept(found: dict[str, Any]) -> str:
 
 def _left_out(stack: dict[str, Any]) -> dict[str, Any]:
     """A stack that could not start, as those that run."""
-    figures = dict.fromkeys(("rows_received", "rows_written", "rows_waiting", "dropped", "lost"), 0)
+    figures = dict.fromkeys(("rows_received", "rows_written", "rows_waiting", "oldest_seconds", "dropped", "lost"), 0)
     return stack | figures | {"state": "down", "reasons": ["left out: " + stack["reason"]]}
 
 
@@ -83,7 +83,7 @@ _COLUMNS = ("stack", "state", "rows/s", "written/s", "drops/s", "dropped", "lost
 def _row(stack: dict[str, Any], before: dict[str, Any], passed: float) -> list[Any]:
     """One stack: rows that came and were written a second, rows given up or lost, rows waiting for its output.
 
-    The lag is the time that the waiting rows take at the present rate; ``stands`` where none is written.
+    The lag is the age of the oldest row that waits.
     """
 
     def rate(*figures: str) -> float:
@@ -92,6 +92,6 @@ def _row(stack: dict[str, Any], before: dict[str, Any], passed: float) -> list[A
     came, written, gone = rate("rows_received"), rate("rows_written"), rate("dropped", "lost")
     waiting = stack["rows_waiting"]
     figures = [came, written, gone, stack["dropped"], stack["lost"], waiting]
-    lag = "-" if not waiting else duration(waiting / written) if written else "stands"
+    lag = duration(stack["oldest_seconds"]) if waiting else "-"
     rounded = [short(float(f"{value:.4g}")) for value in figures]
     return [stack["text"], stack["state"], *rounded, lag, "; ".join(stack["reasons"])]
