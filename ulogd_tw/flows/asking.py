@@ -172,9 +172,11 @@ class Asking:
             found = where(self._term, part.store.keys)
         except MatchError as error:
             raise QuestionError(str(error)) from None
-        for table in found.tables:
-            for statement, parameters in table.statements():
-                self._reader.make(statement, parameters)
+        for table in found.tables:  # named by its content: once for all statements of the question
+            if table.name not in self._tables:
+                self._tables.append(table.name)
+                for statement, parameters in table.statements():
+                    self._reader.make(statement, parameters)
         return Source(part, relation + found.joins, found.text)
 
     def _mend(self, error: Broken, cuts: Sequence[_PartCut]) -> None:

@@ -85,6 +85,20 @@ class RawTests(StoreCase):
         self.assertEqual([[7]], self.ask(begin=T0 + HOUR, sums="octets", total=True)[1])
         self.assertEqual({(T0 + HOUR,): [7]}, self.groups(every=HOUR, begin=T0 + HOUR, sums="octets"))
 
+    def test_large_set(self):
+        """A large set becomes a table, made once for all files and waiting rows, and gone after the answer."""
+        rows = [flow(n * HOUR, 1 << n, source=f"192.0.2.{n}") for n in range(5)]
+        made.write(self.place / "raw", rows)
+        networks = " ".join(f"10.{n}.0.0/16" for n in range(0, 256, 2))
+        statements = []
+        real = self.reader.make
+        self.patch(self.reader, "make", lambda *words: statements.append(words[0]) or real(*words))
+        match = f"src net in [{networks} 192.0.2.1 192.0.2.3] and src ip in [192.0.2.3 192.0.2.1]"
+        self.assertEqual([[2 + 8]], self.ask(match=match, sums="octets", total=True)[1])
+        self.assertEqual(1, sum("CREATE" in statement for statement in statements), statements)
+        self.assertEqual(2, len(self.ask(match=match)[1]))
+        self.assertEqual([(0,)], self.reader.rows("SELECT count(*) FROM duckdb_tables()"))
+
     def test_keys(self):
         """Groups by keys, by prefixes of both families, by either address, with missing values as a group."""
         rows = [
