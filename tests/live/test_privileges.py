@@ -126,7 +126,8 @@ class UidTests(SynchronousTestCase):
         program = (
             "import os, sys\nfrom ulogd_tw import privileges\nprivileges.keep()\nos.setgroups([])\n"
             "os.setresgid(*[65534] * 3)\nos.setresuid(*[65534] * 3)\nprivileges.keep_only({12, 13})\n"
-            "privileges.hand_on()\nos.execv('/bin/sh', ['sh', '-c', 'cat /proc/self/status'])"
+            "environment = dict(os.environ)\nprivileges.hand_on(environment)\n"
+            "os.execve('/bin/sh', ['sh', '-c', 'cat /proc/self/status'], environment)"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=TOP)
         found = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
