@@ -66,6 +66,7 @@ class DatagramIntake:
         step = _LONG_AT_ONCE if long else _AT_ONCE
         for first in range(0, slab.n, step):
             last = min(first + step, slab.n)
+            self._exporters.hear(sessions[first:last])
             if self._decode(listener, sessions[first:last], slab, first, last, True, now):
                 self._put(listener, slab, last, now)
                 return

@@ -7,7 +7,7 @@ import struct
 import sys
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence, Sequence
 from itertools import islice
 
 from ulogd_tw.core.networks import Network
@@ -147,6 +147,11 @@ class Exporters:
         if self.heard is not None:
             self.heard.add(session)
         return session
+
+    def hear(self, sessions: Sequence[Session]) -> None:
+        """More datagrams come of sessions that were found before."""
+        if self.heard is not None:
+            self.heard.update(session for session in set(sessions) if session.key is not None)
 
     def allows(self, host: str) -> bool:
         """Whether exporters of this address are taken at all."""

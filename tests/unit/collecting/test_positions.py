@@ -2,13 +2,16 @@
 
 import itertools
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.collecting.doubles import Collecting
 from tests.unit.ipfix.test_netflow import record5, v5, v9
 from tests.unit.ipfix.wire import COUNTER, a_set, hexed, message
+from ulogd_tw.collecting.kept_numbers import KeptNumbers
 from ulogd_tw.collecting.positions import Position, Positions, load, newest, resume
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.plugin import ALL
@@ -218,3 +221,22 @@ class PositionTests(SynchronousTestCase):
             Path(self.path).write_bytes(octets)
             self.assertRaises(ValueError, load, self.path, 1000)
         self.assertEqual(0o600, Path(Run(self.path).path).stat().st_mode & 0o777)
+
+
+class WakeUpTests(SynchronousTestCase):
+    """Datagrams of one wake-up that are decoded in several steps."""
+
+    def test_all_are_noted(self):
+        """Each number is noted before its records go on, also where every Message has its template (32 a step)."""
+        folder = tempfile.mkdtemp(prefix="utw-positions-")
+        self.addCleanup(shutil.rmtree, folder, True)
+        path, noted = os.path.join(folder, "positions"), []
+        found = Collecting(self, emit=lambda batch: noted.append((load(path, 1000)[0].number, batch.n)))
+        found.plugin._numbers = KeptNumbers(path, found.plugin)
+        found.plugin._numbers.begin(found.plugin.reception, ())
+        self.addCleanup(found.plugin._numbers.close)
+        sent = [message(a_set(2, COUNTER), DATA, number=3 * place) for place in range(100)]
+        found.datagrams(*((octets, "192.0.2.1", 5000) for octets in sent[:1]))
+        found.datagrams(*((octets, "192.0.2.1", 5000) for octets in sent[1:]))
+        self.assertEqual(300, sum(rows for _, rows in noted))
+        self.assertEqual(list(itertools.accumulate(rows for _, rows in noted)), [number for number, _ in noted])
