@@ -7,7 +7,7 @@ import struct
 import sys
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterator, Sequence, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from itertools import islice
 
 from ulogd_tw.core.networks import Network
