@@ -7,8 +7,10 @@ Live tests run one after another. Without a NAME, two processes share the work, 
 programs: one begins with the live tests that need this host for themselves, the other with the unit tests and then the
 live tests of `APART`; the one that is ready first takes from what is left of these.
 
-Errors and unexpected successes count as failed, expected failures as passed. With CI=true a test that was left out
-for want of something installable (its reason begins with `install:`) makes the run fail: a skip is not a pass.
+Errors and unexpected successes count as failed, expected failures as passed. A few tests that failed while two
+processes shared the machine are run once more, alone; those that pass then are passed, and are listed by name.
+With CI=true a test that was left out for want of something installable (its reason begins with `install:`) makes the
+run fail: a skip is not a pass.
 """
 
 import argparse
@@ -46,13 +48,16 @@ APART = tuple(
 TICKET = 256
 """Octets of the name of a module, filled with blanks, in the file that several processes take their work from."""
 INSTALLABLE = "install:"
+MOST_AGAIN = 3
+"""Failed tests that are run once more: more of them are no accident."""
 MOST_RESIDENT = 500 << 20
 """Octets of memory above which a process looks for garbage after a module."""
 
 
 @dataclass
 class Outcome:
-    """Numbers of passed, failed and skipped tests, the time of each test, and the ids of those left out by reason."""
+    """Numbers of passed, failed and skipped tests, the time of each test, the ids of those left out by reason, and
+    what each failed test says last."""
 
     passed: int = 0
     failed: int = 0
@@ -60,6 +65,7 @@ class Outcome:
     interrupted: bool = False
     elapsed_s: dict[str, float] = field(default_factory=dict)
     skips: dict[str, list[str]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
     def add(self, other):
         """Count another run to this one."""
@@ -68,6 +74,7 @@ class Outcome:
         self.skipped += other.skipped
         self.interrupted |= other.interrupted
         self.elapsed_s |= other.elapsed_s
+        self.failures |= other.failures
         for reason, tests in other.skips.items():
             self.skips.setdefault(reason, []).extend(tests)
 
@@ -95,12 +102,20 @@ class SuiteReporter(TreeReporter):
 
     def outcome(self):
         """The counts of a whole run; a test with several errors failed once."""
-        failed = {entry[0].id() for entry in self.failures + self.errors + self.unexpectedSuccesses}
+        failed = {
+            test.id(): last_line(reason) for test, reason in self.unexpectedSuccesses + self.failures + self.errors
+        }
         skips = defaultdict(list)
         for test, reason in self.skips:
             skips[str(reason)].append(test.id())
         passed = self.successes + len(self.expectedFailures)
-        return Outcome(passed, len(failed), len(self.skips), bool(self.shouldStop), self.elapsed_s, dict(skips))
+        return Outcome(passed, len(failed), len(self.skips), bool(self.shouldStop), self.elapsed_s, dict(skips), failed)
+
+
+def last_line(reason):
+    """What an error says, on one line."""
+    text = f"{reason.type.__name__}: {reason.getErrorMessage()}" if hasattr(reason, "getErrorMessage") else str(reason)
+    return " ".join(text.split())[:300]
 
 
 class Taken(TestSuite):
@@ -177,7 +192,7 @@ class Beside:
             return Outcome(**json.loads(last))
         except (ValueError, TypeError):
             print(last, f"FAILED: a process that ran tests ended with status {status}.", sep="\n")
-            return Outcome(failed=1)
+            return Outcome(failed=1, failures={"a process that ran tests": f"ended with status {status}"})
 
 
 def run_beside(file, processes, lower):
@@ -207,6 +222,13 @@ def print_left_out(skips):
         print(f"  {reason}")
         for test_id in tests:
             print(f"    {test_id}")
+
+
+def print_failed(failures):
+    """Every test that failed, with what it said: the end of a long text is what a CI keeps."""
+    print("Failed:")
+    for test_id, said in sorted(failures.items()):
+        print(f"  {test_id}: {said}")
 
 
 def complaints(outcome, ci):
@@ -244,6 +266,21 @@ def run(names, processes):
     return outcome
 
 
+def run_again(outcome):
+    """Run the few tests that failed once more, with nothing beside them; those that pass now are passed, and listed."""
+    first = outcome.failures
+    if not 0 < outcome.failed == len(first) <= MOST_AGAIN:
+        return
+    with offered(first) as file:
+        again = Beside(file.fileno(), lower=False).end()
+    passed = sorted(set(first).difference(again.failures)) if again.passed + again.failed == len(first) else []
+    outcome.passed += len(passed)
+    outcome.failed -= len(passed)
+    outcome.failures = {test_id: said for test_id, said in first.items() if test_id not in passed}
+    for test_id in passed:
+        print(f"Passed when run again, alone: {test_id}, which had failed: {first[test_id]}")
+
+
 def arguments_of(words):
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__.splitlines()[0])
@@ -263,10 +300,14 @@ def main(words=None):
         print("", json.dumps(vars(run_tests(Taken(arguments.take)))), sep="\n", flush=True)
         return 0
     outcome = run(arguments.names or [UNIT, LIVE], arguments.j)
+    if not arguments.names:
+        run_again(outcome)
     if arguments.slow:
         print_slowest(outcome.elapsed_s)
     if outcome.skips:
         print_left_out(outcome.skips)
+    if outcome.failures:
+        print_failed(outcome.failures)
     reasons = list(complaints(outcome, ci=os.environ.get("CI") == "true"))
     for reason in reasons:
         print(f"FAILED: {reason}")
