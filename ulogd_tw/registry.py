@@ -51,6 +51,7 @@ FILTERS = {
     "PWSNIFF": "ulogd_tw.plugins.filters.pwsniff:PWSNIFF",
 }
 OUTPUTS = {
+    "CLICKHOUSE": "ulogd_tw.plugins.outputs.clickhouse:CLICKHOUSE",
     "DBI": "ulogd_tw.plugins.outputs.dbi:DBI",
     "GPRINT": "ulogd_tw.plugins.outputs.gprint:GPRINT",
     "GRAPHITE": "ulogd_tw.plugins.outputs.graphite:GRAPHITE",

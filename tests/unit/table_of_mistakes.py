@@ -102,6 +102,7 @@ OPTIONS = [
     ("c:COLLECTOR,x:MYSQL", "x", "ssl_verify=yes", ["ssl_verify", "'yes' is none of identity, ca, none"]),
     ("c:COLLECTOR,x:DBI", "x", "dbtype=sqlite", ["dbtype", "'sqlite' is none of", "did you mean sqlite3?"]),
     ("c:COLLECTOR,x:PGSQL", "x", "sslmode=verify", ["sslmode", "'verify' is none of", "did you mean verify-"]),
+    ("c:COLLECTOR,x:CLICKHOUSE", "x", "table=f\nrollup=1m", ["rollup", "is not an option", "did you mean rollups?"]),
     ("c:COLLECTOR,x:GPRINT", "x", "sync=perhaps", ["sync", "'perhaps' is not taken; it is 0", "write sync=0"]),
     ("c:COLLECTOR,x:OPRINT", "x", "queue_rows=0", ["queue_rows", "'0' must be 1 or more"]),
     ("c:COLLECTOR,x:NACCT", "x", "fil=x", ["fil", "is not an option of plugin NACCT", "did you mean file?"]),

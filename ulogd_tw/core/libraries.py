@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 _DEBIAN = {"maxminddb": "python3-maxminddb", "pymysql": "python3-pymysql", "cffi": "python3-cffi"}
 """Names of Debian's packages."""
-_EXTRAS = {"psycopg": "postgresql"}
+_EXTRAS = {"psycopg": "postgresql", "lz4": "clickhouse", "zstandard": "clickhouse"}
 """Extras of this package, for libraries that need more than themselves."""
 _TOGETHER = {"psycopg": "'psycopg[binary]'"}
 """What brings a library with all that it needs."""

@@ -29,6 +29,7 @@ from ulogd_tw.operating.commands.described import commands
 from ulogd_tw.operating.markdown import prose, table
 from ulogd_tw.plugins.inputs.nfct import protocols
 from ulogd_tw.plugins.inputs.nflog import groups
+from ulogd_tw.storing.clickhouse import options as clickhouse
 
 COMMAND = "python -m ulogd_tw.operating.reference > docs/reference.md"
 """The command to make the file."""
@@ -80,6 +81,11 @@ FORMS: dict[Callable[[str], Any], Form] = {
     global_options.umask: Form("mask", "permissions in octal, from 0 to 777", ("022", "027")),
     http.places: Form("places", "`tcp:HOST:PORT`, `tls:HOST:PORT` and `unix:PATH`, with blanks or commas between them",
                       ("tcp:127.0.0.1:4780", "tls:[::]:4780, unix:/run/ulogd/http.sock")),
+    clickhouse.servers: Form("servers", "`HOST` and `HOST:PORT`, with blanks or commas between them",
+                             ("localhost", "ch1:8123 [2001:db8::1]:8123")),
+    clickhouse.pairs: Form("pairs", "`COLUMN=KEY`, with blanks or commas between them", ("SrcAddr=sourceAddress",)),
+    clickhouse.intervals: Form("intervals", "times as above, each with or without another one behind a colon",
+                               ("1m 5m", "1m:7d,1h")),
     manhole._listen: Form("address", "`tcp:HOST:PORT`; loopback where no host stands", ("tcp:127.0.0.1:5022", "5022")),
 }  # fmt: skip
 """Readers of options; a reader made by `one_of` has its words as name."""

@@ -44,7 +44,7 @@ MOST_LOOKED_UP = 65536
 CONNECT_S = 3.0
 """At the start, seconds for the database to answer, unless `connect_timeout` is set."""
 
-COMMON = (
+TABLE = (
     Option("table", text, None, "Name of the table or view, with its schema if needed, such as flows or "
            "archive.flows.", mandatory=True),
     Option("create", boolean, False, "1: make a missing table, with a column for each key. Dots in a key's name become "
@@ -54,8 +54,9 @@ COMMON = (
            "NULL there. 0: only the columns that it has are written. No column is ever changed or dropped."),
     Option("keys", words, (), "Keys to write, in this order, such as sourceAddress octetDeltaCount. Empty: the keys "
            "with a column in the table; with create=1, all keys that reach the output."),
-    *gathering_options(0.0),
 )  # fmt: skip
+"""The options of a table."""
+COMMON = (*TABLE, *gathering_options(0.0))
 
 
 class SQLOutput(GatheringOutput):

@@ -1,0 +1,303 @@
+"""CLICKHOUSE on today's engine: tables that it makes, roll-ups, repeats, and millions of rows of a collector."""
+
+import atexit
+import csv
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.clickhouse import Chdb
+from tests.live.service import Service, generate, unaccounted
+from tests.support import TOP, free_port, given, wait_until
+from tests.unit.storing.sql_rows import batch_of, opened, output, told
+from ulogd_tw.core import types
+from ulogd_tw.core.batch import Batch, Schema
+from ulogd_tw.core.columns import Coded, different
+from ulogd_tw.core.keys import Key, known
+from ulogd_tw.core.resolve import Found
+from ulogd_tw.plugins.outputs.clickhouse import CLICKHOUSE
+from ulogd_tw.storing.clickhouse import schema
+from ulogd_tw.storing.clickhouse.client import Connection, Way
+from ulogd_tw.storing.clickhouse.database import ClickHouse
+from ulogd_tw.storing.columns import Target
+
+ROWS = 1000
+RECORDS = 2_000_000
+
+
+@cache
+def shared_server():
+    """One server for all tests of this module, ended with the process."""
+    server = Chdb()
+    server.__enter__()
+    atexit.register(server.__exit__)
+    return server
+
+
+class TodayCase(TestCase):
+    """With a server; every test has its own table."""
+
+    timeout = 120
+
+    def setUp(self):
+        self.server = shared_server()
+        self.table = self.id().rpartition(".")[2]
+
+    def output(self, **options):
+        """An output that makes its table."""
+        given = {"host": (f"127.0.0.1:{self.server.port}",), "table": self.table, "create": True, "reconnect": 0.3}
+        return output(CLICKHOUSE, **given | options)
+
+    def one(self, columns, table=""):
+        """The only row of a query of the table."""
+        (row,) = self.server.ask(f"SELECT {columns} FROM {self.table}{table}")
+        return row
+
+
+NAME = known("ingressInterfaceName")
+FLOW = (known("exporter").typed(types.IPV4), known("sourceAddress").typed(types.IPV4), known("octetDeltaCount"),
+        known("packetDeltaCount"), known("protocolIdentifier"), known("flowEndMilliseconds"), NAME)  # fmt: skip
+
+
+def flows(n, now, first=0):
+    """Flows that end within the hour before `now`."""
+    numbers = np.arange(first, first + n)
+    names = Coded((numbers % 3).astype(np.int32), [b"eth0", b"eth1", b""])
+    values = (np.uint32(0x7F000001) + (numbers % 2).astype(np.uint32), numbers.astype(np.uint32),
+              numbers.astype(np.uint64), np.ones(n, np.uint64), (numbers % 7).astype(np.uint8),
+              (int(now) * 1000 - numbers % 3600 * 1000).astype(np.uint64), names)  # fmt: skip
+    held = {key.name: column for key, column in zip(FLOW, values, strict=True)}
+    return Batch(Schema(FLOW), held, n=n, now=now)
+
+
+class TableTests(TodayCase):
+    """The tables that create=1 makes."""
+
+    async def test_schema(self):
+        """Types, codecs, order, partitions, TTL and the deduplication window, as the server understood them."""
+        made = await opened(self, self.output(retain=86400.0 * 30, rollups=("1m:7d",)), FLOW)
+        await made.write(flows(10, time.time()))
+        (text,) = self.server.ask(f"SHOW CREATE TABLE {self.table}")
+        for part in ("`sourceAddress` IPv6 CODEC(ZSTD(1))", "`ingressInterfaceName` LowCardinality(String)",
+                     "`time` DateTime64(3, \\'UTC\\') CODEC(DoubleDelta, ZSTD(1))", "toIntervalSecond(2592000)",
+                     "PARTITION BY toYYYYMMDD(time)", "ORDER BY (toStartOfFiveMinutes(time), exporter, sourceAddress)",
+                     "non_replicated_deduplication_window = 10000"):  # fmt: skip
+            self.assertIn(part, text[0])
+        self.assertIn("toIntervalSecond(604800)", self.server.ask(f"SHOW CREATE TABLE {self.table}_1m")[0][0])
+
+    async def test_rollups(self):
+        """Sums of 1 minute, 5 minutes and an hour are those of the rows, also of different addresses."""
+        made = self.output(rollups=("1m", "5m", "1h"), rollup_by=("exporter", "ingressInterfaceName"),
+                           rollup_distinct=("sourceAddress",))  # fmt: skip
+        await opened(self, made, FLOW)
+        now = time.time()
+        for first in (0, 5000):
+            await made.write(flows(5000, now, first))
+        for name, interval in (("1m", 60), ("5m", 300), ("1h", 3600)):
+            groups = "toUnixTimestamp(time), exporter, ingressInterfaceName"
+            found = self.server.ask(f"SELECT {groups}, sum(octets), sum(packets), sum(flows), "
+                                    f"uniqMerge(distinct_sourceAddress) FROM {self.table}_{name} GROUP BY 1, 2, 3 "
+                                    "ORDER BY 1, 2, 3")  # fmt: skip
+            of_rows = self.server.ask(f"SELECT intDiv(toUnixTimestamp(time), {interval}) * {interval} AS t, exporter, "
+                                      f"ingressInterfaceName, sum(octets), sum(packets), count(), uniq(sourceAddress) "
+                                      f"FROM {self.table} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")  # fmt: skip
+            self.assertEqual(found, of_rows)
+        self.assertEqual(self.one("sum(octets), sum(flows)", "_1h"), (str(sum(range(10000))), "10000"))
+
+    async def test_repeated(self):
+        """A batch that is written again under its token is once in the table and in every roll-up."""
+        made = await opened(self, self.output(rollups=("1m", "1h"), rollup_distinct=("sourceAddress",)), FLOW)
+        batch = flows(ROWS, time.time())
+        await made.write(batch)
+        for _ in range(2):
+            await made.in_thread(made.store, [batch], made.write_number, True)
+        for table in ("", "_1m", "_1h"):
+            self.assertEqual(self.one("sum(octets)", table), (str(sum(range(ROWS))),), table)
+        await made.write(batch)
+        self.assertEqual(self.one("sum(octets)"), (str(2 * sum(range(ROWS))),))
+
+    async def test_repeated_after_the_window(self):
+        """The limit: a repeat that is older than the window is there twice."""
+        made = await opened(self, self.output(), FLOW)
+        batch = flows(10, time.time())
+        await made.write(batch)
+        first = made.write_number
+        self.server.ask(f"ALTER TABLE {self.table} MODIFY SETTING non_replicated_deduplication_window = 2")
+        for at in range(4):
+            await made.write(flows(10, time.time(), 10 + 10 * at))
+        await made.in_thread(made.store, [batch], first, True)
+        self.assertEqual(self.one("count()"), ("60",))
+
+    async def test_nullable(self):
+        """With nullable=1 what misses is NULL; without, 0 and ::."""
+        for nullable, expected in ((True, ("\\N", "\\N", "\\N")), (False, ("0", "::", ""))):
+            self.table = f"nullable_{nullable}"
+            made = self.output(
+                nullable=nullable, order=("exporter",), rollups=("1m",), rollup_by=("ingressInterfaceName",)
+            )
+            await opened(self, made, FLOW)
+            await made.write(batch_of((FLOW[2], [None]), (FLOW[1], [None]), (NAME, [None]), (FLOW[0], [1])))
+            self.assertEqual(self.one("octets, sourceAddress, ingressInterfaceName"), expected)
+            self.assertEqual(self.one("ingressInterfaceName, octets, flows", "_1m"), ("", "0", "1"))
+
+    async def test_broken_view(self):
+        """Rows wait for a view that fails, which the log names, and are there once when it is mended."""
+        made = await opened(self, self.output(), FLOW)
+        await made.write(flows(10, time.time()))
+        self.server.ask(
+            f"CREATE MATERIALIZED VIEW broken ENGINE = Memory AS SELECT throwIf(octets = 11) FROM {self.table}"
+        )
+        lines = told(self)
+        writing = made.write(flows(10, time.time(), 10))
+        await deferLater(reactor, 1.5, lambda: None)
+        self.server.ask("DROP TABLE broken")
+        await writing
+        self.assertEqual(self.one("count(), sum(octets)"), ("20", "190"))
+        self.assertTrue(any("broken" in line and "mend the view, or drop it" in line for line in lines), lines)
+
+    async def test_added(self):
+        """A table gets columns for further keys, and roll-ups that were configured later."""
+        made = await opened(self, self.output(), FLOW[:5])
+        await made.stop()
+        made = await opened(self, self.output(rollups=("5m",)), FLOW)
+        await made.write(flows(10, time.time()))
+        self.assertEqual(self.one("countIf(ingressInterfaceName = 'eth0')"), ("4",))
+        self.assertEqual(self.one("sum(flows)", "_5m"), ("10",))
+
+    async def test_compression(self):
+        """Every way to compress."""
+        for way in ("lz4", "zstd", "gzip"):
+            made = await opened(self, self.output(compression=way, table=f"packed_{way}"), FLOW)
+            await made.write(flows(ROWS, time.time()))
+            self.assertEqual(self.server.ask(f"SELECT sum(octets) FROM packed_{way}"), [(str(sum(range(ROWS))),)])
+
+    def test_cluster(self):
+        """Statements for clusters are understood, which no server here can execute."""
+        made = schema.Schema(
+            "d", "flows", {"time": schema.TIME_TYPE, "exporter": "IPv6", "octets": "UInt64"}, order=("exporter",),
+            retain_s=86400.0, rollups=schema.rollups(("1m:1d", "1h")), by=("exporter",), sums=("octets",),
+            distinct=("exporter",), cluster="c", replicated=True, distributed=True,
+        )  # fmt: skip
+        for statement in made.statements():
+            (answer,) = self.server.ask(f"SELECT formatQuery({schema.text_literal(statement)}) != ''")
+            self.assertEqual(answer, ("1",), statement)
+
+
+class ColumnsTests(SynchronousTestCase):
+    """Values of any kind, as they come back from the server."""
+
+    KEYS = {
+        "n": Key("n", types.UNSIGNED64), "i": Key("i", types.SIGNED32), "s": known("userName"), "c": NAME,
+        "a": known("sourceAddress").typed(types.IPV6), "b": Key("b", types.BOOLEAN),
+        "t": known("flowEndMilliseconds"), "d": known("samplerName"),
+    }  # fmt: skip
+    TABLE = ("n Nullable(UInt64), i Int32, s String, c LowCardinality(Nullable(String)), a Nullable(IPv6), b Bool, "
+             "t DateTime64(3, 'UTC'), d LowCardinality(String)")  # fmt: skip
+    ROW = st.tuples(
+        st.none() | st.integers(0, 2**64 - 1), st.integers(-(2**31), 2**31 - 1), st.text(max_size=200),
+        st.none() | st.sampled_from(["eth0", "lo", ""]), st.none() | st.integers(0, 2**128 - 1), st.booleans(),
+        st.integers(0, 4_000_000_000_000), st.sampled_from(["x", "y" * 200]),
+    )  # fmt: skip
+
+    def setUp(self):
+        self.server = shared_server()
+        self.server.ask("CREATE TABLE IF NOT EXISTS any (number UInt32, " + self.TABLE + ") ENGINE = Memory")
+
+    @given(st.lists(ROW, min_size=1, max_size=40), st.booleans())
+    def test_round_trip(self, rows, coded):
+        """The server reads what was written, whether strings come with a dictionary or without."""
+        self.server.ask("TRUNCATE TABLE any")
+        values = self.written(rows, coded)
+        connection = Connection(Way([("127.0.0.1", self.server.port)], "default"))
+        database = ClickHouse("any", "ch1", connection.way)
+        database.opened(connection)
+        database.columns(connection)
+        database.store(connection, values, len(rows), 1)
+        connection.close()
+        found = self.server.ask("SELECT n, i, hex(s), hex(c), isNull(c), hex(a), b, toUnixTimestamp64Milli(t), hex(d) "
+                                "FROM any ORDER BY number")  # fmt: skip
+        self.assertEqual(found, list(map(self.expected, rows)))
+
+    def written(self, rows, coded):
+        """The values of these rows, with their numbers."""
+        numbers = (Key("number", types.UNSIGNED32), list(range(len(rows))))
+        batch = batch_of(numbers, *zip(self.KEYS.values(), map(list, zip(*rows, strict=True)), strict=True))
+        values = []
+        for name, key in {"number": numbers[0], **self.KEYS}.items():
+            column = batch.columns[key.name]
+            if coded and name in "cd":
+                words, codes = different(column)
+                column = Coded(codes.astype(np.int32), words)
+            values.append((Target(name, (name,)), Found(column, batch.missing.get(key.name), key)))
+        return values
+
+    @staticmethod
+    def upper(text):
+        """A text in hexadecimal, without NULs behind it."""
+        return text.encode().rstrip(b"\0").hex().upper()
+
+    def expected(self, row):
+        """A row as the server's text."""
+        n, i, s, c, a, b, t, d = row
+        return (
+            "\\N" if n is None else str(n), str(i), self.upper(s), "\\N" if c is None else self.upper(c),
+            str(int(c is None)), "\\N" if a is None else f"{a:032X}", str(b).lower(), str(t), self.upper(d),
+        )  # fmt: skip
+
+
+class CollectorTests(SynchronousTestCase):
+    """A collector that stores in ClickHouse and in PARQUET."""
+
+    def test_collector(self):
+        """Two million records: sums are the generator's, and roll-ups what `ulogd-tw flows` says of the same rows."""
+        server, port = shared_server(), free_port("udp")
+        text = (
+            f'[col]\nlisten="udp:127.0.0.1:{port}"\nreceive_buffer=64M\n[pq]\ndirectory="{{dir}}/store"\n'
+            f'[ch]\nhost="127.0.0.1:{server.port}"\ntable="collected"\ncreate=1\nretain=30d\n'
+            'rollups="1m:7d 5m 1h"\nrollup_by="exporter protocolIdentifier"\n'
+        )
+        with Service(["col:COLLECTOR,pq:PARQUET", "col:COLLECTOR,ch:CLICKHOUSE"], text) as service:
+            sent = generate(f"127.0.0.1:{port}", "-n", RECORDS, "-r", 150_000)
+            service.wait_for("ch", "rows_received", 1)
+            wait_until(lambda: self.still(service), 60.0, "all rows written")
+            service.stop()
+            counters = service.all_counters()
+        self.assertEqual(unaccounted(counters), {})
+        received = counters["ch"]["rows_written"]
+        self.assertEqual(received + sum(counters["col"]["lost"].values()), sent["records"])
+        sums = "sum(octets), sum(packets)"
+        (of_rows,) = server.ask(f"SELECT {sums}, count() FROM collected")
+        self.assertEqual(of_rows[2], str(received))
+        if received == sent["records"]:
+            self.assertEqual(of_rows[:2], (str(sent["octets"]), str(sent["packets"])))
+        for name in ("1m", "5m", "1h"):
+            self.assertEqual(server.ask(f"SELECT {sums}, sum(flows) FROM collected_{name}"), [of_rows])
+        found = server.ask("SELECT protocolIdentifier, sum(octets), sum(packets), sum(flows) FROM collected_5m "
+                           "GROUP BY 1 ORDER BY 1")  # fmt: skip
+        self.assertEqual(sorted(tuple(map(int, row)) for row in found), self.asked(service.directory / "store"))
+
+    @staticmethod
+    def still(service):
+        """Whether all that came is written."""
+        found = service.all_counters()
+        before = found.get("col", {}).get("rows_received", 0)
+        return before and all(found[name]["rows_written"] == before for name in ("ch", "pq"))
+
+    @staticmethod
+    def asked(store):
+        """Protocol, octets, packets and flows by `ulogd-tw flows`."""
+        words = [Path(sys.executable).with_name("ulogd-tw"), "flows", store, "--by", "protocolIdentifier", "--from",
+                 "-1d", "--sum", "octets,packets,flows", "-f", "csv"]  # fmt: skip
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=TOP)
+        assert done.returncode in (0, 3), done.stderr  # 3: nobody was there before the first row
+        rows = list(csv.DictReader(done.stdout.splitlines()))
+        names = ("protocolIdentifier", "octets", "packets", "flows")
+        return sorted(tuple(int(row[name]) for name in names) for row in rows)

@@ -1,0 +1,1 @@
+"""The parts of CLICKHOUSE below the plugin."""
