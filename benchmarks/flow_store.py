@@ -1,10 +1,11 @@
-"""What a row costs in a flow store: octets and CPU of PARQUET, SQLITE3 and IPFIXFILE for the same generated flows.
+"""What a row costs in a flow store: octets and CPU of PARQUET, SQLITE3, IPFIXFILE and CLICKHOUSE for the same flows.
 
-    python -m benchmarks.flow_store [--rows 1000000] [parquet] [sqlite3] [ipfixfile]
+    python -m benchmarks.flow_store [--rows 1000000] [parquet] [sqlite3] [ipfixfile] [clickhouse]
 
 Flows are those of `benchmarks.traffic`, made without our code: addresses by a power law, both families a tenth IPv6,
 16 columns. PARQUET is measured with its writes alone and with the merge of its hour, which a process of its own makes.
-Look-ups are of one address, by DuckDB in this process, the best of seven.
+Look-ups are of one address, by DuckDB in this process, the best of seven. CLICKHOUSE writes to today's engine (chdb)
+over loopback, with each compression; its octets are those on the way, and the CPU is this process's alone.
 """
 
 from __future__ import annotations
@@ -178,6 +179,40 @@ async def ipfixfile(rows: int, folder: Path) -> None:
     await one_by_one("IPFIXFILE", output, rows, folder)
 
 
+WAYS = ("none", "lz4", "zstd", "gzip")
+
+
+async def clickhouse(rows: int, folder: Path) -> None:
+    """Inserts of four batches, with each compression, into a table of its own."""
+    from tests.clickhouse import Chdb
+    from ulogd_tw.plugins.outputs.clickhouse import CLICKHOUSE
+
+    with Chdb() as server:
+        for way in WAYS:
+            output = opened(CLICKHOUSE, host=(f"127.0.0.1:{server.port}",), table=f"f_{way}", create=True,
+                            compression=way)  # fmt: skip
+            await defer.maybeDeferred(output.open)
+            used, busy = 0.0, 0.0
+            for batch in joined(rows):
+                before, began = cpu(), time.perf_counter()
+                await output.write(batch)
+                used, busy = used + cpu() - before, busy + time.perf_counter() - began
+            await output.stop()
+            assert server.ask(f"SELECT count() FROM f_{way}") == [(str(rows),)]
+            say(f"CLICKHOUSE, compression={way}", rows, used, output.database.sent, busy)
+
+
+def joined(rows: int) -> Iterator[Batch]:
+    """Up to four batches of a family as one, as a queue that gathers has them."""
+    waiting: list[Batch] = []
+    for batch in batches(rows):
+        if waiting and (batch.schema != waiting[0].schema or len(waiting) == 4):
+            yield Batch.joined(waiting)
+            waiting = []
+        waiting.append(batch)
+    yield Batch.joined(waiting)
+
+
 async def one_by_one(label: str, output: Output, rows: int, folder: Path) -> None:
     """Write batch after batch."""
     await defer.maybeDeferred(output.open)
@@ -195,14 +230,15 @@ def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("outputs", nargs="*", default=["parquet", "sqlite3", "ipfixfile"])
+    parser.add_argument("outputs", nargs="*", default=["parquet", "sqlite3", "ipfixfile", "clickhouse"])
     words = parser.parse_args()
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, {os.cpu_count()} CPUs {platform.machine()}")
 
     async def run(reactor: object) -> None:
         for name in words.outputs:
             with tempfile.TemporaryDirectory() as folder:
-                await {"parquet": parquet, "sqlite3": sqlite3, "ipfixfile": ipfixfile}[name](words.rows, Path(folder))
+                made = {"parquet": parquet, "sqlite3": sqlite3, "ipfixfile": ipfixfile, "clickhouse": clickhouse}
+                await made[name](words.rows, Path(folder))
 
     task.react(lambda reactor: defer.Deferred.fromCoroutine(run(reactor)))
 

@@ -247,6 +247,16 @@ class AwayTests(ClickHouseCase):
         await made.stop()
         await proxy.stop()
 
+    async def test_idle(self):
+        """A connection that the server has closed is no doubt about an insert, and no fault."""
+        self.make()
+        made = await opened(self, self.output())
+        await self.write(made, 0, 1)
+        await pause(4.5)  # keep_alive_timeout is 3
+        await self.write(made, ROWS, 1)
+        self.assertEqual(self.count(), (2 * ROWS, 2 * ROWS))
+        self.assertEqual((dict(made.counters.errors), made.counters.figures["maybe_twice"]), ({}, 0))
+
     async def test_frozen(self):
         """A stop does not wait for a server that says nothing."""
         self.make()

@@ -222,7 +222,11 @@ def unpadded_lengths(data: np.ndarray, edges: np.ndarray) -> np.ndarray | None:
 
 def take(column: Column, rows: Rows) -> Column:
     """The chosen rows of any column; a slice of an array is a view, all else a copy."""
-    return column[rows] if isinstance(column, np.ndarray) else column.take(rows)
+    if not isinstance(column, np.ndarray):
+        return column.take(rows)
+    if column.ndim == 2 and isinstance(rows, np.ndarray) and rows.dtype != bool:
+        return column.take(rows, 0)  # a tenth of the time of column[rows] (NumPy 2.4)
+    return column[rows]
 
 
 _FIRST_CODE = np.array(0, np.int32)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import select
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -103,6 +104,15 @@ class Connection:
         if answer.status != 200 or answer.headers.get(_CODE):
             raise _error(answer.status, answer.headers.get(_CODE), text.decode("utf-8", "replace"))
         return text
+
+    def closed_by_server(self) -> bool:
+        """Whether an idle connection has been closed, as servers do after some seconds: an insert would be in doubt."""
+        held = self._http.sock
+        if held is None:
+            return True
+        poll = select.poll()
+        poll.register(held, select.POLLIN)
+        return bool(poll.poll(0))
 
     def cut(self) -> None:
         """Let a call in another thread fail at once."""

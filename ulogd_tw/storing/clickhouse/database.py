@@ -38,6 +38,9 @@ _WINDOW = re.compile(r"\bnon_replicated_deduplication_window\s*=\s*(\d+)")
 _NO_WINDOW = re.compile(r"\breplicated_deduplication_window\s*=\s*0\b")
 _LOCAL = re.compile(r"Distributed\(\s*'?[^,']*'?\s*,\s*'?([^,']*)'?\s*,\s*'?([^,')]*)'?")
 _UNKNOWN_IDENTIFIER = (47, 386)
+_FINISHED = {"QueryFinish", "2"}
+_FAILED = {"ExceptionBeforeStart", "ExceptionWhileProcessing", "3", "4"}
+"""Kinds of lines in the query log; 18.16 has numbers."""
 _LAST_S = 2.0
 """Seconds for an answer at a stop."""
 
@@ -58,6 +61,8 @@ class ClickHouse(Database):
         self.types: dict[str, ColumnType] = {}
         self.version = ""
         self.numbered = False
+        self.sent = 0
+        """Octets of all inserts, as they were on their way."""
         self._on = f" ON CLUSTER {quoted(cluster)}" if cluster else ""
         self._encoding = encoding
         self._nullable = nullable
@@ -82,6 +87,9 @@ class ClickHouse(Database):
 
     def number_batches(self, connection: Any) -> None:
         """Nothing: a batch is known by its token."""
+
+    def stale(self) -> bool:
+        return self.connection is not None and self.connection.closed_by_server()
 
     def interrupt(self) -> None:
         self.way.answer_s = self.way.connect_s = _LAST_S  # a stop does not wait for a server that says nothing
@@ -250,6 +258,7 @@ class ClickHouse(Database):
         """One INSERT."""
         names = ", ".join(quoted(column.name) for column in columns)
         body, encoding = compression.compressed(native.block([c.native() for c in columns], rows), self._encoding)
+        self.sent += sum(map(len, body))
         settings = dict(self._settings)
         if self.numbered:
             settings[_TOKEN] = token
@@ -287,9 +296,9 @@ class ClickHouse(Database):
         except ServerError:
             return None
         kinds = {row[0] for row in rows}
-        if "QueryFinish" in kinds:
+        if kinds & _FINISHED:
             return True
-        return False if any(kind.startswith("Exception") for kind in kinds) else None
+        return False if kinds & _FAILED else None
 
 
 class _Halves:

@@ -53,6 +53,9 @@ class Server:
             self.tokens.add(token)
             self.inserts.append((statement, octets, settings))
 
+    def closed_by_server(self):
+        return False
+
     def cut(self):
         pass
 
