@@ -15,6 +15,7 @@ from tests.live.sql_proxy import Proxy
 from tests.support import require_root
 from tests.unit.storing.sql_rows import batch_of, numbers, opened, output, told
 from ulogd_tw.core import types
+from ulogd_tw.core.batch import Past
 from ulogd_tw.core.errors import NotWritten, StartError
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs.clickhouse import CLICKHOUSE
@@ -235,14 +236,15 @@ class AwayTests(ClickHouseCase):
         self.assertLessEqual(rows - different, made.counters.figures["maybe_twice"])
 
     async def test_lost_answer(self):
-        """An insert without an answer goes again; without a deduplication window that is counted."""
+        """An insert without an answer is looked up in the query log, and is there once."""
         self.make()
         proxy = Proxy(self.server.port, INSERT)
         await proxy.start()
         made = await opened(self, self.output(proxy.port))
         proxy.at_commit = "lose_answer"
         await self.write(made, 0, 2)
-        self.assertEqual((self.count(), made.counters.figures["maybe_twice"]), ((3 * ROWS, 2 * ROWS), ROWS))
+        self.assertEqual((self.count(), made.counters.figures["maybe_twice"]), ((2 * ROWS, 2 * ROWS), 0))
+        self.assertEqual(proxy.answers_lost, 1)
         self.assertTrue(any("non_replicated_deduplication_window" in line for line in self.told))
         await made.stop()
         await proxy.stop()
@@ -271,6 +273,24 @@ class AwayTests(ClickHouseCase):
         await self.assertFailure(writing, NotWritten)
         self.assertLess(time.monotonic() - began, 30)
         await proxy.stop()
+
+
+class PastTests(ClickHouseCase):
+    """Batches of an earlier run that got no answer."""
+
+    async def test_query_log(self):
+        """The server's query log tells that a batch is there."""
+        self.make()
+        first = await opened(self, self.output())
+        batch = numbers(0, ROWS)
+        await first.write(batch)
+        await first.stop()
+        batch.past = Past("", first.run, first.write_number)
+        second = await opened(self, self.output())
+        self.assertTrue(await second.in_thread(second.committed, first.run, first.write_number))
+        self.assertFalse(await second.in_thread(second.committed, first.run, 99))
+        await second.write(batch)
+        self.assertEqual((self.count(), second.counters.figures["maybe_twice"]), ((ROWS, ROWS), 0))
 
 
 class TlsTests(TestCase):

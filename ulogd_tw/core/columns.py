@@ -224,8 +224,8 @@ def take(column: Column, rows: Rows) -> Column:
     """The chosen rows of any column; a slice of an array is a view, all else a copy."""
     if not isinstance(column, np.ndarray):
         return column.take(rows)
-    if column.ndim == 2 and isinstance(rows, np.ndarray) and rows.dtype != bool:
-        return column.take(rows, 0)  # a tenth of the time of column[rows] (NumPy 2.4)
+    if column.ndim == 2 and isinstance(rows, np.ndarray):  # a tenth of the time of column[rows] (NumPy 2.4)
+        return column.take(np.flatnonzero(rows) if rows.dtype == bool else rows, 0)
     return column[rows]
 
 

@@ -1,7 +1,8 @@
 """Stores batches in a table of ClickHouse: one INSERT of one block each, with a token by which a repeat is known.
 
 There are no transactions. A server that knows the token of an insert does not do it again, if the table has a
-deduplication window; an insert without an answer into any other table may then be there twice, and is counted.
+deduplication window. For another table the server's query log is asked before an insert is repeated; where it does not
+know, the rows may be there twice, and are counted.
 """
 
 from __future__ import annotations
@@ -227,9 +228,17 @@ class ClickHouse(Database):
     def _maybe_twice(self, connection: Any, n: int, number: int, again: bool, past: Past | None) -> int | None:
         """The rows that an earlier attempt may have stored, for which nothing makes sure; None if it did store all."""
         if past and past.run and not past.mark:
-            return {True: None, False: 0}.get(self.done(connection, token(past.run, past.number)), n)  # type: ignore
-        moved = self._doubtful_host not in (-1, connection.host) and not self._everywhere
-        return n if again and self.in_doubt == number and (moved or not self.numbered) else 0
+            return self._told(connection, token(past.run, past.number), n)
+        if not again or self.in_doubt != number:
+            return 0
+        if self._doubtful_host not in (-1, connection.host) and not self._everywhere:
+            return n
+        return 0 if self.numbered else self._told(connection, self._own_token(number, past), n)
+
+    def _told(self, connection: Any, token: str, n: int) -> int | None:
+        """The rows that may be there by what the query log tells of a token; None if all are."""
+        done = self.done(connection, token)
+        return None if done else n if done is None else 0
 
     @property
     def _everywhere(self) -> bool:
