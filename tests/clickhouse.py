@@ -35,7 +35,7 @@ _USERS = """<?xml version="1.0"?>
 <quotas><default><interval><duration>3600</duration><queries>0</queries><errors>0</errors><result_rows>0</result_rows>
 <read_rows>0</read_rows><execution_time>0</execution_time></interval></default></quotas></yandex>
 """
-PASSWORD = "s'e&c <r>"
+PASSWORD = "s'e&c <r> €"
 """The password of the user flows."""
 
 

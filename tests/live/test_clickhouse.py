@@ -7,12 +7,14 @@ from functools import cache
 
 from twisted.internet import defer, reactor, threads
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.certificates import CA
 from tests.clickhouse import PASSWORD, PrivateClickHouse
+from tests.live.service import Service, temporary
 from tests.live.sql_proxy import Proxy
-from tests.support import require_root
+from tests.live.test_parquet import STATE, Numbered
+from tests.support import free_port, require_root, wait_until
 from tests.unit.storing.sql_rows import batch_of, numbers, opened, output, told
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Past
@@ -138,8 +140,14 @@ class ValuesTests(ClickHouseCase):
         self.assertEqual(made.counters.dropped["refused"], 1)
 
     async def test_compressed(self):
-        """gzip is what this server has."""
+        """gzip is what this server has; rows wait for another setting with others."""
         self.make()
+        made = await opened(self, self.output(compression="lz4"))
+        writing = made.write(numbers(0, 5))
+        await pause(1)
+        self.assertTrue(any("set compression=gzip or none" in line for line in self.told), self.told)
+        await made.stop()
+        await self.assertFailure(writing, NotWritten)
         made = await opened(self, self.output(compression="gzip"))
         await self.write(made, 0, 2)
         self.assertEqual(self.count(), (2 * ROWS, 2 * ROWS))
@@ -291,6 +299,45 @@ class PastTests(ClickHouseCase):
         self.assertFalse(await second.in_thread(second.committed, first.run, 99))
         await second.write(batch)
         self.assertEqual((self.count(), second.counters.figures["maybe_twice"]), ((ROWS, ROWS), 0))
+
+
+class KilledTests(SynchronousTestCase):
+    """kill -9 of the service while records come."""
+
+    KILLS = 5
+
+    def test_killed(self):
+        """No row is there twice, and those that miss are counted: the query log tells of the last insert."""
+        require_root()
+        server, port = shared_server(), free_port("udp")
+        columns = "octets UInt64, sourceAddress FixedString(16)"
+        server.ask(f"CREATE TABLE killed ({columns}) ENGINE = MergeTree ORDER BY octets")
+        directory = temporary("clickhouse")
+        text = f'[col]\nlisten="udp:127.0.0.1:{port}"\n[ch]\nhost="127.0.0.1:{server.port}"\ntable=killed\nflush=0.05'
+        exporter = Numbered(port)
+        self.addCleanup(exporter.ends.set)
+        lost = {"restart": 0, "unsaved": 0}
+        for round_ in range(self.KILLS + 1):
+            with Service(["col:COLLECTOR,ch:CLICKHOUSE"], text, directory=directory, settings=STATE) as service:
+                wait_until((directory / "stats.json").exists, what="the counters")
+                if not round_:
+                    exporter.start()
+                time.sleep(0.7 + round_ % 3 * 0.017)
+                if round_ < self.KILLS:
+                    service.kill()
+                else:
+                    exporter.end()
+                    time.sleep(0.5)
+                    service.stop()
+            counters = service.all_counters()
+            for counted in counters.values():
+                for reason in lost:
+                    lost[reason] += counted["lost"].get(reason, 0)
+            (directory / "stats.json").unlink()
+        rows, different = map(int, server.ask("SELECT count(), uniqExact(octets) FROM killed")[0])
+        self.assertEqual(rows, different)
+        self.assertLessEqual(rows + lost["unsaved"], exporter.sent)
+        self.assertGreaterEqual(rows + lost["unsaved"] + lost["restart"], exporter.sent, lost)
 
 
 class TlsTests(TestCase):

@@ -136,6 +136,16 @@ class TableTests(TodayCase):
         await made.in_thread(made.store, [batch], first, True)
         self.assertEqual(self.one("count()"), ("60",))
 
+    async def test_odd_times(self):
+        """Flows that end at any time since 1970 and before 2100 are taken at once."""
+        made = await opened(self, self.output(), FLOW)
+        batch = flows(ROWS, time.time())
+        ends = np.linspace(0, 4_000_000_000_000, ROWS).astype(np.uint64)
+        await made.write(batch.with_columns({FLOW[5]: ends}))
+        self.assertEqual(self.one("count(), sum(toUnixTimestamp64Milli(flowEndMilliseconds))"), (
+            str(ROWS), str(int(ends.sum()))))  # fmt: skip
+        self.assertEqual(dict(made.counters.errors), {})
+
     async def test_nullable(self):
         """With nullable=1 what misses is NULL; without, 0 and ::."""
         for nullable, expected in ((True, ("\\N", "\\N", "\\N")), (False, ("0", "::", ""))):

@@ -17,7 +17,7 @@ from ulogd_tw.storing.clickhouse import client, compression
 from ulogd_tw.storing.clickhouse.client import Way, named
 from ulogd_tw.storing.clickhouse.database import ClickHouse, token
 from ulogd_tw.storing.clickhouse.options import OPTIONS, server
-from ulogd_tw.storing.clickhouse.schema import TIME, TIME_TYPE, Schema, rollups
+from ulogd_tw.storing.clickhouse.schema import OLDEST_S, TIME, TIME_TYPE, Schema, rollups
 from ulogd_tw.storing.clickhouse.types import type_for
 from ulogd_tw.storing.columns import (
     TableColumn,
@@ -111,11 +111,11 @@ class CLICKHOUSE(SQLOutput):
             nullable=config.nullable,
         )  # fmt: skip
 
-    def _credentials(self) -> Mapping[str, str]:
+    def _credentials(self) -> Mapping[str, bytes]:
         """Headers with user and password. Raises OSError."""
         config = self.config
-        user = password_of(config.user_file).decode() if config.user_file else config.user
-        secret = password_of(config.pass_file).decode() if config.pass_file else config.pass_
+        user = password_of(config.user_file) if config.user_file else config.user.encode()
+        secret = password_of(config.pass_file) if config.pass_file else config.pass_.encode()
         return {"X-ClickHouse-User": user} | ({"X-ClickHouse-Key": secret} if secret else {})
 
     def _context(self) -> ssl.SSLContext | None:
@@ -300,7 +300,7 @@ class CLICKHOUSE(SQLOutput):
     def find(self, batch: Batch, name: str) -> Found | None:
         """As `Plugin.find`; the column time is computed from the times of a row."""
         if name == TIME:
-            found = times(batch, super().find, self.config.retain or None)
+            found = times(batch, super().find, self.config.retain or OLDEST_S)
             return Found(found.time, None, _TIME_KEY)
         return super().find(batch, name)
 

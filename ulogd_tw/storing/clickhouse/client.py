@@ -52,7 +52,7 @@ class Way:
 
     hosts: Sequence[Host]
     database: str
-    credentials: Callable[[], Mapping[str, str]] = dict
+    credentials: Callable[[], Mapping[str, bytes]] = dict
     context: Callable[[], ssl.SSLContext | None] = lambda: None
     connect_s: float = 3.0
     answer_s: float = 30.0
@@ -177,7 +177,7 @@ def _error(status: int, code: str | None, text: str) -> ServerError:
     if not code and text.startswith(MARK):
         code = text.removeprefix(MARK).partition(",")[0].partition(".")[0]
     _, found, rest = text.partition("DB::Exception: ")
-    text = rest if found else text
+    text = (rest if found else text).partition(", e.what() =")[0]
     number = int(code) if code and code.isdigit() else 0
     return ServerError(number, status, text.partition(" (version ")[0][:_MOST_TEXT] or f"status {status}")
 

@@ -18,6 +18,7 @@ _FAULTS = {
     **dict.fromkeys((60, 81, 218), _MISSING),
     **dict.fromkeys((8, 10, 16, 20, 47, 50, 53, 70, 207), _UNFIT),
     **dict.fromkeys((159, 202, 209, 210, 216, 236, 279, 285, 319, 373, 394, 439, 473, 999, 1000, 241), _AWAY),
+    89: Fault("refused", "set compression=gzip or none: this server does not know it"),
     242: Fault("read_only", "the table takes no rows; has its replica a Keeper?"),
     243: Fault("full", "make room on the disk of the server"),
     **dict.fromkeys((74, 75, 76, 77, 598), Fault("disk", "look at the disk of the server")),

@@ -22,8 +22,13 @@ TIME_TYPE = "DateTime64(3, 'UTC')"
 LEAST_VERSION = (24, 8)
 """The first release in which a repeated insert is left out by its token in dependent views too."""
 _DAY_S = 86400
-_DAILY_S, _HOURLY_S = 400 * _DAY_S, 3 * _DAY_S
-"""Rows that are kept longer than these have partitions of a month, and of a day."""
+_PARTITIONS = (
+    (3 * _DAY_S, f"toStartOfHour({TIME})"), (90 * _DAY_S, f"toYYYYMMDD({TIME})"), (600 * _DAY_S, f"toMonday({TIME})"),
+    (2900 * _DAY_S, f"toYYYYMM({TIME})"),
+)  # fmt: skip
+"""Partitions by the time for which rows are kept: fewer than the 100 that one insert may have."""
+OLDEST_S = 2900 * _DAY_S
+"""Where all rows are kept, the age from which on a flow's own time is an odd one."""
 COUNT = "flows"
 """The column of a roll-up with the number of rows."""
 
@@ -198,7 +203,5 @@ def column_line(name: str, type_name: str) -> str:
 
 
 def partition_by(retain_s: float) -> str:
-    """Partitions that are some hundredths of the time for which rows are kept; of a month without one."""
-    if not retain_s or retain_s > _DAILY_S:
-        return f"toYYYYMM({TIME})"
-    return f"toStartOfHour({TIME})" if retain_s <= _HOURLY_S else f"toYYYYMMDD({TIME})"
+    """Partitions that are some hundredths of the time for which rows are kept, at most years."""
+    return next((words for longest, words in _PARTITIONS if (retain_s or OLDEST_S) <= longest), f"toYear({TIME})")

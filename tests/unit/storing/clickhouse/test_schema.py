@@ -41,10 +41,12 @@ class TableTests(SynchronousTestCase):
         )
 
     def test_partitions(self):
-        """Hours for days, days for months, months for years."""
+        """Hours for days, days for months, weeks and months for years: an insert may have a hundred."""
         self.assertEqual(partition_by(2 * 86400), "toStartOfHour(time)")
         self.assertEqual(partition_by(30 * 86400), "toYYYYMMDD(time)")
+        self.assertEqual(partition_by(365 * 86400), "toMonday(time)")
         self.assertEqual(partition_by(0), "toYYYYMM(time)")
+        self.assertEqual(partition_by(3650 * 86400), "toYear(time)")
 
     def test_names(self):
         """Names are quoted where they need it."""
