@@ -14,7 +14,8 @@ from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs.clickhouse import CLICKHOUSE
 from ulogd_tw.storing.clickhouse import options
 
-KEYS = (known("exporter"), known("sourceIPv4Address"), known("octetDeltaCount"), known("flowEndMilliseconds"))
+KEYS = (known("exporter"), known("sourceIPv4Address"), known("octetDeltaCount"), known("flowEndMilliseconds"),
+        known("flowStartMilliseconds"))  # fmt: skip
 NOON_MS = 1_796_126_400_000
 
 
@@ -56,7 +57,8 @@ class ClickHouseCase(SynchronousTestCase):
 
     def batch(self, end=NOON_MS - 1000):
         return self.now(batch_of(
-            (KEYS[0].typed(types.IPV4), [1]), (KEYS[1], [2]), (KEYS[2], [3]), (KEYS[3], [end])))  # fmt: skip
+            (KEYS[0].typed(types.IPV4), [1]), (KEYS[1], [2]), (KEYS[2], [3]), (KEYS[3], [end]),
+            (KEYS[4], [NOON_MS - 9000])))  # fmt: skip
 
     @staticmethod
     def now(batch):
