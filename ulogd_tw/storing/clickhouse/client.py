@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -57,8 +57,6 @@ class Way:
     connect_s: float = 3.0
     answer_s: float = 30.0
     first: int = 0
-    known: dict[str, Any] = field(default_factory=dict)
-    """What was learned of a server, such as its version."""
 
     def next(self) -> None:
         """Begin with the next server from now on."""
@@ -71,14 +69,13 @@ class Connection:
     def __init__(self, way: Way) -> None:
         self.way = way
         self._http, self.host = _connected(way)
-        self._headers = {**way.credentials(), "X-ClickHouse-Database": way.database}
+        self._headers = dict(way.credentials())
 
     def ask(self, statement: str, **settings: Any) -> list[list[str]]:
         """The rows of a statement, each a list of texts. Raises `ServerError` and `NoAnswer`."""
-        found = self.post({"default_format": "TabSeparated", **settings}, [statement.encode()]).decode(
-            "utf-8", "replace"
-        )
-        return [[_unescaped(value) for value in line.split("\t")] for line in found.splitlines()]
+        found = self.post({"default_format": "TabSeparated", **settings}, [statement.encode()])
+        lines = found.decode("utf-8", "replace").split("\n")[:-1]
+        return [[_unescaped(value) for value in line.split("\t")] for line in lines]
 
     def insert(self, statement: str, body: Sequence[Any], encoding: str = "", **settings: Any) -> None:
         """Do an INSERT with its rows. Raises `ServerError` and `NoAnswer`."""
@@ -87,9 +84,9 @@ class Connection:
     def post(self, arguments: Mapping[str, Any], body: Sequence[Any], encoding: str = "") -> bytes:
         """One request."""
         length = sum(map(len, body))
-        headers = {**self._headers, "Content-Length": str(length)} | (
-            {"Content-Encoding": encoding} if encoding else {}
-        )
+        headers: dict[str, str | bytes] = {**self._headers, "Content-Length": str(length)}
+        if encoding:
+            headers["Content-Encoding"] = encoding
         path = "/?" + urlencode({"database": self.way.database, **arguments}, quote_via=quote)
         try:
             try:
