@@ -94,7 +94,7 @@ class Connection:
             except (BrokenPipeError, ConnectionResetError):
                 pass  # a server that does not want the rest says why
             answer = self._http.getresponse()
-            text = answer.read(_LONGEST_ANSWER)
+            text = _whole(answer)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise NoAnswer(_words(error), sent=True) from error
@@ -124,6 +124,16 @@ class Connection:
         """Nothing: a statement is done or not."""
 
     commit = rollback
+
+
+def _whole(answer: http.client.HTTPResponse) -> bytes:
+    """The body of an answer; raises HTTPException if its end is missing, as http.client does not for a bounded read."""
+    if answer.length is None and not answer.chunked:
+        raise http.client.HTTPException("an answer without its length")
+    text = answer.read(_LONGEST_ANSWER)
+    if answer.length:
+        raise http.client.IncompleteRead(text, answer.length)
+    return text
 
 
 def connect(way: Way) -> Connection:
