@@ -11,20 +11,39 @@ from ulogd_tw.core.errors import ConfigError, Mistake
 from ulogd_tw.core.graph import Node
 from ulogd_tw.core.options import Options as Values
 from ulogd_tw.core.plugin import Plugin
-from ulogd_tw.core.stack import Builder, Graph
+from ulogd_tw.core.stack import Builder, Graph, Lookup
+
+
+def _whole(class_: type[Plugin], instance: str, options: Values) -> Plugin:
+    return class_(instance, options)
+
+
+def _divided(class_: type[Plugin], instance: str, options: Values) -> Plugin:
+    """The instance, which has workers where its options say so."""
+    if class_.name == "COLLECTOR" and getattr(options, "workers", 1) != 1:
+        from ulogd_tw.plugins.inputs.divided_collector import DividedCollector
+
+        return DividedCollector(instance, options)
+    return class_(instance, options)
 
 
 class Built:
     """A configuration with its built stacks: the graph, the values of [global], and every mistake."""
 
-    def __init__(self, config: configuration.Config, prepare: bool) -> None:
+    def __init__(
+        self, config: configuration.Config, prepare: bool, lookup: Lookup = registry.lookup, workers: bool = True
+    ) -> None:
+        """`prepare`: outputs may look at the outside. `lookup` gives the class of a plugin.
+
+        `workers`: a COLLECTOR may have them.
+        """
         self.config = config
         self.settings: Any
         self.settings, wrong = config.read("global", global_options.GLOBAL_OPTIONS, "[global]")
         self.sections = {name: config.texts(name) for name in ("manhole", "http")}
         self.spools = [text for name in config.sections for key, text in config.texts(name) if key == "spool" and text]
         """All values of the option spool, also of instances in no stack."""
-        builder = Builder(registry.lookup, self._read, registry.providers)
+        builder = Builder(lookup, self._read, registry.providers, _divided if workers else _whole)
         self.graph: Graph = builder.build(config.stacks(), prepare)
         for node in self.graph.nodes:
             node.plugin.keeps_state = bool(self.settings.state_dir)

@@ -53,6 +53,7 @@ class Config:
 
     def __init__(self, file: str) -> None:
         self.file = file
+        self.text = ""
         self.sections: dict[str, Section] = {}
         self.mistakes: list[Mistake] = []
         self._stacks: list[StackLine] = []
@@ -232,6 +233,7 @@ class _Reading:
 def parse(text: str, file: str) -> Config:
     """The configuration in this text; `file` is its name in mistakes. Never raises."""
     config = Config(file)
+    config.text = text
     lines = Lines(file, config.sections)
     lines.read(text)
     config.mistakes += lines.mistakes

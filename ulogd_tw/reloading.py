@@ -140,6 +140,10 @@ class Reload:
         for node in changes.old.inputs:
             if node in going:
                 yield ulogd.stop_node(node, deadline)
+        divided = [input_of(node) for node in changes.old.inputs if node not in going]
+        for plugin in divided:  # what workers have goes the way that it would have gone
+            plugin.stop_within = max(deadline - reactor.seconds(), 0.0)
+            yield plugin.halt()
         former = {queue.node: queue for queue in ulogd.queues}
         self._turn_over(changes, built, former)
         for node in changes.old.filters:
@@ -150,6 +154,8 @@ class Reload:
         yield self._begin_inputs(changes)
         yield self._outputs(changes, former, deadline)
         self._settle(changes)
+        for plugin in divided:
+            plugin.go_on()
         ulogd.begin_ledger_again()
 
     def _turn_over(self, changes: Changes, built: Any, former: dict[Node, OutputQueue]) -> None:

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application import service
 from twisted.internet import defer, reactor, task, threads
@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from ulogd_tw import __version__, reloading, signals, starting
 from ulogd_tw.core.errors import Mistake, NotStarted, StartError, UlogdError, in_words, lacks_memory
 from ulogd_tw.core.limited import RateLimit, left_out
-from ulogd_tw.core.plugin import Aggregator, Output, Plugin
+from ulogd_tw.core.plugin import Aggregator, Input, Output, Plugin
 from ulogd_tw.core.plurals import plural
 from ulogd_tw.core.requests import hand_up_patience
 from ulogd_tw.core.stack import Graph, Node
@@ -41,6 +41,9 @@ from ulogd_tw.restarting import Succession, unit
 from ulogd_tw.spools import Spools
 from ulogd_tw.state_directory import StateDirectory
 from ulogd_tw.wakes import Wakes
+
+if TYPE_CHECKING:
+    from ulogd_tw.collecting.workers import Plan
 
 PATIENCE_S = 60.0
 """At the end of a batch job, the longest time without a written row. One write of a slow database takes a while."""
@@ -65,9 +68,11 @@ class Ulogd(service.Service):
         on_fatal: Callable[[str], None] | None = None,
         file: str = "",
         sections: dict[str, Any] | None = None,
+        text: str = "",
     ) -> None:
-        """`file`: the configuration, for a reload; `sections`: the texts of its sections beside the stacks."""
+        """`file`: the configuration, for a reload, and its `text`; `sections`: texts of those beside the stacks."""
         self.graph = graph
+        self.text = text
         self.file, self.sections = file, sections or {}
         self.wants = reloading.wants_of(graph)
         self.pauses = Pauses()
@@ -127,6 +132,18 @@ class Ulogd(service.Service):
         node.report = self.report
         node.plugin.fault = partial(self.report, node.plugin)
         node.plugin.tell = partial(self.events.add, instance=node.plugin.instance)
+        if isinstance(node.plugin, Input) and node.plugin.workers > 1:
+            node.plugin.divide(partial(self._plan, node.ident), self._node_of)
+
+    def _plan(self, ident: str) -> Plan:
+        """What the workers of an input run."""
+        from ulogd_tw.collecting.workers import Plan, wants_of
+
+        state = "" if self.state is None else str(self.state.path / "instances")
+        return Plan(self.text, self.file, ident, wants_of(self.graph), state, self.settings.state_interval)
+
+    def _node_of(self, ident: str) -> Node | None:
+        return next((node for node in self.graph.nodes if node.ident == ident), None)
 
     def startService(self) -> None:
         super().startService()
@@ -419,6 +436,7 @@ class Ulogd(service.Service):
         """Have this graph and these settings from now on."""
         before, self.settings = self.settings, built.settings
         self.stores = built.stores
+        self.text = built.config.text
         self.mistakes, self.sections, self.left_out = tuple(built.mistakes), built.sections, []
         self.spool_options = built.spools
         self.graph, self.wants = graph, wants

@@ -226,7 +226,7 @@ def _umask(settings: Values, options: Options, daemon: bool) -> int | None:
     return 0o022 if daemon and options.parent["umask"] is None else None
 
 
-def _make_reactor(config: configuration.Config) -> None:
+def make_reactor(config: configuration.Config) -> None:
     """The reactor, with steady timers and a resolver of ours. Twisted's TLS is in it for plugins of other packages."""
     starting.install_reactor(tls=not registry.built_in(name for line in config.stacks() for _, name in line.parts))
     from twisted.internet import reactor
@@ -296,7 +296,7 @@ def makeService(options: Options) -> service.IService:
 
     try:
         config = configuration.load(options["config"])
-        _make_reactor(config)
+        make_reactor(config)
         built = Built(config, prepare=True)
     except ConfigError as error:
         raise _refused(str(error)) from None
@@ -313,7 +313,7 @@ def makeService(options: Options) -> service.IService:
     from ulogd_tw.service import Ulogd
 
     file = os.path.abspath(options["config"])
-    ulogd = Ulogd(built.graph, built.settings, built.mistakes, file=file, sections=built.sections)
+    ulogd = Ulogd(built.graph, built.settings, built.mistakes, file=file, sections=built.sections, text=config.text)
     ulogd.left_out += built.left_out()
     ulogd.spool_options = built.spools
     ulogd.stores = built.stores

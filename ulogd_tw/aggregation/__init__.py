@@ -6,9 +6,20 @@ functions asked for. At the end of an interval batches with a row for each group
 state file over a restart.
 """
 
+from ulogd_tw.aggregation.adding import AddingProcess, divided, of_worker
 from ulogd_tw.aggregation.checkpoints import Checkpoints
 from ulogd_tw.aggregation.functions import Function, FunctionSpec
 from ulogd_tw.aggregation.process import AggregationProcess
 from ulogd_tw.aggregation.settings import Overflow, Settings
 
-__all__ = ["AggregationProcess", "Checkpoints", "Function", "FunctionSpec", "Overflow", "Settings"]
+__all__ = [
+    "AddingProcess",
+    "AggregationProcess",
+    "Checkpoints",
+    "Function",
+    "FunctionSpec",
+    "Overflow",
+    "Settings",
+    "divided",
+    "of_worker",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ulogd_tw.core.counters import Count, Dropped, Fault, Gauge
+from ulogd_tw.core.counters import Count, Dropped, Fault, Gauge, Lost
 
 AGGREGATION = (
     Gauge("keys", "groups", "Groups in the tables now."),
@@ -19,6 +19,7 @@ AGGREGATION = (
     Count("rows_other", "rows", "With overflow=other and fold: rows counted under NULL keys.", True),
     Count("groups_folded", "groups", "With overflow=fold: groups merged into the row with NULL keys.", True),
     Dropped("max_keys", "rows", "With overflow=refuse: rows of groups beyond max_keys."),
+    Lost("worker", "rows", "Rows in the tables of a worker process that died; see workers of COLLECTOR."),
     Dropped("key_range", "rows", "Rows with a value that is too wide for its key."),
     Fault("state_file", "occasions", "The state file could not be read or written; the log says why."),
 )  # fmt: skip

@@ -30,7 +30,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Column, repeated
 from ulogd_tw.core.keys import Key
-from ulogd_tw.core.packing import Dictionary, packed_type
+from ulogd_tw.core.packing import Dictionary, Packing, packed_type
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.core.types import Type
 
@@ -201,6 +201,39 @@ class IntervalTable:
             return rest
         self._turn_away(rest, "max_keys")
         return None
+
+    def merge(self, present: Present, packing: Packing, piece: Slice, max_keys: int) -> Slice | None:
+        """Merge groups of another process, as `add` merges rows: those without room are returned, or go to the rest.
+
+        `packing` is that of their keys.
+        """
+        if isinstance(present, str):
+            self._other().merge(np.ones(len(piece), np.int64), piece)
+            return None
+        into = self.table(present, len(piece))
+        words, fits = into.packing.again(piece.words, packing)
+        if fits is not None and not fits.all():
+            self._turn_groups_away(piece.take(~fits))
+            piece, words = piece.take(fits), [w[fits] for w in words]
+        entries = into.table.entries(words, max(max_keys - (self.keys - into.table.n), 0))
+        into.begin()
+        beyond = entries == 0
+        into.merge(entries[~beyond], piece.take(~beyond))
+        rest = piece.take(beyond)
+        if not len(rest) or self.settings.overflow.waits:
+            return rest if len(rest) else None
+        self._turn_groups_away(rest)
+        return None
+
+    def _turn_groups_away(self, rest: Slice) -> None:
+        """Drop groups without room, or add them to the rest: their rows were counted as merged before."""
+        if self.settings.overflow is not Overflow.REFUSE:
+            self._other().merge(np.ones(len(rest), np.int64), rest)
+            self._counters.figures["rows_other"] += int(rest.value(FLOWS).sum())
+            return
+        flows = int(rest.value(FLOWS).sum())
+        self._counters.dropped["max_keys"] += flows
+        self._counters.rows_merged -= flows
 
     def _turn_away(self, rest: Batch, reason: str) -> None:
         """Drop rows, or count them under NULL keys."""

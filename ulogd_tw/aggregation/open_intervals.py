@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ulogd_tw.aggregation.group_table import Slice
 from ulogd_tw.aggregation.interval import IntervalTable
+from ulogd_tw.aggregation.parts import Part
 from ulogd_tw.aggregation.relocation import Evict, Fold, Relocation
 from ulogd_tw.aggregation.settings import Overflow
 from ulogd_tw.core.batch import Batch
@@ -45,20 +47,38 @@ class OpenIntervals:
         """Merge rows into the table of their interval, making room as `overflow` says."""
         rest: Batch | None = batch
         while rest is not None:
-            table = self.tables.get(start)
-            if table is None:
-                table = self.tables[start] = self._new_table(start)
-            others = self.keys - table.keys if len(self.tables) > 1 else 0
-            rest = table.add(rest, self._max_keys - others)
+            table = self._table(start)
+            rest = table.add(rest, self._room_of(table))
             if rest is not None or self.relocation is not None:
-                self._make_room(rest)
+                self._make_room(0 if rest is None else rest.n)
 
-    def _make_room(self, rest: Batch | None) -> None:
-        """Make room for the rows that found none."""
-        if rest is not None and self.relocation is None and self._overflow in _MAKES_ROOM:
+    def merge(self, part: Part) -> None:
+        """Merge the groups of an interval of another process, making room as for rows."""
+        packing = part.packing
+        rest: Slice | None = part.groups
+        while rest is not None:
+            table = self._table(part.start)
+            rest = table.merge(part.present, packing, rest, self._room_of(table))
+            if rest is not None or self.relocation is not None:
+                self._make_room(0 if rest is None else len(rest))
+
+    def _table(self, start: int) -> IntervalTable:
+        """The table of this interval, a new one where there is none."""
+        table = self.tables.get(start)
+        if table is None:
+            table = self.tables[start] = self._new_table(start)
+        return table
+
+    def _room_of(self, table: IntervalTable) -> int:
+        """Groups that this table may have."""
+        return self._max_keys - (self.keys - table.keys if len(self.tables) > 1 else 0)
+
+    def _make_room(self, rest: int) -> None:
+        """Make room for so many rows or groups that found none."""
+        if rest and self.relocation is None and self._overflow in _MAKES_ROOM:
             self.relocation = _MAKES_ROOM[self._overflow](list(self.tables.values()), self._max_keys)
-        self.relocate(0 if rest is None else rest.n)
-        if rest is not None and self._overflow is Overflow.EMIT:  # these rows begin a new table
+        self.relocate(rest)
+        if rest and self._overflow is Overflow.EMIT:  # these rows begin a new table
             self.outs.extend(self.close())
 
     def close(self, until: int | None = None) -> list[IntervalTable]:

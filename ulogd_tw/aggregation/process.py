@@ -17,6 +17,7 @@ from ulogd_tw.aggregation.expiry import Expiry
 from ulogd_tw.aggregation.group_table import MemoryPool
 from ulogd_tw.aggregation.interval import IntervalTable
 from ulogd_tw.aggregation.open_intervals import OpenIntervals
+from ulogd_tw.aggregation.parts import Part
 from ulogd_tw.aggregation.settings import Settings
 from ulogd_tw.aggregation.state_file import Snapshot, copied, described
 from ulogd_tw.aggregation.summing import Summing
@@ -126,6 +127,15 @@ class AggregationProcess:
             self._add(start, part)
         if self._clock.by_flow:
             self._close(self._clock.over(batch.now))
+
+    def merge(self, part: Part) -> None:
+        """Add what another process has added up, by `AddingProcess` with the same settings."""
+        self._now = max(self._now, part.now)
+        if part.start < self.closed:
+            self.counters.figures["rows_late"] += part.flows
+        self.intervals.merge(part)
+        if self.intervals.outs:
+            self._hand_on(part.now)
 
     def _add(self, start: int, batch: Batch) -> None:
         """Add rows to their interval, and hand on the tables that make room for them."""

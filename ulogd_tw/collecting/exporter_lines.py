@@ -6,7 +6,7 @@ A line (a dict of JSON's values) for each session, for each of its domains, and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from math import inf
 from typing import Any
 
@@ -76,14 +76,15 @@ class Restoring:
     """Puts lines into a decoder and its sessions.
 
     Sessions that were silent for `idle` seconds are left out, and those with other listening addresses than `places`:
-    another collector may have heard them since. None: all addresses.
+    another collector may have heard them since. None: all addresses. `hears`: of senders whether they are heard here.
 
     `take` raises ValueError, TypeError, KeyError or IndexError for what no such line is.
     """
 
     def __init__(
-        self, decoder: Decoder, exporters: Exporters, idle: float, now: float, places: Collection[str] | None = None
-    ) -> None:
+        self, decoder: Decoder, exporters: Exporters, idle: float, now: float, places: Collection[str] | None = None,
+        hears: Callable[[str], bool] = lambda peer: True,
+    ) -> None:  # fmt: skip
         self.sessions = self.templates = 0
         self.places = places
         self.newest: dict[tuple[str, str], float] = {}
@@ -91,6 +92,7 @@ class Restoring:
         self.decoder = decoder
         self._exporters = exporters
         self._idle = idle
+        self._hears = hears
         self._now = now
         self._session: Session | None = None
         self._last = 0.0
@@ -114,7 +116,7 @@ class Restoring:
 
     def _take_session(self, line: Line) -> None:
         self._session = None
-        elsewhere = self.places is not None and line["place"] not in self.places
+        elsewhere = (self.places is not None and line["place"] not in self.places) or not self._hears(line["peer"])
         if self._now - line["last"] >= self._idle or elsewhere:
             return
         if self.newest:

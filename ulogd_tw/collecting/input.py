@@ -115,6 +115,10 @@ class Collecting(Input):
                "together: names of interfaces and applications, sampling rates, types of enterprise elements."),
     )  # fmt: skip
     log = Logger()
+    hears: Callable[[str], bool] = staticmethod(lambda address: True)
+    """Whether datagrams of a sender come here, and not to another process."""
+    had: Callable[[str], bool] = staticmethod(lambda address: True)
+    """Whether those that were sent before the start come here."""
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)

@@ -12,6 +12,7 @@ from twisted.internet import defer, threads
 from twisted.python.failure import Failure
 
 from ulogd_tw.collecting.positions import Position, Positions, load, newest, resume
+from ulogd_tw.ipfix.exporters import peer_of
 
 if TYPE_CHECKING:
     from ulogd_tw.collecting.input import Collecting
@@ -46,7 +47,8 @@ class KeptNumbers:
 
     def begin(self, reception: Reception, places: Sequence[str]) -> None:
         """Go on where an earlier run ended, if there was a `look`; note numbers from now on."""
-        now, former = reception.now(), self._former
+        now, had = reception.now(), self._collector.had
+        former = [entry for entry in self._former if had(peer_of(entry.sender)[0])]
         idle = self._collector.config.idle_timeout
         resume(former, places, reception.datagrams, reception.exporters, idle, now)
         self._former = []

@@ -80,6 +80,12 @@ class Entry:
         self.settle()
         self._words[self._at + RECEIVED] = self._counters.rows_received - self._before[2]
 
+    def told(self, emitted: int) -> None:
+        """Workers have counted, and passed on so many rows, each of which stands for itself."""
+        self._words[self._at + WEIGHT_OUT] += emitted
+        self._words[self._at + EMITTED] += emitted
+        self.receive()
+
     def finish(self, weight: int) -> None:
         """An output has written, given up or kept on the disk rows of this weight."""
         self._words[self._at + WEIGHT_IN] += weight

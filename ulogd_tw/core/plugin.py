@@ -272,7 +272,7 @@ def hand_over(former: Plugin, successor: Plugin) -> bool:
 
     False where nothing is handed over: an aggregate must then be flushed, as at a stop.
     """
-    if type(former) is not type(successor):
+    if former.name != successor.name:
         return False
     state = former.give_state()
     return state is not None and successor.take_state(state)
@@ -315,6 +315,18 @@ class Input(Plugin):
 
     def begin(self) -> None:
         """Start to read; everything is open by now."""
+
+    workers = 1
+    """The number of processes that read; with more than one, `divide` is called before `open`."""
+
+    def divide(self, plan: Callable[[], Any], node_of: Callable[[str], Any]) -> None:
+        """Let workers read. `plan` gives what they run, `node_of` finds the nodes of the service by their idents."""
+
+    def halt(self) -> Any:
+        """Before the graph is replaced: workers hand on all that they have, and end. May return a Deferred."""
+
+    def go_on(self) -> None:
+        """The new graph is there."""
 
     def may_wait(self) -> float | None:
         """Seconds for which its rows may wait for others now; None where nobody below says so."""

@@ -22,6 +22,9 @@ Lookup = Callable[[str, str], type[Plugin]]
 ReadOptions = Callable[[str, type[Plugin]], tuple[Options, list[Mistake]]]
 """(instance id, class) -> the values of its options, and what is wrong with them."""
 
+Make = Callable[[type[Plugin], str, Options], Plugin]
+"""(class, instance id, options) -> a new instance."""
+
 
 class Builder:
     """Builds the graph of several stacks; `mistakes` collects every fault of all of them."""
@@ -31,10 +34,12 @@ class Builder:
         lookup: Lookup,
         read_options: ReadOptions,
         providers: Callable[[str], list[str]] = lambda key: [],
+        make: Make = lambda class_, ident, options: class_(ident, options),
     ) -> None:
         self.lookup = lookup
         self.read_options = read_options
         self.providers = providers
+        self.make = make
         self.mistakes: list[Mistake] = []
         self._instances: dict[tuple[str, str], Plugin] = {}
 
@@ -123,7 +128,7 @@ class Builder:
         self, ident: str, class_: type[Plugin], options: Options, unread: list[Mistake]
     ) -> tuple[Plugin, list[Mistake]]:
         """The instance, and the mistakes in its options, each at its own line; at "" without a line."""
-        plugin = class_(ident, options) if unread else self._instance(ident, class_, options)
+        plugin = self.make(class_, ident, options) if unread else self._instance(ident, class_, options)
         known_wrong = {mistake.option for mistake in unread}
         wrong = [
             Mistake(options.place(option), f"[{ident}] {option}: {text}", option=option)
@@ -144,10 +149,10 @@ class Builder:
     def _instance(self, ident: str, class_: type[Plugin], options: Options) -> Plugin:
         """A new instance; for an output always the same one, since it keeps the results of `prepare`."""
         if not issubclass(class_, Output):
-            return class_(ident, options)
+            return self.make(class_, ident, options)
         place = (ident, class_.name)
         if place not in self._instances:
-            self._instances[place] = class_(ident, options)
+            self._instances[place] = self.make(class_, ident, options)
         return self._instances[place]
 
     def _grow(self, spec: StackSpec, graph: Graph, tree: dict[tuple, Node]) -> Stack:

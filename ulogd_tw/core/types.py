@@ -9,6 +9,7 @@ dateTimeSeconds and -Milliseconds count since 1970; -Microseconds and -Nanosecon
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,10 @@ class Type:
 
     def __repr__(self) -> str:
         return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Of one name there is one object in a process."""
+        return _named, (self.name, self.form)
 
     @property
     def integer(self) -> bool:
@@ -118,6 +123,14 @@ FORMED = {
     )
 }  # fmt: skip
 """Types with a form of their own."""
+
+_BY_NAME = {(t.name, t.form): t for t in (*TYPES.values(), *FORMED.values(), DIGITS)}
+
+
+def _named(name: str, form: str) -> Type:
+    """The type of this name and form, for pickles."""
+    return _BY_NAME[name, form]
+
 
 _UNSIGNED_BY_OCTETS = {1: UNSIGNED8, 2: UNSIGNED16, 4: UNSIGNED32, 8: UNSIGNED64}
 _SIGNED_BY_OCTETS = {1: SIGNED8, 2: SIGNED16, 4: SIGNED32, 8: SIGNED64}

@@ -27,6 +27,7 @@ KINDS = {
     "exporter_refused": "A sender is refused: by allow, or at a limit.",
     "exporter_clock_wrong": "The clock of an exporter is off by more than clock_skew.",
     "exporter_clock_right": "The clock of an exporter is right again.",
+    "worker_died": "A worker process of a COLLECTOR ended by itself; it is started again.",
     "template_missing": "Records have arrived before their template.",
     "template_conflict": "A template has changed under the same id, or two exporters use one address.",
     "template_refused": "A template is invalid, or a limit is reached.",

@@ -93,6 +93,11 @@ class Descriptors:
         """What was noted of the kept sockets."""
         return {name: kept.notes for name, kept in self._kept.items() if kept.notes}
 
+    def beside(self, name: str) -> list[str]:
+        """The names of kept sockets with the same address as this one: ``name#1`` and so on, in order."""
+        found = [kept for kept in self._kept if kept.startswith(name + "#")]
+        return sorted(found, key=lambda kept: int(kept.rpartition("#")[2]))
+
     def take(self, name: str) -> socket.socket | None:
         """The kept socket of this name, once; it belongs to the caller from now on."""
         kept = self._kept.pop(name, None)

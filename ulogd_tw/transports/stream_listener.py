@@ -127,14 +127,17 @@ class StreamListener:
         return defer.maybeDeferred(self._port.stopListening)
 
 
-def bind_all(url: Url, kind: socket.SocketKind, protocol: int = 0) -> list[socket.socket]:
-    """Bound sockets for a URL: one, or one for IPv4 and one for IPv6 where it has no host. Raises OSError."""
+def bind_all(url: Url, kind: socket.SocketKind, protocol: int = 0, shared: str | None = None) -> list[socket.socket]:
+    """Bound sockets for a URL: one, or one for IPv4 and one for IPv6 where it has no host. Raises OSError.
+
+    `shared`: others may have the same address (SO_REUSEPORT); it stands behind the names of these sockets.
+    """
     hosts = [url.host] if url.host else ["0.0.0.0", "::"]
     found: list[socket.socket] = []
     for host in hosts:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            found.append(bind_socket(family, kind, host, url.port, protocol))
+            found.append(bind_socket(family, kind, host, url.port, protocol, shared))
         except OSError as fault:
             if found and fault.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 continue  # a host without IPv6
@@ -192,16 +195,21 @@ def _bind_patiently(bound: socket.socket, where: Any) -> None:
 
 
 def bind_socket(
-    family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int, protocol: int = 0
-) -> socket.socket:
+    family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int, protocol: int = 0,
+    shared: str | None = None,
+) -> socket.socket:  # fmt: skip
     """A non-blocking bound socket, perhaps one that was handed on; an IPv6 one takes IPv6 only. Raises OSError."""
     where = socket.getaddrinfo(host, port, family, 0, 0, socket.AI_PASSIVE)[0][4]
-    if kept := descriptors.take(bound_name(kind, protocol, where)):
+    if kept := descriptors.take(bound_name(kind, protocol, where) + (shared or "")):
         kept.setblocking(False)
+        if shared is not None:
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         return kept
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setblocking(False)
+        if shared is not None:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if kind == socket.SOCK_STREAM:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -37,6 +37,19 @@ Received = Callable[["UdpListener", Slab], None]
 """Takes the listener and its slab, whose rows are valid until it returns."""
 
 
+class Watch:
+    """Is told how far a listener has come; this one does not look."""
+
+    def read(self, datagrams: int) -> None:
+        """So many datagrams have been read."""
+
+    def hand(self) -> None:
+        """All that were read are handed over next."""
+
+    def handed(self, datagrams: int) -> None:
+        """They have been handed over."""
+
+
 @implementer(IReadDescriptor)
 class UdpListener:
     """One bound socket. When a wake-up found few datagrams it is left alone for a while; see `gathering`."""
@@ -71,6 +84,7 @@ class UdpListener:
         """Datagrams that the kernel dropped because the buffer of this socket was full."""
         self._lost_before = 0
         """Those that a former owner of the socket has counted."""
+        self.watch = Watch()
         self._name = ""
 
     @classmethod
@@ -78,10 +92,14 @@ class UdpListener:
         """Bind a URL: one socket, or one for IPv4 and one for IPv6 where it has no host. Raises OSError."""
         listeners = []
         for bound in bind_all(url, socket.SOCK_DGRAM):
-            enlarge(bound, buffer)
-            listener = cls(bound, received, terms)
-            listener._announce(name_of_bound(bound))
-            listeners.append(listener)
+            name = name_of_bound(bound)
+            for kept in [name, *descriptors.beside(name)]:  # of workers that there were, each with its part
+                one = bound if kept == name else descriptors.take(kept)
+                if one is not None:
+                    enlarge(one, buffer)
+                    listener = cls(one, received, terms)
+                    listener._announce(kept)
+                    listeners.append(listener)
         return listeners
 
     def _announce(self, name: str) -> None:
@@ -123,18 +141,22 @@ class UdpListener:
 
     def keep(self) -> int:
         """Read without handing over; how many datagrams are kept now."""
+        before = self.kept
         try:
             self.kept = self._slab.receive(self._socket.fileno(), self.most, self.kept)
         except OSError as fault:
             if fault.errno != errno.ECONNREFUSED:  # the echo of an ICMP error; nothing was lost
                 raise
+        self.watch.read(self.kept - before)
         return self.kept
 
     def _read(self) -> int:
         """Read as many datagrams as the slab holds and hand over all; how many there were."""
         count, self.kept = self.keep(), 0
         if count:
+            self.watch.hand()
             self._received(self, self._slab)
+            self.watch.handed(count)
         return count
 
     def _leave(self) -> int:

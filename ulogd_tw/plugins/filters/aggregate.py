@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, functions, top, uncounted
+from ulogd_tw.aggregation import AggregationProcess, Checkpoints, Settings, divided, functions, top, uncounted
 from ulogd_tw.aggregation.counts import AGGREGATION
 from ulogd_tw.aggregation.group_table import FLOWS, SPAN, VALUES
 from ulogd_tw.aggregation.interval import INTERVAL_START
+from ulogd_tw.aggregation.parts import Part
 from ulogd_tw.aggregation.settings import Overflow
 from ulogd_tw.aggregation.state_file import described
 from ulogd_tw.aggregation.total_counters import EVERY_ASK
@@ -26,6 +28,8 @@ from ulogd_tw.core.resolve import Found
 
 _OFTEN = ("flowEndReason", "flowStartMilliseconds", "flowEndMilliseconds", "ct.event", "record_kind")
 """Keys that it may need in every row."""
+_SOON = 0.05
+"""Seconds until it looks again whether workers have handed on all rows of an interval."""
 REST = 10.0
 """In state_dir, large intervals are written for a tenth of the time at most."""
 
@@ -92,6 +96,8 @@ class AGGREGATE(Aggregator):
         chosen = self.config.key.replace("5tuple", ",".join(FIVE_TUPLE))
         self.key_names = tuple(dict.fromkeys(name.strip() for name in chosen.split(",") if name.strip()))
         self._paused = False
+        self.arrived: Callable[[], float] = lambda: math.inf
+        """Rows that came before this time are here, seconds since 1970: those of worker processes come later."""
         self._checkpoints: Checkpoints | None = None
         self._mistakes: list[tuple[str, str]] = []
         self._derived = {
@@ -218,6 +224,15 @@ class AGGREGATE(Aggregator):
         if batch.n:
             self.aggregation.add(batch)
 
+    @property
+    def divided(self) -> bool:
+        """Whether workers may add up rows for it."""
+        return divided(self.settings)
+
+    def merge(self, part: Part) -> None:
+        """Take what a worker has added up; the worker has counted the rows."""
+        self.aggregation.merge(part)
+
     def _emit(self, batch: Batch) -> None:
         self.emit(batch)  # which the stack sets later
 
@@ -291,9 +306,10 @@ class AGGREGATE(Aggregator):
         replayed = self.source is not None and self.source.own_clock
         if replayed and self.source is not None and self.source.at_end and self.holds:
             self.aggregation.end()
-        wait = self.aggregation.wake(None if replayed else now, self._paused)
+        there = min(now, self.arrived())
+        wait = self.aggregation.wake(None if replayed else there, self._paused)
         self.aggregation.checkpoint(now)
-        return wait
+        return wait if there == now else min(wait, _SOON)
 
     def hand_on(self) -> None:
         self.aggregation.hand_on()

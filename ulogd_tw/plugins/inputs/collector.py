@@ -19,10 +19,10 @@ from ulogd_tw.collecting.kept_numbers import KeptNumbers
 from ulogd_tw.collecting.places import places_by_descriptors
 from ulogd_tw.collecting.reception import Reception, Settings
 from ulogd_tw.collecting.template_cache import TemplateCache
-from ulogd_tw.core.counters import Count, Gauge
+from ulogd_tw.core.counters import Count, Gauge, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.networks import networks
-from ulogd_tw.core.options import Option, octets, one_of, positive, seconds, words
+from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, words
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.plurals import plural
@@ -36,6 +36,7 @@ from ulogd_tw.transports.url import Url
 
 _KINDS = dict.fromkeys(("udp", "dtls"), socket.SOCK_DGRAM) | dict.fromkeys(("tcp", "tls"), socket.SOCK_STREAM)
 """The kinds of sockets of schemes whose addresses other programs can have."""
+MOST_WORKERS = 64
 
 
 class COLLECTOR(Collecting):
@@ -68,6 +69,9 @@ class COLLECTOR(Collecting):
         Gauge("receive_buffer_octets", "octets", "Smallest kernel buffer in force of its UDP and DTLS sockets.", True),
         Count("datagrams_lost", "datagrams", "Datagrams the kernel dropped at our sockets; part of lost.sequence."),
         Count("datagrams_unread", "datagrams", "Datagrams waiting in the kernel at the stop, and not read in time."),
+        Lost("worker", "rows", "Rows that a worker process had decoded and not handed on when it died."),
+        Lost("worker_datagrams", "datagrams", "Datagrams that it had read and not decoded, and Sets that waited for "
+             "their template."),
         Gauge("handshakes", "handshakes", "Unfinished TLS handshakes.", True),
         Gauge("associations", "associations", "Exporters connected over DTLS.", True),
     )  # fmt: skip
@@ -96,6 +100,10 @@ class COLLECTOR(Collecting):
                "Beyond it the connections of the address that holds most of them are closed."),
         Option("idle_timeout", seconds, 1800.0, "Seconds without a message after which a UDP session and its templates "
                "are forgotten, and a connection or association is closed."),
+        Option("workers", number, 1, "Number of processes that receive, decode, filter and add up rows as far as the "
+               "first AGGREGATE, on the same addresses; 0: as many as cores. The kernel gives each a part of the "
+               "exporters over UDP by their addresses; connections go to any of them, DTLS and SCTP to the first. "
+               "1: the service does it itself."),
         *options_of("listening"),
         Option("max_malformed", positive, 3, "Number of malformed messages in a row after which a TCP connection or "
                "SCTP association is closed."),
@@ -124,6 +132,8 @@ class COLLECTOR(Collecting):
         self.counters.figures["datagrams_lost"] = lambda: sum(listener.lost for listener in self._listeners)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
+        if not 0 <= self.config.workers <= MOST_WORKERS:
+            yield "workers", f"{self.config.workers} is not between 0 and {MOST_WORKERS}"
         if not self.config.listen:
             yield "listen", 'must name an address, such as "udp:4739 tcp:4739"'
         used = set()
@@ -139,6 +149,12 @@ class COLLECTOR(Collecting):
         for word in getattr(self.config.allow, "loose", ()):
             network = networks(word)[0]
             yield "allow", f"{word} is taken as {network}; write that, or the address without /{network.prefixlen}"
+
+    def watch_reads(self, watch: Any) -> None:
+        """Let a `transports.udp.Watch` know how far the listeners have come. After `open`."""
+        for listener in self._listeners:
+            if hasattr(listener, "watch"):
+                listener.watch = watch
 
     # start and stop
 
@@ -161,7 +177,7 @@ class COLLECTOR(Collecting):
             error = None if kind is None else addresses.taken(kind, url.host, url.port, own)
             if error is not None:
                 why = error.strerror or str(error)
-                yield "listen", "; ".join(filter(None, (f"listen on {url}: {why}", _remedy(error, url))))
+                yield "listen", "; ".join(filter(None, (f"listen on {url}: {why}", remedy(error, url))))
 
     def open(self) -> None:
         """Bind every address; `StartError` where one is taken or not allowed."""
@@ -177,7 +193,7 @@ class COLLECTOR(Collecting):
                     self._awaited.append(url)
                     continue
                 self._close()
-                raise StartError(f"listen on {url}: {error.strerror or error}", _remedy(error, url)) from None
+                raise StartError(f"listen on {url}: {error.strerror or error}", remedy(error, url)) from None
             except StartError:
                 self._close()
                 raise
@@ -242,7 +258,7 @@ class COLLECTOR(Collecting):
         if self._cache is not None and not self._taken:
             reception = self._reception
             idle, now = self.config.idle_timeout, self.clock()
-            restoring = Restoring(reception.datagrams, reception.exporters, idle, now, self._places())
+            restoring = Restoring(reception.datagrams, reception.exporters, idle, now, self._places(), self.hears)
             self._cache.load(restoring, self._of_others("templates"))
         if self._numbers is not None:
             self._numbers.begin(self._reception, self._places() or ())
@@ -371,7 +387,8 @@ def _may_come(error: OSError, url: Url) -> bool:
     return error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL)
 
 
-def _remedy(error: OSError, url: Url) -> str:
+def remedy(error: OSError, url: Url) -> str:
+    """What to do where an address cannot be bound; may be empty."""
     if error.errno == errno.EADDRINUSE:
         return f"another program has it: ss -lnp 'sport = :{url.port}'"
     if error.errno == errno.EACCES:
