@@ -70,8 +70,7 @@ class COLLECTOR(Collecting):
         Count("datagrams_lost", "datagrams", "Datagrams the kernel dropped at our sockets; part of lost.sequence."),
         Count("datagrams_unread", "datagrams", "Datagrams waiting in the kernel at the stop, and not read in time."),
         Lost("worker", "rows", "Rows that a worker process had decoded and not handed on when it died."),
-        Lost("worker_datagrams", "datagrams", "Datagrams that it had read and not decoded, and Sets that waited for "
-             "their template."),
+        Lost("worker_datagrams", "datagrams", "Its datagrams not decoded yet, and Sets without their template."),
         Gauge("handshakes", "handshakes", "Unfinished TLS handshakes.", True),
         Gauge("associations", "associations", "Exporters connected over DTLS.", True),
     )  # fmt: skip
