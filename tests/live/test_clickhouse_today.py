@@ -2,15 +2,17 @@
 
 import atexit
 import csv
+import re
 import subprocess
 import sys
 import time
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
-from twisted.internet import reactor
+from twisted.internet import defer, reactor, threads
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -22,7 +24,7 @@ from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.columns import Coded, different
 from ulogd_tw.core.keys import Key, known
-from ulogd_tw.core.resolve import Found
+from ulogd_tw.core.resolve import Found, Provided
 from ulogd_tw.plugins.outputs.clickhouse import CLICKHOUSE
 from ulogd_tw.storing.clickhouse import schema
 from ulogd_tw.storing.clickhouse.client import Connection, Way
@@ -199,6 +201,106 @@ class TableTests(TodayCase):
         for statement in made.statements():
             (answer,) = self.server.ask(f"SELECT formatQuery({schema.text_literal(statement)}) != ''")
             self.assertEqual(answer, ("1",), statement)
+
+
+class KilledTests(TodayCase):
+    """A server that is killed in mid-insert."""
+
+    BATCH = 50_000
+
+    async def test_killed(self):
+        """Every row is there once, in the table and in the roll-ups: repeats are known by their tokens."""
+        self.server = Chdb()
+        self.server.__enter__()
+        self.addCleanup(self.server.__exit__)
+        made = await opened(self, self.output(rollups=("1m", "1h")), FLOW)
+        now, batches = time.time(), 30
+        writing = defer.ensureDeferred(self.write(made, now, batches))
+        for wait in (0.41, 0.23, 0.35):
+            await deferLater(reactor, wait, lambda: None)
+            await threads.deferToThread(self.server.stop)
+            await threads.deferToThread(self.server.start)
+        await writing
+        rows = batches * self.BATCH
+        expected = (str(rows), str(sum(range(rows))))
+        self.assertEqual(self.one("count(), sum(octets)"), expected)
+        for name in ("_1m", "_1h"):
+            self.assertEqual(self.one("sum(flows), sum(octets)", name), expected, name)
+        self.assertGreater(made.counters.errors["away"], 0)
+        self.assertEqual(made.counters.figures["maybe_twice"], 0)
+
+    async def write(self, made, now, batches):
+        """Write batches one after the other."""
+        for number in range(batches):
+            await made.write(flows(self.BATCH, now, number * self.BATCH))
+
+
+class OthersTests(TodayCase):
+    """Tables of other programs, by the columns in docs/clickhouse.md."""
+
+    AKVORADO = """
+        TimeReceived DateTime CODEC(DoubleDelta, LZ4), SamplingRate UInt64, ExporterAddress LowCardinality(IPv6),
+        ExporterName LowCardinality(String), SrcAddr IPv6 CODEC(ZSTD(1)), DstAddr IPv6 CODEC(ZSTD(1)),
+        SrcNetMask UInt8, DstNetMask UInt8, SrcAS UInt32, DstAS UInt32, SrcCountry LowCardinality(FixedString(2)),
+        DstASPath Array(UInt32), InIfName LowCardinality(String), OutIfName LowCardinality(String),
+        InIfDescription LowCardinality(String), OutIfDescription LowCardinality(String), InIfSpeed UInt32,
+        InIfBoundary Enum8('undefined' = 0, 'external' = 1, 'internal' = 2), EType UInt32, Proto UInt32, SrcPort UInt16,
+        DstPort UInt16, Bytes UInt64, Packets UInt64, PacketSize UInt64 ALIAS intDiv(Bytes, Packets),
+        ForwardingStatus UInt32"""
+    GOFLOW2 = """
+        date Date, time_inserted_ns DateTime64(9), time_received_ns DateTime64(9), time_flow_start_ns DateTime64(9),
+        sequence_num UInt32, sampling_rate UInt64, sampler_address FixedString(16), src_addr FixedString(16),
+        dst_addr FixedString(16), src_as UInt32, dst_as UInt32, etype UInt32, proto UInt32, src_port UInt32,
+        dst_port UInt32, bytes UInt64, packets UInt64"""
+    IPV4, IPV6 = "::ffff:192.0.2.1", "2001:db8::1"
+
+    def columns(self, table):
+        """The option `columns` of a block of the document."""
+        found = re.search(rf'^table="{table}"\ncolumns="([^"]+)"', (TOP / "docs/clickhouse.md").read_text(), re.M)
+        return tuple(found[1].split())
+
+    async def written(self, table, columns):
+        """Write a flow of each family into a table."""
+        self.server.ask(f"CREATE TABLE {self.table} ({columns}) ENGINE = MergeTree ORDER BY tuple() "
+                        "SETTINGS allow_suspicious_low_cardinality_types = 1, "
+                        "non_replicated_deduplication_window = 9")  # fmt: skip
+        made = self.output(create=False, columns=self.columns(table))
+        await opened(self, made, self.flow(types.IPV4, self.IPV4).schema.values())
+        for type_, address in ((types.IPV4, self.IPV4), (types.IPV6, self.IPV6)):
+            batch = self.flow(type_, address)
+            for name in made._named.values():
+                made.sources.add(name, Provided(batch.schema.values()).recipes(name))
+            await made.write(batch)
+
+    @staticmethod
+    def flow(type_, address):
+        """A flow as an exporter sends it."""
+        number = int(ip_address(address)) & (2**32 - 1 if type_ is types.IPV4 else -1)
+        given = {"bgpSourceAsNumber": 64500, "bgpDestinationAsNumber": 64501, "sourceTransportPort": 1024,
+                 "destinationTransportPort": 53, "protocolIdentifier": 17, "octetDeltaCount": 700,
+                 "packetDeltaCount": 7, "flowStartMilliseconds": 1_790_000_000_123, "received_ms": 1_790_000_005_678, "ethernetType": 0x86DD,
+                 "ingressInterfaceName": "eth0", "sampling_factor": 100.0, "forwardingStatus": 64}  # fmt: skip
+        pairs = [(known(name).typed(type_), [number]) for name in ("exporter", "sourceAddress", "destinationAddress")]
+        return batch_of(*pairs, *((known(name), [value]) for name, value in given.items()))
+
+    async def test_akvorado(self):
+        """Its table takes both families; what is not sent has the table's defaults."""
+        await self.written("flows", self.AKVORADO)
+        rows = self.server.ask("SELECT SrcAddr, ExporterAddress, toUnixTimestamp(TimeReceived), SamplingRate, SrcAS, "
+                               "DstPort, Bytes, Packets, PacketSize, InIfName, InIfBoundary, EType, ForwardingStatus, DstASPath "
+                               f"FROM {self.table} ORDER BY SrcAddr")  # fmt: skip
+        rest = ("1790000005", "100", "64500", "53", "700", "7", "100", "eth0", "undefined", "34525", "64", "[]")
+        self.assertEqual(rows, [(self.IPV4, self.IPV4, *rest), (self.IPV6, self.IPV6, *rest)])
+
+    async def test_goflow2(self):
+        """The same in goflow2's."""
+        await self.written("flows_raw", self.GOFLOW2)
+        rows = self.server.ask("SELECT IPv6NumToString(src_addr), IPv6NumToString(sampler_address), toString(date), "
+                               "toUnixTimestamp64Nano(time_received_ns), toUnixTimestamp64Nano(time_flow_start_ns), "
+                               "sampling_rate, proto, bytes, packets, etype "
+                               f"FROM {self.table} ORDER BY src_addr")  # fmt: skip
+        rest = ("2026-09-21", "1790000005678000000", "1790000000123000000", "100", "17", "700", "7", "34525")
+        self.assertEqual(rows, [(self.IPV4, self.IPV4, *rest), (self.IPV6, self.IPV6, *rest)])
 
 
 class ColumnsTests(SynchronousTestCase):
