@@ -276,19 +276,21 @@ class OthersTests(TodayCase):
     def flow(type_, address):
         """A flow as an exporter sends it."""
         number = int(ip_address(address)) & (2**32 - 1 if type_ is types.IPV4 else -1)
-        given = {"bgpSourceAsNumber": 64500, "bgpDestinationAsNumber": 64501, "sourceTransportPort": 1024,
-                 "destinationTransportPort": 53, "protocolIdentifier": 17, "octetDeltaCount": 700,
-                 "packetDeltaCount": 7, "flowStartMilliseconds": 1_790_000_000_123, "received_ms": 1_790_000_005_678, "ethernetType": 0x86DD,
-                 "ingressInterfaceName": "eth0", "sampling_factor": 100.0, "forwardingStatus": 64}  # fmt: skip
+        given = {
+            "bgpSourceAsNumber": 64500, "bgpDestinationAsNumber": 64501, "sourceTransportPort": 1024,
+            "destinationTransportPort": 53, "protocolIdentifier": 17, "octetDeltaCount": 700, "packetDeltaCount": 7,
+            "flowStartMilliseconds": 1_790_000_000_123, "received_ms": 1_790_000_005_678, "ethernetType": 0x86DD,
+            "ingressInterfaceName": "eth0", "sampling_factor": 100.0, "forwardingStatus": 64,
+        }  # fmt: skip
         pairs = [(known(name).typed(type_), [number]) for name in ("exporter", "sourceAddress", "destinationAddress")]
         return batch_of(*pairs, *((known(name), [value]) for name, value in given.items()))
 
     async def test_akvorado(self):
         """Its table takes both families; what is not sent has the table's defaults."""
         await self.written("flows", self.AKVORADO)
-        rows = self.server.ask("SELECT SrcAddr, ExporterAddress, toUnixTimestamp(TimeReceived), SamplingRate, SrcAS, "
-                               "DstPort, Bytes, Packets, PacketSize, InIfName, InIfBoundary, EType, ForwardingStatus, DstASPath "
-                               f"FROM {self.table} ORDER BY SrcAddr")  # fmt: skip
+        words = ("SrcAddr, ExporterAddress, toUnixTimestamp(TimeReceived), SamplingRate, SrcAS, DstPort, Bytes, "
+                 "Packets, PacketSize, InIfName, InIfBoundary, EType, ForwardingStatus, DstASPath")  # fmt: skip
+        rows = self.server.ask(f"SELECT {words} FROM {self.table} ORDER BY SrcAddr")
         rest = ("1790000005", "100", "64500", "53", "700", "7", "100", "eth0", "undefined", "34525", "64", "[]")
         self.assertEqual(rows, [(self.IPV4, self.IPV4, *rest), (self.IPV6, self.IPV6, *rest)])
 
