@@ -133,6 +133,10 @@ SHAPES = [
     Collecting("flow-store-100k", "flow store, 100 k/s", PER_MILLION, {
         OURS: collectors.flow_store, "nfcapd": collectors.nfcapd,
     }, rate=100_000),
+    Collecting("clickhouse-400k", "flows to ClickHouse, 400 k/s", PER_MILLION, {
+        OURS: collectors.clickhouse, "ulogd_tw, PARQUET": collectors.flow_store,
+        "ulogd_tw, IPFIXFILE": collectors.store,
+    }, rate=400_000),
     Collecting("json", "JSON, 400 k/s", PER_MILLION, {OURS: collectors.json}, rate=400_000),
     Resending("resend", "COLLECTOR -> IPFIX/UDP, 400 k/s", PER_MILLION, {
         OURS: collectors.resend, "nfacctd's tee": collectors.tee, "nfcapd -R, which stores too": collectors.repeat,

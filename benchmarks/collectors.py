@@ -3,13 +3,16 @@
 A maker takes (folder, port) and gives a `Collector`. Its `rows` says, after the end, how many records came through.
 """
 
+import atexit
 import re
 import signal
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from tests.clickhouse import Chdb
 from tests.live import service
 from tests.support import Daemon, require_program
 
@@ -80,6 +83,22 @@ def store(folder, port):
 def flow_store(folder, port):
     """COLLECTOR -> PARQUET, the keys of flows; a file each second."""
     return ours(folder, port, "out:PARQUET", f'[out]\ndirectory="{folder}/store"\nflush=1\nretain=1d\n')
+
+
+@cache
+def _clickhouse_server():
+    """Today's engine, ended with the process."""
+    server = Chdb()
+    server.__enter__()
+    atexit.register(server.__exit__)
+    return server
+
+
+def clickhouse(folder, port):
+    """COLLECTOR -> CLICKHOUSE: a table made by it, of a name of its own, on today's engine."""
+    server = _clickhouse_server()
+    text = f'[out]\nhost="127.0.0.1:{server.port}"\ntable="flows{port}"\ncreate=1\nretain=1d\n'
+    return ours(folder, port, "out:CLICKHOUSE", text)
 
 
 def json(folder, port):

@@ -379,7 +379,7 @@ class CollectorTests(SynchronousTestCase):
             'rollups="1m:7d 5m 1h"\nrollup_by="exporter protocolIdentifier"\n'
         )
         with Service(["col:COLLECTOR,pq:PARQUET", "col:COLLECTOR,ch:CLICKHOUSE"], text) as service:
-            sent = generate(f"127.0.0.1:{port}", "-n", RECORDS, "-r", 150_000)
+            sent = generate(f"127.0.0.1:{port}", "-n", RECORDS, "-r", 250_000)
             service.wait_for("ch", "rows_received", 1)
             wait_until(lambda: self.still(service), 60.0, "all rows written")
             service.stop()
