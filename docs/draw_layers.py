@@ -23,7 +23,8 @@ _PURPOSES = {
     "ipfix": "IPFIX, NetFlow, sFlow", "kernels": "loops in C", "match": "expressions", "metering": "Metering Process",
     "naming": "names from files", "netfilter": "the kernel's messages", "packets": "headers of packets",
     "peers": "transports joined to both Processes, in one table", "plugins": "one plugin a module",
-    "storing": "databases", "transports": "sockets, TLS, SCTP", "ulogd2": "its names", "writing": "files and text",
+    "kafka": "messages and clients", "storing": "databases", "transports": "sockets, TLS, SCTP",
+    "ulogd2": "its names", "writing": "files and text",
 }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ APART = tuple(
         "install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "replay", "aggregate_captures",
         "aggregate_sums", "api", "benchmarks", "clickhouse", "clickhouse_today", "collector", "corpus", "dtls",
         "exchanged", "exporters", "flows",
-        "http_attacks", "ipfix_export", "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
+        "http_attacks", "ipfix_export", "kafka", "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
         "outage", "parquet", "postgresql", "postgresql_partitions", "postgresql_tls", "query", "reload", "restart",
         "sflow", "sqlite3", "start", "tls",
         "watching", "who_had", "windows", "workers",

@@ -58,6 +58,7 @@ OUTPUTS = {
     "IPFIX": "ulogd_tw.plugins.outputs.ipfix:IPFIX",
     "IPFIXFILE": "ulogd_tw.plugins.outputs.ipfixfile:IPFIXFILE",
     "JSON": "ulogd_tw.plugins.outputs.json:JSON",
+    "KAFKA": "ulogd_tw.plugins.outputs.kafka:KAFKA",
     "LOGEMU": "ulogd_tw.plugins.outputs.logemu:LOGEMU",
     "NACCT": "ulogd_tw.plugins.outputs.nacct:NACCT",
     "MYSQL": "ulogd_tw.plugins.outputs.mysql:MYSQL",

@@ -101,6 +101,8 @@ OPTIONS = [
     ("d:DEMO,p:PRINTFLOW,x:SYSLOG", "x", "facility=LOG_LOCAL9", ["facility", "is none of", "did you mean LOG_LOCAL"]),
     ("c:COLLECTOR,x:MYSQL", "x", "ssl_verify=yes", ["ssl_verify", "'yes' is none of identity, ca, none"]),
     ("c:COLLECTOR,x:DBI", "x", "dbtype=sqlite", ["dbtype", "'sqlite' is none of", "did you mean sqlite3?"]),
+    ("c:COLLECTOR,k:KAFKA", "k", "format=jsno", ["format", "'jsno' is none of", "did you mean json?"]),
+    ("c:COLLECTOR,k:KAFKA", "k", "user=u\nbrokers=b:1\ntopic=t", ["user", "has no password; set pass_file="]),
     ("c:COLLECTOR,x:PGSQL", "x", "sslmode=verify", ["sslmode", "'verify' is none of", "did you mean verify-"]),
     ("c:COLLECTOR,x:CLICKHOUSE", "x", "rollup=1m\ntable=f", ["rollup", "is not an option", "did you mean rollups?"]),
     ("c:COLLECTOR,x:CLICKHOUSE", "x", "host=a:b\ntable=f", ["host", "'a:b' is not a server", "write HOST or"]),

@@ -10,7 +10,7 @@ from tests.support import import_nodes
 TREE = Path(__file__).resolve().parents[2] / "ulogd_tw"
 
 CODECS = {"ipfix", "netfilter", "packets", "match", "naming"}
-ENGINES = {"aggregation", "collecting", "exporting", "metering", "peers", "storing", "writing"}
+ENGINES = {"aggregation", "collecting", "exporting", "kafka", "metering", "peers", "storing", "writing"}
 
 # Part of ulogd_tw -> the parts that it may import besides itself. Parts that are not listed (tap, service, operating,
 # registry, cli) are on top: they may import all, and nothing listed here may import them.
@@ -36,6 +36,7 @@ LAYERS = {
     "peers": {"core", "clocks", "ipfix", "netfilter", "transports", "collecting", "exporting"},
     "storing": {"core"},
     "writing": {"core", "transports"},
+    "kafka": {"core", "collecting", "ipfix", "storing", "writing"},
     "flows": {"core", "match", "storing"},
     "plugins": {"core", "kernels", "clocks", "transports", "flow"} | CODECS | ENGINES,
 }

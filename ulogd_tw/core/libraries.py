@@ -8,9 +8,12 @@ from importlib.util import find_spec
 
 _DEBIAN = {"maxminddb": "python3-maxminddb", "pymysql": "python3-pymysql", "cffi": "python3-cffi"}
 """Names of Debian's packages."""
-_EXTRAS = {"psycopg": "postgresql", "lz4": "clickhouse", "zstandard": "clickhouse"}
+_EXTRAS = {
+    "psycopg": "postgresql", "lz4": "clickhouse", "zstandard": "clickhouse", "confluent_kafka": "kafka",
+    "pyarrow": "kafka",
+}  # fmt: skip
 """Extras of this package, for libraries that need more than themselves."""
-_TOGETHER = {"psycopg": "'psycopg[binary]'"}
+_TOGETHER = {"psycopg": "'psycopg[binary]'", "confluent_kafka": "confluent-kafka"}
 """What brings a library with all that it needs."""
 
 

@@ -39,6 +39,7 @@ _ERROR = 2
 _OPTIONAL = {
     "duckdb": "answers ulogd-tw query faster",
     "psycopg": "writes rows into PostgreSQL (PGSQL)",
+    "confluent_kafka": "sends rows to Kafka (KAFKA)",
     "maxminddb": "reads databases of countries and autonomous systems for GROUP",
 }
 """Optional libraries, with their only uses."""

@@ -8,23 +8,12 @@ from collections.abc import Iterator
 from ulogd_tw.core import text
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.bounded import Bounded
-from ulogd_tw.core.keys import Key, registry
+from ulogd_tw.core.keys import Key
 from ulogd_tw.core.lines import ColumnField, Field, Lines
 from ulogd_tw.core.options import Option, boolean
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
+from ulogd_tw.writing.objects import MOST_SCHEMAS, printed
 from ulogd_tw.writing.text import SYNC, TextOutput, file_option
-
-MOST_SCHEMAS = 1024
-"""Maximum number of schemas (templates of exporters) with a stored plan."""
-
-
-def printed(schema: Schema, raw: bool = False) -> list[Key]:
-    """The keys of a schema to print. ulogd2's raw keys (``raw.pkt``) are left out, as in ulogd2, unless `raw`.
-
-    Copies made by a stack for ``key@instance`` are not keys of their own.
-    """
-    left_out = () if raw else {k.name for k in registry.ulogd.values() if k.type.kind == "octets"}
-    return [key for key in schema.values() if key.name not in left_out and "@" not in key.name]
 
 
 class GPRINT(TextOutput):

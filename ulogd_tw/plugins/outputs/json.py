@@ -4,90 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Container, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 
 import numpy as np
 
-from ulogd_tw.core import cells, columns, text, types
+from ulogd_tw.core import cells, columns, text
 from ulogd_tw.core.aligned import Part, Strings
-from ulogd_tw.core.batch import Batch, Schema
-from ulogd_tw.core.bounded import Bounded
-from ulogd_tw.core.columns import Coded, Column
-from ulogd_tw.core.keys import Key, known, registry
-from ulogd_tw.core.lines import ColumnField, Field, Lines
+from ulogd_tw.core.batch import Batch
+from ulogd_tw.core.columns import Column
+from ulogd_tw.core.lines import Field, Lines
 from ulogd_tw.core.options import Option, boolean, one_of
 from ulogd_tw.core.options import text as words
 from ulogd_tw.core.patience import SOON
 from ulogd_tw.core.phrases import moments
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM
-from ulogd_tw.core.text import TextFormat
 from ulogd_tw.kernels.rows import FRACTION, Cells, Choice
-from ulogd_tw.plugins.outputs.gprint import MOST_SCHEMAS, printed
+from ulogd_tw.writing.objects import Objects, Plan
 from ulogd_tw.writing.sockets import service_port, sink_for, unix_sink
 from ulogd_tw.writing.text import SYNC, Sink, TextFile, TextOutput, file_option
-
-RENAMED = {
-    "ip.saddr.str": "src_ip", "ip.daddr.str": "dest_ip", "orig.ip.saddr.str": "src_ip", "orig.ip.daddr.str": "dest_ip",
-    "tcp.sport": "src_port", "tcp.dport": "dest_port", "udp.sport": "src_port", "udp.dport": "dest_port",
-    "sctp.sport": "src_port", "sctp.dport": "dest_port",
-}  # fmt: skip
-"""ulogd2's names for some keys."""
-
-
-def name_of(key: Key, schema: Container[str] = ()) -> str:
-    """The name of a key in an object of this schema.
-
-    ulogd2 printed addresses only through IP2STR, as ``*.str``. Here addresses need no IP2STR, and have the same name.
-    A name that goes on where another one ends has a low line there, ``src.net_site`` beside ``src.net``: Elasticsearch
-    takes dots for objects within objects, and refuses what is both a value and an object.
-    """
-    name = key.name
-    if name in registry.ulogd and registry.ulogd[name].type is types.ADDRESS and f"{name}.str" in registry.ulogd:
-        name += ".str"
-    if name in RENAMED or name in registry.ulogd or "." not in name:
-        return RENAMED.get(name, name)
-    written, *words = name.split(".")
-    before = written
-    for word in words:
-        written += ("_" if _is_value(before, schema) else ".") + word
-        before += "." + word
-    return written
-
-
-def _is_value(name: str, schema: Container[str]) -> bool:
-    """Whether there is a key of this name that objects may have: it need not be in this one."""
-    return name not in registry.ulogd and (name in schema or known(name) is not None)
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One member of a schema's objects: ``"name":``, the key, the form of its values."""
-
-    piece: bytes
-    key: Key
-    form: TextFormat
-    name: str
-
-
-@dataclass(frozen=True)
-class _Plan:
-    head: bool
-    """Whether objects begin with a timestamp and the device, as with keys of ulogd2."""
-    members: tuple[_Member, ...]
-
-
-def _piece(name: str) -> bytes:
-    return json.dumps(name, ensure_ascii=False).encode() + b":"
-
-
-def _plan(schema: Schema) -> _Plan:
-    members = []
-    for key in printed(schema):
-        form = text.JSON.with_numbers_for_truth() if key.name in registry.ulogd else text.JSON
-        name = name_of(key, schema)
-        members.append(_Member(_piece(name), key, form, name))
-    return _Plan(any(name in registry.ulogd for name in schema), tuple(members))
 
 
 class Timestamp(Field):
@@ -194,7 +128,7 @@ class JSON(TextOutput):
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
         self._lines = Lines(b"\n{", b",", b"}")
-        self._plans: Bounded[Schema, _Plan] = Bounded(MOST_SCHEMAS)
+        self._objects = Objects(self.config.boolean_label)
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """A port that is neither a number nor a known service."""
@@ -230,13 +164,11 @@ class JSON(TextOutput):
             return False
 
     def texts(self, batch: Batch) -> Iterator[tuple[bytes, int]]:
-        plan = self._plans.get(batch.schema)
-        if plan is None:
-            plan = self._plans[batch.schema] = _plan(batch.schema)
-        fields = [*self._head(batch, plan), *self._members(batch, plan)]
+        plan = self._objects.plan(batch.schema)
+        fields = [*self._head(batch, plan), *self._objects.members(batch)]
         return self._lines.render(fields, batch.n)
 
-    def _head(self, batch: Batch, plan: _Plan) -> Iterator[Field]:
+    def _head(self, batch: Batch, plan: Plan) -> Iterator[Field]:
         config = self.config
         if config.eventv1:
             yield Field(b'"@version":1')
@@ -254,25 +186,3 @@ class JSON(TextOutput):
         if (gone := batch.missing.get("oob.time.sec")) is not None:
             seconds = np.where(gone, now, seconds)
         return Timestamp(piece, seconds, batch.columns.get("oob.time.usec"), batch.missing.get("oob.time.usec"))
-
-    def _members(self, batch: Batch, plan: _Plan) -> Iterator[Field]:
-        """The columns; of several with the same name, each row has the first with a value."""
-        taken: dict[str, np.ndarray | None] = {}
-        for member in plan.members:
-            name = member.key.name
-            missing = batch.missing.get(name)
-            if member.name in taken:
-                gaps = taken[member.name]
-                if gaps is None:
-                    continue
-                own = ~gaps if missing is None else missing | ~gaps
-                taken[member.name] = None if missing is None else missing & gaps
-                missing = own
-            else:
-                taken[member.name] = missing
-            if name == "raw.label" and self.config.boolean_label:
-                codes = (batch.columns[name] != 0).astype(np.intp)
-                label = replace(member.key, type=types.STRING)
-                yield ColumnField(b'"action":', Coded(codes, (b"blocked", b"allowed")), missing, label, member.form)
-            else:
-                yield ColumnField(member.piece, batch.columns[name], missing, member.key, member.form)

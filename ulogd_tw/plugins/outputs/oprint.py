@@ -8,7 +8,7 @@ from ulogd_tw.core import text
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.lines import ColumnField, Lines
 from ulogd_tw.core.plugin import FLOW, PACKET
-from ulogd_tw.plugins.outputs.gprint import printed
+from ulogd_tw.writing.objects import printed
 from ulogd_tw.writing.text import SYNC, TextOutput, file_option
 
 BOUNDARY = b"===>PACKET BOUNDARY\n"

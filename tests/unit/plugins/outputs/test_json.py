@@ -24,9 +24,10 @@ from ulogd_tw.core.errors import PartlyWritten, UlogdError
 from ulogd_tw.core.keys import Key, known, registry
 from ulogd_tw.core.options import Options
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.plugins.outputs.json import JSON, name_of
+from ulogd_tw.plugins.outputs.json import JSON
 from ulogd_tw.transports import send_queue
 from ulogd_tw.writing.datagrams import Datagrams
+from ulogd_tw.writing.objects import name_of
 from ulogd_tw.writing.remote import FIRST_WAIT
 from ulogd_tw.writing.streams import PIECE, Stream
 
