@@ -17,7 +17,7 @@ from ulogd_tw.storing.clickhouse import client, compression
 from ulogd_tw.storing.clickhouse.client import Way, named
 from ulogd_tw.storing.clickhouse.database import ClickHouse, token
 from ulogd_tw.storing.clickhouse.options import OPTIONS, server
-from ulogd_tw.storing.clickhouse.schema import OLDEST_S, TIME, TIME_TYPE, Schema, rollups
+from ulogd_tw.storing.clickhouse.schema import COUNT, OLDEST_S, TIME, TIME_TYPE, Schema, rollups
 from ulogd_tw.storing.clickhouse.types import type_for
 from ulogd_tw.storing.columns import (
     TableColumn,
@@ -158,8 +158,12 @@ class CLICKHOUSE(SQLOutput):
 
     def available(self, keys: tuple[Key, ...] | None) -> Iterator[str]:
         """Keys whose columns would have one name."""
-        if self.config.create and (wrong := self._wrong_names(self._given_keys())):
+        if not self.config.create:
+            return
+        if wrong := self._wrong_names(self._given_keys()):
             yield f"create=1: {wrong}; choose with keys="
+        if mine := [name for name in self._given_keys() if self._column_of(name) == TIME]:
+            yield f"create=1: {mine[0]} and the time of a row would both be column {TIME}; set keys="
 
     @property
     def _may_add(self) -> bool:
@@ -266,15 +270,16 @@ class CLICKHOUSE(SQLOutput):
         columns = {TIME: TIME_TYPE} | {
             key.name: type_for(key, config.nullable and key.name not in self._sorted()) for key in keys
         }
-        sums = [key.name for key in keys if key.semantics == "deltaCounter" and key.type.integer]
+        counters = [key.name for key in keys if key.semantics == "deltaCounter" and key.type.integer]
         database, _, table = config.table.rpartition(".")
         return Schema(
             database or config.db, table, columns, order=[name for name in self._sorted() if name in columns],
-            retain_s=config.retain, rollups=rollups(config.rollups), sums=sums,
+            retain_s=config.retain, rollups=rollups(config.rollups),
+            sums=[name for name in counters if name != COUNT],
             by=[name for name in map(self._column_of, config.rollup_by or _BY) if name in columns],
             distinct=[name for name in map(self._column_of, config.rollup_distinct) if name in columns],
             cluster=config.cluster, replicated=config.replicated, distributed=config.distributed,
-            counted="flows" if "flows" in columns else "",
+            counted=COUNT if COUNT in columns else "",
         )  # fmt: skip
 
     def _sorted(self) -> list[str]:

@@ -168,6 +168,16 @@ class StackTests(SynchronousTestCase):
         given = made.graph.outputs[0].plugin._given_keys()
         self.assertLess({"interval_start", "octets", "flows"}, set(given))
 
+    def test_sums_of_sums(self):
+        """Roll-ups of an aggregate add up its numbers of flows, in one column."""
+        made = self.built("create=1\nrollups=1m", "c:COLLECTOR,a:AGGREGATE,x:CLICKHOUSE", "[a]", "key=5tuple")
+        output = made.graph.outputs[0].plugin
+        output._keys_to_make(None)
+        _, minute, view = output.database.to_make.statements()
+        self.assertEqual(minute.count("\n  flows UInt64"), 1)
+        self.assertIn("sum(s.flows) AS flows", view)
+        self.assertIn("sum(s.octets) AS octets", view)
+
     def test_mistakes(self):
         """Options that need others, and texts that are none."""
         for section, text in (
