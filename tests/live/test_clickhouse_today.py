@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.clickhouse import Chdb
-from tests.live.service import Service, generate, unaccounted
+from tests.live.service import Service, generate, temporary, unaccounted
 from tests.support import TOP, free_port, given, wait_until
 from tests.unit.storing.sql_rows import batch_of, opened, output, told
 from ulogd_tw.core import types
@@ -397,6 +397,31 @@ class CollectorTests(SynchronousTestCase):
         found = server.ask("SELECT protocolIdentifier, sum(octets), sum(packets), sum(flows) FROM collected_5m "
                            "GROUP BY 1 ORDER BY 1")  # fmt: skip
         self.assertEqual(sorted(tuple(map(int, row)) for row in found), self.asked(service.directory / "store"))
+
+    def test_spool(self):
+        """Rows that waited for the server at a stop are stored by the next run, once."""
+        server, port, directory = Chdb(), free_port("udp"), temporary("clickhouse")
+        server.__enter__()
+        self.addCleanup(server.__exit__)
+        text = (
+            f'[col]\nlisten="udp:127.0.0.1:{port}"\n[ch]\nhost="127.0.0.1:{server.port}"\ntable="f"\ncreate=1\n'
+            'rollups="1m"\nspool="{dir}/spool"\n'
+        )
+        settings = 'stop_timeout=1\nstate_dir="{dir}/state"'
+        sent = []
+        with Service(["col:COLLECTOR,ch:CLICKHOUSE"], text, directory=directory, settings=settings) as service:
+            for server_is_there in (True, False):
+                sent.append(generate(f"127.0.0.1:{port}", "-n", 20_000, "-r", 50_000)["octets"])
+                service.wait_for("ch", "rows_received", 20_000 * len(sent))
+                if server_is_there:
+                    service.wait_for("ch", "rows_written", 20_000)
+                    server.stop()
+        self.assertEqual(service.counters("ch")["rows_spooled"], 20_000)
+        server.start()
+        with Service(["col:COLLECTOR,ch:CLICKHOUSE"], text, directory=directory, settings=settings) as service:
+            service.wait_for("ch", "rows_written", 20_000, within=60.0)
+        self.assertEqual(server.ask("SELECT count(), sum(octets) FROM f"), [("40000", str(sum(sent)))])
+        self.assertEqual(server.ask("SELECT sum(flows), sum(octets) FROM f_1m"), [("40000", str(sum(sent)))])
 
     @staticmethod
     def still(service):
