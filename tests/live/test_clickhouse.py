@@ -267,6 +267,20 @@ class AwayTests(ClickHouseCase):
         self.assertEqual(self.count(), (2 * ROWS, 2 * ROWS))
         self.assertEqual((dict(made.counters.errors), made.counters.figures["maybe_twice"]), ({}, 0))
 
+    async def test_silent(self):
+        """A server that says nothing any more is left for the next one; the insert in doubt is counted."""
+        self.make()
+        proxy = Proxy(self.server.port, INSERT)
+        await proxy.start()
+        made = await opened(self, self.output(proxy.port, self.server.port, timeout=1.0, connect_timeout=1.0))
+        await self.write(made, 0, 1)
+        proxy.frozen = True
+        await self.write(made, ROWS, 2)
+        self.assertEqual((self.count(), made.counters.figures["maybe_twice"]), ((3 * ROWS, 3 * ROWS), ROWS))
+        self.assertTrue(made.where.endswith(str(self.server.port)))
+        await made.stop()
+        await proxy.stop()
+
     async def test_frozen(self):
         """A stop does not wait for a server that says nothing."""
         self.make()

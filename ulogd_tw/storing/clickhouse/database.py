@@ -80,10 +80,14 @@ class ClickHouse(Database):
         return {"way": self.way}
 
     def opened(self, connection: Any) -> None:
-        """Learn which release the server is, and which settings it has."""
+        """Learn which release the server is, and which settings it has. One that says nothing is left for the next."""
         self.connection = connection
         names = ", ".join(map(text_literal, (*_SETTINGS, _TOKEN, *_SYNCHRONOUS)))
-        self.version = connection.ask("SELECT version()")[0][0]
+        try:
+            self.version = connection.ask("SELECT version()")[0][0]
+        except NoAnswer:
+            self.way.next()
+            raise
         self._has = {row[0] for row in connection.ask(f"SELECT name FROM system.settings WHERE name IN ({names})")}
 
     def number_batches(self, connection: Any) -> None:
@@ -98,10 +102,9 @@ class ClickHouse(Database):
             self.connection.cut()
 
     def fault(self, error: Exception) -> Fault | None:
-        found = faults.meaning(error)
-        if found is not None and found.transient:
+        if faults.nothing_done(error):  # after a doubt the same server is asked again: others do not know the token
             self.way.next()
-        return found
+        return faults.meaning(error)
 
     def text(self, error: Exception) -> str:
         return faults.text_of(error)
@@ -179,8 +182,9 @@ class ClickHouse(Database):
         return column_line(column_name(key.name), type_for(key, self._nullable))
 
     def add_ddl(self, keys: Iterable[Key]) -> list[str]:
-        local = f"{self.table}_local" if self.to_make is not None and self.to_make.distributed else ""
-        tables = [local, self.table] if local else [self.table]
+        tables = [self.table]
+        if self.to_make is not None and self.to_make.distributed:
+            tables.insert(0, ".".join(quoted(part) for part in (self.schema, f"{self.name}_local") if part))
         return [f"ALTER TABLE {table}{self._on} ADD COLUMN {self.column_ddl(key)}" for key in keys for table in tables]
 
     def _execute(self, connection: Any, statement: str, *arguments: Any) -> list[tuple]:
@@ -275,8 +279,7 @@ class ClickHouse(Database):
             connection.insert(f"INSERT INTO {self.table} ({names}) FORMAT Native", body, encoding, query_id=token,
                               **settings)  # fmt: skip
         except (NoAnswer, ServerError) as error:
-            found = faults.meaning(error)
-            if getattr(error, "sent", True) and found is not None and found.transient:
+            if faults.in_doubt(error):
                 self.in_doubt, self._doubtful_host = number, connection.host
             raise
 

@@ -32,6 +32,7 @@ _OF_VIEW = "while pushing to view"
 _VIEW = Fault("table", "mend the view, or drop it", transient=True)
 """The table may have the rows of such an insert: they are repeated under their token, and never divided."""
 TOO_MANY_PARTS = 252
+_NOTHING_DONE = frozenset((202, 242, 243, TOO_MANY_PARTS))
 _FOR_ONE_INSERT = "single INSERT"
 
 
@@ -50,6 +51,19 @@ def meaning(error: Exception) -> Fault | None:
     if error.code:
         return _FAULTS.get(error.code, Fault("refused"))
     return _BY_STATUS.get(error.status, _AWAY if error.status >= 500 else Fault("server"))
+
+
+def nothing_done(error: Exception) -> bool:
+    """Whether a server refuses an insert because of its own state, so that another server may take it."""
+    return isinstance(error, ServerError) and error.code in _NOTHING_DONE and _FOR_ONE_INSERT not in str(error)
+
+
+def in_doubt(error: Exception) -> bool:
+    """Whether an insert with this error may have been done."""
+    if isinstance(error, NoAnswer):
+        return error.sent
+    fault = meaning(error)
+    return fault is not None and fault.transient and not nothing_done(error)
 
 
 def about_row(error: Exception) -> bool:

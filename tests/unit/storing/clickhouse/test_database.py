@@ -1,5 +1,7 @@
 """One batch in one INSERT: its token, its repeats, the rows that are refused."""
 
+from unittest import mock
+
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -100,6 +102,29 @@ class StoreTests(DatabaseCase):
                 database.store(server, values([7]), 1, 5)
             server.refuses, server.host = lambda *_: None, 1
             self.assertEqual(database.store(server, values([7]), 1, 5, True).maybe_twice, twice, engine)
+
+    def test_which_server(self):
+        """After a doubt the same server comes first, after a refusal or in silence the next one."""
+        for error, first, doubt in (
+            (NoAnswer("lost", sent=True), 0, True), (ServerError(252, 500, "Too many parts"), 1, False),
+            (ServerError(241, 500, "Memory limit"), 0, True), (NoAnswer("away"), 0, False),
+        ):  # fmt: skip
+            database = self.opened(Server(TABLE))
+
+            def refuse(body, settings, error=error):
+                raise error
+
+            database.connection.refuses = refuse
+            raised = self.assertRaises(type(error), database.store, database.connection, values([7]), 1, 5)
+            database.fault(raised)
+            self.assertEqual((database.way.first, database.in_doubt == 5), (first, doubt), error)
+
+    def test_silent_server(self):
+        """A server that takes connections and says nothing is left for the next one."""
+        database = ClickHouse("flows", "ch1", Way([("h", 1), ("i", 1)], "default"))
+        with mock.patch.object(self.server, "ask", side_effect=NoAnswer("no answer in time", sent=True)):
+            self.assertRaises(NoAnswer, database.opened, self.server)
+        self.assertEqual(database.way.first, 1)
 
     def test_sorted(self):
         """Rows go in the order of the table's key."""
