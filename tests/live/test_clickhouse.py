@@ -273,7 +273,10 @@ class AwayTests(ClickHouseCase):
         proxy = Proxy(self.server.port, INSERT)
         await proxy.start()
         made = await opened(self, self.output(proxy.port, self.server.port, timeout=1.0, connect_timeout=1.0))
+        made.database.way.first = 0  # the proxy runs in this reactor, which stood still at the start
+        made.reopen()
         await self.write(made, 0, 1)
+        self.assertTrue(made.where.endswith(str(proxy.port)))
         proxy.frozen = True
         await self.write(made, ROWS, 2)
         self.assertEqual((self.count(), made.counters.figures["maybe_twice"]), ((3 * ROWS, 3 * ROWS), ROWS))
