@@ -285,6 +285,11 @@ class CLICKHOUSE(SQLOutput):
     def _sorted(self) -> list[str]:
         return [self._column_of(name) for name in self.config.order or _ORDER]
 
+    def _written(self, columns: list[TableColumn]) -> list[Target]:
+        targets = super()._written(columns)
+        self.database.complete()
+        return targets
+
     def _check_types(self, columns: list[TableColumn], error: Any) -> None:
         """Raises `error` for a column that cannot hold its key."""
         by_name = {column.name: column for column in columns}

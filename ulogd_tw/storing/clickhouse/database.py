@@ -118,12 +118,11 @@ class ClickHouse(Database):
         self.types = {name: parsed(type_name) for name, type_name, _ in rows}
         if rows:
             self._learn(connection)
-            if self.to_make is not None and not self._rolled_up:
-                self._make_rollups(connection)
         return [TableColumn(name, type_name, kind in _FILLED, self.types[name].time) for name, type_name, kind in rows]
 
-    def _where(self, database: str, name: str, column: str = "table") -> str:
-        return f"database = {text_literal(database or self.way.database)} AND {column} = {text_literal(name)}"
+    def _where(self, database: str, names: str | Sequence[str], column: str = "table") -> str:
+        listed = ", ".join(map(text_literal, [names] if isinstance(names, str) else names))
+        return f"database = {text_literal(database or self.way.database)} AND {column} IN ({listed})"
 
     def _learn(self, connection: Any) -> None:
         """The engine, the sorting key, and whether inserts are deduplicated."""
@@ -160,13 +159,16 @@ class ClickHouse(Database):
         self._rolled_up = True
         self.log.info("{instance}: made the table {table}", instance=self.instance, table=self.table)
 
-    def _make_rollups(self, connection: Any) -> None:
-        """Make those that were configured since the table was made."""
-        assert self.to_make is not None
-        if self.to_make.rollups:
+    def complete(self) -> None:
+        """Make roll-ups that were configured since the table was made; else the user needs no right to make tables."""
+        if self.to_make is None or self._rolled_up:
+            return
+        names = self.to_make.rollup_names()
+        listed = f"SELECT name FROM system.tables WHERE {self._where(self.schema, names, 'name')}"
+        if names and set(names) - {row[0] for row in self.connection.ask(listed)}:
             self._check_version()
-        for statement in self.to_make.rollup_statements():
-            connection.ask(statement)
+            for statement in self.to_make.rollup_statements():
+                self.connection.ask(statement)
         self._rolled_up = True
 
     def _check_version(self) -> None:

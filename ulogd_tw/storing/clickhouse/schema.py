@@ -87,6 +87,11 @@ class Schema:
         yield from self._spread(self.table, "rand()")
         yield from self.rollup_statements()
 
+    def rollup_names(self) -> list[str]:
+        """The tables and views of roll-ups."""
+        tables = [f"{self.table}_{rollup.name}" for rollup in self.rollups]
+        return [*tables, *(f"{self._local(name)}_view" for name in tables)]
+
     def rollup_statements(self) -> Iterator[str]:
         """Those for the roll-ups."""
         source = self._local(self.table)

@@ -13,6 +13,7 @@ from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs.clickhouse import CLICKHOUSE
 from ulogd_tw.storing.clickhouse import options
+from ulogd_tw.storing.clickhouse.types import type_for
 
 KEYS = (known("exporter"), known("sourceIPv4Address"), known("octetDeltaCount"), known("flowEndMilliseconds"),
         known("flowStartMilliseconds"))  # fmt: skip
@@ -96,6 +97,17 @@ class TableTests(ClickHouseCase):
         added = [s for s in server.statements if s.startswith("ALTER")]
         self.assertIn("ALTER TABLE flows ADD COLUMN sourceAddress IPv6 CODEC(ZSTD(1))", added)
         self.assertFalse([s for s in added if "octets" in s or "exporter " in s])
+
+    def test_roll_ups_there(self):
+        """Roll-ups that are there need no right to make tables."""
+        made_keys = [Key("time", types.MILLISECONDS), known("octets"), known("sourceAddress"), KEYS[0], *KEYS[3:]]
+        for others, made_now in (({"flows_1m", "flows_1m_view"}, False), ({"flows_1m"}, True)):
+            server = Server({key.name: type_for(key) for key in made_keys})
+            server.others = others
+            made = self.made(server, create=True, rollups=("1m",))
+            made.writer.write(made.pool, None, 0, False)
+            statements = server.statements
+            self.assertEqual(any(one.startswith("CREATE") for one in statements), made_now, statements)
 
     def test_there(self):
         """The columns of a table are keys; those that fill themselves are left."""

@@ -21,6 +21,8 @@ class Server:
         self.settings = settings
         self.statements, self.inserts, self.tokens = [], [], set()
         self.refuses = lambda body, settings: None
+        self.others = set()
+        """Names of further tables."""
         self.log = None
         """The kinds of the query log's lines; None without one."""
 
@@ -32,6 +34,8 @@ class Server:
             return [[name] for name in self.settings]
         if "system.columns" in statement:
             return [[name, type_name, ""] for name, type_name in (self.table or {}).items()]
+        if statement.startswith("SELECT name FROM system.tables"):
+            return [[name] for name in re.findall(r"'(\w+)'", statement) if name in self.others]
         if "system.tables" in statement:
             full = f"{self.engine} SETTINGS non_replicated_deduplication_window = {self.window}"
             return [[self.engine, full, self.key]]

@@ -233,20 +233,20 @@ class TableTests(DatabaseCase):
         database = ClickHouse("a.b", "ch1", Way([("h", 1)], "default"))
         database.opened(self.server)
         database.columns(self.server)
-        self.assertIn("database = 'a' AND table = 'b'", self.server.statements[-2])
+        self.assertIn("database = 'a' AND table IN ('b')", self.server.statements[-2])
 
     def test_token_of_distributed(self):
         """A Distributed table has the window of its local one, and its inserts wait for all servers."""
 
         class Distributed(Server):
             def ask(self, statement, **settings):
-                if "system.tables" in statement and "name = 'flows'" in statement:
+                if "system.tables" in statement and "name IN ('flows')" in statement:
                     return [["Distributed", "Distributed('c', 'd', 'flows_local', rand())", ""]]
                 return super().ask(statement, **settings)
 
         server = Distributed(TABLE, settings=(*SETTINGS, "distributed_foreground_insert", "insert_distributed_sync"))
         database = self.opened(server)
         self.assertTrue(database.numbered)
-        self.assertIn("database = 'd' AND name = 'flows_local'", server.statements[-1])
+        self.assertIn("database = 'd' AND name IN ('flows_local')", server.statements[-1])
         database.store(server, values([7]), 1, 5)
         self.assertEqual(server.inserts[0][2]["distributed_foreground_insert"], 1)
