@@ -138,6 +138,22 @@ class TableTests(TodayCase):
         await made.in_thread(made.store, [batch], first, True)
         self.assertEqual(self.one("count()"), ("60",))
 
+    async def test_document(self):
+        """The statements in docs/clickhouse.md are understood, and its questions answered."""
+        interface = known("ingressInterface")
+        self.table = "flows"
+        made = await opened(self, self.output(rollups=("1m:7d", "5m:90d", "1h:1825d")), (*FLOW, interface))
+        await made.write(flows(100, time.time()).with_columns({interface: np.full(100, 7, np.uint32)}))
+        text = (TOP / "docs/clickhouse.md").read_text()
+        statements = [one.strip() for block in re.findall(r"```sql\n(.+?)```", text, re.S) for one in block.split(";")]
+        statements = list(filter(None, statements))
+        for statement in statements:
+            (answer,) = self.server.ask(f"SELECT formatQuery({schema.text_literal(statement)}) != ''")
+            self.assertEqual(answer, ("1",), statement)
+            if statement.startswith("SELECT"):
+                self.assertTrue(self.server.ask(statement), statement)
+        self.assertEqual(len(statements), 6)
+
     async def test_odd_times(self):
         """Flows that end at any time since 1970 and before 2100 are taken at once."""
         made = await opened(self, self.output(), FLOW)
