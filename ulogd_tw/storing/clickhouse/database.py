@@ -363,7 +363,9 @@ class _Halves:
 
 def _fitting(columns: Sequence[Prepared], n: int, refused: Refused) -> np.ndarray:
     """The numbers of the rows whose values all fit; the others are refused."""
-    bad = np.zeros(n, bool)
+    bad = np.full(n, not columns)
+    for row in range(n if not columns else 0):
+        refused.add("the row has no value for any column", row)
     for column in columns:
         if column.bad is not None:
             for row in np.flatnonzero(column.bad & ~bad).tolist():

@@ -140,6 +140,11 @@ class StoreTests(DatabaseCase):
         self.assertIn("does not fit column number, which is UInt16", next(iter(refused.reasons)))
         self.assertEqual(self.inserted(), [[7, 6]])
 
+    def test_no_value(self):
+        """Rows without a value for any column are refused: ClickHouse has no INSERT of defaults alone."""
+        refused = self.database.store(self.server, [(Target("number", ("number",)), None)], 2, 5)
+        self.assertEqual((refused.rows, self.server.inserts), (2, []))
+
     def test_nothing_fits(self):
         """Without rows there is no INSERT."""
         self.assertEqual(self.database.store(self.server, values([70000]), 1, 5).rows, 1)
