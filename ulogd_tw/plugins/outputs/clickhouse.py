@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ulogd_tw.core import types
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.gather import Gather
-from ulogd_tw.core.keys import Key, known
+from ulogd_tw.core.keys import Key, known, nearest
 from ulogd_tw.core.libraries import install, is_there
 from ulogd_tw.core.resolve import Found
 from ulogd_tw.storing.clickhouse import client, compression
@@ -39,6 +39,8 @@ from ulogd_tw.storing.stored_columns import END, START
 PORT, TLS_PORT = 8123, 8443
 _TIME_KEY = Key(TIME, types.MILLISECONDS)
 _ORDER = ("exporter", "sourceAddress")
+_NAMING = ("order", "rollup_by", "rollup_distinct")
+"""Options that name columns."""
 _NAMES = ("ingressInterfaceName", "egressInterfaceName")
 """Keys beside those of PARQUET where none are chosen."""
 _BY = ("exporter", "ingressInterface", "egressInterface", "protocolIdentifier", "bgpSourceAsNumber",
@@ -86,6 +88,19 @@ class CLICKHOUSE(SQLOutput):
         for option in ("retain", "rollups", "cluster", "replicated", "distributed", "nullable", "order"):
             if getattr(config, option) and not config.create:
                 yield option, f"{option} is for tables that are made; set create=1, or leave it out"
+
+        yield from self._mistaken_names()
+
+    def _mistaken_names(self) -> Iterator[tuple[str, str]]:
+        """Names of columns that cannot be there."""
+        keys = self.config.keys
+        if mine := [name for name in keys if self.config.create and self._column_of(name) == TIME]:
+            yield "keys", f"{mine[0]} would be the column {TIME}, which is there already; leave it out"
+        for option in _NAMING:
+            for name in getattr(self.config, option) if keys else ():
+                if name not in keys:
+                    near = nearest(name, keys)
+                    yield option, f"{name} is not in keys=" + (f"; did you mean {near}?" if near else "; add it there")
 
     def remarks(self) -> Iterator[tuple[str, str]]:
         yield from super().remarks()
@@ -155,15 +170,6 @@ class CLICKHOUSE(SQLOutput):
         if self.config.keys or not self.existing:
             return list(self._named.values())
         return [key for target in self._choose(self.existing) for key in target.keys if known(key)]
-
-    def available(self, keys: tuple[Key, ...] | None) -> Iterator[str]:
-        """Keys whose columns would have one name."""
-        if not self.config.create:
-            return
-        if wrong := self._wrong_names(self._given_keys()):
-            yield f"create=1: {wrong}; choose with keys="
-        if mine := [name for name in self._given_keys() if self._column_of(name) == TIME]:
-            yield f"create=1: {mine[0]} and the time of a row would both be column {TIME}; set keys="
 
     @property
     def _may_add(self) -> bool:
@@ -271,6 +277,8 @@ class CLICKHOUSE(SQLOutput):
             key.name: type_for(key, config.nullable and key.name not in self._sorted()) for key in keys
         }
         counters = [key.name for key in keys if key.semantics == "deltaCounter" and key.type.integer]
+        if (wrong := self._unknown(columns)) is not None:
+            raise wrong
         database, _, table = config.table.rpartition(".")
         return Schema(
             database or config.db, table, columns, order=[name for name in self._sorted() if name in columns],
@@ -281,6 +289,16 @@ class CLICKHOUSE(SQLOutput):
             cluster=config.cluster, replicated=config.replicated, distributed=config.distributed,
             counted=COUNT if COUNT in columns else "",
         )  # fmt: skip
+
+    def _unknown(self, columns: Mapping[str, str]) -> TableError | None:
+        """The error of a column that is named for a roll-up or the order, and that the table will not have."""
+        for option in _NAMING:
+            for name in getattr(self.config, option):
+                if self._column_of(name) not in columns:
+                    near = nearest(name, columns)
+                    remedy = f"did you mean {near}?" if near else "choose keys that reach this output"
+                    return TableError(f"{option}: {name} is no column of table {self.config.table}", remedy)
+        return None
 
     def _sorted(self) -> list[str]:
         return [self._column_of(name) for name in self.config.order or _ORDER]

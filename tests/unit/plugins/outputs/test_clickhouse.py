@@ -14,6 +14,7 @@ from ulogd_tw.core.keys import Key, known
 from ulogd_tw.plugins.outputs.clickhouse import CLICKHOUSE
 from ulogd_tw.storing.clickhouse import options
 from ulogd_tw.storing.clickhouse.types import type_for
+from ulogd_tw.storing.errors import TableError
 
 KEYS = (known("exporter"), known("sourceIPv4Address"), known("octetDeltaCount"), known("flowEndMilliseconds"),
         known("flowStartMilliseconds"))  # fmt: skip
@@ -150,6 +151,16 @@ class TableTests(ClickHouseCase):
         """Without create=1 there must be a table."""
         self.assertIn("there is no table flows; make it, or set create=1", self.refused(None))
 
+    def test_unknown_names(self):
+        """A column of a roll-up that will not be there is an error, before anything is made."""
+        for option in ("order", "rollup_by", "rollup_distinct"):
+            server = Server()
+            made = self.made(server, create=True, rollups=("1m",), **{option: ("sourceAdress",)})
+            error = self.assertRaises(TableError, made.store, [self.batch()], 1, False)
+            self.assertIn(f"{option}: sourceAdress is no column of table flows", str(error))
+            self.assertIn("sourceAddress", error.remedy)
+            self.assertFalse([s for s in server.statements if s.startswith("CREATE")])
+
     def test_own_key(self):
         """A key that only its plugin knows has the type of the first batch."""
         mine, server = Key("mine", types.UNSIGNED16), Server()
@@ -197,6 +208,7 @@ class StackTests(SynchronousTestCase):
             ("pass=a\npass_file=/etc/hostname", "the password is given twice"), ("host=a:b:c", "is not a server"),
             ("create=1\nrollups=7s", "does not divide a day"), ("columns=a", "is not a pair COLUMN=KEY"),
             ('columns="a=octets,a=packets"', "is there twice"),
+            ("create=1\nkeys=octets\nrollup_by=octet", "octet is not in keys=; did you mean octets?"),
             ("compression=brotli", "is none of none, lz4, zstd, gzip"),
         ):  # fmt: skip
             self.assertIn(text, self.mistakes(section), section)
