@@ -362,22 +362,48 @@ class TlsTests(TestCase):
 
     timeout = 120
 
+    def setUp(self):
+        require_root()
+        self.ca = CA(self.mktemp())
+
+    def server(self, verification="none"):
+        """A server with a certificate, which looks at those of its clients."""
+        certificate, key = self.ca.issue("server", "127.0.0.1", "localhost")
+        config = (
+            f"<openSSL><server><certificateFile>{certificate}</certificateFile><privateKeyFile>{key}</privateKeyFile>"
+            f"<verificationMode>{verification}</verificationMode><caConfig>{self.ca.file}</caConfig>"
+            "<loadDefaultCAFile>false</loadDefaultCAFile></server></openSSL>"
+        )
+        server = PrivateClickHouse(config, tls=True)
+        server.__enter__()
+        self.addCleanup(server.__exit__)
+        server.ask("CREATE TABLE t (sourceIPv4Address UInt32, number UInt32) ENGINE = Memory")
+        return server
+
+    def output(self, server, **options):
+        """An output to its port for HTTPS."""
+        given = {"host": (f"127.0.0.1:{server.tls_port}",), "table": "t", "tls": True, "ssl_ca": self.ca.file}
+        return output(CLICKHOUSE, **given | options)
+
     async def test_verified(self):
         """A server with a certificate of our CA gets rows; one of another CA gets nothing."""
-        require_root()
-        ca, other = CA(self.mktemp()), CA(self.mktemp(), "other")
-        certificate, key = ca.issue("server", "127.0.0.1", "localhost")
-        tls = (f"<openSSL><server><certificateFile>{certificate}</certificateFile><privateKeyFile>{key}"
-               "</privateKeyFile><verificationMode>none</verificationMode><loadDefaultCAFile>false</loadDefaultCAFile>"
-               "</server></openSSL>")  # fmt: skip
-        with PrivateClickHouse(tls, tls=True) as server:
-            server.ask("CREATE TABLE t (sourceIPv4Address UInt32, number UInt32) ENGINE = Memory")
-            given = {"host": (f"127.0.0.1:{server.tls_port}",), "table": "t", "tls": True}
-            made = await opened(self, output(CLICKHOUSE, ssl_ca=ca.file, **given))
-            await made.write(numbers(0, ROWS))
-            self.assertEqual(server.ask("SELECT count() FROM t"), [(str(ROWS),)])
-            await made.stop()
-            with self.assertRaises(StartError) as raised:
-                output(CLICKHOUSE, ssl_ca=other.file, **given).prepare()
-            self.assertIn("its certificate is not valid", str(raised.exception))
-            self.assertIn("set ssl_ca=", str(raised.exception))
+        server, other = self.server(), CA(self.mktemp(), "other")
+        made = await opened(self, self.output(server))
+        await made.write(numbers(0, ROWS))
+        self.assertEqual(server.ask("SELECT count() FROM t"), [(str(ROWS),)])
+        await made.stop()
+        error = str(self.assertRaises(StartError, self.output(server, ssl_ca=other.file).prepare))
+        self.assertIn("its certificate is not valid", error)
+        self.assertIn("set ssl_ca=", error)
+
+    async def test_client_certificate(self):
+        """A server that asks for our certificate gets rows with it."""
+        server = self.server("strict")
+        certificate, key = self.ca.issue("client", "ulogd")
+        made = await opened(self, self.output(server, ssl_cert=certificate, ssl_key=key))
+        await made.write(numbers(0, ROWS))
+        self.assertEqual(server.ask("SELECT count() FROM t"), [(str(ROWS),)])
+        await made.stop()
+        lines = told(self)
+        self.output(server).prepare()
+        self.assertTrue(any("rows wait" in line for line in lines), lines)
