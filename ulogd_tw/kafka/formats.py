@@ -13,6 +13,7 @@ from ulogd_tw.core.lines import Lines
 from ulogd_tw.core.resolve import Find
 from ulogd_tw.kafka.flow_message import FlowMessages
 from ulogd_tw.kafka.packing import Packed, cuts, groups, many, one_each
+from ulogd_tw.kafka.raw import Came
 from ulogd_tw.kafka.row_keys import RowKeys
 from ulogd_tw.storing.stored_columns import StoredColumn
 from ulogd_tw.writing.objects import Objects, printed
@@ -132,5 +133,23 @@ def ipc(names: list[str], vectors: list[Vector]) -> bytes:
     return bytes(sink.getvalue())
 
 
-FORMATS: dict[str, type[Format]] = {"json": JsonRows, "arrow": ArrowRows, "protobuf": ProtobufRows}
+class RawMessages(Format):
+    """Messages of exporters as they came, many in one of Kafka."""
+
+    most_rows = 65536
+
+    def messages(self, batch: Batch, whole: Batch, partitions: int) -> Packed:
+        found, came = Packed(), Came.of(batch)
+        for partition, rows in groups(self.partitions(whole, partitions), batch.n):
+            sizes = came.sizes[rows]
+            for start, end in cuts(sizes, self.rows, self.octets):
+                message: dict[str, Any] = {"value": came.take(rows[start:end]).written()}
+                found.messages.append(message if partition is None else message | {"partition": partition})
+                found.rows.append(rows[start:end])
+        return found
+
+
+FORMATS: dict[str, type[Format]] = {
+    "json": JsonRows, "arrow": ArrowRows, "protobuf": ProtobufRows, "messages": RawMessages,
+}  # fmt: skip
 """By the values of the option format."""

@@ -14,6 +14,8 @@ Message = dict[str, Any]
 """A message as confluent-kafka takes it: value, and key, partition and timestamp where they are chosen."""
 PORTION = 10_000
 """Messages given to librdkafka at once."""
+ANY = -1
+"""The partition of messages for which Kafka chooses it."""
 _LOOK_S = 0.2
 """Seconds between two looks whether the write was broken off."""
 
@@ -78,8 +80,9 @@ class Sending:
     def send(self, topic: str, messages: list[Message]) -> Rest:
         """Send them all, and wait until each is taken or has failed."""
         producer, self._rest = self._open(), Rest()
-        for first in range(0, len(messages), PORTION):
-            self._give(producer, topic, messages[first : first + PORTION])
+        for partition, some in _by_partition(messages).items():
+            for first in range(0, len(some), PORTION):
+                self._give(producer, topic, partition, some[first : first + PORTION])
         while self._step(producer.flush, _LOOK_S) != 0:
             if self._broken_off or self._is_fatal():
                 self._step(lambda: producer.purge(blocking=False))
@@ -109,10 +112,10 @@ class Sending:
             self._rest.error = NotSent.of(error)
             return None
 
-    def _give(self, producer: Any, topic: str, messages: list[Message]) -> None:
+    def _give(self, producer: Any, topic: str, partition: int, messages: list[Message]) -> None:
         """Put them into librdkafka's queue, as it has room."""
         while messages:
-            if self._step(producer.produce_batch, topic, messages, -1, self._delivered) is None:
+            if self._step(producer.produce_batch, topic, messages, partition, self._delivered) is None:
                 self._rest.again += messages
                 return
             messages = self._sorted_out(messages)
@@ -157,6 +160,19 @@ class Sending:
         if producer is not None:
             producer.purge()
             producer.flush(_LOOK_S)
+
+
+def _by_partition(messages: list[Message]) -> dict[int, list[Message]]:
+    """The messages of each partition; -1 where Kafka chooses it.
+
+    produce_batch of confluent-kafka (2.16) does not look at the partition of a single message.
+    """
+    if not messages or ("partition" not in messages[0] and "partition" not in messages[-1]):
+        return {ANY: messages}
+    found: dict[int, list[Message]] = {}
+    for message in messages:
+        found.setdefault(message.get("partition", ANY), []).append(message)
+    return found
 
 
 def made(properties: dict[str, Any], topic: str, partitions: int, replication: int, within: float,

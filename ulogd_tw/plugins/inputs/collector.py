@@ -22,7 +22,7 @@ from ulogd_tw.collecting.template_cache import TemplateCache
 from ulogd_tw.core.counters import Count, Gauge, Lost
 from ulogd_tw.core.errors import StartError
 from ulogd_tw.core.networks import networks
-from ulogd_tw.core.options import Option, number, octets, one_of, positive, seconds, words
+from ulogd_tw.core.options import Option, boolean, number, octets, one_of, positive, seconds, words
 from ulogd_tw.core.paths import output_file
 from ulogd_tw.core.plugin import Plugin
 from ulogd_tw.core.plurals import plural
@@ -103,6 +103,8 @@ class COLLECTOR(Collecting):
                "first AGGREGATE, on the same addresses; 0: as many as cores. The kernel gives each a part of the "
                "exporters over UDP by their addresses; connections go to any of them, DTLS and SCTP to the first. "
                "1: the service does it itself."),
+        Option("decode", boolean, True, "0: hand on messages as they came, a row each, with exporter, exporter_port, "
+               "received_ms, carrier (datagram or stream) and message, for an output KAFKA with format=messages."),
         *options_of("listening"),
         Option("max_malformed", positive, 3, "Number of malformed messages in a row after which a TCP connection or "
                "SCTP association is closed."),

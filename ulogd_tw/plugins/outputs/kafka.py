@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ulogd_tw.collecting.messages import KEYS as MESSAGE_KEYS
 from ulogd_tw.core.batch import Batch, Schema
 from ulogd_tw.core.bounded import Bounded
 from ulogd_tw.core.gather import Gather
@@ -45,7 +46,8 @@ class KAFKA(GatheringOutput):
     options = (
         *settings.CLIENT,
         Option("format", one_of(*FORMATS), "json", "Form of the rows: json, an object a row; arrow, columns of many "
-               "rows a message as a stream of Arrow IPC (needs pyarrow); protobuf, goflow2's FlowMessage."),
+               "rows a message as a stream of Arrow IPC (needs pyarrow); protobuf, goflow2's FlowMessage; messages, "
+               "many messages of a COLLECTOR with decode=0 in one, in the partition of their exporter."),
         Option("keys", words, (), "Keys to send, such as \"sourceAddress octets\". Empty: all."),
         Option("key", words, (), "Key of the messages, by which Kafka chooses the partition: exporter, 5tuple (both "
                "addresses, both ports and the protocol), or names of keys. Empty: none, and rows go to any partition."),
@@ -73,7 +75,7 @@ class KAFKA(GatheringOutput):
         self._sending = Sending(
             self._properties, self._events, statistics.Statistics(self.counters, statistics.PRODUCED)
         )
-        chosen = names(self.config.key)
+        chosen = names(("exporter",) if self._raw else self.config.key)
         find = Anywhere(chosen).find if self._takes_all else self.find
         terms = Terms(self.config.message_rows, self.config.message_size, self.find)
         self._format = FORMATS[self.config.format](terms, RowKeys(chosen, find))
@@ -98,6 +100,8 @@ class KAFKA(GatheringOutput):
             yield "timeout", "must be 1 second at least"
         if config.format == "protobuf" and config.keys:
             yield "keys", "has no effect with format=protobuf: FlowMessage has fields of its own"
+        if self._raw and (config.keys or config.key):
+            yield "keys" if config.keys else "key", "has no effect with format=messages; the key is the exporter"
         if config.format == "arrow" and not is_there("pyarrow"):
             yield "format", f"arrow needs pyarrow: {install('pyarrow')}"
         for word in config.key:
@@ -112,13 +116,20 @@ class KAFKA(GatheringOutput):
         """Every key, or those that were chosen."""
         if self._takes_all:
             return ALL
+        if self._raw:
+            return dict.fromkeys((key.name for key in MESSAGE_KEYS), True)
         optional = KEYS if self.config.format == "protobuf" else ()
         return dict.fromkeys((*names(self.config.key), *optional), False) | dict.fromkeys(self.config.keys, True)
 
     @property
     def _takes_all(self) -> bool:
         """Whether it sends every key."""
-        return not self.config.keys and self.config.format != "protobuf"
+        return not self.config.keys and self.config.format not in ("protobuf", "messages")
+
+    @property
+    def _raw(self) -> bool:
+        """Whether it sends messages of exporters as they came."""
+        return bool(self.config.format == "messages")
 
     @property
     def where(self) -> str:
