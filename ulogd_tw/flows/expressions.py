@@ -12,6 +12,7 @@ from ulogd_tw.core.quantities import QUANTITIES, Quantity
 from ulogd_tw.flows.errors import QuestionError
 from ulogd_tw.flows.questions import Offsets, derived, sides
 from ulogd_tw.flows.stores import FLOWS, INTERVAL_START, Store
+from ulogd_tw.flows.times import DAY_MS
 from ulogd_tw.storing.stored_columns import ARRIVAL, END, START
 
 _DESTROY = 4
@@ -159,18 +160,35 @@ def _prefix(address: str, four: int, six: int) -> str:
 
 def step_of(time: str, every: int, offsets: Offsets) -> str:
     """The begin of the step of a time; steps are multiples since 1970, those of days since a local midnight."""
-    from ulogd_tw.flows.times import DAY_MS
-
     if every % DAY_MS:
         return f"({time} - {time} % {every})::BIGINT"
-    cases = [f"WHEN {time} >= {since} THEN {_shifted(time, every, ahead)}" for since, ahead in reversed(offsets)]
-    return f"CASE {' '.join(cases)} ELSE {_shifted(time, every, offsets[0][1])} END"
+    cases = [
+        f"WHEN {time} >= {since} THEN {_day_of(time, every, offsets[: at + 1])}"
+        for at, (since, _) in reversed(list(enumerate(offsets)))
+    ]
+    return f"CASE {' '.join(cases)} ELSE {_day_of(time, every, offsets[:1])} END"
 
 
-def _shifted(time: str, every: int, ahead: int) -> str:
-    shift = ahead * 1000
+def step_after(begin: str, every: int, offsets: Offsets) -> str:
+    """The begin of the step after that with this begin; days of 23 and 25 hours are steps too."""
+    if every % DAY_MS:
+        return f"({begin} + {every})"
+    return step_of(f"({begin} + {every + DAY_MS // 2})", every, offsets)
+
+
+def _day_of(time: str, every: int, offsets: Offsets) -> str:
+    """The begin of the days of a time after the last of these changes of local time; it may be before it."""
+    shift = offsets[-1][1] * 1000
     local = f"({time}::BIGINT + {shift})"
-    return f"({local} - {local} % {every} - {shift})"
+    midnight = f"({local} - ({local} % {every} + {every}) % {every})"
+    first = next((at for at, (since, _) in enumerate(offsets) if since > offsets[-1][0] - every - 2 * DAY_MS), 0)
+    oldest, *changes = offsets[max(first - 1, 0) :]
+    cases = [
+        f"WHEN {midnight} >= {since + ahead * 1000} THEN {midnight} - {ahead * 1000}"
+        for since, ahead in reversed(changes)
+    ]
+    before = f"{midnight} - {oldest[1] * 1000}"
+    return f"(CASE {' '.join(cases)} ELSE {before} END)" if cases else f"({before})"
 
 
 def share(amount: str, start: str, end: str, begin: str, stop: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ulogd_tw.flows.expressions import Expressions, quoted, share, step_of
+from ulogd_tw.flows.expressions import Expressions, quoted, share, step_after, step_of
 from ulogd_tw.flows.plan import Part
 from ulogd_tw.flows.questions import MOST_EVERY, SUMS, Question, ordered
 
@@ -117,9 +117,10 @@ def _spread(question: Question, source: Source, keys: list[str], amounts: list[s
         shares = _shares(question, begin, stop, stop)
         return f"SELECT {', '.join((*names, *shares))} FROM ({rows})"
     stepped = _stepped(question, begin, stop)
-    low, high = "greatest(t, b)", f"least(t + {question.every}, z)"
-    shares = _shares(question, low, high, high)
-    inner = f"SELECT *, {begin} AS b, {stop} AS z, unnest({stepped}) AS t FROM ({rows})"
+    shares = _shares(question, "greatest(t, b)", "least(n, z)", "least(n, z)")
+    inner = f"SELECT *, {begin} AS b, {stop} AS z, unnest({stepped}) AS m FROM ({rows})"
+    inner = f"SELECT *, {step_of('m', question.every, question.offsets)} AS t FROM ({inner})"
+    inner = f"SELECT *, {step_after('t', question.every, question.offsets)} AS n FROM ({inner})"
     return f"SELECT {', '.join(('t', *names, *shares))} FROM ({inner})"
 
 
@@ -138,11 +139,12 @@ def _shares(question: Question, begin: str, stop: str, until: str) -> list[str]:
 
 
 def _stepped(question: Question, begin: str, stop: str) -> str:
-    """The begins of the steps between two times; of a flow with very many only the last ones."""
+    """A moment of each step between two times, days of 23 and 25 hours among them; of very many only the last ones."""
     assert question.every is not None
     first, last = (step_of(time, question.every, question.offsets) for time in (begin, f"({stop} - 1)"))
     bound = f"greatest({first}, {last} - {question.every * MOST_EVERY})"
-    return f"range({bound}, {last} + 1, {question.every})"
+    half = question.every // 2
+    return f"range({bound} + {half}, {last} + {half} + {question.every // 4} + 1, {question.every})"
 
 
 # flows themselves

@@ -4,7 +4,9 @@ import functools
 import random
 import shutil
 import tempfile
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -173,10 +175,31 @@ class RawTests(StoreCase):
         made.write(self.place / "raw", rows)
         found = self.groups(every=questions.DAY_MS, offsets=offsets, sums="octets")
         self.assertEqual(
-            {day - 3600_000 - questions.DAY_MS: [1], day - 3600_000: [2], change - 7200_000: [4],
+            {day - 3600_000 - questions.DAY_MS: [1], day - 3600_000: [2], change - 3600_000: [4],
              change + questions.DAY_MS - 7200_000: [8]},
             {key[0]: value for key, value in found.items()},
         )  # fmt: skip
+
+    def test_days_of_23_and_25_hours(self):
+        """Days of a real zone: those with a change of the clock are one step each, from midnight to midnight."""
+        zone, hour = ZoneInfo("Europe/Berlin"), 3600
+        for year, month, day, hours in ((2026, 3, 29, 23), (2026, 10, 25, 25)):
+            midnights = [int(datetime(year, month, day + n, tzinfo=zone).timestamp()) for n in (-1, 0, 1, 2)]
+            self.assertEqual(hours * hour, midnights[2] - midnights[1])
+            change = (midnights[1] + hour * (2 if hours == 23 else 3)) * 1000
+            offsets = [[0, 7200 - hour * (hours == 23)], [change, 3600 + hour * (hours == 23)]]
+            lasts = (midnights[3] - midnights[0]) * 1000 - 1
+            lasting = flow(midnights[3] * 1000 - 1 - T0, (24 + hours + 24) * 1000, lasts=lasts)
+            ends = [at * 1000 + away for at in midnights[1:3] for away in (-1, 0, 1, hour * 12_000)]
+            made.write(self.place / str(year * month), [lasting, *(flow(end - T0, 1) for end in ends)])
+            begins = [at * 1000 for at in midnights]
+            question = {"every": questions.DAY_MS, "offsets": offsets, "sums": "octets"}
+            found = self.groups(str(year * month), **question)
+            expected = {(begins[0],): [1], (begins[1],): [4], (begins[2],): [3 + (24 + hours + 24) * 1000]}
+            self.assertEqual(expected, found)
+            found = self.groups(str(year * month), spread=True, **question)
+            expected = {(begins[0],): [24_001], (begins[1],): [hours * 1000 + 4], (begins[2],): [24_003]}
+            self.assertEqual(expected, found)
 
     def test_spread(self):
         """Shares of a flow are whole octets that add up to it; a range has its own shares only."""

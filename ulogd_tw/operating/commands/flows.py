@@ -51,16 +51,16 @@ def question_of(given: argparse.Namespace, now: float) -> dict[str, Any]:
         "match": " ".join(given.expression) or None, "begin": begin, "end": end, "by": given.by, "top": given.top,
         "every": every, "sums": given.sum, "spread": given.spread or None, "ended": given.ended or None,
         "order": given.order, "limit": given.limit, "total": (total and not listing) or None, "columns": columns,
-        "offsets": _offsets(every, begin, end, now),
+        "offsets": _offsets(every, begin, now),
     }  # fmt: skip
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _offsets(every: int | None, begin: int | None, end: int | None, now: float) -> list[list[int]] | None:
+def _offsets(every: int | None, begin: int | None, now: float) -> list[list[int]] | None:
     """Those of local time, where days are counted."""
     if every is None or every % times.DAY_MS:
         return None
-    last = int(now * 1000) if end is None else min(end, times.LATEST_MS)
+    last = int(now * 1000) + 2 * times.DAY_MS  # no flow of a store ends later
     return [list(one) for one in times.offsets(last - 3660 * times.DAY_MS if begin is None else begin, last)]
 
 
