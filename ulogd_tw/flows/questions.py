@@ -182,6 +182,8 @@ def _distinct(words: Any) -> tuple[str, ...]:
 
 # the parts of JSON
 
+_SUCH_AS = {"by": "srcip,dstport", "sums": "octets,flows", "columns": "sourceAddress,octets"}
+
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > 1 << 16 or "\0" in value:
@@ -191,7 +193,9 @@ def _text(name: str, value: Any) -> str:
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        return whole_keys(value)
+        if not (found := whole_keys(value)):
+            raise QuestionError(f"{name} is empty; name one or more, such as {_SUCH_AS[name]}, or leave it out")
+        return found
     if not isinstance(value, (list, tuple)):
         raise QuestionError(f"{name} must be a list of texts")
     return tuple(_text(name, one) for one in value)

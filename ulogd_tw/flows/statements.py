@@ -60,7 +60,7 @@ def _order(question: Question, groups_: list[str], amounts: list[str]) -> list[s
     if word:
         columns = (*((TIME,) if question.every else ()), *question.by, *question.sums)
         names = dict(zip(columns, (*groups_, *amounts), strict=True))
-        down = question.order.startswith("-") != (word in question.sums and not question.order.startswith("+"))
+        down = question.order.startswith("-") or word in question.sums and not question.order.startswith("+")
         asked = [f"{names[word]} {'DESC' if down else 'ASC'} NULLS LAST"]
     time = ["t"] if question.every else []
     largest = [] if word else [f"{amounts[0]} DESC NULLS LAST"]

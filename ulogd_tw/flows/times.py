@@ -2,7 +2,7 @@
 
 A time is RFC 3339 with a zone (``2026-11-30T14:00:00Z``), a local time without one (``2026-11-30 14:00``, ``14:00``,
 ``2026-11-30``), a time of nfdump (``2026/11/30.14:00:00``), a word (``now``, ``today``, ``yesterday``), an age
-(``-2h``), or seconds since 1970.
+(``-2h``), or seconds or milliseconds since 1970, by their number of digits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _FORMS = "2026-11-30T14:00:00Z, 2026-11-30 14:00 (local time), 14:00, yesterday, or -2h"
+_NUMBERS = {9: 1000, 10: 1000, 12: 1, 13: 1}
+"""Digits of seconds since 1970, and of milliseconds; with what they are multiplied."""
 
 
 def moment(text: str, now: float, zone: timezone | None = None) -> int:
@@ -37,7 +39,8 @@ def moment(text: str, now: float, zone: timezone | None = None) -> int:
     if found is None:
         found = _date(word, now, zone)
     if found is None or not 0 <= found <= LATEST_MS:
-        raise QuestionError(f"{text!r} is not a time; write {_FORMS}")
+        hint = "; since 1970 it would be 9 or 10 digits of seconds, or 12 or 13 of milliseconds"
+        raise QuestionError(f"{text!r} is not a time; write {_FORMS}{hint if word.isdecimal() else ''}")
     return found
 
 
@@ -58,8 +61,8 @@ def _word(word: str, now: float, zone: timezone | None) -> int | None:
         return _milliseconds(day - timedelta(days=word == "yesterday"), zone)
     if age := _AGE.fullmatch(word):
         return int(now * 1000) - int(age[1]) * _UNITS[age[2]]
-    if word.isdecimal() and 9 <= len(word) <= 10:
-        return int(word) * 1000
+    if word.isascii() and word.isdecimal() and len(word) in _NUMBERS:
+        return int(word) * _NUMBERS[len(word)]
     return None
 
 

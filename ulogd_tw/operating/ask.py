@@ -11,22 +11,25 @@ import time
 from typing import Any, TextIO
 
 from ulogd_tw.operating.commands import service, tree
-from ulogd_tw.operating.commands.errors import INCOMPLETE, AskError, NothingFound
+from ulogd_tw.operating.commands.errors import DONE, INCOMPLETE, NO, AskError, NothingFound
 from ulogd_tw.operating.commands.text import cut, short, write_table
 
 _CLEAR = "\x1b[H\x1b[2J"
 
 
 def query(given: argparse.Namespace, out: TextIO) -> int:
-    """Run SQL and print the rows; status 3 where there are more than are given out."""
+    """Run SQL and print the rows; status 1 where there is none, 3 where there are more than are given out."""
     if not given.sql.strip():
         raise AskError("the SQL is empty; write a query, such as 'select * from agg1 limit 10'")
-    answer = service.of(given).post("query", {"sql": given.sql})
+    try:
+        answer = service.of(given).post("query", {"sql": given.sql})
+    except NothingFound as error:  # SQL about no table is as wrong as any other
+        raise AskError(str(error)) from None
     if given.json:
         print(json.dumps(answer), file=out)
     else:
         _write(answer, given.format, out)
-    return INCOMPLETE if answer.get("more") else 0
+    return INCOMPLETE if answer.get("more") else DONE if answer["rows"] else NO
 
 
 def top(given: argparse.Namespace, out: TextIO) -> int:

@@ -39,6 +39,9 @@ class MomentTests(SynchronousTestCase):
             "-2h": int(NOW * 1000) - 7_200_000,
             "-90min": int(NOW * 1000) - 5_400_000,
             "1780000000": 1_780_000_000_000,
+            "999999999": 999_999_999_000,
+            "1780000000123": 1_780_000_000_123,
+            "999999999999": 999_999_999_999,
         }.items():
             self.assertEqual(expected, times.moment(text, NOW, BERLIN), text)
 
@@ -55,6 +58,11 @@ class MomentTests(SynchronousTestCase):
             "-2",
             "14:00:00+25:00",
             "12345",
+            "1",
+            "0",
+            "17800000001",
+            "17800000001234",
+            "١٧٨٠٠٠٠٠٠٠",
         ):
             with self.assertRaises(QuestionError, msg=text):
                 times.moment(text, NOW, BERLIN)

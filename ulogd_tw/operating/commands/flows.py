@@ -29,6 +29,8 @@ def flows(given: argparse.Namespace, out: TextIO) -> int:
     if given.json:
         given.format = "json"
     directories = _directories(given)
+    if directories and given.store:
+        raise AskError("--store names a store of the service, and directories are read without it: leave one out")
     question = question_of(given, time.time())
     watched = _Watched(stored(directories, question) if directories else asked(given, question), sys.stderr)
     if given.format == "table":
@@ -44,9 +46,9 @@ def question_of(given: argparse.Namespace, now: float) -> dict[str, Any]:
     """The question of a command line, as the API takes it. Raises `QuestionError` for times that are none."""
     begin, end = (None if text is None else times.moment(text, now) for text in (given.begin, given.end))
     every = None if given.every is None else times.span(given.every)
-    total = not given.by and every is None
+    total = given.by is None and every is None
     listing = total and given.sum is None
-    columns = given.columns or ("short" if given.format == "table" and listing else None)
+    columns = "short" if given.columns is None and given.format == "table" and listing else given.columns
     found = {
         "match": " ".join(given.expression) or None, "begin": begin, "end": end, "by": given.by, "top": given.top,
         "every": every, "sums": given.sum, "spread": given.spread or None, "ended": given.ended or None,

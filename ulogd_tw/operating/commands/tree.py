@@ -184,7 +184,7 @@ def subparsers(of_tree: argparse.ArgumentParser) -> dict[str, Any]:
 def parse(argv: list[str]) -> argparse.Namespace:
     """The arguments of a command line; ends the process with status 2 where they are wrong."""
     tree = parser()
-    given, unknown = tree.parse_known_args(argv)
+    given, unknown = tree.parse_known_args(_with_orders(argv))
     if hasattr(given, "expression") and not any(word.startswith("-") for word in unknown):
         given.expression, unknown = [*given.expression, *unknown], []  # of an expression behind an option
     if unknown and given.command:
@@ -192,6 +192,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if unknown:
         tree.error(not_known(unknown[0]))
     return given
+
+
+def _with_orders(argv: list[str]) -> list[str]:
+    """A column to order by may begin with a minus, as a switch does."""
+    found, words = [], iter(argv)
+    for word in words:
+        column = next(words, None) if word in ("-O", "--order") else None
+        if column is not None and re.match(r"-[^\W\d]\w", column):
+            found.append(f"--order={column}")
+        else:
+            found += [word] if column is None else [word, column]
+    return found
 
 
 def run(given: argparse.Namespace, out: TextIO | None = None) -> int:

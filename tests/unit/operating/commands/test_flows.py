@@ -85,3 +85,27 @@ class DirectoryTests(SynchronousTestCase):
         status, _, said = self.run_command(self.store, "dst", "prt", "443")
         self.assertEqual(2, status)
         self.assertIn("dst prt 443\n    ^", said)
+
+    def test_nothing_named(self):
+        """A switch without a value, as of an empty variable, is a mistake and no other question."""
+        for switch in ("--by", "--sum", "--columns"):
+            for value in ("", " ", ",", " , "):
+                status, lines, said = self.run_command(self.store, switch, value)
+                self.assertEqual((2, []), (status, lines), (switch, value))
+                self.assertIn("is empty; name one or more", said)
+
+    def test_order(self):
+        """A column to order by may have a sign before it, as the documents show it."""
+        for words, first in ((["--order", "-octets"], 6), (["--order", "+octets"], 17), (["-O", "-octets"], 6),
+                             (["-O", "-flows"], 6), (["--order=-octets"], 6), (["-O", "octets"], 6),
+                             (["--order", "+proto"], 6), (["-O", "-proto"], 17)):  # fmt: skip
+            status, lines, said = self.run_command(
+                self.store, "--by", "proto", *words, "--sum", "octets,flows", "--json"
+            )
+            self.assertEqual((0, first), (status, json.loads(lines[0])["protocolIdentifier"]), (words, said))
+
+    def test_store_of_the_service(self):
+        """Directories are read without the service, so that a name of one of its stores is a mistake."""
+        status, lines, said = self.run_command(self.store, "--store", "other")
+        self.assertEqual((2, []), (status, lines))
+        self.assertIn("--store names a store of the service", said)
