@@ -97,9 +97,12 @@ class OutputQueue:
     def _new_passage(self) -> Passage:
         """What the inputs are told of their rows."""
         passage = Passage(feeder for feeder in self.feeders if isinstance(feeder, Aggregator))
+        self._show(passage)
+        return passage
+
+    def _show(self, passage: Passage) -> None:
         for source in self.output.inputs:
             source.outlets[self.output.instance] = passage
-        return passage
 
     def begin(self) -> None:
         """Write what waits, and what comes from now on."""
@@ -111,6 +114,8 @@ class OutputQueue:
         if self._paused:
             self._pauses.resume(self.feeders, self)
         self.node, self.feeders = node, [feeder.plugin for feeder in node.feeders()]
+        self.passage.behind = tuple(feeder for feeder in self.feeders if isinstance(feeder, Aggregator))
+        self._show(self.passage)
         node.put = self.put
         if self._paused:
             self._pauses.pause(self.feeders, self)

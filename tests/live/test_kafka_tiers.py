@@ -94,9 +94,9 @@ class TiersTests(SynchronousTestCase):
             raise AssertionError(f"{failure}: {len(missing)} missing, {missing[:5]}\n{told}") from None
 
     def test_decoded_as_by_a_collector(self):
-        """Each record sent to the receiver is a row of the decoder, once; offsets are committed."""
+        """Each record sent to the receiver is a row of the decoder, once, also after a stop in order and a start."""
         with Broker() as broker, self.receiver(broker) as receiver:
-            exporter = Numbered(self.port)
+            exporter = Once(self.port, "127.0.0.1", 0)
             for _ in range(50):
                 exporter.socket.send(exporter.one())
                 exporter.messages += 1
@@ -104,6 +104,13 @@ class TiersTests(SynchronousTestCase):
             with self.decoder(broker) as decoder:
                 self.wait(set(range(exporter.sent)), decoder)
                 decoder.wait_for("in1", "commits", 1, MOST_S)
+                exporter.socket.send(exporter.one())
+                exporter.messages += 1
+                self.wait({exporter.sent - 1}, decoder)
+            with decoder:
+                exporter.socket.send(exporter.one())
+                exporter.messages += 1
+                self.wait({exporter.sent - 1}, decoder)
             self.assertEqual(list(range(exporter.sent)), sorted(self.numbers(decoder)))
             self.assertEqual(0, sum(decoder.counters("in1")["lost"].values()))
 

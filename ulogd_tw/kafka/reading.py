@@ -115,6 +115,7 @@ class Reading:
             while not self.ends:
                 self._follow_pause(consumer)
                 self._turn(consumer, group, state)
+            self._revoked(consumer, group, state, True)
         finally:
             consumer.close()
             if state is not None:
