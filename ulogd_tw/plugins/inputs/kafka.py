@@ -109,7 +109,7 @@ class KAFKA(Collecting):
 
     def _group(self) -> Group:
         config = self.config
-        client = settings.common(config, self.instance)
+        client = settings.common(config, self.instance) | {"error_cb": self._events.take}
         further = settings.further(config)
         consumer = {
             "group.id": config.group, "auto.offset.reset": config.begin, "enable.auto.commit": False,

@@ -172,10 +172,14 @@ class KAFKA(GatheringOutput):
     def _prepare(self) -> None:
         """See that the topic is there. Raises `NotSent`."""
         config, within = self.config, self.config.timeout or 30.0
-        if config.create and not self._there:
-            made(self._properties(), config.topic, config.partitions, config.replication, within)
-        if self._format.by_partition and not self._partitions:
-            self._partitions = self._sending.partitions(config.topic, within)
+        try:
+            if config.create and not self._there:
+                told = {"error_cb": self._events.take}
+                made(self._properties() | told, config.topic, config.partitions, config.replication, within)
+            if self._format.by_partition and not self._partitions:
+                self._partitions = self._sending.partitions(config.topic, within)
+        except NotSent as error:
+            raise self._events.explained(error) from None
         self._there = True
 
     def _forget_topic(self, error: NotSent) -> None:
