@@ -98,6 +98,8 @@ class Built:
             if all(m.tolerated for m in odd):
                 mistakes = store_options.mistakes(section, values, self.config)
                 odd += [Mistake(values.place(name), f"[{section}] {name}: {text}") for name, text in mistakes]
+                for name, text in store_options.remarks(values, self.graph.outputs):
+                    odd.append(Mistake(values.place(name), f"[{section}] {name}: {text}", tolerated=True))
             wrong += odd
             if all(m.tolerated for m in odd):
                 found[section.removeprefix(configuration.STORE)] = values

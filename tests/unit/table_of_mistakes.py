@@ -28,6 +28,10 @@ OPTIONS = [
     (COLLECT, "c", "add_names", ["add_names", "has no value", "write add_names=VALUE, or delete the line"]),
     (COLLECT, "c", "max_rows=5", ["max_rows", "is not an option of plugin COLLECTOR", "ulogd-tw -i COLLECTOR lists"]),
     (COLLECT, "j", "fille=x", ["fille", "is not an option of plugin JSON", "did you mean file?"]),
+    # numbers that no row has, keys without commas
+    (MATCH, "m", 'match="port 99999"', ["match", "never true: sourceTransportPort has numbers from 0 to 65535"]),
+    (MATCH, "m", 'match="not vlan 65536-70000"', ["match", "column 5", "never true: vlanId has numbers"]),
+    (SUM, "a", 'key="dstaddr prot"', ["key", "there is no key dstaddr prot; write commas between keys: dstaddr,prot"]),
     # COLLECTOR: addresses and networks
     (COLLECT, "c", 'listen="udp:99999"', ["listen", "99999 is not a port (1 to 65535)"]),
     (COLLECT, "c", 'listen="upd:4739"', ["listen", "does not begin with one of udp:", "write udp:4739"]),

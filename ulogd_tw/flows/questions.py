@@ -120,6 +120,8 @@ def key_name(word: str) -> str:
     if derived(name).base_key is None:
         near = nearest(base, (*registry.names(), *KEY_WORDS, *EITHER))
         hint = f"did you mean {near}?" if near else "ulogd-tw keys WORD looks for one"
+        if len(base.split()) > 1:
+            hint = f"write commas between keys: {','.join(base.split())}"
         raise QuestionError(f"there is no key {base}; {hint}")
     return name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ulogd_tw.core.keys import nearest
@@ -23,6 +23,28 @@ OPTIONS: tuple[Option, ...] = (
     Option("question_log", output_file, "", "File with a line for each question about these flows: who asked, what and "
            "when. It has mode 0600. Empty: none."),
 )  # fmt: skip
+
+
+def remarks(values: Any, outputs: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """(option, remark) of one section: the roll-ups that can answer no question of a time; `outputs` are nodes."""
+    for node in outputs:
+        if node.ident not in values.outputs or not hasattr(node.plugin, "makers"):
+            continue
+        for maker in node.plugin.makers:
+            found = getattr(maker, "rollup", None)
+            if found is not None and (reason := _no_rollup(found)):
+                yield "outputs", f"{node.ident} answers no question {reason} in [{maker.instance}]"
+
+
+def _no_rollup(found: Mapping[str, Any]) -> str:
+    """Why sums cannot stand for flows; empty where they can. `flows.plan` decides by the same facts."""
+    if not found["interval"]:
+        return "about a time, as age and window make no intervals: leave them out"
+    if found["time"] == "arrival":
+        return "about a time, as its sums are those of arrival: write time=flow"
+    if not found["whole"]:
+        return "with keys or a filter, as top and overflow put groups together: leave them out"
+    return ""
 
 
 def mistakes(section: str, values: Any, config: Any) -> Iterator[tuple[str, str]]:

@@ -117,11 +117,10 @@ class AGGREGATE(Aggregator):
             base = name.partition("/")[0]
             if known(base.partition("@")[0]) is None:
                 near = nearest(base, registry.names())
-                yield (
-                    "key",
-                    f"there is no key {base}"
-                    + (f"; did you mean {near}?" if near else "; --check prints the keys of each input"),
-                )
+                hint = f"did you mean {near}?" if near else "--check prints the keys of each input"
+                if len(base.split()) > 1:
+                    hint = f"write commas between keys: {','.join(base.split())}"
+                yield "key", f"there is no key {base}; {hint}"
         yield from (m for m in self._mistakes if m[0] != "key" or known(m[1].partition("/")[0].partition("@")[0]))
         ranking = [key.name for key in (*VALUES, *self._function_keys()) if key.type.numeric]
         if self.config.by not in ranking:

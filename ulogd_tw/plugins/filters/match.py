@@ -19,6 +19,7 @@ from ulogd_tw.core.paths import unreadable
 from ulogd_tw.core.plugin import FLOW, PACKET, RAW, SUM, Filter, Wanted
 from ulogd_tw.match import grammar
 from ulogd_tw.match.errors import MatchError
+from ulogd_tw.match.never import never
 from ulogd_tw.match.terms import Always, Term
 from ulogd_tw.transports.watched_files import Watched
 
@@ -83,6 +84,11 @@ class MATCH(Filter):
                 "sample",
                 "sample works with action=accept only, since action=tag keeps all rows; delete one of the two",
             )
+
+    def remarks(self) -> Iterator[tuple[str, str]]:
+        yield from super().remarks()
+        for column, fault in never(self._term):
+            yield "match", f"column {column}: {fault}\n{self.config.match}\n{' ' * (column - 1)}^"
 
     @property
     def _files(self) -> dict[str, str]:

@@ -98,6 +98,31 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual("", self.texts("retain=30d"))
         self.assertEqual("", self.texts("max_size=1G"))
 
+    def test_sums_that_answer_nothing(self):
+        """A roll-up of [store:NAME] that no question can use is remarked, with the option to change."""
+        for section, words in (
+            (
+                "time=arrival",
+                "pq answers no question about a time, as its sums are those of arrival: write time=flow in [a]",
+            ),
+            ("time=flow\ntop=10", "pq answers no question with keys or a filter, as top"),
+            ("time=flow\noverflow=fold", "pq answers no question with keys or a filter, as top"),
+            ("time=arrival\nage=60", "pq answers no question about a time, as age and window make no intervals"),
+            ("time=flow", ""),
+            ("time=spread", ""),
+        ):
+            found = self.texts(
+                "retain=30d",
+                "[a]",
+                "key=sourceAddress",
+                section,
+                '[store:s]\noutputs="pq"',
+                stack="d:DEMO,a:AGGREGATE,pq:PARQUET",
+            )
+            self.assertEqual(bool(words), bool(found), found)
+            self.assertIn(words and f"[store:s] outputs: {words}", found)
+        self.assertEqual("", self.texts("retain=30d", '[store:s]\noutputs="pq"'))
+
     def test_mistakes(self):
         """Keys and order that cannot be."""
         for section, words in (
