@@ -340,18 +340,17 @@ class ColumnsTests(SynchronousTestCase):
     def setUp(self):
         self.server = shared_server()
         self.server.ask("CREATE TABLE IF NOT EXISTS any (number UInt32, " + self.TABLE + ") ENGINE = Memory")
+        self.connection = Connection(Way([("127.0.0.1", self.server.port)], "default"))
+        self.addCleanup(self.connection.close)
+        self.database = ClickHouse("any", "ch1", self.connection.way)
+        self.database.opened(self.connection)
+        self.database.columns(self.connection)
 
     @given(st.lists(ROW, min_size=1, max_size=40), st.booleans())
     def test_round_trip(self, rows, coded):
         """The server reads what was written, whether strings come with a dictionary or without."""
         self.server.ask("TRUNCATE TABLE any")
-        values = self.written(rows, coded)
-        connection = Connection(Way([("127.0.0.1", self.server.port)], "default"))
-        database = ClickHouse("any", "ch1", connection.way)
-        database.opened(connection)
-        database.columns(connection)
-        database.store(connection, values, len(rows), 1)
-        connection.close()
+        self.database.store(self.connection, self.written(rows, coded), len(rows), 1)
         found = self.server.ask("SELECT n, i, hex(s), hex(c), isNull(c), hex(a), b, toUnixTimestamp64Milli(t), hex(d) "
                                 "FROM any ORDER BY number")  # fmt: skip
         self.assertEqual(found, list(map(self.expected, rows)))
