@@ -19,6 +19,8 @@ ENDS = Key("spread.ends", types.BOOLEAN)
 """Whether the flow ends in an interval."""
 MOST_INTERVALS = 1440
 """Of one flow: of a longer one the time before the last of them is in the first of them."""
+AHEAD_MS = 86_400_000
+"""How far the end of a flow may be after its arrival. Stores of flows have the same bound."""
 _MOST_UNITS = 1 << 32
 """Of a flow's time, so that products stay below 64 bits."""
 
@@ -26,10 +28,12 @@ _MOST_UNITS = 1 << 32
 def by_flow_time(batch: Batch, start: Found | None, end: Found, now: int, interval: int) -> tuple[Batch, np.ndarray]:
     """The rows, with `start` one for each interval of a flow, and where the interval of each row begins, in seconds.
 
-    A flow without an end counts as one that ended `now`.
+    A flow without an end counts as one that ended `now`, and so does one that ends more than a day later, as in a store
+    of flows: its interval would stay open until then.
     """
     length = interval * 1000
     ends = end.filled(now * 1000)
+    ends = np.where(ends > np.uint64(now * 1000 + AHEAD_MS), np.uint64(now * 1000), ends)
     if start is None:
         return batch, (ends // np.uint64(length) * np.uint64(length) // np.uint64(1000)).astype(np.int64)
     missing = [found.missing for found in (start, end) if found.missing is not None]

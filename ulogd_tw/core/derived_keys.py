@@ -60,9 +60,18 @@ class Derived:
             return column - column % column.dtype.type(self.step)
         four, six = self.prefixes
         if key.type is types.IPV6:
-            mask = (1 << 128) - (1 << 128 - six)
-            return column & np.array([mask >> 64, mask & _WORD], np.uint64)
+            return _masked(column, four, six)
         return column & np.uint32((1 << 32) - (1 << 32 - four))
+
+
+def _masked(column: np.ndarray, four: int, six: int) -> np.ndarray:
+    """Addresses of 16 octets without the bits behind a prefix; those within ::ffff:0:0/96 are IPv4 addresses."""
+    mask = (1 << 128) - (1 << 128 - six)
+    found = column & np.array([mask >> 64, mask & _WORD], np.uint64)
+    mapped = (column[:, 0] == 0) & (column[:, 1] >> np.uint64(32) == 0xFFFF)
+    if mapped.any():
+        found[mapped] = column[mapped] & np.array([_WORD, _WORD - (1 << 32 - four) + 1], np.uint64)
+    return found
 
 
 def parse(name: str) -> Derived:

@@ -419,6 +419,17 @@ class DerivedTests(AggregateCase):
         found = {row["sourceAddress/24:48"]: row["flows"] for row in self.rows()}
         self.assertEqual({0x0A000000: 2, 0x0A000100: 1, 0x20010DB8 << 96: 2, (0x20010DB8 << 96) + (1 << 80): 1}, found)
 
+    def test_mapped_prefixes(self):
+        """An address within ::ffff:0:0/96 is an IPv4 address, cut as one; its neighbours are not."""
+        self.make(key="sourceAddress/24:48")
+        mapped, other = 0xFFFF << 32, 0xFFFE << 32
+        six = [{"sourceIPv6Address": high + low, "octetDeltaCount": 1}
+               for high in (mapped, other) for low in (0xC0000201, 0xC00002FE, 0xC0000301)]  # fmt: skip
+        self.give(batch_of(six, sourceIPv6Address=types.IPV6))
+        self.agg.flush()
+        found = {row["sourceAddress/24:48"]: row["flows"] for row in self.rows()}
+        self.assertEqual({mapped + 0xC0000200: 2, mapped + 0xC0000300: 1, 0: 3}, found)
+
     def test_steps(self):
         """Numbers and times, rounded down; widths of the wire do not matter."""
         self.make(key="destinationTransportPort/1024,flowStartMilliseconds/60000")
