@@ -43,7 +43,7 @@ APART = tuple(
         "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
         "outage", "parquet", "postgresql", "postgresql_partitions", "postgresql_tls", "query", "reload", "restart",
         "sflow", "sqlite3", "start", "tls",
-        "watching", "who_had", "windows", "workers",
+        "watching", "who_had", "who_had_large", "windows", "workers",
     )
 )  # fmt: skip
 """Live tests that take no fixed port or device of this host, so that others may run beside them."""
