@@ -63,7 +63,7 @@ class MYSQLTestCase(TestCase):
 class BothWaysTestCase(MYSQLTestCase):
     """With two outputs at once, by LOAD DATA and by INSERT, each on a table of its own."""
 
-    timeout = 40
+    timeout = 120
 
     WAYS = ("loaded", "inserted")
 

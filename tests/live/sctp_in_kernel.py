@@ -48,7 +48,7 @@ class Peer(SCTPProtocol):
 class KernelTests(TestCase):
     """Two ends over loopback."""
 
-    timeout = 20
+    timeout = 120
     options = Options(stack="kernel", rto_initial=200, rto_min=100, rto_max=400, retransmissions=2)
 
     def setUp(self):
@@ -226,7 +226,7 @@ class Collecting(Peer):
 class ExporterTests(ExportCase):
     """The exporter over the kernel's SCTP."""
 
-    timeout = 20
+    timeout = 120
 
     @defer.inlineCallbacks
     def test_everything_once(self):

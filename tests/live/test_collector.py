@@ -51,7 +51,7 @@ def data(n, ident=256, octets=100):
 class CollectorTests(TestCase):
     """Loads and bad input on loopback."""
 
-    timeout = 90
+    timeout = 120
 
     def service(self, stacks=STACKS, **keywords):
         self.port = free_port("both")

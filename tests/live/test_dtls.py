@@ -18,7 +18,7 @@ from ulogd_tw.transports.tls.credentials import Credentials, Files
 class DtlsTests(TestCase):
     """Our ends and openssl's."""
 
-    timeout = 60
+    timeout = 120
 
     def setUp(self):
         (self.openssl,) = require_program("openssl")

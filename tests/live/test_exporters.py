@@ -26,7 +26,7 @@ file="{{dir}}/flows.json"
 class ExporterTests(TestCase):
     """COLLECTOR -> JSON."""
 
-    timeout = 60
+    timeout = 120
 
     def service(self, *options, **keywords):
         self.port = getattr(self, "port", None) or free_port("both")

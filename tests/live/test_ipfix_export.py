@@ -58,7 +58,7 @@ class Server(protocol.Protocol):
 class ExportCase(TestCase):
     """An exporter in this process, collectors beside it."""
 
-    timeout = 60
+    timeout = 120
 
     def start(self, *batches, **options):
         plugin = exporter(*[b.schema for b in batches], **options)

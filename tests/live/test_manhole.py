@@ -75,7 +75,7 @@ class Running:
 class ManholeTests(TestCase):
     """A real ssh client against the server in this process; ssh runs in a thread, so the reactor serves it."""
 
-    timeout = 60
+    timeout = 120
 
     def setUp(self):
         self.ssh, self.keygen = require_program("ssh", "ssh-keygen")

@@ -42,7 +42,7 @@ def between(packets):
 class PacketTests(TestCase):
     """In this process, on the real reactor."""
 
-    timeout = 60
+    timeout = 120
 
     def setUp(self):
         require_program("tcpdump")

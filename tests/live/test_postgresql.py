@@ -45,7 +45,7 @@ def shared_server():
 class PGSQLTestCase(TestCase):
     """With a server; every test has its own table."""
 
-    timeout = 40
+    timeout = 120
 
     def setUp(self):
         self.server = shared_server()

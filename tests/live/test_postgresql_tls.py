@@ -18,7 +18,7 @@ from ulogd_tw.plugins.outputs.pgsql import PGSQL
 class TlsTests(TestCase):
     """A server with a certificate, whose users log in by password."""
 
-    timeout = 60
+    timeout = 120
 
     def setUp(self):
         self.ca = CA(self.mktemp())
@@ -102,7 +102,7 @@ class False_(protocol.Protocol):
 class FalseServerTests(TestCase):
     """What a false server hears."""
 
-    timeout = 30
+    timeout = 120
 
     async def test_nothing(self):
         """Not the password, with any options but those that prove who it is; the start says what to do."""

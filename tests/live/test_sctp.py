@@ -50,7 +50,7 @@ def batches(n, count, first=0):
 class SctpCase(ExportCase):
     """A collector, and an exporter that sends to it."""
 
-    timeout = 90
+    timeout = 120
 
     def setUp(self):
         require_library("libusrsctp.so.2", "libusrsctp2")
@@ -230,7 +230,7 @@ class EncapsulatedTests(SctpCase):
 class EndpointTests(TestCase):
     """Endpoint strings."""
 
-    timeout = 20
+    timeout = 120
 
     @defer.inlineCallbacks
     def test_exchange(self):

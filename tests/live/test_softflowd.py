@@ -152,17 +152,18 @@ def _send(datagrams, port):
             sender.sendto(datagram, ("127.0.0.1", port))
 
 
-def _sockets(port):
-    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
+def _sockets(port, pid="self"):
+    """Octets that wait in each socket of this port, in the network namespace of a process."""
+    for line in Path(f"/proc/{pid}/net/udp").read_text().splitlines()[1:]:
         words = line.split()
         if int(words[1].split(":")[1], 16) == port:
             yield int(words[4].split(":")[1], 16)
 
 
-def _listens(port):
-    return any(True for _ in _sockets(port))
+def _listens(port, pid="self"):
+    return any(True for _ in _sockets(port, pid))
 
 
-def _queue(port):
+def _queue(port, pid="self"):
     """Octets that wait in the kernel for the socket of this port."""
-    return sum(_sockets(port))
+    return sum(_sockets(port, pid))

@@ -58,7 +58,7 @@ task.react(lambda reactor: defer.Deferred.fromCoroutine(run(reactor)))
 class SQLITE3LiveTests(TestCase):
     """With other processes."""
 
-    timeout = 60
+    timeout = 120
 
     def setUp(self):
         self.path = str(Path(self.mktemp()).absolute())

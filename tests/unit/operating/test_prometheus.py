@@ -19,7 +19,7 @@ from ulogd_tw.operating import prometheus
 class TextTests(AggregateCase, TestCase):
     """The counters of stacks as a scrape."""
 
-    timeout = 20
+    timeout = 120
 
     def setUp(self):
         super().setUp()

@@ -137,7 +137,7 @@ class WordsTests(SynchronousTestCase):
 class DatabaseTests(AggregateCase, TestCase):
     """Queries of a running service."""
 
-    timeout = 10
+    timeout = 120
 
     def database(self):
         self.make(key="protocolIdentifier")

@@ -70,9 +70,9 @@ class Groups:
 class ProcessCase(TestCase):
     """A database with real processes."""
 
-    timeout = 60
+    timeout = 120
 
-    def database(self, n=1000, memory=MEMORY, seconds=20.0):
+    def database(self, n=1000, memory=MEMORY, seconds=120.0):
         self.groups = Groups(n)
         settings = SimpleNamespace(query_memory=memory, query_timeout=seconds)
         found = query.Database(

@@ -81,7 +81,7 @@ class Sink:
 class StoresCase(TestCase):
     """A service with the store flows, in a directory."""
 
-    timeout = 60
+    timeout = 120
 
     def setUp(self):
         self.place = Path(tempfile.mkdtemp(prefix="utw-stores-"))

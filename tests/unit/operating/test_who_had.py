@@ -28,7 +28,7 @@ class Double(SimpleNamespace):
 class WhoHadTests(TestCase):
     """A service with NFCT above one store, which has rows in its queue."""
 
-    timeout = 30
+    timeout = 120
 
     def setUp(self):
         self.directory = Path(self.mktemp()).absolute()

@@ -31,7 +31,7 @@ class NumericTests(SynchronousTestCase):
 class PoolTests(TestCase):
     """`lookup`."""
 
-    timeout = 10
+    timeout = 120
 
     @defer.inlineCallbacks
     def test_hanging_names_keep_nobody_waiting(self):

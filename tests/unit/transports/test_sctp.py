@@ -175,7 +175,7 @@ class EndTests(SynchronousTestCase):
             ends.wire.run_until(lambda server=server: len(server.got) > 50)
             ends.wire.loss = 0.0
             server.transport.abortConnection()
-            ends.wire.run(0.1)
+            ends.wire.run_until(lambda client=client: client.ended)
             self.assertEqual(([error.ConnectionLost], [error.ConnectionAborted]), (client.ended, server.ended))
             got = {number(octets) for octets, _, _ in server.got}
             self.assertEqual(set(range(500)), got | set(client.failed))

@@ -108,7 +108,7 @@ class PipeTests(SynchronousTestCase):
 class CapturePipeTests(TestCase):
     """A capture to a named pipe on the reactor."""
 
-    timeout = 20
+    timeout = 120
 
     async def test_each_reader_has_a_head(self):
         """Also where the reader changed while no packet came."""

@@ -20,7 +20,7 @@ JSON = {"Content_Type": "application/json"}
 class PagesCase(AggregateCase, TestCase):
     """A door to the stacks of a test: two stacks with one input, AGGREGATE and an output."""
 
-    timeout = 20
+    timeout = 120
 
     def door(self, **members):
         self.make(key="protocolIdentifier")

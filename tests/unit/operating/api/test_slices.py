@@ -58,7 +58,7 @@ class SlicesTests(SynchronousTestCase):
 class LongTests(TestCase):
     """Long answers through a door."""
 
-    timeout = 20
+    timeout = 120
 
     @defer.inlineCallbacks
     def test_whole(self):

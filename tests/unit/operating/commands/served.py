@@ -19,7 +19,7 @@ from ulogd_tw.operating.commands import tree
 class ServedCase(TestCase):
     """Commands in threads; the door and the stacks are in the reactor."""
 
-    timeout = 20
+    timeout = 120
     STACKS = ("in1:PORTS,odd1:ODD,out1:SINK", "in1:PORTS,out2:SINK")
 
     def setUp(self):

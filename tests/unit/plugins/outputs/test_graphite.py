@@ -26,7 +26,7 @@ def output(clock=None, **options):
 class GraphiteTests(TestCase):
     """Lines, and a server on loopback."""
 
-    timeout = 20
+    timeout = 120
 
     def test_lines(self):
         """PREFIX.NAME.pkts N TIME and the same of bytes; without a prefix no dot before the name."""
