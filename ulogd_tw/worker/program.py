@@ -69,13 +69,14 @@ class Noted:
 
     def __init__(self, decoded: Decoded, counters: Any) -> None:
         self._decoded, self._counters = decoded, counters
+        self._decoding = False
 
     # a ledger
 
     def receive(self) -> None:
-        """Rows are passed on next."""
-        counters = self._counters
-        self._decoded.decode(counters.rows_received, counters.messages_received, counters.figures["sets_parked"]())
+        """Rows are passed on next. Those of datagrams count when all that were read together are decoded."""
+        if not self._decoding:
+            self._decoded.decode(self._counters.rows_received, self._counters.figures["sets_parked"]())
 
     def emit(self, batch: Batch) -> None:
         """They are passed on."""
@@ -91,12 +92,13 @@ class Noted:
 
     def hand(self) -> None:
         """All that were read are decoded next."""
-        self._decoded.begin(self._counters.messages_received)
+        self._decoding = True
 
     def handed(self, datagrams: int) -> None:
         """They have been decoded, and their rows passed on."""
-        self.receive()
+        self._decoding = False
         self._decoded.end(datagrams)
+        self.receive()
 
 
 class Window:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 
-_ROWS, _READ, _DONE, _MESSAGES, _BEFORE, _PARKED = range(6)
+_ROWS, _READ, _DONE, _PARKED = range(4)
 
 
 class Decoded:
@@ -22,29 +22,23 @@ class Decoded:
         """So many more datagrams were read."""
         self._words[_READ] += datagrams
 
-    def begin(self, messages: int) -> None:
-        """What was read is decoded now; `messages` is the count of messages before."""
-        self._words[_MESSAGES] = self._words[_BEFORE] = messages
-
-    def decode(self, rows: int, messages: int, parked: int) -> None:
-        """So many rows and messages in all are decoded, and so many Sets wait for their template."""
-        self._words[_ROWS], self._words[_MESSAGES], self._words[_PARKED] = rows, messages, parked
+    def decode(self, rows: int, parked: int) -> None:
+        """So many rows in all are decoded, and so many Sets wait for their template."""
+        self._words[_ROWS], self._words[_PARKED] = rows, parked
 
     def end(self, datagrams: int) -> None:
-        """All that was read is decoded, so many datagrams."""
-        self._words[_BEFORE] = self._words[_MESSAGES]
+        """So many of the datagrams that were read are decoded."""
         self._words[_DONE] += datagrams
 
     @property
     def rows(self) -> int:
-        """Rows decoded so far."""
+        """Rows decoded so far, without those of datagrams that are being decoded."""
         return self._words[_ROWS]
 
     @property
     def undecoded(self) -> int:
         """Datagrams that were read and not decoded, and Sets that wait for their template."""
-        words = self._words
-        return max(words[_READ] - words[_DONE] - (words[_MESSAGES] - words[_BEFORE]), 0) + words[_PARKED]
+        return self._words[_READ] - self._words[_DONE] + self._words[_PARKED]
 
     def close(self) -> None:
         """Let go of the memory."""
