@@ -76,6 +76,7 @@ def main() -> None:
     """Run twistd in this process, or another command of the tree."""
     given = tree.parse(sys.argv[1:])
     if given.command not in (None, "run"):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as starting.begin
         if given.command != "top":
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         sys.exit(_run(given))

@@ -162,6 +162,14 @@ class GarbageTests(SynchronousTestCase):
         self.assertEqual("1", run("name = 'OPENBLAS_NUM_THREADS'" + shown).strip())
         self.assertEqual("3", run("name = 'OPENBLAS_NUM_THREADS'; import os; os.environ[name] = '3'" + shown).strip())
 
+    def test_threads_for_matrices_of_commands(self):
+        """Other commands, such as questions to directories, ask for none either."""
+        shown = "; import atexit, os, sys; from ulogd_tw import cli; atexit.register(lambda: print(os.environ[name]))"
+        shown += "; sys.argv = ['ulogd-tw', 'keys', 'sourceAddress']; cli.main()"
+        self.assertEqual("1", run("name = 'OPENBLAS_NUM_THREADS'" + shown).splitlines()[-1])
+        given = "name = 'OPENBLAS_NUM_THREADS'; import os; os.environ[name] = '3'"
+        self.assertEqual("3", run(given + shown).splitlines()[-1])
+
 
 class SetAsideTests(SynchronousTestCase):
     """What is done after a collection of garbage."""

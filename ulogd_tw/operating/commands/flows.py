@@ -63,7 +63,7 @@ def _offsets(every: int | None, begin: int | None, now: float) -> list[list[int]
     if every is None or every % times.DAY_MS:
         return None
     last = int(now * 1000) + 2 * times.DAY_MS  # no flow of a store ends later
-    return [list(one) for one in times.offsets(last - 3660 * times.DAY_MS if begin is None else begin, last)]
+    return [list(one) for one in times.offsets(begin or 0, last)]
 
 
 # stores in directories

@@ -273,13 +273,18 @@ class PARQUET(GatheringOutput):
         if not self._stopping:
             if self._trouble and self._busy is None and self._pause is None:  # no write will tell when it is over
                 self.in_thread(self._open).addErrback(self._not_noted)
-            noted = self.in_thread(self._cover, self.covering.covered, time.time(), self.waited(), self.losses())
+            noted = self.in_thread(self._covered, time.time(), self.waited(), self.losses())
             noted.addErrback(self._not_noted)
         return LOOK_S
 
     def _not_noted(self, failure: Failure) -> None:
         assert isinstance(failure.value, Exception)
         self.fault(failure.value)
+
+    def _covered(self, *facts: Any) -> None:
+        """Note it in a store that is open: the record of another output's store is not ours."""
+        if self.writer.begun:
+            self._cover(self.covering.covered, *facts)
 
     def _cover(self, note: Callable[..., None], *facts: Any) -> None:
         """Note in the record of the store's coverage; without it, the time counts as not covered."""

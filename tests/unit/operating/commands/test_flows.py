@@ -66,6 +66,13 @@ class DirectoryTests(SynchronousTestCase):
         _, lines, _ = self.run_command(self.store, "--every", "1d", "--sum", "flows", "-f", "csv")
         self.assertEqual(["time,flows", "2026-05-28T00:00:00+02:00,2"], lines)
 
+    def test_old_days(self):
+        """Days of long ago too begin at local midnight, without a range: in July of 2010 at 22:00 UTC."""
+        ends = (1_278_797_400_000, 1_278_801_000_000)  # date -u -d '2010-07-10 21:30' +%s, and 22:30
+        store = str(made.write(self.place / "old", [made.flow(end - made.T0, 1) for end in ends]))
+        _, lines, _ = self.run_command(store, "--every", "1d", "--sum", "flows", "-f", "csv")
+        self.assertEqual(["time,flows", "2010-07-10T00:00:00+02:00,1", "2010-07-11T00:00:00+02:00,1"], lines)
+
     def test_range(self):
         """A range in local time; the expression may stand before or behind the switches."""
         words = ("--from", "2026-05-28 22:00:01", "--to", "2026-05-28 22:00:02", "-f", "csv", "--columns", "octets")

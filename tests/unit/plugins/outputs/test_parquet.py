@@ -280,6 +280,14 @@ class StoreTests(SynchronousTestCase):
         self.successResultOf(waiting)
         self.assertEqual(ports(self.place), [0])
 
+    def test_coverage_of_another(self):
+        """An output that waits for a store of another leaves its record of coverage alone, also when it ends."""
+        before = (self.place / "coverage").read_bytes()
+        other = self.output()
+        other.wake(0.0)
+        self.successResultOf(other.stop())
+        self.assertEqual((self.place / "coverage").read_bytes(), before)
+
     def test_strange_store(self):
         """The store of a newer release is left alone, and the state says why."""
         self.successResultOf(self.out.stop())
