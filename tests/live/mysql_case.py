@@ -3,7 +3,7 @@
 import atexit
 from functools import cache
 
-from twisted.internet import defer, reactor
+from twisted.internet import defer, reactor, threads
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -13,6 +13,15 @@ from ulogd_tw.plugins.outputs.mysql import MYSQL
 
 ROWS = 500
 """Rows of a batch in tests that write many."""
+
+
+async def until(condition, within=60.0):
+    """Wait until it holds; a server needs some time."""
+    for _ in range(int(within / 0.02)):
+        if await threads.deferToThread(condition):
+            return
+        await pause(0.02)
+    raise AssertionError(f"did not happen within {within:g} s")
 
 
 def pause(seconds):

@@ -7,7 +7,7 @@ import signal
 import pymysql
 from twisted.internet import threads
 
-from tests.live.mysql_case import ROWS, BothWaysTestCase, pause
+from tests.live.mysql_case import ROWS, BothWaysTestCase, pause, until
 from tests.support import PrivateMariaDB
 from tests.unit.storing.sql_rows import NUMBER_KEYS, ODD_STRINGS, batch_of, numbers
 from ulogd_tw.core import types
@@ -174,8 +174,14 @@ class OutageTests(BothWaysTestCase):
         """For ten seconds, in the middle of a batch, longer than `timeout`: nothing is there twice."""
         made = await self.both(timeout=2.0, connect_timeout=1.0)
         await self.write_both(made, numbers(0, ROWS))
+        for way in self.WAYS:
+            self.server.execute(
+                f"CREATE TRIGGER `{way}_waits` BEFORE INSERT ON `{self.table}_{way}` FOR EACH ROW BEGIN IF "
+                f"NEW.number = {ROWS + 500} THEN DO SLEEP(1); END IF; END"
+            )
         writing = self.write_both(made, numbers(ROWS, MANY))
-        await pause(0.1)
+        waits = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'"
+        await until(lambda: self.server.execute(waits) != [(0,)])
         os.kill(self.server.pid, signal.SIGSTOP)
         try:
             await pause(10)
@@ -189,6 +195,7 @@ class OutageTests(BothWaysTestCase):
         """Another client makes one: the server takes the transaction back, and the batch is written again."""
         ddl = "CREATE TABLE {t} (number INT UNSIGNED PRIMARY KEY) ENGINE=InnoDB"
         self.server.execute("CREATE TABLE heavy (a INT) ENGINE=InnoDB")
+        waits = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'"
         for made in await self.both(ddl, create=False):
             await made.write(numbers(0, 2))
             other = pymysql.connect(**self.server.connect_kwargs)
@@ -196,8 +203,7 @@ class OutageTests(BothWaysTestCase):
                 cursor.execute("INSERT INTO heavy SELECT 1 FROM seq_1_to_20000")
                 cursor.execute(f"INSERT INTO {made.database.table} VALUES (5)")
                 writing = made.write(numbers(2, ROWS))
-                await pause(0.3)
-                self.assertFalse(writing.called)
+                await until(lambda: self.server.execute(waits) != [(0,)])
                 statement = f"SELECT * FROM ulogd_tw_batches WHERE run = '{made.database.run}' FOR UPDATE"
                 await threads.deferToThread(cursor.execute, statement)
             other.rollback()
