@@ -24,11 +24,11 @@ INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-setting
 
 .PHONY: run demo docs man test unit live bench fuzz lint soak package clean
 
-run: $(VENV)/installed
+run: $(VENV)/installed-console
 	@echo "make: running etc/ulogd.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/ulogd.conf"
 	@ULOGD_TW_PRINT_TOKEN=1 exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/ulogd.conf $(ARGS)
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed-console
 	@echo "make: running etc/demo.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/demo.conf"
 	@ULOGD_TW_PRINT_TOKEN=1 exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/demo.conf $(ARGS)
 

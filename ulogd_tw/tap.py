@@ -258,6 +258,7 @@ def _open_doors(ulogd: Any, built: Built, parent: Process) -> None:
 
 def _open_api(ulogd: Any, built: Built, parent: Process, path: str, database: Any) -> None:
     """The control socket at `path`, and the addresses of [http]."""
+    from ulogd_tw.console.pages import PAGES as CONSOLE
     from ulogd_tw.operating import exporter_metrics, rates, silence, stalls
     from ulogd_tw.operating.api import control_socket, tree, view
 
@@ -268,7 +269,7 @@ def _open_api(ulogd: Any, built: Built, parent: Process, path: str, database: An
     seen.stalls.setServiceParent(parent)
     if built.http is not None:
         seen.exporter_numbers = exporter_metrics.ExporterNumbers(built.http.exporter_labels)
-    root = tree.root(seen)
+    root = tree.root(seen, CONSOLE)
     if path:
         mode, group = built.settings.control_socket_mode, built.settings.control_socket_group
         control = control_socket.ControlSocket(root, path, mode, group)

@@ -11,8 +11,10 @@ from ulogd_tw.operating.api.options import Place
 from ulogd_tw.operating.api.tokens import SESSION_SECONDS, Tokens
 
 COOKIE = "ulogd_session"
-_OPEN = (b"/livez",)
-"""What everybody may ask from everywhere: it says only that the service turns."""
+_OPEN = (b"/", b"/livez", b"/login")
+"""What everybody may ask from everywhere: the empty page, and that the service turns."""
+_OPEN_BELOW = b"/console/"
+"""The scripts of the page are open too; what they show is not."""
 
 
 class GuardedDoor(Door):
@@ -31,7 +33,8 @@ class GuardedDoor(Door):
         self._check_host(request)
         self._check_origin(request)
         request.known = self._knows(request)
-        if not (request.known or self.place.is_local or request.path in _OPEN):
+        is_open = request.path in _OPEN or request.path.startswith(_OPEN_BELOW)
+        if not (request.known or self.place.is_local or is_open):
             self._ask_for_token(request, "this needs a token")
 
     def admit_private(self, request: Any) -> None:

@@ -263,7 +263,7 @@ class Restart(_Later):
 class Index(Page):
     """The addresses that there are."""
 
-    path = "/"
+    path = "/api/v1"
 
     def get(self, question: Question) -> Chunks:
         """With the methods of each."""

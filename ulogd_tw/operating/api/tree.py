@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.python.failure import Failure
 from twisted.web import resource, server
 
-from ulogd_tw.operating.api.answers import Refused, refuse
+from ulogd_tw.operating.api.answers import Page, Refused, refuse
 from ulogd_tw.operating.api.pages import PAGES
 from ulogd_tw.operating.api.view import View
 
@@ -34,15 +35,16 @@ class Nowhere(resource.Resource):
         return server.NOT_DONE_YET
 
 
-def root(view: View) -> resource.Resource:
-    """The tree of all pages."""
+def root(view: View, more: Sequence[type[Page]] = ()) -> resource.Resource:
+    """The tree of all pages, and of `more`."""
     found: Any = Branch()
-    for page in PAGES:
+    pages = (*PAGES, *more)
+    for page in pages:
         *above, last = page.path.removeprefix("/").split("/")
         place = found
         for word in above:
             place = place.children.setdefault(word.encode(), Branch())
         made = page(view)
-        made.isLeaf = not any(other.path.startswith(page.path + "/") for other in PAGES if page.path != "/")
+        made.isLeaf = not any(other.path.startswith(page.path + "/") for other in pages if page.path != "/")
         place.putChild(last.encode(), made)
     return found

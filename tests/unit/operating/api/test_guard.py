@@ -96,11 +96,12 @@ class FarTests(GuardCase):
     """A door that other hosts reach."""
 
     def test_token(self):
-        """Nothing is open but /livez."""
+        """Nothing is open but /livez, the empty page of the console with its scripts, and the way in."""
         door = self.door(place="tcp:0.0.0.0:4780")
-        for path in ("/", "/metrics", "/api/v1/status", "/nothing"):
+        for path in ("/metrics", "/api/v1/status", "/nothing", "/console", "/api/v1/", "//"):
             self.assertRefused(401, "no_token", door, "GET", path)
-        self.assertNotEqual(401, self.ask(door, "GET", "/livez")[0])
+        for path in ("/livez", "/", "/console/main.js"):
+            self.assertNotEqual(401, self.ask(door, "GET", path)[0])
         self.assertEqual(404, self.ask(door, Authorization=f"bearer {TOKEN}")[0])
 
     def test_certificate(self):

@@ -1,0 +1,6 @@
+import { fill, notice } from "./parts.js";
+
+export function show(place) {
+  fill(place, notice("...", "quiet"));
+  return {};
+}
