@@ -81,7 +81,7 @@ def parse(name: str) -> Derived:
     if not slash:
         return Derived(name, base, key)
     numbers = words.split(":")
-    if key is None or not all(word.isdecimal() and len(word) < 50 for word in numbers):
+    if key is None or not all(word.isascii() and word.isdecimal() and len(word) < 50 for word in numbers):
         raise ValueError(f"{name}: write a number after the slash, or for addresses one of each family: /24:48")
     if key.type.kind in _ADDRESSES:
         four = min(int(numbers[0]), 32) if key.type.kind == "address" else int(numbers[0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ulogd_tw.core.derived_keys import parse
 from ulogd_tw.core.flow_end import ACTIVE
 from ulogd_tw.core.quantities import QUANTITIES, Quantity
 from ulogd_tw.flows.errors import QuestionError
@@ -132,7 +133,7 @@ def base_of(store: Store, name: str) -> str | None:
 
 
 def _rounds_less(key: str, name: str) -> bool:
-    had, wanted = derived(key), derived(name)
+    had, wanted = parse(key), derived(name)
     if had.base != wanted.base:
         return False
     if had.prefixes and wanted.prefixes:

@@ -129,9 +129,16 @@ def key_name(word: str) -> str:
 def derived(name: str) -> Derived:
     """Key and rounding of a name such as sourceAddress/24:48. Raises `QuestionError`."""
     try:
-        return derived_keys.parse(name)
+        found = derived_keys.parse(name)
     except ValueError as error:
         raise QuestionError(str(error)) from None
+    key, (four, six) = found.base_key, found.prefixes or (0, 0)
+    if key is not None and key.type.kind == "address" and ":" not in name and four < six:
+        raise QuestionError(
+            f"{name}: an IPv4 prefix has at most 32 bits; write {found.base}/{four}:{six} for the first {six} bits of "
+            "IPv6 addresses and whole IPv4 ones"
+        )
+    return found
 
 
 def sides(name: str) -> tuple[str, ...]:
@@ -143,9 +150,9 @@ def sides(name: str) -> tuple[str, ...]:
 
 
 def whole_keys(text: str) -> tuple[str, ...]:
-    """The keys of a list such as srcip,dstport."""
+    """The keys of a list such as srcip,dstport. A member may be empty."""
     text = text.replace("5tuple", ",".join(FIVE_TUPLE))
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    return tuple(word.strip() for word in text.split(","))
 
 
 def _check_range(question: Question) -> None:
@@ -174,8 +181,9 @@ def _check_shape(question: Question) -> None:
 
 def ordered(question: Question) -> str:
     """The column to order by, without a sign before it."""
-    word = question.order.lstrip("+-")
-    return SUM_WORDS.get(word, KEY_WORDS.get(word, word))
+    word = question.order[question.order[:1] in ("+", "-") :]
+    base, slash, rest = word.partition("/")
+    return SUM_WORDS.get(word, KEY_WORDS.get(base, base) + slash + rest)
 
 
 def _distinct(words: Any) -> tuple[str, ...]:
@@ -195,12 +203,23 @@ def _text(name: str, value: Any) -> str:
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        if not (found := whole_keys(value)):
-            raise QuestionError(f"{name} is empty; name one or more, such as {_SUCH_AS[name]}, or leave it out")
-        return found
-    if not isinstance(value, (list, tuple)):
+        found = whole_keys(value)
+    elif isinstance(value, (list, tuple)):
+        found = tuple(_text(name, one) for one in value)
+    else:
         raise QuestionError(f"{name} must be a list of texts")
-    return tuple(_text(name, one) for one in value)
+    if found and not any(map(str.strip, found)):
+        raise QuestionError(f"{name} is empty; name one or more, such as {_SUCH_AS[name]}, or leave it out")
+    for place, word in enumerate(found, 1):
+        if not word.strip():
+            raise QuestionError(f"{name}: member {place} of {len(found)} is empty; remove a comma, or name one there")
+    return found
+
+
+def _order(name: str, value: Any) -> str:
+    if not _text(name, value).strip("+- "):
+        raise QuestionError(f"{name} is empty; name a column, such as octets, or leave it out")
+    return str(value)
 
 
 def _number(name: str, value: Any) -> int:
@@ -239,6 +258,6 @@ def _offsets(name: str, value: Any) -> Offsets:
 
 _READ = {
     "match": _text, "begin": _number, "end": _number, "by": _texts, "sums": _texts, "top": _count, "every": _length,
-    "spread": _truth, "ended": _truth, "order": _text, "limit": _count, "columns": _texts, "offsets": _offsets,
+    "spread": _truth, "ended": _truth, "order": _order, "limit": _count, "columns": _texts, "offsets": _offsets,
     "total": _truth,
 }  # fmt: skip
