@@ -140,7 +140,9 @@ def shown(address: int) -> str:
 
 
 def address_of(text: str) -> int:
-    """An address as 128 bits. Raises ValueError."""
+    """An address as 128 bits; it cannot have a zone, as rows have none. Raises ValueError."""
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone, which stored rows do not have; leave out the % and what follows it")
     found = ipaddress.ip_address(text)
     return int(found) if found.version == 6 else int(found) | MAPPED
 
@@ -154,10 +156,12 @@ def endpoint(text: str) -> tuple[int, int | None]:
     inside, plain, port = found.groups() if found else (None, text.strip(), None)
     try:
         address = address_of(inside or plain)
-    except ValueError:
+    except ValueError as error:
+        if "%" in text:
+            raise error
         raise ValueError(f"{text!r} is not an address; write 192.0.2.1, 192.0.2.1:4711 or [2001:db8::1]:4711") from None
-    if port is not None and not 0 < int(port) < 65536:
-        raise ValueError(f"{port} is not a port; ports are 1 to 65535")
+    if port is not None and not int(port) < 65536:
+        raise ValueError(f"{port} is not a port; ports are 0 to 65535")
     return address, None if port is None else int(port)
 
 

@@ -145,7 +145,10 @@ Read = Callable[[str], Any]
 
 
 def nat_rows(values: Mapping[str, Any], question: Question) -> list[NatRow]:
-    """What one row, by the names of `ROLES`, says of the address asked for: nothing, or one or two rows."""
+    """What one row, by the names of `ROLES`, says of the address asked for: nothing, or one or two rows.
+
+    Blocks of other ports are among them.
+    """
     get = values.get
     kind = _kind(get)
     time = _time(get, kind)
@@ -156,7 +159,12 @@ def nat_rows(values: Mapping[str, Any], question: Question) -> list[NatRow]:
         found.append(_row(get, kind, time, _nat(get), "post_source", "source", "destination"))
     if get("destination") == question.address and _destination_translated(get):
         found.append(_row(get, kind, time, DESTINATION, "destination", "post_destination", "source"))
-    return [row for row in found if row.covers(question.port) or _whole(get)]
+    return [row for row in found if row.covers(question.port) or _whole(get) or _may_end_without(row)]
+
+
+def _may_end_without(row: NatRow) -> bool:
+    """Whether this is an event of a block: its end may not say which block."""
+    return row.kind != FLOW and row.first is not None
 
 
 def _row(get: Read, kind: str, time: int, nat: str, outside: str, inside: str, peer: str) -> NatRow:

@@ -34,6 +34,8 @@ _PLACES = {
     "destination": "exporter domain realm protocol destination_port first source source_port",
 }
 """The roles that make a place of `nat_rows.NatRow`, for each side."""
+_INSIDE = {"source": "source", "destination": "post_destination"}
+"""The role of the inside host, for each side."""
 
 
 class Columns(NamedTuple):
@@ -65,28 +67,50 @@ def flows(columns: Columns, paths: Collection[str], question: Question) -> Itera
     """Statements for flows that overlap the time, in files with these columns."""
     time = _first(columns, "end", "arrival", "start")
     start = _first(columns, "start", "end", "arrival")
-    when = f"{start} <= {question.latest} AND {time} >= {question.earliest}"
+    when = (
+        f"({start} <= {question.latest} AND {time} >= {question.earliest} "
+        f"OR {time} <= {question.latest} AND {start} >= {question.earliest})"
+    )
     kind = f" AND {_kind(columns)} = 'f'" if columns.events else ""
     for _, where in _sides(columns, question):
         yield f"SELECT {_selected(columns)} FROM {_files(paths)} WHERE {where} AND {when}{kind} LIMIT {MOST_ROWS}"
 
 
 def events(columns: Columns, paths: Collection[str], question: Question) -> Iterator[str]:
-    """The same for events: those of the time, and for each place the last before it, the first of each kind after."""
+    """The same for events: those of the time, those of the last two moments before it at each place, and the first of
+    each kind after it; all of a host with ends that say less than its beginnings.
+
+    Two moments, since the last may have the end of one session and the beginning of the next.
+    """
     if not columns.events:
         return
     time, kind = _event_time(columns), _kind(columns)
     for side, where in _sides(columns, question):
         place = ", ".join(_place(columns, side))
-        row_number = f"row_number() OVER (PARTITION BY {place}"
+        window = f"OVER (PARTITION BY {place}"
+        less = " OR ".join(_less(columns, side, kind)) or "false"
         yield (
             f"SELECT {_selected(columns)} FROM {_files(paths)} WHERE {where} AND {kind} IN ('b', 'e') "
             f"QUALIFY {time} BETWEEN {question.earliest} AND {question.latest} "
-            f"OR {time} < {question.earliest} AND {row_number}, {time} < {question.earliest} "
-            f"ORDER BY {time} DESC, {kind} DESC) = 1 "
-            f"OR {time} > {question.latest} AND {row_number}, {time} > {question.latest}, {kind} "
-            f"ORDER BY {time}) = 1 LIMIT {MOST_ROWS}"
+            f"OR {time} < {question.earliest} AND dense_rank() {window}, {time} < {question.earliest} "
+            f"ORDER BY {time} DESC) <= 2 "
+            f"OR {time} > {question.latest} AND rank() {window}, {time} > {question.latest}, {kind} "
+            f"ORDER BY {time}) = 1 OR {less} LIMIT {MOST_ROWS}"
         )
+
+
+def _less(columns: Columns, side: str, kind: str) -> Iterator[str]:
+    """Whether a host has ends without a value that all of its beginnings have, for each such column."""
+    inside = columns.value(_INSIDE[side])
+    host = ", ".join([*(columns.value(role) for role in ("exporter", "domain", "realm")), inside])
+    for role in _PLACES[side].split()[3:]:
+        if columns.of(role):
+            value = columns.value(role)
+            yield (
+                f"bool_or({kind} = 'e' AND {value} IS NULL) OVER (PARTITION BY {host}) "
+                f"AND bool_and({kind} = 'e' OR {value} IS NOT NULL) OVER (PARTITION BY {host}) "
+                f"AND bool_or({kind} = 'b') OVER (PARTITION BY {host})"
+            )
 
 
 def strays(columns: Columns, path: str, hour: int) -> str:
@@ -101,25 +125,28 @@ def strays(columns: Columns, path: str, hour: int) -> str:
 def unresolved(columns: Columns, path: str, hour: int) -> Iterator[str]:
     """Statements for the outside address and port of each place with a session that goes beyond the hour of a file.
 
-    Such are an end without its beginning, a beginning without an end, and a start that is told later. The port is 0
+    Such are an end without its beginning, a beginning without an end, and a start that is told later. Where several
+    events are of the same time, and not just those of a host that came and went, it is taken for one. The port is 0
     where it is not a single one.
     """
     time, kind = _event_time(columns), _kind(columns)
     bound = _bound(columns)
     for side, role, name in _outsides(columns):
-        inside = "source" if side == "source" else "post_destination"
+        inside = _INSIDE[side]
         port = f"CASE WHEN {columns.value('first')} IS NOT NULL OR {bound} THEN 0 ELSE {columns.value(role)} END"
         place = ", ".join([name, *_place(columns, side)])
         where = f" AND {_translated(columns, name)}" if side == "destination" else ""
         host = f"{{'a': {columns.value(inside)}, 'p': {columns.value(f'{inside}_port')}}}"
         yield (
             f"SELECT DISTINCT address, coalesce(port, 0) FROM (SELECT {name} AS address, {port} AS port, {kind} AS k, "
-            f"{host} AS h, {columns.value('start')} AS s, lag({kind}) OVER w AS before_k, "
-            f"lag({host}) OVER w AS before_h, lead({kind}) OVER w AS next_k FROM {_files([path])} "
+            f"{host} AS h, {columns.value('start')} AS s, {time} AS t, lag({kind}) OVER w AS before_k, "
+            f"lag({host}) OVER w AS before_h, lead({kind}) OVER w AS next_k, lead({host}) OVER w AS next_h, "
+            f"lead({time}) OVER w AS next_t FROM {_files([path])} "
             f"WHERE {name} IS NOT NULL AND {kind} IN ('b', 'e'){where} "
             f"WINDOW w AS (PARTITION BY {place} ORDER BY {time}, {kind}, {host})) "
             "WHERE k = 'e' AND (before_k IS DISTINCT FROM 'b' OR before_h IS DISTINCT FROM h) "
-            f"OR k = 'b' AND next_k IS NULL OR s // 3600000 < {hour}"
+            "OR k = 'b' AND (next_k IS NULL OR next_t = t AND (next_h IS DISTINCT FROM h OR before_k = 'b')) "
+            f"OR s // 3600000 < {hour}"
         )
 
 
@@ -154,9 +181,9 @@ def _selected(columns: Columns) -> str:
 def _sides(columns: Columns, question: Question) -> Iterator[tuple[str, str]]:
     """(side, condition) for each column that may have the address. One equality each prunes by statistics."""
     address = f"'{uuid.UUID(int=question.address)}'::UUID"
-    other = "IPv6Address" if question.address >> 32 == MAPPED >> 32 else "IPv4Address"
+    is_ipv6 = question.address >> 32 != MAPPED >> 32
     for side, port, name in _outsides(columns):
-        if not name.endswith(f'{other}"'):
+        if not (is_ipv6 and name.endswith('IPv4Address"')):  # those of IPv6 may have ::ffff:192.0.2.1
             where = [f"{name} = {address}", *_port(columns, port, question.port)]
             where += [_translated(columns, name)] if side == "destination" else []
             yield side, " AND ".join(where)
@@ -172,13 +199,13 @@ def _outsides(columns: Columns) -> Iterator[tuple[str, str, str]]:
 
 
 def _port(columns: Columns, role: str, port: int | None) -> Iterator[str]:
-    """The condition for a port: this one, a block around it, or none."""
+    """The condition for a port: this one, any block, or none. The end of a block may not say which block."""
     if port is None:
         return
     own = columns.value(role)
     any_of = [f"{own} = {port}"] if columns.of(role) else []
     if columns.of("first"):
-        any_of.append(f"{columns.value('first')} <= {port}")
+        any_of.append(f"{columns.value('first')} IS NOT NULL")
     if columns.events:
         any_of.append(f"coalesce({own}, 0) = 0")
     if columns.of("nat_event"):

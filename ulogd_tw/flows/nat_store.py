@@ -51,6 +51,8 @@ class NatStore:
         self._run = run
         self.listing = Listing()
         self._columns: dict[str, Columns] = {}
+        self._latest: dict[str, int] = {}
+        """The latest start (ms) in a file: beyond its hour, it is that of a flow with a start after its end."""
         self._carried = Carried(run)
         self.cut = False
         """Whether the last question concerned more rows than are read."""
@@ -81,9 +83,14 @@ class NatStore:
     def _of(self, files: list[File], question: Question) -> list[NatRow]:
         self._look([str(file.path) for file in files])
         since, until = question.earliest / 1000, (question.latest + 1) / 1000
-        near = [file for file in files if file.overlaps(since, until)]
+        near = [file for file in files if file.overlaps(since, until) or self._later(file, question)]
         found = list(self._fetched(nat_sql.flows, near, question))
         return found + self._events(files, question)
+
+    def _later(self, file: File, question: Question) -> bool:
+        """Whether flows of a file may have a start after their end, and have the time between them."""
+        latest = self._latest.get(str(file.path))
+        return latest is not None and latest >= question.earliest and file.hour * _HOUR_MS <= question.latest
 
     def _events(self, files: list[File], question: Question) -> list[NatRow]:
         """The events of the hours of the question and of others that concern it.
@@ -115,15 +122,19 @@ class NatStore:
         new = [path for path in paths if path not in self._columns]
         if len(self._columns) > MOST_FILES + len(paths):
             self._columns = {path: self._columns[path] for path in paths if path in self._columns}
+            self._latest = {path: self._latest[path] for path in paths if path in self._latest}
         if not new:
             return
         text = (
             "SELECT file_name, list(DISTINCT path_in_schema) "
-            "FILTER (WHERE stats_null_count IS NULL OR stats_null_count < num_values) "
+            "FILTER (WHERE stats_null_count IS NULL OR stats_null_count < num_values), "
+            f"max(try_cast(stats_max_value AS BIGINT)) FILTER (WHERE path_in_schema IN ({_STARTS})) "
             f"FROM parquet_metadata({nat_sql.listed(new)}) GROUP BY file_name"
         )
         known: dict[frozenset[str], Columns] = {columns.names: columns for columns in self._columns.values()}
-        for path, names in self._run(text):
+        for path, names, latest in self._run(text):
+            if latest is not None:
+                self._latest[path] = latest
             used = frozenset(names or ()) & _USED
             self._columns[path] = known.setdefault(used, Columns(used))
 
@@ -134,6 +145,7 @@ def _span(answer: Answer) -> tuple[int, int]:
     return (begin or 0) // _HOUR_MS, (_EVER if answer.end is None else answer.end) // _HOUR_MS
 
 
+_STARTS = ", ".join(f"'{name}'" for name in ROLES["start"])
 _USED = frozenset(itertools.chain.from_iterable(ROLES.values()))
 _ROLES = [(role, role in ADDRESSES) for role in ROLES]
 

@@ -11,15 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ulogd_tw.flows.nat_rows import BEGIN, END, FLOW, LIVE, NatRow, Question
+from ulogd_tw.flows.nat_rows import BEGIN, FLOW, LIVE, NatRow, Question
+from ulogd_tw.flows.nat_sessions import Session, sessions, start_of
 
 ENDED = "ended"
 OPEN = "open"
 NO_END = "end not recorded"
 NO_START = "start not recorded"
 GOES_ON = "continues"
-CLOCK_MS = 1000
-"""By so much the start in an update or an end may be later than the event of the beginning."""
 
 
 class Answer(NamedTuple):
@@ -53,65 +52,54 @@ def answers(rows: Iterable[NatRow], question: Question) -> list[Answer]:
         if row.kind in (FLOW, LIVE):
             flows.append(row)
         else:
-            events[row.place].add(row)
+            events[row.place[:_WIDE]].add(row)
     found = [_of_flow(row) for row in flows]
-    for place in events.values():
-        found += _sessions(_near(sorted(place, key=_order), question), question)
+    for some in events.values():
+        joined = (_of_session(session, question) for session in sessions(_near(some, question)))
+        found += [answer for answer in joined if answer is not None]
     return _once(answer for answer in found if _overlaps(answer, question))
 
 
-def _near(events: list[NatRow], question: Question) -> Iterator[NatRow]:
-    """The events until the time asked for, and the first of each kind after it: others are of later sessions."""
-    seen = set()
-    for row in events:
-        if row.time > question.latest:
-            if row.kind in seen:
-                continue
-            seen.add(row.kind)
-        yield row
+_WIDE = 4
+"""So many members of a place are in every event: exporter, domain, realm, side."""
 
 
-def _order(row: NatRow) -> tuple[int, str, int, int]:
-    return row.time, row.kind, row.inside, row.inside_port or 0
+def _near(events: set[NatRow], question: Question) -> Iterator[NatRow]:
+    """The events until the time asked for, and the first of each kind after it at each place.
+
+    Others are of later sessions, unless some ends say less than beginnings: then their sessions are found from all.
+    """
+    first: dict[tuple[object, ...], int] = {}
+    begins = {row.place for row in events if row.kind == BEGIN}
+    less = any(row.place not in begins for row in events) and begins
+    for row in sorted(events, key=lambda row: row.time):
+        if less or row.time <= question.latest or row.time <= first.setdefault((row.place, row.kind), row.time):
+            yield row
 
 
 def _of_flow(row: NatRow) -> Answer:
+    """A flow; one whose clock went back counts between its two times."""
     if row.kind == LIVE:
         return _answer(row, row.start, None, OPEN)
-    return _answer(row, _start(row), row.time, GOES_ON if row.goes_on else ENDED)
+    begin, end = sorted((start_of(row), row.time))
+    return _answer(row, begin, end, GOES_ON if row.goes_on else ENDED)
 
 
-def _sessions(events: Iterable[NatRow], question: Question) -> Iterator[Answer]:
-    """The sessions at one place, from its events in order."""
-    begun: NatRow | None = None
-    for row in events:
-        if begun is not None and not _same(begun, row):  # its end never came
-            yield _answer(begun, _start(begun), _start(row), NO_END)
-            begun = None
-        if row.kind == BEGIN:
-            begun = begun or row
-            continue
-        own = row.start if begun is None else _start(begun)
-        if own is not None:
-            yield _answer(row, own, row.time, ENDED)
-        elif row.time <= question.latest + question.longest:
-            yield _answer(row, None, row.time, NO_START)
-        begun = None
-    if begun is not None:
-        yield _answer(begun, _start(begun), None, OPEN)
-
-
-def _same(begun: NatRow, row: NatRow) -> bool:
-    """Whether an event is of the session that began before it, and not of a later one."""
-    if (begun.inside, begun.inside_port) != (row.inside, row.inside_port):
-        return False
-    if row.start is not None:
-        return row.start <= _start(begun) + CLOCK_MS
-    return row.kind == END
-
-
-def _start(row: NatRow) -> int:
-    return row.time if row.start is None else row.start
+def _of_session(session: Session, question: Question) -> Answer | None:
+    """What a session answers; None for a block of other ports, which was read since its end may not name it."""
+    begin, end, until = session
+    first = begin or end
+    if first is not None and first.first is not None and not first.covers(question.port):
+        return None
+    if begin is None:
+        assert end is not None
+        if end.start is not None:
+            return _answer(end, end.start, end.time, ENDED)
+        near = end.time <= question.latest + question.longest
+        return _answer(end, None, end.time, NO_START) if near else None
+    if end is not None:
+        return _answer(begin, start_of(begin), end.time, ENDED)
+    return _answer(begin, start_of(begin), until, OPEN if until is None else NO_END)
 
 
 def _answer(row: NatRow, start: int | None, end: int | None, state: str) -> Answer:

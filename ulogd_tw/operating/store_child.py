@@ -7,9 +7,11 @@ It may read the directories of stores and nothing else. Descriptor 0 is a socket
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +32,7 @@ from ulogd_tw.flows.held import Held, Moment, streams
 from ulogd_tw.flows.reading import Reader
 from ulogd_tw.flows.values import PLAIN, Column, kind_of, plain
 from ulogd_tw.operating import confinement
+from ulogd_tw.operating.nat_child import NatFiles, NatRequest
 from ulogd_tw.operating.query_child import sample
 from ulogd_tw.storing.stored_columns import StoredColumn
 
@@ -54,6 +57,11 @@ class Request:
     form: str
     moments: tuple[Moment, ...]
 
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """What the process has to read."""
+        return tuple(moment.directory for moment in self.moments)
+
 
 def main(parent: int, memory: int, threads: int, directories: Sequence[str]) -> None:
     """Serve the process `parent` on descriptor 0 until it closes it."""
@@ -64,7 +72,8 @@ def main(parent: int, memory: int, threads: int, directories: Sequence[str]) -> 
     confinement.confine(parent, directories)
     reader.confine(threads, directories)
     try:
-        serve(reader, connection.makefile("rb", 1 << 18), connection.sendall)
+        asked = functools.partial(_readable, connection)
+        serve(reader, connection.makefile("rb", 1 << 18), connection.sendall, asked)
     except (EOFError, ConnectionError):
         os._exit(0)
 
@@ -93,15 +102,21 @@ def _rows(part: float | list[tuple]) -> list[tuple]:
     return [] if isinstance(part, float) else part
 
 
-def serve(reader: Reader, source: Any, send: Callable[[bytes], Any]) -> None:
-    """Answer the questions of a file, one after the other. Raises EOFError behind the last."""
+def _readable(connection: socket.socket) -> bool:
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def serve(reader: Reader, source: Any, send: Callable[[bytes], Any], asked: Callable[[], bool] = lambda: True) -> None:
+    """Answer the questions of a file, one after the other; `asked`: the next has come. Raises EOFError at its end."""
+    nat = NatFiles(reader.rows)
     while True:
         request, waiting = read(source)
-        for kind, octets in answer(reader, request, waiting):
+        for kind, octets in answer(reader, request, waiting, nat):
             send(HEAD.pack(kind, len(octets)) + octets)
+        nat.learn(asked)
 
 
-def read(source: Any) -> tuple[Request | None, dict[str, list[Batch]]]:
+def read(source: Any) -> tuple[Request | NatRequest | None, dict[str, list[Batch]]]:
     """One request and its rows; None for one whose rows were not copied at one moment."""
     request = pickle.load(source)
     waiting: dict[str, list[Batch]] = {moment.name: [] for moment in request.moments}
@@ -120,7 +135,9 @@ def packed(name: str, batch: Batch) -> bytes:
     return pickle.dumps((name, batch), 5)
 
 
-def answer(reader: Reader, request: Request | None, waiting: dict[str, list[Batch]]) -> Iterator[tuple[bytes, bytes]]:
+def answer(
+    reader: Reader, request: Request | NatRequest | None, waiting: dict[str, list[Batch]], nat: NatFiles
+) -> Iterator[tuple[bytes, bytes]]:
     """The frames of an answer."""
     if request is None:
         yield VANISHED, _error("rows went out while they were copied")
@@ -128,15 +145,20 @@ def answer(reader: Reader, request: Request | None, waiting: dict[str, list[Batc
     end: dict[str, Any] = {}
     given = False
     try:
-        for octets in FORMS[request.form](_watched(_events(reader, request, waiting), end)):
-            for at in range(0, len(octets), CHUNK):
-                given = True
-                yield DATA, octets[at : at + CHUNK]
+        if isinstance(request, NatRequest):
+            end = nat.answer(request)
+        else:
+            for octets in FORMS[request.form](_watched(_events(reader, request, waiting), end)):
+                for at in range(0, len(octets), CHUNK):
+                    given = True
+                    yield DATA, octets[at : at + CHUNK]
         yield END, json.dumps(end).encode()
     except Vanished as error:
         yield (ERROR if given else VANISHED), _error(error)
     except UlogdError as error:
         yield ERROR, _error(error)
+    except OSError as error:
+        yield ERROR, _error(f"{error.filename}: {error.strerror}")
     except MemoryError:
         yield ERROR, _error("the question needs more memory than a question may have; ask for fewer groups or flows")
     except Exception as error:  # a fault of the program costs one question

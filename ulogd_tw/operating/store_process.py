@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.operating import query_process
+from ulogd_tw.operating.nat_child import NatRequest
 from ulogd_tw.operating.store_child import DATA, END, HEAD, VANISHED, Request
 
 MOST_AT_ONCE = 2
@@ -81,7 +82,9 @@ class StoreChild(protocol.Protocol):
         self.alive = True
         self.ended: defer.Deferred[None] = defer.Deferred()
 
-    def ask(self, request: Request, slices: Slices, seconds: float, sink: Sink) -> defer.Deferred[dict[str, Any]]:
+    def ask(
+        self, request: Request | NatRequest, slices: Slices, seconds: float, sink: Sink
+    ) -> defer.Deferred[dict[str, Any]]:
         """The end of an answer whose octets go to `sink`. Fails with `NoAnswer`."""
         self._sink, self._begun, self._octets = sink, False, b""
         asked = self._asked = defer.Deferred(lambda _: self.end("the question was given up"))
@@ -198,7 +201,7 @@ class StoreChild(protocol.Protocol):
         self.ended.callback(None)
 
 
-Prepare = Callable[[], tuple[Request, Slices]]
+Prepare = Callable[[], tuple[Request | NatRequest, Slices]]
 
 
 class StoreChildren:
@@ -231,7 +234,7 @@ class StoreChildren:
     async def _attempt(self, prepare: Prepare, memory: int, seconds: float, sink: Sink) -> dict[str, Any]:
         for _ in range(ATTEMPTS):
             request, slices = prepare()
-            child = self._child(memory, tuple(moment.directory for moment in request.moments))
+            child = self._child(memory, request.directories)
             try:
                 return await child.ask(request, slices, seconds, sink)
             except _Again:

@@ -6,28 +6,24 @@ queued, then the rows that wait, then the files. A connection that ends meanwhil
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from twisted.internet import defer, threads
-from twisted.logger import Logger
+from twisted.internet import defer, reactor, threads
 
 from ulogd_tw.core.errors import UlogdError
 from ulogd_tw.core.graph import Node
-from ulogd_tw.flows.nat_answers import address_of, ask
+from ulogd_tw.flows.nat_answers import address_of
 from ulogd_tw.flows.nat_batches import open_connections, waiting_rows
 from ulogd_tw.flows.nat_rows import NatRow, Question
-from ulogd_tw.flows.nat_store import NatStore
-from ulogd_tw.operating import question_log
+from ulogd_tw.operating import question_log, store_options
+from ulogd_tw.operating.nat_child import NatRequest
+from ulogd_tw.operating.store_process import StoreChildren
 
-MOST_AT_ONCE = 2
-LEARN_S = 5.0
-"""So long files are learnt in a thread after an answer."""
 _LONGEST_MS = 3660 * 86_400_000
 _LATEST_MS = 253_402_300_799_999
-Read = Callable[[Mapping[str, Path], Question, list[NatRow]], dict[str, Any]]
 
 
 class WrongQuestion(UlogdError):
@@ -37,33 +33,54 @@ class WrongQuestion(UlogdError):
 class WhoHad:
     """Answers of the service `ulogd`, which has the graph, the queues before the outputs, and the stores."""
 
-    def __init__(self, ulogd: Any, read: Read | None = None, now: Callable[[], float] = time.time) -> None:
-        self._ulogd, self._now = ulogd, now
-        self._files = _Files()
-        self._read = read or self._files.read
-        self._turns = defer.DeferredSemaphore(MOST_AT_ONCE)
+    def __init__(self, ulogd: Any, clock: Any = reactor, now: Callable[[], float] = time.time) -> None:
+        self._ulogd, self._clock, self._now = ulogd, clock, now
+        self._children: StoreChildren | None = None
 
     def answer(self, body: Mapping[str, Any], asker: Mapping[str, Any]) -> defer.Deferred[dict[str, Any]]:
-        """The answer as `nat_answers.Found` has it. Fails with `WrongQuestion`, `NotLogged`, or what a file raises."""
-        return self._turns.run(lambda: defer.Deferred.fromCoroutine(self._answer(body, asker)))
+        """The answer as `nat_answers.Found` has it. Fails with `WrongQuestion`, `NotLogged`, and `NoAnswer`.
+
+        Cancelling it ends the process that reads.
+        """
+        return defer.Deferred.fromCoroutine(self._answer(body, asker))
+
+    def stop(self) -> defer.Deferred[Any]:
+        """End the processes; fires when they have ended."""
+        return defer.succeed(None) if self._children is None else self._children.stop()
 
     async def _answer(self, body: Mapping[str, Any], asker: Mapping[str, Any]) -> dict[str, Any]:
         question = question_of(body)
         stores = self._chosen(body.get("stores") or [])
-        rows, notes = await self._open(stores.values(), question)
-        for queue in self._ulogd.queues:
-            if queue.node in stores.values():
-                for batch in queue.present():
-                    rows += waiting_rows(batch, queue.output.find, question)
-        places = {name: Path(node.plugin.config.directory) for name, node in stores.items()}
-        found = await threads.deferToThread(self._read, places, question, rows)
+        notes: list[str] = []
+        places = {name: os.path.abspath(node.plugin.config.directory) for name, node in stores.items()}
+        sections = self._sections(stores)
+        memory = max((one.memory for one in sections), default=store_options.MEMORY)
+        seconds = max((one.timeout for one in sections), default=store_options.TIMEOUT_S)
+        open_rows = await self._open(stores.values(), question, notes)
+
+        def prepared() -> tuple[NatRequest, Iterator[bytes]]:
+            return NatRequest(question, places, (*open_rows, *self._waiting(stores, question))), (part for part in ())
+
+        found = await self._processes().ask(prepared, memory, seconds, _Nowhere())
         if notes:
             found = found | {"notes": [*found["notes"], *notes], "status": 3}
         await threads.deferToThread(
             question_log.append, self._logs(stores), self._now(), asker, _asked(found, stores), len(found["answers"])
         )
-        self._files.learn(places.values())
         return found
+
+    def _waiting(self, stores: Mapping[str, Node], question: Question) -> Iterator[NatRow]:
+        """The rows in the queues before the stores."""
+        for queue in self._ulogd.queues:
+            if queue.node in stores.values():
+                for batch in queue.present():
+                    yield from waiting_rows(batch, queue.output.find, question)
+
+    def _processes(self) -> StoreChildren:
+        if self._children is None:
+            self._children = StoreChildren(self._clock)
+            self._clock.addSystemEventTrigger("before", "shutdown", self.stop)
+        return self._children
 
     def _chosen(self, names: Any) -> dict[str, Node]:
         """The outputs of the stores that are asked: those named, else all that can have translations."""
@@ -88,13 +105,16 @@ class WhoHad:
 
     def _logs(self, stores: Mapping[str, Node]) -> list[str]:
         """The logs of questions of all sections with one of these outputs."""
-        sections = getattr(self._ulogd, "stores", {}).values()
-        return [one.question_log for one in sections if one.question_log and not set(one.outputs).isdisjoint(stores)]
+        return [one.question_log for one in self._sections(stores) if one.question_log]
 
-    async def _open(self, outputs: Any, question: Question) -> tuple[list[NatRow], list[str]]:
-        """The open connections of all kernels above the outputs, and why some could not be asked."""
+    def _sections(self, stores: Mapping[str, Node]) -> list[Any]:
+        """The values of the sections with one of these outputs."""
+        sections = getattr(self._ulogd, "stores", {}).values()
+        return [one for one in sections if not set(one.outputs).isdisjoint(stores)]
+
+    async def _open(self, outputs: Any, question: Question, notes: list[str]) -> list[NatRow]:
+        """The open connections of all kernels above the outputs; `notes` get why some could not be asked."""
         rows: list[NatRow] = []
-        notes = []
         above = set().union(*(node.above() for node in outputs))
         for node in sorted(above, key=lambda one: one.ident):
             connections = getattr(node.plugin, "connections", None)
@@ -104,7 +124,17 @@ class WhoHad:
                 await connections(lambda batch: rows.extend(open_connections(batch, question)))
             except UlogdError as error:
                 notes.append(f"{node.ident}: connections that are still open could not be read: {error}")
-        return rows, notes
+        return rows
+
+
+class _Nowhere:
+    """The answer is in the end of it; there is nothing else to write."""
+
+    def begin(self, producer: Any) -> None:
+        """The process has answered."""
+
+    def write(self, octets: bytes) -> None:
+        """Nothing comes."""
 
 
 def _asked(found: Mapping[str, Any], stores: Mapping[str, Node]) -> dict[str, Any]:
@@ -127,8 +157,8 @@ def question_of(body: Mapping[str, Any]) -> Question:
     except ValueError:
         raise WrongQuestion('the body needs an "address", such as "192.0.2.1"') from None
     port = body.get("port")
-    if port is not None and (type(port) is not int or not 0 < port < 65536):
-        raise WrongQuestion('"port" must be a number of 1 to 65535, or null')
+    if port is not None and (type(port) is not int or not 0 <= port < 65536):
+        raise WrongQuestion('"port" must be a number of 0 to 65535, or null')
     numbers = []
     for name, default, most in (
         ("at", None, _LATEST_MS),
@@ -140,48 +170,3 @@ def question_of(body: Mapping[str, Any]) -> Question:
             raise WrongQuestion(f'"{name}" must be a whole number of milliseconds, up to {most}')
         numbers.append(value)
     return Question(address, port, *numbers)
-
-
-class _Files:
-    """The files of the stores, read in a thread of the service."""
-
-    log = Logger()
-
-    def __init__(self) -> None:
-        self._store: NatStore | None = None
-        self._learning = False
-
-    def read(self, places: Mapping[str, Path], question: Question, rows: list[NatRow]) -> dict[str, Any]:
-        """The answer of files and further rows. Raises OSError and DuckDB's errors."""
-        if self._store is None:
-            self._store = NatStore(_runner())
-        return ask(self._store, places, question, int(time.time() * 1000), rows, live=True).as_dict()
-
-    def learn(self, places: Iterable[Path]) -> None:
-        """Go on to learn the files in a thread: later questions are answered faster."""
-        if self._store is not None and not self._learning:
-            self._learning = True
-            threads.deferToThread(self._learn, list(places)).addErrback(self._not_learnt)
-
-    def _learn(self, places: list[Path]) -> None:
-        try:
-            assert self._store is not None
-            for place in places:
-                self._store.learn(self._store.listing.files(place), LEARN_S)
-        finally:
-            self._learning = False
-
-    def _not_learnt(self, failure: Any) -> None:
-        """Files are merged at any time; the next question goes on."""
-        self.log.debug("files of a store: {why}", why=failure.value)
-
-
-def _runner() -> Callable[[str], list[tuple[Any, ...]]]:
-    """Statements for DuckDB; each has a cursor of its own, so that threads may run them."""
-    import duckdb
-
-    database = duckdb.connect(
-        config={"memory_limit": "512MB", "autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    )
-    database.execute("SET parquet_metadata_cache = true")
-    return lambda text: database.cursor().execute(text).fetchall()

@@ -11,12 +11,14 @@ from tests.unit.flows.test_who_had import HOSTS, T, _Stored, block, nat44
 from ulogd_tw.flows.nat_store import NatStore
 
 MINUTE = 60_000
+TIMES = st.one_of(st.integers(0, 400), st.sampled_from([59, 60, 61, 130]))
 EVENT = st.one_of(
-    st.builds(nat44, st.integers(0, 400), st.sampled_from([4, 5, 3]), st.sampled_from(HOSTS), st.just(4000)),
+    st.builds(nat44, TIMES, st.sampled_from([4, 5, 3]), st.sampled_from(HOSTS), st.just(4000)),
+    st.builds(nat44, TIMES, st.just(5), st.sampled_from(HOSTS), st.just(4000), destinationIPv4Address=st.none()),
     st.builds(nat44, st.integers(0, 400), st.sampled_from([14, 15]), st.sampled_from(HOSTS), st.just(0)),
     st.builds(block, st.integers(0, 400), st.sampled_from([16, 17]), st.just(3990), st.sampled_from(HOSTS),
               portRangeEnd=st.just(4053)),
-    st.builds(nat44, st.integers(0, 400), st.none(), st.sampled_from(HOSTS), firewallEvent=st.sampled_from([1, 2, 5]),
+    st.builds(nat44, TIMES, st.none(), st.sampled_from(HOSTS), firewallEvent=st.sampled_from([1, 2, 5]),
               flowStartMilliseconds=st.just(T)),
 )  # fmt: skip
 
@@ -49,6 +51,8 @@ class CarriedTests(_Stored):
         """An end of another host than the one that began, and a start told hours later, are seen from other hours."""
         for rows, at in (
             ([nat44(130, 4), nat44(131, 5, HOSTS[1])], 100),
+            ([nat44(0, 4), nat44(70, 5), nat44(70, 4, HOSTS[1])], 200),
+            ([nat44(0, 4), nat44(70, 5), nat44(70, 4)], 200),
             ([nat44(300, None, firewallEvent=5, flowStartMilliseconds=T + 10), nat44(301, None, firewallEvent=2)], 20),
         ):
             files = self.hourly(rows)

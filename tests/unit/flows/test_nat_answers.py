@@ -115,7 +115,7 @@ class EndpointTests(SynchronousTestCase):
             ("192.0.2.1", "192.0.2.1", None), ("192.0.2.1:80", "192.0.2.1", 80), ("2001:db8::1", "2001:db8::1", None),
             ("[2001:db8::1]", "2001:db8::1", None), ("[2001:db8::1]:443", "2001:db8::1", 443),
             ("::ffff:192.0.2.1", "192.0.2.1", None), ("[::ffff:c000:201]:65535", "192.0.2.1", 65535),
-            ("::", "::", None),
+            ("::", "::", None), ("192.0.2.1:0", "192.0.2.1", 0),
         ):  # fmt: skip
             found, found_port = endpoint(text)
             self.assertEqual((address, port), (shown(found), found_port), text)
@@ -124,7 +124,8 @@ class EndpointTests(SynchronousTestCase):
         """Everything else is refused with its reason."""
         good = "192.0.2.1"
         for text in (
-            "", ":80", "host:80", "1:2", "192.0.2.256", "[::1", "[::1]80", *(f"[{good}]:{port}" for port in ("x", "")),
-            *(f"{good}:{port}" for port in ("", "0", "65536", "8o", "-1", "\u0663")),
+            "", ":80", "host:80", "1:2", "192.0.2.256", "[::1", "[::1]80", "fe80::1%eth0", "[fe80::1%eth0]:80",
+            *(f"[{good}]:{port}" for port in ("x", "")),
+            *(f"{good}:{port}" for port in ("", "65536", "8o", "-1", "\u0663")),
         ):  # fmt: skip
             self.assertRaises(ValueError, endpoint, text)

@@ -133,6 +133,23 @@ class FlowTests(_Stored):
         }  # fmt: skip
         self.assertEqual([(number(INSIDE), 5000, 0, MINUTE, ENDED)], self.holders(self.files([out, back]), T + 9))
 
+    def test_clock_goes_back(self):
+        """A flow with a start after its end counts between its two times, in whatever hour they are."""
+        for end in (MINUTE, -200 * MINUTE):
+            row = nfct(0, end)
+            (file,) = self.files([row])
+            file = file._replace(hour=row["flowEndMilliseconds"] // 3_600_000)
+            low, high = sorted((0, end))
+            for time in (low, (low + high) // 2, high):
+                self.assertEqual([(number(INSIDE), 5000, low, high, ENDED)], self.holders([file], T + time))
+            for time in (low - 1, high + 1):
+                self.assertEqual([], self.holders([file], T + time))
+
+    def test_port_0(self):
+        """An ICMP query with the identifier 0 can be asked for."""
+        files = self.files([nfct(0, MINUTE, port=0, **{"orig.ip.protocol": 1})])
+        self.assertEqual(1, len(self.holders(files, T, port=0)))
+
     def test_older_names(self):
         """The fields of the first Cisco ASA count as well, and files with other columns stand beside each other."""
         asa = {
@@ -195,6 +212,38 @@ class EventTests(_Stored):
         found = [[a.inside for a in self.ask(files, T + n * MINUTE + 1000)] for n in range(4)]
         self.assertEqual([[number(i)] for i in (INSIDE, OTHER, INSIDE, "10.0.0.3")], found)
 
+    def test_used_again_at_once(self):
+        """A port that another host, or the same again, gets in the millisecond of its release is his from then on."""
+        for after in (OTHER, INSIDE):
+            rows = [nat44(0, 4), nat44(MINUTE, 5), nat44(MINUTE, 4, after)]
+            for parts in (rows, rows[::-1]), ([rows[0], rows[2]], [rows[1]]), ([rows[0]], rows[1:]):
+                files = self.files(*parts)
+                self.assertEqual([(number(INSIDE), 5000, 0, MINUTE, ENDED)], self.holders(files, T + 1))
+                for time in (MINUTE + 1, 30 * MINUTE):
+                    self.assertEqual([(number(after), 5000, MINUTE, None, OPEN)], self.holders(files, T + time))
+                self.assertEqual(2, len(self.holders(files, T + MINUTE)))
+
+    def test_came_and_went(self):
+        """A session without length is there in its millisecond only, also just after another one."""
+        files = self.files([nat44(0, 4), nat44(9, 5), nat44(9, 4, OTHER), nat44(9, 5, OTHER), nat44(50, 4)])
+        self.assertEqual([(number(INSIDE), 5000, 50, None, OPEN)], self.holders(files, T + 60))
+        self.assertEqual([], self.holders(files, T + 10))
+        self.assertEqual([number(INSIDE), number(OTHER)], [found[0] for found in self.holders(files, T + 9)])
+
+    def test_end_says_less(self):
+        """A deletion without the peer, the peer's port or the protocol of the creation ends its session."""
+        for lost in ({"destinationIPv4Address": None, "destinationTransportPort": None},
+                     {"destinationTransportPort": None}, {"protocolIdentifier": None}):  # fmt: skip
+            files = self.files([nat44(0, 4), nat44(MINUTE, 5, **lost), nat44(3 * MINUTE, 4, OTHER)])
+            self.assertEqual([(number(INSIDE), 5000, 0, MINUTE, ENDED)], self.holders(files, T + 1))
+            self.assertEqual([], self.holders(files, T + 2 * MINUTE))
+            self.assertEqual([number(OTHER)], [found[0] for found in self.holders(files, T + 4 * MINUTE)])
+
+    def test_end_of_another_host(self):
+        """A deletion that says less is not that of another host's session."""
+        files = self.files([nat44(0, 4), nat44(MINUTE, 5, OTHER, destinationIPv4Address=None)])
+        self.assertIn((number(INSIDE), 5000, 0, None, OPEN), self.holders(files, T + 2 * MINUTE))
+
     def test_exporters_apart(self):
         """The deletion of one box does not end the session of another."""
         files = self.files([nat44(0, 4), nat44(MINUTE, 5, exporter="192.0.2.1")])
@@ -222,6 +271,13 @@ class EventTests(_Stored):
         """An IPv6 host behind an IPv4 address."""
         row = nat44(0, 6) | {"sourceIPv4Address": None, "sourceIPv6Address": "2001:db8::7"}
         self.assertEqual([number("2001:db8::7")], [a.inside for a in self.ask(self.files([row]), T)])
+
+    def test_mapped(self):
+        """An IPv4 address in a field for IPv6 is found by its usual form."""
+        six = {"postNATSourceIPv4Address": None, "postNATSourceIPv6Address": f"::ffff:{OUTSIDE}"}
+        files = self.files([nat44(0, 4) | six], [nfct(0, MINUTE) | {"postNATSourceAddress": None} | six])
+        self.assertEqual(2, len(self.ask(files, T + 1)))
+        self.assertEqual(2, len(self.ask(files, T + 1, address=f"::ffff:{OUTSIDE}")))
 
     def test_prefix_translation(self):
         """An IPv6 address outside."""
@@ -261,6 +317,15 @@ class BlockTests(_Stored):
         files = self.files([block(0, 16, 4000, portRangeEnd=4511)])
         self.assertEqual([(number(INSIDE), None, 0, None, OPEN)], self.holders(files, T + MINUTE))
 
+    def test_release_without_ports(self):
+        """A release that does not say its ports ends the oldest block of its host."""
+        ports = {"portRangeEnd": 4511}
+        files = self.files([block(0, 16, 4000, **ports), block(0, 16, 5000, OTHER, portRangeEnd=5511)],
+                           [block(MINUTE, 17, None)])  # fmt: skip
+        self.assertEqual([(number(INSIDE), None, 0, MINUTE, ENDED)], self.holders(files, T + 1))
+        self.assertEqual([], self.holders(files, T + 2 * MINUTE))
+        self.assertEqual([(number(OTHER), None, 0, None, OPEN)], self.holders(files, T + 2 * MINUTE, port=5001))
+
     def test_step(self):
         """Ports in steps: 4000, 4004, 4008; the last by their number."""
         files = self.files([block(0, 16, 4000, portRangeStepSize=4, portRangeNumPorts=3)])
@@ -282,8 +347,9 @@ class BlockTests(_Stored):
 HOSTS, PORTS = ("10.0.0.1", "10.0.0.2", "10.0.0.3"), (4000, 4001)
 held = st.lists(
     st.tuples(
-        st.sampled_from(["flow", "events", "block", "open", "nsel"]), st.sampled_from(HOSTS), st.sampled_from(PORTS),
-        st.integers(1, 200), st.integers(1, 200),
+        st.sampled_from(["flow", "back", "events", "less", "block", "less block", "mapped", "open", "nsel"]),
+        st.sampled_from(HOSTS), st.sampled_from(PORTS), st.sampled_from([0, 0, 1, 20, 200]),
+        st.sampled_from([0, 1, 30, 200]),
     ),
     max_size=8,
 )  # fmt: skip
@@ -298,9 +364,11 @@ class ModelTests(_Stored):
         rows, truth = [], set()
         free = dict.fromkeys(PORTS, 0)
         for kind, inside, own, pause, length in steps:
-            start = free[own] + pause
+            # rows of a session without length look like those of its neighbours, and one row alone has no start
+            length = length or int(kind == "nsel")
+            start = free[own] + (pause if length else max(pause, 1))
             end = None if kind == "open" else start + length
-            free[own] = start + length + 10**9 * (end is None)
+            free[own] = start + (length or 1) + 10**9 * (end is None)
             rows += self.said(kind, inside, own, start, end)
             truth.add((inside, own, start, end))
         low, high = at - within, at + within
@@ -315,8 +383,18 @@ class ModelTests(_Stored):
     @staticmethod
     def said(kind, inside, port, start, end):
         """The rows of one holder."""
-        if kind == "flow":
-            return [nfct(start, end, inside, port, **{"orig.l4.dport": 80})]
+        if kind in ("flow", "back"):
+            times = (start, end) if kind == "flow" else (end, start)
+            return [nfct(*times, inside, port, **{"orig.l4.dport": 80})]
+        if kind in ("less", "mapped"):
+            rows = [nat44(start, 4, inside, port, natInstanceID=7), nat44(end, 5, inside, port, natInstanceID=7)]
+            if kind == "less":
+                return [rows[0], rows[1] | {"destinationIPv4Address": None, "destinationTransportPort": None}]
+            six = {"postNATSourceIPv4Address": None, "postNATSourceIPv6Address": f"::ffff:{OUTSIDE}"}
+            return [row | six | {"natInstanceID": 8} for row in rows]
+        if kind == "less block":
+            rows = [block(time, event, port, inside, natInstanceID=9) for time, event in ((start, 16), (end, 17))]
+            return [rows[0] | {"portRangeEnd": port}, rows[1] | {"portRangeStart": None}]
         if kind == "nsel":
             return [
                 nat44(end, None, inside, port, flowStartMilliseconds=T + start, firewallEvent=2, observationDomainId=2)

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-from twisted.internet import defer
+from twisted.internet import defer, reactor
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.unit.flows.nat_files import number
@@ -12,6 +13,7 @@ from tests.unit.flows.test_nat_batches import NOW, batch
 from tests.unit.flows.test_who_had import INSIDE, MINUTE, OTHER, OUTSIDE, T, nfct
 from ulogd_tw.flows.nat_batches import direct
 from ulogd_tw.operating.question_log import NotLogged
+from ulogd_tw.operating.store_process import NoAnswer
 from ulogd_tw.operating.who_had import WhoHad, WrongQuestion
 from ulogd_tw.storing.coverage import CoverageRecord
 from ulogd_tw.transports.errors import NetlinkError
@@ -50,6 +52,7 @@ class WhoHadTests(TestCase):
         queue = SimpleNamespace(node=self.output, output=self.output.plugin, present=lambda: self.waiting)
         self.ulogd = SimpleNamespace(graph=SimpleNamespace(outputs=[self.output]), queues=[queue], stores={})
         self.who_had = WhoHad(self.ulogd, now=lambda: self.now)
+        self.addCleanup(self.who_had.stop)
 
     def connections(self, found):
         """As the input reads the kernel's table."""
@@ -93,7 +96,9 @@ class WhoHadTests(TestCase):
     def test_question_log(self):
         """The question is in the log before the answer is given; no log, no answer."""
         log = Path(self.mktemp()).absolute()
-        self.ulogd.stores = {"nat": SimpleNamespace(outputs=("pq1",), question_log=str(log))}
+        self.ulogd.stores = {
+            "nat": SimpleNamespace(outputs=("pq1",), memory=1 << 28, timeout=60.0, question_log=str(log))
+        }
         yield self.ask({"uid": 4711}, stores=["nat"])
         entry = json.loads(log.read_text())
         self.assertEqual(({"uid": 4711}, 0, OUTSIDE), (entry["asker"], entry["answers"], entry["question"]["address"]))
@@ -107,7 +112,7 @@ class WhoHadTests(TestCase):
     def test_mistakes(self):
         """A question that is none is refused with its reason."""
         for wrong in (
-            {"address": "x"}, {"port": 0}, {"port": "80"}, {"at": None}, {"at": 1.5}, {"at": True}, {"within": -1},
+            {"address": "x"}, {"port": -1}, {"port": 65536}, {"port": "80"}, {"at": None}, {"at": 1.5}, {"at": True}, {"within": -1},
             {"stores": "nat"}, {"stores": ["none"]}, {"longest": 1 << 62},
         ):  # fmt: skip
             yield self.assertFailure(self.ask(**wrong), WrongQuestion)
@@ -117,6 +122,15 @@ class WhoHadTests(TestCase):
         """A store without addresses after NAT is not asked; without another there is nobody to ask."""
         self.output.plugin.sources.recipes = {"sourceAddress": [1], "postNATSourceAddress": []}
         yield self.assertFailure(self.ask(), WrongQuestion)
+
+    @defer.inlineCallbacks
+    def test_client_goes(self):
+        """The process that reads for a client is ended when this goes; the next question has a new one."""
+        asked = self.ask()
+        yield deferLater(reactor, 0.05, lambda: None)
+        asked.cancel()
+        yield self.assertFailure(asked, defer.CancelledError, NoAnswer)
+        self.assertEqual(1, (yield self.ask())["status"])
 
     def test_number(self):
         """The doubles have addresses as the questions have."""

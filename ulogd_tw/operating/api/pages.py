@@ -132,17 +132,21 @@ class WhoHadPage(Page):
         from ulogd_tw.operating.question_log import asker_of
 
         asked = self.view.who_had.answer(question.body, asker_of(question.request))
+        question.request.notifyFinish().addErrback(lambda _: asked.cancel())
         return asked.addCallbacks(one, _no_holder)
 
 
 def _no_holder(failure: Any) -> Any:
     from ulogd_tw.operating.question_log import NotLogged
+    from ulogd_tw.operating.store_process import Busy, NoAnswer
     from ulogd_tw.operating.who_had import WrongQuestion
 
     if failure.check(WrongQuestion):
         raise Refused(400, "question", str(failure.value))
     if failure.check(NotLogged):
         raise Refused(503, "question_log", str(failure.value))
+    if failure.check(NoAnswer):
+        raise Refused(503 if failure.check(Busy) else 400, "question", str(failure.value))
     return failure
 
 
