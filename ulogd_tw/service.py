@@ -277,7 +277,18 @@ class Ulogd(service.Service):
         self.log.info("stacks running ({n}): {stacks}", n=len(stacks), stacks=" ".join(stacks))
         self.events.add("start", f"stacks running ({len(stacks)}): {' '.join(stacks)}")
         self.life.begin()
+        self._try_question_logs()
         self.look_at_left()
+
+    def _try_question_logs(self) -> None:
+        """Say which store cannot be asked, as its questions cannot be written down."""
+        for name, values in self.stores.items():
+            from ulogd_tw.operating.question_log import fault
+
+            if values.question_log and (why := fault(values.question_log)):
+                self.log.error("[store:{name}] question_log: {why}; no question about this store is answered before",
+                               name=name, why=why)  # fmt: skip
+                self.events.add("mistake", f"[store:{name}] question_log: {why}")
 
     def guarded(self, plugin: Plugin, call: Callable[[], object]) -> None:
         """A step of the start or of a reload; its fault is reported, and the others go on."""
@@ -447,6 +458,7 @@ class Ulogd(service.Service):
             self._stats.stop()
             self._stats = None
         self._write_stats_regularly()
+        self._try_question_logs()
 
     def left_out_texts(self) -> list[str]:
         """Each stack that is left out, with its place and the reason."""

@@ -136,6 +136,12 @@ def looked_at(built: Built) -> tuple[Graph, list[Mistake]]:
         from ulogd_tw.operating.api import options
 
         seen += built.said(built.http, options.obstacles(built.http), True)
+    for name, values in built.stores.items():
+        from ulogd_tw.operating.question_log import obstacle
+
+        if values.question_log and (text := obstacle(values.question_log)):
+            where = values.place("question_log") or built.config.file
+            seen.append(Mistake(where, f"[store:{name}] question_log: {text}", True))
     found = obstacles(built.graph.nodes)
     seen += [mistake for _, mistake in found]
     broken = {node for node, mistake in found if not mistake.tolerated}

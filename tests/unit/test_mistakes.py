@@ -235,6 +235,17 @@ class OutsideTests(SynchronousTestCase):
         (said,) = [str(mistake) for mistake in seen if "[http]" in mistake.text]
         self.assertTrue(said.startswith("f:6: [http] token_file: /nonexistent: No such file"), said)
 
+    def test_question_log(self):
+        """A log of questions that cannot be written is a warning: the stacks run, and the store answers nothing."""
+        text = f'[global]\nstack=c:COLLECTOR,p:PARQUET\n[p]\ndirectory="{self.mktemp()}"\n[store:s]\noutputs=p\n'
+        for path, expected in (
+            ("/nonexistent/log", "there is no directory /nonexistent; make it: mkdir -p /nonexistent"),
+            ("/tmp", "/tmp is a directory; name a file in it"),
+            ("/dev/null", "/dev/null is no regular file; name a regular file"),
+        ):
+            stacks, said = self.look(f"{text}question_log={path}\n")
+            self.assertEqual((1, [f"f:7: [store:s] question_log: {expected}"]), (stacks, said))
+
     def test_manhole(self):
         """A manhole without its file of keys is a warning: the stacks run."""
         text = "[global]\nstack=c:COLLECTOR,j:GPRINT\n[j]\nfile=stdout\n[manhole]\nauthorized_keys=/nonexistent\n"

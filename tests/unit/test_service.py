@@ -5,6 +5,7 @@ from functools import partial
 from types import SimpleNamespace
 
 from twisted.internet import task
+from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.core import doubles
@@ -156,6 +157,19 @@ class FaultTests(SynchronousTestCase):
         self.graph.instances["b"].begin = lambda: begun.append(1)
         self.start()
         self.assertEqual(([1], 1), (begun, self.graph.instances["a"].counters.errors["KeyError"]))
+
+    def test_question_log(self):
+        """A log of questions that cannot be written is told at the start."""
+        said = []
+        self.patch(service.Ulogd, "log", Logger(observer=said.append))
+        made = service.Ulogd(self.graph, Options(GLOBAL_OPTIONS, {}), clock=self.reactor.seconds)
+        made.stores = {"s": SimpleNamespace(question_log="/nonexistent/log")}
+        made.privilegedStartService()
+        made.startService()
+        expected = "[store:s] question_log: there is no directory /nonexistent; make it: mkdir -p /nonexistent; no"
+        (text,) = [formatEvent(event) for event in said if event["log_level"] is LogLevel.error]
+        self.assertTrue(text.startswith(expected), text)
+        self.assertEqual(1, made.events.counts["mistake"])
 
 
 class SignalTests(SynchronousTestCase):

@@ -10,12 +10,14 @@ import json
 import os
 import pwd
 import socket
+import stat
 import struct
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from ulogd_tw.core.errors import UlogdError
+from ulogd_tw.core.paths import unwritable
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -48,9 +50,42 @@ def append(
             raise NotLogged(f"question_log {path}: {error.strerror}; without it there is no answer") from None
 
 
+def obstacle(path: str) -> str:
+    """Why a log cannot be written, as far as looking shows; empty where nothing stands against it."""
+    if text := unwritable(path):
+        return text
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if not stat.S_ISREG(mode):
+        return f"{path} is {'a link' if stat.S_ISLNK(mode) else 'no regular file'}; name a regular file"
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return f"{path} is on a read-only file system; name a file elsewhere"
+    return ""
+
+
+def fault(path: str) -> str:
+    """Why a log cannot be written by this process, which tries it and may begin the file; empty where it can be."""
+    if text := obstacle(path):
+        return text
+    try:
+        os.close(_opened(path))
+    except OSError as error:
+        return f"{path}: {error.strerror}; make it writable for the user of the service"
+    return ""
+
+
+def _opened(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
+    return os.open(path, flags, 0o600)
+
+
 def _append(path: str, line: bytes) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
-    fd = os.open(path, flags, 0o600)
+    fd = _opened(path)
     try:
         if not os.fstat(fd).st_size:  # the mode of a file that another program has begun is not ours to change
             os.fchmod(fd, 0o600)

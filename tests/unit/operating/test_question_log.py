@@ -1,5 +1,6 @@
 """The log of questions about stored flows."""
 
+import errno
 import json
 import os
 import socket
@@ -55,6 +56,38 @@ class AppendTests(SynchronousTestCase):
         real = os.write
         self.patch(question_log.os, "write", lambda fd, octets: real(fd, octets[:5]))
         self.assertRaises(NotLogged, append, [str(self.path)], 0, {}, {}, 0)
+
+
+class FaultTests(SynchronousTestCase):
+    """A log that cannot be written is known before the first question."""
+
+    def test_begun(self):
+        """Trying begins the file with mode 0600; looking does not."""
+        path = Path(self.mktemp())
+        self.assertEqual(("", False), (question_log.obstacle(str(path)), path.exists()))
+        self.assertEqual(("", 0o600), (question_log.fault(str(path)), path.stat().st_mode & 0o777))
+
+    def test_links_and_pipes(self):
+        """What the log would refuse to open is named; nobody waits for the reader of a pipe."""
+        place = Path(self.mktemp())
+        place.mkdir()
+        (place / "link").symlink_to("/dev/null")
+        os.mkfifo(place / "pipe")
+        for name, expected in (("link", "is a link"), ("pipe", "is no regular file")):
+            for look in (question_log.obstacle, question_log.fault):
+                self.assertIn(f"{place}/{name} {expected}; name a regular file", look(str(place / name)))
+
+    def test_refused(self):
+        """The reason of the system is told with its remedy."""
+
+        def refuses(path, flags, mode):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+        self.patch(question_log.os, "open", refuses)
+        path = self.mktemp()
+        self.assertEqual(
+            f"{path}: Permission denied; make it writable for the user of the service", question_log.fault(path)
+        )
 
 
 class AskerTests(SynchronousTestCase):
