@@ -95,17 +95,18 @@ class Asking:
             return shape.listed(found.parts[-1].store, question.columns)
         store = found.parts[-1].store
         keys = [(name, _key(store, name)) for name in question.by]
-        return shape.grouped(keys, question.sums, bool(question.every))
+        return shape.grouped(keys, question.sums, bool(question.every), question.rest)
 
     # groups
 
     def _grouped(self, cuts: Sequence[_PartCut]) -> Iterator[Event]:
         columns = self._columns_of(cuts)
         question = self._question
-        most = min(question.rows, question.top) if question.top and not question.every else question.rows
+        cut = question.top if not question.every else None
+        most = question.rows if cut is None else min(question.rows, cut + question.rest)
         statement = lambda sources: statements.groups(question, sources)  # noqa: E731
         yield from self._run(statement, cuts, columns, most)
-        self._more = self._more and not (question.top and not question.every and question.top <= question.rows)
+        self._more = self._more and not (cut is not None and cut + question.rest <= question.rows)
 
     def _columns_of(self, cuts: Sequence[_PartCut]) -> list[Column]:
         return self._columns(Plan(tuple(cut.part for cut in cuts)))

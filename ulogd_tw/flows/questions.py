@@ -59,6 +59,8 @@ class Question:
     offsets: Offsets = ((0, 0),)
     total: bool = False
     """One row of sums, where neither `by` nor `every` is given."""
+    rest: bool = False
+    """One more group, of all that are not among the `top`."""
 
     @property
     def listing(self) -> bool:
@@ -172,6 +174,8 @@ def _check_shape(question: Question) -> None:
         raise QuestionError("spread divides sums: it needs every, or by")
     if question.top is not None and not question.by:
         raise QuestionError("top chooses groups: it needs by, such as by sourceAddress")
+    if question.rest and question.top is None:
+        raise QuestionError("rest is what is not among the largest groups: it needs top, such as top 10")
     if question.columns and not question.listing:
         raise QuestionError("columns are those of a list of flows; groups have their keys and sums")
     orders = ("time",) if question.listing else (*question.by, *question.sums, *(("time",) if question.every else ()))
@@ -259,5 +263,5 @@ def _offsets(name: str, value: Any) -> Offsets:
 _READ = {
     "match": _text, "begin": _number, "end": _number, "by": _texts, "sums": _texts, "top": _count, "every": _length,
     "spread": _truth, "ended": _truth, "order": _order, "limit": _count, "columns": _texts, "offsets": _offsets,
-    "total": _truth,
+    "total": _truth, "rest": _truth,
 }  # fmt: skip

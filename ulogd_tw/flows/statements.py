@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ulogd_tw.flows.expressions import Expressions, quoted, share, step_after, step_of
 from ulogd_tw.flows.plan import Part
@@ -35,23 +35,39 @@ def groups(question: Question, sources: Sequence[Source]) -> str:
     step = ["t"] if question.every else []
     amounts = [f"s{place}" for place, _ in enumerate(question.sums)]
     rows = " UNION ALL ".join(_rows(question, source) for source in sources)
+    order = ", ".join(_order(question, [*step, *keys], amounts))
+    if question.top is not None and (question.every or question.rest):
+        return _of_top(question, keys, amounts, rows, order)
     summed = ", ".join(f"sum({name}) AS {name}" for name in amounts)
     grouped = ", ".join((*step, *keys))
     text = f"SELECT {grouped}{', ' if grouped else ''}{summed} FROM ({rows})"
     text += f" GROUP BY {grouped}" if grouped else " HAVING count(*) > 0"
-    if question.top is not None and question.every:
-        text = _of_top(question, keys, text)
-    limit = min(question.rows, question.top) if question.top and not question.every else question.rows
-    return f"{text} ORDER BY {', '.join(_order(question, [*step, *keys], amounts))} LIMIT {limit + 1}"
+    limit = min(question.rows, question.top) if question.top else question.rows
+    return f"{text} ORDER BY {order} LIMIT {limit + 1}"
 
 
-def _of_top(question: Question, keys: list[str], text: str) -> str:
-    """The steps of the largest groups of the whole range."""
-    by = f"s{question.sums.index(name) if (name := ordered(question)) in question.sums else 0}"
-    named = ", ".join(keys)
-    top = f"SELECT {named} FROM g GROUP BY {named} ORDER BY sum({by}) DESC NULLS LAST, {named} LIMIT {question.top}"
-    same = " AND ".join(f"g.{key} IS NOT DISTINCT FROM top.{key}" for key in keys)
-    return f"WITH g AS ({text}), top AS ({top}) SELECT g.* FROM g JOIN top ON {same}"
+def _of_top(question: Question, keys: list[str], amounts: list[str], rows: str, order: str) -> str:
+    """The first groups of the whole range, with their steps; with `rest` all others are one more group.
+
+    The rows are read twice: there may be far more groups, and groups in steps, than are wanted.
+    """
+    whole = replace(question, every=None, order="" if ordered(question) == TIME else question.order)
+    named, summed = ", ".join(keys), ", ".join(f"sum({name}) AS {name}" for name in amounts)
+    top = (
+        f"SELECT {named}, {summed} FROM ({rows}) GROUP BY {named} "
+        f"ORDER BY {', '.join(_order(whole, keys, amounts))} LIMIT {question.top}"
+    )
+    same = " AND ".join(f"r.{key} IS NOT DISTINCT FROM top.{key}" for key in keys)
+    join, rest = ("LEFT JOIN", ["rest"]) if question.rest else ("JOIN", [])
+    step = ["t"] if question.every else []
+    ordering = [order, *rest] if question.every else [*rest, order]
+    own = ", ".join(f"CASE WHEN hit THEN r.{key} END AS {key}" for key in keys)
+    marked = f"SELECT r.* EXCLUDE ({named}), {own}, hit IS NULL AS rest FROM ({rows}) r {join} top ON {same}"
+    return (
+        f"WITH top AS MATERIALIZED (SELECT {named}, true AS hit FROM ({top})) "
+        f"SELECT {', '.join([*step, *keys, summed, *rest])} FROM ({marked}) "
+        f"GROUP BY {', '.join([*step, *keys, *rest])} ORDER BY {', '.join(ordering)} LIMIT {question.rows + 1}"
+    )
 
 
 def _order(question: Question, groups_: list[str], amounts: list[str]) -> list[str]:

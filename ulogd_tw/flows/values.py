@@ -17,6 +17,8 @@ from ulogd_tw.flows.stores import Store
 
 TIME, COUNT, PLAIN = "time", "count", "plain"
 """What a column is for people: a time in milliseconds, an amount, anything else."""
+REST = "rest"
+"""The column that is true for the group of all others."""
 SHORT = "short"
 """Stands for the columns that people look at."""
 _SHORT = (
@@ -44,11 +46,14 @@ class _Shape:
     """The columns of answers."""
 
     @staticmethod
-    def grouped(keys: Iterable[tuple[str, Key | None]], sums: Iterable[str], stepped: bool) -> list[Column]:
-        """Those of groups: the begin of the step, keys, sums."""
+    def grouped(
+        keys: Iterable[tuple[str, Key | None]], sums: Iterable[str], stepped: bool, rest: bool = False
+    ) -> list[Column]:
+        """Those of groups: the begin of the step, keys, sums, whether it is the rest."""
         step = [Column("time", TIME, "unsigned")] if stepped else []
         named = [Column(name, PLAIN, kind_of(key)) for name, key in keys]
-        return [*step, *named, *(Column(name, COUNT, "unsigned") for name in sums)]
+        last = [Column(REST, PLAIN, "boolean")] if rest else []
+        return [*step, *named, *(Column(name, COUNT, "unsigned") for name in sums), *last]
 
     @staticmethod
     def listed(store: Store, names: Sequence[str]) -> list[Column]:

@@ -20,9 +20,11 @@ from ulogd_tw.core.columns import numbers
 from ulogd_tw.core.graph import Node
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.flow import OutputQueue
+from ulogd_tw.flows.errors import FlowsError
 from ulogd_tw.flows.held import Moment, stored
 from ulogd_tw.flows.questions import Question
-from ulogd_tw.flows.stores import INTERVAL_START
+from ulogd_tw.flows.stores import INTERVAL_START, read
+from ulogd_tw.flows.values import kind_of
 from ulogd_tw.operating import question_log, store_child, store_options
 from ulogd_tw.operating.store_process import NoAnswer, Sink, StoreChildren
 from ulogd_tw.storing.parquet import directory
@@ -216,9 +218,18 @@ def _figures(name: str, members: list[tuple[str, str, Any]]) -> dict[str, Any]:
     return {"name": name, "outputs": [_output(ident, place, maker) for ident, place, maker in members]}
 
 
+def _keys(place: str) -> dict[str, str]:
+    """The type of each key of a store; none before its first file."""
+    try:
+        return {name: kind_of(key) for name, key in read(place).keys.items()}
+    except FlowsError:
+        return {}
+
+
 def _output(ident: str, place: str, maker: Any) -> dict[str, Any]:
     """The figures of one directory; those of files in it by their names."""
     found: dict[str, Any] = {"id": ident, "directory": place, "rollup": None if maker is None else maker.rollup}
+    found["keys"] = _keys(place)
     try:
         files = directory.files(directory.Path(place))
     except OSError as error:

@@ -1,9 +1,11 @@
 """Questions to stores give what plain Python works out of the same rows."""
 
 import functools
+import itertools
 import random
 import shutil
 import tempfile
+from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -22,6 +24,7 @@ from ulogd_tw.flows.errors import NoStore, QuestionError
 from ulogd_tw.flows.reading import Cut, Reader
 
 MINUTE = 60_000
+PLACES = itertools.count()
 
 
 @functools.cache
@@ -159,6 +162,32 @@ class RawTests(StoreCase):
         self.assertEqual([0, 1, 2, 3, 4], [row[0] for row in found])
         _, found, _ = self.ask(by="dstport", sums="octets", top=1, every=HOUR)
         self.assertEqual([[T0, largest[0]], [T0 + HOUR, largest[0]]], [row[:2] for row in found])
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 99)), max_size=30),
+        st.integers(1, 5), st.sampled_from([None, HOUR]), st.booleans(),
+    )  # fmt: skip
+    def test_rest(self, parts, top, every, two):
+        """The groups beside the largest ones are one more; together they are all rows."""
+        rows = [flow(HOUR * hour + place, octets, dport=port or None, sport=port % 2)
+                for place, (port, hour, octets) in enumerate(parts)]  # fmt: skip
+        place = f"raw{next(PLACES)}"
+        made.write(self.place / place, rows or [flow(0, 1)])
+        by, names = ("dstport,proto", ("destinationTransportPort", "protocolIdentifier")) if two else (
+            "dstport", ("destinationTransportPort",))  # fmt: skip
+        every_word = {} if every is None else {"every": every}
+        head, found, end = self.ask(place, by=by, sums="octets,flows", top=top, rest=True, **every_word)
+        groups = model.grouped(rows or [flow(0, 1)], names, sums=("octets", "flows"))
+        order = sorted(groups, key=lambda key: (-groups[key][0], *((n is None, n or 0) for n in key)))
+        expected = defaultdict(lambda: [0, 0])
+        for key, sums in model.grouped(rows or [flow(0, 1)], names, every, ("octets", "flows")).items():
+            step, own = (key[:1], key[1:]) if every else ((), key)
+            shown = (*own, False) if own in order[:top] else (*(None for _ in own), True)
+            expected[(*step, *shown)] = [a + b for a, b in zip(expected[(*step, *shown)], sums, strict=True)]
+        self.assertEqual(dict(expected), {(*row[:-3], row[-1]): row[-3:-1] for row in found})
+        self.assertEqual(("rest", False), (head[-1], end["more"]))
+        if every is None:
+            self.assertEqual([*order[:top]], [tuple(row[: len(names)]) for row in found if not row[-1]])
 
     def test_days(self):
         """Steps of days begin at local midnight, on both sides of a change of the clock."""

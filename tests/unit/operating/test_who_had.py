@@ -112,8 +112,8 @@ class WhoHadTests(TestCase):
     def test_mistakes(self):
         """A question that is none is refused with its reason."""
         for wrong in (
-            {"address": "x"}, {"port": -1}, {"port": 65536}, {"port": "80"}, {"at": None}, {"at": 1.5}, {"at": True}, {"within": -1},
-            {"stores": "nat"}, {"stores": ["none"]}, {"longest": 1 << 62},
+            {"address": "x"}, {"port": -1}, {"port": 65536}, {"port": "80"}, {"at": None}, {"at": 1.5}, {"at": True},
+            {"within": -1}, {"stores": "nat"}, {"stores": ["none"]}, {"longest": 1 << 62},
         ):  # fmt: skip
             yield self.assertFailure(self.ask(**wrong), WrongQuestion)
 

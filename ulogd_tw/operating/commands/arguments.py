@@ -177,6 +177,7 @@ def flows(parser: argparse.ArgumentParser) -> None:
     )
     add("-b", "--by", metavar="KEYS", help="sum by these keys, such as srcip,dstport or sourceAddress/24:48")
     add("-n", "--top", type=rows, metavar="N", help="the N largest groups")
+    add("--rest", action="store_true", help="one more group, of all that are not among these")
     add("--sum", metavar="SUMS", help="what is summed: octets, packets, flows, reply_octets, reply_packets")
     add("--every", metavar="TIME", help="a sum for each such time, 5m or 1h, by the end of each flow")
     add("--spread", action="store_true", help="divide octets and packets over the duration of each flow")

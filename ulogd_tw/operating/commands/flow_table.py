@@ -50,12 +50,24 @@ def _shown(
 ) -> tuple[list[str], list[list[Any]]]:
     """The names and cells of a table; of a flow its duration stands for its end."""
     cells = [[_cell(column, value) for column, value in zip(columns, row, strict=True)] for row in rows]
+    if columns and columns[-1][0] == "rest":
+        names, columns = names[:-1], columns[:-1]
+        cells = [_others(columns, row) for row in cells]
     heads = [_NAMES.get(name, name) for name in names]
     if listing:
         heads[1] = "duration"
         for row, plain in zip(cells, rows, strict=True):
             row[1] = None if None in plain[:2] else f"{(plain[1] - plain[0]) / 1000:.3f} s"
     return heads, cells
+
+
+def _others(columns: list[list[str]], cells: list[Any]) -> list[Any]:
+    """The cells of a row without its last one, which is true for the group of all others."""
+    *own, rest = cells
+    if rest:
+        at = next(place for place, column in enumerate(columns) if column[1] == "plain")
+        own[at] = "others"
+    return own
 
 
 def _cell(column: list[str], value: Any) -> Any:

@@ -52,7 +52,8 @@ def question_of(given: argparse.Namespace, now: float) -> dict[str, Any]:
     found = {
         "match": " ".join(given.expression) or None, "begin": begin, "end": end, "by": given.by, "top": given.top,
         "every": every, "sums": given.sum, "spread": given.spread or None, "ended": given.ended or None,
-        "order": given.order, "limit": given.limit, "total": (total and not listing) or None, "columns": columns,
+        "rest": given.rest or None, "order": given.order,
+        "limit": given.limit, "total": (total and not listing) or None, "columns": columns,
         "offsets": _offsets(every, begin, now),
     }  # fmt: skip
     return {name: value for name, value in found.items() if value is not None}
