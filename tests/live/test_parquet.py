@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 import struct
 import subprocess
 import threading
@@ -222,6 +223,34 @@ class DiskTests(StoreCase):
             exporter.end()
             service.wait_for("pq", "rows_written", exporter.sent)
         self.assertEqual([row[0] for row in rows(self.store)], list(range(exporter.sent)))
+
+    def test_not_mounted(self):
+        """A restart without the store's file system begins no other store; mounted again, it gets all rows."""
+        require_root()
+        unshare, nsenter = require_program("unshare", "nsenter")
+        disk = self.directory / "disk"
+        self.store.mkdir()
+        disk.mkdir()
+        bind = ["mount", "--bind", str(disk), str(self.store)]
+        own = [unshare, "-m"]
+        exporter = self.exporter()
+        for mounts in (["sh", "-c", f'{shlex.join(bind)} && exec "$@"', "sh"], []):
+            with self.service(
+                "flush=0.1", settings=STATE, namespace=lambda argv, mounts=mounts: [*own, *mounts, *argv]
+            ) as service:
+                if mounts:
+                    service.wait_for("pq", "rows_written", 500)
+                    continue
+                wait_until(lambda: service.counters("pq")["errors"].get("gone", 0) > 2, 20, "another directory")
+                self.assertEqual([], list(self.store.iterdir()))
+                subprocess.run([nsenter, "-t", str(service.pid), "-m", *bind], check=True)
+                service.wait_for("pq", "rows_written", 500)
+        exporter.end()
+        self.assertEqual([], list(self.store.iterdir()))
+        found = [row[0] for row in rows(disk)]
+        self.assertEqual(len(set(found)), len(found))
+        self.assertGreaterEqual(len(found), 1000)
+        self.assertEqual({}, unaccounted(service.all_counters()))
 
 
 class UpkeepTests(StoreCase):

@@ -26,10 +26,11 @@ from ulogd_tw.storing.parquet import faults
 from ulogd_tw.storing.parquet.covering import Covering
 from ulogd_tw.storing.parquet.description import Description
 from ulogd_tw.storing.parquet.flow_keys import default_keys, default_order
+from ulogd_tw.storing.parquet.identity import KEPT, Identity
 from ulogd_tw.storing.parquet.keeping import Keeping
 from ulogd_tw.storing.parquet.replacing import writes
 from ulogd_tw.storing.parquet.upkeep import Job, Upkeep
-from ulogd_tw.storing.parquet.writer import Writer
+from ulogd_tw.storing.parquet.writer import MODE, Writer
 from ulogd_tw.storing.refused import Fault, Refused
 from ulogd_tw.storing.stored_columns import ARRIVAL, END, START, StoredColumn
 
@@ -68,7 +69,7 @@ class PARQUET(GatheringOutput):
     )  # fmt: skip
     options = (
         Option("directory", text, None, "Directory of the store. It is made if its parent directory is there; later it "
-               "is not made again.", mandatory=True),
+               "is not made again, with state_dir also after a restart.", mandatory=True),
         Option("keys", words, (), "Keys to store, such as sourceAddress octets. flowStartMilliseconds and "
                "flowEndMilliseconds are always among them. Empty: addresses, ports, counters, times, interfaces, NAT "
                "and others of a flow where the stack has them; below AGGREGATE all its columns. Keys may be added "
@@ -101,8 +102,7 @@ class PARQUET(GatheringOutput):
         self._nat = False
         self._described: Description | None = None
         self._columns: dict[str, StoredColumn] = {}
-        self._made = False
-        """Whether the directory was there once."""
+        self._identity = Identity(self.directory)
         self._keeping = Keeping(self.reactor, self.in_thread, self._plan, self.upkeep, self._not_kept_up)
 
     # configuration
@@ -198,13 +198,27 @@ class PARQUET(GatheringOutput):
         if opened:
             self.writer.describe(described)
         else:
-            self.writer.begin(described, make=not self._made)
+            self._identity.check()
+            self.writer.begin(described, make=self._identity.makes)
+            self._identity.settle(MODE)
+            self._remember()
             whole, removed = self.writer.recovered
             self.counters.figures["files_recovered"] += whole
             self.counters.figures["files_removed"] += removed
             continues = bool(self.inputs) and all(one.continues for one in self.inputs)
             self._cover(self.covering.begin, time.time(), continues)
-        self._described, self._made = described, True
+        self._described = described
+
+    def _remember(self) -> None:
+        """Know the store after a restart; without that, a new one may begin where its file system is not mounted."""
+        try:
+            self._identity.remember()
+        except OSError as error:
+            self.counters.errors["state"] += 1
+            self.log.error(
+                "{instance}: state_dir: {error}; a restart while {where} is missing begins a new store",
+                instance=self.instance, error=error, where=self.where,
+            )  # fmt: skip
 
     def store(self, batches: Sequence[Batch], number: int, again: bool) -> Refused:
         columns = self.columns(batches)
@@ -250,6 +264,16 @@ class PARQUET(GatheringOutput):
 
     # start, upkeep and stop
 
+    def keep_state(self, directory: Path, every: float) -> None:
+        """As other outputs; and which store is in the directory."""
+        super().keep_state(directory, every)
+        try:
+            self._identity.keep(directory / KEPT)
+        except (OSError, ValueError) as error:
+            self.counters.errors["state"] += 1
+            self.log.error("{instance}: {error}; what is at {where} now is taken for the store", instance=self.instance,
+                           where=self.where, error=error)  # fmt: skip
+
     def open(self) -> Any:
         """Open the store. Trouble with it is no reason not to start: rows wait, and the state says why."""
         return self.in_thread(self._open)
@@ -262,8 +286,10 @@ class PARQUET(GatheringOutput):
             trouble, self._trouble = self._trouble, f"{self.where}: {self.text_of(error)}"
             if self._trouble == trouble:
                 return
-            self.log.warn("{instance}: {where}: {error}; rows wait", instance=self.instance, where=self.where,
-                          error=self.text_of(error))  # fmt: skip
+            fault = self.meaning(error)
+            remedy = f"; {fault.remedy}" if fault is not None and fault.remedy else ""
+            self.log.warn("{instance}: {where}: {error}{remedy}; rows wait", instance=self.instance, where=self.where,
+                          error=self.text_of(error), remedy=remedy)  # fmt: skip
         else:
             self._trouble = ""
 

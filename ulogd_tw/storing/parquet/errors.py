@@ -19,8 +19,9 @@ class StoreGone(StoreError):
     reason = "gone"
     remedy = "mount its file system, or make the directory again"
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(errno.ENOENT, f"the directory {directory} is gone")
+    def __init__(self, text: str, remedy: str = remedy) -> None:
+        super().__init__(errno.ENOENT, text)
+        self.remedy = remedy
 
 
 class StoreLocked(StoreError):

@@ -11,7 +11,7 @@ from ulogd_tw.storing.refused import Fault
 COUNTS = (
     Declared("full", "attempts", "There is no room on the disk, or less than min_free; rows wait."),
     Declared("disk", "attempts", "The disk fails, or a file or directory cannot be used; rows wait."),
-    Declared("gone", "attempts", "The directory is not there any more; rows wait."),
+    Declared("gone", "attempts", "The directory is not there any more, or it is another store; rows wait."),
     Declared("locked", "attempts", "Another output writes to the directory; rows wait."),
     Declared("strange", "attempts", "The file store.json is damaged, or of a newer release; rows wait."),
     Declared("memory", "attempts", "DuckDB found no memory; rows wait."),

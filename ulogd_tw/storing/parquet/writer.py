@@ -26,7 +26,7 @@ from ulogd_tw.storing.parquet.pieces import Cut, Piece, cut
 from ulogd_tw.storing.stored_columns import StoredColumn
 
 LOCK = ".lock"
-_MODE = 0o640
+MODE = 0o640
 _DIRECTORY_MODE = 0o750
 _NAME = "rows of a write"
 _MEMORY = 512 << 20
@@ -65,7 +65,7 @@ class Writer:
         try:
             self._take_lock()
         except FileNotFoundError as error:
-            raise StoreGone(self.directory) from error
+            raise StoreGone(f"the directory {self.directory} is gone") from error
         self.recovered = replacing.recover(self.directory)
         self.describe(described)
         found = os.stat(self.directory)
@@ -77,7 +77,7 @@ class Writer:
             former = description.read(self.directory)
         except ValueError as error:
             raise StoreStrange(error) from error
-        described.with_columns_of(former).write(self.directory, _MODE)
+        described.with_columns_of(former).write(self.directory, MODE)
 
     @property
     def begun(self) -> bool:
@@ -90,7 +90,7 @@ class Writer:
 
     def _take_lock(self) -> None:
         self.end()
-        fd = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+        fd = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -184,7 +184,7 @@ class Writer:
         try:
             found = os.statvfs(self.directory)
         except OSError as error:
-            raise StoreGone(self.directory) from error
+            raise StoreGone(f"the directory {self.directory} is gone") from error
         if self._min_free and found.f_bavail < found.f_blocks * self._min_free:
             raise StoreFull(self.directory, self._min_free)
 

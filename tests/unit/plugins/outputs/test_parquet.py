@@ -2,12 +2,14 @@
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 from unittest import mock
 
 import duckdb
 from twisted.internet import defer
 from twisted.internet.task import Clock
+from twisted.logger import Logger, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.storing.parquet.flows import NOON, flows, ports, rows
@@ -157,8 +159,8 @@ class StoreTests(SynchronousTestCase):
         self.place = Path(self.mktemp())
         self.out = self.output()
 
-    def output(self, **options):
-        """An open output for the flows of the tests."""
+    def output(self, state=None, **options):
+        """An open output for the flows of the tests; `state` is its directory in state_dir."""
         world = self.world
 
         class Tested(PARQUET):
@@ -172,6 +174,8 @@ class StoreTests(SynchronousTestCase):
             for name in asked:
                 if recipes := Provided([*batch.schema.values(), known("record_kind")]).recipes(name):
                     made.sources.add(name, recipes)
+        if state is not None:
+            made.keep_state(state, 1.0)
         self.successResultOf(made.open())
         self.addCleanup(made.stop)
         return made
@@ -241,6 +245,63 @@ class StoreTests(SynchronousTestCase):
         self.successResultOf(waiting)
         self.assertEqual(ports(self.place), [1])
         self.assertIsNotNone(description.read(self.place))
+
+    def restarted(self, state, **options):
+        """The output of another process, which keeps its state."""
+        self.successResultOf(self.out.stop())
+        self.out = self.output(state, **options)
+        return self.out
+
+    def test_not_mounted(self):
+        """After a restart an empty place is not the store: rows wait, and are written when the store is back."""
+        state = Path(self.mktemp())
+        state.mkdir()
+        self.successResultOf(self.write(flows([MS]), out=self.restarted(state)))
+        away = self.place.with_name("away3")
+        os.rename(self.place, away)
+        for there in (False, True):  # nothing, and the empty directory of a mount point
+            if there:
+                self.place.mkdir()
+            out = self.restarted(state)
+            (reason,) = out.state().reasons
+            self.assertIn("is not the store that was written before" if there else "is gone", reason)
+            waiting = self.write(flows([MS], first=1))
+            self.world.pump([1.0] * 5)
+            self.assertNoResult(waiting)
+            self.assertGreater(out.counters.errors["gone"], 1)
+            self.assertEqual(([], there), (list(self.place.glob("*")), self.place.exists()))
+        self.place.rmdir()
+        os.rename(away, self.place)
+        self.world.pump([1.0] * 3)
+        self.successResultOf(waiting)
+        self.assertEqual(ports(self.place), [0, 1])
+
+    def test_begun_anew(self):
+        """The command of the message begins a new store, while the service runs; so does another directory."""
+        state = Path(self.mktemp()) / "of pq1"
+        state.mkdir(parents=True)
+        self.restarted(state)
+        os.rename(self.place, self.place.with_name("away4"))
+        said = []
+        self.patch(PARQUET, "log", Logger(observer=lambda event: said.append(formatEvent(event))))
+        self.restarted(state)
+        command = next(text for text in said if "is gone" in text).partition("a new store there: ")[2]
+        self.assertFalse(self.place.exists())
+        subprocess.run(command.removesuffix("; rows wait"), shell=True, check=True)
+        self.out.wake(5.0)
+        self.assertEqual("ok", self.out.state().word)
+        self.successResultOf(self.write(flows([MS])))
+        self.place = self.place.with_name("other")
+        self.assertEqual("ok", self.restarted(state).state().word)
+
+    def test_damaged_state(self):
+        """What is remembered of the store cannot be read: it is counted, and the store goes on."""
+        state = Path(self.mktemp())
+        state.mkdir()
+        (state / "store").write_text("{")
+        out = self.restarted(state)
+        self.assertEqual(("ok", 1), (out.state().word, out.counters.errors["state"]))
+        self.assertEqual(0, self.restarted(state).counters.errors["state"])
 
     def test_full(self):
         """Below min_free rows wait; at a stop they are still the queue's."""
