@@ -59,7 +59,7 @@ class WhoHad:
         open_rows = await self._open(stores.values(), question, notes)
 
         def prepared() -> tuple[NatRequest, Iterator[bytes]]:
-            return NatRequest(question, places, (*open_rows, *self._waiting(stores, question))), (part for part in ())
+            return NatRequest(question, places, (*open_rows, *self._waiting(stores, question))), _no_parts()
 
         found = await self._processes().ask(prepared, memory, seconds, _Nowhere())
         if notes:
@@ -125,6 +125,11 @@ class WhoHad:
             except UlogdError as error:
                 notes.append(f"{node.ident}: connections that are still open could not be read: {error}")
         return rows
+
+
+def _no_parts() -> Iterator[bytes]:
+    """No rows in slices; `close` is asked of it."""
+    yield from ()
 
 
 class _Nowhere:
