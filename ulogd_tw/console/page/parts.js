@@ -1,13 +1,15 @@
 // Elements of the page. Text is always text: nothing here, or anywhere in the console, parses HTML from data.
 
-/** An element with properties and children. `on...` are listeners, `class`, `for` and names with a dash attributes. */
+const PROPERTIES = new Set(["value", "checked", "selected", "disabled", "hidden", "textContent"]);
+
+/** An element with properties and children. `on...` are listeners. */
 export function el(name, properties = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
     if (value === undefined || value === null || value === false) continue;
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (key === "class") made.className = value;
-    else if (key in made && !key.includes("-")) made[key] = value;
+    else if (PROPERTIES.has(key)) made[key] = value;
     else made.setAttribute(key, value === true ? "" : value);
   }
   made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
