@@ -17,6 +17,7 @@ logfile="{folder}/log"
 loglevel=3
 plugin="{plugins}/ulogd_inppkt_NFLOG.so"
 plugin="{plugins}/ulogd_inpflow_NFCT.so"
+plugin="{plugins}/ulogd_inpflow_NFACCT.so"
 plugin="{plugins}/ulogd_filter_IFINDEX.so"
 plugin="{plugins}/ulogd_filter_IP2STR.so"
 plugin="{plugins}/ulogd_filter_HWHDR.so"
@@ -26,11 +27,19 @@ stack=log2:NFLOG,base1:BASE,ifi1:IFINDEX,ip2str1:IP2STR,mac2str1:HWHDR,pgsql1:PG
 stack=ct1:NFCT,ip2str1:IP2STR,pgsql2:PGSQL
 stack=ct1:NFCT,ip2str1:IP2STR,pgsql3:PGSQL
 stack=ct1:NFCT,ip2str1:IP2STR,pgsql4:PGSQL
+stack=ct2:NFCT,ip2str1:IP2STR,pgsql5:PGSQL
+stack=acct1:NFACCT,pgsql6:PGSQL
 [log2]
 group=1
 [ct1]
 hash_enable=1
 accept_proto_filter=udp,icmp
+[ct2]
+hash_enable=0
+accept_proto_filter=udp,icmp
+[acct1]
+pollinterval=1
+timestamp=1
 [pgsql1]
 table="ulog"
 procedure="INSERT_PACKET_FULL"
@@ -51,6 +60,14 @@ ring_buffer_size=1000
 connstring="{connstring}"
 db="nulog"
 user="nupik"
+[pgsql5]
+table="ulog2_ct"
+procedure="INSERT_OR_REPLACE_CT"
+{replacing}
+[pgsql6]
+table="nfacct"
+procedure="INSERT_NFACCT"
+{where}
 """
 PLUGINS = "/usr/lib/x86_64-linux-gnu/ulogd"
 PACKETS = """
@@ -71,23 +88,32 @@ FLAT = """
 SELECT orig_ip_saddr_str, orig_ip_daddr_str, orig_ip_protocol, orig_l4_sport, orig_raw_pktlen, orig_raw_pktcount,
   flow_start_sec > 0 FROM flat WHERE orig_ip_protocol IN (1, 17)
 """
+COUNTING = "iptables -A OUTPUT -p icmp --icmp-type echo-request -m nfacct --nfacct-name pings".split()
+REPLACED = FLOWS.replace("flow_end_sec - flow_start_sec < 60", "flow_end_sec > 0")
+ACCOUNTS = """
+SELECT sum_name, sum(sum_pkts), sum(sum_bytes), bool_and(oob_time_sec > 1700000000), bool_and(oob_time_usec < 1000000)
+FROM nfacct GROUP BY sum_name ORDER BY 1
+"""
 
 
 class StockTests(SynchronousTestCase):
     """ulogd2 first, then ulogd_tw."""
 
     def test_same_rows(self):
-        """The same rows of packets and flows, by functions, plain inserts and statements of one's own."""
-        require_program("ulogd", "conntrack", "ping", "nft")
+        """The same rows of packets, flows and accounts, by functions, plain inserts and statements of one's own."""
+        require_program("ulogd", "conntrack", "ping", "nft", "nfacct", "iptables")
         if not Path(PLUGINS, "ulogd_output_PGSQL.so").exists():
             require_program("ulogd2-pgsql")
         with PrivatePostgreSQL() as server, NetworkNamespaces(conntrack=True) as spaces:
             spaces.run("a", ["nft", "-f", "-"], input=stock.RULES)
+            for words in (["nfacct", "add", "pings"], ["nfacct", "add", "none"], COUNTING):
+                spaces.run("a", words)
             theirs = self.run_program(server, spaces, "ulogd")
             ours = self.run_program(server, spaces, "ulogd-tw")
-        for table in (PACKETS, FLOWS, FLAT):
-            self.assertGreaterEqual(len(ours[table]), 3)
+        for table in (PACKETS, FLOWS, FLAT, REPLACED, ACCOUNTS):
+            self.assertGreaterEqual(len(ours[table]), 2 if table == ACCOUNTS else 3)
             self.assertEqual(theirs[table], ours[table])
+        self.assertEqual([("none", 0, 0, True, True), ("pings", 2, 168, True, True)], ours[ACCOUNTS])
 
     def run_program(self, server, spaces, program):
         """The rows that the program stores of some traffic."""
@@ -96,7 +122,11 @@ class StockTests(SynchronousTestCase):
         folder = temporary("pgsql")
         where = f'db="{database}"\nhost="{server.folder}"\nport={server.port}\nuser="nupik"\npass="changeme"'
         connstring = f"host={server.folder} port={server.port} dbname={database} user=nupik"
-        text = CONFIGURATION.format(folder=folder, plugins=PLUGINS, where=where, connstring=connstring)
+        stock.pgsql_schema(server, f"{database}r")
+        text = CONFIGURATION.format(
+            folder=folder, plugins=PLUGINS, where=where, connstring=connstring,
+            replacing=where.replace(database, f"{database}r"),
+        )  # fmt: skip
         (folder / "ulogd.conf").write_text(text)
         words = [program] if program == "ulogd" else [Path(sys.executable).with_name(program)]
         log = folder / "log"
@@ -105,18 +135,27 @@ class StockTests(SynchronousTestCase):
             told = daemon.output() + (log.read_text() if log.exists() else "")
             return re.search("initialization finished|stacks run", told)
 
+        replaced = f"{database}r"
         with Daemon(spaces.argv("a", [*words, "-c", folder / "ulogd.conf"]), ready, within=20):
             stock.make_traffic(spaces, sys.executable)
-            count = "SELECT (SELECT count(*) FROM ulog2_ct), (SELECT count(*) FROM flat), (SELECT count(*) FROM ulog)"
-            try:
-                wait_until(
-                    lambda: all(map(int.__ge__, server.execute(count, dbname=database)[0], (3, 6, 10))), 10, "rows"
-                )
-            except AssertionError as late:
-                raise AssertionError(
-                    f"{late}: {server.execute(count, dbname=database)}; {log.read_text()[-3000:]}"
-                ) from None
-        return {table: self.sorted(server.execute(table, dbname=database)) for table in (PACKETS, FLOWS, FLAT)}
+            for name, counted, least in (
+                (database, "SELECT count(*) FROM ulog2_ct", 3),
+                (database, "SELECT count(*) FROM flat", 6),
+                (database, "SELECT count(*) FROM ulog", 10),
+                (database, "SELECT sum(sum_pkts) FROM nfacct", 2),
+                (replaced, "SELECT count(*) FROM ulog2_ct WHERE ct_event = 4", 3),
+            ):
+                self.wait_for(server, name, counted, least, log)
+        tables = (PACKETS, FLOWS, FLAT, ACCOUNTS)
+        found = {table: self.sorted(server.execute(table, dbname=database)) for table in tables}
+        return found | {REPLACED: self.sorted(server.execute(REPLACED, dbname=replaced))}
+
+    def wait_for(self, server, database, counted, least, log):
+        """Wait until a number in a database is so large."""
+        try:
+            wait_until(lambda: (server.execute(counted, dbname=database)[0][0] or 0) >= least, 60, counted)
+        except AssertionError as late:
+            raise AssertionError(f"{late}: {log.read_text()[-3000:]}") from None
 
     @staticmethod
     def sorted(rows):
