@@ -42,7 +42,7 @@ APART = tuple(
         "http_attacks", "ipfix_export", "kafka", "kafka_rows", "kafka_tiers",
         "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
         "outage", "parquet", "postgresql", "postgresql_partitions", "postgresql_tls", "query", "reload", "restart",
-        "sflow", "sqlite3", "start", "tls",
+        "sflow", "sqlite3", "start", "stored_as_ulogd2", "tls",
         "watching", "who_had", "who_had_large", "windows", "workers",
     )
 )  # fmt: skip
