@@ -233,6 +233,31 @@ class ValuesTests(PGSQLTestCase):
             await made.stop()
             self.execute("DROP TABLE {t}")
 
+    async def test_column_too_small(self):
+        """Numbers and texts beyond their columns cost their rows alone, and none is cut; by COPY, text and statements.
+
+        A number with a sign has no binary form for a numeric, so that all goes as text.
+        """
+        first = [Key(name, types.UNSIGNED32) for name in ("number", "small")]
+        rows = [(0, 32767, 999, "abc"), (1, 32768, 5, "a"), (2, 5, 1000, "a"), (3, 5, 5, "abcd"), (4, 0, 0, "äöü"),
+                (5, (1 << 32) - 1, 5, "ab"), (6, 6, 6, "äöüß"), (7, None, None, None)]  # fmt: skip
+        fits = [row for row in rows if row[0] in (0, 4, 7)]
+        ways = ("INSERT", types.UNSIGNED32), ("INSERT", types.SIGNED32), (f"INSERT INTO {self.table}", types.UNSIGNED32)
+        for procedure, kind in ways:
+            keys = (*first, Key("digits", kind), known("userName"))
+            self.execute('CREATE TABLE {t} (number integer, small smallint, digits numeric(3), "userName" varchar(3))')
+            made = await opened(self, self.output(procedure=procedure, create=False), keys)
+            for some in (rows, rows[:1], rows[1:4]):
+                await made.write(batch_of(*zip(keys, zip(*some, strict=True), strict=True)))
+            found = self.execute('SELECT number, small, digits, "userName" FROM {t} ORDER BY number')
+            self.assertEqual(found, sorted([*fits, rows[0]], key=lambda row: row[0]))
+            self.assertEqual(made.counters.dropped, {"refused": 5 + 3})
+            said = [line for line in self.told if "do not fit" in line][-1]
+            for why in ("smallint", "numeric field overflow", r"value too long for type character varying\(3\)"):
+                self.assertRegex(said, why)
+            await made.stop()
+            self.execute("DROP TABLE {t}")
+
     async def test_deferred_and_many(self):
         """Constraints that are checked at the commit, and a batch of which every second row is refused."""
         self.execute("CREATE TABLE {t} (number integer UNIQUE DEFERRABLE INITIALLY DEFERRED CHECK (number % 2 = 0))")
