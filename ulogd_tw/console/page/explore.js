@@ -8,7 +8,7 @@ import { flow_list } from "./flow_list.js";
 import { groupable, narrowed, term, text, title } from "./keys.js";
 import { exact, moment, short, zone } from "./numbers.js";
 import { el, fill, notice } from "./parts.js";
-import { MEASURES, base, grouped, groups as of_groups, list, ordered, range_of, rates, series } from "./question.js";
+import { MEASURES, base, command, grouped, groups as of_groups, list, ordered, range_of, rates, series } from "./question.js";
 import { draw_heat, draw_sankey } from "./sankey.js";
 import { draw_grid, draw_series } from "./series.js";
 import { top_table } from "./top_table.js";
@@ -53,9 +53,10 @@ class Explore {
     this.main = el("div", { id: "answer" });
     this.beside = el("div", { class: "beside" });
     this.said = el("div", { id: "said" });
+    this.command = el("code", { id: "command", class: "faint no-print" });
     fill(this.place, this.form.place, this.progress,
       el("div", { class: "panel" }, this.plot, this.said), el("div", { class: "panel" }, this.main), this.beside,
-      copy_as(() => this.question, () => this.form.store_of(this.state), () => this.plot));
+      copy_as(() => this.question, () => this.form.store_of(this.state), () => this.plot), this.command);
     addEventListener("console:theme", this.redraw);
     return this.update(state);
   }
@@ -99,6 +100,7 @@ class Explore {
 
   ask(question, signal) {
     this.question = question;
+    this.command.textContent = command(question);
     return flows(question, signal, (percent) => { this.progress.value = percent; });
   }
 
@@ -198,7 +200,8 @@ class Explore {
   tell(answer, range, groups) {
     const stores = [...new Set(answer.parts.map((part) => part.store))].join(", ");
     const sums = groups.length ? `${["octets", "packets", "flows"].map((word) => `${short(groups.reduce((total, group) => total + group.totals[word], 0))} ${word}`).join(", ")}; ` : "";
-    const notes = answer.notes.map((note) => notice(note, "note"));
+    const notes = answer.notes.length > 1 ? [el("details", { class: "notice" }, el("summary", {}, `${answer.notes[0]} (and ${answer.notes.length - 1} more)`), answer.notes.slice(1).map((note) => el("div", {}, note)))]
+      : answer.notes.map((note) => notice(note, "note"));
     const more = answer.more ? [notice(`there are more than these ${exact(answer.rows.length)} rows`, "note")] : [];
     fill(this.said, el("p", { class: "faint", id: "read-from" }, `${sums}${moment(range.begin)} to ${moment(range.end)} ${zone(range.begin)}, step ${range.step / 1000} s, read from ${stores}`), notes, more);
   }

@@ -26,7 +26,7 @@ export async function draw_sankey(place, groups, by, unit, seconds, clicked) {
     link: { source: streams.map((one) => one.source), target: streams.map((one) => one.target), value: streams.map((one) => one.value), color: streams.map((one) => tint(all[one.source]) + "55") },
     textfont: { color: style("--ink"), size: 11 },
   }], {
-    margin: { l: 8, r: 8, t: 24, b: 8 },
+    margin: { l: 8, r: 8, t: 40, b: 8 },
     annotations: by.map((key, level) => ({ text: plain(title(key)), x: by.length > 1 ? level / (by.length - 1) : 0, y: 1.03, xref: "paper", yref: "paper", showarrow: false, xanchor: level === 0 ? "left" : level === by.length - 1 ? "right" : "center", yanchor: "bottom", font: { size: 11, color: style("--faint") } })),
   });
   place.removeAllListeners?.("plotly_click");
