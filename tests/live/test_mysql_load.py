@@ -43,7 +43,7 @@ class ValuesTests(BothWaysTestCase):
         batch = batch_of(*rows.items())
         made = await self.both(above=batch.schema.values())
         await self.write_both(made, batch)
-        addresses = {(1 << 128) - 1: "ffff:" * 7 + "ffff", 0: "::", 0xFFFF_0A000001: "::ffff:a00:1", None: None}
+        addresses = {(1 << 128) - 1: "ffff:" * 7 + "ffff", 0: "::", 0xFFFF_0A000001: "::ffff:10.0.0.1", None: None}
         expected = [
             (s, u, i, skew, addresses[six], o and o.hex() if o is not None else None, f)
             for s, u, i, skew, six, o, f in zip(*rows.values(), strict=True)

@@ -4,8 +4,8 @@ A column becomes a few *parts*: octets common to all rows, and texts of each row
 `ulogd_tw.core.lines` makes lines of them. Python steps are taken only for each *different* float and for each row with
 a string in need of escapes.
 
-Canonical text: addresses as RFC 5952 has them (IPv4-mapped ones in hexadecimal, as the corpus), MACs in lower case,
-strings without trailing NULs and with U+FFFD for invalid UTF-8, octets as hexadecimal, lists as their JSON text;
+Canonical text: addresses as glibc's inet_ntop and RFC 5952 have them (::ffff:192.0.2.1, ::192.0.2.1), MACs in lower
+case, strings without trailing NULs and with U+FFFD for invalid UTF-8, octets as hexadecimal, lists as their JSON text;
 what people write otherwise as `readable` has it. `canonical_list` gives the same as Python values.
 """
 
@@ -192,11 +192,37 @@ def _ipv6(values: np.ndarray) -> list[Part]:
     begins = begins.take(mask)
     counts = edge - ends
     counts -= begins != 0  # the first group has no colon before it
+    rows = np.flatnonzero((mask & _ONLY_LAST_TWO) == _ONLY_LAST_TWO)
+    if len(rows):
+        _embedded(groups, rows, to, edge, counts)
     return [Aligned(out.reshape(n, _IPV6_WIDTH), counts, 2)]
 
 
+_ONLY_LAST_TWO = 0b11111
+"""The first five groups are 0."""
+_MAPPED, _COMPATIBLE = (np.frombuffer(prefix.rjust(8, b"\0"), "V8")[0] for prefix in (b"::ffff:", b"::"))
+
+
+def _embedded(groups: np.ndarray, rows: np.ndarray, to: np.ndarray, edge: np.ndarray, counts: np.ndarray) -> None:
+    """Write the addresses with an IPv4 address in them again, with dots; `rows` may be such ones."""
+    sixth = groups[5, rows]
+    for prefix, length, chosen in (
+        (_MAPPED, 7, sixth == 0xFFFF), (_COMPATIBLE, 2, (sixth == 0) & (groups[6, rows] != 0)),
+    ):  # fmt: skip
+        some = rows[chosen]
+        ends = edge[some]
+        for place, (words, lengths) in ((7, texttables.second_half()), (6, texttables.first_half())):
+            index = groups[place, some].astype(np.intp)
+            to[ends - 8] = words.take(index).view("V8")
+            ends = ends - lengths.take(index)
+        to[ends - 8] = prefix
+        counts[some] = edge[some] - ends + length
+
+
 def ipv6_text(value: int) -> str:
-    """One IPv6 address, given as integer, as `_ipv6` writes it, whatever the version of Python (3.13 has dots)."""
+    """One IPv6 address, given as integer, as `_ipv6` writes it, whatever the version of Python."""
+    if value >> 32 == 0xFFFF or value >> 32 == 0 and value >> 16:
+        return f"{'::ffff:' if value >> 32 else '::'}{python_value(value & 0xFFFFFFFF, 'ipv4')}"
     groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(112, -16, -16)]
     runs = [(stop - start, -start) for start in range(8) for stop in range(start + 2, 9)
             if all(group == "0" for group in groups[start:stop])]  # fmt: skip

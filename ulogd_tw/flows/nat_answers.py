@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ulogd_tw.core.protocols import PROTOCOLS
+from ulogd_tw.core.text import ipv6_text
 from ulogd_tw.flows.nat_rows import MAPPED, NatRow, Question
 from ulogd_tw.flows.nat_sql import MOST_ROWS
 from ulogd_tw.flows.nat_store import NatStore
@@ -136,7 +137,7 @@ def shown(address: int) -> str:
     """An address as text; IPv4 where it is one."""
     if address >> 32 == MAPPED >> 32:
         return str(ipaddress.IPv4Address(address & 0xFFFF_FFFF))
-    return str(ipaddress.IPv6Address(address))
+    return ipv6_text(address)
 
 
 def address_of(text: str) -> int:

@@ -69,11 +69,17 @@ static inline uint8_t *ipv4(uint8_t *o, uint32_t v) {
     return octet(o, v & 255);
 }
 
-/* RFC 5952 section 4: two colons for the longest run of two or more groups of zeros, the first of equally long ones. */
+/* RFC 5952 section 4: two colons for the longest run of two or more groups of zeros, the first of equally long ones.
+   IPv4 addresses in ::ffff:0:0/96 and ::/96 have dots (section 5), but for ::, ::1 and others of 16 bits, as glibc. */
 static uint8_t *ipv6(uint8_t *o, const uint8_t *p) {
     uint64_t half[2];
     int from = 8, most = 1;
     memcpy(half, p, 16);
+    if (!half[0] && (half[1] >> 32 == 0xffff || (half[1] >> 32 == 0 && half[1] >> 16))) {
+        *o++ = ':'; *o++ = ':';
+        if (half[1] >> 32) { memcpy(o, "ffff:", 5); o += 5; }
+        return ipv4(o, half[1]);
+    }
     for (int g = 0, run = 0; g < 8; g++) {
         run = half[g >> 2] >> (48 - 16 * (g & 3)) & 0xffff ? 0 : run + 1;
         if (run > most) { most = run; from = g + 1 - run; }

@@ -10,6 +10,7 @@ import numpy as np
 from ulogd_tw.core import types
 from ulogd_tw.core.types import Type
 
+_32 = np.uint64(32)
 _CACHED = 1 << 14
 """Number of ranges from which addresses are sorted before the search, since the table exceeds a cache."""
 
@@ -170,8 +171,17 @@ class PrefixTable:
         self.families = self._four, self._six = Ranges(four, 32, nested), Ranges(six, 128, nested)
 
     def codes(self, column: np.ndarray, type_: Type, missing: np.ndarray | None = None) -> np.ndarray:
-        """The number of the network of each address, int32; 0 if it has none or is missing."""
+        """The number of the network of each address, int32; 0 if it has none or is missing.
+
+        An IPv6 address within ::ffff:0:0/96 has the network of the IPv4 address, else that of IPv6.
+        """
         found = (self._four if type_ is types.IPV4 else self._six).rows(column)
+        if type_ is not types.IPV4 and len(
+            rows := np.flatnonzero((column[:, 0] == 0) & (column[:, 1] >> _32 == 0xFFFF))
+        ):
+            of_four = self._four.rows(column[rows, 1].astype(np.uint32))
+            found = found.copy()
+            found[rows] = np.where(of_four, of_four, found[rows])
         return found if missing is None else np.where(missing, np.int32(0), found)
 
     @property

@@ -1,13 +1,14 @@
 """Messages written with struct alone, a decoder that reads them record by record, and what tests of decoding share."""
 
 import ipaddress
+import socket
 import struct
 from collections import Counter
 
 from ulogd_tw.core.counters import Counters
 from ulogd_tw.core.keys import CONTEXT, known
 from ulogd_tw.core.plugin import ALL
-from ulogd_tw.core.types import MICROSECONDS
+from ulogd_tw.core.types import IPV6, MICROSECONDS
 from ulogd_tw.ipfix.decoder import Decoder
 from ulogd_tw.ipfix.session import Session
 
@@ -172,6 +173,8 @@ def as_people_write(name, value):
         return f"{int(value[4:8], 16)}:{int(value[8:], 16)}"
     if bare == "mplsVpnRouteDistinguisher" and value.startswith("0002"):
         return f"{int(value[4:12], 16)}:{int(value[12:], 16)}"
+    if key is not None and key.type is IPV6 and "." not in value:  # the reference has groups where IPv4 is in them
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, value))
     return value
 
 

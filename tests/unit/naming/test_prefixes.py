@@ -97,3 +97,20 @@ class LongestPrefixTests(SynchronousTestCase):
         """A missing address is in no network."""
         found = table([(0, 0)], 4).codes(np.array([1, 2], np.uint32), types.IPV4, np.array([False, True]))
         self.assertEqual([1, 0], found.tolist())
+
+
+class MappedTests(SynchronousTestCase):
+    """IPv6 addresses within ::ffff:0:0/96."""
+
+    def test_mapped(self):
+        """They are the IPv4 address: its network comes before those of IPv6; neighbours are IPv6 addresses."""
+        four, six = Networks(), Networks()
+        four.add(int(ipaddress.IPv4Address("10.0.0.0")), 8, 1)
+        six.add(0, 64, 2)
+        made = PrefixTable(four, six)
+        asked = ["::ffff:10.1.2.3", "::ffff:192.0.2.1", "::10.1.2.3", "::fffe:a01:203", "2001:db8::ffff:a01:203"]
+        values, type_ = column([int(ipaddress.IPv6Address(one)) for one in asked], 6)
+        self.assertEqual([1, 2, 2, 2, 0], made.codes(values, type_).tolist())
+        missing = np.array([True, False, False, False, False])
+        self.assertEqual([0, 2, 2, 2, 0], made.codes(values, type_, missing).tolist())
+        self.assertEqual([1], made.codes(*column([0x0A010203], 4)).tolist())

@@ -1,5 +1,6 @@
 """IP2STR against Python's own texts of addresses, one row at a time."""
 
+import socket
 from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
@@ -77,6 +78,17 @@ class IP2STRTests(SynchronousTestCase):
         names = ["orig.ip.saddr", "reply.ip.daddr", "orig.ip.saddr.str", "reply.ip.daddr.str"]
         self.assertEqual(names, list(got.schema))
         self.assertIs(types.STRING, got.schema["orig.ip.saddr.str"].type)
+
+    def test_embedded(self):
+        """IPv4 addresses in IPv6 ones have dots, as inet_ntop of ulogd2 writes them; with and without many rows."""
+        values = [(0, 0xFFFF0A4D0001), (0, 0x0A4D0001), (0, 1), (0, 0xFFFE0A4D0001)]
+        expected = [
+            socket.inet_ntop(socket.AF_INET6, (h << 64 | low).to_bytes(16, "big")).encode() for h, low in values
+        ]
+        self.assertEqual([b"::ffff:10.77.0.1", b"::10.77.0.1", b"::1"], expected[:3])
+        for times in (1, 100):
+            got = self.passed(batch_of(orig_ip_saddr=values * times))
+            self.assertEqual(expected * times, got.columns["orig.ip.saddr.str"].to_list())
 
     def test_only_what_is_wanted(self):
         """Only the texts that are asked for are made, and only their addresses are asked of the input."""
