@@ -37,9 +37,8 @@ UNIT, LIVE = "tests.unit", "tests.live"
 APART = tuple(
     f"{LIVE}.test_{what}" for what in (
         "install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "replay", "aggregate_captures",
-        "aggregate_sums", "api", "benchmarks", "clickhouse", "clickhouse_today", "collector", "console", "console_explore",
-        "corpus",
-        "dtls", "exchanged", "exporters", "flows",
+        "aggregate_sums", "api", "benchmarks", "clickhouse", "clickhouse_today", "collector", "console",
+        "console_explore", "corpus", "dtls", "exchanged", "exporters", "flows",
         "http_attacks", "ipfix_export", "kafka", "kafka_rows", "kafka_tiers",
         "match", "mediator", "mysql", "mysql_load", "mysql_partitions",
         "outage", "parquet", "postgresql", "postgresql_partitions", "postgresql_tls", "query", "reload", "restart",

@@ -148,7 +148,7 @@ class ExploreTests(SynchronousTestCase):
         self.page.mouse.down()
         self.page.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=5)
         self.page.mouse.up()
-        self.page.wait_for_function("!location.search.includes('from=-1h')")
+        self.page.wait_for_function("() => !location.search.includes('from=-1h')")
         self.page.wait_for_selector("progress", state="hidden")
         self.page.wait_for_function(
             "sum => [...document.querySelectorAll('#answer [data-sum=flows]')]"
@@ -175,7 +175,7 @@ class ExploreTests(SynchronousTestCase):
         self.open("&from=-1h&by=userName")
         self.page.click(f"#answer td button.value:has-text({json.dumps('<img')})")
         self.settled("userName ==")
-        self.page.wait_for_function("document.querySelectorAll('#answer tbody tr').length === 1")
+        self.page.wait_for_function("() => document.querySelectorAll('#answer tbody tr').length === 1")
         self.assertIn(MARKUP, self.page.text_content("#answer tbody"))
         self.assertEqual([], self.faults)
 

@@ -21,6 +21,12 @@ class Stalls(service.Service):
         self._timer: Any = None
         self.late = Histogram(BOUNDS)
 
+    def summary(self) -> dict[str, int]:
+        """How often it was looked at, and how often it was late."""
+        upto = dict(self.late.buckets())
+        looks = upto["+Inf"]
+        return {"looks": looks, "over_50ms": looks - upto["0.05"], "over_250ms": looks - upto["0.25"]}
+
     def startService(self) -> None:
         super().startService()
         self._timer = self._clock.callLater(LOOK_SECONDS, self._look, self._clock.seconds() + LOOK_SECONDS)

@@ -90,7 +90,7 @@ async function watch() {
     const found = await get("/api/v1/status");
     const bad = found.stacks.filter((stack) => stack.state !== "ok").length + found.left_out.length;
     line.className = bad ? "bad" : "good";
-    line.textContent = bad ? `${bad} of ${found.stacks.length + found.left_out.length} stacks in trouble` : `${found.stacks.length} stacks run`;
+    line.textContent = bad ? `${bad} of ${found.stacks.length + found.left_out.length} stacks in trouble` : found.stacks.length === 1 ? "1 stack runs" : `${found.stacks.length} stacks run`;
     line.title = `ulogd_tw ${found.version}, process ${found.pid}, ${found.config}`;
   } catch (error) {
     line.className = "bad";

@@ -211,6 +211,10 @@ class Door(server.Site):
         if self._busy.get(connection, connection) is None:
             self._busy[connection] = self._clock.callLater(ANSWER_SECONDS, self._too_slow, connection)
 
+    def live(self, connection: Connection) -> None:
+        """Its answer goes on for as long as the client listens: it is none of those that are bounded here."""
+        self._busy.pop(connection, None)
+
     def answered(self, connection: Connection) -> None:
         """Its answer is written, or it has gone."""
         connection.asking = False

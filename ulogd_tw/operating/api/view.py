@@ -87,9 +87,11 @@ class View:
         } | self._odd()
 
     def _odd(self) -> dict[str, Any]:
-        """Members of the status that are there only where something is wrong."""
+        """Members of the status that are not always there: what is wrong, and how late the reactor was."""
         left = [one.as_dict() for one in self.left_behind]
-        fault = {"state_fault": self.state_fault} if self.state_fault else {}
+        fault: dict[str, Any] = {"state_fault": self.state_fault} if self.state_fault else {}
+        if self.stalls is not None:
+            fault["stalls"] = self.stalls.summary()
         return fault | ({"left_behind": left} if left else {})
 
     def readiness(self) -> dict[str, Any]:
