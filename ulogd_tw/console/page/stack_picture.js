@@ -22,7 +22,7 @@ export function stack_picture(graph, before, seconds, states, chosen) {
   const depth = depths(graph.nodes, graph.edges), rows = new Map(), at = new Map();
   const ordered = [...graph.nodes].sort((one, other) => depth.get(one.node) - depth.get(other.node) || Math.min(...one.stacks) - Math.min(...other.stacks));
   for (const node of ordered) {
-    const column = depth.get(node.node), row = Math.max(rows.get(column) || 0, column && Math.min(...node.stacks) < 1 ? 0 : 0);
+    const column = depth.get(node.node), row = rows.get(column) || 0;
     rows.set(column, row + 1);
     at.set(node.node, { x: 8 + column * (WIDTH + ACROSS), y: 8 + row * (HEIGHT + DOWN) });
   }
@@ -52,5 +52,5 @@ function box(node, before, seconds, place, states, chosen) {
     svg("title", {}, `${node.node}: ${exact(counters.rows_received)} rows in${why.length ? `\n${why.join("\n")}` : ""}`),
     svg("rect", { width: WIDTH, height: HEIGHT, rx: 5 }),
     svg("text", { x: 9, y: 18, class: "ident" }, node.id), svg("text", { x: WIDTH - 9, y: 18, "text-anchor": "end", class: "plugin" }, node.plugin),
-    svg("text", { x: 9, y: 36 }, lines.join(", ")), svg("text", { x: 9, y: 53, class: "why" }, why.slice(0, 1).join("") + (why.length > 1 ? ` +${why.length - 1}` : "")));
+    svg("text", { x: 9, y: 36 }, lines.filter(Boolean).join(", ")), svg("text", { x: 9, y: 53, class: "why" }, why.slice(0, 1).join("") + (why.length > 1 ? ` +${why.length - 1}` : "")));
 }
