@@ -276,6 +276,22 @@ class StoreTests(SynchronousTestCase):
         self.successResultOf(waiting)
         self.assertEqual(ports(self.place), [0, 1])
 
+    def test_unmounted_while_it_runs(self):
+        """Without state_dir too: an empty directory on another file system is not the store, one on the same is."""
+        self.successResultOf(self.write(flows([MS])))
+        os.rename(self.place, self.place.with_name("away5"))
+        self.place.mkdir()
+        device = os.stat(self.place).st_dev
+        self.out._identity._device = device + 1
+        waiting = self.write(flows([MS], first=1))
+        self.world.pump([1.0] * 3)
+        self.assertNoResult(waiting)
+        self.assertEqual([], list(self.place.iterdir()))
+        self.assertIn("is not the store that was written before", self.out.state().reasons[0])
+        self.out._identity._device = device
+        self.world.pump([1.0] * 3)
+        self.successResultOf(waiting)
+
     def test_begun_anew(self):
         """The command of the message begins a new store, while the service runs; so does another directory."""
         state = Path(self.mktemp()) / "of pq1"
