@@ -250,7 +250,7 @@ COMMANDS = [
     ("ulogd-tw flows -s x -f xml", 2, ["'xml'", "table", "arrow"]),
     ("ulogd-tw who-had 192.0.2.1", 2, ["--at", "usage: ulogd-tw who-had"]),
     ("ulogd-tw who-had 192.0.2 --at now", 2, ["'192.0.2' is not an address", "192.0.2.1:4711"]),
-    ("ulogd-tw who-had 192.0.2.1:99999 --at now", 2, ["99999 is not a port; ports are 1 to 65535"]),
+    ("ulogd-tw who-had 192.0.2.1:99999 --at now", 2, ["99999 is not a port; ports are 0 to 65535"]),
     ("ulogd-tw who-had 192.0.2.1 --at never", 2, ["'never' is not a time; write 2026-11-30T14:00:00Z"]),
     ("ulogd-tw who-had 192.0.2.1 --at now --within x", 2, ["'x' is not a length of time; write"]),
     ("ulogd-tw who-had 192.0.2.1 --at 2099-01-01T00:00:00Z", 2, ["--at 2099-01-01T00:00:00Z is in the future"]),

@@ -16,6 +16,7 @@ import { top_table } from "./top_table.js";
 const NO_STORE = "No store of flows yet. A stack with PARQUET makes one, such as\n\n  stack=col1:COLLECTOR,flows1:PARQUET\n\n  [flows1]\n  directory=\"/var/lib/ulogd/flows\"\n\nin the configuration. Now and Health work without a store.";
 const BESIDE = ["sourceAddress", "destinationAddress"];
 const LISTED = 500;
+const KEPT_MS = 5000, PAST_MS = 120000, MOST_KEPT = 30;
 
 export function show(place, first) {
   const view = new Explore(place);
@@ -28,6 +29,7 @@ class Explore {
     this.place = place;
     this.values = [];
     this.question = {};
+    this.kept = new Map();
     this.abort = null;
     this.timer = 0;
     this.redraw = () => this.update(address());
@@ -101,7 +103,18 @@ class Explore {
   ask(question, signal) {
     this.question = question;
     this.command.textContent = command(question);
-    return flows(question, signal, (percent) => { this.progress.value = percent; });
+    return this.answered(question, signal, (percent) => { this.progress.value = percent; });
+  }
+
+  /** The answer to a question, or the one of some seconds ago; of a past range it stays the same. */
+  async answered(question, signal, progress) {
+    const key = JSON.stringify(question), kept = this.kept.get(key);
+    if (kept && (Date.now() - kept.at < KEPT_MS || question.end < kept.at - PAST_MS)) return kept.answer;
+    const answer = await flows(question, signal, progress);
+    this.kept.delete(key);
+    this.kept.set(key, { at: Date.now(), answer });
+    if (this.kept.size > MOST_KEPT) this.kept.delete(this.kept.keys().next().value);
+    return answer;
   }
 
   async series(state, range, by, kind, signal) {
@@ -131,7 +144,7 @@ class Explore {
     const length = range.end - range.begin;
     const before = { ...range, begin: range.begin - length, end: range.begin };
     const question = { ...series({ ...state, by: "" }, before) };
-    const [group] = grouped(await flows(question, signal), question, before);
+    const [group] = grouped(await this.answered(question, signal), question, before);
     if (group && !signal.aborted) await drawn(rates(group, state.unit, before, []));
   }
 
@@ -142,7 +155,7 @@ class Explore {
     fill(this.beside, panels);
     for (const [at, key] of keys.entries()) {
       const question = of_groups(state, range, [key], 8);
-      const answer = await flows(question, signal);
+      const answer = await this.answered(question, signal);
       if (signal.aborted) return;
       const [sum] = MEASURES[state.unit] || MEASURES.bit, groups = ordered(grouped(answer, question, range), sum);
       this.values = [...this.values, ...seen(groups, [key], this.types)];
