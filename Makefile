@@ -24,11 +24,11 @@ INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --config-setting
 
 .PHONY: run demo docs man test unit live bench fuzz lint soak package clean
 
-run: $(VENV)/installed-console
+run: $(VENV)/installed
 	@echo "make: running etc/ulogd.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/ulogd.conf"
 	@ULOGD_TW_PRINT_TOKEN=1 exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/ulogd.conf $(ARGS)
 
-demo: $(VENV)/installed-console
+demo: $(VENV)/installed
 	@echo "make: running etc/demo.conf; Ctrl-C ends it. Ask it from another terminal: $(VENV)/bin/ulogd-tw top -c etc/demo.conf"
 	@ULOGD_TW_PRINT_TOKEN=1 exec $(VENV)/bin/twistd -n --pidfile= ulogd -c etc/demo.conf $(ARGS)
 
@@ -83,7 +83,7 @@ $(VENV)/installed: setup.cfg pyproject.toml setup.py $(wildcard ulogd_tw/kernels
 	@if [ ! -x $(PY) ]; then $(CHECK_PYTHON) fi
 	@if [ ! -x $(PY) ]; then echo "make: making $(VENV)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; fi
 	@echo "make: installing ulogd_tw and the libraries it needs into $(VENV) (a minute at most)"
-	@$(INSTALL) .
+	@$(INSTALL) .[console]
 	@$(PY) -m compileall -q ulogd_tw twisted
 	@$(PY) -c 'import ulogd_tw.kernels as k; k.active() or print("make: the compiled kernels are left out, NumPy does their work:", k.why_not())'
 	@touch $@

@@ -51,7 +51,7 @@ class PipxTests(SynchronousTestCase):
     def test_pipx(self):
         """Version, plugins, examples, check, twistd's switches, a daemon, and the advice about a library."""
         pipx = self.folder / "own/bin/pipx"
-        installed = self.from_index(pipx, "install", built_wheel(), **self.run_here)
+        installed = self.from_index(pipx, "install", f"{built_wheel()}[console]", **self.run_here)
         self.assertIn("ulogd-tw", installed.stdout)
         self.assertEqual(f"ulogd-tw {__version__}\n", self.ours("--version"))
         self.assertIn("COLLECTOR", self.ours("--list-plugins"))

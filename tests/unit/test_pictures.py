@@ -14,6 +14,7 @@ DOCS = TOP / "docs"
 PICTURES = DOCS / "pictures"
 LARGEST = 8_000
 """Octets of a picture."""
+LARGEST_PHOTOGRAPH = 80_000
 
 
 def script(name):
@@ -38,9 +39,15 @@ class PictureTests(SynchronousTestCase):
     def test_used(self):
         """Each is small, can be read, and stands in a document with a text for those who do not see it."""
         documents = "".join(path.read_text("utf-8") for path in DOCS.glob("*.md"))
-        names = {path.name for path in PICTURES.iterdir()}
+        photographs = {path for path in PICTURES.iterdir() if path.suffix == ".png"}
+        drawn = set(PICTURES.iterdir()) - photographs
+        for path in photographs:
+            self.assertTrue(path.read_bytes().startswith(b"\x89PNG"), path.name)
+            self.assertLess(path.stat().st_size, LARGEST_PHOTOGRAPH, path.name)
+            self.assertRegex(documents, rf"!\[[^\]]{{20,}}\]\(pictures/{re.escape(path.name)}\)")
+        names = {path.name for path in drawn}
         self.assertEqual(names, set(script("draw_stacks").pictures()) | set(script("record_sessions").TERMINALS))
-        for path in PICTURES.iterdir():
+        for path in drawn:
             ElementTree.fromstring(path.read_text("utf-8"))
             self.assertLess(path.stat().st_size, LARGEST, path.name)
             self.assertRegex(documents, rf"!\[[^\]]{{20,}}\]\(pictures/{re.escape(path.name)}\)")
