@@ -174,13 +174,19 @@ def listing(
     rows = []
     for source in sources:
         found = source.expressions
-        values = [f"{_value(found, name)} AS {quoted(name)}" for name in names]
+        values = [f"{_given(source, name)} AS {quoted(name)}" for name in names]
         where = _where(question, source)
         where += f"{' AND ' if where else ' WHERE '}{found.end} BETWEEN {times[0]} AND {times[1]}"
         begun = f"{found.start} AS {quoted('.start')}, {found.end} AS {quoted('.end')}"
         rows.append(f"SELECT {', '.join((begun, *values))} FROM {source.relation}{where}")
     up = question.order.startswith("+")
     return f'{" UNION ALL ".join(rows)} ORDER BY ".end" {"ASC" if up else "DESC"}, ".start" LIMIT {limit}'
+
+
+def _given(source: Source, name: str) -> str:
+    """The value of a column as it is given: UUIDs as text, which Python takes far faster."""
+    value = _value(source.expressions, name)
+    return f"CAST({value} AS VARCHAR)" if source.part.store.types.get(name) == "UUID" else value
 
 
 def _value(found: Expressions, name: str) -> str:

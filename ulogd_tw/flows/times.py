@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 
 from ulogd_tw.flows.errors import QuestionError
 
@@ -145,11 +146,34 @@ def rfc3339(milliseconds: int, zone: timezone | None = None) -> str:
     """A time with its zone, in whole seconds where it is one: ``2026-11-30T14:00:00+01:00``."""
     if not 0 <= milliseconds <= LATEST_MS:
         return str(milliseconds)
+    minute, rest = divmod(milliseconds, 60_000)
+    found = _minute(minute, zone, time.tzname)
+    if found is None:
+        return _rfc3339(milliseconds, zone)
+    second, part = divmod(rest, 1000)
+    return f"{found[0]}{second:02}.{part:03}{found[1]}" if part else f"{found[0]}{second:02}{found[1]}"
+
+
+def _rfc3339(milliseconds: int, zone: timezone | None) -> str:
     local = _local(milliseconds // 1000, zone)
     offset = local.strftime("%z")
     part = f".{milliseconds % 1000:03}" if milliseconds % 1000 else ""
     name = "Z" if offset == "+0000" else f"{offset[:3]}:{offset[3:5]}"
     return local.strftime("%Y-%m-%dT%H:%M:%S") + part + name
+
+
+@lru_cache(1 << 14)
+def _minute(minute: int, zone: timezone | None, names: tuple[str, str]) -> tuple[str, str] | None:
+    """What stands before the seconds of a minute, and the zone; None where its offset is not the same all along.
+
+    `names` are those of local time: they change with it.
+    """
+    first, last = _local(minute * 60, zone), _local(minute * 60 + 59, zone)
+    offset = first.utcoffset()
+    if offset is None or offset != last.utcoffset() or offset.total_seconds() % 60:
+        return None
+    text = _rfc3339(minute * 60_000, zone)
+    return text[:17], text[19:]
 
 
 def zone_name(milliseconds: int) -> str:

@@ -107,7 +107,8 @@ def plain(rows: Sequence[tuple], columns: Sequence[Column]) -> list[list[Any]]:
 
 @lru_cache(_ADDRESSES)
 def _address(value: Any) -> str:
-    number = value.int
+    """The text of an address from a UUID, or from the text of one."""
+    number = int(value.replace("-", ""), 16) if isinstance(value, str) else value.int
     return str(IPv4Address(number & 0xFFFFFFFF)) if number >> 32 == 0xFFFF else ipv6_text(number)
 
 

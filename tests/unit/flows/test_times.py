@@ -3,6 +3,7 @@
 import os
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -80,6 +81,23 @@ class MomentTests(SynchronousTestCase):
         """A time that was printed means the same time."""
         self.assertEqual(milliseconds, times.moment(times.rfc3339(milliseconds, UTC), NOW))
         self.assertEqual(milliseconds, times.moment(times.shown(milliseconds, zone=BERLIN), NOW, BERLIN))
+
+
+class ZonesTests(SynchronousTestCase):
+    """Times of answers in zones of the world."""
+
+    @given(
+        st.one_of(st.integers(0, 2_000_000_000_000), st.integers(63_600_000_000, 63_605_000_000)),
+        st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "Africa/Monrovia"]),
+    )
+    def test_as_python(self, milliseconds, name):
+        """They are what Python's datetime says, also where a zone changed within a minute (Monrovia, 1972)."""
+        zone = ZoneInfo(name)
+        local = datetime.fromtimestamp(milliseconds // 1000, zone) + timedelta(milliseconds=milliseconds % 1000)
+        if local.utcoffset().total_seconds() % 60:
+            return  # RFC 3339 has no seconds of an offset
+        expected = local.isoformat(timespec="milliseconds" if milliseconds % 1000 else "seconds")
+        self.assertEqual(expected.replace("+00:00", "Z"), times.rfc3339(milliseconds, zone))
 
 
 class LocalTests(SynchronousTestCase):
