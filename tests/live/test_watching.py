@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import selectors
+import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +49,40 @@ class Watched(Service):
         self.socket = self.directory / "control"
 
 
+class Listeners:
+    """Clients that listen to what passes now, as the console's pages do; `looks` are the looks that each has got."""
+
+    def __init__(self, path, count):
+        self.sockets = [socket.socket(socket.AF_UNIX) for _ in range(count)]
+        self.looks = [0] * count
+        self._path, self._thread = str(path), threading.Thread(target=self._read)
+
+    def __enter__(self):
+        for one in self.sockets:
+            one.connect(self._path)
+            one.sendall(b"GET /api/v1/now HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        for one in self.sockets:
+            one.shutdown(socket.SHUT_RDWR)
+        self._thread.join(60)
+        for one in self.sockets:
+            one.close()
+
+    def _read(self):
+        with selectors.DefaultSelector() as selector:
+            for number, one in enumerate(self.sockets):
+                selector.register(one, selectors.EVENT_READ, number)
+            while selector.get_map():
+                for key, _ in selector.select(1):
+                    octets = key.fileobj.recv(1 << 16)
+                    self.looks[key.data] += octets.count(b"data: ")
+                    if not octets:
+                        selector.unregister(key.fileobj)
+
+
 class UnderLoadTests(SynchronousTestCase):
     """200,000 records a second."""
 
@@ -61,9 +98,9 @@ class UnderLoadTests(SynchronousTestCase):
         return child
 
     def test_watched(self):
-        """`top`, a tap, a tap that nobody reads, and `status` run meanwhile: all that was sent is received."""
-        with Watched() as service:
-            ipfixgen()
+        """`top`, taps, `status` and twenty pages of the console look meanwhile: all that was sent is received."""
+        ipfixgen()
+        with Watched() as service, Listeners(service.socket, 20) as pages:
             with ThreadPoolExecutor(1) as pool:
                 sending = pool.submit(generate, f"127.0.0.1:{service.port}", "-n", RATE * SECONDS, "-r", RATE)
                 top = self.terminal(service, "top", "-i", "0.5", "-n", 5)
@@ -90,6 +127,7 @@ class UnderLoadTests(SynchronousTestCase):
             wait_until(lambda: not unaccounted(service.all_counters()))
             counters = service.counters("col1")
             self.assertGreaterEqual(looks, 2)
+            wait_until(lambda: min(pages.looks) >= 3, 60, "three looks of each page")
         self.assertEqual((sent, {}), (counters["rows_received"], counters["lost"]))
 
     def drain(self, *children):
