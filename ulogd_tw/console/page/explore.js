@@ -14,7 +14,7 @@ import { draw_grid, draw_series } from "./series.js";
 import { top_table } from "./top_table.js";
 
 const NO_STORE = "No store of flows yet. A stack with PARQUET makes one, such as\n\n  stack=col1:COLLECTOR,flows1:PARQUET\n\n  [flows1]\n  directory=\"/var/lib/ulogd/flows\"\n\nin the configuration. Now and Health work without a store.";
-const BESIDE = ["sourceAddress", "destinationAddress"];
+const BESIDE = ["destinationAddress", "destinationTransportPort", "sourceAddress"];
 const LISTED = 500;
 const KEPT_MS = 5000, PAST_MS = 120000, MOST_KEPT = 30;
 
@@ -150,7 +150,7 @@ class Explore {
 
   /** The largest sources and destinations, where they are not asked for anyway. */
   async others(state, range, by, signal) {
-    const keys = BESIDE.filter((key) => key in this.types && !by.includes(key));
+    const keys = BESIDE.filter((key) => key in this.types && !by.includes(key)).slice(0, 2);
     const panels = keys.map((key) => el("div", { class: "panel" }, el("h2", {}, `${title(key)}, largest`)));
     fill(this.beside, panels);
     for (const [at, key] of keys.entries()) {

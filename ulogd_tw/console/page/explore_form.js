@@ -99,8 +99,9 @@ export function explore_form(stores, values) {
 /** The state with what it does not say: the last hour, by what tells most. */
 export function completed(state, store, since) {
   const { names } = groupable(store);
-  const young = Date.now() - since < 15 * 60000 && store.outputs.every((output) => !output.oldest || output.oldest * 1000 > Date.now() - 3600000);
-  return { match: "", from: young ? "-15m" : "-1h", to: "", unit: "bit", top: "8", plot: "stacked", store: "", live: "", ...state, by: state.by === "-" ? "" : state.by || first(names) };
+  const age = (Date.now() - since) / 60000, young = store.outputs.every((output) => !output.oldest || output.oldest * 1000 > Date.now() - 3600000);
+  const from = young && age < 5 ? "-5m" : young && age < 15 ? "-15m" : "-1h";
+  return { match: "", from, to: "", unit: "bit", top: "8", plot: "stacked", store: "", live: "", ...state, by: state.by === "-" ? "" : state.by || first(names) };
 }
 
 /** Values that can be completed, from groups. */

@@ -45,9 +45,9 @@ export function groupable(store) {
   return { names, types: found };
 }
 
-/** The first picture's dimension. */
+/** The first picture's dimension. Ports are none: of flows of one direction half have a client's as their destination. */
 export function first(names) {
-  const wanted = ["applicationName", "destinationTransportPort", "protocolIdentifier", "sourceAddress", "exporter"];
+  const wanted = ["applicationName", "sourceAddress", "destinationAddress", "protocolIdentifier", "exporter"];
   return wanted.find((name) => names.includes(name)) || names[0] || "";
 }
 
