@@ -114,6 +114,13 @@ class Stores:
                   for group in self.groups().values()]  # fmt: skip
         return threads.deferToThread(lambda: [_figures(name, members) for name, members in places])
 
+    def keys(self, name: str) -> defer.Deferred[dict[str, str]]:
+        """The type of each key of a store, read in a thread; none before its first file. Raises `NoSuchStore`."""
+        members = self.chosen(name).members
+        raw = [member for member in members if member.maker is None] or members
+        places = [member.directory for member in raw]
+        return threads.deferToThread(lambda: {key: kind for place in places for key, kind in _keys(place).items()})
+
     # questions
 
     def ask(

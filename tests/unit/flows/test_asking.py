@@ -447,6 +447,27 @@ class RollupTests(StoreCase):
         self.assertEqual({(made.shown(key),): sums for (key,), sums in expected.items()}, found)
         self.assertEqual(["parquet1", "r5"], sorted({part[0] for part in self.parts("raw", "r5", **question)}))
 
+    @given(st.integers(1, 6), st.sampled_from([None, HOUR, 3 * HOUR]), st.booleans())
+    @examples(20)
+    def test_rest(self, top, every, kept):
+        """The groups beside the largest ones are one more, also where a roll-up answers for a part of the range."""
+        if not kept:
+            self.keep("raw", 3)
+        by, range_ = ("sourceAddress",), {"begin": T0, "end": T0 + 6 * HOUR, "ended": True}
+        question = {"by": "srcip", "sums": "octets,flows", **range_} | ({"every": every} if every else {})
+        head, found, end = self.ask("raw", "r5", top=top, rest=True, **question)
+        whole = model.grouped(self.rows, by, sums=("octets", "flows"), **range_)
+        largest = sorted(whole, key=lambda key: (whole[key][0] is None, -(whole[key][0] or 0), key))[:top]
+        expected = defaultdict(lambda: [None, 0])
+        for key, sums in model.grouped(self.rows, by, every, ("octets", "flows"), **range_).items():
+            shown = (made.shown(key[-1]), False) if key[-1:] in largest else (None, True)
+            sums_of = expected[(*key[:-1], *shown)]
+            both = [[value for value in pair if value is not None] for pair in zip(sums_of, sums, strict=True)]
+            sums_of[:] = [sum(values) if values else None for values in both]
+        self.assertEqual(dict(expected), {(*row[:-3], row[-1]): row[-3:-1] for row in found})
+        self.assertEqual(("rest", False, 0), (head[-1], end["more"], end["status"]))
+        self.assertIn("r5", {part[0] for part in self.parts("raw", "r5", **question)})
+
     def test_gaps(self):
         """Where only a roll-up is left, edges that it cannot cut are said, and the status is 3."""
         self.keep("raw", 2)

@@ -13,6 +13,7 @@ from ulogd_tw.core.graph import Graph
 from ulogd_tw.errors import NoTable, QueryError
 from ulogd_tw.operating.api.answers import Chunks, Page, Question, Refused, listed, mapped, one
 from ulogd_tw.operating.api.doctor import DoctorPage
+from ulogd_tw.operating.api.match import KeysPage, MatchPage
 from ulogd_tw.operating.api.now import NowPage
 from ulogd_tw.operating.api.stores import FlowsPage, StoresPage
 from ulogd_tw.operating.api.tap import TapPage
@@ -294,6 +295,6 @@ PAGES: tuple[type[Page], ...] = (
     Index, Login, Live, Ready, Metrics,
     Status, GraphPage, InstancesPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, EventsPage, TapPage,
     NowPage, DoctorPage,
-    QueryPage, StoresPage, FlowsPage, WhoHadPage, Reload, Restart, Description,
+    QueryPage, KeysPage, MatchPage, StoresPage, FlowsPage, WhoHadPage, Reload, Restart, Description,
 )  # fmt: skip
 """Every address."""
