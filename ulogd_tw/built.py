@@ -57,6 +57,7 @@ class Built:
             wrong += odd
         self.http = self._http(wrong)
         self.stores = self._stores(wrong)
+        self.alerts = self._alerts(wrong)
         seen: dict[str, Mistake] = {str(m): m for m in (*config.mistakes, *wrong, *builder.mistakes)}
         self.mistakes = sorted(seen.values(), key=place_of)
         self.fatal = [m for m in self.mistakes if not m.remark and (self.settings.strict or not m.tolerated)]
@@ -103,6 +104,26 @@ class Built:
             wrong += odd
             if all(m.tolerated for m in odd):
                 found[section.removeprefix(configuration.STORE)] = values
+        return found
+
+    def _alerts(self, wrong: list[Mistake]) -> dict[str, Any]:
+        """The rule of each [alert:NAME]; a section with a mistake is left out."""
+        sections = [name for name in self.config.sections if name.startswith(configuration.ALERT)]
+        if not sections:
+            return {}
+        from ulogd_tw.alerting import rules
+
+        found: dict[str, Any] = {}
+        for section in sections:
+            values, odd = self.config.read(section, rules.OPTIONS, "an alert's section")
+            if all(m.tolerated for m in odd):
+                name = section.removeprefix(configuration.ALERT)
+                rule, said = rules.read(name, values, self.graph.filters, self.config.texts(section))
+                place = values.place
+                odd += [Mistake(place(o), f"[{section}] {o + ': ' if o else ''}{text}") for o, text in said]
+                if rule is not None:
+                    found[name] = rule
+            wrong += odd
         return found
 
     def said(self, values: Values, found: Iterable[tuple[str, str]], tolerated: bool) -> list[Mistake]:

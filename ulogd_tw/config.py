@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from ulogd_tw.core.config_lines import COLLECTOR, STORE, Entry, Lines, Section
+from ulogd_tw.core.config_lines import ALERT, COLLECTOR, STORE, Entry, Lines, Section
 from ulogd_tw.core.errors import ConfigError, Mistake
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.core.options import (
@@ -354,7 +354,7 @@ def _unused_sections(config: Config) -> Iterator[Mistake]:
     unused = [
         s
         for n, s in config.sections.items()
-        if n not in ids and n not in _SPECIAL and not n.startswith((COLLECTOR, STORE))
+        if n not in ids and n not in _SPECIAL and not n.startswith((ALERT, COLLECTOR, STORE))
     ]
     others = []
     for section in unused:

@@ -82,6 +82,10 @@ class Ulogd(service.Service):
         self.queues: list[OutputQueue] = []
         self.stores: dict[str, Any] = {}
         """The values of each section [store:NAME], by its name."""
+        self.rules: dict[str, Any] = {}
+        """The rule of each section [alert:NAME], by its name."""
+        self.alerts: Any = None
+        """What looks at the rules; None until there is one."""
         self.clock = clock
         self._on_fatal = on_fatal or self._end
         self.wakes = Wakes(reactor, clock, self.report, self._clock_set)
@@ -278,7 +282,17 @@ class Ulogd(service.Service):
         self.events.add("start", f"stacks running ({len(stacks)}): {' '.join(stacks)}")
         self.life.begin()
         self._try_question_logs()
+        self._watch()
         self.look_at_left()
+
+    def _watch(self) -> None:
+        """Look at the rules of this configuration."""
+        if self.alerts is None and self.rules:
+            from ulogd_tw.alerting.watch import Alerts  # an HTTP client takes time to import
+
+            self.alerts = Alerts(self)
+        if self.alerts is not None:
+            self.alerts.turn_to(self.rules)
 
     def _try_question_logs(self) -> None:
         """Say which store cannot be asked, as its questions cannot be written down."""
@@ -446,7 +460,7 @@ class Ulogd(service.Service):
     def turn_to(self, graph: Graph, wants: dict[Node, dict[str, Any]], built: Any) -> None:
         """Have this graph and these settings from now on."""
         before, self.settings = self.settings, built.settings
-        self.stores = built.stores
+        self.stores, self.rules = built.stores, built.alerts
         self.text = built.config.text
         self.mistakes, self.sections, self.left_out = tuple(built.mistakes), built.sections, []
         self.spool_options = built.spools
@@ -459,6 +473,7 @@ class Ulogd(service.Service):
             self._stats = None
         self._write_stats_regularly()
         self._try_question_logs()
+        self._watch()
 
     def left_out_texts(self) -> list[str]:
         """Each stack that is left out, with its place and the reason."""
@@ -519,6 +534,8 @@ class Ulogd(service.Service):
         self.life.end(self.settings.stop_timeout + _LAST_WRITES_S)
         deadline = reactor.seconds() + self.settings.stop_timeout
         self.succession.stop()
+        if self.alerts is not None:
+            yield self.alerts.stop()
         yield self._look_ahead()
         for part in self.graph.parts():
             yield self._stop_part(part, deadline)

@@ -323,7 +323,7 @@ def makeService(options: Options) -> service.IService:
     ulogd = Ulogd(built.graph, built.settings, built.mistakes, file=file, sections=built.sections, text=config.text)
     ulogd.left_out += built.left_out()
     ulogd.spool_options = built.spools
-    ulogd.stores = built.stores
+    ulogd.stores, ulogd.rules = built.stores, built.alerts
     ulogd.setServiceParent(parent)
     _open_doors(ulogd, built, parent)
     return parent

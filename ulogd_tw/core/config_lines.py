@@ -11,6 +11,8 @@ COLLECTOR = "collector:"
 """Beginning of the names of sections about one collector of an exporter."""
 STORE = "store:"
 """Beginning of the names of sections about a store and its roll-ups."""
+ALERT = "alert:"
+"""Beginning of the names of sections about an alert."""
 
 
 @dataclass

@@ -30,6 +30,8 @@ KINDS = {
     "worker_died": "A worker process of a COLLECTOR ended by itself; it is started again.",
     "template_missing": "Records have arrived before their template.",
     "template_conflict": "A template has changed under the same id, or two exporters use one address.",
+    "alert_firing": "The condition of an [alert:NAME] is true for a key, and its receivers are told.",
+    "alert_resolved": "The condition of an alert that was firing is not true any more.",
     "template_refused": "A template is invalid, or a limit is reached.",
 }
 """Every kind of event."""

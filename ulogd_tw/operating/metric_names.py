@@ -112,6 +112,19 @@ SERVICE = (
         "1 while the clock of an exporter is off by more than clock_skew.",
         _EXPORTER,
     ),
+    Metric(BEFORE + "alerts_firing", "gauge", "Keys for which an alert fires.", ("alert",)),
+    Metric(
+        BEFORE + "alerts_pending", "gauge", "Keys for which the condition of an alert is true, within for=.", ("alert",)
+    ),
+    Metric(BEFORE + "alerts_beyond", "gauge", "Keys of an alert beyond max_alerts at the last look.", ("alert",)),
+    Metric(BEFORE + "alerts_sent_total", "counter", "Messages that a receiver has taken.", ("alert", "receiver")),
+    Metric(
+        BEFORE + "alerts_lost_total",
+        "counter",
+        "Messages that no receiver has taken, by reason.",
+        ("alert", "receiver", "reason"),
+    ),
+    Metric(BEFORE + "alerts_rows_unseen_total", "counter", "Rows that came too fast for the rules of alerts."),
     Metric(BEFORE + "http_requests_total", "counter", "Requests that came through a door.", ("door",)),
     Metric(BEFORE + "http_refused_total", "counter", "Requests without an answer, by reason.", ("door", "reason")),
     Metric(BEFORE + "http_connections", "gauge", "Open connections.", ("door",)),

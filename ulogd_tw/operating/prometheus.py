@@ -73,6 +73,7 @@ def _written(family: Family) -> Iterator[bytes]:
 def families(view: Any) -> Iterator[Family | None]:
     """Every family; None between them is a place to pause."""
     yield from _service(view)
+    yield from _alerts(view)
     yield from _queues(view)
     yield from _exporters(view)
     yield from _counters(view)
@@ -97,6 +98,19 @@ def _service(view: Any) -> Iterator[Family]:
     refused = [((name, reason), n) for name, door in doors for reason, n in door.refused.items()]
     yield _of_service("http_refused_total", refused)
     yield _of_service("http_connections", [((name,), len(door.connections)) for name, door in doors])
+
+
+def _alerts(view: Any) -> Iterator[Family]:
+    """The rules and their receivers."""
+    alerts = getattr(view.ulogd, "alerts", None)
+    rules = [] if alerts is None else alerts.listed()["rules"]
+    for name in ("firing", "pending", "beyond"):
+        yield _of_service(f"alerts_{name}", [((rule["name"],), rule[name]) for rule in rules])
+    each = [(rule["name"], receiver) for rule in rules for receiver in rule["receivers"]]
+    yield _of_service("alerts_sent_total", [((name, r["name"]), r["sent"]) for name, r in each])
+    lost = [((name, r["name"], reason), n) for name, r in each for reason, n in r["lost"].items()]
+    yield _of_service("alerts_lost_total", lost)
+    yield _of_service("alerts_rows_unseen_total", [] if alerts is None else [((), alerts.rows_unseen)])
 
 
 def _queues(view: Any) -> Iterator[Family]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ulogd_tw import config, global_options, registry
+from ulogd_tw.alerting import rules
 from ulogd_tw.core import conversions, options, paths
 from ulogd_tw.core.counters import NUMBERS, Declared, flat
 from ulogd_tw.core.keys import CONTEXT, Key, known
@@ -301,6 +302,11 @@ def _sections() -> Iterator[str]:
     yield "The HTTP server runs if the configuration has this section ([its addresses](api.md))."
     yield ""
     yield from _options(http.OPTIONS)
+    yield "## Options of [alert:NAME]"
+    yield ""
+    yield "Each section is one rule ([alerts](alerts.md))."
+    yield ""
+    yield from _options(rules.OPTIONS)
     yield "## Options of every output"
     yield ""
     yield f"The defaults of {' and '.join(f'`{name}`' for name in config.INHERITED)} can be set in `[global]`."

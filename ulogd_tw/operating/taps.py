@@ -73,8 +73,12 @@ class Choice:
 
     def rows(self, batch: Batch) -> Batch:
         """The chosen rows."""
-        mask = self._term.rows(self._find, batch)
+        mask = self.mask(batch)
         return batch if mask.all() else batch.take(np.flatnonzero(mask))
+
+    def mask(self, batch: Batch) -> np.ndarray:
+        """True for the chosen rows."""
+        return self._term.rows(self._find, batch)
 
     def _find(self, batch: Batch, name: str) -> Found | None:
         sources = self._sources.get(batch.schema)

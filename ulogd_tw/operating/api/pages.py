@@ -75,6 +75,18 @@ class CountersPage(Page):
         return mapped("instances", ((node.ident, node.plugin.counters.as_dict()) for node in nodes))
 
 
+class AlertsPage(Page):
+    """Alerts that fire, are pending or ended lately, and the rules of [alert:NAME] with what was sent."""
+
+    path = V1 + "alerts"
+
+    def get(self, question: Question) -> Chunks:
+        """Alerts that fire come first within each rule."""
+        alerts = getattr(self.view.ulogd, "alerts", None)
+        found = {"alerts": [], "rules": []} if alerts is None else alerts.listed()
+        return listed("alerts", found["alerts"], rules=found["rules"])
+
+
 class ExportersPage(Page):
     """Each exporter with templates, losses, sampling and clock: one object an Observation Domain."""
 
@@ -293,8 +305,8 @@ class Login(Page):
 
 PAGES: tuple[type[Page], ...] = (
     Index, Login, Live, Ready, Metrics,
-    Status, GraphPage, InstancesPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, EventsPage, TapPage,
-    NowPage, DoctorPage,
+    Status, GraphPage, InstancesPage, CountersPage, ExportersPage, TemplatesPage, TablesPage, EventsPage, AlertsPage,
+    TapPage, NowPage, DoctorPage,
     QueryPage, KeysPage, MatchPage, StoresPage, FlowsPage, WhoHadPage, Reload, Restart, Description,
 )  # fmt: skip
 """Every address."""

@@ -1,4 +1,4 @@
-"""``ulogd-tw stacks``, ``counters``, ``exporters`` and ``templates``: lists of what the service has."""
+"""``ulogd-tw stacks``, ``counters``, ``exporters``, ``templates`` and ``alerts``: lists of what the service has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.operating.commands import service
-from ulogd_tw.operating.commands.errors import NothingFound
+from ulogd_tw.operating.commands.errors import NO, NothingFound
 from ulogd_tw.operating.commands.text import duration, short, write_table
 
 
@@ -130,3 +130,16 @@ def _as_json(given: argparse.Namespace, found: Any, out: TextIO) -> bool:
     if given.json:
         print(json.dumps(found, indent=1), file=out)
     return given.json
+
+
+def alerts(given: argparse.Namespace, out: TextIO) -> int:
+    """Show alerts, those that fire first within each rule; status 1 where one fires."""
+    found = service.of(given).get("alerts")
+    firing = any(alert["state"] == "firing" for alert in found["alerts"])
+    if not _as_json(given, found, out):
+        rows = [
+            [one["state"], one["name"], duration(max(time.time() - one["since"], 0)), one["summary"]]
+            for one in found["alerts"]
+        ]
+        write_table(["state", "alert", "for", "summary"], rows, out)
+    return NO if firing else 0

@@ -80,6 +80,10 @@ COMMANDS: dict[str, Command] = {
     "templates": Command(
         "commands.listed:templates", (arguments.exporter, *_ASKED), "list the templates that exporters have sent"
     ),
+    "alerts": Command(
+        "commands.listed:alerts", _ASKED, "list the alerts that fire, are pending or ended lately",
+        "Status 1 where an alert fires.",
+    ),
     "tap": Command(
         "commands.tap:tap", (arguments.tap, *_ASKED), "follow the rows that leave an instance",
         "Rows are shown as far as they can be without a delay of the stack; the others are counted, and the exit "

@@ -95,6 +95,8 @@ class AGGREGATE(Aggregator):
         super().__init__(instance, config)
         chosen = self.config.key.replace("5tuple", ",".join(FIVE_TUPLE))
         self.key_names = tuple(dict.fromkeys(name.strip() for name in chosen.split(",") if name.strip()))
+        self.watched: frozenset[str] = frozenset()
+        """Further columns that go out, for rules of alerts."""
         self._paused = False
         self.arrived: Callable[[], float] = lambda: math.inf
         """Rows that came before this time are here, seconds since 1970: those of worker processes come later."""
@@ -247,7 +249,7 @@ class AGGREGATE(Aggregator):
         by = (settings.by,) if settings.top else ()
         weight = (FLOWS.name,) if self.ledger is not None else ()
         former = () if settings is self.settings else tuple(spec.name for spec in settings.functions)
-        return frozenset((*asked, *settings.key, *by, *weight, *former))
+        return frozenset((*asked, *settings.key, *by, *weight, *former, *self.watched))
 
     @property
     def columns(self) -> list[str]:
