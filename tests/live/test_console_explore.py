@@ -136,6 +136,27 @@ class ExploreTests(SynchronousTestCase):
         self.assertIn("column 5", lines[0])
         self.assertEqual(["dst prot 443", "    ^"], lines[-2:])
         picture(self.page, "explore-error")
+        self.faults.clear()  # the refusal
+        self.written()
+
+    def written(self):
+        """A mistake is shown while the filter is written, and goes when it is one; so are keys that the store lacks."""
+        self.open("&from=-1h&by=destinationTransportPort")
+        before = self.shown()
+        for text, shown in (
+            ("dst port 443 and", ["dst port 443 and", "                ^"]),
+            ("dst port 443 and vlanId == 7", ["the store has no vlanId"]),
+        ):
+            self.page.fill("[data-filter]", text)
+            self.page.wait_for_function(
+                "last => document.querySelector('#filter-error').textContent.split('\\n').at(-1) === last",
+                arg=shown[-1],
+            )
+            self.assertEqual(shown, self.page.text_content("#filter-error").splitlines()[-len(shown) :])
+        self.page.fill("[data-filter]", "dst port 443 and tcp")
+        self.page.wait_for_selector("#filter-error", state="hidden")
+        self.assertEqual(before, self.shown())
+        self.assertEqual([], self.faults)
 
     def test_zoom(self):
         """Drag in the plot, zoom out, and the last minutes that move with the clock."""
@@ -178,6 +199,18 @@ class ExploreTests(SynchronousTestCase):
         self.page.wait_for_function("() => document.querySelectorAll('#answer tbody tr').length === 1")
         self.assertIn(MARKUP, self.page.text_content("#answer tbody"))
         self.assertEqual([], self.faults)
+        self.streams()
+
+    def streams(self):
+        """A click on a node of the picture of streams adds its value to the filter."""
+        self.open("&from=-1h&plot=sankey&by=userName,destinationTransportPort")
+        self.page.wait_for_selector("#plot .sankey-node")
+        node = self.page.locator("#plot .sankey-node", has_text="53 domain")
+        box = node.locator("rect").first.bounding_box()
+        self.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        self.settled("destinationTransportPort == 53")
+        self.page.wait_for_function("() => document.querySelectorAll('#answer tbody tr').length === 3")
+        self.assertEqual([], self.faults)
 
     def test_faults(self):
         """An empty range, and a service that is gone and comes back."""
@@ -190,3 +223,27 @@ class ExploreTests(SynchronousTestCase):
         self.service.start()
         self.page.wait_for_selector("#answer table")
         self.assertTrue(self.shown())
+
+
+class NothingTests(SynchronousTestCase):
+    """A service that has nothing to show."""
+
+    def said(self, stack, sections, selector):
+        """The notice of Explore, without an error."""
+        port = free_port()
+        config = f'[http]\nlisten="tcp:127.0.0.1:{port}"\nlocal_users=1\n' + sections
+        with Service([stack], config, directory=temporary("console")), browser() as opened:
+            page, faults = page_of(opened, f"127.0.0.1:{port}")
+            page.goto(f"http://127.0.0.1:{port}/?view=explore")
+            page.wait_for_selector(selector)
+            self.assertEqual([], faults)
+            return page.text_content(selector)
+
+    def test_no_store(self):
+        """Without a store the page tells what to configure."""
+        collector = f'[col1]\nlisten="udp:127.0.0.1:{free_port("udp")}"\n'
+        found = self.said("col1:COLLECTOR,g1:GPRINT", collector + '[g1]\nfile="/dev/null"\n', "main .notice.note")
+        self.assertIn("stack=col1:COLLECTOR,flows1:PARQUET", found)
+        store = '[flows1]\ndirectory="{dir}/flows"\n'
+        found = self.said("col1:COLLECTOR,flows1:PARQUET", collector + store, "#answer .notice")
+        self.assertIn("No flow is stored yet", found)

@@ -6,7 +6,7 @@ import { copy_as } from "./copy_as.js";
 import { completed, explore_form, seen } from "./explore_form.js";
 import { flow_list } from "./flow_list.js";
 import { groupable, narrowed, term, text, title } from "./keys.js";
-import { exact, moment, short, zone } from "./numbers.js";
+import { exact, moment, percent, short, zone } from "./numbers.js";
 import { el, fill, notice } from "./parts.js";
 import { MEASURES, base, command, grouped, groups as of_groups, list, ordered, range_of, rates, series } from "./question.js";
 import { draw_heat, draw_sankey } from "./sankey.js";
@@ -14,6 +14,7 @@ import { draw_grid, draw_series } from "./series.js";
 import { top_table } from "./top_table.js";
 
 const NO_STORE = "No store of flows yet. A stack with PARQUET makes one, such as\n\n  stack=col1:COLLECTOR,flows1:PARQUET\n\n  [flows1]\n  directory=\"/var/lib/ulogd/flows\"\n\nin the configuration. Now and Health work without a store.";
+const EMPTY = "No flow is stored yet. PARQUET writes a file some seconds after the first flow has ended (flush=). Health shows whether flows arrive.";
 const BESIDE = ["destinationAddress", "destinationTransportPort", "sourceAddress"];
 const LISTED = 500;
 const KEPT_MS = 5000, PAST_MS = 120000, MOST_KEPT = 30;
@@ -31,21 +32,24 @@ class Explore {
     this.question = {};
     this.kept = new Map();
     this.abort = null;
+    this.any = false;
     this.timer = 0;
     this.redraw = () => this.update(address());
   }
 
   async begin(state) {
     fill(this.place, notice("reading the list of stores ...", "quiet"));
+    let begun = false;
     try {
       const [found, status] = await Promise.all([get("/api/v1/stores"), get("/api/v1/status")]);
       this.stores = found.stores.filter((store) => store.outputs.some((output) => Object.keys(output.keys || {}).length));
+      begun = found.stores.length > 0;
       this.since = status.since * 1000;
     } catch (error) {
       return this.failed(error, this.place);
     }
     if (!this.stores.length) {
-      fill(this.place, notice(NO_STORE, "note"));
+      fill(this.place, notice(begun ? EMPTY : NO_STORE, "note"));
       this.timer = setTimeout(() => this.begin(address()), 3000);
       return undefined;
     }
@@ -82,7 +86,7 @@ class Explore {
     try {
       this.progress.hidden = false;
       await this.answer(state, range, abort.signal);
-      this.form.wrong("");
+      if (this.form.written() === state.match.trim()) this.form.wrong("");
     } catch (error) {
       if (error.name === "AbortError" || abort.signal.aborted) return;
       this.failed(error, this.main);
@@ -111,6 +115,7 @@ class Explore {
     const key = JSON.stringify(question), kept = this.kept.get(key);
     if (kept && (Date.now() - kept.at < KEPT_MS || question.end < kept.at - PAST_MS)) return kept.answer;
     const answer = await flows(question, signal, progress);
+    this.any ||= answer.rows.length > 0;
     this.kept.delete(key);
     this.kept.set(key, { at: Date.now(), answer });
     if (this.kept.size > MOST_KEPT) this.kept.delete(this.kept.keys().next().value);
@@ -172,8 +177,10 @@ class Explore {
     fill(this.beside);
     fill(this.main, top_table(groups, by, state.unit, null, (key, value) => this.narrow(key, value)));
     this.tell(answer, range, groups);
+    const shown = groups.filter((group) => !group.rest), part = (some) => some.reduce((total, group) => total + group.totals[sum], 0);
+    if (shown.length < groups.length) this.said.append(notice(`the picture has the ${shown.length} largest combinations, ${percent(part(shown) / part(groups))} of all ${sum}; fewer keys, shorter prefixes or a filter show more`, "note"));
     this.plot.style.height = "460px";
-    return draw_sankey(this.plot, groups.filter((group) => !group.rest), by, state.unit, seconds, (key, value) => this.narrow(key, value));
+    return draw_sankey(this.plot, shown, by, state.unit, seconds, (key, value) => this.narrow(key, value));
   }
 
   async heat(state, range, signal) {
@@ -222,7 +229,8 @@ class Explore {
   nothing(answer, range) {
     fill(this.plot);
     fill(this.beside);
-    fill(this.main, notice("No flow ended in this range with this filter.", "quiet"));
+    const stored = this.any || this.form.store_of(this.state).outputs.some((output) => output.files);
+    fill(this.main, notice(stored ? "No flow ended in this range with this filter." : EMPTY, "quiet"));
     this.tell(answer, range, []);
   }
 

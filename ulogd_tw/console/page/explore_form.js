@@ -1,11 +1,12 @@
 // The form of Explore: it shows a state, and changes it.
 
 import { change } from "./address.js";
+import { post } from "./api.js";
 import { el, fill } from "./parts.js";
 import { first, groupable, term, text, title } from "./keys.js";
 import { MEASURES, PLOTS, RANGES, list, range_of } from "./question.js";
 
-const MOST_KEYS = 5;
+const MOST_KEYS = 5, PAUSE_MS = 300;
 const WORDS = ["src", "dst", "host", "net", "port", "proto", "and", "or", "not", "in", "exists", "octets", "packets", "tcp", "udp", "icmp"];
 
 /** A time (ms) as a field of local date and time has it. */
@@ -30,10 +31,12 @@ export function explore_form(stores, values) {
   const plots = PLOTS.map(([name, word]) => el("button", { type: "button", "data-plot": name, onclick: () => change({ plot: name }) }, word));
   const shadow = el("button", { type: "button", title: "the total of the period before, as a dotted line", onclick: () => change({ shadow: shown.shadow === "0" ? "" : "0" }) }, "before");
   const store = el("select", { "aria-label": "store", onchange: () => change({ store: store.value }), hidden: stores.length < 2 }, stores.map((one) => el("option", { value: one.name }, one.name)));
-  let shown = {};
+  let shown = {}, checking = null, pause = 0;
 
   function submit(event) {
     event.preventDefault();
+    clearTimeout(pause);
+    checking?.abort();
     const begin = since.value ? new Date(since.value).getTime() : NaN, end = until.value ? new Date(until.value).getTime() : NaN;
     const times = since.dataset.changed ? { from: Number.isNaN(begin) ? shown.from : String(begin), to: Number.isNaN(end) ? "" : String(end), live: "" } : {};
     change({ match: filter.value.trim(), ...times });
@@ -56,8 +59,34 @@ export function explore_form(stores, values) {
     fill(words, [...new Set(found)].slice(0, 40).map((word) => el("option", { value: before[1] + word })));
   }
 
+  /** Say what is wrong with the filter, or not in the store, after a pause in writing. */
+  function check() {
+    clearTimeout(pause);
+    checking?.abort();
+    const match = filter.value.trim(), abort = checking = new AbortController();
+    if (!match) return wrong("");
+    pause = setTimeout(async () => {
+      try {
+        const found = await post("/api/v1/match", { match, store: store_of(shown).name }, abort.signal);
+        if (abort.signal.aborted) return;
+        const missing = found.missing.length ? `the store has no ${found.missing.join(", ")}` : "";
+        wrong(found.ok ? missing : `${found.error}\n${match}\n${" ".repeat(found.column - 1)}^`);
+      } catch {
+        // the answer to the question says it
+      }
+    }, PAUSE_MS);
+    return undefined;
+  }
+
+  /** Show why the filter is none; an empty text for a good one. */
+  function wrong(reason) {
+    error.hidden = !reason;
+    error.textContent = reason;
+    filter.setAttribute("aria-invalid", Boolean(reason));
+  }
+
   for (const field of [since, until]) field.addEventListener("change", () => { since.dataset.changed = "1"; });
-  filter.addEventListener("input", complete);
+  filter.addEventListener("input", () => { complete(); check(); });
   filter.addEventListener("focus", complete);
 
   const place = el("form", { class: "panel explore-form no-print", onsubmit: submit },
@@ -67,7 +96,7 @@ export function explore_form(stores, values) {
     el("div", { class: "row" }, el("span", { class: "faint" }, "by"), chips, add, unit, top, el("span", { class: "group" }, plots), shadow));
 
   return {
-    place, store_of,
+    place, store_of, wrong, written: () => filter.value.trim(),
     /** Show a state. */
     show(state) {
       shown = state;
@@ -86,12 +115,6 @@ export function explore_form(stores, values) {
       fill(chips, by.map((name) => el("button", { type: "button", class: "chip", title: "take it out", onclick: () => change({ by: by.filter((one) => one !== name).join(",") || "-" }) }, `${title(name)} ×`)));
       fill(add, el("option", { value: "" }, by.length >= MOST_KEYS ? "five keys" : "add a key ..."), names.filter((name) => !by.includes(name)).map((name) => el("option", { value: name }, title(name))));
       add.disabled = by.length >= MOST_KEYS;
-    },
-    /** Show why the filter is none; an empty text for a good one. */
-    wrong(reason) {
-      error.hidden = !reason;
-      error.textContent = reason;
-      filter.setAttribute("aria-invalid", Boolean(reason));
     },
   };
 }
