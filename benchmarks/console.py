@@ -119,7 +119,7 @@ def measured(found, host: str, hours: int) -> dict[str, float]:
         result[f"lines, {range_}"] = _act(page, lambda: page.click("text=Lines"))
         result[f"filter, {range_}"] = _act(page, lambda: _filter(page, "dst port 443"))
         result[f"other unit, {range_}"] = _act(page, lambda: page.select_option("[aria-label=unit]", "flow"))
-        key = _act(page, lambda: page.select_option("[aria-label='group by']", "sourceAddress"))
+        key = _act(page, lambda: page.select_option("[aria-label='group by']", "destinationAddress"))
         result[f"one more key, {range_}"] = key
     assert not faults, faults
     page.close()
