@@ -36,7 +36,7 @@ TOP = Path(__file__).resolve().parents[1]
 UNIT, LIVE = "tests.unit", "tests.live"
 APART = tuple(
     f"{LIVE}.test_{what}" for what in (
-        "install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "replay", "aggregate_captures",
+        "install", "package", "pipx", "systemd", "fuzz", "sanitized_kernels", "replay", "alerts", "aggregate_captures",
         "aggregate_sums", "api", "benchmarks", "clickhouse", "clickhouse_today", "collector", "console",
         "console_explore", "corpus", "dtls", "exchanged", "exporters", "flows",
         "http_attacks", "ipfix_export", "kafka", "kafka_rows", "kafka_tiers",

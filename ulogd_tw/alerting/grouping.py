@@ -49,14 +49,30 @@ def numbered(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n = len(keys)
     if not n or not keys.shape[1]:
         return keys[:1], np.zeros(n, np.int64)
-    varying = [column for column in keys.T if column[0] != column[-1] or (column != column[0]).any()]
-    order = np.lexsort(varying[::-1]) if varying else np.arange(n)
-    whole = keys[order]
     begins = np.ones(n, bool)
-    begins[1:] = (whole[1:] != whole[:-1]).any(axis=1)
+    if (packed := _packed(keys)) is not None:
+        order = np.argsort(packed)
+        packed = packed[order]
+        begins[1:] = packed[1:] != packed[:-1]
+    else:
+        order = np.lexsort(keys.T[::-1])
+        whole = keys[order]
+        begins[1:] = (whole[1:] != whole[:-1]).any(axis=1)
     which = np.empty(n, np.int64)
     which[order] = np.cumsum(begins) - 1
-    return whole[begins], which
+    return keys[order[begins]], which
+
+
+def _packed(keys: np.ndarray) -> np.ndarray | None:
+    """One number for each row, in the same order, where the ranges of the columns fit into 64 bits; sorts faster."""
+    least, bits = keys.min(axis=0), [int(span).bit_length() for span in np.ptp(keys, axis=0)]
+    if sum(bits) > 64:
+        return None
+    found = np.zeros(len(keys), np.uint64)
+    for column, low, width in zip(keys.T, least, bits, strict=True):
+        if width:
+            found = (column - low) if width == 64 else (found << np.uint64(width)) | (column - low)
+    return found
 
 
 def united(parts: Sequence[Sums], columns: int) -> Sums:
