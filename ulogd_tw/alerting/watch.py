@@ -151,7 +151,15 @@ class Alerts:
 
     def _failed(self, failure: Any) -> None:
         self._busy = False
-        if self._said.limit.take("fault", self._clock.seconds()):
+        self._say(failure)
+
+    def _say(self, failure: Any) -> None:
+        """A fault of ours, or a directory that cannot be written: logged at most once a minute."""
+        kind = str(failure.type)
+        if failure.check(OSError):
+            text = failure.getErrorMessage()
+            self._said.say(self.log.error, kind, "alerts: {text}; what rules remember is not written", text=text)
+        elif self._said.limit.take(kind, self._clock.seconds()):
             self.log.failure("alerts", failure)
 
     def _steps(self) -> Iterator[None]:
@@ -223,7 +231,7 @@ class Alerts:
         self._work()
         now = self._clock.seconds()
         for watched in self.watched.values():
-            again = [receiver for receiver in watched.receivers if receiver.name == "alertmanager"]
+            again = [one for one in watched.receivers if one.name == "alertmanager" and not one.waiting]
             if again and now - watched.resent >= RESEND_S:
                 watched.resent = now
                 for alert in watched.states.alerts.values():
@@ -231,7 +239,7 @@ class Alerts:
                         self._send(watched, alert, again)
         if now >= self._save_due:
             self._save_due = now + SAVE_S
-            threads.deferToThread(self._write, self._saved()).addErrback(self._failed)
+            threads.deferToThread(self._write, self._saved()).addErrback(self._say)
 
     def listed(self) -> dict[str, Any]:
         """The alerts, and the rules with what was sent."""
@@ -304,4 +312,4 @@ class Alerts:
         for watched in self.watched.values():
             for receiver in watched.receivers:
                 receiver.stop()
-        return threads.deferToThread(self._write, self._saved()).addErrback(self._failed)
+        return threads.deferToThread(self._write, self._saved()).addErrback(self._say)
