@@ -99,6 +99,7 @@ class Reload:
         later = [f"[global] {name}" for name in changed if name not in AT_ONCE]
         sections = self._ulogd.sections
         later += [f"[{name}]" for name in OTHER_SECTIONS if sections.get(name) != built.sections.get(name)]
+        found += changed_rules(self._ulogd.rules, built.alerts)
         return found + [f"{name} has changed: restart the service for it (ulogd-tw restart)" for name in later]
 
     # open
@@ -316,3 +317,10 @@ def _tell_source(path: list[Node]) -> None:
 def wants_of(graph: Graph) -> dict[Node, dict[str, Any]]:
     """What a reload compares, of every node."""
     return {node: wants(node) for node in graph.nodes}
+
+
+def changed_rules(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What a reload does to the rules of [alert:NAME]."""
+    gone = [f"[alert:{name}] is gone" for name in old if name not in new]
+    changed = [f"[alert:{name}] has changed" for name in new if name in old and old[name].texts != new[name].texts]
+    return gone + changed + [f"[alert:{name}] is new" for name in new if name not in old]

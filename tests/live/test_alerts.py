@@ -128,6 +128,8 @@ class AlertsTests(SynchronousTestCase):
             wait_until(lambda: told.exists() and told.read_text().count("\n") == 2, 60, "the command's second run")
             wait_until(lambda: "was ended after 0.5 seconds" in run.output(), 60, "the end of the hanging command")
             program = Path(sys.executable).with_name("ulogd-tw")
+            run.config.write_text(run.config.read_text() + 'keep=1m\n[alert:loss]\nwhen="lost > 0 in 1m"\n')
+            again = subprocess.run([program, "reload", "-c", run.config], capture_output=True, text=True, timeout=60)
             done = subprocess.run([program, "alerts", "--json", "-c", run.config], capture_output=True, timeout=60)
         self.assertEqual((["firing", "resolved"],) * 2, (self.states("/managed"), self.states("/direct")))
         first = next(body for where, body in self.server.got if where == "/direct")
@@ -142,4 +144,5 @@ class AlertsTests(SynchronousTestCase):
         for pid in (directory / "hanging").read_text().split():
             self.assertRaises(ProcessLookupError, os.kill, int(pid), 0)
         self.assertEqual(0, done.returncode, done.stderr)
+        self.assertEqual("[alert:hang] has changed\n[alert:loss] is new\n", again.stdout, again.stderr)
         self.assertEqual({"resolved"}, {alert["state"] for alert in json.loads(done.stdout)["alerts"]})
