@@ -39,11 +39,12 @@ export async function draw_series(place, lines, range, unit, stacked, shadow, zo
   return found;
 }
 
-/** Draw each of the lines in a plot of its own, all with the same axes. */
-export async function draw_grid(place, lines, range, unit) {
+/** Draw each of the lines in a plot of its own, all with the same axes. The rest is left out: it would flatten the others. */
+export async function draw_grid(place, all, range, unit) {
+  const lines = all.length > 1 ? all.filter((line) => !line.rest) : all;
   const columns = place.clientWidth > 900 ? 4 : place.clientWidth > 500 ? 3 : 2, rows = Math.ceil(lines.length / columns);
   const x = times(range).map(local), top = Math.max(...lines.flatMap((line) => line.values.map((value) => value || 0)), 1e-9);
-  const layout = { grid: { rows, columns, pattern: "independent", xgap: 0.08, ygap: 0.35 }, annotations: [], margin: { l: 44, r: 8, t: 22, b: 24 }, hovermode: "x", dragmode: false };
+  const layout = { grid: { rows, columns, pattern: "independent", xgap: 0.14, ygap: 0.5 }, annotations: [], margin: { l: 44, r: 8, t: 22, b: 40 }, hovermode: "x", dragmode: false };
   const traces = lines.map((line, number) => {
     const suffix = number ? String(number + 1) : "";
     layout[`xaxis${suffix}`] = { type: "date", range: [local(range.begin), local(range.end)], nticks: 3, gridcolor: style("--line"), fixedrange: true };
@@ -51,6 +52,6 @@ export async function draw_grid(place, lines, range, unit) {
     layout.annotations.push({ text: plain(line.name), xref: `x${suffix} domain`, yref: `y${suffix} domain`, x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 11 } });
     return { type: "scatter", mode: "lines", x, y: line.values, xaxis: `x${suffix}`, yaxis: `y${suffix}`, name: plain(line.name), fill: "tozeroy", line: { color: colour(line, number), width: 1.2, shape: "hv" }, hovertemplate: "%{y:.3~s}<extra></extra>" };
   });
-  place.style.height = `${Math.max(220, rows * 130)}px`;
+  place.style.height = `${Math.max(220, rows * 150)}px`;
   return draw(place, traces, layout);
 }
