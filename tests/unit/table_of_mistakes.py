@@ -218,6 +218,7 @@ COMMANDS = [
     ("ulogd-tw stacks -s /nonexistent", 2, ["/nonexistent: No such file", "does the service run"]),
     ("ulogd-tw counters -s /nonexistent", 2, ["/nonexistent: No such file", "does the service run"]),
     ("ulogd-tw exporters -s /nonexistent", 2, ["/nonexistent: No such file", "does the service run"]),
+    ("ulogd-tw alerts -s /nonexistent", 2, ["/nonexistent: No such file", "does the service run"]),
     ("ulogd-tw templates -s /nonexistent", 2, ["/nonexistent: No such file", "does the service run"]),
     ("ulogd-tw reload -s /nonexistent", 2, ["/nonexistent: No such file", "does the service run"]),
     ("ulogd-tw restart -s /nonexistent", 2, ["/nonexistent: No such file", "does the service run"]),

@@ -135,7 +135,7 @@ class Alerts:
         """Rows of an interval: they are looked at later, a rule in a turn of the reactor."""
         if sum(waiting.n for _, waiting in self._batches) + batch.n > MOST_ROWS:
             self.rows_unseen += batch.n
-            self._said.add(self.log.warn, "rows", batch.n, "alerts: {n} rows came too fast to be looked at")
+            self._said.add(self.log.warn, "rows", batch.n, "alerts: rows that came too fast to be looked at: {n}")
         elif batch.n:
             self._batches.append((ident, batch))
             self._work()
