@@ -164,3 +164,25 @@ class WhoHadTests(ServiceCase):
         self.page.wait_for_selector("text=No record of who had it")
         self.page.wait_for_selector("text=incomplete between")
         self.assertEqual([], self.faults)
+
+
+class AlertsTests(ServiceCase):
+    """Rules, and what fires."""
+
+    def test_fires(self):
+        """A rule that is true shows its key with its value; the other one is quiet."""
+        rules = """
+[alert:busy]
+of="agg1"
+when="flows by protocolIdentifier > 10 in 2s"
+[alert:vast]
+of="agg1"
+when="octets > 1000T in 2s"
+"""
+        self.begin(config=CONFIG + rules)
+        self.open("alerts")
+        self.page.wait_for_selector("tr.silent:has-text('protocolIdentifier=6')")
+        self.page.wait_for_selector("td:has-text('octets > 1000T in 2s')")
+        self.assertEqual(0, self.page.locator("tr.silent:has-text('vast')").count())
+        picture(self.page, "alerts")
+        self.assertEqual([], self.faults)

@@ -1,7 +1,8 @@
 // Alerts: what fires, and the rules.
 
 import { get } from "./api.js";
-import { moment } from "./numbers.js";
+import { sum } from "./ledger.js";
+import { exact, moment, short } from "./numbers.js";
 import { el, fill, notice, table } from "./parts.js";
 
 const LOOK_MS = 3000;
@@ -26,12 +27,15 @@ export function show(place) {
   return { update: () => {}, end: () => { clearTimeout(timer); abort.abort(); } };
 }
 
+const lost = (receiver) => sum(receiver.lost);
+
 function shown(found) {
   const labels = (one) => Object.entries(one.labels || {}).map(([name, value]) => `${name}=${value}`).join(", ");
   const firing = found.alerts.length ? table([
     { title: "state", cell: (one) => el("span", { class: one.state === "firing" ? "bad" : "" }, one.state) }, { title: "alert", cell: (one) => one.name }, { title: "of", cell: labels },
-    { title: "since", cell: (one) => moment(one.since * 1000) }, { title: "value", number: true, cell: (one) => String(one.value ?? "") }, { title: "threshold", number: true, cell: (one) => String(one.threshold ?? "") }, { title: "what", cell: (one) => el("span", { class: "long" }, one.summary || "") },
+    { title: "since", cell: (one) => moment(one.since * 1000) }, { title: "value", number: true, cell: (one) => short(one.value) }, { title: "threshold", number: true, cell: (one) => short(one.threshold) }, { title: "what", cell: (one) => el("span", { class: "long" }, one.summary || "") },
   ], found.alerts, { row_class: (one) => (one.state === "firing" ? "silent" : "") }) : notice("Nothing fires.", "quiet");
-  const rules = found.rules.length ? table([{ title: "rule", cell: (one) => one.name }, { title: "says", cell: (one) => one.rule || one.when || "" }, { title: "state", cell: (one) => one.state || "" }], found.rules) : notice("No rules: a section [alert:NAME] makes one.", "quiet");
+  const rules = found.rules.length ? table([{ title: "rule", cell: (one) => one.name }, { title: "says", cell: (one) => one.when }, { title: "of", cell: (one) => [one.of, one.match].filter(Boolean).join(", ") }, { title: "pending", number: true, cell: (one) => exact(one.pending) }, { title: "firing", number: true, cell: (one) => el("span", { class: one.firing ? "bad" : "" }, exact(one.firing)) },
+    { title: "told to", cell: (one) => one.receivers.map((receiver) => `${receiver.name}: ${exact(receiver.sent)} sent${receiver.waiting ? `, ${exact(receiver.waiting)} wait` : ""}${lost(receiver) ? `, ${exact(lost(receiver))} lost` : ""}`).join("; ") }], found.rules) : notice("No rules: a section [alert:NAME] makes one.", "quiet");
   return [el("section", { class: "panel" }, el("h2", {}, "Alerts"), firing), el("section", { class: "panel" }, el("h2", {}, "Rules"), rules)];
 }
