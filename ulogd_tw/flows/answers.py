@@ -14,6 +14,7 @@ from typing import Any
 from ulogd_tw.flows import arrow_stream, times, values
 from ulogd_tw.flows.asking import Event
 
+_string = json.JSONEncoder(ensure_ascii=False).encode
 Form = Callable[[Iterable[Event]], Iterator[bytes]]
 
 
@@ -35,8 +36,7 @@ def as_json(events: Iterable[Event]) -> Iterator[bytes]:
         if "head" in event:
             columns = event["head"]["columns"]
         elif "rows" in event:
-            names = [column[0] for column in columns]
-            yield b"".join(_object(names, row) for row in _timed(event["rows"], columns))
+            yield _objects(event["rows"], columns)
 
 
 def as_arrow(events: Iterable[Event]) -> Iterator[bytes]:
@@ -80,9 +80,27 @@ def _csv(rows: Iterable[list[Any]]) -> bytes:
     return out.getvalue().encode()
 
 
-def _object(names: list[str], row: list[Any]) -> bytes:
-    found = {name: value for name, value in zip(names, row, strict=True) if value is not None}
-    return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+def _objects(rows: list[list[Any]], columns: list[list[str]]) -> bytes:
+    """The rows as objects, column by column: most of the time of a long answer is spent here."""
+    members = [_members(column, cells) for column, cells in zip(columns, zip(*rows, strict=True), strict=True)]
+    return "".join(["{" + ",".join(filter(None, row)) + "}\n" for row in zip(*members, strict=True)]).encode()
+
+
+def _members(column: list[str], cells: Iterable[Any]) -> list[str | None]:
+    """The members of objects that a column makes; None for a missing value."""
+    name, kind, type_ = column
+    head = f"{_string(name)}:"
+    if kind == values.TIME:
+        return [None if value is None else f'{head}"{times.rfc3339(value)}"' for value in cells]
+    if type_ in (arrow_stream.UNSIGNED, arrow_stream.SIGNED):
+        return [None if value is None else f"{head}{value}" for value in cells]
+    if type_ in ("text", "address", "mac", "octets"):
+        return [None if value is None else f"{head}{_other(value)}" for value in cells]
+    return [None if value is None else f"{head}{json.dumps(value)}" for value in cells]
+
+
+def _other(value: Any) -> str:
+    return _string(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _arrow_type(kind: str, type_: str) -> str:
