@@ -80,7 +80,7 @@ def _says_less(row: NatRow, before: NatRow) -> bool:
 
 def _same(begun: NatRow, row: NatRow) -> bool:
     """Whether an event is of the session that began before it, and not of a later one."""
-    if _host(begun) != _host(row):
+    if not _same_host(begun, row):
         return False
     if row.start is not None:
         return row.start <= start_of(begun) + CLOCK_MS
@@ -89,6 +89,13 @@ def _same(begun: NatRow, row: NatRow) -> bool:
 
 def _host(row: NatRow) -> tuple[int, int | None]:
     return row.inside, row.inside_port
+
+
+def _same_host(begun: NatRow, row: NatRow) -> bool:
+    """Whether two events are of one inside host and port; an end may lack the port, or have one alone."""
+    if _host(begun) == _host(row):
+        return True
+    return begun.inside == row.inside and row.kind == END and None in (begun.inside_port, row.inside_port)
 
 
 def _in_turn(rows: list[NatRow], begun: dict[Place, NatRow]) -> list[NatRow]:
@@ -103,7 +110,7 @@ def _in_turn(rows: list[NatRow], begun: dict[Place, NatRow]) -> list[NatRow]:
     def turn(row: NatRow) -> tuple[int, int, int, str]:
         host = _host(row)
         before = begun.get(row.place)
-        if before is not None and _host(before) == host:
+        if before is not None and _same_host(before, row):
             update = row.kind == BEGIN and _same(before, row)
             step = 0 if update else 1 if row.kind == END else 5
         elif row.kind == END and before is None and _meant(row, begun) is not None:

@@ -231,9 +231,10 @@ class EventTests(_Stored):
         self.assertEqual([number(INSIDE), number(OTHER)], [found[0] for found in self.holders(files, T + 9)])
 
     def test_end_says_less(self):
-        """A deletion without the peer, the peer's port or the protocol of the creation ends its session."""
+        """A deletion without the peer, a port or the protocol of the creation ends its session."""
         for lost in ({"destinationIPv4Address": None, "destinationTransportPort": None},
-                     {"destinationTransportPort": None}, {"protocolIdentifier": None}):  # fmt: skip
+                     {"destinationTransportPort": None}, {"protocolIdentifier": None},
+                     {"sourceTransportPort": None}):  # fmt: skip
             files = self.files([nat44(0, 4), nat44(MINUTE, 5, **lost), nat44(3 * MINUTE, 4, OTHER)])
             self.assertEqual([(number(INSIDE), 5000, 0, MINUTE, ENDED)], self.holders(files, T + 1))
             self.assertEqual([], self.holders(files, T + 2 * MINUTE))

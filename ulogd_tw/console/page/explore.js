@@ -17,6 +17,7 @@ const NO_STORE = "No store of flows yet. A stack with PARQUET makes one, such as
 const EMPTY = "No flow is stored yet. PARQUET writes a file some seconds after the first flow has ended (flush=). Health shows whether flows arrive.";
 const BESIDE = ["destinationAddress", "destinationTransportPort", "sourceAddress"];
 const LISTED = 500;
+const NOT_KEPT = "nothing is kept of that time"; // before the store began: no fault
 const KEPT_MS = 5000, PAST_MS = 120000, MOST_KEPT = 30;
 
 export function show(place, first) {
@@ -220,8 +221,10 @@ class Explore {
   tell(answer, range, groups) {
     const stores = [...new Set(answer.parts.map((part) => part.store))].join(", ");
     const sums = groups.length ? `${["octets", "packets", "flows"].map((word) => `${short(groups.reduce((total, group) => total + group.totals[word], 0))} ${word}`).join(", ")}; ` : "";
-    const notes = answer.notes.length > 1 ? [el("details", { class: "notice" }, el("summary", {}, `${answer.notes[0]} (and ${answer.notes.length - 1} more)`), answer.notes.slice(1).map((note) => el("div", {}, note)))]
-      : answer.notes.map((note) => notice(note, "note"));
+    const early = answer.notes.filter((note) => note.includes(NOT_KEPT)), loud = answer.notes.filter((note) => !note.includes(NOT_KEPT));
+    const notes = loud.length > 1 ? [el("details", { class: "notice" }, el("summary", {}, `${loud[0]} (and ${loud.length - 1} more)`), loud.slice(1).map((note) => el("div", {}, note)))]
+      : loud.map((note) => notice(note, "note"));
+    notes.push(...early.map((note) => el("p", { class: "faint" }, note)));
     const more = answer.more ? [notice(`there are more than these ${exact(answer.rows.length)} rows`, "note")] : [];
     fill(this.said, el("p", { class: "faint", id: "read-from" }, `${sums}${moment(range.begin)} to ${moment(range.end)} ${zone(range.begin)}, step ${range.step / 1000} s, read from ${stores}`), notes, more);
   }
