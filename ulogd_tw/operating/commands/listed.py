@@ -133,7 +133,7 @@ def _as_json(given: argparse.Namespace, found: Any, out: TextIO) -> bool:
 
 
 def alerts(given: argparse.Namespace, out: TextIO) -> int:
-    """Show alerts, those that fire first within each rule; status 1 where one fires."""
+    """Show alerts, those that fire first within each rule, and the rules; status 1 where one fires."""
     found = service.of(given).get("alerts")
     firing = any(alert["state"] == "firing" for alert in found["alerts"])
     if not _as_json(given, found, out):
@@ -141,5 +141,8 @@ def alerts(given: argparse.Namespace, out: TextIO) -> int:
             [one["state"], one["name"], duration(max(time.time() - one["since"], 0)), one["summary"]]
             for one in found["alerts"]
         ]
-        write_table(["state", "alert", "for", "summary"], rows, out)
+        if rows:
+            write_table(["state", "alert", "for", "summary"], rows, out)
+        names = ("name", "when", "of", "pending", "firing")
+        write_table(("rule", *names[1:]), [[one[name] for name in names] for one in found["rules"]], out)
     return NO if firing else 0
