@@ -1,5 +1,10 @@
 """The console in Debian's Chromium, on a service with invented flows."""
 
+import re
+import socket
+import struct
+import time
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.browser import browser, page_of, picture
@@ -25,6 +30,17 @@ flush=1
 listen="tcp:127.0.0.1:%d"
 local_users=1
 """
+MARKUP = "<img src=x onerror=alert(1)><b>bold</b>"
+WATCH_TIMERS = """() => {
+    const begin = setTimeout;
+    window.drawings = new Set();
+    window.setTimeout = (act, ms, ...more) => {
+        const timer = begin((...words) => { drawings.delete(timer); act(...words); }, ms, ...more);
+        if (ms === 250) drawings.add(timer);
+        return timer;
+    };
+}"""
+"""`drawings` has the timers of the page that wait to draw rows."""
 NAT_KEYS = (*made.RAW_KEYS, "postNATSourceAddress", "postNAPTSourceTransportPort")
 
 
@@ -34,6 +50,14 @@ def nat_row(at):
         at + 60_000 - made.T0, 1000, lasts=60_000, source="10.0.0.7", destination="198.51.100.9", sport=5000, dport=443
     )
     return row | {"postNATSourceAddress": made.address("203.0.113.1"), "postNAPTSourceTransportPort": 4711}
+
+
+def named_flow(name):
+    """An IPFIX Message (RFC 7011) with a Template of sourceIPv4Address, octetDeltaCount, userName, and a record."""
+    template = struct.pack("!HH 6H", 256, 3, 8, 4, 1, 8, 371, 65535)
+    record = bytes([192, 0, 2, 1]) + struct.pack("!QB", 1000, len(name)) + name.encode()
+    sets = struct.pack("!HH", 2, 4 + len(template)) + template + struct.pack("!HH", 256, 4 + len(record)) + record
+    return struct.pack("!HHIII", 10, 16 + len(sets), int(time.time()), 0, 7) + sets
 
 
 class ShellTests(SynchronousTestCase):
@@ -98,11 +122,25 @@ class HealthTests(ServiceCase):
         self.page.click("text=look at this machine")
         self.page.wait_for_selector("#health-doctor tbody tr")
         self.assertEqual([], self.faults)
+        self.another_process()
+
+    def another_process(self):
+        """The events are those of the service that answers, also after it was started again."""
+        begun = (
+            "() => [...document.querySelectorAll('#health-events tbody tr')]"
+            ".find(row => row.cells[1].textContent === 'start')?.querySelector('[title]').title"
+        )
+        former = self.page.evaluate(begun)
+        self.service.stop()
+        self.page.wait_for_selector("#health-faults :text('the service does not answer')")
+        self.service.start()
+        self.page.wait_for_function(f"former => ![undefined, former].includes(({begun})())", arg=former)
 
     def test_exporters(self):
         """An exporter is shown with what was heard of it; a name full of markup is text."""
         listen = free_port("udp")
         config = CONFIG.replace("[demo1]\nrate=500", f'[col1]\nlisten="udp:127.0.0.1:{listen}"')
+        config = config.replace('5tuple"\ninterval=2', '5tuple,userName"\ninterval=3600')
         self.begin([stack.replace("demo1:DEMO", "col1:COLLECTOR") for stack in STACKS], config)
         exporters.main(f"127.0.0.1:{listen}", "udp", 2, 1000)
         self.open("health")
@@ -110,6 +148,23 @@ class HealthTests(ServiceCase):
         self.page.wait_for_function(
             "() => document.querySelector('#health-exporters tbody')?.rows[0].cells[6].textContent === '2'"
         )
+        self.assertEqual([], self.faults)
+        self.markup(listen)
+
+    def markup(self, listen):
+        """A name full of markup is text in the open interval and in the rows that pass."""
+        self.open("now", "&instance=col1")
+        cells = "text => [...document.querySelectorAll('%s td')].some(cell => cell.textContent === text)"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for place in ("#tail", "#now-groups"):
+                for _ in range(300):
+                    sender.sendto(named_flow(MARKUP), ("127.0.0.1", listen))
+                    self.page.wait_for_timeout(200)
+                    if self.page.evaluate(cells % place, MARKUP):
+                        break
+                else:
+                    self.fail(f"{place} has not shown the name")
+        self.assertEqual(0, self.page.locator("main img, main b").count())
         self.assertEqual([], self.faults)
 
 
@@ -130,6 +185,7 @@ class NowTests(ServiceCase):
         rate = "parseFloat(document.querySelector('#now-rates tbody')?.rows[0].cells[1].textContent)"
         self.page.wait_for_function(f"() => {rate} > 50")
         picture(self.page, "now")
+        self.another_filter(protocol)
         self.assertEqual([], self.faults)
         others = [page_of(self.chromium, self.host)[0] for _ in range(19)]
         for other in others:
@@ -139,6 +195,18 @@ class NowTests(ServiceCase):
         self.open("now", "&instance=demo1&match=dst+prot+1")
         self.page.wait_for_selector("#tail-error:visible")
         self.assertIn("dst prot 1\n    ^", self.page.text_content("#tail-error"))
+
+    def another_filter(self, protocol):
+        """Rows go on through another filter that is given while some wait to be drawn, and after a step back."""
+        self.page.evaluate(WATCH_TIMERS)
+        self.page.fill("[data-filter]", "proto tcp")
+        self.page.wait_for_function(
+            "() => drawings.size > 0 && (document.querySelector('[data-filter]').form.requestSubmit(), true)"
+        )
+        first = f"() => document.querySelector('#tail tbody')?.rows[0].cells[{protocol}].textContent"
+        self.page.wait_for_function(f"{first} === 'TCP'")
+        self.page.go_back()
+        self.page.wait_for_function(f"{first} === 'UDP'")
 
 
 class WhoHadTests(ServiceCase):
@@ -158,12 +226,25 @@ class WhoHadTests(ServiceCase):
         self.assertIn("10.0.0.7:5000", self.page.text_content("table.holders tbody"))
         self.assertIn("198.51.100.9:443", self.page.text_content("table.holders tbody"))
         picture(self.page, "who_had")
+        self.printed()
         self.page.fill("#endpoint", "203.0.113.1:4712")
         self.page.click("text=Ask")
         self.page.wait_for_selector("#holders .notice")
         self.page.wait_for_selector("text=No record of who had it")
         self.page.wait_for_selector("text=incomplete between")
         self.assertEqual([], self.faults)
+
+    def printed(self):
+        """On paper the ink is dark, also of a page that is light on dark; without a time the question is of now."""
+        self.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        self.page.emulate_media(media="print")
+        inks = ("body", "table.holders td", "table.holders th", ".panel h2")
+        for ink in inks:
+            color = self.page.eval_on_selector(ink, "one => getComputedStyle(one).color")
+            self.assertLess(max(int(word) for word in re.findall(r"\d+", color)[:3]), 128, ink)
+        self.page.emulate_media(media="screen")
+        self.open("who_had", "&who=203.0.113.1:4711")
+        self.page.wait_for_selector("#holders h2:has-text('203.0.113.1 port 4711')")
 
 
 class AlertsTests(ServiceCase):

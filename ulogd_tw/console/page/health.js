@@ -14,13 +14,18 @@ export function show(place, state) {
   fill(place, parts.faults, panel("Stacks", parts.stacks), panel("Exporters", parts.exporters), panel("Ledger of rows", parts.ledger), panel("Stores", parts.stores), panel("Service", parts.stalls), panel("Events", parts.events),
     panel("Doctor", el("button", { type: "button", onclick: () => doctor(parts.doctor) }, "look at this machine"), parts.doctor));
   const abort = new AbortController();
-  let timer = 0, before = null, stores_at = 0, last = 0;
+  let timer = 0, before = null, stores_at = 0, last = 0, since = 0;
   const events = [];
 
   async function look() {
     try {
-      const [graph, status, exporters, news] = await Promise.all([get("/api/v1/graph", abort.signal), get("/api/v1/status", abort.signal), get("/api/v1/exporters", abort.signal), get(`/api/v1/events?since=${last}`, abort.signal)]);
+      let [graph, status, exporters, news] = await Promise.all([get("/api/v1/graph", abort.signal), get("/api/v1/status", abort.signal), get("/api/v1/exporters", abort.signal), get(`/api/v1/events?since=${last}`, abort.signal)]);
       graph.at = performance.now() / 1000;
+      if (since !== status.since) { // another process of the service counts from 0, events and rows alike
+        if (since) news = await get("/api/v1/events?since=0", abort.signal);
+        [since, before] = [status.since, null];
+        events.length = last = 0;
+      }
       for (const stack of status.stacks) for (const node of graph.nodes) if (node.kind === "output" && node.stacks.includes(stack.n)) node.oldest = stack.oldest_seconds;
       events.unshift(...news.events.reverse());
       events.length = Math.min(events.length, 200);

@@ -72,11 +72,13 @@ class Tail {
   end() {
     this.abort?.abort();
     clearTimeout(this.timer);
+    this.timer = 0;
   }
 
   async update(state) {
     this.end();
     this.rows = [];
+    this.told.textContent = "";
     this.filter.value = state.match || "";
     this.error.hidden = true;
     const abort = this.abort = new AbortController();
@@ -99,7 +101,10 @@ class Tail {
   }
 
   take(row) {
-    if (row.tap) { this.told.textContent = Object.values(row).map(String).join(", "); return; }
+    if (row.tap) { // a note about the tap, no row
+      this.told.textContent = row.tap === "skipped" ? `${exact(row.rows)} rows since the note before are not shown: they pass faster than the page takes them` : row.text;
+      return;
+    }
     this.rows.unshift(row);
     if (this.rows.length > LINES) this.rows.length = LINES;
     this.timer ||= setTimeout(() => { this.timer = 0; this.draw(); }, DRAW_MS);

@@ -32,12 +32,13 @@ export function show(place, first) {
     abort?.abort();
     abort = new AbortController();
     address.value = state.who || "";
-    at.value = for_field(Number(state.at) || Date.now());
+    const asked = Number(state.at) || Date.now();
+    at.value = for_field(asked);
     within.value = state.within || "5";
     if (!state.who) return fill(answer, notice("A letter asks who had an address and port at a time. The answer is the host inside, from when to when, and what may be missing.", "quiet"));
     fill(answer, notice("looking ...", "quiet"));
     try {
-      const found = await post("/api/v1/stores/who-had", { ...endpoint(state.who), at: Number(state.at), within: 1000 * Number(state.within || 5), longest: LONGEST_MS }, abort.signal);
+      const found = await post("/api/v1/stores/who-had", { ...endpoint(state.who), at: asked, within: 1000 * Number(state.within || 5), longest: LONGEST_MS }, abort.signal);
       fill(answer, shown(found));
     } catch (error) {
       if (error.name === "AbortError") return undefined;
