@@ -185,6 +185,9 @@ class NowTests(ServiceCase):
         rate = "parseFloat(document.querySelector('#now-rates tbody')?.rows[0].cells[1].textContent)"
         self.page.wait_for_function(f"() => {rate} > 50")
         picture(self.page, "now")
+        self.page.set_viewport_size({"width": 390, "height": 844})
+        self.assertGreater(self.page.locator("[data-filter]").bounding_box()["width"], 250)
+        self.page.set_viewport_size({"width": 1280, "height": 800})
         self.another_filter(protocol)
         self.assertEqual([], self.faults)
         others = [page_of(self.chromium, self.host)[0] for _ in range(19)]
