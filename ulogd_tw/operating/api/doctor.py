@@ -11,9 +11,9 @@ from twisted.internet import defer, utils
 
 from ulogd_tw.operating.api.answers import Chunks, Page, Question, Refused, one
 
-SECONDS = 30.0
-"""So long the checks may take."""
-_PROGRAM = "from ulogd_tw.cli import main; main()"
+SECONDS = 30
+"""So long the checks may take; then their process ends by itself."""
+_PROGRAM = f"import signal; signal.alarm({SECONDS}); from ulogd_tw.cli import main; main()"
 
 
 class DoctorPage(Page):
@@ -31,7 +31,7 @@ class DoctorPage(Page):
 
 
 def _late() -> Any:
-    raise Refused(503, "doctor", f"the checks took more than {SECONDS:g} seconds; ulogd-tw doctor makes them, too")
+    raise Refused(503, "doctor", f"the checks took more than {SECONDS} seconds; ulogd-tw doctor makes them, too")
 
 
 def _told(result: tuple[bytes, bytes, int]) -> Chunks:
