@@ -8,6 +8,7 @@ from typing import Any
 
 from ulogd_tw.alerting.conditions import Condition
 from ulogd_tw.alerting.states import Labels
+from ulogd_tw.operating.silence import last_heard
 
 AT_ONCE = 500
 """Exporters looked at in a turn of the reactor."""
@@ -39,12 +40,7 @@ class Faults:
 
     def _silent(self, now: float, found: dict[Labels, float]) -> Iterator[None]:
         heard: dict[tuple[str, str], float] = {}
-        for node in self._ulogd.graph.inputs:
-            for number, session in enumerate(list(getattr(node.plugin, "sessions", tuple)())):
-                key = node.plugin.instance, session.peer
-                heard[key] = max(heard.get(key, 0.0), session.last_received)
-                if number % AT_ONCE == AT_ONCE - 1:
-                    yield
+        yield from last_heard(self._ulogd.graph, heard)
         for (instance, peer), last in heard.items():
             if last > 0 and now - last >= self._condition.limit:
                 found[_labels(instance, peer)] = now - last

@@ -56,7 +56,8 @@ class Watched:
     @property
     def memory(self) -> Any:
         """What outlives a restart, if there is such a thing."""
-        return None if self.evaluation is None else self.evaluation.seen or self.evaluation.hours
+        found = self.evaluation
+        return None if found is None else found.hours if found.seen is None else found.seen
 
 
 class Alerts:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer, reactor
+from twisted.logger import Logger
 
+from ulogd_tw.core.limited import RateLimit
 from ulogd_tw.errors import QueryError
 from ulogd_tw.operating.query import Database
 
@@ -24,6 +26,8 @@ _COUNTED = ("rows_received", "rows_emitted", "rows_written", "rows_waiting", "oc
 class Now:
     """Looks once a second while somebody listens. Each listener gets the same text, a JSON object."""
 
+    log = Logger()
+
     def __init__(self, ulogd: Any, database: Database, clock: Any = reactor) -> None:
         self._ulogd, self._database, self._clock = ulogd, database, clock
         self._listeners: set[Callable[[bytes], None]] = set()
@@ -32,6 +36,7 @@ class Now:
         self._before: tuple[float, dict[str, dict[str, int]]] | None = None
         self._tables: list[dict[str, Any]] = []
         self._tables_due = 0.0
+        self._limit = RateLimit()
 
     def listen(self, listener: Callable[[bytes], None]) -> None:
         """Call `listener` with each look from now on."""
@@ -54,8 +59,12 @@ class Now:
     def _look(self) -> None:
         self._timer = None
         looking = self._looking = defer.Deferred.fromCoroutine(self._looked())
-        looking.addErrback(lambda failure: failure.trap(defer.CancelledError))
-        looking.addCallback(self._again)
+        looking.addErrback(self._failed).addCallback(self._again)
+
+    def _failed(self, failure: Any) -> None:
+        """A look that met a fault is left out; the next one comes."""
+        if failure.check(defer.CancelledError) is None and self._limit.take("look", self._clock.seconds()):
+            self.log.failure("a look at what passes now", failure)
 
     def _again(self, _: Any) -> None:
         self._looking = None
@@ -65,7 +74,7 @@ class Now:
     async def _looked(self) -> None:
         if self._clock.seconds() >= self._tables_due:
             begun = self._clock.seconds()
-            self._tables = [await self._table(ident) for ident in list(self._database.tables)]
+            self._tables = [await self._table(ident, table) for ident, table in self._database.tables.items()]
             took = self._clock.seconds() - begun
             self._tables_due = self._clock.seconds() + took / SHARE - SECONDS / 2
         text = json.dumps({"time": time.time(), "rates": self._rates(), "tables": self._tables}).encode()
@@ -89,9 +98,9 @@ class Now:
             if ident in before[1]
         }
 
-    async def _table(self, ident: str) -> dict[str, Any]:
+    async def _table(self, ident: str, table: Any) -> dict[str, Any]:
         """The largest groups of the open intervals of an AGGREGATE, and their sums."""
-        have = self._database.tables[ident].columns
+        have = table.columns
         ranked = [name for name in _RANKED if name in have]
         keys = [name for name in have if name not in (*_RANKED, "reply_octets", "reply_packets", "first_ms", "last_ms")]
         shown = ", ".join(f'"{name}"' for name in [*(key for key in keys if key != "interval_start"), *ranked])

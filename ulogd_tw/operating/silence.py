@@ -14,6 +14,16 @@ _AT_ONCE = 500
 """Sessions looked at in a turn of the reactor; 500 take 0.2 ms."""
 
 
+def last_heard(graph: Any, heard: dict[tuple[str, str], float]) -> Iterator[None]:
+    """Put into `heard` when something came last, by instance and address, for some exporters between two yields."""
+    for node in graph.inputs:
+        for number, session in enumerate(list(getattr(node.plugin, "sessions", tuple)())):
+            key = node.plugin.instance, session.peer
+            heard[key] = max(heard.get(key, 0.0), session.last_received)
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                yield
+
+
 class Silence(service.Service):
     """Looks at the exporters of all inputs every few seconds. `wall` gives seconds since 1970."""
 
@@ -41,12 +51,7 @@ class Silence(service.Service):
 
     def _steps(self) -> Iterator[None]:
         heard: dict[tuple[str, str], float] = {}
-        for node in self._ulogd.graph.inputs:
-            for number, session in enumerate(list(getattr(node.plugin, "sessions", tuple)())):
-                key = node.plugin.instance, session.peer
-                heard[key] = max(heard.get(key, 0.0), session.last_received)
-                if number % _AT_ONCE == _AT_ONCE - 1:
-                    yield
+        yield from last_heard(self._ulogd.graph, heard)
         self._compare(heard)
 
     def _compare(self, heard: dict[tuple[str, str], float]) -> None:

@@ -93,6 +93,23 @@ class WatchTests(SynchronousTestCase):
             self.assertEqual(left, len(self.states()), text)
         self.assertEqual([], self.alerts.listed()["rules"])
 
+    def test_memory(self):
+        """What a rule has seen before a restart is not new after it, from the first interval on."""
+        place = Path(self.mktemp())
+        place.mkdir()
+        self.ulogd.state = SimpleNamespace(path=place)
+        fired = []
+        for sums in ([(1, 5), (2, 5)], [(1, 5), (3, 5)]):
+            built = self.built('[alert:a]\nwhen="new destinationAddress"\nlearn=0\n')
+            self.ulogd.graph = built.graph
+            self.alerts = Alerts(self.ulogd, self.clock)
+            self.alerts.turn_to(built.alerts)
+            self.emit(rows(int(self.ulogd.clock()) // 10 * 10, *sums))
+            self.pass_(12)
+            fired.append(sorted(address for address, state, _ in self.states() if state == "firing"))
+            self.alerts._write(self.alerts._saved())
+        self.assertEqual([["10.0.0.1", "10.0.0.2"], ["10.0.0.3"]], fired)
+
     def test_columns(self):
         """The AGGREGATE hands on what a rule needs, also where no output asks for it."""
         plugin = self.ulogd.graph.instances["agg1"]

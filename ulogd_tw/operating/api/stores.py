@@ -18,9 +18,6 @@ from ulogd_tw.operating.api.answers import Page, Question, Refused, body_of, lis
 from ulogd_tw.operating.question_log import NotLogged, asker_of
 from ulogd_tw.operating.store_process import Busy, NoAnswer
 
-SLOW_SECONDS = 60.0
-"""So long a client may take for what was written to it."""
-
 
 class StoresPage(Page):
     """The stores with their outputs, size, hours, rows."""

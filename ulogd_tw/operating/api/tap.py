@@ -10,13 +10,12 @@ from twisted.web import server
 from ulogd_tw.core.keys import nearest
 from ulogd_tw.match import MatchError, parse
 from ulogd_tw.operating.api.answers import Page, Question, Refused, refuse
+from ulogd_tw.operating.api.streaming import Stream
 from ulogd_tw.operating.taps import Choice, LiveTap
 from ulogd_tw.plugins.filters.match import port_of
 
 MOST_TAPS = 8
 """Maximum number of taps through one door."""
-SLOW_SECONDS = 60.0
-"""A client that takes nothing for so long is given up."""
 
 
 class TapPage(Page):
@@ -57,7 +56,8 @@ class TapPage(Page):
         stream = _Stream(self, request)
         stream.tap = LiveTap(lambda: self.view.graph, ident, choice, rows, stream.write, stream.end, self.view.clock)
         self.taps.add(stream)
-        stream.begin()
+        stream.begin(b"")
+        stream.tap.begin()
 
     def _instance(self, ident: str) -> str:
         have = [node.ident for node in self.view.graph.nodes]
@@ -78,62 +78,24 @@ def _choice(expression: str) -> Choice | None:
         raise Refused(400, "match", f"{error}\n{expression}\n{' ' * (error.column - 1)}^") from None
 
 
-class _Stream:
+class _Stream(Stream):
     """The way of one tap's lines to its client. A slow client pauses the tap, not the stack."""
 
     tap: LiveTap
 
     def __init__(self, page: TapPage, request: Any) -> None:
+        super().__init__(request, page.view.clock)
         self._page = page
-        self._request = request
-        self._slow: Any = None
 
-    def begin(self) -> None:
-        """Send the head, so that the client sees that it looks; then rows."""
-        self._request.notifyFinish().addErrback(lambda _: self._close())
-        self._request.registerProducer(self, True)
-        self._request.write(b"")
-        self.tap.begin()
-
-    def write(self, lines: bytes) -> None:
-        """Send lines."""
-        if not self._request.gone:
-            self._request.write(lines)
-
-    def end(self) -> None:
-        """The tap is at its end."""
-        self._close()
-        if not self._request.gone:
-            self._request.unregisterProducer()
-            self._request.finish()
-
-    def _close(self) -> None:
+    def closed(self) -> None:
         """Nothing of it stays in the graph."""
         self.tap.stop()
         self._page.taps.discard(self)
-        self.resumeProducing()
-
-    # IPushProducer
 
     def pauseProducing(self) -> None:
-        """The client is slow."""
+        super().pauseProducing()
         self.tap.paused = True
-        if self._slow is None:
-            self._slow = self._page.view.clock.callLater(SLOW_SECONDS, self.give_up)
 
     def resumeProducing(self) -> None:
-        """The client has read."""
+        super().resumeProducing()
         self.tap.paused = False
-        if self._slow is not None and self._slow.active():
-            self._slow.cancel()
-        self._slow = None
-
-    def stopProducing(self) -> None:
-        """The client has gone."""
-        self._close()
-
-    def give_up(self) -> None:
-        """The client was slow for too long."""
-        self._request.door.count("slow")
-        self._close()
-        self._request.channel.transport.abortConnection()

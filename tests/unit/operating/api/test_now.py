@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from tests.unit.operating.api.client import Client
 from tests.unit.operating.api.test_pages import PagesCase
 from tests.unit.plugins.filters.test_aggregate import batch_of
-from ulogd_tw.operating.api import now
+from ulogd_tw.operating.api import now, streaming
 
 
 class NowTests(PagesCase):
@@ -97,9 +97,23 @@ class NowTests(PagesCase):
         got = len(self.looks(client))
         yield self.until(other, 3)
         self.assertEqual(got, len(self.looks(client)))
-        self.clock.advance(now.SLOW_SECONDS)
+        self.clock.advance(streaming.SLOW_SECONDS)
         self.assertTrue(client.transport.aborted)
         self.assertEqual(1, self.opened.refused["slow"])
+
+    @defer.inlineCallbacks
+    def test_fault(self):
+        """A look that meets a fault is logged, and the next one comes."""
+        client = self.listen()
+        yield self.until(client, 1)
+        real, self.page.now._rates = self.page.now._rates, lambda: 1 / 0
+        yield task.deferLater(reactor, 0.01)
+        while not (logged := self.flushLoggedErrors(ZeroDivisionError)):
+            self.clock.advance(0.25)
+            yield task.deferLater(reactor, 0.01)
+        self.assertEqual(1, len(logged))
+        self.page.now._rates = real
+        yield self.until(client, 2)
 
     def test_most(self):
         """There is a bound of clients."""
